@@ -1,0 +1,55 @@
+.PHONY: setup run demo test check bench lock clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:
+	@echo "make demo    install, start, post November 2025 and show its books"
+	@echo "make run     install and start the service"
+	@echo "make test    install and run every test and check"
+	@echo "make check   lint, types and imports only"
+	@echo "make bench   measure ingest and the engine"
+	@echo "make setup   install only      make lock  renew the pinned versions"
+
+# Runtime packages for run and demo, all of them for the rest; each from its lock file, with hashes.
+.venv/.runtime: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.dev
+
+run: .venv/.runtime
+	@$(BIN)/daybook run
+
+demo: .venv/.runtime
+	@$(BIN)/daybook demo
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest -n 2 --dist worksteal
+
+bench: .venv/.dev
+	$(BIN)/python -m bench
+
+lock: .venv/.dev
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q $(LOCK) --group build -o requirements.txt
+	$(BIN)/uv pip compile -q $(LOCK) --group dev -o requirements-dev.txt
+LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links pyproject.toml
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,32 @@
+"""Processors: one file each, and one line in this table. Pure: no database, clock or socket."""
+
+from handlers import mxmerchant, standard, stripe
+from service.core.delivery import Endpoint
+
+ENDPOINTS = (
+    Endpoint(
+        path="/webhooks/stripe",
+        secrets="stripe_webhook_secrets",
+        verify=stripe.verify,
+        translate=stripe.translate,
+        volatile=("pending_webhooks",),
+    ),
+    Endpoint(
+        path="/webhooks/mxmerchant",
+        secrets="mxmerchant_webhook_secrets",
+        verify=mxmerchant.verify_relay,
+        translate=mxmerchant.translate,
+    ),
+    Endpoint(
+        path="/webhooks/mxmerchant/{token}",
+        secrets="mxmerchant_url_tokens",
+        verify=mxmerchant.verify_token,
+        translate=mxmerchant.translate,
+    ),
+    Endpoint(
+        path="/webhooks/standard/{name}",
+        secrets="standard_webhook_secrets",
+        verify=standard.verify,
+        translate=standard.translate,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Daybook: signed webhooks to an append-only ledger to books that replay to the byte."""

@@ -1,0 +1,1 @@
+"""The vocabulary: money, cadence, events, order, errors. Pure; imports none of us."""

@@ -1,0 +1,79 @@
+"""Cadence: how often a contract bills, what that is a month, and when it bills next."""
+
+import calendar
+from collections.abc import Iterator
+from datetime import date, timedelta
+from fractions import Fraction
+
+ONCE = "once"
+INTERVALS = ("day", "week", "month", "year")
+
+_ADVERB = {"day": "Daily", "week": "Weekly", "month": "Monthly", "year": "Yearly"}
+_NAMED = {("month", 3): "quarterly"}
+
+
+def per_month(interval: str, weeks_per_month: Fraction) -> Fraction:
+    """What one `interval` counts a month: the MRR factor before the interval count."""
+    match interval:
+        case "day":
+            return Fraction(365, 12)
+        case "week":
+            return weeks_per_month
+        case "month":
+            return Fraction(1)
+        case "year":
+            return Fraction(1, 12)
+        case _:
+            return Fraction(0)
+
+
+def schedule(interval: str, every: int) -> str:
+    """The schedule's label whatever the processor: "Weekly - 4 Weeks", "Once"."""
+    if interval == ONCE:
+        return "Once"
+    return f"{_ADVERB[interval]} - {every} {interval.capitalize()}{'s' if every != 1 else ''}"
+
+
+def cadence(interval: str, every: int) -> str:
+    """The word for people: "weekly", "every 4 weeks", "quarterly", "yearly", "once"."""
+    if interval == ONCE:
+        return ONCE
+    if every == 1:
+        return _ADVERB[interval].lower()
+    return _NAMED.get((interval, every), f"every {every} {interval}s")
+
+
+def add_months(start: date, months: int, anchor_day: int) -> date:
+    """`start` moved by calendar months onto `anchor_day`, or the month's last day where it is short."""
+    year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
+    last = calendar.monthrange(year, month + 1)[1]
+    return date(year, month + 1, min(anchor_day, last))
+
+
+def bill_dates(first: date, interval: str, every: int, anchor_day: int | None = None) -> Iterator[date]:
+    """`first` and every bill date after it, without end; only `first` for a one-off.
+
+    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Source: contract, Forecasts.
+    """
+    if interval == ONCE:
+        yield first
+        return
+    anchor = anchor_day or first.day
+    step = {"day": 1, "week": 7}.get(interval)
+    months = every * (12 if interval == "year" else 1)
+    count = 0
+    while True:
+        try:
+            yield first + timedelta(days=count * every * step) if step else (
+                add_months(first, count * months, anchor) if count else first
+            )
+        except (OverflowError, ValueError):  # past the year 9999
+            return
+        count += 1
+
+
+def next_bill_date(after: date, interval: str, every: int, anchor_day: int | None = None) -> date | None:
+    """The bill date one interval after `after`; None for a one-off."""
+    dates = bill_dates(after, interval, every, anchor_day)
+    next(dates)
+    return next(dates, None)

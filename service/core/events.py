@@ -1,0 +1,254 @@
+"""The ledger's own words: what a processor said, in one vocabulary for all processors.
+
+A delivery is translated to events. An event has a type, the time at which it happened, and data:
+the whole state of one thing after it happened. Amounts are integer minor units of `currency`,
+but for a unit price, which may have a fraction ("0.5" is half a cent). Times are RFC 3339 with an
+offset. The same structs check what an in-house biller posts, and make the published JSON Schema.
+"""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Id = Annotated[str, Meta(min_length=1, max_length=255)]
+Currency = Annotated[str, Meta(pattern="^[a-z]{3}$", description="ISO 4217, lower case")]
+Interval = Literal["day", "week", "month", "year", "once"]
+Every = Annotated[int, Meta(ge=1, le=1000)]
+Count = Annotated[int, Meta(ge=0)]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+# Lifecycle ranks: they order events of one moment that nothing else orders.
+CREATED, UPDATED, DELETED = 0, 1, 2
+
+
+class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all data have in common."""
+
+
+class Customer(Data):
+    """A customer. Names and e-mail addresses stand here and in no other data."""
+
+    customer_id: Id
+    name: str | None = None
+    email: str | None = None
+    deleted: bool = False
+
+
+class Discount(Data):
+    """Money or a share off, each interval. Both unset: a discount that could not be read."""
+
+    percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
+    amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
+    duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
+    ends_at: Moment | None = None
+
+
+class Tier(Data):
+    """One price tier. `up_to` unset: the last one."""
+
+    up_to: Count | None = None
+    unit_amount: Decimal = Decimal(0)
+    flat_amount: Decimal = Decimal(0)
+
+
+class Item(Data):
+    """One line of a subscription. Neither `unit_amount` nor `tiers`: its price can't be read."""
+
+    interval: Interval
+    every: Every = 1
+    quantity: Count = 1
+    unit_amount: Annotated[Decimal, Meta(description="minor units, may have a fraction")] | None = None
+    price_id: str | None = None
+    product_id: str | None = None
+    metered: Annotated[bool, Meta(description="billed by use: never counted in MRR")] = False
+    tiers: tuple[Tier, ...] = ()
+    tiers_mode: Annotated[str, Meta(description="graduated or volume")] | None = None
+    divide_by: Annotated[int, Meta(ge=1, description="quantity is divided by this first")] | None = None
+    divide_round: Annotated[str, Meta(description="up or down")] = "up"
+    discounts: tuple[Discount, ...] = ()
+
+
+class Subscription(Data):
+    """The state of a subscription or contract."""
+
+    subscription_id: Id
+    customer_id: Id
+    status: Annotated[str, Meta(description="active and past_due count; any word is accepted")]
+    currency: Currency
+    items: tuple[Item, ...]
+    discounts: tuple[Discount, ...] = ()
+    next_bill_at: Annotated[Moment, Meta(description="the biller's own next bill moment")] | None = None
+    next_bill_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
+    trial_end_at: Moment | None = None
+    anchor_at: Annotated[Moment, Meta(description="its day of month is kept when bills roll on")] | None = None
+    cancel_at: Moment | None = None
+    ended_at: Moment | None = None
+    counts_from: Annotated[
+        Moment, Meta(description="the first known state holds from here, if that is earlier than the event")
+    ] | None = None
+    collection_paused: bool = False
+    declined: Annotated[bool, Meta(description="the last payment was declined")] = False
+
+
+class InvoiceLine(Data):
+    """What an invoice bills, for revenue by product."""
+
+    amount: int
+    product_id: str | None = None
+    price_id: str | None = None
+    product_name: str | None = None
+
+
+class Invoice(Data):
+    """The state of an invoice. Amounts include tax."""
+
+    invoice_id: Id
+    status: Annotated[str, Meta(description="draft, open, paid, uncollectible, void or deleted")]
+    currency: Currency
+    amount_due: int
+    amount_paid: int = 0
+    amount_remaining: int | None = None
+    customer_id: str | None = None
+    subscription_id: str | None = None
+    created_at: Moment
+    finalized_at: Moment | None = None
+    paid_at: Moment | None = None
+    payment_failed: Annotated[bool, Meta(description="an attempt to collect it has just failed")] = False
+    payment_ids: Annotated[tuple[Id, ...], Meta(description="the payments that settle it")] = ()
+    lines: tuple[InvoiceLine, ...] = ()
+
+
+class InvoicePayment(Data):
+    """A payment settles (part of) an invoice."""
+
+    invoice_id: Id
+    payment_id: Id
+
+
+class Payment(Data):
+    """The state of a payment. Several tellings of one payment carry one `payment_id`."""
+
+    payment_id: Id
+    status: Annotated[str, Meta(description="succeeded, failed or pending")]
+    currency: Currency
+    amount: Count
+    amount_refunded: Count = 0
+    customer_id: str | None = None
+    invoice_id: Annotated[str, Meta(description="the invoice that it pays")] | None = None
+    for_invoice: Annotated[bool, Meta(description="it pays an invoice that is not named")] = False
+    paid_at: Annotated[Moment, Meta(description="when it was paid, if told by a later event")] | None = None
+    awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
+
+
+class Refund(Data):
+    """The state of a refund."""
+
+    refund_id: Id
+    status: Annotated[str, Meta(description="succeeded counts; pending, failed, canceled do not")]
+    currency: Currency
+    amount: Count
+    created_at: Moment
+    payment_id: str | None = None
+    customer_id: str | None = None
+    awaits_confirmation: bool = False
+
+
+class Dispute(Data):
+    """The state of a dispute (chargeback)."""
+
+    dispute_id: Id
+    status: Annotated[str, Meta(description="lost counts, on the day it was lost")]
+    currency: Currency
+    amount: Count
+    payment_id: str | None = None
+    customer_id: str | None = None
+    awaits_confirmation: bool = False
+
+
+class CreditNote(Data):
+    """A credit note: counts through its invoice and its refund, never by itself."""
+
+    credit_note_id: Id
+    invoice_id: Id
+    currency: Currency
+    amount: int
+
+
+class Unused(Data):
+    """An event of a type that the books don't use."""
+
+    original_type: str
+
+
+# The table of event types: adding one is one line here, and a subject below.
+TYPES: dict[str, type[Data]] = {
+    "customer.recorded": Customer,
+    "subscription.recorded": Subscription,
+    "invoice.recorded": Invoice,
+    "invoice_payment.recorded": InvoicePayment,
+    "payment.recorded": Payment,
+    "refund.recorded": Refund,
+    "dispute.recorded": Dispute,
+    "credit_note.recorded": CreditNote,
+    "unused": Unused,
+}
+TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing that happened, as translated; all that a fold may know of it.
+
+    `event_id` is unique within (processor, account). `before` is what `data` was until then, where
+    the processor tells (JSON of the same struct): it chains the events of one moment. `trust` is
+    "signed", "unsigned" or "fetched".
+    """
+
+    processor: str
+    account: str = ""
+    event_id: str
+    occurred_at: datetime
+    rank: int = UPDATED
+    trust: str = "signed"
+    data: Data
+    before: bytes | None = None
+
+    @property
+    def type(self) -> str:
+        """The event's type in the ledger's words: "invoice.recorded"."""
+        return TYPE_OF[type(self.data)]
+
+    @property
+    def cause(self) -> str:
+        """The event's name for people and reads: "stripe:evt_1"."""
+        return f"{self.processor}:{self.event_id}"
+
+
+def _payment_subjects(data: Any) -> list[tuple[str, str]]:
+    own = getattr(data, "refund_id", None) or getattr(data, "dispute_id", None)
+    return [("payment", data.payment_id or own)]
+
+
+_SUBJECTS: dict[type[Data], Any] = {
+    Customer: lambda d: [("customer", d.customer_id)],
+    Subscription: lambda d: [("subscription", d.subscription_id)],
+    Invoice: lambda d: [("invoice", d.invoice_id), *(("payment", p) for p in d.payment_ids)],
+    InvoicePayment: lambda d: [("payment", d.payment_id)],
+    Payment: _payment_subjects,
+    Refund: _payment_subjects,
+    Dispute: _payment_subjects,
+    CreditNote: lambda d: [],
+    Unused: lambda d: [],
+}
+
+
+def subjects(event: Event) -> list[str]:
+    """The histories that an event belongs to: "invoice|stripe||in_1", "payment|stripe||pi_1".
+
+    A book is a function of one such history at a time. The account and processor are part of the
+    name, since ids are unique only within them.
+    """
+    scope = f"{event.processor}|{event.account}"
+    return [f"{kind}|{scope}|{key}" for kind, key in _SUBJECTS[type(event.data)](event.data)]
+
