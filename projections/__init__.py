@@ -1,1 +1,8 @@
-"""x"""
+"""Books: one file each, and one line in this table. Pure: they know money and nothing else."""
+
+from projections.bills import BILLS
+from projections.collections import COLLECTIONS
+from projections.customers import CUSTOMERS
+from projections.mrr import MRR
+
+BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS)

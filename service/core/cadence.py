@@ -64,8 +64,10 @@ def bill_dates(first: date, interval: str, every: int, anchor_day: int | None = 
     count = 0
     while True:
         try:
-            yield first + timedelta(days=count * every * step) if step else (
-                add_months(first, count * months, anchor) if count else first
+            yield (
+                first + timedelta(days=count * every * step)
+                if step
+                else (add_months(first, count * months, anchor) if count else first)
             )
         except (OverflowError, ValueError):  # past the year 9999
             return

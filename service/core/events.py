@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
-Currency = Annotated[str, Meta(pattern="^[a-z]{3}$", description="ISO 4217, lower case")]
+Currency = Annotated[str, Meta(pattern="^[a-z]{3}$", max_length=3, description="ISO 4217, lower case")]
 Interval = Literal["day", "week", "month", "year", "once"]
 Every = Annotated[int, Meta(ge=1, le=1000)]
 Count = Annotated[int, Meta(ge=0)]
@@ -21,13 +21,14 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 # Lifecycle ranks: they order events of one moment that nothing else orders.
 CREATED, UPDATED, DELETED = 0, 1, 2
+INVOICE_RANK = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
 
 
 class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What all data have in common."""
 
 
-class Customer(Data):
+class Customer(Data, frozen=True, kw_only=True):
     """A customer. Names and e-mail addresses stand here and in no other data."""
 
     customer_id: Id
@@ -36,7 +37,7 @@ class Customer(Data):
     deleted: bool = False
 
 
-class Discount(Data):
+class Discount(Data, frozen=True, kw_only=True):
     """Money or a share off, each interval. Both unset: a discount that could not be read."""
 
     percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
@@ -45,7 +46,7 @@ class Discount(Data):
     ends_at: Moment | None = None
 
 
-class Tier(Data):
+class Tier(Data, frozen=True, kw_only=True):
     """One price tier. `up_to` unset: the last one."""
 
     up_to: Count | None = None
@@ -53,7 +54,7 @@ class Tier(Data):
     flat_amount: Decimal = Decimal(0)
 
 
-class Item(Data):
+class Item(Data, frozen=True, kw_only=True):
     """One line of a subscription. Neither `unit_amount` nor `tiers`: its price can't be read."""
 
     interval: Interval
@@ -70,7 +71,7 @@ class Item(Data):
     discounts: tuple[Discount, ...] = ()
 
 
-class Subscription(Data):
+class Subscription(Data, frozen=True, kw_only=True):
     """The state of a subscription or contract."""
 
     subscription_id: Id
@@ -82,17 +83,23 @@ class Subscription(Data):
     next_bill_at: Annotated[Moment, Meta(description="the biller's own next bill moment")] | None = None
     next_bill_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
     trial_end_at: Moment | None = None
-    anchor_at: Annotated[Moment, Meta(description="its day of month is kept when bills roll on")] | None = None
+    anchor_at: Annotated[Moment, Meta(description="its day of month is kept when bills roll on")] | None = (
+        None
+    )
     cancel_at: Moment | None = None
     ended_at: Moment | None = None
-    counts_from: Annotated[
-        Moment, Meta(description="the first known state holds from here, if that is earlier than the event")
-    ] | None = None
+    counts_from: (
+        Annotated[
+            Moment,
+            Meta(description="the first known state holds from here, if that is earlier than the event"),
+        ]
+        | None
+    ) = None
     collection_paused: bool = False
     declined: Annotated[bool, Meta(description="the last payment was declined")] = False
 
 
-class InvoiceLine(Data):
+class InvoiceLine(Data, frozen=True, kw_only=True):
     """What an invoice bills, for revenue by product."""
 
     amount: int
@@ -101,7 +108,7 @@ class InvoiceLine(Data):
     product_name: str | None = None
 
 
-class Invoice(Data):
+class Invoice(Data, frozen=True, kw_only=True):
     """The state of an invoice. Amounts include tax."""
 
     invoice_id: Id
@@ -120,14 +127,14 @@ class Invoice(Data):
     lines: tuple[InvoiceLine, ...] = ()
 
 
-class InvoicePayment(Data):
+class InvoicePayment(Data, frozen=True, kw_only=True):
     """A payment settles (part of) an invoice."""
 
     invoice_id: Id
     payment_id: Id
 
 
-class Payment(Data):
+class Payment(Data, frozen=True, kw_only=True):
     """The state of a payment. Several tellings of one payment carry one `payment_id`."""
 
     payment_id: Id
@@ -142,7 +149,7 @@ class Payment(Data):
     awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
 
 
-class Refund(Data):
+class Refund(Data, frozen=True, kw_only=True):
     """The state of a refund."""
 
     refund_id: Id
@@ -155,7 +162,7 @@ class Refund(Data):
     awaits_confirmation: bool = False
 
 
-class Dispute(Data):
+class Dispute(Data, frozen=True, kw_only=True):
     """The state of a dispute (chargeback)."""
 
     dispute_id: Id
@@ -167,7 +174,7 @@ class Dispute(Data):
     awaits_confirmation: bool = False
 
 
-class CreditNote(Data):
+class CreditNote(Data, frozen=True, kw_only=True):
     """A credit note: counts through its invoice and its refund, never by itself."""
 
     credit_note_id: Id
@@ -176,7 +183,7 @@ class CreditNote(Data):
     amount: int
 
 
-class Unused(Data):
+class Unused(Data, frozen=True, kw_only=True):
     """An event of a type that the books don't use."""
 
     original_type: str
@@ -225,21 +232,16 @@ class Event(Struct, frozen=True, kw_only=True):
         return f"{self.processor}:{self.event_id}"
 
 
-def _payment_subjects(data: Any) -> list[tuple[str, str]]:
-    own = getattr(data, "refund_id", None) or getattr(data, "dispute_id", None)
-    return [("payment", data.payment_id or own)]
-
-
 _SUBJECTS: dict[type[Data], Any] = {
     Customer: lambda d: [("customer", d.customer_id)],
     Subscription: lambda d: [("subscription", d.subscription_id)],
     Invoice: lambda d: [("invoice", d.invoice_id), *(("payment", p) for p in d.payment_ids)],
     InvoicePayment: lambda d: [("payment", d.payment_id)],
-    Payment: _payment_subjects,
-    Refund: _payment_subjects,
-    Dispute: _payment_subjects,
-    CreditNote: lambda d: [],
-    Unused: lambda d: [],
+    Payment: lambda d: [("payment", d.payment_id)],
+    Refund: lambda d: [("payment", d.payment_id or d.refund_id)],
+    Dispute: lambda d: [("payment", d.payment_id or d.dispute_id)],
+    CreditNote: lambda _: [],
+    Unused: lambda _: [],
 }
 
 
@@ -249,6 +251,9 @@ def subjects(event: Event) -> list[str]:
     A book is a function of one such history at a time. The account and processor are part of the
     name, since ids are unique only within them.
     """
-    scope = f"{event.processor}|{event.account}"
-    return [f"{kind}|{scope}|{key}" for kind, key in _SUBJECTS[type(event.data)](event.data)]
+    return [subject(kind, event, key) for kind, key in _SUBJECTS[type(event.data)](event.data)]
 
+
+def subject(kind: str, event: Event, key: str) -> str:
+    """The name of one history, in the scope of an event's processor and account."""
+    return f"{kind}|{event.processor}|{event.account}|{key}"

@@ -30,7 +30,9 @@ def canonical(history: Iterable[Event]) -> list[Event]:
 
 def _chain(previous: Event | None, moment: list[Event]) -> list[Event]:
     """`moment` in the order with the most causal links; ties keep the order given."""
-    links = {(a, b): _link(first, second) for a, first in enumerate(moment) for b, second in enumerate(moment)}
+    links = {
+        (a, b): _link(first, second) for a, first in enumerate(moment) for b, second in enumerate(moment)
+    }
     links |= {(-1, b): _link(previous, second) for b, second in enumerate(moment)}
     paths: list[tuple[int, tuple[int, ...]]] = [(0, ())]
     for _ in moment:

@@ -1,0 +1,529 @@
+"""MX Merchant: contract records and notifications, by a relay that signs or straight by URL token.
+
+MX Merchant signs nothing and gives its events no id. A contract record says how a contract stands when
+it is observed; a notification says what happened to one payment. Source: contract 2, MX Merchant.
+"""
+
+import asyncio
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from hashlib import sha256
+from typing import Annotated, Any
+
+import httpx
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from handlers.standard import read, settled, verify_signature
+from service.core.delivery import Proof
+from service.core.errors import Unavailable, Unreadable, VerificationError
+from service.core.events import (
+    CREATED,
+    UPDATED,
+    Customer,
+    Data,
+    Dispute,
+    Event,
+    Item,
+    Payment,
+    Refund,
+    Subscription,
+    Unused,
+    subjects,
+)
+from service.core.money import to_minor
+
+PROCESSOR = "mxmerchant"
+
+_KEY = "[A-Za-z0-9_-]{1,100}"
+_Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Key = Annotated[str, Meta(pattern=rf"\A{_KEY}\Z")] | _Number
+MaybeKey = Annotated[str, Meta(max_length=100)] | _Number | None
+Amount = str | int | float
+
+
+class _Party(Struct, frozen=True, rename="camel"):
+    """A customer object inside a record."""
+
+    id: MaybeKey = None
+    name: str | None = None
+
+
+class _Record(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What contracts, notifications and fetched payments have in common; blanks mean nothing."""
+
+    id: Key
+    merchant_id: MaybeKey = None
+    customer: _Party | str | None = None
+    customer_id: MaybeKey = None
+    customer_number: MaybeKey = None
+    customer_name: str | None = None
+    currency_code: str | None = None
+    currency: str | None = None
+
+
+class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
+    """A contract record. `every` states the number that `interval` only hints at."""
+
+    merchant_id: Key
+    every: str
+    amount: Amount
+    status: Annotated[str, Meta(min_length=1, max_length=100)]
+    start_date: str | None = None
+    next_bill_date: str | None = None
+    has_declined_payment: bool | None = None
+
+
+class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
+    """A notification of a type that the books use."""
+
+    merchant_id: Key
+    total_amount: Amount
+    transaction_date: str | None = None
+    payment_id: MaybeKey = None
+    original_payment_id: MaybeKey = None
+    original_id: MaybeKey = None
+
+
+class _Fetched(_Record, frozen=True, kw_only=True, rename="camel"):
+    """A payment as the API answers it; a refund is one too, with a negative amount."""
+
+    amount: Amount | None = None
+    status: str | None = None
+    created: str | None = None
+
+
+# Verification
+
+
+def verify_relay(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:
+    """Prove a delivery that a relay signed with Standard Webhooks."""
+    return verify_signature(headers, body, secrets, now, processor=PROCESSOR)
+
+
+def verify_token(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:  # noqa: ARG001
+    """Know a delivery by the token in its path. That proves nothing of its body: trust is "unsigned"."""
+    presented = headers.get(":token", "").encode(errors="replace")
+    matches = [hmac.compare_digest(presented, token.encode()) for token in secrets if token]
+    if True not in matches:
+        raise VerificationError("the URL token is not known")
+    return Proof(
+        processor=PROCESSOR,
+        method="url-token",
+        received_at=now,
+        trust="unsigned",
+        secret=matches.index(True) + 1,
+    )
+
+
+# Translation
+
+
+def translate(payload: Any, proof: Proof) -> list[Event]:
+    """A body of either kind as events. One record that can't be read makes the whole body Unreadable."""
+    if not isinstance(payload, dict):
+        raise Unreadable("the body is no object")
+    if "eventType" in payload:
+        return _notification_events(payload, proof)
+    records = payload.get("records", [payload])
+    if not isinstance(records, list):
+        raise Unreadable("`$.records` is no list")
+    observed_at = proof.signed_at or proof.received_at
+    if not records:
+        event_id = proof.message_id or f"contracts@{_iso(observed_at)}"
+        return [_event(proof, event_id=event_id, data=Unused(original_type="contracts"))]
+    events: dict[tuple[str, str], Event] = {}
+    for index, record in enumerate(records):
+        try:
+            stated = contract_events(record, observed_at, proof.trust, proof.message_id)
+        except Unreadable as error:
+            raise Unreadable(f"records[{index}]: {error}") from None
+        for event in stated:
+            if events.setdefault((event.account, event.event_id), event) != event:
+                raise Unreadable(f"records[{index}]: a contract is stated twice, in two ways")
+    return list(events.values())
+
+
+# Contracts
+
+_EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
+_STATUS = {"cancelled": "canceled"}
+
+
+def contract_events(
+    record: Any, observed_at: datetime, trust: str = "fetched", message_id: str | None = None
+) -> list[Event]:
+    """A contract record, as observed: its subscription, and beside it its customer's name.
+
+    A record has no time of its own, so a later observation replaces an earlier one.
+    """
+    contract = read(record, _Contract)
+    customer_id, name = _customer(contract)
+    if customer_id is None:
+        raise Unreadable("`$.customerName` is missing, and no id stands for it")
+    event = Event(
+        processor=PROCESSOR,
+        account=str(contract.merchant_id),
+        event_id=f"{message_id}:{contract.id}"
+        if message_id
+        else f"contract:{contract.id}@{_iso(observed_at)}",
+        occurred_at=observed_at.astimezone(UTC),
+        trust=trust,
+        data=settled(_subscription(contract, customer_id), "$"),
+    )
+    return _with_name(event, customer_id, name)
+
+
+def _subscription(contract: _Contract, customer_id: str) -> Subscription:
+    interval, every = _cadence(contract.every)
+    currency = _currency(contract)
+    status = contract.status.lower()
+    price = to_minor(_decimal(contract.amount, "$.amount"), currency)
+    return Subscription(
+        subscription_id=str(contract.id),
+        customer_id=customer_id,
+        status=_STATUS.get(status, status),
+        currency=currency,
+        items=(Item(interval=interval, every=every, unit_amount=price),),
+        next_bill_on=_date(contract.next_bill_date),
+        counts_from=_moment(contract.start_date, "$.startDate") if status == "active" else None,
+        declined=bool(contract.has_declined_payment),
+    )
+
+
+def _cadence(every: str) -> tuple[Any, int]:
+    if every.lower() == "once":
+        return "once", 1
+    stated = _EVERY.fullmatch(every)
+    if stated is None:
+        raise Unreadable("`$.every` is no interval that is known")
+    return stated[2].lower(), int(stated[1])
+
+
+# Notifications
+
+_TOLD: dict[str, tuple[type[Data], str]] = {
+    "PaymentSuccess": (Payment, "succeeded"),
+    "PaymentFail": (Payment, "failed"),
+    "RefundCreated": (Refund, "succeeded"),
+    "Chargeback": (Dispute, "lost"),
+}
+_OWN_ID = {Payment: "payment_id", Refund: "refund_id", Dispute: "dispute_id"}
+_SUFFIX = {"signed": "", "unsigned": ":unsigned", "fetched": ":fetched"}
+
+
+def _notification_events(payload: dict[str, Any], proof: Proof) -> list[Event]:
+    """A notification's key is (merchantId, eventType, id), and what was proved of it."""
+    kind = payload["eventType"]
+    if not isinstance(kind, str) or not 0 < len(kind) <= 100:
+        raise Unreadable("`$.eventType` is no type's name")
+    if kind not in _TOLD:
+        return [_unused(payload, kind, proof)]
+    told = read(payload, _Notification)
+    customer_id, name = _customer(told)
+    occurred_at = _told_at(told.transaction_date) or proof.signed_at or proof.received_at
+    event = Event(
+        processor=PROCESSOR,
+        account=str(told.merchant_id),
+        event_id=f"{kind}:{told.id}{_SUFFIX[proof.trust]}",
+        occurred_at=settled(occurred_at, "$.transactionDate"),
+        rank=CREATED,  # so that what confirms it comes after it
+        trust=proof.trust,
+        data=_told(told, *_TOLD[kind], customer_id, occurred_at, awaits_confirmation=proof.confirmable),
+    )
+    return _with_name(event, customer_id, name)
+
+
+def _told(
+    told: _Notification,
+    kind: type[Data],
+    status: str,
+    customer_id: str | None,
+    occurred_at: datetime,
+    *,
+    awaits_confirmation: bool,
+) -> Data:
+    currency = _currency(told)
+    amount = _minor(told.total_amount, currency, "$.totalAmount")
+    fields = {
+        "payment_id": _first(told.payment_id, told.original_payment_id, told.original_id),
+        "created_at": occurred_at,
+        _OWN_ID[kind]: str(told.id),
+        "status": status,
+        "currency": currency,
+        "amount": amount if kind is Payment else abs(amount),  # a refund's total is negative
+        "customer_id": customer_id,
+        "awaits_confirmation": awaits_confirmation,
+    }
+    data: Data = settled(read(fields, kind), "$")
+    return data
+
+
+def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
+    """A notification that has no effect may lack any key but its type."""
+    account, key = (_first(payload.get(name)) for name in ("merchantId", "id"))
+    key = key or proof.message_id or _iso(proof.received_at)
+    return _event(
+        proof,
+        account=account or "",
+        event_id=f"{kind}:{key}{_SUFFIX[proof.trust]}",
+        data=Unused(original_type=kind),
+    )
+
+
+# Confirmations
+
+# What a fetched status says of each kind; any other word leaves it open, and uncounted.
+_PAID = {"approved": "succeeded", "settled": "succeeded"}
+_SAYS: dict[type[Data], dict[str, str]] = {
+    # A payment charged back was paid; what came of it is the dispute's to say.
+    Payment: _PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "failed"},
+    Refund: _PAID | {"declined": "failed", "voided": "canceled"},
+    Dispute: {"chargedback": "lost"},
+}
+_OPEN = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
+
+
+def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:
+    """What the processor itself says of a payment that an unsigned notification told.
+
+    Amount and status are the fetched record's, or the notification's where it has none. A sale confirms
+    no refund and a refund no sale. Raises Unreadable where the record is another's, or can't be read.
+    """
+    fetched, told, account = read(payment, _Fetched), notification_event.data, notification_event.account
+    if not isinstance(told, Payment | Refund | Dispute):
+        raise Unreadable("there is nothing to confirm")
+    _, told_id, *_ = notification_event.event_id.split(":")
+    if str(fetched.id) != told_id or _first(fetched.merchant_id) not in (None, account):
+        raise Unreadable("the payment fetched is not the one that was told")
+    currency = _currency(fetched, told.currency)
+    amount = None if fetched.amount is None else _minor(fetched.amount, currency, "$.amount")
+    # A dispute's record is the payment it is about, so its creation says nothing of the dispute.
+    created_at = None if isinstance(told, Dispute) else _moment(fetched.created, "$.created")
+    occurred_at = min(settled(created_at or notification_event.occurred_at, "$.created"), observed_at)
+    confirmed = {
+        "status": _confirmed_status(told, fetched.status, amount),
+        "currency": currency,
+        "amount": told.amount if amount is None else abs(amount),
+        "customer_id": told.customer_id or _customer(replace(fetched, merchant_id=account))[0],
+        "awaits_confirmation": False,
+    }
+    if isinstance(told, Refund):
+        confirmed["created_at"] = occurred_at
+    return replace(
+        notification_event,
+        event_id=notification_event.event_id.removesuffix(_SUFFIX["unsigned"]) + _SUFFIX["fetched"],
+        occurred_at=occurred_at,
+        rank=UPDATED,
+        trust="fetched",
+        data=settled(replace(told, **confirmed), "$"),
+    )
+
+
+def _confirmed_status(told: Payment | Refund | Dispute, status: str | None, amount: int | None) -> str:
+    if amount is not None and not isinstance(told, Dispute) and (amount < 0) != isinstance(told, Refund):
+        return "failed"
+    return _SAYS[type(told)].get(status.lower(), _OPEN[type(told)]) if status else told.status
+
+
+def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
+    """Of one poll's events those that tell something new, one at most for each subject.
+
+    `last` holds the data last known, by subject. Several contracts name one customer: the last in
+    the order of event ids counts, so that two spellings of a name do not alternate for ever.
+    """
+    by_subject = {
+        subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
+    }
+    return [event for subject, event in by_subject.items() if last.get(subject) != event.data]
+
+
+# Fetching: the client is handed in
+
+PAGE = 100
+TRIES = 4
+_AGAIN = {429, 500, 502, 503, 504}
+_LONGEST_WAIT_SECONDS = 10.0
+
+Pause = Callable[[float], Awaitable[None]]
+
+
+def client_for(api_url: str, key: str, secret: str) -> httpx.AsyncClient:
+    """A client for the API with its credentials and timeouts; the caller closes it."""
+    return httpx.AsyncClient(
+        base_url=api_url,
+        auth=httpx.BasicAuth(key, secret),
+        timeout=httpx.Timeout(10, connect=5),
+        headers={"Accept": "application/json"},
+    )
+
+
+async def fetch_contracts(
+    client: httpx.AsyncClient, merchant_id: str, *, pause: Pause = asyncio.sleep
+) -> list[dict[str, Any]]:
+    """Every contract record of a merchant, paged to the end. Raises Unavailable if not all can be had."""
+    records: dict[str, dict[str, Any]] = {}
+    offset, count = 0, 1
+    while offset < count:
+        query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
+        page = read(_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
+        count = page.record_count
+        if not page.records:
+            break
+        offset += len(page.records)
+        records |= {str(record.get("id")): record for record in page.records}
+    if len(records) != count:  # a short list would end contracts and cut revenue without a word
+        raise Unavailable(f"MX Merchant listed {len(records)} of {count} contracts")
+    return list(records.values())
+
+
+class _Page(Struct, frozen=True, rename="camel"):
+    record_count: Annotated[int, Meta(ge=0)]
+    records: list[dict[str, Any]]
+
+
+async def fetch_payment(
+    client: httpx.AsyncClient, payment_id: str, *, pause: Pause = asyncio.sleep
+) -> dict[str, Any] | None:
+    """A payment (or refund) by its id, or None if there is none. Raises Unavailable."""
+    if not re.fullmatch(_KEY, payment_id):  # it may come from an unsigned body: let it name no other path
+        return None
+    response = await _get(client, f"/checkout/v3/payment/{payment_id}", {}, pause)
+    return None if response.status_code == httpx.codes.NOT_FOUND else read(_json(response), dict[str, Any])
+
+
+async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], pause: Pause) -> httpx.Response:
+    """GET, tried again a bounded number of times where that can help."""
+    answer = "nothing"
+    for attempt in range(TRIES):
+        wait = 0.2 * 2**attempt
+        try:
+            response = await client.get(path, params=query)
+        except httpx.TransportError as error:
+            answer = type(error).__name__
+        else:
+            if response.status_code not in _AGAIN:
+                return response
+            answer = str(response.status_code)
+            wait = _retry_after(response, wait)
+        if attempt < TRIES - 1:
+            await pause(wait)
+    raise Unavailable(f"MX Merchant answered {answer}, {TRIES} times")
+
+
+def _retry_after(response: httpx.Response, otherwise: float) -> float:
+    stated = response.headers.get("Retry-After", "")
+    return min(float(stated), _LONGEST_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", stated) else otherwise
+
+
+def _json(response: httpx.Response) -> Any:
+    if response.status_code != httpx.codes.OK:
+        raise Unavailable(f"MX Merchant answered {response.status_code}")
+    try:
+        return msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Unavailable("MX Merchant's answer is no JSON") from None
+
+
+# Fields
+
+
+def _customer(record: _Record) -> tuple[str | None, str | None]:
+    """A record's customer by id and name. Without an id, a pseudonym of the name within the merchant."""
+    party = record.customer if isinstance(record.customer, _Party) else _Party(name=record.customer)
+    name = _first(record.customer_name, party.name)
+    own = _first(record.customer_id, party.id, record.customer_number)
+    if own or not name:
+        return own, name
+    digest = sha256(f"{record.merchant_id}\0{name}".encode()).hexdigest()
+    return f"mx_{digest[:20]}", name
+
+
+def _with_name(event: Event, customer_id: str | None, name: str | None) -> list[Event]:
+    """An event, and beside it its customer's name: names stand in no other data."""
+    if customer_id is None or name is None:
+        return [event]
+    data = Customer(customer_id=customer_id, name=name)
+    return [event, replace(event, event_id=f"{event.event_id}:customer", data=data)]
+
+
+def _event(proof: Proof, *, event_id: str, data: Data, account: str = "") -> Event:
+    occurred_at = (proof.signed_at or proof.received_at).astimezone(UTC)
+    return Event(
+        processor=PROCESSOR,
+        account=account,
+        event_id=event_id,
+        occurred_at=occurred_at,
+        trust=proof.trust,
+        data=data,
+    )
+
+
+def _first(*values: Any) -> str | None:
+    """The first that says something: blanks, noughts and other shapes do not."""
+    return next(
+        (str(v) for v in values if isinstance(v, str | int) and str(v).strip() not in ("", "0")), None
+    )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _currency(record: _Record, otherwise: str = "usd") -> str:
+    currency = (_first(record.currency_code, record.currency) or otherwise).lower()
+    if not re.fullmatch("[a-z]{3}", currency):
+        raise Unreadable("`$.currencyCode` is no currency")
+    return currency
+
+
+def _decimal(amount: Amount, path: str) -> Decimal:
+    """An amount exactly as written. A JSON number comes as the shortest text that means it."""
+    text = amount if isinstance(amount, str) else repr(amount)
+    if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", text):
+        raise Unreadable(f"`{path}` is no decimal amount")
+    return Decimal(text)
+
+
+def _minor(amount: Amount, currency: str, path: str) -> int:
+    minor = to_minor(_decimal(amount, path), currency)
+    if minor != int(minor):
+        raise Unreadable(f"`{path}` has more digits than its currency")
+    return int(minor)
+
+
+_NO_DATE = "0001-"  # what .NET writes for a date that is not set
+
+
+def _moment(value: str | None, path: str) -> datetime | None:
+    if not value or value.startswith(_NO_DATE):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise Unreadable(f"`{path}` is no time") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _date(value: str | None) -> date | None:
+    """The date part, in no zone: "2025-11-20T00:00:00Z" bills on 20 November wherever one is."""
+    if not value or value.startswith(_NO_DATE):
+        return None
+    try:
+        return date.fromisoformat(re.split("[T ]", value, maxsplit=1)[0])
+    except ValueError:
+        raise Unreadable("`$.nextBillDate` is no date") from None
+
+
+def _told_at(value: str | None) -> datetime | None:
+    """The time of "Aug 9 2018  6:21PM", which is UTC."""
+    if not value or not value.strip():
+        return None
+    try:
+        return datetime.strptime(" ".join(value.split()), "%b %d %Y %I:%M%p").replace(tzinfo=UTC)
+    except ValueError:
+        raise Unreadable("`$.transactionDate` is no time such as Aug 9 2018 6:21PM") from None

@@ -1,0 +1,312 @@
+"""The bills book: next bill dates, and invoices by the day they were billed.
+
+A bill is an invoice or, where none has been issued for it yet, a contract's next bill as the
+processor states it. Whether one has been issued is seen where both meet: in a contract's rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+from msgspec import json
+
+from projections.book import Book, Row, Rules, Stage, Total, causes
+from projections.contracts import BILLING, State, bill_cents, schedule, states, terms, unpriced
+from service.core import cadence
+from service.core.events import Event, Invoice, Subscription, subject
+from service.core.moments import day_of
+
+UPCOMING = ("upcoming", "draft")  # not issued yet
+
+
+class Contract(Row, frozen=True, kw_only=True):
+    """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …]."""
+
+    table = "contracts"
+    indexes = (("currency", "contract_id"), ("unpriced", "currency"))
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    contract_id: str
+    status: str
+    interval: str
+    every: int
+    amount_cents: int
+    next_bill_date: str | None
+    anchor_day: int | None
+    ends_date: str | None
+    declined: bool
+    unpriced: bool
+    trust: str
+    terms: str
+
+
+class IssuedInvoice(Row, frozen=True, kw_only=True):
+    """An invoice as it is now, whatever its status. `date` is its bill date."""
+
+    table = "invoices"
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    contract_id: str | None
+    invoice_id: str
+    created_date: str
+    date: str
+    status: str
+    amount_cents: int
+    open_cents: int
+    trust: str
+
+
+class Bill(Row, frozen=True, kw_only=True):
+    """A bill. `later_cents` is what the contract's interval adds later in the same month."""
+
+    table = "bills"
+    indexes = (("currency", "date", "customer_id"),)
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    contract_id: str | None
+    invoice_id: str | None
+    date: str
+    status: str
+    amount_cents: int
+    open_cents: int
+    later_cents: int
+    interval: str
+    every: int
+    mrr_cents: int
+    next_bill_date: str | None
+    declined: bool
+    trust: str
+
+
+def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One subscription's events to its present state."""
+    told = states(history, rules)
+    if not told:
+        return []
+    state, data = told[-1], told[-1].data
+    interval, every = schedule(data)
+    next_bill = _next_bill(state, rules)
+    life = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in terms(told, rules)]
+    return [
+        Contract(
+            feeds=subject("subscription", state.event, data.subscription_id),
+            causes=causes(state.event),
+            processor=state.event.processor,
+            account=state.event.account,
+            currency=data.currency,
+            customer_id=data.customer_id,
+            contract_id=data.subscription_id,
+            status=data.status,
+            interval=interval,
+            every=every,
+            amount_cents=bill_cents(data, next_bill or state.day, rules),
+            next_bill_date=_iso(next_bill),
+            anchor_day=_anchor_day(data, next_bill, rules),
+            ends_date=_iso(_ends(state, rules)),
+            declined=data.declined or data.status == "past_due",
+            unpriced=data.status in BILLING and unpriced(data),
+            trust=state.event.trust,
+            terms=json.encode(life).decode(),
+        )
+    ]
+
+
+def _next_bill(state: State, rules: Rules) -> date | None:
+    """The processor's own date, never one that we computed; None when it will not bill."""
+    data = state.data
+    if state.ended or data.status not in BILLING or data.collection_paused:
+        return None
+    moment = data.trial_end_at if data.status == "trialing" and data.trial_end_at else data.next_bill_at
+    day = day_of(moment, rules.zone) if moment else data.next_bill_on
+    ends = _ends(state, rules)
+    return None if day is None or (ends and ends <= day) else day
+
+
+def _anchor_day(data: Subscription, next_bill: date | None, rules: Rules) -> int | None:
+    """The day of month that later bills keep, where the next bill falls on it."""
+    if next_bill is None or data.anchor_at is None:
+        return None
+    day = day_of(data.anchor_at, rules.zone).day
+    return day if cadence.add_months(next_bill, 0, day) == next_bill else None
+
+
+def _ends(state: State, rules: Rules) -> date | None:
+    if state.ended:
+        return state.day
+    return day_of(state.data.cancel_at, rules.zone) if state.data.cancel_at else None
+
+
+def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One invoice's events to its present state. A status never goes back: a paid one stays paid."""
+    latest, data = _latest(history)
+    failed = any(isinstance(e.data, Invoice) and e.data.payment_failed for e in history)
+    remaining = data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining
+    is_open = data.status == "open"
+    of, key = ("subscription", data.subscription_id) if data.subscription_id else ("invoice", data.invoice_id)
+    return [
+        IssuedInvoice(
+            feeds=subject(of, latest, key),
+            causes=causes(latest),
+            processor=latest.processor,
+            account=latest.account,
+            currency=data.currency,
+            customer_id=data.customer_id or "",
+            contract_id=data.subscription_id,
+            invoice_id=data.invoice_id,
+            created_date=day_of(data.created_at, rules.zone).isoformat(),
+            date=day_of(data.finalized_at or data.created_at, rules.zone).isoformat(),
+            status="failed" if is_open and failed else data.status,
+            amount_cents=data.amount_due,
+            open_cents=max(remaining, 0) if is_open else 0,
+            trust=latest.trust,
+        )
+    ]
+
+
+_PROGRESS = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
+
+
+def _latest(history: Sequence[Event]) -> tuple[Event, Invoice]:
+    """The last event of those whose status has come furthest."""
+    told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
+    furthest = max(_PROGRESS.get(data.status, 1) for _, data in told)
+    return [(event, data) for event, data in told if _PROGRESS.get(data.status, 1) == furthest][-1]
+
+
+def bills(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
+    """One contract's (or one lone invoice's) rows to its bills."""
+    contracts = [row for row in rows if isinstance(row, Contract)]
+    invoices = sorted(
+        (row for row in rows if isinstance(row, IssuedInvoice)), key=lambda r: (r.date, r.invoice_id)
+    )
+    owner = contracts[0] if contracts else None
+    upcoming = stated = owner.next_bill_date if owner else None
+    if any(upcoming and row.created_date >= upcoming and row.status != "deleted" for row in invoices):
+        upcoming = None
+    listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
+    following = [*(row.date for row in listed[1:]), stated]
+    found: list[Row] = [_issued(row, owner, after) for row, after in zip(listed, following, strict=False)]
+    if owner and upcoming and owner.amount_cents:
+        found.append(_upcoming(owner, upcoming))
+    return found
+
+
+def _issued(row: IssuedInvoice, owner: Contract | None, after: str | None) -> Bill:
+    return Bill(
+        causes=row.causes,
+        processor=row.processor,
+        account=row.account,
+        currency=row.currency,
+        customer_id=row.customer_id or (owner.customer_id if owner else ""),
+        contract_id=row.contract_id,
+        invoice_id=row.invoice_id,
+        date=row.date,
+        status=row.status,
+        amount_cents=row.amount_cents,
+        open_cents=row.open_cents,
+        later_cents=0,
+        interval=owner.interval if owner else cadence.ONCE,
+        every=owner.every if owner else 1,
+        mrr_cents=mrr_on(owner.terms, row.date) if owner else 0,
+        next_bill_date=after if after and after > row.date else None,
+        declined=row.status == "failed",
+        trust=row.trust,
+    )
+
+
+def _upcoming(owner: Contract, day: str) -> Bill:
+    dates = roll(owner)
+    next(dates)  # the bill itself
+    after = next(dates, None)
+    later, following = 0, after
+    while following and following[:7] == day[:7]:
+        later, following = later + 1, next(dates, None)
+    return Bill(
+        causes=owner.causes,
+        processor=owner.processor,
+        account=owner.account,
+        currency=owner.currency,
+        customer_id=owner.customer_id,
+        contract_id=owner.contract_id,
+        invoice_id=None,
+        date=day,
+        status="upcoming",
+        amount_cents=owner.amount_cents,
+        open_cents=0,
+        later_cents=owner.amount_cents * later,
+        interval=owner.interval,
+        every=owner.every,
+        mrr_cents=mrr_on(owner.terms, day),
+        next_bill_date=after,
+        declined=owner.declined,
+        trust=owner.trust,
+    )
+
+
+def roll(row: Contract) -> Iterator[str]:
+    """A contract's bill dates from its next bill on, by its interval, until it ends."""
+    if row.next_bill_date is None:
+        return
+    first = date.fromisoformat(row.next_bill_date)
+    for day in cadence.bill_dates(first, row.interval, row.every, row.anchor_day):
+        if row.ends_date and day.isoformat() >= row.ends_date:
+            return
+        yield day.isoformat()
+
+
+def mrr_on(terms_json: str, day: str) -> int:
+    """A contract's MRR at the end of a day, from its `terms`."""
+    level = 0
+    for begins, mrr_cents, _counted in json.decode(terms_json):
+        if begins > day:
+            break
+        level = mrr_cents
+    return level
+
+
+def _iso(day: date | None) -> str | None:
+    return day.isoformat() if day else None
+
+
+def _by_status(row: Bill) -> tuple[int, ...]:
+    if row.status == "uncollectible":  # listed, and not in totals
+        return 0, 0, 0, 0, 0, 0, row.amount_cents
+    upcoming = row.status in UPCOMING
+    billed = 0 if upcoming else row.amount_cents
+    return 1, int(upcoming), billed, row.amount_cents - billed, row.later_cents, row.open_cents, 0
+
+
+BILLS = Book(
+    name="bills",
+    version=1,
+    stages=(
+        Stage(reads="subscription", contribute=contract, rows=(Contract,)),
+        Stage(reads="invoice", contribute=invoice, rows=(IssuedInvoice,)),
+        Stage(reads=(Contract, IssuedInvoice), contribute=bills, rows=(Bill,)),
+    ),
+    totals=(
+        Total(
+            table="bill_days",
+            of=Bill,
+            by=("account", "currency", "date"),
+            sums=(
+                "bills",
+                "upcoming_bills",
+                "billed_cents",
+                "upcoming_cents",
+                "later_cents",
+                "open_cents",
+                "uncollectible_cents",
+            ),
+            measure=_by_status,
+        ),
+    ),
+)

@@ -1,0 +1,43 @@
+"""The directory: names for ids, so that rows can be read. No figure depends on it."""
+
+from collections.abc import Sequence
+
+from projections.book import Book, Row, Rules, Stage, causes
+from service.core.events import Customer, Event
+
+
+class Name(Row, frozen=True, kw_only=True):
+    """A customer's last known name."""
+
+    table = "customers"
+    indexes = (("customer_id",),)
+
+    processor: str
+    account: str
+    customer_id: str
+    name: str | None
+    deleted: bool
+
+
+def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One customer's events to the last name told; a deletion that tells none keeps it."""
+    last = history[-1]
+    told = [event.data for event in history if isinstance(event.data, Customer)]
+    return [
+        Name(
+            causes=causes(last),
+            processor=last.processor,
+            account=last.account,
+            customer_id=told[-1].customer_id,
+            name=next((data.name for data in reversed(told) if data.name), None),
+            deleted=told[-1].deleted,
+        )
+    ]
+
+
+CUSTOMERS = Book(
+    name="customers",
+    version=1,
+    stages=(Stage(reads="customer", contribute=name, rows=(Name,)),),
+    totals=(),
+)

@@ -1,0 +1,1 @@
+"""The books: projections kept in step with the ledger, and the documents read from them."""

@@ -1,0 +1,96 @@
+"""The books' file: opened, laid out, and handed to the engine (one writer) and the reads."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from fractions import Fraction
+from pathlib import Path
+
+from msgspec import json
+from sqlalchemy import create_engine, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import NullPool
+
+from projections import BOOKS
+from projections.book import Book, Rules
+from service.books import tables
+from service.database import books_path, sqlite_engine
+
+
+def lay_out(data_dir: Path) -> None:
+    """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = books_path(data_dir)
+    layout = tables.layout()
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == layout:
+        return
+    for stale in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        stale.unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        tables.metadata.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version = {layout}")
+    engine.dispose()
+
+
+class BookStore:
+    """The books in one file, for one set of rules. Close it, or the process hangs at its end."""
+
+    def __init__(self, data_dir: Path, rules: Rules, books: Sequence[Book] = BOOKS) -> None:
+        self.rules = rules
+        self.books = tuple(books)
+        self._writer = sqlite_engine(books_path(data_dir), "write", synchronous="NORMAL")
+        self._reader = sqlite_engine(books_path(data_dir), "read")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """The one write transaction: all of it or nothing."""
+        async with self._writer.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view of the books as they are now."""
+        async with self._reader.connect() as connection:
+            yield connection
+
+    async def register(self) -> None:
+        """Make a checkpoint for each book under these rules, at position 0 where it is new."""
+        rows = [
+            {"name": b.name, "version": b.version, "rules": self.rules_key, "position": 0} for b in self.books
+        ]
+        async with self.writing() as connection:
+            known = await self.checkpoints(connection)
+            new = [row for row in rows if row["name"] not in known]
+            if new:
+                await connection.execute(
+                    sqlite.insert(tables.checkpoints), [{**r, "advanced_at_us": 0} for r in new]
+                )
+
+    async def checkpoints(self, connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+        """(id, position) of each book of these versions and rules, by its name."""
+        c = tables.checkpoints.c
+        found = await connection.execute(
+            select(c.id, c.name, c.version, c.position).where(c.rules == self.rules_key)
+        )
+        versions = {book.name: book.version for book in self.books}
+        return {row.name: (row.id, row.position) for row in found if versions.get(row.name) == row.version}
+
+    @property
+    def rules_key(self) -> str:
+        """The rules as text: books under other rules are other books."""
+        return json.encode(self.rules, enc_hook=_text).decode()
+
+
+def _text(value: object) -> str:
+    assert isinstance(value, Fraction)  # noqa: S101 - the only type that JSON lacks
+    return str(value)

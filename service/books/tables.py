@@ -1,0 +1,110 @@
+"""The books' tables: one for each row type and total of `projections`, made from their fields.
+
+They have no migrations: a file whose layout is another is emptied, and filled again from the ledger.
+"""
+
+from hashlib import sha256
+from typing import Any
+
+from msgspec.structs import fields
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlmodel import Field, SQLModel
+
+from projections import BOOKS
+from projections.book import Book, Row, Total
+
+metadata = MetaData()
+
+_COLUMN_TYPES: dict[Any, tuple[Any, bool]] = {
+    str: (Text, False),
+    int: (BigInteger, False),
+    bool: (Boolean, False),
+    str | None: (Text, True),
+    int | None: (BigInteger, True),
+}
+
+
+class _Table(SQLModel):
+    metadata = metadata
+
+
+class Checkpoint(_Table, table=True):
+    """How far one version of a book has come; it moves by compare-and-set, with the rows."""
+
+    __tablename__ = "checkpoints"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_type=Text)
+    version: int
+    rules: str = Field(sa_type=Text)
+    position: int = Field(default=0, sa_type=BigInteger)
+    advanced_at_us: int = Field(default=0, sa_type=BigInteger)
+
+
+class Snapshot(_Table, table=True):
+    """A document left ready by the worker, valid until a change of its rows removes it."""
+
+    __tablename__ = "snapshots"
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    position: int = Field(sa_type=BigInteger)
+    body: bytes = Field(sa_type=LargeBinary)
+
+
+def _row_table(row: type[Row]) -> Table:
+    columns = [Column(f.name, (kind := _COLUMN_TYPES[f.type])[0], nullable=kind[1]) for f in fields(row)]
+    table = Table(
+        row.table,
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("book", Integer, nullable=False),
+        Column("key", Text, nullable=False),
+        *columns,
+    )
+    Index(f"{row.table}_by_key", table.c.book, table.c.key)
+    for names in row.indexes:
+        Index(f"{row.table}_by_{'_'.join(names)}", table.c.book, *(table.c[name] for name in names))
+    return table
+
+
+def _total_table(total: Total) -> Table:
+    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.of)}
+    return Table(
+        total.table,
+        metadata,
+        Column("book", Integer, primary_key=True, autoincrement=False),
+        *(Column(name, types[name], primary_key=True, autoincrement=False) for name in total.by),
+        *(Column(name, BigInteger, nullable=False) for name in total.sums),
+        sqlite_with_rowid=False,
+    )
+
+
+def row_types(book: Book) -> list[type[Row]]:
+    """The row types of a book, each once."""
+    return list(dict.fromkeys(row for stage in book.stages for row in stage.rows))
+
+
+checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]
+snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
+ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
+TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
+
+# Rows that feed a later stage are read back by the key that they feed.
+for _book in BOOKS:
+    for _stage in _book.stages:
+        if not isinstance(_stage.reads, str):
+            for _row in _stage.reads:
+                Index(f"{_row.table}_by_feeds", ROWS[_row].c.book, ROWS[_row].c.feeds)
+
+
+def layout() -> int:
+    """A number that changes whenever any table does: SQLite's `user_version` of the file."""
+    ddl = [
+        str(CreateTable(t)) + "".join(str(CreateIndex(i)) for i in _sorted(t)) for t in metadata.sorted_tables
+    ]
+    return int.from_bytes(sha256("".join(ddl).encode()).digest()[:4]) & 0x7FFFFFFF
+
+
+def _sorted(table: Table) -> list[Index]:
+    return sorted(table.indexes, key=lambda index: str(index.name))

@@ -1,0 +1,47 @@
+"""Bring the ledger's file to the newest schema, once, whoever starts first."""
+
+import fcntl
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from service.database import ledger_path
+
+NEWEST = "0001"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(data_dir: Path) -> None:
+    """Create or upgrade the ledger in `data_dir`; does nothing when it is up to date."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with open(data_dir / "migrate.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = ledger_path(data_dir)
+        if _revision(path) != NEWEST:
+            _upgrade(path)
+
+
+def _revision(path: Path) -> str | None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError:  # no such table: a new file
+            return None
+        return row and str(row[0])
+
+
+def _upgrade(path: Path) -> None:
+    from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()

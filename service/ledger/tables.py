@@ -1,0 +1,69 @@
+"""The ledger's tables. They move by the Alembic migrations beside this file."""
+
+from sqlalchemy import BigInteger, LargeBinary, MetaData, Text
+from sqlmodel import Field, SQLModel
+
+metadata = MetaData()
+
+
+class _Table(SQLModel):
+    metadata = metadata
+
+
+class Event(_Table, table=True):
+    """One event at its position. `digest` chains every column to the row before."""
+
+    __tablename__ = "events"
+
+    position: int = Field(primary_key=True, sa_type=BigInteger)
+    recorded_at_us: int = Field(sa_type=BigInteger)
+    processor: str = Field(sa_type=Text)
+    account: str = Field(sa_type=Text)
+    event_id: str = Field(sa_type=Text)
+    type: str = Field(sa_type=Text)
+    occurred_at_us: int = Field(sa_type=BigInteger)
+    rank: int
+    trust: str = Field(sa_type=Text)
+    data: bytes = Field(sa_type=LargeBinary)
+    before: bytes | None = Field(sa_type=LargeBinary)
+    content_digest: bytes = Field(sa_type=LargeBinary)
+    delivery: int = Field(sa_type=BigInteger, description="position of the first event of its delivery")
+    delivery_digest: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
+
+
+class Delivery(_Table, table=True):
+    """The bytes as they came, with what they were verified by; keyed by their first event."""
+
+    __tablename__ = "deliveries"
+
+    position: int = Field(primary_key=True, sa_type=BigInteger)
+    headers: bytes = Field(sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+    proof: bytes = Field(sa_type=LargeBinary)
+
+
+class Subject(_Table, table=True):
+    """Which histories an event belongs to: an index of the ledger, in no chain."""
+
+    __tablename__ = "subjects"
+
+    subject: str = Field(primary_key=True, sa_type=Text)
+    position: int = Field(primary_key=True, sa_type=BigInteger)
+
+
+class Quarantine(_Table, table=True):
+    """Deliveries that were proved, but can't be read, or contradict what was recorded."""
+
+    __tablename__ = "quarantine"
+
+    id: int | None = Field(default=None, primary_key=True)
+    received_at_us: int = Field(sa_type=BigInteger)
+    processor: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    detail: str = Field(sa_type=Text)
+    conflicts_with: int | None = Field(default=None, sa_type=BigInteger)
+    content_digest: bytes = Field(sa_type=LargeBinary)
+    headers: bytes = Field(sa_type=LargeBinary)
+    body: bytes = Field(sa_type=LargeBinary)
+    proof: bytes = Field(sa_type=LargeBinary)

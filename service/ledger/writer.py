@@ -1,0 +1,78 @@
+"""Group commit: what gathers while one transaction runs goes into the next, and shares its fsync."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.core.errors import Unavailable
+from service.ledger.draft import Incoming, Outcome
+from service.ledger.store import Ledger
+
+_BATCH = 256
+_WAITING = 4_096  # deliveries in memory; more are refused, and the processor tries again
+
+log = structlog.get_logger()
+
+
+class Writer:
+    """The one writer of a process. `committed(position)` is called after each commit."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], datetime],
+        committed: Callable[[int], None],
+        batch: int = _BATCH,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._committed = committed
+        self._batch = batch
+        self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_WAITING)
+        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+
+    async def append(self, incoming: Incoming) -> Outcome:
+        """Keep one delivery; returns when it is on disk.
+
+        Raises Unavailable when it is not, and then nothing of it is kept.
+        """
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((incoming, answer))
+        except asyncio.QueueFull:
+            raise Unavailable("too many deliveries are waiting for the ledger") from None
+        return await answer
+
+    async def close(self) -> None:
+        """Write what waits, then stop."""
+        await self._queue.join()
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < self._batch and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            await self._write(batch)
+            for _ in batch:
+                self._queue.task_done()
+
+    async def _write(self, batch: list[tuple[Incoming, asyncio.Future[Outcome]]]) -> None:
+        try:
+            outcomes = await self._ledger.append([incoming for incoming, _ in batch], self._clock())
+        except (SQLAlchemyError, OSError) as error:
+            log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(Unavailable("the ledger can't be written now"))
+            return
+        for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            if not answer.done():  # the request may have gone away; its event is kept all the same
+                answer.set_result(outcome)
+        self._committed(max((outcome.position or 0 for outcome in outcomes), default=0))

@@ -1,0 +1,145 @@
+"""Settings: environment variables (and a `.env` file), read once at start. Source: contract 1."""
+
+import re
+from fractions import Fraction
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.core.errors import SettingsError
+
+_PREFIX = "DAYBOOK_"
+
+
+def _split(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def _pairs(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in _split(value)]
+    if not all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and secret for name, _, secret in pairs):
+        raise ValueError("name=whsec_… pairs, comma-separated")
+    return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
+
+
+def _fraction(value: Any) -> Any:
+    try:
+        weeks = Fraction(value)
+    except (ValueError, ZeroDivisionError, TypeError):
+        weeks = Fraction(0)
+    if not 4 <= weeks <= 5:
+        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
+    return weeks
+
+
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_pairs)]
+
+
+class Settings(BaseSettings):
+    """Each field is a variable with the prefix DAYBOOK_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, arbitrary_types_allowed=True
+    )
+
+    data_dir: Path = Path("./var")
+    database_url: str | None = None
+    redis_url: str | None = None
+    api_keys: List = ()  # before host, whose check reads it
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    stripe_webhook_secrets: List = ()
+    mxmerchant_webhook_secrets: List = ()
+    mxmerchant_url_tokens: List = ()
+    mxmerchant_api_url: str | None = None
+    mxmerchant_consumer_key: str | None = None
+    mxmerchant_consumer_secret: str | None = None
+    mxmerchant_merchant_id: str | None = None
+    standard_webhook_secrets: Pairs = Field(default_factory=dict)
+    stripe_api_key: str | None = None
+    stripe_api_url: str | None = None
+    reporting_tz: str = "UTC"
+    reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
+    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(_fraction)] = Fraction(433, 100)
+
+    @field_validator("database_url")
+    @classmethod
+    def _driver(cls, url: str | None) -> str | None:
+        if url:
+            raise ValueError("nothing yet: this version keeps its books in SQLite")
+        return None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        if url and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("unset, or redis://…, rediss://… or unix://…")
+        return url or None
+
+    @field_validator("reporting_tz")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("the name of an IANA zone, such as America/New_York") from error
+        return name
+
+    @field_validator("reporting_currency", mode="before")
+    @classmethod
+    def _lower(cls, code: Any) -> Any:
+        return code.lower() if isinstance(code, str) else code
+
+    @field_validator("host")
+    @classmethod
+    def _open_only_with_keys(cls, host: str, info: ValidationInfo) -> str:
+        if not info.data["api_keys"] and not _is_loopback(host):
+            raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
+        return host
+
+    @property
+    def polls_mxmerchant(self) -> bool:
+        """Whether MX Merchant's API is set up, to poll contracts and to confirm notifications."""
+        return all(
+            (
+                self.mxmerchant_api_url,
+                self.mxmerchant_consumer_key,
+                self.mxmerchant_consumer_secret,
+                self.mxmerchant_merchant_id,
+            )
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(**given: Any) -> Settings:
+    """The settings from the environment; `given` beats it.
+
+    Raises SettingsError in one line: the variable, what it holds (never a secret) and what it may hold.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        may_hold = str(first["msg"]).removeprefix("Value error, ")
+        name = str(first["loc"][0])
+        holds = "a value not shown here" if _is_secret(name) else repr(first["input"])
+        raise SettingsError(f"{_PREFIX}{name.upper()} holds {holds}; it may hold: {may_hold}") from None
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name for part in ("secret", "key", "token", "url"))

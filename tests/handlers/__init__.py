@@ -1,0 +1,1 @@
+"""Processors: what each proves and translates."""
