@@ -3,6 +3,8 @@
 from handlers import mxmerchant, standard, stripe
 from service.core.delivery import Endpoint
 
+__all__ = ["ENDPOINTS", "mxmerchant", "standard", "stripe"]
+
 ENDPOINTS = (
     Endpoint(
         path="/webhooks/stripe",

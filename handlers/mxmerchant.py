@@ -151,7 +151,6 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
 # Contracts
 
 _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
-_STATUS = {"cancelled": "canceled"}
 
 
 def contract_events(
@@ -181,12 +180,14 @@ def contract_events(
 def _subscription(contract: _Contract, customer_id: str) -> Subscription:
     interval, every = _cadence(contract.every)
     currency = _currency(contract)
-    status = contract.status.lower()
+    status = (
+        contract.status.lower()
+    )  # "cancelled" stays so: it is not the terminal "canceled", it may come back
     price = to_minor(_decimal(contract.amount, "$.amount"), currency)
     return Subscription(
         subscription_id=str(contract.id),
         customer_id=customer_id,
-        status=_STATUS.get(status, status),
+        status=status,
         currency=currency,
         items=(Item(interval=interval, every=every, unit_amount=price),),
         next_bill_on=_date(contract.next_bill_date),

@@ -65,7 +65,7 @@ class Bill(Row, frozen=True, kw_only=True):
     """A bill. `later_cents` is what the contract's interval adds later in the same month."""
 
     table = "bills"
-    indexes = (("currency", "date", "customer_id"),)
+    indexes = (("currency", "date", "account", "processor", "customer_id"),)
 
     processor: str
     account: str
@@ -296,7 +296,7 @@ BILLS = Book(
         Total(
             table="bill_days",
             of=Bill,
-            by=("account", "currency", "date"),
+            by=("currency", "account", "date"),
             sums=(
                 "bills",
                 "upcoming_bills",

@@ -150,7 +150,7 @@ COLLECTIONS = Book(
         Total(
             table="cash_days",
             of=Cash,
-            by=("account", "currency", "date"),
+            by=("currency", "account", "date"),
             sums=tuple(f"{kind}_cents" for kind in KINDS),
             measure=lambda row: tuple(row.amount_cents if row.kind == kind else 0 for kind in KINDS),
         ),

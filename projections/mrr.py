@@ -132,14 +132,14 @@ MRR = Book(
         Total(
             table="mrr_days",
             of=Step,
-            by=("account", "currency", "date", "interval", "every"),
+            by=("currency", "account", "date", "interval", "every"),
             sums=("mrr_cents", "contracts"),
             measure=lambda row: (row.mrr_cents, row.contracts),
         ),
         Total(
             table="movement_days",
             of=Movement,
-            by=("account", "currency", "date"),
+            by=("currency", "account", "date"),
             sums=(*(f"{kind}_cents" for kind in KINDS), *(f"{kind}_customers" for kind in KINDS)),
             measure=_by_kind,
         ),

@@ -1,1 +1,118 @@
-"""x"""
+"""The `daybook` command."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service import logs, processes
+from service.core.errors import DaybookError, SettingsError
+from service.settings import Settings, load
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Billing webhooks to a ledger to books that replay."
+)
+
+EXIT_FAULT = 1  # verify found a fault
+EXIT_SETTINGS = 2  # a setting holds what it may not
+
+
+@contextmanager
+def _settings() -> Iterator[Settings]:
+    """The settings; what is wrong with them ends the command in one line."""
+    logs.configure()
+    try:
+        yield load()
+    except SettingsError as error:
+        print(f"daybook: {error}", file=sys.stderr)  # noqa: T201 - for people, not the log
+        raise typer.Exit(EXIT_SETTINGS) from None
+
+
+@app.command()
+def run() -> None:
+    """Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all."""
+    from service.supervisor import supervise  # noqa: PLC0415 - each command imports only what it runs
+
+    with _settings() as settings:
+        raise typer.Exit(supervise(settings))
+
+
+@app.command()
+def web() -> None:
+    """Receive webhooks and serve reads."""
+    from service.web.server import serve  # noqa: PLC0415
+
+    with _settings() as settings:
+        processes.follow_lifeline()
+        serve(settings)
+
+
+@app.command()
+def worker() -> None:
+    """Keep the books in step with the ledger."""
+    from service.web.app import utc_now  # noqa: PLC0415
+    from service.worker import work  # noqa: PLC0415
+
+    with _settings() as settings:
+        if not settings.redis_url:
+            raise SettingsError(
+                "DAYBOOK_REDIS_URL is unset; `daybook run` brings a server, a worker alone needs one"
+            )
+        processes.follow_lifeline()
+        asyncio.run(work(settings, utc_now))
+
+
+@app.command(hidden=True)
+def valkey() -> None:
+    """Serve the embedded Valkey of this data directory (started by `run`)."""
+    from service import valkey as embedded  # noqa: PLC0415
+
+    with _settings() as settings:
+        processes.follow_lifeline()
+        embedded.serve(settings.data_dir)
+
+
+@app.command()
+def demo(
+    *,
+    once: Annotated[bool, typer.Option(help="Stop after the table instead of staying up.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="The demo's own data directory.")] = Path("var/demo"),
+) -> None:
+    """Start on a data directory of its own, post November 2025 like a processor would, show its books."""
+    from service.demo import show  # noqa: PLC0415
+
+    logs.configure()
+    try:
+        show(data_dir, stay=not once, console=Console())
+    except DaybookError as error:
+        print(f"daybook: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(EXIT_FAULT) from None
+
+
+@app.command()
+def verify() -> None:
+    """Check the ledger's chain, the books' totals against their rows, and the books against a replay.
+
+    Exits 0 if all holds, 1 naming the first fault, 2 if a setting is wrong.
+    """
+    from service.verify import verify_all  # noqa: PLC0415
+
+    with _settings() as settings:
+        console = Console()
+        try:
+            for line in asyncio.run(verify_all(settings)):
+                console.print(line, highlight=False)
+        except DaybookError as error:
+            console.print(f"fault: {error}", highlight=False)
+            raise typer.Exit(EXIT_FAULT) from None
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    app()

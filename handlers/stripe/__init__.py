@@ -82,6 +82,7 @@ TRANSLATE: dict[str, Reading | None] = {
     "invoice.upcoming": None,  # an invoice that does not exist: it has no id
     "invoice_payment.paid": Reading(payloads.InvoicePayment, state.invoice_payment),
     "charge.succeeded": CHARGE,
+    "charge.captured": CHARGE,
     "charge.failed": CHARGE,
     "charge.refunded": CHARGE,
     "charge.refund.updated": REFUND,
@@ -133,10 +134,10 @@ def _read(told: Any, shape: type[T], path: str) -> T:
     try:
         return convert(told, shape)
     except ValidationError as error:
-        text, _, field = str(error).rpartition(" - at `$")
-        if text.startswith("Invalid enum value"):  # followed by the value
-            text = "Invalid enum value"
-        raise Unreadable(f"{text or error} - at `{path}{field or '`'}") from None
+        text, _, field = str(error).partition(" - at `$")
+        if text.startswith("Invalid enum value"):  # the value follows, and may hold anything
+            text, field = "Invalid enum value", field.rpartition(" - at `$")[2]
+        raise Unreadable(f"{text} - at `{path}{field or '`'}") from None
 
 
 def _before(told: payloads.Envelope, reading: Reading | None) -> bytes | None:

@@ -106,6 +106,7 @@ class Price(Payload, frozen=True, kw_only=True):
     """A price. `tiers` are there only where they were expanded."""
 
     id: Id
+    type: str | None = None
     product: Ref | None = None
     currency: Currency | None = None
     billing_scheme: str | None = None

@@ -91,6 +91,8 @@ def _item(told: payloads.Item, currency: str) -> events.Item:
     if price is None:
         raise Unreadable("Object missing required field `price` - at `$.data.object.items.data[...]`")
     recurring = price if isinstance(price, payloads.Plan) else price.recurring
+    if price.type == "one_time":
+        recurring = None
     # A price in several currencies shows the amounts of its first, which need not be the subscription's.
     shown = price.currency in {None, currency}
     tiered = price.billing_scheme == "tiered"
@@ -219,10 +221,11 @@ def credit_note(told: payloads.CreditNote, _: str) -> Data:
 def charge(told: payloads.Charge, kind: str) -> Data:
     """A payment as its charge tells. A refund comes later than the payment, and says when that was."""
     captured = told.amount_captured if told.captured else None
+    held = told.status == "succeeded" and told.captured is False  # authorised: no money has moved
     return _payment(
         told,
         payment_id=_id(told.payment_intent) or told.id,
-        status=told.status,
+        status="pending" if held else told.status,
         amount=told.amount if captured is None else captured,
         amount_refunded=told.amount_refunded,
         paid_at=moment(told.created) if kind == "charge.refunded" else None,

@@ -62,14 +62,14 @@ class Engine:
         self._settled = settled
         self._batch = batch
 
-    async def catch_up(self) -> int:
-        """Advance until every book has reached the ledger's end; how many events that took."""
+    async def catch_up(self, until: int | None = None) -> int:
+        """Advance until every book has reached the ledger's end (or `until`); how many events that took."""
         total = 0
-        while advanced := await self.advance():
+        while advanced := await self.advance(until):
             total += advanced
         return total
 
-    async def advance(self) -> int:
+    async def advance(self, until: int | None = None) -> int:
         """One transaction for those books that are furthest behind; how many events it took in.
 
         Raises Overtaken if another worker did it first.
@@ -78,7 +78,8 @@ class Engine:
             marks = await self._store.checkpoints(connection)
         start = min(position for _, position in marks.values())
         books = [book for book in self._store.books if marks[book.name][1] == start]
-        stop = min((position for _, position in marks.values() if position > start), default=None)
+        ahead = [position for _, position in marks.values() if position > start]
+        stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._batch if stop is None else min(self._batch, stop - start)
         async with self._ledger.reading() as reader:
             batch = await reader.after(start, limit)

@@ -20,7 +20,6 @@ from service.database import books_path, sqlite_engine
 
 def lay_out(data_dir: Path) -> None:
     """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
-    data_dir.mkdir(parents=True, exist_ok=True)
     path = books_path(data_dir)
     layout = tables.layout()
     with closing(sqlite3.connect(path)) as connection:

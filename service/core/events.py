@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
 Currency = Annotated[str, Meta(pattern="^[a-z]{3}$", max_length=3, description="ISO 4217, lower case")]
 Interval = Literal["day", "week", "month", "year", "once"]
-Every = Annotated[int, Meta(ge=1, le=1000)]
+Every = Annotated[int, Meta(ge=1, le=1100)]  # three years of days
 Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[datetime, Meta(tz=True)]
 

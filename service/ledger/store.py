@@ -130,6 +130,29 @@ class LedgerReader:
         )
         return {row.subject: event_of(row) for row in await self._connection.execute(query)}
 
+    async def unconfirmed(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
+        """Events that came unsigned and whose subject no fetched event tells yet, oldest first."""
+        own, other = _subjects.alias("own"), _subjects.alias("other")
+        told = _events.alias("told")
+        confirmed = (
+            select(told.c.position)
+            .select_from(
+                own.join(other, other.c.subject == own.c.subject).join(
+                    told, told.c.position == other.c.position
+                )
+            )
+            .where(own.c.position == _events.c.position, told.c.trust == "fetched")
+        )
+        query = (
+            select(*_FOLDED)
+            .where(_events.c.processor == processor, _events.c.trust == "unsigned")
+            .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
+            .where(_events.c.recorded_at_us >= to_us(since), ~confirmed.exists())
+            .order_by(_events.c.position)
+            .limit(limit)
+        )
+        return [event_of(row) for row in await self._connection.execute(query)]
+
     async def quarantined(self) -> dict[tuple[str, str], int]:
         """How many deliveries are in quarantine, by (processor, reason)."""
         query = select(_quarantine.c.processor, _quarantine.c.reason, func.count()).group_by(

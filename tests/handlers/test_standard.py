@@ -5,6 +5,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def test_before_chains_the_events_of_one_moment() -> None:
         }
         for name in names
     ]
-    for earlier, later in zip(bodies, bodies[1:], strict=False):
+    for earlier, later in pairwise(bodies):
         later["before"] = earlier["data"]
     ids = ["c", "b", "a"]
 

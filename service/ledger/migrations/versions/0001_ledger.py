@@ -31,6 +31,7 @@ _STATEMENTS = (
     )""",
     "CREATE UNIQUE INDEX events_by_id ON events (event_id, processor, account)",
     "CREATE INDEX events_by_processor ON events (processor, position)",
+    "CREATE INDEX events_unsigned ON events (processor, position) WHERE trust = 'unsigned'",
     """CREATE TABLE deliveries (
         position INTEGER PRIMARY KEY,
         headers BLOB NOT NULL,

@@ -1,0 +1,120 @@
+"""The poller: asks MX Merchant for what it signs nothing about, and appends what is new.
+
+Contracts are compared with what the ledger last saw, and only a change is appended. A notification
+that came unsigned counts once a fetch of its payment confirms it.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from msgspec import json
+
+from handlers import mxmerchant
+from service.core.delivery import Proof
+from service.core.errors import Unreadable
+from service.core.events import Event
+from service.core.limits import check_amounts
+from service.ledger.draft import Incoming
+from service.ledger.store import Ledger
+from service.settings import Settings
+
+_CONFIRM_WITHIN = timedelta(days=7)  # a payment that can't be found by then is given up
+
+log = structlog.get_logger()
+
+
+class Poller:
+    """Fetches and appends. Close it to close its client."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Callable[[], datetime]) -> None:
+        self._merchant_id = settings.mxmerchant_merchant_id or ""
+        self._client = mxmerchant.client_for(
+            settings.mxmerchant_api_url or "",
+            settings.mxmerchant_consumer_key or "",
+            settings.mxmerchant_consumer_secret or "",
+        )
+        self._ledger = ledger
+        self._clock = clock
+
+    async def close(self) -> None:
+        """Close the HTTP client."""
+        await self._client.aclose()
+
+    async def contracts(self) -> int:
+        """Append what changed in the merchant's contracts; how many deliveries that made.
+
+        Raises Unavailable if the list can't be had whole: a part of it would look like an end.
+        """
+        records = await mxmerchant.fetch_contracts(self._client, self._merchant_id)
+        now = self._clock()
+        async with self._ledger.reading() as reader:
+            prefixes = [
+                f"{kind}|{mxmerchant.PROCESSOR}|{self._merchant_id}|" for kind in ("subscription", "customer")
+            ]
+            last = {
+                name: event.data
+                for prefix in prefixes
+                for name, event in (await reader.last_of(prefix)).items()
+            }
+        observed = [(record, self._observe(record, now)) for record in records]
+        stated = [event for _, events in observed if isinstance(events, list) for event in events]
+        news = {event.event_id for event in mxmerchant.changed(stated, last)}
+        deliveries = []
+        for record, events in observed:
+            if isinstance(events, str):
+                deliveries.append(self._delivery((), record, now, reason="unreadable", detail=events))
+            elif fresh := [event for event in events if event.event_id in news]:
+                deliveries.append(self._delivery(fresh, record, now))
+        await self._append(deliveries, now)
+        return len(deliveries)
+
+    async def confirmations(self) -> int:
+        """Fetch the payments that unsigned notifications told, and append what the processor says."""
+        now = self._clock()
+        async with self._ledger.reading() as reader:
+            told = await reader.unconfirmed(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
+        deliveries = []
+        for event in told:
+            payment = await mxmerchant.fetch_payment(self._client, event.event_id.split(":")[1])
+            if payment is None:
+                continue
+            try:
+                deliveries.append(
+                    self._delivery([mxmerchant.confirmation(payment, event, now)], payment, now)
+                )
+            except Unreadable as error:
+                deliveries.append(self._delivery((), payment, now, reason="unreadable", detail=str(error)))
+        await self._append(deliveries, now)
+        return len(deliveries)
+
+    @staticmethod
+    def _observe(record: Any, now: datetime) -> list[Event] | str:
+        try:
+            return [check_amounts(event) for event in mxmerchant.contract_events(record, now)]
+        except Unreadable as error:
+            return str(error)
+
+    @staticmethod
+    def _delivery(
+        events: Sequence[Event], fetched: Any, now: datetime, reason: str | None = None, detail: str = ""
+    ) -> Incoming:
+        body = json.encode(fetched, order="deterministic")
+        proof = Proof(processor=mxmerchant.PROCESSOR, method="fetch", received_at=now, trust="fetched")
+        digest = sha256(body).digest()
+        return Incoming(
+            events=events,
+            content_digest=digest,
+            headers=b"{}",
+            body=body,
+            proof=proof,
+            reason=reason,
+            detail=detail,
+        )
+
+    async def _append(self, deliveries: Sequence[Incoming], now: datetime) -> None:
+        if deliveries:
+            await self._ledger.append(deliveries, now)
+            log.info("polled", processor=mxmerchant.PROCESSOR, deliveries=len(deliveries))

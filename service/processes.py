@@ -1,0 +1,53 @@
+"""Processes that end together: the supervisor's lock is the lifeline of those it started.
+
+A supervisor that is killed hard can tell nobody. So it holds a lock that the kernel takes from it,
+and each of its processes waits for that lock and stops when it gets it.
+"""
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from io import TextIOWrapper
+from pathlib import Path
+
+from service.core.errors import SettingsError
+
+LIFELINE = "DAYBOOK_LIFELINE"
+_WAIT_SECONDS = 15.0
+
+
+def hold_lifeline(data_dir: Path) -> TextIOWrapper:
+    """Take the data directory's lock for this process; keep what is returned.
+
+    Waits for the processes of a run that was killed to end; raises SettingsError if they don't, since
+    then another Daybook runs there. A POSIX lock is used because a fork does not inherit it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = open(data_dir / "run.lock", "w")  # noqa: SIM115 - held until the process ends
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise SettingsError(f"another Daybook runs on {data_dir}; stop it first") from None
+            time.sleep(0.1)
+        else:
+            return lock
+
+
+def follow_lifeline() -> None:
+    """Stop this process (by SIGTERM to itself) when the supervisor named in the environment is gone."""
+    path = os.environ.get(LIFELINE)
+    if path:
+        threading.Thread(target=_wait, args=(path,), daemon=True, name="lifeline").start()
+
+
+def _wait(path: str) -> None:
+    with open(path, "r+") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_SH)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_WAIT_SECONDS)  # holding it keeps the next run waiting until this process has ended
+        os._exit(1)

@@ -1,0 +1,182 @@
+"""The reads: one line each. The API serves them, the worker leaves the standing ones ready."""
+
+from collections.abc import Awaitable, Callable
+from datetime import date, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from service.reads import forecast, lists, months
+from service.reads import mrr as mrr_reads
+from service.reads.parameters import (
+    Parameter,
+    check_range,
+    choice,
+    cursor,
+    day,
+    integer,
+    last_of_month,
+    month_end,
+    month_start,
+    months_back,
+    text,
+    to_cursor,
+)
+from service.reads.view import View
+
+Answer = Callable[[View, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Read(Struct, frozen=True, kw_only=True):
+    """One read. `rows` names its list for CSV; a standing one has its default kept ready."""
+
+    path: str
+    summary: str
+    answer: Answer
+    rows: str
+    parameters: tuple[Parameter, ...] = ()
+    standing: bool = False
+
+    @property
+    def name(self) -> str:
+        """The read's name in the API's description: "month-detail"."""
+        return self.path.removeprefix("/api/v1/").replace("/", "-")
+
+
+async def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return await months.month_summary(view, view.scope.today.year, view.scope.today.month)
+
+
+async def _month_detail(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    summary = await months.month_summary(view, args["year"], args["month"])
+    return {**summary, "payments": await months.month_payments(view, args["year"], args["month"])}
+
+
+async def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return await forecast.quarters(view, args["quarters"])
+
+
+async def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return await forecast.year(view, args["year"])
+
+
+async def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    check_range(args["from"], args["to"])
+    return await months.monthly_totals(view, args["from"], args["to"])
+
+
+async def _mrr(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return await mrr_reads.mrr(view)
+
+
+async def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    check_range(args["from"], args["to"])
+    document = await mrr_reads.movements(view, args["from"], args["to"], args["by"])
+    if args["detail"] == "customers":
+        document["movements"] = await mrr_reads.movement_rows(view, args["from"], args["to"])
+    return document
+
+
+async def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    check_range(args["from"], args["to"])
+    return await lists.upcoming(view, args["from"], args["to"])
+
+
+async def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    page = await lists.contracts(view, args["status"], args["limit"], args["cursor"])
+    return {**page, "next_cursor": to_cursor(page["next_cursor"])}
+
+
+def _this_year(today: date) -> int:
+    return today.year
+
+
+_YEAR = integer("year", _this_year, 1970, 2999, "the year, by default this one")
+_FROM = month_start(
+    "from", lambda today: months_back(today, 11), "the first month, by default eleven before this one"
+)
+_TO = month_end("to", last_of_month, "the last month, by default this one")
+
+READS = (
+    Read(
+        path="/api/v1/revenue/current-month",
+        summary="The month that holds today: summary, weeks, days and the ten largest bills",
+        answer=_current_month,
+        rows="days",
+        standing=True,
+    ),
+    Read(
+        path="/api/v1/revenue/month-detail",
+        summary="One month's bills in full",
+        answer=_month_detail,
+        rows="payments",
+        parameters=(
+            _YEAR,
+            integer("month", lambda today: today.month, 1, 12, "the month, by default this one"),
+        ),
+        standing=True,
+    ),
+    Read(
+        path="/api/v1/revenue/quarterly-forecast",
+        summary="Billed and coming by quarter, from the one that holds today",
+        answer=_quarters,
+        rows="quarters",
+        parameters=(integer("quarters", lambda _: 4, 1, 20, "how many quarters"),),
+    ),
+    Read(
+        path="/api/v1/revenue/annual-forecast",
+        summary="Billed and coming by month of a year",
+        answer=_year,
+        rows="months",
+        parameters=(_YEAR,),
+    ),
+    Read(
+        path="/api/v1/revenue/monthly-totals",
+        summary="Billed, collected, refunded, disputed and open by month",
+        answer=_totals,
+        rows="months",
+        parameters=(_FROM, _TO),
+        standing=True,
+    ),
+    Read(
+        path="/api/v1/mrr",
+        summary="Monthly recurring revenue at the end of today",
+        answer=_mrr,
+        rows="by_schedule",
+        standing=True,
+    ),
+    Read(
+        path="/api/v1/mrr/movements",
+        summary="What moved MRR, by month or day",
+        answer=_movements,
+        rows="periods",
+        parameters=(
+            _FROM,
+            _TO,
+            choice("by", "month", ("month", "day"), "the length of a period"),
+            choice("detail", None, ("customers",), "with the customers' movements behind the periods"),
+        ),
+        standing=True,
+    ),
+    Read(
+        path="/api/v1/upcoming",
+        summary="Next bills between two days, by default in the next 30",
+        answer=_upcoming,
+        rows="payments",
+        parameters=(
+            day("from", lambda today: today, "the first day, by default today"),
+            day("to", lambda today: today + timedelta(days=30), "the last day, by default 30 days on"),
+        ),
+    ),
+    Read(
+        path="/api/v1/contracts",
+        summary="The contracts, a page at a time",
+        answer=_contracts,
+        rows="contracts",
+        parameters=(
+            text("status", "only contracts of this status"),
+            integer("limit", lambda _: 100, 1, 1000, "contracts a page"),
+            cursor(),
+        ),
+    ),
+)

@@ -1,0 +1,129 @@
+"""What is billed and what is coming, by month and quarter: contracts rolled on by their interval."""
+
+from collections import defaultdict
+from datetime import date
+from typing import Any
+
+from sqlalchemy import select
+
+from projections.bills import UPCOMING, Bill, Contract, roll
+from service.books.tables import ROWS
+from service.core.cadence import add_months
+from service.reads.months import month_bounds, months_between
+from service.reads.view import View, customer_key
+
+_bills = ROWS[Bill]
+_contracts = ROWS[Contract]
+
+
+class _Tally:
+    """What a stretch of time bills; months add up to quarters."""
+
+    def __init__(self) -> None:
+        self.billed_cents = self.upcoming_cents = self.bills = 0
+        self.customers: set[str] = set()
+
+    def add(self, customer: str, cents: int, *, upcoming: bool) -> None:
+        self.bills += 1
+        self.customers.add(customer)
+        if upcoming:
+            self.upcoming_cents += cents
+        else:
+            self.billed_cents += cents
+
+    def document(self) -> dict[str, int]:
+        return {
+            "billed_cents": self.billed_cents,
+            "upcoming_cents": self.upcoming_cents,
+            "total_cents": self.billed_cents + self.upcoming_cents,
+            "customers": len(self.customers),
+            "bills": self.bills,
+        }
+
+
+async def quarters(view: View, count: int) -> dict[str, Any]:
+    """`count` quarters from the one that holds `today`."""
+    today = view.scope.today
+    first = date(today.year, (today.month - 1) // 3 * 3 + 1, 1)
+    starts = [add_months(first, 3 * n, 1) for n in range(count)]
+    last = date.fromisoformat(_month_end(add_months(starts[-1], 2, 1)))
+    tallies = await _tallies(view, first, last, lambda day: (day[:7], quarter_of(day)))
+    return {
+        "currency": view.scope.currency,
+        "quarters": [
+            {
+                "quarter": quarter_of(start.isoformat()),
+                "from": start.isoformat(),
+                "to": _month_end(add_months(start, 2, 1)),
+                **tallies[quarter_of(start.isoformat())].document(),
+                "months": [
+                    {"month": name, **tallies[name].document()}
+                    for name in months_between(start, add_months(start, 2, 1))
+                ],
+            }
+            for start in starts
+        ],
+    }
+
+
+async def year(view: View, number: int) -> dict[str, Any]:
+    """The twelve months of a year, and the year."""
+    first, last = date(number, 1, 1), date(number, 12, 31)
+    tallies = await _tallies(view, first, last, lambda day: (day[:7], day[:4]))
+    return {
+        "year": number,
+        "currency": view.scope.currency,
+        **tallies[f"{number:04d}"].document(),
+        "months": [{"month": name, **tallies[name].document()} for name in months_between(first, last)],
+    }
+
+
+def quarter_of(day: str) -> str:
+    """ "2025-Q4" for a day in it."""
+    return f"{day[:4]}-Q{(int(day[5:7]) - 1) // 3 + 1}"
+
+
+def _month_end(day: date) -> str:
+    return month_bounds(day.year, day.month)[1]
+
+
+async def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tally]:
+    """Each bill and each rolled bill between two days, added to every part of time that it is in."""
+    start, end = first.isoformat(), last.isoformat()
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
+    stated = await view.all(
+        select(
+            _bills.c.key,
+            _bills.c.date,
+            _bills.c.status,
+            _bills.c.amount_cents,
+            customer_key(_bills).label("who"),
+        )
+        .where(*view.within(_bills, "bills"), _bills.c.status != "uncollectible")
+        .where(_bills.c.date.between(start, end) | (_bills.c.status == "upcoming"))
+    )
+    not_billed_yet = {row.key for row in stated if row.status == "upcoming"}
+    for row in stated:
+        if row.status != "upcoming" and start <= row.date <= end:
+            for part in parts(row.date):
+                tallies[part].add(row.who, row.amount_cents, upcoming=row.status in UPCOMING)
+    for contract in await _rolling(view):
+        who = f"{contract.processor}|{contract.account}|{contract.customer_id}"
+        for day in roll(contract):
+            if day > end:
+                break
+            billed = day == contract.next_bill_date and contract.feeds not in not_billed_yet
+            if day >= start and not billed:
+                for part in parts(day):
+                    tallies[part].add(who, contract.amount_cents, upcoming=True)
+    return tallies
+
+
+async def _rolling(view: View) -> list[Contract]:
+    names = Contract.__struct_fields__
+    query = select(*(_contracts.c[name] for name in names)).where(
+        *view.within(_contracts, "bills"),
+        _contracts.c.next_bill_date.is_not(None),
+        _contracts.c.amount_cents != 0,
+    )
+    return [Contract(**dict(row._mapping)) for row in await view.all(query)]  # noqa: SLF001

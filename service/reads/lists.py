@@ -1,0 +1,104 @@
+"""Lists straight from an index: what is coming, and the contracts."""
+
+from datetime import date
+from typing import Any
+
+from msgspec import json
+from sqlalchemy import select
+
+from projections.bills import Contract, mrr_on
+from service.books.tables import ROWS
+from service.core import cadence
+from service.reads.months import bill_rows
+from service.reads.view import View
+
+_contracts = ROWS[Contract]
+
+
+async def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
+    """Next bills and drafts between two days, each contract's once, and their days."""
+    rows = await bill_rows(view, first.isoformat(), last.isoformat(), upcoming_only=True)
+    payments = [
+        {
+            "next_bill_date": row["date"],
+            "customer_id": row["customer_id"],
+            "customer_name": row["customer_name"],
+            "contract_id": row["contract_id"],
+            "amount_cents": row["amount_cents"],
+            "billing_schedule": row["schedule"],
+            "days_until_payment": (date.fromisoformat(row["date"]) - view.scope.today).days,
+            "declined": row["declined"],
+            "processor": row["processor"],
+            "status": row["status"],
+            "invoice_id": row["invoice_id"],
+            "trust": row["trust"],
+            "causes": row["causes"],
+        }
+        for row in rows
+    ]
+    days: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        days.setdefault(row["date"], []).append(row)
+    return {
+        "currency": view.scope.currency,
+        "from": first.isoformat(),
+        "to": last.isoformat(),
+        "total_cents": sum(row["amount_cents"] for row in rows),
+        "payments_count": len(rows),
+        "customers_count": len(_customers(rows)),
+        "days": [
+            {
+                "billing_date": day,
+                "payment_count": len(of_day),
+                "daily_revenue_cents": sum(row["amount_cents"] for row in of_day),
+                "customers": sorted({row["customer_name"] or row["customer_id"] for row in of_day}),
+            }
+            for day, of_day in days.items()
+        ],
+        "payments": payments,
+    }
+
+
+def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    return {(row["processor"], row["account"], row["customer_id"]) for row in rows}
+
+
+async def contracts(view: View, status: str | None, limit: int, after: str | None) -> dict[str, Any]:
+    """One page of contracts in the order of their keys; `next_cursor` is None on the last."""
+    query = view.named(select(_contracts), _contracts).where(*view.within(_contracts, "bills"))
+    if status:
+        query = query.where(_contracts.c.status == status)
+    if after:
+        query = query.where(_contracts.c.key > after)
+    rows = await view.all(query.order_by(_contracts.c.key).limit(limit + 1))
+    page = rows[:limit]
+    return {
+        "currency": view.scope.currency,
+        "contracts": [_contract(row, view.scope.today.isoformat()) for row in page],
+        "next_cursor": page[-1].key if len(rows) > limit else None,
+    }
+
+
+def _contract(row: Any, today: str) -> dict[str, Any]:
+    past_once = row.interval == cadence.ONCE and (row.next_bill_date or "") < today
+    return {
+        "contract_id": row.contract_id,
+        "customer_id": row.customer_id,
+        "customer_name": row.customer_name,
+        "status": row.status,
+        "schedule": cadence.schedule(row.interval, row.every),
+        "cadence": cadence.cadence(row.interval, row.every),
+        "interval": row.interval,
+        "every": row.every,
+        "amount_cents": row.amount_cents,
+        "currency": row.currency,
+        "mrr_cents": mrr_on(row.terms, today),
+        "next_bill_date": None if past_once else row.next_bill_date,
+        "ends_date": row.ends_date,
+        "declined": row.declined,
+        "unpriced": row.unpriced,
+        "processor": row.processor,
+        "account": row.account,
+        "trust": row.trust,
+        "causes": json.decode(row.causes),
+    }

@@ -1,0 +1,260 @@
+"""A month's bills in full, and months side by side."""
+
+import calendar
+from datetime import date
+from typing import Any
+
+from msgspec import json
+from sqlalchemy import Integer, Select, case, cast, distinct, func, select
+
+from projections.bills import UPCOMING, Bill
+from projections.collections import KINDS
+from service.books.tables import ROWS, TOTALS
+from service.core import cadence
+from service.reads.mrr import mrr
+from service.reads.view import View, customer_key, sums
+
+_bills = ROWS[Bill]
+_days = TOTALS["bill_days"]
+_cash = TOTALS["cash_days"]
+_CASH = tuple(f"{kind}_cents" for kind in KINDS)
+_COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
+_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING)
+_SUMS = (
+    "bills",
+    "upcoming_bills",
+    "billed_cents",
+    "upcoming_cents",
+    "later_cents",
+    "open_cents",
+    "uncollectible_cents",
+)
+
+
+async def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
+    """A month without its list of payments: summary, weeks, days and the ten largest."""
+    first, last = month_bounds(year, month)
+    days = await _by_day(view, first, last)
+    weeks = await _weeks(view, first, last, days)
+    top = await _top(view, first, last)
+    book = await mrr(view)
+    cash = await _cash_between(view, first, last)
+    total = sum(row["total_cents"] for row in days)
+    tally = {name: sum(row[name] for row in days) for name in ("payments", *_SUMS[2:6])}
+    top_cents = sum(row["amount_cents"] for row in top)
+    return {
+        "year": year,
+        "month": month,
+        "currency": view.scope.currency,
+        "summary": {
+            "customers": await _customers(view, first, last),
+            "payments": tally["payments"],
+            "total_cents": total,
+            "later_cents": tally["later_cents"],
+            "schedule_total_cents": total + tally["later_cents"],
+            "mrr_cents": await _mrr_billed(view, first, last),
+            "billed_cents": tally["billed_cents"],
+            "collected_cents": cash["collected_cents"],
+            "open_cents": tally["open_cents"],
+            "upcoming_cents": tally["upcoming_cents"],
+            "book_customers": book["customers"],
+            "book_mrr_cents": book["mrr_cents"],
+        },
+        "weeks": weeks,
+        "days": [
+            {name: row[name] for name in ("date", "customers", "payments", "total_cents")} for row in days
+        ],
+        "top": top,
+        "top_share": round(top_cents / total, 4) if total else 0.0,
+    }
+
+
+async def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
+    """The bills of a month, by date."""
+    return await bill_rows(view, *month_bounds(year, month))
+
+
+async def bill_rows(
+    view: View, first: str, last: str, *, upcoming_only: bool = False
+) -> list[dict[str, Any]]:
+    """The bills between two days, by date, with the customer's name."""
+    query = view.named(select(_bills), _bills).where(*_between(view, first, last))
+    if upcoming_only:
+        query = query.where(_bills.c.status.in_(UPCOMING))
+    query = query.order_by(_bills.c.date, _bills.c.customer_id, _bills.c.contract_id, _bills.c.invoice_id)
+    return [
+        {
+            "date": row.date,
+            "customer_id": row.customer_id,
+            "customer_name": row.customer_name,
+            "contract_id": row.contract_id,
+            "invoice_id": row.invoice_id,
+            "amount_cents": row.amount_cents,
+            "cadence": cadence.cadence(row.interval, row.every),
+            "mrr_cents": row.mrr_cents,
+            "status": row.status,
+            "next_bill_date": row.next_bill_date,
+            "open_cents": row.open_cents,
+            "declined": row.declined,
+            "schedule": cadence.schedule(row.interval, row.every),
+            "processor": row.processor,
+            "account": row.account,
+            "trust": row.trust,
+            "causes": json.decode(row.causes),
+        }
+        for row in await view.all(query)
+    ]
+
+
+async def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
+    """Every month from `first` to `last`: billed by bill date, cash by its own days."""
+    start, end = first.isoformat(), last.isoformat()
+    billed = await _by_month(view, select(_month(_days), *sums(_days, _SUMS)), _days, "bills", start, end)
+    cash = await _by_month(view, select(_month(_cash), *sums(_cash, _CASH)), _cash, "collections", start, end)
+    count = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
+        _ISSUED
+    )
+    customers = await _by_month(view, count, _bills, "bills", start, end)
+    months = []
+    for name in months_between(first, last):
+        bill, money, who = billed.get(name), cash.get(name), customers.get(name)
+        collected, refunded, disputed = (getattr(money, column) if money else 0 for column in _CASH)
+        months.append(
+            {
+                "month": name,
+                "billed_cents": bill.billed_cents if bill else 0,
+                "collected_cents": collected,
+                "refunded_cents": refunded,
+                "disputed_cents": disputed,
+                "net_cents": collected - refunded - disputed,
+                "open_cents": bill.open_cents if bill else 0,
+                "uncollectible_cents": bill.uncollectible_cents if bill else 0,
+                "upcoming_cents": bill.upcoming_cents if bill else 0,
+                "bills": bill.bills - bill.upcoming_bills if bill else 0,
+                "upcoming_bills": bill.upcoming_bills if bill else 0,
+                "customers": who.customers if who else 0,
+            }
+        )
+    return {"currency": view.scope.currency, "months": months}
+
+
+def month_bounds(year: int, month: int) -> tuple[str, str]:
+    """The first and the last day of a month."""
+    last = calendar.monthrange(year, month)[1]
+    return date(year, month, 1).isoformat(), date(year, month, last).isoformat()
+
+
+def months_between(first: date, last: date) -> list[str]:
+    """ "2025-01", … for every month that holds a day from `first` to `last`."""
+    start, end = (day.year * 12 + day.month - 1 for day in (first, last))
+    return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(start, end + 1)]
+
+
+def _between(view: View, first: str, last: str) -> list[Any]:
+    return [*view.within(_bills, "bills"), _bills.c.date.between(first, last)]
+
+
+def _month(table: Any) -> Any:
+    return func.substr(table.c.date, 1, 7).label("month")
+
+
+async def _by_month(
+    view: View, query: Select[Any], table: Any, book: str, first: str, last: str
+) -> dict[str, Any]:
+    query = query.where(*view.within(table, book), table.c.date.between(first, last)).group_by("month")
+    return {row.month: row for row in await view.all(query)}
+
+
+async def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
+    found = await view.all(
+        select(_days.c.date, *sums(_days, _SUMS))
+        .where(*view.within(_days, "bills"), _days.c.date.between(first, last))
+        .group_by(_days.c.date)
+        .order_by(_days.c.date)
+    )
+    customers = await _distinct(view, _bills.c.date, first, last)
+    return [
+        {
+            **{name: getattr(row, name) for name in _SUMS},
+            "date": row.date,
+            "customers": customers.get(row.date, 0),
+            "payments": row.bills,
+            "total_cents": row.billed_cents + row.upcoming_cents,
+        }
+        for row in found
+        if row.bills
+    ]
+
+
+async def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Days 1–7, 8–14, 15–21, 22–28 and what is left of the month."""
+    number = (cast(func.substr(_bills.c.date, 9, 2), Integer) - 1) // 7 + 1
+    customers = await _distinct(view, case((number > 5, 5), else_=number), first, last)
+    weeks = []
+    for week in range(1, 6):
+        starts, ends = week * 7 - 6, min(week * 7, int(last[-2:]))
+        if starts > ends:
+            break
+        inside = [day for day in days if starts <= int(day["date"][-2:]) <= ends]
+        weeks.append(
+            {
+                "week": week,
+                "from": f"{first[:8]}{starts:02d}",
+                "to": f"{first[:8]}{ends:02d}",
+                "customers": customers.get(week, 0),
+                "payments": sum(day["payments"] for day in inside),
+                "total_cents": sum(day["total_cents"] for day in inside),
+            }
+        )
+    return weeks
+
+
+async def _distinct(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
+    query = select(group.label("part"), func.count(distinct(customer_key(_bills))))
+    return {
+        row[0]: row[1]
+        for row in await view.all(query.where(*_between(view, first, last), _COUNTED).group_by("part"))
+    }
+
+
+async def _customers(view: View, first: str, last: str) -> int:
+    query = select(func.count(distinct(customer_key(_bills)))).where(*_between(view, first, last), _COUNTED)
+    return int((await view.one(query))[0])
+
+
+async def _mrr_billed(view: View, first: str, last: str) -> int:
+    """The MRR of the contracts billed, each once."""
+    each = (
+        select(func.max(_bills.c.mrr_cents).label("mrr_cents"))
+        .where(*_between(view, first, last), _COUNTED, _bills.c.contract_id.is_not(None))
+        .group_by(_bills.c.processor, _bills.c.account, _bills.c.contract_id)
+        .subquery()
+    )
+    return int((await view.one(select(func.coalesce(func.sum(each.c.mrr_cents), 0))))[0])
+
+
+async def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
+    query = (
+        select(_bills)
+        .where(*_between(view, first, last), _COUNTED)
+        .order_by(_bills.c.amount_cents.desc(), _bills.c.date, _bills.c.customer_id, _bills.c.contract_id)
+        .limit(10)
+    )
+    return [
+        {
+            "rank": rank,
+            "customer_id": row.customer_id,
+            "date": row.date,
+            "amount_cents": row.amount_cents,
+            "cadence": cadence.cadence(row.interval, row.every),
+            "causes": json.decode(row.causes),
+        }
+        for rank, row in enumerate(await view.all(query), start=1)
+    ]
+
+
+async def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
+    query = select(*sums(_cash, _CASH)).where(
+        *view.within(_cash, "collections"), _cash.c.date.between(first, last)
+    )
+    return dict((await view.one(query))._mapping)  # noqa: SLF001

@@ -1,0 +1,125 @@
+"""MRR at the end of a day, and its movements by month or day."""
+
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from projections.mrr import KINDS, Movement
+from service.books.tables import ROWS, TOTALS
+from service.core import cadence
+from service.core.money import round_half_away
+from service.reads.view import View, sums
+
+_DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
+
+
+async def mrr(view: View) -> dict[str, Any]:
+    """MRR at the end of `today`, from the events known now."""
+    days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
+    by_schedule = await view.all(
+        select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
+        .where(*view.within(days, "mrr"), days.c.date <= today)
+        .group_by(days.c.interval, days.c.every)
+    )
+    schedules = [
+        {
+            "interval": row.interval,
+            "every": row.every,
+            "schedule": cadence.schedule(row.interval, row.every),
+            "contracts": row.contracts,
+            "mrr_cents": row.mrr_cents,
+        }
+        for row in sorted(by_schedule, key=lambda r: (cadence.INTERVALS.index(r.interval), r.every))
+        if row.contracts or row.mrr_cents
+    ]
+    others = await view.all(
+        select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
+        .where(*view.within(days, "mrr", currency=False), days.c.date <= today)
+        .where(days.c.currency != view.scope.currency)
+        .group_by(days.c.currency)
+        .order_by(days.c.currency)
+    )
+    total = sum(row["mrr_cents"] for row in schedules)
+    customers = await paying_customers(view)
+    count = {(row["interval"], row["every"]): row["contracts"] for row in schedules}
+    return {
+        "currency": view.scope.currency,
+        "date": today,
+        "mrr_cents": total,
+        "arr_cents": total * 12,
+        "active_contracts": sum(row["contracts"] for row in schedules),
+        "customers": customers,
+        "arpa_cents": round_half_away(total, customers) if customers else None,
+        "by_schedule": schedules,
+        "weekly_count": count.get(("week", 1), 0),
+        "four_week_count": count.get(("week", 4), 0),
+        "ten_week_count": count.get(("week", 10), 0),
+        "other_currencies": [
+            {"currency": row.currency, "mrr_cents": row.mrr_cents, "active_contracts": row.contracts}
+            for row in others
+            if row.contracts or row.mrr_cents
+        ],
+    }
+
+
+async def paying_customers(view: View) -> int:
+    """How many customers have MRR at the end of `today`."""
+    days = TOTALS["movement_days"]
+    names = ("new_customers", "reactivation_customers", "churn_customers")
+    query = select(*sums(days, names)).where(
+        *view.within(days, "mrr"), days.c.date <= view.scope.today.isoformat()
+    )
+    new, reactivated, churned = await view.one(query)
+    return int(new + reactivated - churned)
+
+
+async def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
+    """Opening MRR, what moved it, and closing MRR, for every period from `first` to `last`."""
+    days = TOTALS["movement_days"]
+    width = 7 if by == "month" else 10
+    period = func.substr(days.c.date, 1, width).label("period")
+    amounts = tuple(f"{kind}_cents" for kind in KINDS)
+    counts = tuple(f"{kind}_customers" for kind in KINDS)
+    found = await view.all(
+        select(period, *sums(days, (*amounts, *counts)))
+        .where(*view.within(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
+        .group_by(period)
+    )
+    moved = {row.period: row for row in found}
+    before = await view.one(
+        select(*sums(days, amounts)).where(*view.within(days, "mrr"), days.c.date < first.isoformat())
+    )
+    level = sum(before)
+    periods = []
+    for name in _periods(first, last, width):
+        row = moved.get(name)
+        change = {name: getattr(row, name) if row else 0 for name in amounts}
+        opening, level = level, level + sum(change.values())
+        done = {f"{_DONE[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0 for kind in KINDS}
+        periods.append({"period": name, "opening_cents": opening, **change, "closing_cents": level, **done})
+    return {"currency": view.scope.currency, "by": by, "periods": periods}
+
+
+async def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
+    """The customers' movements behind the periods, each with its causes."""
+    table = ROWS[Movement]
+    names = (
+        "date",
+        "customer_id",
+        "kind",
+        "amount_cents",
+        "opening_cents",
+        "closing_cents",
+        "processor",
+        "causes",
+    )
+    query = view.named(select(*(table.c[name] for name in names)), table).where(
+        *view.within(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
+    )
+    return [dict(row._mapping) for row in await view.all(query.order_by(table.c.date, table.c.customer_id))]  # noqa: SLF001
+
+
+def _periods(first: date, last: date, width: int) -> list[str]:
+    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    return list(dict.fromkeys(day.isoformat()[:width] for day in days))

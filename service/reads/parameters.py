@@ -1,0 +1,159 @@
+"""Query parameters: each with its parser, its default and its JSON Schema for the API's description."""
+
+import base64
+import binascii
+import calendar
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+from msgspec import Struct
+
+from service.core.errors import ParameterError
+
+_DAYS_AT_MOST = 3_700  # a range of days longer than ten years is a mistake
+
+
+class Parameter(Struct, frozen=True, kw_only=True):
+    """One query parameter. `default` takes today; None as a result means that it may be left out."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Callable[[date], Any]
+    schema: dict[str, Any]
+    description: str
+
+
+def parse_all(parameters: tuple[Parameter, ...], query: dict[str, str], today: date) -> dict[str, Any]:
+    """Every parameter's value by its name. Raises ParameterError naming the one that can't be used."""
+    values = {}
+    for parameter in parameters:
+        text = query.get(parameter.name)
+        try:
+            values[parameter.name] = parameter.default(today) if text is None else parameter.parse(text)
+        except (ValueError, OverflowError):
+            raise ParameterError(f"{parameter.name}: {parameter.description}") from None
+    return values
+
+
+def integer(name: str, default: Callable[[date], int], low: int, high: int, description: str) -> Parameter:
+    """A whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        value = int(text) if text.isascii() and text.lstrip("-").isdigit() else low - 1
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return Parameter(
+        name=name,
+        parse=parse,
+        default=default,
+        schema={"type": "integer", "minimum": low, "maximum": high},
+        description=f"{description}; a whole number from {low} to {high}",
+    )
+
+
+def choice(name: str, default: str | None, options: tuple[str, ...], description: str) -> Parameter:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in options:
+            raise ValueError(text)
+        return text
+
+    return Parameter(
+        name=name,
+        parse=parse,
+        default=lambda _: default,
+        schema={"type": "string", "enum": list(options)},
+        description=f"{description}; one of {', '.join(options)}",
+    )
+
+
+def text(name: str, description: str) -> Parameter:
+    """Any text, or nothing."""
+    return Parameter(
+        name=name, parse=str, default=lambda _: None, schema={"type": "string"}, description=description
+    )
+
+
+def day(name: str, default: Callable[[date], date], description: str) -> Parameter:
+    """A date, "2025-11-13"."""
+    return Parameter(
+        name=name,
+        parse=date.fromisoformat,
+        default=default,
+        schema={"type": "string", "format": "date"},
+        description=f"{description}; a date such as 2025-11-13",
+    )
+
+
+def month_start(name: str, default: Callable[[date], date], description: str) -> Parameter:
+    """The first day of a month "2025-01", or a date as it is."""
+    return Parameter(
+        name=name,
+        parse=lambda value: date.fromisoformat(f"{value}-01" if len(value) == 7 else value),
+        default=default,
+        schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
+        description=f"{description}; a month such as 2025-01, or a date",
+    )
+
+
+def month_end(name: str, default: Callable[[date], date], description: str) -> Parameter:
+    """The last day of a month "2025-12", or a date as it is."""
+
+    def parse(value: str) -> date:
+        return (
+            last_of_month(date.fromisoformat(f"{value}-01")) if len(value) == 7 else date.fromisoformat(value)
+        )
+
+    return Parameter(
+        name=name,
+        parse=parse,
+        default=default,
+        schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
+        description=f"{description}; a month such as 2025-12, or a date",
+    )
+
+
+def cursor() -> Parameter:
+    """Where the next page starts, as the page before said."""
+
+    def parse(value: str) -> str:
+        try:
+            return base64.urlsafe_b64decode(value.encode()).decode()
+        except (binascii.Error, UnicodeError) as error:
+            raise ValueError(value) from error
+
+    return Parameter(
+        name="cursor",
+        parse=parse,
+        default=lambda _: None,
+        schema={"type": "string"},
+        description="the `next_cursor` of the page before",
+    )
+
+
+def to_cursor(key: str | None) -> str | None:
+    """A key as a cursor."""
+    return None if key is None else base64.urlsafe_b64encode(key.encode()).decode()
+
+
+def last_of_month(any_day: date) -> date:
+    """The last day of the month that holds a day."""
+    return any_day.replace(day=calendar.monthrange(any_day.year, any_day.month)[1])
+
+
+def months_back(today: date, count: int) -> date:
+    """The first day of the month that is `count` months before today's."""
+    month = today.year * 12 + today.month - 1 - count
+    return date(month // 12, month % 12 + 1, 1)
+
+
+def check_range(first: date, last: date) -> None:
+    """Raise ParameterError unless the days are in order and at most ten years apart."""
+    if first > last:
+        raise ParameterError("from: a day that is not after `to`")
+    if last - first > timedelta(days=_DAYS_AT_MOST):
+        raise ParameterError("to: a day at most ten years after `from`")

@@ -1,0 +1,126 @@
+"""Verification: the chain, the totals against their rows, the books against a replay."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from operator import attrgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from msgspec.structs import fields
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from projections.book import Book, Row, Rules, Total
+from service.books.digest import digest
+from service.books.engine import Engine
+from service.books.store import BookStore, lay_out
+from service.books.tables import ROWS, TOTALS
+from service.core.errors import Integrity
+from service.ledger import chain
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.web.app import utc_now
+
+_PAGE = 1_000
+
+
+async def verify_all(settings: Settings) -> list[str]:
+    """Every check, in order; a line for each that holds. Raises Integrity at the first fault."""
+    rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
+    ledger, store = Ledger(settings.data_dir), BookStore(settings.data_dir, rules)
+    try:
+        events = await verify_chain(ledger)
+        position = await verify_totals(store)
+        books = await verify_replay(ledger, store, position)
+    finally:
+        await store.close()
+        await ledger.close()
+    return [
+        f"chain: {events} events, unbroken",
+        f"totals: equal to their rows, at position {position}",
+        *(f"{name}: equal to a replay, {value}" for name, value in books.items()),
+        f"lag: {events - position} events",
+    ]
+
+
+async def verify_chain(ledger: Ledger) -> int:
+    """Recompute every link and every raw delivery's digest; how many events that were."""
+    previous, position = chain.GENESIS, 0
+    async with ledger.reading() as reader:
+        while rows := await reader.rows(position, _PAGE):
+            for row in rows:
+                position += 1
+                chain.check(previous, position, row)
+                previous = row["digest"]
+                if row["delivery"] == position:
+                    raw = await reader.delivery(position)
+                    found = chain.delivery_digest(raw["headers"], raw["body"], raw["proof"])
+                    if found != row["delivery_digest"]:
+                        raise Integrity(f"the raw delivery at position {position} was changed")
+    return position
+
+
+async def verify_totals(store: BookStore) -> int:
+    """Add up every row again; the books' position."""
+    async with store.reading() as connection:
+        marks = await store.checkpoints(connection)
+        for book in store.books:
+            for total in book.totals:
+                await _verify_total(connection, total, marks[book.name][0])
+    return min(position for _, position in marks.values())
+
+
+async def _verify_total(connection: AsyncConnection, total: Total, book_id: int) -> None:
+    group = attrgetter(*total.by)
+    sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
+    async for row in _rows(connection, total.of, book_id):
+        into = sums[group(row)]
+        for i, value in enumerate(total.measure(row)):
+            into[i] += value
+    table = TOTALS[total.table]
+    for stored in await connection.execute(select(table).where(table.c.book == book_id)):
+        expected = sums.pop(group(stored), [0] * len(total.sums))
+        if [getattr(stored, name) for name in total.sums] != expected:
+            raise Integrity(f"{total.table} {group(stored)} is not the sum of its rows")
+    if missing := [key for key, values in sums.items() if any(values)]:
+        raise Integrity(f"{total.table} lacks {missing[0]}")
+
+
+async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) -> AsyncIterator[Row]:
+    table, names = ROWS[row_type], [f.name for f in fields(row_type)]
+    query = select(*(table.c[name] for name in names)).where(table.c.book == book_id)
+    async for values in await connection.stream(query):
+        yield row_type(**dict(zip(names, values, strict=True)))
+
+
+async def verify_replay(ledger: Ledger, store: BookStore, position: int) -> dict[str, str]:
+    """Replay the log into books of its own and compare digests; the digest of each book."""
+    live = await digests(store)
+    with TemporaryDirectory(prefix="daybook-replay-") as directory:
+        replayed = await replay(ledger, store.rules, Path(directory), store.books, position)
+    for name, value in live.items():
+        if replayed[name] != value:
+            raise Integrity(f"book {name} differs from its replay: {value} is not {replayed[name]}")
+    return live
+
+
+async def replay(
+    ledger: Ledger, rules: Rules, directory: Path, books: tuple[Book, ...], until: int | None = None
+) -> dict[str, str]:
+    """The digests of books made from the log alone, in an empty directory."""
+    lay_out(directory)
+    store = BookStore(directory, rules, books)
+    try:
+        await store.register()
+        await Engine(ledger, store, utc_now).catch_up(until)
+        return await digests(store)
+    finally:
+        await store.close()
+
+
+async def digests(store: BookStore) -> dict[str, str]:
+    """The digest of each book as it stands."""
+    async with store.reading() as connection:
+        marks = await store.checkpoints(connection)
+        return {book.name: await digest(connection, book, marks[book.name][0]) for book in store.books}

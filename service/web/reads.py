@@ -1,0 +1,196 @@
+"""Reads out: find the document, mark it with position and lag, send bytes."""
+
+import asyncio
+import csv
+import io
+from decimal import Decimal
+from fractions import Fraction
+from hashlib import sha256
+from secrets import compare_digest
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct, json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.books import snapshots
+from service.core.errors import Behind, ParameterError, Unauthorized, Unavailable
+from service.core.moments import from_us, rfc3339
+from service.reads.catalog import READS, Read
+from service.reads.parameters import Parameter, day, integer, parse_all, text
+from service.reads.view import Scope, View
+from service.web.state import State
+
+_POLL_SECONDS = 0.01
+
+
+def currency_code(value: str) -> str:
+    """An ISO 4217 code in lower case; raises ValueError."""
+    if len(value) != 3 or not (value.isascii() and value.isalpha()):
+        raise ValueError(value)
+    return value.lower()
+
+
+_CURRENCY = Parameter(
+    name="currency",
+    parse=currency_code,
+    default=lambda _: None,
+    schema={"type": "string", "pattern": "^[a-zA-Z]{3}$"},
+    description="an ISO 4217 code; by default the reporting currency",
+)
+TODAY = day("today", lambda today: today, "the day that splits past from coming, by default today")
+WAIT = (
+    integer("at_least", lambda _: 0, 0, 2**62, "wait until the books hold this ledger position"),
+    integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
+)
+FORMAT = text("format", "csv for the list alone as CSV; also by Accept: text/csv")
+COMMON = (_CURRENCY, text("account", "one processor account; by default all"), TODAY, *WAIT, FORMAT)
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request for a read, parsed."""
+
+    scope: Scope
+    args: dict[str, Any]
+    at_least: int
+    timeout_ms: int
+    csv: bool
+
+
+def read_routes() -> list[Route]:
+    """One GET route for each read in the catalog."""
+    return [Route(read.path, _reader(read), methods=["GET"]) for read in READS]
+
+
+def check_key(request: Request) -> None:
+    """Raise Unauthorized unless no key is set, or the request carries one that is.
+
+    Every key is compared, each in constant time, so that time tells nothing of them.
+    """
+    keys = request.state.daybook.settings.api_keys
+    given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get(
+        "x-api-key", ""
+    )
+    matches = [compare_digest(given.encode(), key.encode()) for key in keys]
+    if keys and not any(matches):
+        raise Unauthorized("a read key is needed: Authorization: Bearer …")
+
+
+def _reader(read: Read) -> Any:
+    async def respond(request: Request) -> Response:
+        check_key(request)
+        state: State = request.state.daybook
+        asked = parse(read, request, state)
+        await reach(state, asked.at_least, asked.timeout_ms)
+        body = await _document(read, asked, state)
+        if asked.csv:
+            return tagged(request, to_csv(json.decode(body)[read.rows]), "text/csv; charset=utf-8")
+        return tagged(request, body, "application/json")
+
+    return respond
+
+
+def parse(read: Read, request: Request, state: State) -> Asked:
+    """The query, with every default filled in. Raises ParameterError for what can't be used."""
+    query = dict(request.query_params)
+    known = {parameter.name for parameter in (*COMMON, *read.parameters)}
+    if unknown := set(query) - known:
+        raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
+    today = state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
+    common = parse_all(COMMON, query, today)
+    if common["format"] not in (None, "json", "csv"):
+        raise ParameterError("format: json or csv")
+    return Asked(
+        scope=Scope(
+            currency=common["currency"] or state.settings.reporting_currency,
+            account=common["account"],
+            today=common["today"],
+        ),
+        args=parse_all(read.parameters, query, common["today"]),
+        at_least=common["at_least"],
+        timeout_ms=common["timeout_ms"],
+        csv=common["format"] == "csv"
+        or (common["format"] is None and "text/csv" in request.headers.get("accept", "")),
+    )
+
+
+async def reach(state: State, position: int, timeout_ms: int) -> None:
+    """Wait until every book holds `position`; raises Behind if that takes longer than `timeout_ms`."""
+    waited = 0.0
+    while position:
+        async with state.store.reading() as connection:
+            marks = await state.store.checkpoints(connection)
+        reached = min((at for _, at in marks.values()), default=0)
+        if reached >= position:
+            return
+        if waited * 1000 >= timeout_ms:
+            raise Behind(f"the books hold position {reached}, not yet {position}")
+        await asyncio.sleep(_POLL_SECONDS)
+        waited += _POLL_SECONDS
+
+
+async def _document(read: Read, asked: Asked, state: State) -> bytes:
+    """The document with its `meta`: a snapshot where one stands, else made now from the same rows."""
+    async with state.store.reading() as connection:
+        marks = await state.store.checkpoints(connection)
+        if len(marks) < len(state.store.books):
+            raise Unavailable("the books are not laid out yet")
+        books = {name: book_id for name, (book_id, _) in marks.items()}
+        view = View(connection=connection, books=books, scope=asked.scope)
+        body = await snapshots.find(connection, snapshots.snapshot_name(read, asked.scope, asked.args))
+        if body is None:
+            body = json.encode(await read.answer(view, asked.args))
+        meta = await _meta(view, state, min(at for _, at in marks.values()))
+    return body[:-1] + b',"meta":' + json.encode(meta) + b"}"
+
+
+async def _meta(view: View, state: State, position: int) -> dict[str, Any]:
+    unpriced = await view.unpriced_contracts()
+    async with state.ledger.reading() as reader:
+        head = (await reader.head()).position
+        recorded = await reader.rows(position - 1, 1) if position else []
+    return {
+        "position": position,
+        "recorded_at": rfc3339(from_us(recorded[0]["recorded_at_us"])) if recorded else None,
+        "lag_events": head - position,
+        "calculation_date": view.scope.today.isoformat(),
+        "data_freshness": "real_time" if head == position else "catching_up",
+        "weeks_per_month": exact(state.settings.weeks_per_month),
+        "unpriced_contracts": unpriced,
+    }
+
+
+def tagged(request: Request, body: bytes, media_type: str) -> Response:
+    """`body` with its ETag, or 304 if the caller has it already."""
+    etag = f'"{sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    held = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if etag in held or "*" in held:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type=media_type)
+
+
+def to_csv(rows: list[dict[str, Any]]) -> bytes:
+    """Rows as CSV (RFC 4180). Text that a spreadsheet would run as a formula gets a quote before it."""
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return out.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        value = " ".join(str(part) for part in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def exact(value: Fraction) -> str:
+    """A fraction as a decimal where that is exact ("4.33"), else as it is ("13/3")."""
+    decimal = Decimal(value.numerator) / Decimal(value.denominator)
+    return str(decimal) if Fraction(decimal) == value else str(value)

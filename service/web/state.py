@@ -1,0 +1,23 @@
+"""What the web process holds while it runs."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from msgspec import Struct
+
+from service.books.store import BookStore
+from service.ledger.store import Ledger
+from service.ledger.writer import Writer
+from service.settings import Settings
+from service.web.metrics import Metrics
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """The parts that request handlers use; `clock` gives now, in UTC."""
+
+    settings: Settings
+    clock: Callable[[], datetime]
+    ledger: Ledger
+    writer: Writer
+    store: BookStore
+    metrics: Metrics

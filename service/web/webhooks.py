@@ -1,0 +1,144 @@
+"""Webhooks in: verify the raw bytes, translate, append, and only then say 200."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from time import perf_counter
+from typing import Any
+
+import structlog
+from msgspec import DecodeError, json
+from msgspec.structs import replace
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handlers import ENDPOINTS
+from service.core.delivery import Endpoint, Proof
+from service.core.errors import MalformedBody, NotConfigured, Unavailable, Unreadable, VerificationError
+from service.core.events import Event, Subscription
+from service.core.limits import check_amounts
+from service.ledger.draft import Incoming, Outcome
+from service.settings import Settings
+from service.web.state import State
+
+MAX_BODY_BYTES = 1 << 20
+# What a delivery is kept with: enough to check its signature again, and no credential of ours.
+_KEPT_HEADERS = (
+    "stripe-signature",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "content-type",
+    "user-agent",
+)
+
+log = structlog.get_logger()
+
+
+def webhook_routes() -> list[Route]:
+    """One POST route for each endpoint in the handlers' table."""
+    return [
+        Route(endpoint.path, _receiver(endpoint), methods=["POST"], max_body_size=MAX_BODY_BYTES)
+        for endpoint in ENDPOINTS
+    ]
+
+
+def _receiver(endpoint: Endpoint) -> Any:
+    async def receive(request: Request) -> Response:
+        state: State = request.state.daybook
+        processor = endpoint.path.split("/")[2]
+        outcome = "error"
+        try:
+            incoming = _prove(endpoint, request, await request.body(), state)
+            started = perf_counter()
+            kept = await state.writer.append(incoming)
+            state.metrics.append_seconds.observe(perf_counter() - started)
+            outcome = _name(kept, incoming)
+            _watch(incoming.events, processor, state)
+            if incoming.reason == "malformed":
+                raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
+            return Response(json.encode(_answer(kept)), media_type="application/json")
+        except VerificationError:
+            outcome = "rejected"
+            raise
+        except (NotConfigured, Unavailable):
+            outcome = "unavailable"
+            raise
+        finally:
+            state.metrics.deliveries.labels(processor, outcome).inc()
+
+    return receive
+
+
+def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
+    """The delivery as the ledger takes it. Raises VerificationError or NotConfigured; keeps nothing."""
+    headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
+    secrets = _secrets(endpoint, request.path_params, state.settings)
+    proof = endpoint.verify(headers, body, secrets, state.clock())
+    if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
+        proof = replace(proof, confirmable=True)
+    kept = json.encode({name: headers[name] for name in _KEPT_HEADERS if name in headers})
+    try:
+        payload = json.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return _refused(proof, kept, body, "malformed", "the body is not JSON")
+    try:
+        events = [check_amounts(event) for event in endpoint.translate(payload, proof)]
+    except Unreadable as error:
+        return _refused(proof, kept, body, "unreadable", str(error))
+    return Incoming(
+        events=events, content_digest=content_digest(payload, endpoint), headers=kept, body=body, proof=proof
+    )
+
+
+def content_digest(payload: Any, endpoint: Endpoint) -> bytes:
+    """SHA-256 of the parsed body, but for what a redelivery may change; key order doesn't matter."""
+    if isinstance(payload, dict) and endpoint.volatile:
+        payload = {key: value for key, value in payload.items() if key not in endpoint.volatile}
+    return sha256(json.encode(payload, order="deterministic")).digest()
+
+
+def _refused(proof: Proof, headers: bytes, body: bytes, reason: str, detail: str) -> Incoming:
+    return Incoming(
+        events=(),
+        content_digest=sha256(body).digest(),
+        headers=headers,
+        body=body,
+        proof=proof,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def _secrets(endpoint: Endpoint, path: Mapping[str, str], settings: Settings) -> Sequence[str]:
+    """What `verify` checks against: one list, or one for each name in the path."""
+    configured = getattr(settings, endpoint.secrets)
+    secrets: Sequence[str] = configured.get(path["name"], ()) if isinstance(configured, dict) else configured
+    if not secrets:
+        raise NotConfigured("no secret is set for this processor")
+    return secrets
+
+
+def _answer(kept: Outcome) -> dict[str, Any]:
+    answer: dict[str, Any] = {"received": True, "position": kept.position, "duplicate": kept.duplicate}
+    if kept.conflict:
+        answer["conflict"] = True
+    if kept.quarantined:
+        answer["quarantined"] = True
+    return answer
+
+
+def _name(kept: Outcome, incoming: Incoming) -> str:
+    if kept.quarantined:
+        return incoming.reason or "quarantined"
+    if kept.conflict:
+        return "conflict"
+    return "duplicate" if kept.duplicate else "recorded"
+
+
+def _watch(events: Sequence[Event], processor: str, state: State) -> None:
+    """Count live subscriptions without a next bill: a processor's new shape shows here first."""
+    for data in (event.data for event in events if isinstance(event.data, Subscription)):
+        dated = data.next_bill_at or data.next_bill_on
+        if data.status in ("active", "trialing", "past_due") and not dated:
+            state.metrics.null_next_bills.labels(processor).inc()

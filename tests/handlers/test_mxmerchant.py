@@ -1,0 +1,854 @@
+import asyncio
+import base64
+import hmac
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from handlers import mxmerchant
+from service.core.cadence import per_month, schedule
+from service.core.delivery import Proof
+from service.core.errors import Unavailable, Unreadable, VerificationError
+from service.core.events import (
+    Customer,
+    Data,
+    Dispute,
+    Event,
+    Item,
+    Payment,
+    Refund,
+    Subscription,
+    Unused,
+    subjects,
+)
+from service.core.money import round_fraction
+from service.core.order import canonical
+
+FIXTURES = Path(__file__).parents[1] / "fixtures/mxmerchant"
+MERCHANT = "1000000001"
+OBSERVED = datetime(2025, 11, 13, 9, 0, tzinfo=UTC)
+SIGNED = Proof(
+    processor="mxmerchant",
+    method="standard-webhooks",
+    received_at=OBSERVED + timedelta(seconds=2),
+    message_id="msg_1",
+    signed_at=OBSERVED,
+    secret=1,
+)
+UNSIGNED = Proof(processor="mxmerchant", method="url-token", received_at=OBSERVED, trust="unsigned", secret=1)
+CONFIRMABLE = replace(UNSIGNED, confirmable=True)
+
+
+def fixture(name: str) -> Any:
+    return msgspec.json.decode((FIXTURES / f"{name}.json").read_bytes())
+
+
+CONTRACTS: list[dict[str, Any]] = fixture("contracts")["records"]
+CONTRACT = CONTRACTS[0]
+TYPES = ("PaymentSuccess", "PaymentFail", "RefundCreated", "Chargeback")
+
+
+def without(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}
+
+
+def subscription(record: dict[str, Any]) -> Subscription:
+    data = mxmerchant.contract_events(record, OBSERVED)[0].data
+    assert isinstance(data, Subscription)
+    return data
+
+
+def told(name: str, proof: Proof = SIGNED, **fields: Any) -> Event:
+    event, *_ = mxmerchant.translate(fixture(name) | fields, proof)
+    return event
+
+
+# Verification
+
+SECRET = "whsec_" + base64.b64encode(b"the relay's secret, of some length").decode()
+
+
+def relayed(body: bytes) -> dict[str, str]:
+    stamp = int(OBSERVED.timestamp())
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.new(key, f"msg_1.{stamp}.".encode() + body, sha256).digest()
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(stamp),
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
+
+
+BODY = json.dumps(CONTRACT).encode()
+
+
+def test_the_relays_signature_proves_its_delivery() -> None:
+    proof = mxmerchant.verify_relay(relayed(BODY), BODY, (SECRET,), SIGNED.received_at)
+
+    assert proof == SIGNED
+
+
+@settings(max_examples=40, deadline=None)
+@given(at=st.integers(0, len(BODY) - 1), flip=st.integers(1, 255))
+def test_a_flipped_byte_is_refused(at: int, flip: int) -> None:
+    body = BODY[:at] + bytes([BODY[at] ^ flip]) + BODY[at + 1 :]
+
+    with pytest.raises(VerificationError):
+        mxmerchant.verify_relay(relayed(BODY), body, (SECRET,), OBSERVED)
+
+
+def test_a_known_token_is_recorded_as_unsigned() -> None:
+    proof = mxmerchant.verify_token({":token": "t2"}, b"{}", ("t1", "t2"), OBSERVED)
+
+    assert proof == replace(UNSIGNED, secret=2)
+
+
+@pytest.mark.parametrize("token", ["", "t", "t11", "T1", "ü", "\ud800"])
+@pytest.mark.parametrize("tokens", [(), ("",), ("t1",)])
+def test_an_unknown_token_is_refused_and_not_repeated(token: str, tokens: tuple[str, ...]) -> None:
+    with pytest.raises(VerificationError) as caught:
+        mxmerchant.verify_token({":token": token}, b"{}", tokens, OBSERVED)
+
+    assert str(caught.value) == "the URL token is not known"
+
+
+def test_a_delivery_without_a_token_is_refused() -> None:
+    with pytest.raises(VerificationError):
+        mxmerchant.verify_token({}, b"{}", ("t1",), OBSERVED)
+
+
+# Contracts
+
+
+def test_a_contract_record_is_a_subscription_as_observed() -> None:
+    event, named = mxmerchant.translate(CONTRACT, SIGNED)
+
+    pseudonym = "mx_" + sha256(b"1000000001\0Avery Stone").hexdigest()[:20]
+    assert event == Event(
+        processor="mxmerchant",
+        account=MERCHANT,
+        event_id="msg_1:8797",
+        occurred_at=OBSERVED,
+        trust="signed",
+        data=Subscription(
+            subscription_id="8797",
+            customer_id=pseudonym,
+            status="active",
+            currency="usd",
+            items=(Item(interval="week", every=4, unit_amount=Decimal(51200)),),
+            next_bill_on=date(2025, 11, 20),
+            counts_from=datetime(2025, 11, 20, 12, tzinfo=UTC),
+        ),
+    )
+    assert named == replace(
+        event, event_id="msg_1:8797:customer", data=Customer(customer_id=pseudonym, name="Avery Stone")
+    )
+
+
+def test_the_sample_makes_the_recurring_revenue_that_is_expected_of_it() -> None:
+    # given the sample and what it should come to at 4.33 weeks a month
+    expected = fixture("contracts.expected")
+
+    # when
+    events = mxmerchant.translate(fixture("contracts"), SIGNED)
+
+    # then
+    active = [e.data for e in events if isinstance(e.data, Subscription) and e.data.status == "active"]
+    items = [item for s in active for item in s.items if item.interval != "once"]
+    assert len(items) == expected["active_recurring_contracts"]
+    factor = Fraction(433, 100)
+    assert expected["mrr_cents"] == sum(
+        round_fraction(Fraction(i.unit_amount or 0) * per_month(i.interval, factor) / i.every) for i in items
+    )
+    labels = [schedule(i.interval, i.every).removeprefix("Weekly - ") for i in items]
+    assert {label: labels.count(label) for label in labels} == expected["schedules"]
+
+
+def test_names_stand_in_customer_data_only() -> None:
+    for event in mxmerchant.translate(fixture("contracts"), SIGNED):
+        assert isinstance(event.data, Customer) or b"Stone" not in msgspec.json.encode(event.data)
+
+
+def test_the_list_total_is_not_the_contracts() -> None:
+    assert subscription(CONTRACT | {"grandTotalAmount": "1"}) == subscription(
+        without(CONTRACT, "grandTotalAmount")
+    )
+
+
+@pytest.mark.parametrize(
+    ("every", "item"),
+    [
+        ("Once", ("once", 1)),
+        ("1 Day", ("day", 1)),
+        ("1 Week", ("week", 1)),
+        ("10 Weeks", ("week", 10)),
+        ("3 Months", ("month", 3)),
+        ("2 years", ("year", 2)),
+    ],
+)
+def test_every_states_the_interval(every: str, item: tuple[str, int]) -> None:
+    [line] = subscription(CONTRACT | {"every": every, "interval": "Weekly"}).items
+
+    assert (line.interval, line.every) == item
+
+
+@pytest.mark.parametrize(
+    "every", ["", "Weeks", "0 Weeks", "4  Weeks", "-1 Week", "1.5 Weeks", "4 Fortnights", "٤ Weeks"]
+)
+def test_an_unknown_interval_is_unreadable(every: str) -> None:
+    with pytest.raises(Unreadable, match=r"\$\.every"):
+        subscription(CONTRACT | {"every": every})
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("Active", "active"),
+        ("Completed", "completed"),
+        ("Inactive", "inactive"),
+        ("Cancelled", "canceled"),
+        ("Deleted", "deleted"),
+        ("On Hold", "on hold"),
+    ],
+)
+def test_a_status_is_its_lower_case_word(status: str, word: str) -> None:
+    data = subscription(CONTRACT | {"status": status})
+
+    assert data.status == word
+    assert (data.counts_from is not None) == (word == "active")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "price"),
+    [
+        ("512", None, "51200"),
+        ("1200.50", "USD", "120050"),
+        ("0.005", "USD", "0.5"),
+        (19.99, "eur", "1999"),
+        (7, "JPY", "7"),
+        ("1.234", "KWD", "1234"),
+    ],
+)
+def test_an_amount_is_exact_in_the_minor_unit_of_its_currency(
+    amount: Any, currency: str | None, price: str
+) -> None:
+    data = subscription(CONTRACT | {"amount": amount, "currencyCode": currency})
+
+    assert str(data.items[0].unit_amount) == price
+    assert data.currency == (currency or "usd").lower()
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["", "1,200", "$5", "1e3", "NaN", "Infinity", "1_0", " 1", "١", True, None, 1e300, "9" * 13, 10**13],
+)
+def test_what_is_no_decimal_amount_is_unreadable(amount: Any) -> None:
+    with pytest.raises(Unreadable):
+        subscription(CONTRACT | {"amount": amount})
+
+
+@settings(max_examples=100, deadline=None)
+@given(cents=st.integers(0, 10**12 - 1), as_number=st.booleans())
+def test_no_cent_is_lost(cents: int, as_number: bool) -> None:
+    text = f"{cents // 100}.{cents % 100:02}"
+    record = msgspec.json.decode(b'{"amount": %s}' % (text if as_number else f'"{text}"').encode())
+
+    assert subscription(CONTRACT | record).items[0].unit_amount == cents
+
+
+def test_a_next_bill_date_is_a_calendar_date_in_no_zone() -> None:
+    assert subscription(CONTRACT | {"nextBillDate": "2025-11-20T23:30:00-10:00"}).next_bill_on == date(
+        2025, 11, 20
+    )
+
+
+@pytest.mark.parametrize("unset", [None, "", "0001-01-01T00:00:00"])
+def test_a_date_that_is_not_set_is_none(unset: str | None) -> None:
+    data = subscription(CONTRACT | {"nextBillDate": unset, "startDate": unset})
+
+    assert (data.next_bill_on, data.counts_from) == (None, None)
+
+
+@pytest.mark.parametrize("bad", ["soon", "2025-02-30T00:00:00Z", "0002-01-01", "9999-12-31T23:00:00-05:00"])
+@pytest.mark.parametrize("field", ["nextBillDate", "startDate"])
+def test_a_date_that_is_none_is_unreadable(field: str, bad: str) -> None:
+    with pytest.raises(Unreadable):
+        subscription(CONTRACT | {field: bad})
+
+
+def test_a_declined_payment_is_told() -> None:
+    assert [c["id"] for c in CONTRACTS if subscription(c).declined] == [7288]
+
+
+@pytest.mark.parametrize(
+    ("fields", "customer_id"),
+    [
+        ({"customerId": 77}, "77"),
+        ({"customer": {"id": 77, "name": "Avery Stone"}}, "77"),
+        ({"customerNumber": "C-77"}, "C-77"),
+        ({"customerId": 0, "customerNumber": " "}, "mx_1d6086e79b4b40a5456c"),
+        ({"customerName": None, "customer": {"name": "Avery Stone"}}, "mx_1d6086e79b4b40a5456c"),
+        ({"customerName": None, "customer": "Avery Stone"}, "mx_1d6086e79b4b40a5456c"),
+    ],
+)
+def test_a_customer_is_known_by_id_else_by_name_within_the_merchant(
+    fields: dict[str, Any], customer_id: str
+) -> None:
+    assert subscription(CONTRACT | fields).customer_id == customer_id
+
+
+def test_one_name_is_two_customers_of_two_merchants() -> None:
+    assert subscription(CONTRACT).customer_id != subscription(CONTRACT | {"merchantId": 2}).customer_id
+
+
+def test_a_contract_of_nobody_is_unreadable() -> None:
+    with pytest.raises(Unreadable, match="customerName"):
+        subscription(without(CONTRACT, "customerName"))
+
+
+def test_an_unreadable_record_makes_the_delivery_unreadable_and_is_named_by_its_index() -> None:
+    payload = {"records": [*CONTRACTS[:2], CONTRACT | {"every": "now and then"}]}
+
+    with pytest.raises(Unreadable, match=r"^records\[2\]: .*every") as caught:
+        mxmerchant.translate(payload, SIGNED)
+
+    assert "now and then" not in str(caught.value)
+
+
+def test_a_list_of_no_records_has_no_effect() -> None:
+    [event] = mxmerchant.translate({"recordCount": 0, "records": []}, SIGNED)
+
+    assert (event.event_id, event.data) == ("msg_1", Unused(original_type="contracts"))
+
+
+def test_a_contract_stated_twice_in_one_body_is_one() -> None:
+    assert mxmerchant.translate({"records": [CONTRACT, CONTRACT]}, SIGNED) == mxmerchant.translate(
+        CONTRACT, SIGNED
+    )
+    with pytest.raises(Unreadable, match="twice"):
+        mxmerchant.translate({"records": [CONTRACT, CONTRACT | {"amount": "1"}]}, SIGNED)
+
+
+def test_a_later_observation_replaces_an_earlier_one_whatever_its_status() -> None:
+    # given a contract seen as ended, and later as active
+    ended = mxmerchant.contract_events(CONTRACT | {"status": "Cancelled"}, OBSERVED)[0]
+    active = mxmerchant.contract_events(CONTRACT, OBSERVED + timedelta(hours=1))[0]
+
+    # when both are in order
+    last = canonical([active, ended])[-1]
+
+    # then the later one stands
+    assert last.data == active.data
+
+
+def test_a_record_without_a_message_is_named_by_its_observation() -> None:
+    [event, _] = mxmerchant.contract_events(CONTRACT, datetime(2025, 11, 13, 10, tzinfo=UTC))
+
+    assert (event.event_id, event.trust) == ("contract:8797@2025-11-13T10:00:00+00:00", "fetched")
+
+
+@pytest.mark.parametrize(
+    "payload", [None, [], "x", 1, {}, {"records": None}, {"records": {}}, {"records": [None]}]
+)
+def test_a_body_of_no_known_kind_is_unreadable(payload: Any) -> None:
+    with pytest.raises(Unreadable):
+        mxmerchant.translate(payload, SIGNED)
+
+
+# Notifications
+
+
+def test_a_success_is_a_payment() -> None:
+    event, named = mxmerchant.translate(fixture("PaymentSuccess"), SIGNED)
+
+    assert (event.account, event.event_id, event.trust) == (MERCHANT, "PaymentSuccess:22343388", "signed")
+    assert event.occurred_at == datetime(2018, 8, 9, 18, 21, tzinfo=UTC)
+    assert event.data == Payment(
+        payment_id="22343388",
+        status="succeeded",
+        currency="usd",
+        amount=1111,
+        customer_id=subscription(CONTRACT).customer_id,
+    )
+    assert named.event_id == "PaymentSuccess:22343388:customer"
+    assert isinstance(named.data, Customer)
+    assert named.data.name == "Avery Stone"
+
+
+def test_a_failure_is_a_failed_payment() -> None:
+    [event] = mxmerchant.translate(fixture("PaymentFail"), SIGNED)
+
+    assert event.occurred_at == datetime(2018, 8, 9, 18, 56, tzinfo=UTC)
+    assert event.data == Payment(payment_id="22343395", status="failed", currency="usd", amount=1111)
+
+
+def test_a_refunds_negative_total_is_its_amount() -> None:
+    assert told("RefundCreated").data == Refund(
+        refund_id="22343393",
+        status="succeeded",
+        currency="usd",
+        amount=1000,
+        created_at=datetime(2018, 8, 9, 18, 53, tzinfo=UTC),
+        customer_id="C-77",
+    )
+
+
+def test_a_chargeback_is_a_lost_dispute() -> None:
+    event = told("Chargeback")
+
+    assert event.occurred_at == datetime(2018, 9, 12, 0, 5, tzinfo=UTC)
+    assert isinstance(event.data, Dispute)
+    assert (event.data.dispute_id, event.data.status, event.data.amount) == ("22343377", "lost", 4550)
+
+
+@pytest.mark.parametrize("name", ["RefundCreated", "Chargeback"])
+@pytest.mark.parametrize("field", ["paymentId", "originalPaymentId", "originalId"])
+def test_a_refund_joins_its_payments_history_where_it_names_it(name: str, field: str) -> None:
+    assert subjects(told(name, SIGNED, **{field: 22343388})) == subjects(told("PaymentSuccess"))
+    assert subjects(told(name)) != subjects(told("PaymentSuccess"))
+
+
+def test_an_unsigned_notification_says_so_and_waits_only_where_it_can_be_confirmed() -> None:
+    waiting, standing, signed = (told("PaymentSuccess", proof) for proof in (CONFIRMABLE, UNSIGNED, SIGNED))
+
+    assert waiting.event_id == standing.event_id == "PaymentSuccess:22343388:unsigned"
+    assert (waiting.trust, standing.trust, signed.trust) == ("unsigned", "unsigned", "signed")
+    assert [
+        e.data.awaits_confirmation for e in (waiting, standing, signed) if isinstance(e.data, Payment)
+    ] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_keys_that_are_needed_are_few(name: str) -> None:
+    bare = {key: fixture(name)[key] for key in ("eventType", "merchantId", "id", "totalAmount")}
+
+    [event] = mxmerchant.translate(bare, SIGNED)
+
+    assert event.occurred_at == OBSERVED
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("key", ["merchantId", "id", "totalAmount"])
+def test_without_one_of_them_it_is_unreadable(name: str, key: str) -> None:
+    with pytest.raises(Unreadable, match=key):
+        mxmerchant.translate(without(fixture(name), key), SIGNED)
+
+
+@pytest.mark.parametrize("proof", [SIGNED, UNSIGNED])
+@pytest.mark.parametrize(
+    "body", [{"eventType": "BatchClosed"}, {"eventType": "Deposit", "id": 5, "merchantId": "9"}]
+)
+def test_a_notification_of_another_type_has_no_effect(proof: Proof, body: dict[str, Any]) -> None:
+    [event] = mxmerchant.translate(body, proof)
+
+    assert event.data == Unused(original_type=body["eventType"])
+    assert event.event_id.startswith(f"{body['eventType']}:")
+
+
+@pytest.mark.parametrize("event_type", [None, "", 5, [], "x" * 101])
+def test_an_event_type_that_is_no_name_is_unreadable(event_type: Any) -> None:
+    with pytest.raises(Unreadable, match="eventType"):
+        mxmerchant.translate({"eventType": event_type}, SIGNED)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"totalAmount": "-1"}, {"totalAmount": "0.001"}, {"id": "../5"}, {"id": "1:unsigned"}]
+)
+def test_a_payment_that_cannot_be_is_unreadable(fields: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        told("PaymentSuccess", **fields)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    data=st.data(),
+    body=st.sampled_from([CONTRACT, *map(fixture, TYPES)]),
+    proof=st.sampled_from([SIGNED, UNSIGNED, CONFIRMABLE]),
+)
+def test_any_field_removed_or_replaced_is_translated_or_unreadable(
+    data: st.DataObject, body: dict[str, Any], proof: Proof
+) -> None:
+    key = data.draw(st.sampled_from(sorted(body)))
+    other = data.draw(st.just(...) | JSON)
+
+    events, refusal = [], ""
+    try:
+        events = mxmerchant.translate(without(body, key) | ({} if other is ... else {key: other}), proof)
+    except Unreadable as error:
+        refusal = str(error)
+
+    assert bool(events) != bool(refusal)
+    assert not isinstance(other, str) or len(other) < 4 or other not in refusal
+    for event in events:
+        assert msgspec.json.decode(msgspec.json.encode(event.data), type=type(event.data)) == event.data
+
+
+# Confirmations
+
+
+@pytest.mark.parametrize(("name", "record"), [("PaymentSuccess", "payment"), ("RefundCreated", "refund")])
+def test_a_fetched_record_confirms_what_was_told(name: str, record: str) -> None:
+    notification = told(name, CONFIRMABLE)
+
+    event = mxmerchant.confirmation(fixture(record), notification, OBSERVED)
+
+    assert event.event_id == f"{name}:{fixture(record)['id']}:fetched"
+    assert event.trust == "fetched"
+    assert event.occurred_at == datetime.fromisoformat(fixture(record)["created"])
+    told_data, data = (msgspec.to_builtins(e.data) for e in (notification, event))
+    assert without(data, "created_at") == without(told_data, "created_at", "awaits_confirmation")
+    assert canonical([event, notification])[-1] == event
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "status", "word"),
+    [
+        ("PaymentSuccess", "payment", "Settled", "succeeded"),
+        ("PaymentSuccess", "payment", "Declined", "failed"),
+        ("PaymentSuccess", "payment", "Voided", "failed"),
+        ("PaymentSuccess", "payment", "AuthOnly", "pending"),
+        ("PaymentSuccess", "payment", "Something New", "pending"),
+        ("PaymentSuccess", "payment", None, "succeeded"),
+        ("PaymentFail", "payment", "Declined", "failed"),
+        ("RefundCreated", "refund", "Approved", "succeeded"),
+        ("RefundCreated", "refund", "Declined", "failed"),
+        ("RefundCreated", "refund", "Voided", "canceled"),
+        ("Chargeback", "payment", "Chargedback", "lost"),
+        ("Chargeback", "payment", "Settled", "under_review"),
+    ],
+)
+def test_the_fetched_status_decides(name: str, record: str, status: str | None, word: str) -> None:
+    notification = told(name, CONFIRMABLE)
+    payment = fixture(record) | {"id": fixture(name)["id"], "status": status}
+
+    data = mxmerchant.confirmation(payment, notification, OBSERVED).data
+
+    assert isinstance(data, Payment | Refund | Dispute)
+    assert data.status == word
+
+
+def test_the_fetched_amount_decides() -> None:
+    payment = fixture("payment") | {"amount": "9.99"}
+
+    data = mxmerchant.confirmation(payment, told("PaymentSuccess", CONFIRMABLE), OBSERVED).data
+
+    assert isinstance(data, Payment)
+    assert data.amount == 999
+
+
+@pytest.mark.parametrize(("name", "amount"), [("PaymentSuccess", "-11.11"), ("RefundCreated", "11.11")])
+def test_a_sale_confirms_no_refund_and_a_refund_no_sale(name: str, amount: str) -> None:
+    payment = fixture("payment") | {"id": fixture(name)["id"], "amount": amount}
+
+    data = mxmerchant.confirmation(payment, told(name, CONFIRMABLE), OBSERVED).data
+
+    assert isinstance(data, Payment | Refund)
+    assert data.status == "failed"
+
+
+@pytest.mark.parametrize("fields", [{"id": 5}, {"merchantId": 2}, {"amount": "much"}, {"created": "once"}])
+def test_anothers_record_or_an_unreadable_one_confirms_nothing(fields: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable):
+        mxmerchant.confirmation(fixture("payment") | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), name=st.sampled_from(TYPES), other=st.just(...) | JSON)
+def test_any_field_of_a_fetched_record_removed_or_replaced_confirms_or_is_unreadable(
+    data: st.DataObject, name: str, other: Any
+) -> None:
+    payment = fixture("payment") | {"id": fixture(name)["id"]}
+    key = data.draw(st.sampled_from(sorted(payment)))
+
+    try:
+        event = mxmerchant.confirmation(
+            without(payment, key) | ({} if other is ... else {key: other}), told(name, CONFIRMABLE), OBSERVED
+        )
+    except Unreadable:
+        return
+    assert isinstance(event.data, Payment | Refund | Dispute)
+    assert not event.data.awaits_confirmation
+
+
+def test_nothing_confirms_a_contract() -> None:
+    [contract, _] = mxmerchant.translate(CONTRACT, UNSIGNED)
+
+    with pytest.raises(Unreadable):
+        mxmerchant.confirmation(fixture("payment"), contract, OBSERVED)
+
+
+def test_a_bare_record_confirms_with_what_was_told_and_never_happened_after_it_was_seen() -> None:
+    notification = told("RefundCreated", CONFIRMABLE, transactionDate="Aug 9 2099 6:53PM")
+
+    event = mxmerchant.confirmation({"id": 22343393}, notification, OBSERVED)
+
+    assert event.occurred_at == OBSERVED
+    assert isinstance(event.data, Refund)
+    assert (event.data.amount, event.data.status, event.data.created_at) == (1000, "succeeded", OBSERVED)
+
+
+# Polling
+
+
+def known(events: list[Event]) -> dict[str, Data]:
+    return {subject: event.data for event in events for subject in subjects(event)}
+
+
+def polled(records: list[dict[str, Any]], observed_at: datetime = OBSERVED) -> list[Event]:
+    return [event for record in records for event in mxmerchant.contract_events(record, observed_at)]
+
+
+def test_a_poll_that_finds_nothing_new_tells_nothing() -> None:
+    first = mxmerchant.changed(polled(CONTRACTS), {})
+
+    assert {e.type for e in first} == {"subscription.recorded", "customer.recorded"}
+    assert mxmerchant.changed(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
+
+
+def test_a_poll_tells_only_what_changed() -> None:
+    later = [*CONTRACTS[1:], CONTRACT | {"amount": "600.00", "grandTotalAmount": "5"}]
+
+    [event] = mxmerchant.changed(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
+
+    assert subjects(event) == ["subscription|mxmerchant|1000000001|8797"]
+
+
+def test_two_spellings_of_one_customers_name_do_not_alternate_for_ever() -> None:
+    records = [
+        CONTRACT | {"id": i, "customerId": 7, "customerName": name}
+        for i, name in ((1, "A. Stone"), (2, "Avery"))
+    ]
+    first = mxmerchant.changed(polled(records), {})
+
+    assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery"]
+    assert mxmerchant.changed(polled(records[::-1]), known(first)) == []
+
+
+# Fetching
+
+Answer = Callable[[Request], Response]
+
+
+class Api:
+    """MX Merchant as far as Daybook asks it: basic auth, pages, and troubles that are told beforehand."""
+
+    def __init__(self, *troubles: Response, page: int = 5, count: int = len(CONTRACTS)) -> None:
+        self.troubles = list(troubles)
+        self.page, self.count = page, count
+        self.requests: list[Request] = []
+        self.app = Starlette(
+            routes=[
+                Route("/checkout/v3/contract", self._guarded(self._contracts)),
+                Route("/checkout/v3/payment/{id}", self._guarded(self._payment)),
+            ]
+        )
+
+    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            self.requests.append(request)
+            if self.troubles:
+                return self.troubles.pop(0)
+            expected = base64.b64encode(b"the-key:the-secret").decode()
+            if request.headers.get("Authorization") != f"Basic {expected}":
+                return Response(status_code=401)
+            return answer(request)
+
+        return guarded
+
+    def _contracts(self, request: Request) -> Response:
+        query = request.query_params
+        assert query["merchantId"] == MERCHANT
+        start = int(query["offset"])
+        records = CONTRACTS[start : start + min(self.page, int(query["limit"]))]
+        return JSONResponse({"recordCount": self.count, "records": records})
+
+    def _payment(self, request: Request) -> Response:
+        payment = fixture("payment")
+        found = request.path_params["id"] == str(payment["id"])
+        return JSONResponse(payment) if found else Response(status_code=404)
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://mx.test", auth=("the-key", "the-secret")
+        )
+
+
+class Pauses(list[float]):
+    """The waits that were asked for, none of them waited."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+async def test_contracts_are_paged_to_the_end() -> None:
+    api = Api()
+
+    async with api.client() as client:
+        assert await mxmerchant.fetch_contracts(client, MERCHANT) == CONTRACTS
+
+    assert [request.query_params["offset"] for request in api.requests] == ["0", "5", "10"]
+
+
+async def test_a_merchant_without_contracts_has_none() -> None:
+    async with Api(page=0, count=0).client() as client:
+        assert await mxmerchant.fetch_contracts(client, MERCHANT) == []
+
+
+@pytest.mark.parametrize("count", [len(CONTRACTS) + 1, len(CONTRACTS) - 1])
+async def test_a_list_that_is_not_whole_is_no_list(count: int) -> None:
+    async with Api(count=count, page=7).client() as client:
+        with pytest.raises(Unavailable, match=rf"14 of {count} contracts"):
+            await mxmerchant.fetch_contracts(client, MERCHANT)
+
+
+async def test_a_busy_api_is_asked_again_after_the_time_it_states() -> None:
+    api = Api(
+        Response(status_code=429, headers={"Retry-After": "0"}),
+        Response(status_code=500),
+        Response(status_code=503, headers={"Retry-After": "86400"}),
+    )
+    pauses = Pauses()
+
+    async with api.client() as client:
+        assert len(await mxmerchant.fetch_contracts(client, MERCHANT, pause=pauses)) == len(CONTRACTS)
+
+    assert pauses == [0, 0.4, 10]
+
+
+async def test_an_api_that_stays_away_is_unavailable() -> None:
+    api, pauses = Api(*[Response(status_code=502)] * 9), Pauses()
+
+    async with api.client() as client:
+        with pytest.raises(Unavailable, match="502, 4 times"):
+            await mxmerchant.fetch_payment(client, "1", pause=pauses)
+
+    assert (len(api.requests), len(pauses)) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Response(status_code=401),
+        Response(status_code=302, headers={"Location": "/elsewhere"}),
+        Response("<html>", media_type="text/html"),
+        Response(b"\xff"),
+    ],
+)
+async def test_an_answer_that_is_none_is_unavailable(trouble: Response) -> None:
+    async with Api(trouble).client() as client:
+        with pytest.raises(Unavailable):
+            await mxmerchant.fetch_contracts(client, MERCHANT)
+
+
+async def test_a_page_of_another_shape_is_unreadable() -> None:
+    async with Api(JSONResponse({"records": []})).client() as client:
+        with pytest.raises(Unreadable, match="recordCount"):
+            await mxmerchant.fetch_contracts(client, MERCHANT)
+
+
+async def test_a_payment_is_fetched_by_its_id() -> None:
+    async with Api().client() as client:
+        assert await mxmerchant.fetch_payment(client, "22343388") == fixture("payment")
+        assert await mxmerchant.fetch_payment(client, "5") is None
+
+
+@pytest.mark.parametrize("payment_id", ["", "..", "../contract", "5?echo=true", "5/void", "a b"])
+async def test_an_id_names_no_other_path(payment_id: str) -> None:
+    api = Api()
+
+    async with api.client() as client:
+        assert await mxmerchant.fetch_payment(client, payment_id) is None
+
+    assert api.requests == []
+
+
+@asynccontextmanager
+async def unsteady_server(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server on a socket that gives each connection its answer; an empty one is a reset."""
+    left, requests = list(answers), []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        answer = left.pop(0)
+        if answer:
+            writer.write(answer)
+            await writer.drain()
+        else:
+            lingering: socket.socket = writer.get_extra_info("socket")
+            lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
+
+
+def http(status: str, body: Any = None, *headers: str) -> bytes:
+    content = json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + content
+
+
+async def test_a_reset_connection_is_tried_again_over_a_real_socket() -> None:
+    # given a server that resets, is busy and fails before it answers
+    whole = {"recordCount": len(CONTRACTS), "records": CONTRACTS}
+    answers = [
+        b"",
+        http("429 Too Many Requests", None, "Retry-After: 0"),
+        http("500 Oops"),
+        http("200 OK", whole),
+    ]
+
+    # when it is polled
+    async with unsteady_server(*answers) as (url, requests), mxmerchant.client_for(url, "k", "s") as client:
+        records = await mxmerchant.fetch_contracts(client, MERCHANT, pause=Pauses())
+
+    # then all contracts are had, and each request was authorised
+    assert records == CONTRACTS
+    assert len(requests) == len(answers)
+    assert all(b"Authorization: Basic azpz\r\n" in request for request in requests)
+
+
+async def test_nobody_listening_is_unavailable_and_tells_no_secret() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        async with mxmerchant.client_for(url, "the-key", "the-secret") as client:
+            with pytest.raises(Unavailable, match="ConnectError, 4 times") as caught:
+                await mxmerchant.fetch_payment(client, "1", pause=Pauses())
+
+    assert "the-secret" not in repr(caught.value)
