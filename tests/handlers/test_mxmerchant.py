@@ -225,7 +225,7 @@ def test_an_unknown_interval_is_unreadable(every: str) -> None:
         ("Active", "active"),
         ("Completed", "completed"),
         ("Inactive", "inactive"),
-        ("Cancelled", "canceled"),
+        ("Cancelled", "cancelled"),
         ("Deleted", "deleted"),
         ("On Hold", "on hold"),
     ],
