@@ -10,7 +10,8 @@ from datetime import date
 from msgspec import json
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.contracts import BILLING, State, bill_cents, schedule, states, terms, unpriced
+from projections.contracts import BILLING, State, states, terms
+from projections.pricing import unpriced, worth_on
 from service.core import cadence
 from service.core.events import Event, Invoice, Subscription, subject
 from service.core.moments import day_of
@@ -92,8 +93,8 @@ def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
     if not told:
         return []
     state, data = told[-1], told[-1].data
-    interval, every = schedule(data)
     next_bill = _next_bill(state, rules)
+    worth = worth_on(data, next_bill or state.day, rules)
     life = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in terms(told, rules)]
     return [
         Contract(
@@ -105,9 +106,9 @@ def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
             customer_id=data.customer_id,
             contract_id=data.subscription_id,
             status=data.status,
-            interval=interval,
-            every=every,
-            amount_cents=bill_cents(data, next_bill or state.day, rules),
+            interval=worth.interval,
+            every=worth.every,
+            amount_cents=worth.bill_cents,
             next_bill_date=_iso(next_bill),
             anchor_day=_anchor_day(data, next_bill, rules),
             ends_date=_iso(_ends(state, rules)),
