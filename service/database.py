@@ -6,32 +6,49 @@ The web process writes only the ledger, the worker only the books, so neither wa
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 Mode = Literal["read", "write"]
+Synchronous = Literal["FULL", "NORMAL"]
 
 _BUSY_TIMEOUT_MS = 10_000
 
 
-def sqlite_engine(path: Path, mode: Mode, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> AsyncEngine:
-    """An engine on one file. "write" begins at once as the one writer; "read" can't write.
-
-    A transaction that reads first and writes later fails at once whatever the busy timeout says, if
-    another has written meanwhile; so a writer says BEGIN IMMEDIATE (SQLite, "Isolation In SQLite").
-    """
+def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> AsyncEngine:
+    """An async engine on one file. "write" begins at once as the one writer; "read" can't write."""
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1 if mode == "write" else 4,
         max_overflow=0 if mode == "write" else 12,
     )
+    _configure(engine.sync_engine, mode, synchronous)
+    return engine
+
+
+def sqlite_thread_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
+    """The same for plain functions that run in a thread: many statements for one hop to it and back.
+
+    Through aiosqlite each statement is several hops, which is most of what a small transaction costs.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    _configure(engine, mode, synchronous)
+    return engine
+
+
+def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
+    """Set up every connection; say BEGIN ourselves.
+
+    A transaction that reads first and writes later fails at once whatever the busy timeout says, if
+    another has written meanwhile; so a writer says BEGIN IMMEDIATE (SQLite, "Isolation In SQLite").
+    """
     begin = "BEGIN IMMEDIATE" if mode == "write" else "BEGIN"
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         if mode == "write":
@@ -43,11 +60,9 @@ def sqlite_engine(path: Path, mode: Mode, synchronous: Literal["FULL", "NORMAL"]
         cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql(begin)
-
-    return engine
 
 
 def ledger_path(data_dir: Path) -> Path:

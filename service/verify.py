@@ -64,7 +64,7 @@ async def verify_chain(ledger: Ledger) -> int:
 async def verify_totals(store: BookStore) -> int:
     """Add up every row again; the books' position."""
     async with store.reading() as connection:
-        marks = await store.checkpoints(connection)
+        marks = await connection.run_sync(store.checkpoints)
         for book in store.books:
             for total in book.totals:
                 await _verify_total(connection, total, marks[book.name][0])
@@ -122,5 +122,5 @@ async def replay(
 async def digests(store: BookStore) -> dict[str, str]:
     """The digest of each book as it stands."""
     async with store.reading() as connection:
-        marks = await store.checkpoints(connection)
+        marks = await connection.run_sync(store.checkpoints)
         return {book.name: await digest(connection, book, marks[book.name][0]) for book in store.books}

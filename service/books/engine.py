@@ -6,16 +6,14 @@ equals replay, and effects happen once, whatever is delivered again and whenever
 """
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, fields
-from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from msgspec.structs import asdict
+from sqlalchemy import Connection, Executable, bindparam, update
 
 from projections.book import Book, Row, Rules, Stage, Total
 from service.books import tables
@@ -24,6 +22,7 @@ from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.core.order import canonical
+from service.ledger.history import after, histories
 from service.ledger.store import Ledger
 
 BATCH = 1_000  # events a transaction
@@ -40,9 +39,8 @@ class Changes(Struct):
     added: list[Row]
 
 
-# After each transaction's rows are written, and before it commits: what changed, up to which
-# position, and whether the ledger's end was reached.
-Settled = Callable[[AsyncConnection, Mapping[str, Changes], int, bool], Awaitable[None]]
+# Called when a transaction's rows are written, before it commits, with what changed in each book.
+Settled = Callable[[Connection, Mapping[str, Changes]], None]
 
 
 class Engine:
@@ -75,49 +73,64 @@ class Engine:
         Raises Overtaken if another worker did it first.
         """
         async with self._store.reading() as connection:
-            marks = await self._store.checkpoints(connection)
+            marks = await connection.run_sync(self._store.checkpoints)
         start = min(position for _, position in marks.values())
-        books = [book for book in self._store.books if marks[book.name][1] == start]
+        books = {book: marks[book.name][0] for book in self._store.books if marks[book.name][1] == start}
         ahead = [position for _, position in marks.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._batch if stop is None else min(self._batch, stop - start)
-        async with self._ledger.reading() as reader:
-            batch = await reader.after(start, limit)
-            if not batch:
-                return 0
-            end = batch[-1][0]
-            kinds = _kinds(books)
-            names = {n for _, event in batch for n in subjects(event) if n.split("|", 1)[0] in kinds}
-            found = await reader.histories(names, up_to=end)
-            at_head = len(batch) < limit and stop is None
-        histories = {name: canonical(events) for name, events in found.items()}
-        async with self._store.writing() as connection:
-            changes = {}
-            for book in books:
-                book_id = marks[book.name][0]
-                changes[book.name] = await _apply(connection, book, book_id, histories, self._store.rules)
-                await self._move(connection, book_id, start, end)
-            if self._settled:
-                await self._settled(connection, changes, end, at_head)
-        return len(batch)
+        news = await self._ledger.read(lambda connection: _news(connection, start, limit, _kinds(books)))
+        if news.count:
+            await self._store.write(lambda connection: self._write(connection, books, start, news))
+        return news.count
 
-    async def _move(self, connection: AsyncConnection, book_id: int, start: int, end: int) -> None:
-        c = tables.checkpoints.c
-        moved = await connection.execute(
-            update(tables.checkpoints)
-            .where(c.id == book_id, c.position == start)
-            .values(position=end, advanced_at_us=to_us(self._clock()))
-        )
-        if moved.rowcount != 1:
+    def _write(self, connection: Connection, books: Mapping[Book, int], start: int, news: "_News") -> None:
+        changes = {}
+        for book, book_id in books.items():
+            changes[book.name] = _apply(connection, book, book_id, news.histories, self._store.rules)
+            self._move(connection, book_id, start, news.end)
+        if self._settled:
+            self._settled(connection, changes)
+
+    def _move(self, connection: Connection, book_id: int, start: int, end: int) -> None:
+        values = {"book_id": book_id, "start": start, "end": end, "now_us": to_us(self._clock())}
+        if connection.execute(_MOVE, values).rowcount != 1:
             raise Overtaken(f"book {book_id} is not at position {start} any more")
+
+
+_MOVE = (
+    update(tables.checkpoints)
+    .where(
+        tables.checkpoints.c.id == bindparam("book_id"), tables.checkpoints.c.position == bindparam("start")
+    )
+    .values(position=bindparam("end"), advanced_at_us=bindparam("now_us"))
+)
+
+
+class _News(Struct):
+    """New events: how many, up to which position, and every history that they touch, in order."""
+
+    count: int
+    end: int
+    histories: dict[str, list[Event]]
+
+
+def _news(connection: Connection, start: int, limit: int, kinds: set[str]) -> _News:
+    batch = after(connection, start, limit)
+    end = batch[-1][0] if batch else start
+    names = {name for _, event in batch for name in subjects(event) if name.split("|", 1)[0] in kinds}
+    found = histories(connection, names, up_to=end)
+    return _News(
+        count=len(batch), end=end, histories={name: canonical(events) for name, events in found.items()}
+    )
 
 
 def _kinds(books: Iterable[Book]) -> set[str]:
     return {stage.reads for book in books for stage in book.stages if isinstance(stage.reads, str)}
 
 
-async def _apply(
-    connection: AsyncConnection,
+def _apply(
+    connection: Connection,
     book: Book,
     book_id: int,
     histories: Mapping[str, Sequence[Event]],
@@ -126,18 +139,18 @@ async def _apply(
     """Bring one book's rows and totals to what these histories contribute."""
     changes = Changes(removed=[], added=[])
     for stage in book.stages:
-        inputs = await _inputs(connection, stage, book_id, histories, changes)
+        inputs = _inputs(connection, stage, book_id, histories, changes)
         if inputs:
             contributed = {key: stage.contribute(history, rules) for key, history in inputs.items()}
             for row_type in stage.rows:
-                await _replace(connection, row_type, book_id, contributed, changes)
+                _replace(connection, row_type, book_id, contributed, changes)
     for total in book.totals:
-        await _add_up(connection, total, book_id, changes)
+        _add_up(connection, total, book_id, changes)
     return changes
 
 
-async def _inputs(
-    connection: AsyncConnection,
+def _inputs(
+    connection: Connection,
     stage: Stage,
     book_id: int,
     histories: Mapping[str, Sequence[Event]],
@@ -152,33 +165,32 @@ async def _inputs(
     rows: dict[str, list[Row]] = {key: [] for key in touched}
     if touched:
         for row_type in sources:
-            for _id, _key, row in await _standing(connection, row_type, book_id, "feeds", touched):
+            for _id, _key, row in _standing(
+                connection, row_type, tables.STATEMENTS[row_type].by_feeds, book_id, touched
+            ):
                 rows[row.feeds].append(row)
     return rows
 
 
-async def _standing(
-    connection: AsyncConnection, row_type: type[Row], book_id: int, column: str, keys: Iterable[str]
+def _standing(
+    connection: Connection, row_type: type[Row], statement: Executable, book_id: int, keys: Iterable[str]
 ) -> list[tuple[int, str, Row]]:
     """The rows that stand under any of `keys`, as (id, key, row)."""
-    table = tables.ROWS[row_type]
-    names = [f.name for f in fields(row_type)]
-    query = select(table.c.id, table.c.key, *(table.c[name] for name in names)).where(
-        table.c.book == book_id, table.c[column].in_(bindparam("keys", expanding=True))
-    )
-    found = await connection.execute(query, {"keys": list(keys)})
+    names = tables.STATEMENTS[row_type].names
+    found = connection.execute(statement, {"book": book_id, "keys": list(keys)})
     return [(v[0], v[1], row_type(**dict(zip(names, v[2:], strict=True)))) for v in found]
 
 
-async def _replace(
-    connection: AsyncConnection,
+def _replace(
+    connection: Connection,
     row_type: type[Row],
     book_id: int,
     contributed: Mapping[str, Sequence[Row]],
     changes: Changes,
 ) -> None:
     """Write the difference between the rows that stand and those contributed, key by key."""
-    standing = await _standing(connection, row_type, book_id, "key", contributed)
+    statements = tables.STATEMENTS[row_type]
+    standing = _standing(connection, row_type, statements.by_key, book_id, contributed)
     wanted = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
     stale = []
     for row_id, key, row in standing:
@@ -187,18 +199,16 @@ async def _replace(
         else:
             stale.append(row_id)
             changes.removed.append(row)
-    table = tables.ROWS[row_type]
     if stale:
-        await connection.execute(
-            delete(table).where(table.c.id == bindparam("row_id")), [{"row_id": i} for i in stale]
-        )
+        connection.execute(statements.delete, [{"row_id": row_id} for row_id in stale])
     if wanted:
-        new = [{"book": book_id, "key": key, **asdict(row)} for key, row in wanted]
-        await connection.execute(insert(table), new)
+        connection.execute(
+            statements.insert, [{"book": book_id, "key": key, **asdict(row)} for key, row in wanted]
+        )
         changes.added += [row for _, row in wanted]
 
 
-async def _add_up(connection: AsyncConnection, total: Total, book_id: int, changes: Changes) -> None:
+def _add_up(connection: Connection, total: Total, book_id: int, changes: Changes) -> None:
     """Add the difference of the rows to a total's sums."""
     group = attrgetter(*total.by)
     sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(total.sums))
@@ -215,9 +225,4 @@ async def _add_up(connection: AsyncConnection, total: Total, book_id: int, chang
         if any(values)
     ]
     if new:
-        table = tables.TOTALS[total.table]
-        upsert = sqlite.insert(table)
-        added = {name: table.c[name] + upsert.excluded[name] for name in total.sums}
-        await connection.execute(
-            upsert.on_conflict_do_update(index_elements=["book", *total.by], set_=added), new
-        )
+        connection.execute(tables.ADD[total.table], new)

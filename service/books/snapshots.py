@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import delete, distinct, select
+from sqlalchemy import Connection, delete, distinct, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,23 +32,18 @@ async def find(connection: AsyncConnection, name: str) -> bytes | None:
     return (await connection.execute(select(snapshots.c.body).where(snapshots.c.name == name))).scalar()
 
 
-async def drop_stale(
-    connection: AsyncConnection, changes: Mapping[str, Changes], _position: int, _at_head: bool
-) -> None:
+def drop_stale(connection: Connection, changes: Mapping[str, Changes]) -> None:
     """Remove the snapshots of every currency whose rows changed; all of them if a name did."""
     rows = [row for change in changes.values() for row in (*change.removed, *change.added)]
-    currencies = {getattr(row, "currency", "") for row in rows}
-    for currency in currencies:
-        await connection.execute(
-            delete(snapshots).where(snapshots.c.name.startswith(currency, autoescape=True))
-        )
+    for currency in {getattr(row, "currency", "") for row in rows}:
+        connection.execute(delete(snapshots).where(snapshots.c.name.startswith(currency, autoescape=True)))
 
 
 async def make_ready(store: BookStore, today: date) -> int:
     """Make those standing documents that are missing, in one transaction; how many that were."""
     made = 0
     async with store.writing() as connection:
-        marks = await store.checkpoints(connection)
+        marks = await connection.run_sync(store.checkpoints)
         position = min(at for _, at in marks.values())
         books = {name: book_id for name, (book_id, _) in marks.items()}
         days = TOTALS["bill_days"]

@@ -1,21 +1,24 @@
 """The books' file: opened, laid out, and handed to the engine (one writer) and the reads."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import json
-from sqlalchemy import create_engine, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, create_engine, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
-from service.database import books_path, sqlite_engine
+from service.database import books_path, sqlite_engine, sqlite_thread_engine
+
+T = TypeVar("T")
 
 
 def lay_out(data_dir: Path) -> None:
@@ -41,20 +44,32 @@ class BookStore:
 
     def __init__(self, data_dir: Path, rules: Rules, books: Sequence[Book] = BOOKS) -> None:
         self.rules = rules
+        self.rules_key = json.encode(rules, enc_hook=_text).decode()  # books under other rules are others
         self.books = tuple(books)
         self._writer = sqlite_engine(books_path(data_dir), "write", synchronous="NORMAL")
         self._reader = sqlite_engine(books_path(data_dir), "read")
+        self._thread_writer = sqlite_thread_engine(books_path(data_dir), "write", synchronous="NORMAL")
 
     async def close(self) -> None:
         """Close every connection."""
         await self._writer.dispose()
         await self._reader.dispose()
+        self._thread_writer.dispose()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """The one write transaction: all of it or nothing."""
         async with self._writer.begin() as connection:
             yield connection
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """What a plain function does in one write transaction, run in a thread."""
+
+        def run() -> T:
+            with self._thread_writer.begin() as connection:
+                return change(connection)
+
+        return await asyncio.to_thread(run)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -67,27 +82,23 @@ class BookStore:
         rows = [
             {"name": b.name, "version": b.version, "rules": self.rules_key, "position": 0} for b in self.books
         ]
-        async with self.writing() as connection:
-            known = await self.checkpoints(connection)
-            new = [row for row in rows if row["name"] not in known]
-            if new:
-                await connection.execute(
-                    sqlite.insert(tables.checkpoints), [{**r, "advanced_at_us": 0} for r in new]
-                )
 
-    async def checkpoints(self, connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+        def add(connection: Connection) -> None:
+            known = self.checkpoints(connection)
+            new = [{**row, "advanced_at_us": 0} for row in rows if row["name"] not in known]
+            if new:
+                connection.execute(insert(tables.checkpoints), new)
+
+        await self.write(add)
+
+    def checkpoints(self, connection: Connection) -> dict[str, tuple[int, int]]:
         """(id, position) of each book of these versions and rules, by its name."""
         c = tables.checkpoints.c
-        found = await connection.execute(
+        found = connection.execute(
             select(c.id, c.name, c.version, c.position).where(c.rules == self.rules_key)
         )
         versions = {book.name: book.version for book in self.books}
         return {row.name: (row.id, row.position) for row in found if versions.get(row.name) == row.version}
-
-    @property
-    def rules_key(self) -> str:
-        """The rules as text: books under other rules are other books."""
-        return json.encode(self.rules, enc_hook=_text).decode()
 
 
 def _text(value: object) -> str:

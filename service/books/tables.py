@@ -7,7 +7,22 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import fields
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    select,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
@@ -85,10 +100,33 @@ def row_types(book: Book) -> list[type[Row]]:
     return list(dict.fromkeys(row for stage in book.stages for row in stage.rows))
 
 
+class RowStatements:
+    """What the engine says to one row table, made once: making a statement costs more than running it."""
+
+    def __init__(self, row: type[Row]) -> None:
+        table = ROWS[row]
+        self.names = row.__struct_fields__
+        columns = [table.c.id, table.c.key, *(table.c[name] for name in self.names)]
+        of_book = select(*columns).where(table.c.book == bindparam("book"))
+        self.by_key = of_book.where(table.c.key.in_(bindparam("keys", expanding=True)))
+        self.by_feeds = of_book.where(table.c.feeds.in_(bindparam("keys", expanding=True)))
+        self.insert = insert(table)
+        self.delete = delete(table).where(table.c.id == bindparam("row_id"))
+
+
+def _add(total: Total) -> sqlite.Insert:
+    """Add to the sums of a total's rows, making those that are not there."""
+    upsert = sqlite.insert(TOTALS[total.table])
+    added = {name: TOTALS[total.table].c[name] + upsert.excluded[name] for name in total.sums}
+    return upsert.on_conflict_do_update(index_elements=["book", *total.by], set_=added)
+
+
 checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
 ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
+STATEMENTS = {row: RowStatements(row) for row in ROWS}
+ADD = {total.table: _add(total) for book in BOOKS for total in book.totals}
 
 # Rows that feed a later stage are read back by the key that they feed.
 for _book in BOOKS:

@@ -4,6 +4,7 @@ DaybookError
 ├── SettingsError            a setting holds what it may not hold; stops the start
 ├── VerificationError        who sent this, or when, can't be proved            400
 ├── MalformedBody            proved, but not JSON; kept in quarantine           400
+├── TooLarge                 a body over 1 MiB                                  413
 ├── Unreadable               proved and JSON, but of no shape that we know      200, quarantined
 ├── NotConfigured            no secret is set for this processor                503
 ├── Unavailable              the ledger can't commit, or the books can't be read 503
@@ -29,6 +30,10 @@ class VerificationError(DaybookError):
 
 class MalformedBody(DaybookError):
     """A verified delivery whose body is not JSON."""
+
+
+class TooLarge(DaybookError):
+    """A delivery whose body is longer than any that a processor posts."""
 
 
 class Unreadable(DaybookError):

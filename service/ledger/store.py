@@ -1,32 +1,30 @@
 """Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import json
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import insert
 
-from service.core.events import TYPES, Event
-from service.core.moments import from_us, to_us
-from service.database import ledger_path, sqlite_engine
+from service.core.events import Event
+from service.core.moments import to_us
+from service.database import ledger_path, sqlite_engine, sqlite_thread_engine
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
+from service.ledger.history import FOLDED, event_of
+
+T = TypeVar("T")
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
-
-_DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
-_FOLDED_NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
-_FOLDED = [_events.c[name] for name in _FOLDED_NAMES]
 
 
 class Ledger:
@@ -35,11 +33,13 @@ class Ledger:
     def __init__(self, data_dir: Path) -> None:
         self._writer = sqlite_engine(ledger_path(data_dir), "write")
         self._reader = sqlite_engine(ledger_path(data_dir), "read")
+        self._thread_reader = sqlite_thread_engine(ledger_path(data_dir), "read")
 
     async def close(self) -> None:
         """Close every connection."""
         await self._writer.dispose()
         await self._reader.dispose()
+        self._thread_reader.dispose()
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
         """Keep a batch of deliveries in one durable transaction; all of it or nothing.
@@ -70,6 +70,15 @@ class Ledger:
         async with self._reader.connect() as connection:
             yield LedgerReader(connection)
 
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """What a plain function finds in one read transaction, run in a thread."""
+
+        def run() -> T:
+            with self._thread_reader.connect() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(run)
+
 
 class LedgerReader:
     """One read transaction on the ledger."""
@@ -80,28 +89,6 @@ class LedgerReader:
     async def head(self) -> Head:
         """The last position and its digest."""
         return await _head(self._connection)
-
-    async def after(self, position: int, limit: int) -> list[tuple[int, Event]]:
-        """Up to `limit` events after `position`, in order, as (position, event)."""
-        query = (
-            select(*_FOLDED).where(_events.c.position > position).order_by(_events.c.position).limit(limit)
-        )
-        return [(row.position, event_of(row)) for row in await self._connection.execute(query)]
-
-    async def histories(self, names: Iterable[str], up_to: int) -> dict[str, list[Event]]:
-        """The whole history of each subject up to a position, in no order."""
-        wanted = list(names)
-        found: dict[str, list[Event]] = {name: [] for name in wanted}
-        query = (
-            select(_subjects.c.subject, *_FOLDED)
-            .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
-            .where(_subjects.c.subject.in_(bindparam("names", expanding=True)), _subjects.c.position <= up_to)
-        )
-        seen: dict[int, Event] = {}
-        for row in await self._connection.execute(query, {"names": wanted}):
-            event = seen.get(row.position) or seen.setdefault(row.position, event_of(row))
-            found[row.subject].append(event)
-        return found
 
     async def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` whole rows after a position, for reads, export and verification."""
@@ -123,7 +110,7 @@ class LedgerReader:
     async def last_of(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`."""
         query = (
-            select(_subjects.c.subject, *_FOLDED)
+            select(*FOLDED, _subjects.c.subject)
             .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
             .where(_subjects.c.subject >= prefix, _subjects.c.subject < prefix + "\U0010ffff")
             .order_by(_subjects.c.subject, _events.c.occurred_at_us, _events.c.event_id)
@@ -144,7 +131,7 @@ class LedgerReader:
             .where(own.c.position == _events.c.position, told.c.trust == "fetched")
         )
         query = (
-            select(*_FOLDED)
+            select(*FOLDED)
             .where(_events.c.processor == processor, _events.c.trust == "unsigned")
             .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
             .where(_events.c.recorded_at_us >= to_us(since), ~confirmed.exists())
@@ -177,20 +164,6 @@ _PROCESSORS = """
         UNION ALL
         SELECT (SELECT min(processor) FROM events WHERE processor > name) FROM names WHERE name IS NOT NULL
     ) SELECT name FROM names WHERE name IS NOT NULL"""
-
-
-def event_of(row: Row[Any]) -> Event:
-    """A stored row as the event that folds see."""
-    return Event(
-        processor=row.processor,
-        account=row.account,
-        event_id=row.event_id,
-        occurred_at=from_us(row.occurred_at_us),
-        rank=row.rank,
-        trust=row.trust,
-        data=_DECODE[row.type].decode(row.data),
-        before=row.before,
-    )
 
 
 async def _head(connection: AsyncConnection) -> Head:

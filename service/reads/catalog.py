@@ -28,11 +28,12 @@ Answer = Callable[[View, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Read(Struct, frozen=True, kw_only=True):
-    """One read. `rows` names its list for CSV; a standing one has its default kept ready."""
+    """One read. `shape` names its answer's schema, `rows` its list for CSV; a standing one is kept ready."""
 
     path: str
     summary: str
     answer: Answer
+    shape: str
     rows: str
     parameters: tuple[Parameter, ...] = ()
     standing: bool = False
@@ -102,6 +103,7 @@ READS = (
         path="/api/v1/revenue/current-month",
         summary="The month that holds today: summary, weeks, days and the ten largest bills",
         answer=_current_month,
+        shape="CurrentMonth",
         rows="days",
         standing=True,
     ),
@@ -109,6 +111,7 @@ READS = (
         path="/api/v1/revenue/month-detail",
         summary="One month's bills in full",
         answer=_month_detail,
+        shape="MonthDetail",
         rows="payments",
         parameters=(
             _YEAR,
@@ -120,6 +123,7 @@ READS = (
         path="/api/v1/revenue/quarterly-forecast",
         summary="Billed and coming by quarter, from the one that holds today",
         answer=_quarters,
+        shape="QuarterlyForecast",
         rows="quarters",
         parameters=(integer("quarters", lambda _: 4, 1, 20, "how many quarters"),),
     ),
@@ -127,6 +131,7 @@ READS = (
         path="/api/v1/revenue/annual-forecast",
         summary="Billed and coming by month of a year",
         answer=_year,
+        shape="AnnualForecast",
         rows="months",
         parameters=(_YEAR,),
     ),
@@ -134,6 +139,7 @@ READS = (
         path="/api/v1/revenue/monthly-totals",
         summary="Billed, collected, refunded, disputed and open by month",
         answer=_totals,
+        shape="MonthlyTotals",
         rows="months",
         parameters=(_FROM, _TO),
         standing=True,
@@ -142,6 +148,7 @@ READS = (
         path="/api/v1/mrr",
         summary="Monthly recurring revenue at the end of today",
         answer=_mrr,
+        shape="Mrr",
         rows="by_schedule",
         standing=True,
     ),
@@ -149,6 +156,7 @@ READS = (
         path="/api/v1/mrr/movements",
         summary="What moved MRR, by month or day",
         answer=_movements,
+        shape="Movements",
         rows="periods",
         parameters=(
             _FROM,
@@ -162,6 +170,7 @@ READS = (
         path="/api/v1/upcoming",
         summary="Next bills between two days, by default in the next 30",
         answer=_upcoming,
+        shape="Upcoming",
         rows="payments",
         parameters=(
             day("from", lambda today: today, "the first day, by default today"),
@@ -172,6 +181,7 @@ READS = (
         path="/api/v1/contracts",
         summary="The contracts, a page at a time",
         answer=_contracts,
+        shape="Contracts",
         rows="contracts",
         parameters=(
             text("status", "only contracts of this status"),

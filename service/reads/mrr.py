@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 from typing import Any
 
+from msgspec import json
 from sqlalchemy import func, select
 
 from projections.mrr import KINDS, Movement
@@ -112,12 +113,16 @@ async def movement_rows(view: View, first: date, last: date) -> list[dict[str, A
         "opening_cents",
         "closing_cents",
         "processor",
+        "account",
         "causes",
     )
     query = view.named(select(*(table.c[name] for name in names)), table).where(
         *view.within(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
     )
-    return [dict(row._mapping) for row in await view.all(query.order_by(table.c.date, table.c.customer_id))]  # noqa: SLF001
+    found = await view.all(
+        query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account)
+    )
+    return [{**row._mapping, "causes": json.decode(row.causes)} for row in found]  # noqa: SLF001
 
 
 def _periods(first: date, last: date, width: int) -> list[str]:

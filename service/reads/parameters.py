@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from service.core.errors import ParameterError
 
+_YEARS = range(1970, 3000)
 _DAYS_AT_MOST = 3_700  # a range of days longer than ten years is a mistake
 
 
@@ -78,11 +79,19 @@ def text(name: str, description: str) -> Parameter:
     )
 
 
+def _date(value: str) -> date:
+    """ "2025-11-13", in a year that the calendar's arithmetic can't leave; raises ValueError."""
+    parsed = date.fromisoformat(value)
+    if parsed.year not in _YEARS or parsed.isoformat() != value:
+        raise ValueError(value)
+    return parsed
+
+
 def day(name: str, default: Callable[[date], date], description: str) -> Parameter:
     """A date, "2025-11-13"."""
     return Parameter(
         name=name,
-        parse=date.fromisoformat,
+        parse=_date,
         default=default,
         schema={"type": "string", "format": "date"},
         description=f"{description}; a date such as 2025-11-13",
@@ -93,7 +102,7 @@ def month_start(name: str, default: Callable[[date], date], description: str) ->
     """The first day of a month "2025-01", or a date as it is."""
     return Parameter(
         name=name,
-        parse=lambda value: date.fromisoformat(f"{value}-01" if len(value) == 7 else value),
+        parse=lambda value: _date(f"{value}-01" if len(value) == 7 else value),
         default=default,
         schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
         description=f"{description}; a month such as 2025-01, or a date",
@@ -104,9 +113,7 @@ def month_end(name: str, default: Callable[[date], date], description: str) -> P
     """The last day of a month "2025-12", or a date as it is."""
 
     def parse(value: str) -> date:
-        return (
-            last_of_month(date.fromisoformat(f"{value}-01")) if len(value) == 7 else date.fromisoformat(value)
-        )
+        return last_of_month(_date(f"{value}-01")) if len(value) == 7 else _date(value)
 
     return Parameter(
         name=name,
@@ -122,7 +129,7 @@ def cursor() -> Parameter:
 
     def parse(value: str) -> str:
         try:
-            return base64.urlsafe_b64decode(value.encode()).decode()
+            return base64.b64decode(value.encode(), altchars=b"-_", validate=True).decode()
         except (binascii.Error, UnicodeError) as error:
             raise ValueError(value) from error
 

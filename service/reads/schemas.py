@@ -72,9 +72,7 @@ FIELDS: dict[str, Schema] = {
         _date("when the contract bills next; of a bill, when the next one after it falls"),
         "where none is known",
     ),
-    "ends_date": _or_null(
-        _date("the day on which the contract ends or has ended"), "where no end is known"
-    ),
+    "ends_date": _or_null(_date("the day on which the contract ends or has ended"), "where no end is known"),
     "days_until_payment": _count("days from `today` to the bill; negative where that is past"),
     # Money
     "currency": _text("ISO 4217, lower case", pattern="^[a-z]{3}$"),
@@ -183,13 +181,13 @@ FIELDS: dict[str, Schema] = {
 }
 
 
-def _shape(names: str, *, optional: tuple[str, ...] = (), **own: Schema) -> Schema:
-    """An object of these fields, all of them always there but the optional ones."""
-    fields = {name: own.get(name) or FIELDS[name] for name in names.split()}
+def _shape(names: str, **own: Schema) -> Schema:
+    """An object of these fields, in their order; one with a question mark may be left out."""
+    stated = [name.partition("?") for name in names.split()]
     return {
         "type": "object",
-        "properties": fields,
-        "required": [name for name in fields if name not in optional],
+        "properties": {name: own.get(name) or FIELDS[name] for name, _, _ in stated},
+        "required": [name for name, optional, _ in stated if not optional],
     }
 
 
@@ -272,11 +270,11 @@ SHAPES: dict[str, Schema] = {
         "churned_customers"
     ),
     "Movement": _shape(
-        "date customer_id customer_name kind amount_cents opening_cents closing_cents processor account causes"
+        "date customer_id customer_name kind amount_cents opening_cents closing_cents processor account "
+        "causes"
     ),
     "Movements": _shape(
-        "currency by periods movements meta",
-        optional=("movements",),
+        "currency by periods movements? meta",
         periods=_many("Period", "every period of the range"),
         movements=_many("Movement", "what is behind the periods; only with `detail=customers`"),
     ),
@@ -305,13 +303,9 @@ SHAPES: dict[str, Schema] = {
     "Contracts": _shape(
         "currency contracts next_cursor meta", contracts=_many("Contract", "one page, in a stable order")
     ),
-    "LedgerHead": _shape(
-        "position digest", position=_count("the last position; 0 when the ledger is empty")
-    ),
+    "LedgerHead": _shape("position digest", position=_count("the last position; 0 when the ledger is empty")),
     "LedgerEvent": _shape(_EVENT, **_EVENT_OWN),
-    "LedgerEvents": _shape(
-        "events next_after head", events=_many("LedgerEvent", "one page, by position")
-    ),
+    "LedgerEvents": _shape("events next_after head", events=_many("LedgerEvent", "one page, by position")),
     "Delivery": _shape(
         f"{_EVENT} raw_body raw_body_base64 headers verification",
         **_EVENT_OWN,
@@ -327,8 +321,7 @@ SHAPES: dict[str, Schema] = {
         confirmable=_flag("whether a fetch from the processor will confirm it"),
     ),
     "Received": _shape(
-        "received position duplicate conflict quarantined",
-        optional=("conflict", "quarantined"),
+        "received position duplicate conflict? quarantined?",
         position=_or_null(_count("the event's position in the ledger"), "where it is in quarantine"),
     ),
     "Alive": _shape("status", status=_text("ok")),

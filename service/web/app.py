@@ -91,7 +91,7 @@ async def _readyz(request: Request) -> Response:
         async with state.ledger.reading() as reader:
             head = (await reader.head()).position
         async with state.store.reading() as connection:
-            marks = await state.store.checkpoints(connection)
+            marks = await connection.run_sync(state.store.checkpoints)
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
         return JSONResponse({"status": "unavailable"}, 503)

@@ -11,8 +11,9 @@ from starlette.routing import Route
 from service.core.errors import NotFound, ParameterError
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
-from service.reads.parameters import integer, parse_all
-from service.web.reads import FORMAT, check_key, tagged, to_csv
+from service.reads.parameters import integer
+from service.reads.schemas import columns
+from service.web.reads import COMMON, FORMAT, check_key, query, tagged, to_csv, wants_csv
 from service.web.state import State
 
 PAGE = (
@@ -45,14 +46,16 @@ async def _head(request: Request) -> Response:
 async def _events(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
-    page = parse_all(PAGE, dict(request.query_params), state.clock().date())
+    page = query(PAGE, COMMON, request, state.clock().date())
     async with state.ledger.reading() as reader:
         rows = await reader.rows(page["after"], page["limit"])
         head = (await reader.head()).position
     events = [_shown(row) for row in rows]
-    if page["format"] == "csv":
-        listed = [{**event, "data": json.encode(event["data"]).decode()} for event in events]
-        return tagged(request, to_csv(listed), "text/csv; charset=utf-8")
+    if wants_csv(page["format"], request):
+        listed = [
+            {**event, **{name: _json_text(event[name]) for name in ("data", "before")}} for event in events
+        ]
+        return tagged(request, to_csv(columns("LedgerEvents", "events"), listed), "text/csv; charset=utf-8")
     last = events[-1]["position"] if events else page["after"]
     document = {"events": events, "next_after": last if last < head else None, "head": head}
     return tagged(request, json.encode(document), "application/json")
@@ -61,7 +64,7 @@ async def _events(request: Request) -> Response:
 async def _event(request: Request) -> Response:
     check_key(request)
     text = request.path_params["position"]
-    if not text.isascii() or not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ParameterError("position: a whole number from 1")
     async with request.state.daybook.ledger.reading() as reader:
         document = await _with_delivery(reader, int(text))
@@ -92,6 +95,10 @@ async def _with_delivery(reader: LedgerReader, position: int) -> dict[str, Any]:
         "headers": Raw(raw["headers"]),
         "verification": Raw(raw["proof"]),
     }
+
+
+def _json_text(value: Raw | None) -> str | None:
+    return None if value is None else bytes(value).decode()
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

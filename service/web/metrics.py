@@ -56,7 +56,7 @@ class Metrics:
     async def refresh(self, ledger: Ledger, store: BookStore, now: datetime) -> None:
         """Read what is known only by asking the stores."""
         async with store.reading() as connection:
-            marks = await store.checkpoints(connection)
+            marks = await connection.run_sync(store.checkpoints)
         async with ledger.reading() as reader:
             head = (await reader.head()).position
             quarantined = await reader.quarantined()

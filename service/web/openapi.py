@@ -1,8 +1,218 @@
-"""The API's description."""
+"""The API's description, OpenAPI 3.1, made from the tables that the service itself runs by."""
 
+from datetime import date
+from functools import cache
 from typing import Any
 
+from handlers import ENDPOINTS
+from service.core.delivery import Endpoint
+from service.reads.catalog import READS, Read
+from service.reads.parameters import Parameter
+from service.reads.schemas import SHAPES
+from service.web.ledger import PAGE
+from service.web.reads import COMMON
 
+_ABOUT = """Billing webhooks in; recurring revenue, next bills and monthly totals out.
+
+Money is in whole minor units of `currency` (cents; yen have none), and currencies are never added together.
+Errors are `application/problem+json` (RFC 9457)."""
+
+_PROBLEMS = {
+    400: "A parameter is not known or can't be used; `detail` names it",
+    401: "A read key is set, and the request carries none that is known",
+    404: "There is no such thing",
+    503: "A store can't be read now; try again after `Retry-After` seconds",
+    504: "The books did not reach `at_least` within `timeout_ms`",
+}
+_REFUSED = {
+    400: "The signature is missing or wrong, its time is over 300 s from now, or the signed body is not JSON",
+    413: "The body is over 1 MiB",
+    503: "No secret is set for this processor, or the ledger can't commit; nothing is kept, try again",
+}
+_HEADERS = {
+    503: {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+}
+_ETAG = {"ETag": {"schema": {"type": "string"}, "description": "for `If-None-Match`"}}
+
+# What is signed, by the setting that holds the secrets.
+_STANDARD = {
+    "webhook-id": "the message's id, the same at every attempt",
+    "webhook-timestamp": "the attempt's time in whole seconds since 1970",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; several, by spaces",
+}
+_SIGNED = {
+    "stripe_webhook_secrets": {"Stripe-Signature": "`t=…,v1=…`, as Stripe makes it"},
+    "mxmerchant_webhook_secrets": _STANDARD,
+    "mxmerchant_url_tokens": {},
+    "standard_webhook_secrets": _STANDARD,
+}
+_IN_PATH = {"token": "the unguessable token of the callback URL", "name": "the in-house biller's name"}
+
+
+@cache
 def description() -> dict[str, Any]:
-    """OpenAPI 3.1."""
-    return {"openapi": "3.1.0", "info": {"title": "Daybook", "version": "0.1.0"}, "paths": {}}
+    """The document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Daybook", "version": "0.1.0", "description": _ABOUT},
+        "security": [{"bearer": []}, {"key": []}],
+        "tags": [{"name": name} for name in ("reads", "ledger", "webhooks", "service")],
+        "paths": {
+            **{read.path: {"get": _read(read)} for read in READS},
+            **_ledger(),
+            **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
+            **_service(),
+        },
+        "components": {
+            "schemas": SHAPES,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "a read key"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a read key"},
+            },
+        },
+    }
+
+
+def _read(read: Read) -> dict[str, Any]:
+    parameters = [_parameter(parameter) for parameter in (*read.parameters, *COMMON)]
+    csv = f"`{read.rows}` as CSV, one line each"
+    return _operation("reads", read.summary, read.shape, parameters, (400, 401, 503, 504), csv)
+
+
+def _ledger() -> dict[str, Any]:
+    page = [_parameter(parameter) for parameter in PAGE]
+    position = [_in_path("position", "the event's position in the ledger", {"type": "integer", "minimum": 1})]
+    cause = [_in_path("cause", 'a name out of `causes`, such as "stripe:evt_1"')]
+    table: dict[str, tuple[str, str, list[dict[str, Any]], tuple[int, ...], str | None]] = {
+        "head": ("The last position and the chain's digest there", "LedgerHead", [], (401, 503), None),
+        "events": ("The log, a page at a time", "LedgerEvents", page, (400, 401, 503), "`events` as CSV"),
+        "events/{position}": (
+            "One event with its delivery",
+            "Delivery",
+            position,
+            (400, 401, 404, 503),
+            None,
+        ),
+        "causes/{cause}": ("What caused a row, to its bytes", "Delivery", cause, (401, 404, 503), None),
+    }
+    return {
+        f"/api/v1/ledger/{path}": {"get": _operation("ledger", summary, shape, parameters, problems, csv)}
+        for path, (summary, shape, parameters, problems, csv) in table.items()
+    }
+
+
+def _service() -> dict[str, Any]:
+    """Health, metrics and this description; open but for the metrics."""
+    texts = {
+        "/metrics": ("Prometheus metrics", "text/plain"),
+        "/docs": ("This description as a page", "text/html"),
+    }
+    documents = {
+        "/openapi.json": ("This description", "application/json"),
+        "/schemas/event.json": (
+            "The in-house billers' event format, a JSON Schema",
+            "application/schema+json",
+        ),
+    }
+    ready = _operation("service", "The stores can be read; how far behind each book is", "Ready", [], ())
+    ready["responses"]["503"] = {
+        "description": "A store can't be read now",
+        "content": _content("application/json", _to("Alive")),
+    }
+    paths = {"/healthz": _operation("service", "The process is alive", "Alive", [], ()), "/readyz": ready}
+    for path, (summary, media_type) in (texts | documents).items():
+        kind = "string" if path in texts else "object"
+        answer = {"description": summary, "content": _content(media_type, {"type": kind})}
+        paths[path] = {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
+    for path, operation in paths.items():
+        if path == "/metrics":
+            operation["responses"] |= {str(code): _problem(code, _PROBLEMS[code]) for code in (401, 503)}
+        else:
+            operation["security"] = []
+    return {path: {"get": operation} for path, operation in paths.items()}
+
+
+def _webhook(endpoint: Endpoint) -> dict[str, Any]:
+    processor, *named = endpoint.path.removeprefix("/webhooks/").split("/")
+    own = "one event, as `/schemas/event.json` describes it"
+    body = own if processor == "standard" else f"what {processor} posts, its bytes as they were signed"
+    parameters = [
+        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in named),
+        *(
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": text,
+            }
+            for name, text in _SIGNED[endpoint.secrets].items()
+        ),
+    ]
+    return {
+        "tags": ["webhooks"],
+        "summary": f"A webhook of {processor}"
+        + (f", by {named[0].strip('{}')} in its path" if named else ""),
+        "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
+        "security": [],
+        "parameters": parameters,
+        "requestBody": {
+            "required": True,
+            "description": f"{body}; at most 1 MiB",
+            "content": _content("application/json", {"type": "object"}),
+        },
+        "responses": {
+            "200": {"description": "It is kept", "content": _content("application/json", _to("Received"))},
+            **{str(code): _problem(code, text) for code, text in _REFUSED.items()},
+        },
+    }
+
+
+def _operation(
+    tag: str,
+    summary: str,
+    shape: str,
+    parameters: list[dict[str, Any]],
+    problems: tuple[int, ...],
+    csv: str | None = None,
+) -> dict[str, Any]:
+    content = _content("application/json", _to(shape))
+    if csv:
+        content |= _content("text/csv", {"type": "string", "description": csv})
+    answer: dict[str, Any] = {"description": summary, "content": content}
+    responses = {"200": answer, **{str(code): _problem(code, _PROBLEMS[code]) for code in problems}}
+    if tag != "service":
+        answer["headers"] = _ETAG
+        responses["304"] = {"description": "The caller has it already (`If-None-Match`)"}
+    return {"tags": [tag], "summary": summary, "parameters": parameters, "responses": responses}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    """A query parameter; its default where that is the same on every day."""
+    one, other = (parameter.default(day) for day in (date(2001, 2, 3), date(2004, 5, 6)))
+    default = {"default": one} if one is not None and one == other else {}
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "schema": parameter.schema | default,
+        "description": parameter.description,
+    }
+
+
+def _in_path(name: str, text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    schema = schema or {"type": "string"}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": text}
+
+
+def _problem(code: int, text: str) -> dict[str, Any]:
+    answer = {"description": text, "content": _content("application/problem+json", _to("Problem"))}
+    return answer | ({"headers": _HEADERS[code]} if code in _HEADERS else {})
+
+
+def _content(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {media_type: {"schema": schema}}
+
+
+def _to(shape: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{shape}"}

@@ -15,6 +15,7 @@ from service.core import errors
 _STATUS: dict[type[Exception], int] = {
     errors.VerificationError: 400,
     errors.MalformedBody: 400,
+    errors.TooLarge: 413,
     errors.ParameterError: 400,
     errors.Unauthorized: 401,
     errors.NotFound: 404,
@@ -25,6 +26,7 @@ _STATUS: dict[type[Exception], int] = {
 _HEADERS: dict[type[Exception], dict[str, str]] = {
     errors.Unavailable: {"Retry-After": "5"},
     errors.NotConfigured: {"Retry-After": "60"},
+    errors.TooLarge: {"Connection": "close"},  # the rest of the body is not read
     errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
@@ -19,7 +20,8 @@ from service.books import snapshots
 from service.core.errors import Behind, ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.reads.catalog import READS, Read
-from service.reads.parameters import Parameter, day, integer, parse_all, text
+from service.reads.parameters import Parameter, choice, day, integer, parse_all, text
+from service.reads.schemas import columns
 from service.reads.view import Scope, View
 from service.web.state import State
 
@@ -45,7 +47,7 @@ WAIT = (
     integer("at_least", lambda _: 0, 0, 2**62, "wait until the books hold this ledger position"),
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
-FORMAT = text("format", "csv for the list alone as CSV; also by Accept: text/csv")
+FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
 COMMON = (_CURRENCY, text("account", "one processor account; by default all"), TODAY, *WAIT, FORMAT)
 
 
@@ -70,12 +72,11 @@ def check_key(request: Request) -> None:
     Every key is compared, each in constant time, so that time tells nothing of them.
     """
     keys = request.state.daybook.settings.api_keys
-    given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.headers.get(
-        "x-api-key", ""
-    )
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     matches = [compare_digest(given.encode(), key.encode()) for key in keys]
     if keys and not any(matches):
-        raise Unauthorized("a read key is needed: Authorization: Bearer …")
+        raise Unauthorized("a read key is needed: Authorization: Bearer …, or X-API-Key: …")
 
 
 def _reader(read: Read) -> Any:
@@ -86,34 +87,47 @@ def _reader(read: Read) -> Any:
         await reach(state, asked.at_least, asked.timeout_ms)
         body = await _document(read, asked, state)
         if asked.csv:
-            return tagged(request, to_csv(json.decode(body)[read.rows]), "text/csv; charset=utf-8")
+            names = columns(read.shape, read.rows)
+            return tagged(request, to_csv(names, json.decode(body)[read.rows]), "text/csv; charset=utf-8")
         return tagged(request, body, "application/json")
 
     return respond
 
 
 def parse(read: Read, request: Request, state: State) -> Asked:
-    """The query, with every default filled in. Raises ParameterError for what can't be used."""
-    query = dict(request.query_params)
-    known = {parameter.name for parameter in (*COMMON, *read.parameters)}
-    if unknown := set(query) - known:
-        raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
+    """What a request asks of a read."""
     today = state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
-    common = parse_all(COMMON, query, today)
-    if common["format"] not in (None, "json", "csv"):
-        raise ParameterError("format: json or csv")
+    common = query(COMMON, read.parameters, request, today)
     return Asked(
         scope=Scope(
             currency=common["currency"] or state.settings.reporting_currency,
             account=common["account"],
             today=common["today"],
         ),
-        args=parse_all(read.parameters, query, common["today"]),
+        args=parse_all(read.parameters, dict(request.query_params), common["today"]),
         at_least=common["at_least"],
         timeout_ms=common["timeout_ms"],
-        csv=common["format"] == "csv"
-        or (common["format"] is None and "text/csv" in request.headers.get("accept", "")),
+        csv=wants_csv(common["format"], request),
     )
+
+
+def query(
+    parameters: tuple[Parameter, ...], others: tuple[Parameter, ...], request: Request, today: date
+) -> dict[str, Any]:
+    """The values of `parameters`, with every default filled in; `others` may be there too.
+
+    Raises ParameterError for what is not known or can't be used.
+    """
+    given = dict(request.query_params)
+    known = {parameter.name for parameter in (*parameters, *others)}
+    if unknown := set(given) - known:
+        raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
+    return parse_all(parameters, given, today)
+
+
+def wants_csv(stated: str | None, request: Request) -> bool:
+    """Whether the answer is CSV: `format` says so, else the Accept header."""
+    return stated == "csv" or (stated is None and "text/csv" in request.headers.get("accept", ""))
 
 
 async def reach(state: State, position: int, timeout_ms: int) -> None:
@@ -121,7 +135,7 @@ async def reach(state: State, position: int, timeout_ms: int) -> None:
     waited = 0.0
     while position:
         async with state.store.reading() as connection:
-            marks = await state.store.checkpoints(connection)
+            marks = await connection.run_sync(state.store.checkpoints)
         reached = min((at for _, at in marks.values()), default=0)
         if reached >= position:
             return
@@ -134,7 +148,7 @@ async def reach(state: State, position: int, timeout_ms: int) -> None:
 async def _document(read: Read, asked: Asked, state: State) -> bytes:
     """The document with its `meta`: a snapshot where one stands, else made now from the same rows."""
     async with state.store.reading() as connection:
-        marks = await state.store.checkpoints(connection)
+        marks = await connection.run_sync(state.store.checkpoints)
         if len(marks) < len(state.store.books):
             raise Unavailable("the books are not laid out yet")
         books = {name: book_id for name, (book_id, _) in marks.items()}
@@ -172,13 +186,12 @@ def tagged(request: Request, body: bytes, media_type: str) -> Response:
     return Response(body, headers=headers, media_type=media_type)
 
 
-def to_csv(rows: list[dict[str, Any]]) -> bytes:
+def to_csv(names: list[str], rows: list[dict[str, Any]]) -> bytes:
     """Rows as CSV (RFC 4180). Text that a spreadsheet would run as a formula gets a quote before it."""
     out = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\r\n")
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(names)
+    writer.writerows([_cell(row[name]) for name in names] for row in rows)
     return out.getvalue().encode()
 
 

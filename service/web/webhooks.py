@@ -8,13 +8,20 @@ from typing import Any
 import structlog
 from msgspec import DecodeError, json
 from msgspec.structs import replace
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from handlers import ENDPOINTS
 from service.core.delivery import Endpoint, Proof
-from service.core.errors import MalformedBody, NotConfigured, Unavailable, Unreadable, VerificationError
+from service.core.errors import (
+    MalformedBody,
+    NotConfigured,
+    TooLarge,
+    Unavailable,
+    Unreadable,
+    VerificationError,
+)
 from service.core.events import Event, Subscription
 from service.core.limits import check_amounts
 from service.ledger.draft import Incoming, Outcome
@@ -37,10 +44,7 @@ log = structlog.get_logger()
 
 def webhook_routes() -> list[Route]:
     """One POST route for each endpoint in the handlers' table."""
-    return [
-        Route(endpoint.path, _receiver(endpoint), methods=["POST"], max_body_size=MAX_BODY_BYTES)
-        for endpoint in ENDPOINTS
-    ]
+    return [Route(endpoint.path, _receiver(endpoint), methods=["POST"]) for endpoint in ENDPOINTS]
 
 
 def _receiver(endpoint: Endpoint) -> Any:
@@ -49,7 +53,7 @@ def _receiver(endpoint: Endpoint) -> Any:
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
-            incoming = _prove(endpoint, request, await request.body(), state)
+            incoming = _prove(endpoint, request, await _body(request), state)
             started = perf_counter()
             kept = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
@@ -58,7 +62,7 @@ def _receiver(endpoint: Endpoint) -> Any:
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
             return Response(json.encode(_answer(kept)), media_type="application/json")
-        except VerificationError:
+        except (VerificationError, TooLarge):
             outcome = "rejected"
             raise
         except (NotConfigured, Unavailable):
@@ -68,6 +72,21 @@ def _receiver(endpoint: Endpoint) -> Any:
             state.metrics.deliveries.labels(processor, outcome).inc()
 
     return receive
+
+
+async def _body(request: Request) -> bytes:
+    """The raw bytes. Raises TooLarge as soon as they are known to be too many, however they come."""
+    stated = request.headers.get("content-length", "")
+    body, length = bytearray(), int(stated) if stated.isdecimal() else 0
+    chunks = request.stream()
+    try:
+        while max(length, len(body)) <= MAX_BODY_BYTES:
+            body += await anext(chunks)
+    except StopAsyncIteration:
+        return bytes(body)
+    except ClientDisconnect:
+        raise VerificationError("the body ended early") from None
+    raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
 
 
 def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:

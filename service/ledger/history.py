@@ -1,0 +1,62 @@
+"""What the engine reads of the ledger: new events, and whole histories. Plain functions on a connection."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import json
+from sqlalchemy import Connection, bindparam, select
+
+from service.core.events import TYPES, Event
+from service.core.moments import from_us
+from service.ledger import tables
+
+_events = tables.Event.__table__  # type: ignore[attr-defined]
+_subjects = tables.Subject.__table__  # type: ignore[attr-defined]
+
+_DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
+_NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
+FOLDED = [_events.c[name] for name in _NAMES]  # the columns of which `event_of` makes an event
+
+_AFTER = (
+    select(*FOLDED)
+    .where(_events.c.position > bindparam("after"))
+    .order_by(_events.c.position)
+    .limit(bindparam("limit"))
+)
+_HISTORIES = (
+    select(*FOLDED, _subjects.c.subject)
+    .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
+    .where(_subjects.c.subject.in_(bindparam("names", expanding=True)))
+    .where(_subjects.c.position <= bindparam("up_to"))
+)
+
+
+def after(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:
+    """Up to `limit` events after `position`, in order, as (position, event)."""
+    rows = connection.execute(_AFTER, {"after": position, "limit": limit})
+    return [(row[0], event_of(row)) for row in rows]
+
+
+def histories(connection: Connection, names: Iterable[str], up_to: int) -> dict[str, list[Event]]:
+    """The whole history of each subject up to a position, in no order."""
+    found: dict[str, list[Event]] = {name: [] for name in names}
+    seen: dict[int, Event] = {}
+    for row in connection.execute(_HISTORIES, {"names": list(found), "up_to": up_to}):
+        event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
+        found[row[-1]].append(event)
+    return found
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """A stored row, its first columns those of `FOLDED`, as the event that folds see."""
+    _, processor, account, event_id, kind, occurred_at_us, rank, trust, data, before = row[: len(FOLDED)]
+    return Event(
+        processor=processor,
+        account=account,
+        event_id=event_id,
+        occurred_at=from_us(occurred_at_us),
+        rank=rank,
+        trust=trust,
+        data=_DECODE[kind].decode(data),
+        before=before,
+    )
