@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict
-from sqlalchemy import Connection, Executable, bindparam, update
+from msgspec.structs import astuple
+from sqlalchemy import Connection, bindparam, update
 
 from projections.book import Book, Row, Rules, Stage, Total
 from service.books import tables
@@ -24,6 +24,7 @@ from service.core.moments import to_us
 from service.core.order import canonical
 from service.ledger.history import after, histories
 from service.ledger.store import Ledger
+from service.sql import HotStatement, listed
 
 BATCH = 1_000  # events a transaction
 
@@ -59,6 +60,7 @@ class Engine:
         self._clock = clock
         self._settled = settled
         self._batch = batch
+        self._marks: dict[str, tuple[int, int]] = {}  # as last written; forgotten when a write fails
 
     async def catch_up(self, until: int | None = None) -> int:
         """Advance until every book has reached the ledger's end (or `until`); how many events that took."""
@@ -72,8 +74,8 @@ class Engine:
 
         Raises Overtaken if another worker did it first.
         """
-        async with self._store.reading() as connection:
-            marks = await connection.run_sync(self._store.checkpoints)
+        marks = self._marks or await self._store.write(self._store.checkpoints)
+        self._marks = {}
         start = min(position for _, position in marks.values())
         books = {book: marks[book.name][0] for book in self._store.books if marks[book.name][1] == start}
         ahead = [position for _, position in marks.values() if position > start]
@@ -82,6 +84,8 @@ class Engine:
         news = await self._ledger.read(lambda connection: _news(connection, start, limit, _kinds(books)))
         if news.count:
             await self._store.write(lambda connection: self._write(connection, books, start, news))
+            marks |= {book.name: (book_id, news.end) for book, book_id in books.items()}
+        self._marks = marks
         return news.count
 
     def _write(self, connection: Connection, books: Mapping[Book, int], start: int, news: "_News") -> None:
@@ -93,17 +97,16 @@ class Engine:
             self._settled(connection, changes)
 
     def _move(self, connection: Connection, book_id: int, start: int, end: int) -> None:
-        values = {"book_id": book_id, "start": start, "end": end, "now_us": to_us(self._clock())}
-        if connection.execute(_MOVE, values).rowcount != 1:
+        if _MOVE.change(connection, [(end, to_us(self._clock()), book_id, start)]) != 1:
             raise Overtaken(f"book {book_id} is not at position {start} any more")
 
 
-_MOVE = (
+_MOVE = HotStatement(
     update(tables.checkpoints)
-    .where(
-        tables.checkpoints.c.id == bindparam("book_id"), tables.checkpoints.c.position == bindparam("start")
-    )
     .values(position=bindparam("end"), advanced_at_us=bindparam("now_us"))
+    .where(
+        tables.checkpoints.c.id == bindparam("of_book"), tables.checkpoints.c.position == bindparam("start")
+    )
 )
 
 
@@ -165,20 +168,11 @@ def _inputs(
     rows: dict[str, list[Row]] = {key: [] for key in touched}
     if touched:
         for row_type in sources:
-            for _id, _key, row in _standing(
-                connection, row_type, tables.STATEMENTS[row_type].by_feeds, book_id, touched
-            ):
+            statements = tables.STATEMENTS[row_type]
+            for _id, _key, *values in statements.by_feeds.rows(connection, book_id, listed(touched)):
+                row = statements.row(values)
                 rows[row.feeds].append(row)
     return rows
-
-
-def _standing(
-    connection: Connection, row_type: type[Row], statement: Executable, book_id: int, keys: Iterable[str]
-) -> list[tuple[int, str, Row]]:
-    """The rows that stand under any of `keys`, as (id, key, row)."""
-    names = tables.STATEMENTS[row_type].names
-    found = connection.execute(statement, {"book": book_id, "keys": list(keys)})
-    return [(v[0], v[1], row_type(**dict(zip(names, v[2:], strict=True)))) for v in found]
 
 
 def _replace(
@@ -190,21 +184,19 @@ def _replace(
 ) -> None:
     """Write the difference between the rows that stand and those contributed, key by key."""
     statements = tables.STATEMENTS[row_type]
-    standing = _standing(connection, row_type, statements.by_key, book_id, contributed)
     wanted = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
     stale = []
-    for row_id, key, row in standing:
+    for row_id, key, *values in statements.by_key.rows(connection, book_id, listed(contributed)):
+        row = statements.row(values)
         if (key, row) in wanted:
             wanted.remove((key, row))
         else:
-            stale.append(row_id)
+            stale.append((row_id,))
             changes.removed.append(row)
     if stale:
-        connection.execute(statements.delete, [{"row_id": row_id} for row_id in stale])
+        statements.delete.change(connection, stale)
     if wanted:
-        connection.execute(
-            statements.insert, [{"book": book_id, "key": key, **asdict(row)} for key, row in wanted]
-        )
+        statements.insert.change(connection, [(book_id, key, *astuple(row)) for key, row in wanted])
         changes.added += [row for _, row in wanted]
 
 
@@ -218,11 +210,6 @@ def _add_up(connection: Connection, total: Total, book_id: int, changes: Changes
                 into = sums[group(row)]
                 for i, value in enumerate(total.measure(row)):
                     into[i] += sign * value
-    columns = (*total.by, *total.sums)
-    new = [
-        {"book": book_id, **dict(zip(columns, (*key, *values), strict=True))}
-        for key, values in sums.items()
-        if any(values)
-    ]
+    new = [(book_id, *key, *values) for key, values in sums.items() if any(values)]
     if new:
-        connection.execute(tables.ADD[total.table], new)
+        tables.ADD[total.table].change(connection, new)

@@ -3,6 +3,7 @@
 They have no migrations: a file whose layout is another is emptied, and filled again from the ledger.
 """
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -28,6 +29,7 @@ from sqlmodel import Field, SQLModel
 
 from projections import BOOKS
 from projections.book import Book, Row, Total
+from service.sql import HotStatement, any_of
 
 metadata = MetaData()
 
@@ -101,24 +103,35 @@ def row_types(book: Book) -> list[type[Row]]:
 
 
 class RowStatements:
-    """What the engine says to one row table, made once: making a statement costs more than running it."""
+    """What the engine says to one row table."""
 
     def __init__(self, row: type[Row]) -> None:
         table = ROWS[row]
-        self.names = row.__struct_fields__
-        columns = [table.c.id, table.c.key, *(table.c[name] for name in self.names)]
+        names = row.__struct_fields__
+        columns = [table.c.id, table.c.key, *(table.c[name] for name in names)]
         of_book = select(*columns).where(table.c.book == bindparam("book"))
-        self.by_key = of_book.where(table.c.key.in_(bindparam("keys", expanding=True)))
-        self.by_feeds = of_book.where(table.c.feeds.in_(bindparam("keys", expanding=True)))
-        self.insert = insert(table)
-        self.delete = delete(table).where(table.c.id == bindparam("row_id"))
+        self.by_key = HotStatement(of_book.where(any_of(table.c.key, "keys")))
+        self.by_feeds = HotStatement(of_book.where(any_of(table.c.feeds, "keys")))
+        self.insert = HotStatement(insert(table), ("book", "key", *names))
+        self.delete = HotStatement(delete(table).where(table.c.id == bindparam("row_id")))
+        self._row = row
+        self._names = names
+        self._flags = [f.name for f in fields(row) if f.type is bool]
+
+    def row(self, values: Sequence[Any]) -> Row:
+        """The row whose columns these are, in the order of its fields."""
+        named = dict(zip(self._names, values, strict=True))
+        for name in self._flags:
+            named[name] = bool(named[name])  # the driver gives 0 and 1
+        return self._row(**named)
 
 
-def _add(total: Total) -> sqlite.Insert:
+def _add(total: Total) -> HotStatement:
     """Add to the sums of a total's rows, making those that are not there."""
     upsert = sqlite.insert(TOTALS[total.table])
     added = {name: TOTALS[total.table].c[name] + upsert.excluded[name] for name in total.sums}
-    return upsert.on_conflict_do_update(index_elements=["book", *total.by], set_=added)
+    statement = upsert.on_conflict_do_update(index_elements=["book", *total.by], set_=added)
+    return HotStatement(statement, ("book", *total.by, *total.sums))
 
 
 checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
+from service.sql import HotStatement, any_of, listed
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
@@ -17,31 +18,29 @@ _DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
 _NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
 FOLDED = [_events.c[name] for name in _NAMES]  # the columns of which `event_of` makes an event
 
-_AFTER = (
+_AFTER = HotStatement(
     select(*FOLDED)
-    .where(_events.c.position > bindparam("after"))
+    .where(_events.c.position > bindparam("after"), _events.c.position <= bindparam("last"))
     .order_by(_events.c.position)
-    .limit(bindparam("limit"))
 )
-_HISTORIES = (
+_HISTORIES = HotStatement(
     select(*FOLDED, _subjects.c.subject)
     .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
-    .where(_subjects.c.subject.in_(bindparam("names", expanding=True)))
+    .where(any_of(_subjects.c.subject, "names"))
     .where(_subjects.c.position <= bindparam("up_to"))
 )
 
 
 def after(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:
-    """Up to `limit` events after `position`, in order, as (position, event)."""
-    rows = connection.execute(_AFTER, {"after": position, "limit": limit})
-    return [(row[0], event_of(row)) for row in rows]
+    """The next `limit` events after `position`, in order, as (position, event). Positions have no gaps."""
+    return [(row[0], event_of(row)) for row in _AFTER.rows(connection, position, position + limit)]
 
 
 def histories(connection: Connection, names: Iterable[str], up_to: int) -> dict[str, list[Event]]:
     """The whole history of each subject up to a position, in no order."""
     found: dict[str, list[Event]] = {name: [] for name in names}
     seen: dict[int, Event] = {}
-    for row in connection.execute(_HISTORIES, {"names": list(found), "up_to": up_to}):
+    for row in _HISTORIES.rows(connection, listed(found), up_to):
         event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
         found[row[-1]].append(event)
     return found
