@@ -6,15 +6,18 @@ goes, arq's worker ends; it is started again until told to stop, and looks in be
 
 import asyncio
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from datetime import datetime
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import date, datetime
 from time import perf_counter
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 from arq import cron, func
+from arq.cron import CronJob
+from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,6 +26,7 @@ from projections.book import Rules
 from service.books.engine import Engine, Overtaken
 from service.books.snapshots import drop_stale, make_ready
 from service.books.store import BookStore
+from service.core.errors import Unavailable
 from service.ledger.store import Ledger
 from service.nudge import QUEUE, deserialize, redis_settings, serialize
 from service.poller import Poller
@@ -31,7 +35,8 @@ from service.settings import Settings
 
 SWEEP_SECONDS = 5
 _POLL_SECONDS = 0.02  # how often arq looks into its queue: the freshness of a quiet system
-_RESTART_SECONDS = 1.0
+_RESTART_SECONDS = 0.5
+_JOB_SECONDS = 60  # a run that takes longer is cut between two transactions, and the next one goes on
 _QUIET = 10  # snapshots are made again after this many times what making them took
 
 log = structlog.get_logger()
@@ -40,7 +45,7 @@ log = structlog.get_logger()
 class Advancer:
     """Advances the books, one run at a time; a wake-up during a run makes it look again."""
 
-    def __init__(self, engine: Engine, store: BookStore, today: Callable[[], Any]) -> None:
+    def __init__(self, engine: Engine, store: BookStore, today: Callable[[], date]) -> None:
         self._engine = engine
         self._store = store
         self._today = today
@@ -68,7 +73,7 @@ class Advancer:
             self._wanted = True
             return
         if advanced:
-            log.info("advanced", events=advanced)
+            log.debug("advanced", events=advanced)
         if perf_counter() >= self._ready_after:
             started = perf_counter()
             await make_ready(self._store, self._today())
@@ -90,26 +95,42 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
         await store.register()
         engine = Engine(ledger, store, clock, settled=drop_stale)
         advancer = Advancer(engine, store, lambda: clock().astimezone(zone).date())
-        poller = Poller(settings, ledger, clock) if settings.polls_mxmerchant else None
-        if poller:
+        crons = [_sweep(advancer)]
+        if settings.polls_mxmerchant:
+            poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
-        while not stopping.is_set():
-            await _safely(advancer.advance)
-            await _run_arq(settings, advancer, poller, stopping)
+            crons += _polls(poller)
+        await serve_jobs(settings.redis_url or "", advancer, crons, stopping)
 
 
-async def _run_arq(
-    settings: Settings, advancer: Advancer, poller: Poller | None, stopping: asyncio.Event
+async def serve_jobs(
+    redis_url: str, advancer: Advancer, crons: Sequence[CronJob], stopping: asyncio.Event
 ) -> None:
-    """Arq's worker, until it ends: because it was told to, or because Redis went."""
-    worker = Worker(
+    """Run arq's worker until `stopping`; it ends whenever Redis goes, and is started again."""
+    while not stopping.is_set():
+        await _safely(advancer.advance)
+        worker = _arq_worker(redis_url, advancer, crons)
+        running = asyncio.create_task(worker.async_run())
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await _without_redis(running)
+        await _without_redis(worker.close())
+        if not stopping.is_set():
+            await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
+        stop.cancel()
+
+
+def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
+    return Worker(
         functions=[func(_job(advancer.advance), name="advance", keep_result=0)],
-        cron_jobs=_crons(advancer, poller),
-        redis_settings=redis_settings(settings.redis_url or ""),
+        cron_jobs=crons,
+        redis_settings=redis_settings(redis_url),
         queue_name=QUEUE,
         handle_signals=False,
         poll_delay=_POLL_SECONDS,
-        job_timeout=60,
+        job_timeout=_JOB_SECONDS,
         max_jobs=20,
         keep_result=0,
         log_results=False,
@@ -118,49 +139,40 @@ async def _run_arq(
         health_check_key="daybook:worker",
         health_check_interval=10,
     )
-    running = asyncio.create_task(worker.async_run())
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    running.cancel()
-    try:
-        await running
-    except asyncio.CancelledError:
-        pass
-    except (RedisError, OSError) as error:
-        log.warning("redis_lost", error=type(error).__name__)
-    try:
-        await worker.close()
-    except (RedisError, OSError) as error:
-        log.info("redis_not_closed", error=type(error).__name__)
-    if not stopping.is_set():
-        await asyncio.sleep(_RESTART_SECONDS)
 
 
-def _crons(advancer: Advancer, poller: Poller | None) -> list[Any]:
+def _sweep(advancer: Advancer) -> CronJob:
+    """Look every few seconds whether or not anybody said so; it also makes a new day's snapshots."""
     seconds = set(range(0, 60, SWEEP_SECONDS))
-    crons = [
-        cron(_job(advancer.advance), name="daybook:sweep", second=seconds, keep_result=0, run_at_startup=True)
+    return cron(_job(advancer.advance), name="daybook:sweep", second=seconds, keep_result=0)
+
+
+def _polls(poller: Poller) -> list[CronJob]:
+    every_five = set(range(0, 60, 5))
+    return [
+        cron(_job(poller.contracts), name="daybook:contracts", minute=every_five, timeout=240, keep_result=0),
+        cron(_job(poller.confirmations), name="daybook:confirm", second={0, 30}, timeout=60, keep_result=0),
     ]
-    if poller:
-        crons.append(
-            cron(_job(poller.contracts), name="daybook:contracts", minute=set(range(0, 60, 5)), timeout=240)
-        )
-        crons.append(cron(_job(poller.confirmations), name="daybook:confirm", second={0, 30}, timeout=60))
-    return crons
 
 
-def _job(work_once: Callable[[], Any]) -> Any:
-    async def job(_context: dict[Any, Any]) -> None:
+def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
+    async def job(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
         await _safely(work_once)
 
-    job.__qualname__ = getattr(work_once, "__name__", "job")
     return job
 
 
-async def _safely(work_once: Callable[[], Any]) -> None:
-    """Run a piece of work; a store that is away is logged, and looked for again by the next sweep."""
+async def _safely(work_once: Callable[[], Awaitable[Any]]) -> None:
+    """Run a piece of work; a store or a processor that is away is logged, and the next cron tries again."""
     try:
         await work_once()
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("store_unavailable", error=type(error).__name__, work=getattr(work_once, "__name__", ""))
+    except (SQLAlchemyError, sqlite3.Error, OSError, Unavailable) as error:
+        log.warning("work_failed", error=type(error).__name__, work=getattr(work_once, "__qualname__", ""))
+
+
+async def _without_redis(work_once: Awaitable[Any]) -> None:
+    """Wait for work that ends with an error when Redis is away; that is no news, and nothing is lost."""
+    try:
+        await work_once
+    except (RedisError, OSError) as error:
+        log.warning("redis_lost", error=type(error).__name__)

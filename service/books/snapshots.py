@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import Connection, delete, distinct, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,7 +48,7 @@ async def make_ready(store: BookStore, today: date) -> int:
         books = {name: book_id for name, (book_id, _) in marks.items()}
         days = TOTALS["bill_days"]
         known = await connection.execute(
-            select(distinct(days.c.currency)).where(days.c.book == books["bills"])
+            select(days.c.currency).distinct().where(days.c.book == books["bills"])
         )
         for currency in known.scalars().all():
             view = View(connection=connection, books=books, scope=Scope(currency=currency, today=today))
