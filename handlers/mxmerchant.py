@@ -1,7 +1,7 @@
 """MX Merchant: contract records and notifications, by a relay that signs or straight by URL token.
 
 MX Merchant signs nothing and gives its events no id. A contract record says how a contract stands when
-it is observed; a notification says what happened to one payment. Source: contract 2, MX Merchant.
+it is observed; a notification says what happened to one payment.
 """
 
 import asyncio
@@ -287,6 +287,7 @@ _SAYS: dict[type[Data], dict[str, str]] = {
     Dispute: {"chargedback": "lost"},
 }
 _OPEN = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
+UNSETTLED = frozenset(_OPEN.values())  # a fetch that says so confirms nothing yet
 
 
 def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:

@@ -1,6 +1,6 @@
 """Standard Webhooks: the signature, and the ledger's own event format for in-house billers.
 
-Sources: the Standard Webhooks specification; contract 2; docs/events.md.
+Sources: the Standard Webhooks specification; docs/events.md.
 """
 
 import hmac

@@ -13,7 +13,7 @@ from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.contracts import BILLING, State, states, terms
 from projections.pricing import unpriced, worth_on
 from service.core import cadence
-from service.core.events import Event, Invoice, Subscription, subject
+from service.core.events import INVOICE_RANK, Event, Invoice, Subscription, subject
 from service.core.moments import day_of
 
 UPCOMING = ("upcoming", "draft")  # not issued yet
@@ -172,14 +172,11 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     ]
 
 
-_PROGRESS = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
-
-
 def _latest(history: Sequence[Event]) -> tuple[Event, Invoice]:
     """The last event of those whose status has come furthest."""
     told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
-    furthest = max(_PROGRESS.get(data.status, 1) for _, data in told)
-    return [(event, data) for event, data in told if _PROGRESS.get(data.status, 1) == furthest][-1]
+    furthest = max(INVOICE_RANK.get(data.status, 1) for _, data in told)
+    return [(event, data) for event, data in told if INVOICE_RANK.get(data.status, 1) == furthest][-1]
 
 
 def bills(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:

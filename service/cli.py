@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from service import logs, processes
-from service.core.errors import DaybookError, SettingsError
+from service.core.errors import DaybookError, Integrity, SettingsError
 from service.settings import Settings, load
 
 app = typer.Typer(
@@ -21,6 +21,12 @@ app = typer.Typer(
 
 EXIT_FAULT = 1  # verify found a fault
 EXIT_SETTINGS = 2  # a setting holds what it may not
+
+
+@app.callback()
+def _start() -> None:
+    """What the ledger holds is nobody else's on this machine."""
+    os.umask(0o077)
 
 
 @contextmanager
@@ -107,12 +113,11 @@ def verify() -> None:
         console = Console()
         try:
             for line in asyncio.run(verify_all(settings)):
-                console.print(line, highlight=False)
-        except DaybookError as error:
-            console.print(f"fault: {error}", highlight=False)
+                console.print(line, highlight=False, soft_wrap=True)
+        except Integrity as error:
+            console.print(f"fault: {error}", highlight=False, soft_wrap=True)
             raise typer.Exit(EXIT_FAULT) from None
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
     app()

@@ -76,19 +76,22 @@ class Poller:
         now = self._clock()
         async with self._ledger.reading() as reader:
             told = await reader.unconfirmed(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
-        deliveries = []
+        confirmed = 0
         for event in told:
             payment = await mxmerchant.fetch_payment(self._client, event.event_id.split(":")[1])
-            if payment is None:
-                continue
-            try:
-                deliveries.append(
-                    self._delivery([mxmerchant.confirmation(payment, event, now)], payment, now)
-                )
-            except Unreadable as error:
-                deliveries.append(self._delivery((), payment, now, reason="unreadable", detail=str(error)))
-        await self._append(deliveries, now)
-        return len(deliveries)
+            if payment is not None and (delivery := self._confirmation(payment, event, now)):
+                await self._append([delivery], now)
+                confirmed += 1
+        return confirmed
+
+    def _confirmation(self, payment: dict[str, Any], told: Event, now: datetime) -> Incoming | None:
+        """What the processor says of a payment; None while it has not settled, to be asked again."""
+        try:
+            event = check_amounts(mxmerchant.confirmation(payment, told, now))
+        except Unreadable as error:
+            return self._delivery((), payment, now, reason="unreadable", detail=str(error))
+        settled = getattr(event.data, "status", "") not in mxmerchant.UNSETTLED
+        return self._delivery([event], payment, now) if settled else None
 
     @staticmethod
     def _observe(record: Any, now: datetime) -> list[Event] | str:

@@ -1,4 +1,4 @@
-"""Settings: environment variables (and a `.env` file), read once at start. Source: contract 1."""
+"""Settings: environment variables (and a `.env` file), read once at start. See docs/operations.md."""
 
 import re
 from fractions import Fraction

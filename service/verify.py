@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +16,12 @@ from service.books.digest import digest
 from service.books.engine import Engine
 from service.books.store import BookStore, lay_out
 from service.books.tables import ROWS, TOTALS
-from service.core.errors import Integrity
+from service.core.errors import Integrity, SettingsError
+from service.core.events import subjects
+from service.database import ledger_path
 from service.ledger import chain
-from service.ledger.store import Ledger
+from service.ledger.history import FOLDED, event_of
+from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 from service.web.app import utc_now
 
@@ -26,27 +29,32 @@ _PAGE = 1_000
 
 
 async def verify_all(settings: Settings) -> list[str]:
-    """Every check, in order; a line for each that holds. Raises Integrity at the first fault."""
+    """Every check, in order; a line for each that holds.
+
+    Raises Integrity at the first fault, SettingsError if there is no ledger to check.
+    """
+    if not ledger_path(settings.data_dir).exists():
+        raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
     rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
     ledger, store = Ledger(settings.data_dir), BookStore(settings.data_dir, rules)
     try:
         events = await verify_chain(ledger)
-        position = await verify_totals(store)
-        books = await verify_replay(ledger, store, position)
+        position, books = await verify_replay(ledger, store)
+        await verify_totals(store)
     finally:
         await store.close()
         await ledger.close()
     return [
         f"chain: {events} events, unbroken",
-        f"totals: equal to their rows, at position {position}",
         *(f"{name}: equal to a replay, {value}" for name, value in books.items()),
+        "totals: equal to their rows",
         f"lag: {events - position} events",
     ]
 
 
 async def verify_chain(ledger: Ledger) -> int:
-    """Recompute every link and every raw delivery's digest; how many events that were."""
-    previous, position = chain.GENESIS, 0
+    """Recompute every link, every raw delivery's digest and the index of histories; how many events."""
+    previous, position, indexed = chain.GENESIS, 0, 0
     async with ledger.reading() as reader:
         while rows := await reader.rows(position, _PAGE):
             for row in rows:
@@ -58,17 +66,30 @@ async def verify_chain(ledger: Ledger) -> int:
                     found = chain.delivery_digest(raw["headers"], raw["body"], raw["proof"])
                     if found != row["delivery_digest"]:
                         raise Integrity(f"the raw delivery at position {position} was changed")
+            indexed += await _verify_subjects(reader, rows)
+        if indexed != await reader.subjects_count():
+            raise Integrity("the index of histories holds entries that no event makes")
     return position
 
 
-async def verify_totals(store: BookStore) -> int:
-    """Add up every row again; the books' position."""
+async def _verify_subjects(reader: LedgerReader, rows: list[dict[str, Any]]) -> int:
+    expected = {
+        (name, row["position"])
+        for row in rows
+        for name in subjects(event_of([row[column.name] for column in FOLDED]))
+    }
+    if missing := expected - await reader.indexed({name for name, _ in expected}):
+        raise Integrity(f"the index of histories lacks {min(missing, key=itemgetter(1))}")
+    return len(expected)
+
+
+async def verify_totals(store: BookStore) -> None:
+    """Add up every row again and compare the totals."""
     async with store.reading() as connection:
         marks = await connection.run_sync(store.checkpoints)
         for book in store.books:
             for total in book.totals:
                 await _verify_total(connection, total, marks[book.name][0])
-    return min(position for _, position in marks.values())
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int) -> None:
@@ -94,15 +115,20 @@ async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) 
         yield row_type(**dict(zip(names, values, strict=True)))
 
 
-async def verify_replay(ledger: Ledger, store: BookStore, position: int) -> dict[str, str]:
-    """Replay the log into books of its own and compare digests; the digest of each book."""
-    live = await digests(store)
+async def verify_replay(ledger: Ledger, store: BookStore) -> tuple[int, dict[str, str]]:
+    """Replay the log into books of its own and compare digests; the position, and each book's digest."""
+    async with store.reading() as connection:
+        marks = await connection.run_sync(store.checkpoints)
+        if len(marks) < len(store.books) or len({position for _, position in marks.values()}) > 1:
+            raise Integrity("the books of these settings are not all at one position; is the worker running?")
+        position = marks[store.books[0].name][1]
+        live = {book.name: await digest(connection, book, marks[book.name][0]) for book in store.books}
     with TemporaryDirectory(prefix="daybook-replay-") as directory:
         replayed = await replay(ledger, store.rules, Path(directory), store.books, position)
     for name, value in live.items():
         if replayed[name] != value:
             raise Integrity(f"book {name} differs from its replay: {value} is not {replayed[name]}")
-    return live
+    return position, live
 
 
 async def replay(

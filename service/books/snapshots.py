@@ -21,9 +21,9 @@ from service.reads.parameters import parse_all
 from service.reads.view import Scope, View
 
 
-def snapshot_name(read: Read, scope: Scope, args: dict[str, Any]) -> str:
-    """The name under which a document stands: what was asked, with every default filled in."""
-    asked = json.encode([scope.account, scope.today, args]).decode()
+def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
+    """The name under which a document stands: of which books, what was asked, every default filled in."""
+    asked = json.encode([store.rules_key, scope.account, scope.today, args]).decode()
     return f"{scope.currency}|{read.name}|{asked}"
 
 
@@ -52,19 +52,19 @@ async def make_ready(store: BookStore, today: date) -> int:
         )
         for currency in known.scalars().all():
             view = View(connection=connection, books=books, scope=Scope(currency=currency, today=today))
-            made += await _make(view, position)
+            made += await _make(store, view, position)
         await connection.execute(
             delete(snapshots).where(snapshots.c.name.not_like(f'%"{today.isoformat()}"%'))
         )
     return made
 
 
-async def _make(view: View, position: int) -> int:
+async def _make(store: BookStore, view: View, position: int) -> int:
     made = 0
     for read in READS:
         if read.standing:
             args = parse_all(read.parameters, {}, view.scope.today)
-            name = snapshot_name(read, view.scope, args)
+            name = snapshot_name(store, read, view.scope, args)
             if await find(view.connection, name) is None:
                 body = json.encode(await read.answer(view, args))
                 row = {"name": name, "position": position, "body": body}

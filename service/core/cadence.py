@@ -53,7 +53,7 @@ def add_months(start: date, months: int, anchor_day: int) -> date:
 def bill_dates(first: date, interval: str, every: int, anchor_day: int | None = None) -> Iterator[date]:
     """`first` and every bill date after it, without end; only `first` for a one-off.
 
-    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Source: contract, Forecasts.
+    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar.
     """
     if interval == ONCE:
         yield first

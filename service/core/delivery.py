@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from service.core.events import Event
 
-TOLERANCE_SECONDS = 300  # how far a signed timestamp may be from now, either way (contract 2)
+TOLERANCE_SECONDS = 300  # how far a signed timestamp may be from now, either way
 
 
 class Proof(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from msgspec.structs import fields
 
 from service.core.events import Event
 
-_BEAM = 64  # partial orders kept while a moment's events are chained; exact up to five of them
+_BEAM = 64  # partial orders kept while a moment's events are chained; exact up to six of them
 
 
 def canonical(history: Iterable[Event]) -> list[Event]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from service.core.errors import SettingsError
 from service.database import ledger_path
 
 NEWEST = "0001"
@@ -16,7 +17,10 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate(data_dir: Path) -> None:
     """Create or upgrade the ledger in `data_dir`; does nothing when it is up to date."""
     path = ledger_path(data_dir)
-    if _revision(path) != NEWEST:
+    found = _revision(path)
+    if found is not None and found > NEWEST:
+        raise SettingsError(f"{path} was made by a newer Daybook (schema {found}; this one knows {NEWEST})")
+    if found != NEWEST:
         _upgrade(path)
 
 

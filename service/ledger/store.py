@@ -1,7 +1,7 @@
 """Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from service.database import ledger_path, sqlite_engine, sqlite_thread_engine
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
 from service.ledger.history import FOLDED, event_of
+from service.sql import any_of, listed
 
 T = TypeVar("T")
 
@@ -95,6 +96,15 @@ class LedgerReader:
         query = select(_events).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
         return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
+    async def indexed(self, names: Iterable[str]) -> set[tuple[str, int]]:
+        """What the index of histories holds under these names, as (subject, position)."""
+        query = select(_subjects.c.subject, _subjects.c.position).where(any_of(_subjects.c.subject, "names"))
+        return {(row[0], row[1]) for row in await self._connection.execute(query, {"names": listed(names)})}
+
+    async def subjects_count(self) -> int:
+        """How many entries the index of histories holds."""
+        return int((await self._connection.execute(select(func.count()).select_from(_subjects))).scalar_one())
+
     async def find(self, processor: str, event_id: str) -> int | None:
         """The position of the first event with this id, in any account."""
         query = select(func.min(_events.c.position)).where(
@@ -118,24 +128,22 @@ class LedgerReader:
         return {row.subject: event_of(row) for row in await self._connection.execute(query)}
 
     async def unconfirmed(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
-        """Events that came unsigned and whose subject no fetched event tells yet, oldest first."""
-        own, other = _subjects.alias("own"), _subjects.alias("other")
-        told = _events.alias("told")
-        confirmed = (
-            select(told.c.position)
-            .select_from(
-                own.join(other, other.c.subject == own.c.subject).join(
-                    told, told.c.position == other.c.position
-                )
-            )
-            .where(own.c.position == _events.c.position, told.c.trust == "fetched")
+        """Money events that came unsigned and have no fetched counterpart yet.
+
+        In random order, so that many that can never be confirmed don't keep out the others.
+        """
+        fetched = _events.alias("fetched")
+        counterpart = select(fetched.c.position).where(
+            fetched.c.event_id == func.replace(_events.c.event_id, ":unsigned", ":fetched"),
+            fetched.c.processor == _events.c.processor,
+            fetched.c.account == _events.c.account,
         )
         query = (
             select(*FOLDED)
             .where(_events.c.processor == processor, _events.c.trust == "unsigned")
             .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
-            .where(_events.c.recorded_at_us >= to_us(since), ~confirmed.exists())
-            .order_by(_events.c.position)
+            .where(_events.c.recorded_at_us >= to_us(since), ~counterpart.exists())
+            .order_by(func.random())
             .limit(limit)
         )
         return [event_of(row) for row in await self._connection.execute(query)]

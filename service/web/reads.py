@@ -153,7 +153,9 @@ async def _document(read: Read, asked: Asked, state: State) -> bytes:
             raise Unavailable("the books are not laid out yet")
         books = {name: book_id for name, (book_id, _) in marks.items()}
         view = View(connection=connection, books=books, scope=asked.scope)
-        body = await snapshots.find(connection, snapshots.snapshot_name(read, asked.scope, asked.args))
+        body = await snapshots.find(
+            connection, snapshots.snapshot_name(state.store, read, asked.scope, asked.args)
+        )
         if body is None:
             body = json.encode(await read.answer(view, asked.args))
         meta = await _meta(view, state, min(at for _, at in marks.values()))

