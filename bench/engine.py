@@ -1,0 +1,94 @@
+"""Events a second through the books, behind and fresh, against SQLite taking the same events as rows."""
+
+import sqlite3
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from msgspec import json
+
+from bench.ledgers import NOW, Bench, bench_ledger, lives, subscription_event
+from projections import BOOKS
+from projections.book import Book
+from projections.mrr import MRR
+from service.books.engine import Engine
+from service.books.snapshots import drop_stale
+
+COUNT = 20_000
+SUBSCRIPTIONS = 5_000
+LONG = 10_000
+
+
+async def measure() -> list[dict[str, str]]:
+    async with bench_ledger() as bench:
+        events = lives(COUNT, SUBSCRIPTIONS)
+        await bench.append(events)
+        rows = [_baseline(bench.directory / f"{batch}.db", batch) for batch in (1_000, 10)]
+        base = dict(zip((1_000, 10), rows, strict=True))
+        found = [
+            _row(f"plain rows in batches of {batch} (baseline)", rate, rate) for batch, rate in base.items()
+        ]
+        for batch in (1_000, 10):
+            for label, books in (("all books", BOOKS), ("the MRR book alone", (MRR,))):
+                rate = await _advance(bench, books, batch, COUNT if batch == 1_000 else 4_000)
+                found.append(_row(f"{label}, batches of {batch}", rate, base[batch]))
+    async with bench_ledger() as bench:
+        found.append(await _long_history(bench))
+    return found
+
+
+async def _advance(bench: Bench, books: tuple[Book, ...], batch: int, count: int) -> float:
+    """From empty books to `count` events."""
+    store = await bench.store(books)
+    engine = Engine(bench.ledger, store, lambda: NOW, settled=drop_stale, batch=batch)
+    started = time.perf_counter()
+    done = await engine.catch_up(until=count)
+    seconds = time.perf_counter() - started
+    await store.close()
+    return done / seconds
+
+
+def _baseline(path: Path, batch: int) -> float:
+    """The same events decoded and inserted as rows with one index, committed in the same batches."""
+    told = [
+        (event.event_id, json.encode(event.data))
+        for event in lives(COUNT if batch == 1_000 else 4_000, SUBSCRIPTIONS)
+    ]
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, event TEXT UNIQUE, data BLOB)")
+    started = time.perf_counter()
+    for start in range(0, len(told), batch):
+        connection.execute("BEGIN IMMEDIATE")
+        part = [(key, json.encode(json.decode(data))) for key, data in told[start : start + batch]]
+        connection.executemany("INSERT INTO rows (event, data) VALUES (?, ?)", part)
+        connection.execute("COMMIT")
+    seconds = time.perf_counter() - started
+    connection.close()
+    return len(told) / seconds
+
+
+async def _long_history(bench: Bench) -> dict[str, str]:
+    """What one more event costs a subscription that has ten thousand."""
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    await bench.append(
+        subscription_event(n, "long", 4_900 + n % 3, start + timedelta(hours=n)) for n in range(LONG)
+    )
+    store = await bench.store()
+    engine = Engine(bench.ledger, store, lambda: NOW)
+    await engine.catch_up()
+    await bench.append([subscription_event(LONG, "long", 9_900, start + timedelta(hours=LONG))])
+    started = time.perf_counter()
+    await engine.catch_up()
+    milliseconds = (time.perf_counter() - started) * 1_000
+    await store.close()
+    return {
+        "what": f"one event on a subscription with {LONG:,}",
+        "events/s": f"{milliseconds:,.0f} ms",
+        "ratio": "",
+    }
+
+
+def _row(what: str, rate: float, base: float) -> dict[str, str]:
+    return {"what": what, "events/s": f"{rate:,.0f}", "ratio": f"{rate / base:.2f}"}
