@@ -1,5 +1,7 @@
 """Settings: environment variables (and a `.env` file), read once at start. See docs/operations.md."""
 
+import base64
+import binascii
 import re
 from fractions import Fraction
 from ipaddress import ip_address
@@ -85,6 +87,20 @@ class Settings(BaseSettings):
             raise ValueError("unset, or redis://…, rediss://… or unix://…")
         return url or None
 
+    @field_validator("mxmerchant_webhook_secrets")
+    @classmethod
+    def _relay_keys(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_is_key, secrets)):
+            raise ValueError("whsec_ and a key in base64; several with commas between them")
+        return secrets
+
+    @field_validator("standard_webhook_secrets")
+    @classmethod
+    def _biller_keys(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if not all(_is_key(secret) for several in secrets.values() for secret in several):
+            raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
+        return secrets
+
     @field_validator("reporting_tz")
     @classmethod
     def _zone(cls, name: str) -> str:
@@ -117,6 +133,14 @@ class Settings(BaseSettings):
                 self.mxmerchant_merchant_id,
             )
         )
+
+
+def _is_key(secret: str) -> bool:
+    """Whether a Standard Webhooks secret holds a key: without one, every delivery would be refused."""
+    try:
+        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        return False
 
 
 def _is_loopback(host: str) -> bool:

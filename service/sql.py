@@ -4,12 +4,15 @@ For a small transaction, making a statement and its result costs several times w
 run it. So the engine's statements are compiled when they are imported, and take and give tuples.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import json
 from sqlalchemy import ClauseElement, ColumnElement, Connection, bindparam, func, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import OperationalError
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
@@ -24,19 +27,24 @@ class HotStatement:
 
     def rows(self, connection: Connection, *values: Any) -> list[tuple[Any, ...]]:
         """Every row that it gives."""
-        cursor = connection.connection.cursor()
-        try:
+        with self._cursor(connection) as cursor:
             cursor.execute(self.sql, values)
             return list(cursor.fetchall())
-        finally:
-            cursor.close()
 
     def change(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
         """Run it for each of `rows`; how many rows of the table that changed."""
-        cursor = connection.connection.cursor()
-        try:
+        with self._cursor(connection) as cursor:
             cursor.executemany(self.sql, rows)
             return int(cursor.rowcount)
+
+    @contextmanager
+    def _cursor(self, connection: Connection) -> Iterator[DBAPICursor]:
+        """The driver's cursor; its errors become SQLAlchemy's, without the values."""
+        cursor = connection.connection.cursor()
+        try:
+            yield cursor
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise OperationalError(self.sql, None, error) from error
         finally:
             cursor.close()
 

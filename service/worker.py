@@ -6,7 +6,6 @@ goes, arq's worker ends; it is started again until told to stop, and looks in be
 
 import asyncio
 import signal
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import date, datetime
@@ -166,7 +165,7 @@ async def _safely(work_once: Callable[[], Awaitable[Any]]) -> None:
     """Run a piece of work; a store or a processor that is away is logged, and the next cron tries again."""
     try:
         await work_once()
-    except (SQLAlchemyError, sqlite3.Error, OSError, Unavailable) as error:
+    except (SQLAlchemyError, OSError, Unavailable) as error:
         log.warning("work_failed", error=type(error).__name__, work=getattr(work_once, "__qualname__", ""))
 
 

@@ -7,16 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, select, text
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlmodel import insert
 
 from service.core.events import Event
 from service.core.moments import to_us
 from service.database import ledger_path, sqlite_engine, sqlite_thread_engine
-from service.ledger import chain, tables
-from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
+from service.ledger import tables
+from service.ledger.append import append, head
+from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import FOLDED, event_of
 from service.sql import any_of, listed
 
@@ -32,13 +31,13 @@ class Ledger:
     """The ledger in one file. Close it, or the process hangs at its end."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._writer = sqlite_engine(ledger_path(data_dir), "write")
+        self._writer = sqlite_thread_engine(ledger_path(data_dir), "write")
         self._reader = sqlite_engine(ledger_path(data_dir), "read")
         self._thread_reader = sqlite_thread_engine(ledger_path(data_dir), "read")
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._writer.dispose()
+        self._writer.dispose()
         await self._reader.dispose()
         self._thread_reader.dispose()
 
@@ -47,23 +46,12 @@ class Ledger:
 
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
-        async with self._writer.begin() as connection:
-            head = await _head(connection)
-            known = await _known(connection, batch)
-            draft = Draft(head, known, to_us(now))
-            outcomes = [draft.add(incoming) for incoming in batch]
-            for table, rows in (
-                (_events, draft.events),
-                (_deliveries, draft.deliveries),
-                (_subjects, draft.subjects),
-            ):
-                if rows:
-                    await connection.execute(insert(table), rows)
-            if draft.quarantine:
-                await connection.execute(
-                    sqlite.insert(_quarantine).on_conflict_do_nothing(), draft.quarantine
-                )
-        return outcomes
+
+        def run() -> list[Outcome]:
+            with self._writer.begin() as connection:
+                return append(connection, batch, to_us(now))
+
+        return await asyncio.to_thread(run)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -89,7 +77,7 @@ class LedgerReader:
 
     async def head(self) -> Head:
         """The last position and its digest."""
-        return await _head(self._connection)
+        return await self._connection.run_sync(head)
 
     async def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` whole rows after a position, for reads, export and verification."""
@@ -172,23 +160,3 @@ _PROCESSORS = """
         UNION ALL
         SELECT (SELECT min(processor) FROM events WHERE processor > name) FROM names WHERE name IS NOT NULL
     ) SELECT name FROM names WHERE name IS NOT NULL"""
-
-
-async def _head(connection: AsyncConnection) -> Head:
-    query = select(_events.c.position, _events.c.digest).order_by(_events.c.position.desc()).limit(1)
-    row = (await connection.execute(query)).first()
-    return Head(position=row.position, digest=row.digest) if row else Head(position=0, digest=chain.GENESIS)
-
-
-async def _known(connection: AsyncConnection, batch: Sequence[Incoming]) -> dict[EventKey, Seen]:
-    """Which of the batch's events the ledger already holds."""
-    query = select(
-        _events.c.processor,
-        _events.c.account,
-        _events.c.event_id,
-        _events.c.position,
-        _events.c.content_digest,
-    ).where(_events.c.event_id.in_(bindparam("ids", expanding=True)))
-    ids = [event.event_id for incoming in batch for event in incoming.events]
-    rows = await connection.execute(query, {"ids": ids})
-    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
