@@ -66,8 +66,11 @@ class Writer:
     async def _write(self, batch: list[tuple[Incoming, asyncio.Future[Outcome]]]) -> None:
         try:
             outcomes = await self._ledger.append([incoming for incoming, _ in batch], self._clock())
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever it is, those who wait are told
             log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
+            if len(batch) > 1 and not isinstance(error, SQLAlchemyError | OSError):
+                for one in batch:  # a delivery that can't be written does not keep out the others
+                    await self._write([one])
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(Unavailable("the ledger can't be written now"))

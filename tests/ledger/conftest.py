@@ -1,0 +1,67 @@
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from service.core.delivery import Proof
+from service.core.events import Customer, Event
+from service.ledger.draft import Incoming
+from service.ledger.store import Ledger
+from service.prepare import prepare
+from service.settings import load
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def delivery(
+    event_id: str, content: bytes = b"content", processor: str = "stripe", events: int = 1
+) -> Incoming:
+    """A delivery of one event or several about customers."""
+    told = [
+        Event(
+            processor=processor,
+            event_id=event_id if events == 1 else f"{event_id}:{n}",
+            occurred_at=NOW,
+            data=Customer(customer_id=f"cus_{event_id}", name=f"n{n}"),
+        )
+        for n in range(events)
+    ]
+    proof = Proof(processor=processor, method="test", received_at=NOW)
+    return Incoming(
+        events=told,
+        content_digest=content,
+        headers=b"{}",
+        body=b'{"id":"%b"}' % event_id.encode(),
+        proof=proof,
+    )
+
+
+def refused(body: bytes, reason: str = "unreadable") -> Incoming:
+    proof = Proof(processor="stripe", method="test", received_at=NOW)
+    return Incoming(
+        events=(), content_digest=body, headers=b"{}", body=body, proof=proof, reason=reason, detail="why"
+    )
+
+
+OpenLedger = Callable[[], Ledger]
+
+
+@pytest.fixture
+async def open_ledger(tmp_path: Path) -> AsyncIterator[OpenLedger]:
+    """Opens the one ledger as often as asked, as several processes would."""
+    prepare(load(data_dir=tmp_path))
+    opened: list[Ledger] = []
+
+    def open_again() -> Ledger:
+        opened.append(Ledger(tmp_path))
+        return opened[-1]
+
+    yield open_again
+    for ledger in opened:
+        await ledger.close()
+
+
+@pytest.fixture
+def ledger(open_ledger: OpenLedger) -> Ledger:
+    return open_ledger()

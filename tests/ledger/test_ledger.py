@@ -1,0 +1,181 @@
+"""What is promised of the ledger, on every backing store."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from sqlalchemy.exc import OperationalError
+
+from service.core.events import Event, Invoice, subjects
+from service.ledger import chain
+from service.ledger.draft import Draft, Head
+from service.ledger.history import after, histories
+from service.ledger.store import Ledger
+from service.verify import verify_chain
+from tests.ledger.conftest import NOW, OpenLedger, delivery, refused
+
+
+async def rows(ledger: Ledger) -> list[dict]:
+    async with ledger.reading() as reader:
+        return await reader.rows(0, 10_000)
+
+
+async def quarantined(ledger: Ledger) -> dict[tuple[str, str], int]:
+    async with ledger.reading() as reader:
+        return await reader.quarantined()
+
+
+async def test_positions_follow_the_order_of_a_batch_from_1(ledger: Ledger) -> None:
+    outcomes = await ledger.append([delivery("a"), delivery("b"), delivery("c")], NOW)
+
+    assert [outcome.position for outcome in outcomes] == [1, 2, 3]
+    assert [row["event_id"] for row in await rows(ledger)] == ["a", "b", "c"]
+
+
+async def test_concurrent_writers_leave_no_gap_and_break_no_link(open_ledger: OpenLedger) -> None:
+    # given four ledgers open on one store, as four processes would have them
+    ledgers = [open_ledger() for _ in range(4)]
+    chance = random.Random(1)
+
+    async def write(number: int) -> None:
+        for n in range(15):
+            await ledgers[number].append(
+                [delivery(f"{number}-{n}-{k}") for k in range(chance.randint(1, 4))], NOW
+            )
+
+    # when all write at once
+    await asyncio.gather(*(write(number) for number in range(4)))
+
+    # then positions are 1, 2, 3, … and the chain holds
+    found = await rows(ledgers[0])
+    assert [row["position"] for row in found] == list(range(1, len(found) + 1))
+    assert await verify_chain(ledgers[0]) == len(found)
+
+
+async def test_an_event_delivered_again_keeps_its_first_position(ledger: Ledger) -> None:
+    first, again = await ledger.append([delivery("a"), delivery("a")], NOW)
+    (later,) = await ledger.append([delivery("a")], NOW)
+
+    assert (first.duplicate, again.duplicate, later.duplicate) == (False, True, True)
+    assert {first.position, again.position, later.position} == {1}
+    assert len(await rows(ledger)) == 1
+
+
+async def test_the_same_id_with_other_content_is_a_conflict_and_both_are_kept(ledger: Ledger) -> None:
+    await ledger.append([delivery("a", b"one")], NOW)
+
+    outcomes = await ledger.append([delivery("a", b"two"), delivery("a", b"two")], NOW)
+
+    assert all(outcome.conflict and not outcome.duplicate and outcome.position == 1 for outcome in outcomes)
+    assert [row["content_digest"] for row in await rows(ledger)] == [b"one"]
+    assert await quarantined(ledger) == {("stripe", "conflict"): 1}
+
+
+async def test_ids_are_unique_only_within_a_processor(ledger: Ledger) -> None:
+    outcomes = await ledger.append([delivery("a"), delivery("a", processor="standard.biller")], NOW)
+
+    assert [outcome.position for outcome in outcomes] == [1, 2]
+
+
+async def test_what_cannot_be_read_is_kept_once_in_quarantine_and_nowhere_else(ledger: Ledger) -> None:
+    outcomes = await ledger.append([refused(b"?"), refused(b"?"), refused(b"!", "malformed")], NOW)
+
+    assert all(outcome.quarantined and outcome.position is None for outcome in outcomes)
+    assert await quarantined(ledger) == {("stripe", "unreadable"): 1, ("stripe", "malformed"): 1}
+    assert await rows(ledger) == []
+
+
+async def test_the_events_of_one_delivery_share_its_raw_bytes(ledger: Ledger) -> None:
+    (outcome,) = await ledger.append([delivery("a", events=3)], NOW)
+
+    assert outcome.position == 3
+    assert [row["delivery"] for row in await rows(ledger)] == [1, 1, 1]
+    async with ledger.reading() as reader:
+        assert (await reader.delivery(1))["body"] == b'{"id":"a"}'
+
+
+async def test_a_failed_batch_leaves_nothing(ledger: Ledger) -> None:
+    unwritable = replace(refused(b"?"), detail=object())  # no column can hold it
+
+    with pytest.raises(OperationalError):
+        await ledger.append([delivery("a"), unwritable], NOW)
+
+    assert await rows(ledger) == []
+    (outcome,) = await ledger.append([delivery("a")], NOW)
+
+    assert outcome.position == 1
+    assert not outcome.duplicate
+
+
+async def test_histories_hold_every_event_of_a_subject_up_to_a_position(ledger: Ledger) -> None:
+    await ledger.append([delivery("a", events=3), delivery("b")], NOW)
+    name = "customer|stripe||cus_a"
+
+    whole = await ledger.read(lambda connection: histories(connection, [name, "customer|stripe||none"], 4))
+    early = await ledger.read(lambda connection: histories(connection, [name], 2))
+
+    assert [event.event_id for event in whole[name]] == ["a:0", "a:1", "a:2"]
+    assert whole["customer|stripe||none"] == []
+    assert [event.event_id for event in early[name]] == ["a:0", "a:1"]
+
+
+async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
+    told = delivery("a")
+    await ledger.append([told], NOW)
+
+    assert await ledger.read(lambda connection: after(connection, 0, 10)) == [(1, told.events[0])]
+
+
+async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None:
+    writer, reader = open_ledger(), open_ledger()
+    seen: set[int] = set()
+
+    async def look() -> None:
+        while max(seen, default=0) < 200:
+            async with reader.reading() as view:
+                seen.add((await view.head()).position)
+
+    looking = asyncio.create_task(look())
+    for n in range(20):
+        await writer.append([delivery(f"{n}-{k}") for k in range(10)], NOW)
+    await looking
+
+    assert all(position % 10 == 0 for position in seen)
+
+
+async def test_when_a_processor_was_last_heard(ledger: Ledger) -> None:
+    await ledger.append([delivery("a"), delivery("b", processor="mxmerchant"), delivery("c")], NOW)
+
+    async with ledger.reading() as reader:
+        heard = await reader.last_heard()
+
+    assert set(heard) == {"stripe", "mxmerchant"}
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=5), max_size=6))
+def test_any_batching_gives_the_same_positions_and_digests(batches: list[list[str]]) -> None:
+    def positions(batching: list[list[str]]) -> dict[str, tuple[int, bytes]]:
+        head, known, found = Head(position=0, digest=chain.GENESIS), {}, {}
+        for batch in batching:
+            draft = Draft(head, known, 0)
+            for event_id in batch:
+                draft.add(delivery(event_id))
+            found |= {row["event_id"]: (row["position"], row["digest"]) for row in draft.events}
+            if draft.events:
+                head = Head(position=draft.events[-1]["position"], digest=draft.events[-1]["digest"])
+        return found
+
+    one_by_one = [[event_id] for batch in batches for event_id in batch]
+    assert positions(batches) == positions(one_by_one)
+
+
+def test_subjects_are_named_within_processor_and_account() -> None:
+    invoice = Invoice(
+        invoice_id="in_1", status="paid", currency="usd", amount_due=1, created_at=NOW, payment_ids=("pi_1",)
+    )
+    event = Event(processor="stripe", account="acct_1", event_id="e", occurred_at=NOW, data=invoice)
+
+    assert subjects(event) == ["invoice|stripe|acct_1|in_1", "payment|stripe|acct_1|pi_1"]
