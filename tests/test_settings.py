@@ -1,0 +1,232 @@
+"""Settings: what each variable may hold, and the one line that stops the start otherwise."""
+
+import base64
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.core.errors import SettingsError
+from service.settings import load
+
+KEY = f"whsec_{base64.b64encode(b'a key of thirty-two bytes, or so').decode()}"
+
+
+@pytest.fixture(autouse=True)
+def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("DAYBOOK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)  # no `.env` but the test's own
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
+    """The line that says why the start stops."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{name} holds ")
+    assert "; it may hold: " in line
+    return line
+
+
+def test_without_any_variable_the_defaults_stand() -> None:
+    settings = load()
+
+    assert settings.data_dir == Path("var")
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (settings.reporting_tz, settings.reporting_currency) == ("UTC", "usd")
+    assert settings.weeks_per_month == Fraction(433, 100)
+    unset = (
+        settings.database_url,
+        settings.redis_url,
+        settings.mxmerchant_api_url,
+        settings.mxmerchant_consumer_key,
+        settings.mxmerchant_consumer_secret,
+        settings.mxmerchant_merchant_id,
+        settings.stripe_api_key,
+        settings.stripe_api_url,
+    )
+    assert set(unset) == {None}
+    empty = (
+        settings.stripe_webhook_secrets,
+        settings.mxmerchant_webhook_secrets,
+        settings.mxmerchant_url_tokens,
+        settings.api_keys,
+    )
+    assert set(empty) == {()}
+    assert settings.standard_webhook_secrets == {}
+    assert not settings.polls_mxmerchant
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "held"),
+    [
+        ("DATA_DIR", "/srv/daybook", Path("/srv/daybook")),
+        ("DATABASE_URL", "", None),
+        ("REDIS_URL", "redis://localhost:6379/0", "redis://localhost:6379/0"),
+        (
+            "REDIS_URL",
+            "rediss://user:password@redis.internal:6380/1",
+            "rediss://user:password@redis.internal:6380/1",
+        ),
+        ("REDIS_URL", "unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("REDIS_URL", "", None),
+        ("HOST", "localhost", "localhost"),
+        ("HOST", "127.0.0.53", "127.0.0.53"),
+        ("HOST", "::1", "::1"),
+        ("PORT", "0", 0),
+        ("PORT", "65535", 65535),
+        ("STRIPE_WEBHOOK_SECRETS", "whsec_one", ("whsec_one",)),
+        ("STRIPE_WEBHOOK_SECRETS", " whsec_one , whsec_two,, ", ("whsec_one", "whsec_two")),
+        (
+            "MXMERCHANT_WEBHOOK_SECRETS",
+            f"{KEY},{KEY.removeprefix('whsec_')}",
+            (KEY, KEY.removeprefix("whsec_")),
+        ),
+        ("MXMERCHANT_URL_TOKENS", "a-token,another", ("a-token", "another")),
+        ("MXMERCHANT_API_URL", "https://api.example.com", "https://api.example.com"),
+        ("MXMERCHANT_CONSUMER_KEY", "ck", "ck"),
+        ("MXMERCHANT_CONSUMER_SECRET", "cs", "cs"),
+        ("MXMERCHANT_MERCHANT_ID", "1000000001", "1000000001"),
+        ("STANDARD_WEBHOOK_SECRETS", f"acme={KEY}", {"acme": (KEY,)}),
+        (
+            "STANDARD_WEBHOOK_SECRETS",
+            f"acme={KEY}, zeta-2={KEY},acme=whsec_AAAA",
+            {"acme": (KEY, "whsec_AAAA"), "zeta-2": (KEY,)},
+        ),
+        ("STRIPE_API_KEY", "sk_test_1", "sk_test_1"),
+        ("STRIPE_API_URL", "http://127.0.0.1:12111", "http://127.0.0.1:12111"),
+        ("API_KEYS", "one,two", ("one", "two")),
+        ("REPORTING_TZ", "America/New_York", "America/New_York"),
+        ("REPORTING_CURRENCY", "EUR", "eur"),
+        ("WEEKS_PER_MONTH", "4.33", Fraction(433, 100)),
+        ("WEEKS_PER_MONTH", "52/12", Fraction(13, 3)),
+        ("WEEKS_PER_MONTH", "4", Fraction(4)),
+        ("WEEKS_PER_MONTH", "4.348125", Fraction("4.348125")),
+    ],
+)
+def test_a_variable_may_hold(monkeypatch: pytest.MonkeyPatch, name: str, value: str, held: Any) -> None:
+    monkeypatch.setenv(f"DAYBOOK_{name}", value)
+
+    assert getattr(load(), name.lower()) == held
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "may_hold"),
+    [
+        ("PORT", "http", "integer"),
+        ("PORT", "-1", "greater than or equal to 0"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("HOST", "0.0.0.0", "DAYBOOK_API_KEYS"),
+        ("HOST", "::", "loopback"),
+        ("HOST", "daybook.example.com", "loopback"),
+        ("REPORTING_TZ", "Mars/Olympus", "IANA zone"),
+        ("REPORTING_TZ", "", "IANA zone"),
+        ("REPORTING_TZ", "../../etc/passwd", "IANA zone"),
+        ("REPORTING_CURRENCY", "dollars", "[a-z]{3}"),
+        ("REPORTING_CURRENCY", "u$d", "[a-z]{3}"),
+        ("WEEKS_PER_MONTH", "four", "4.33 or 52/12"),
+        ("WEEKS_PER_MONTH", "52/0", "4.33 or 52/12"),
+        ("WEEKS_PER_MONTH", "0", "4.33 or 52/12"),
+        ("WEEKS_PER_MONTH", "-4.33", "4.33 or 52/12"),
+        ("WEEKS_PER_MONTH", "52", "4.33 or 52/12"),
+        ("WEEKS_PER_MONTH", "nan", "4.33 or 52/12"),
+    ],
+)
+def test_a_wrong_value_is_named_shown_and_put_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, may_hold: str
+) -> None:
+    line = refused(monkeypatch, f"DAYBOOK_{name}", value)
+
+    assert repr(value) in line
+    assert may_hold in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "may_hold"),
+    [
+        ("REDIS_URL", "localhost:6379/pa55word", "redis://"),
+        ("REDIS_URL", "http://user:pa55word@localhost", "redis://"),
+        ("DATABASE_URL", "mysql://user:pa55word@localhost/daybook", "SQLite"),
+        ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_pa55word!", "base64"),
+        ("MXMERCHANT_WEBHOOK_SECRETS", f"{KEY},whsec_pa55wordx", "base64"),
+        ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_", "base64"),
+        ("STANDARD_WEBHOOK_SECRETS", "whsec_pa55word", "name=whsec_"),
+        ("STANDARD_WEBHOOK_SECRETS", "acme=", "name=whsec_"),
+        ("STANDARD_WEBHOOK_SECRETS", f"=pa55word,acme={KEY}", "name=whsec_"),
+        ("STANDARD_WEBHOOK_SECRETS", f"Acme Inc={KEY}", "name=whsec_"),
+        ("STANDARD_WEBHOOK_SECRETS", "acme=whsec_pa55word-é", "base64"),
+        ("STANDARD_WEBHOOK_SECRETS", f"acme={KEY},zeta=whsec_pa55w", "base64"),
+    ],
+)
+def test_a_wrong_secret_is_named_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, may_hold: str
+) -> None:
+    line = refused(monkeypatch, f"DAYBOOK_{name}", value)
+
+    assert "pa55w" not in line
+    assert KEY[6:] not in line
+    assert may_hold in line
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "daybook.example.com"])
+def test_with_a_read_key_it_may_listen_anywhere(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("DAYBOOK_HOST", host)
+    monkeypatch.setenv("DAYBOOK_API_KEYS", "a-key")
+
+    assert load().host == host
+
+
+@pytest.mark.parametrize("keys", ["", " , "])
+def test_blank_keys_are_no_keys(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    monkeypatch.setenv("DAYBOOK_API_KEYS", keys)
+
+    assert "DAYBOOK_API_KEYS" in refused(monkeypatch, "DAYBOOK_HOST", "0.0.0.0")
+
+
+def test_mx_merchant_is_polled_once_all_four_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_URL", "CONSUMER_KEY", "CONSUMER_SECRET", "MERCHANT_ID"):
+        assert not load().polls_mxmerchant
+        monkeypatch.setenv(f"DAYBOOK_MXMERCHANT_{name}", "set")
+
+    assert load().polls_mxmerchant
+
+
+def test_a_dot_env_file_is_read_and_the_environment_beats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("DAYBOOK_PORT=9000\nDAYBOOK_REPORTING_TZ=Europe/Paris\nOTHER=1\n")
+    monkeypatch.setenv("DAYBOOK_REPORTING_TZ", "Asia/Tokyo")
+
+    settings = load()
+
+    assert (settings.port, settings.reporting_tz) == (9000, "Asia/Tokyo")
+
+
+def test_a_wrong_value_in_dot_env_is_named_too() -> None:
+    Path(".env").write_text("DAYBOOK_PORT=many\n")
+
+    with pytest.raises(SettingsError, match="DAYBOOK_PORT holds 'many'; it may hold: "):
+        load()
+
+
+@pytest.mark.parametrize("command", ["run", "web", "worker", "verify"])
+def test_a_wrong_setting_stops_every_command_with_one_line(command: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "service.cli", command],
+        env={**os.environ, "DAYBOOK_STANDARD_WEBHOOK_SECRETS": "acme=pa55word!"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("daybook: DAYBOOK_STANDARD_WEBHOOK_SECRETS holds a value not shown here; ")
+    assert ran.stderr.count("\n") == 1
+    assert "pa55word" not in ran.stderr

@@ -1,0 +1,207 @@
+"""Contracts rolled on from their next bill by their interval; every figure worked out by hand."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.web.running import Daybook, running
+from tests.web.senders import subscription
+
+AT = "2025-11-13T09:00:00Z"
+
+
+async def given(
+    daybook: Daybook, key: str, cents: int, interval: str, every: int, next_bill: str, **more: Any
+) -> None:
+    data = subscription(key, cents, interval, every, next_bill_at=f"{next_bill}T12:00:00Z", **more)
+    await daybook.record("subscription.recorded", AT, **data)
+
+
+async def months_of(daybook: Daybook, year: int) -> dict[str, int]:
+    """What is coming by month of a year, the empty ones left out."""
+    await daybook.catch_up()
+    answer = await daybook.get("/api/v1/revenue/annual-forecast", year=year)
+    assert [row["month"] for row in answer["months"]] == [f"{year}-{n:02d}" for n in range(1, 13)]
+    assert answer["upcoming_cents"] == sum(row["upcoming_cents"] for row in answer["months"])
+    assert answer["bills"] == sum(row["bills"] for row in answer["months"])
+    return {row["month"]: row["upcoming_cents"] for row in answer["months"] if row["upcoming_cents"]}
+
+
+async def test_a_monthly_contract_bills_each_month(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-11-20")
+
+    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(1, 13)}
+
+
+async def test_quarterly_and_yearly_contracts_bill_in_their_months(daybook: Daybook) -> None:
+    await given(daybook, "1", 3000, "month", 3, "2025-12-15")
+    await given(daybook, "2", 12000, "year", 1, "2026-02-01")
+
+    assert await months_of(daybook, 2026) == {
+        "2026-02": 12000,
+        "2026-03": 3000,
+        "2026-06": 3000,
+        "2026-09": 3000,
+        "2026-12": 3000,
+    }
+
+
+async def test_the_31st_falls_on_the_last_day_and_comes_back_to_the_31st(daybook: Daybook) -> None:
+    # given a contract anchored on the 31st
+    anchor = {"anchor_at": "2025-10-31T12:00:00Z"}
+    await given(daybook, "1", 1000, "month", 1, "2026-01-31", **anchor)
+    await daybook.catch_up()
+    row = (await daybook.get("/api/v1/revenue/month-detail", year=2026, month=1))["payments"][0]
+    assert (row["date"], row["next_bill_date"]) == ("2026-01-31", "2026-02-28")
+
+    # when the processor states 28 February
+    data = subscription("1", 1000, next_bill_at="2026-02-28T12:00:00Z", **anchor)
+    await daybook.record("subscription.recorded", "2026-01-31T13:00:00Z", **data)
+    await daybook.catch_up()
+
+    # then the one after it is the 31st of March
+    row = (await daybook.get("/api/v1/revenue/month-detail", year=2026, month=2))["payments"][0]
+    assert (row["date"], row["next_bill_date"]) == ("2026-02-28", "2026-03-31")
+    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(2, 13)}
+
+
+async def test_a_yearly_29_february_bills_on_the_28th_and_every_leap_year_on_the_29th(
+    daybook: Daybook,
+) -> None:
+    await given(daybook, "1", 1000, "year", 1, "2028-02-29", anchor_at="2024-02-29T12:00:00Z")
+    await daybook.catch_up()
+
+    row = (await daybook.get("/api/v1/revenue/month-detail", year=2028, month=2))["payments"][0]
+
+    assert (row["date"], row["next_bill_date"]) == ("2028-02-29", "2029-02-28")
+
+
+async def test_a_weekly_contract_bills_in_every_week(daybook: Daybook) -> None:
+    # given Thursdays from 27 November: 27 Nov; 4, 11, 18, 25 Dec; 1, 8, 15, 22, 29 Jan
+    await given(daybook, "1", 500, "week", 1, "2025-11-27")
+    await daybook.catch_up()
+
+    quarterly = await daybook.get("/api/v1/revenue/quarterly-forecast", quarters=2)
+
+    first, second = quarterly["quarters"]
+    assert (first["quarter"], first["from"], first["to"]) == ("2025-Q4", "2025-10-01", "2025-12-31")
+    assert [(row["month"], row["upcoming_cents"], row["bills"]) for row in first["months"]] == [
+        ("2025-10", 0, 0),
+        ("2025-11", 500, 1),
+        ("2025-12", 2000, 4),
+    ]
+    assert second["months"][0]["upcoming_cents"] == 2500
+    assert first["customers"] == second["customers"] == 1
+
+
+async def test_later_weeks_of_the_month_stand_beside_the_stated_bill(daybook: Daybook) -> None:
+    # given Tuesdays from 11 November: 11, 18, 25 November
+    await given(daybook, "1", 500, "week", 1, "2025-11-11")
+    await daybook.catch_up()
+
+    summary = (await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11))["summary"]
+
+    assert (summary["total_cents"], summary["later_cents"], summary["schedule_total_cents"]) == (
+        500,
+        1000,
+        1500,
+    )
+
+
+async def test_a_contract_rolls_on_until_it_ends_and_not_on_that_day(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2026-01-15", cancel_at="2026-04-15T00:00:00Z")
+
+    assert await months_of(daybook, 2026) == {"2026-01": 1000, "2026-02": 1000, "2026-03": 1000}
+
+
+async def test_one_that_ends_on_its_next_bill_date_has_none(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2026-01-15", cancel_at="2026-01-15T00:00:00Z")
+    await daybook.catch_up()
+
+    assert await months_of(daybook, 2026) == {}
+    assert (await daybook.get("/api/v1/contracts"))["contracts"][0]["next_bill_date"] is None
+
+
+async def test_a_one_off_contract_bills_once(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "once", 1, "2026-01-15")
+
+    assert await months_of(daybook, 2026) == {"2026-01": 1000}
+
+
+async def test_a_trial_bills_first_at_its_end(daybook: Daybook) -> None:
+    data = subscription("1", 1000, trial_end_at="2026-03-10T00:00:00Z", next_bill_at="2026-02-10T00:00:00Z")
+    await daybook.record("subscription.recorded", AT, **{**data, "status": "trialing"})
+
+    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(3, 13)}
+
+
+async def test_issued_bills_and_coming_ones_stand_side_by_side(daybook: Daybook) -> None:
+    # given a contract billed on 1 November, its next bill on 1 December
+    await given(daybook, "1", 1000, "month", 1, "2025-12-01")
+    await daybook.record(
+        "invoice.recorded",
+        "2025-11-01T12:00:00Z",
+        invoice_id="inv-1",
+        subscription_id="sub-1",
+        customer_id="cust-1",
+        status="open",
+        currency="usd",
+        amount_due=1080,
+        created_at="2025-11-01T12:00:00Z",
+    )
+    await daybook.catch_up()
+
+    (quarter,) = (await daybook.get("/api/v1/revenue/quarterly-forecast", quarters=1))["quarters"]
+
+    assert [
+        (row["billed_cents"], row["upcoming_cents"], row["total_cents"]) for row in quarter["months"]
+    ] == [
+        (0, 0, 0),
+        (1080, 0, 1080),
+        (0, 1000, 1000),
+    ]
+    figures = {
+        name: quarter[name]
+        for name in ("billed_cents", "upcoming_cents", "total_cents", "bills", "customers")
+    }
+    assert figures == {
+        "billed_cents": 1080,
+        "upcoming_cents": 1000,
+        "total_cents": 2080,
+        "bills": 2,
+        "customers": 1,
+    }
+
+
+async def test_a_draft_is_counted_once_though_its_contract_rolls_on(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-12-01")
+    await daybook.record(
+        "invoice.recorded",
+        "2025-12-01T12:00:00Z",
+        invoice_id="inv-1",
+        subscription_id="sub-1",
+        customer_id="cust-1",
+        status="draft",
+        currency="usd",
+        amount_due=1080,
+        created_at="2025-12-01T12:00:00Z",
+    )
+    await daybook.catch_up()
+
+    (quarter,) = (await daybook.get("/api/v1/revenue/quarterly-forecast", quarters=1))["quarters"]
+
+    assert [row["upcoming_cents"] for row in quarter["months"]] == [0, 0, 1080]
+    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(1, 13)}
+
+
+async def test_a_year_is_its_four_quarters(demo: Path) -> None:
+    async with running(demo) as daybook:
+        year = await daybook.get("/api/v1/revenue/annual-forecast", year=2026)
+        asked = {"quarters": 4, "today": "2026-01-01"}
+        quarters = (await daybook.get("/api/v1/revenue/quarterly-forecast", **asked))["quarters"]
+
+    assert [quarter["quarter"] for quarter in quarters] == ["2026-Q1", "2026-Q2", "2026-Q3", "2026-Q4"]
+    assert [month for quarter in quarters for month in quarter["months"]] == year["months"]
+    for name in ("billed_cents", "upcoming_cents", "total_cents", "bills"):
+        assert sum(quarter[name] for quarter in quarters) == year[name]
+        for quarter in quarters:
+            assert sum(month[name] for month in quarter["months"]) == quarter[name]

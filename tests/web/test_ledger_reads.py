@@ -1,0 +1,189 @@
+"""The ledger's own reads: what is recorded, as it came, and what caused a row."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.web.running import Daybook, running
+from tests.web.senders import (
+    MX,
+    MX_TOKEN,
+    SENDERS,
+    STANDARD,
+    STRIPE,
+    Sender,
+    stripe_event,
+    stripe_subscription,
+)
+
+each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
+
+
+def refused(answer: Any, status: int) -> bool:
+    return answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_empty_ledger_is_at_position_0_with_a_digest_of_noughts(daybook: Daybook) -> None:
+    assert await daybook.get("/api/v1/ledger/head") == {"position": 0, "digest": "0" * 64}
+    assert await daybook.get("/api/v1/ledger/events") == {"events": [], "next_after": None, "head": 0}
+
+
+async def test_the_head_is_the_last_event(demo: Path) -> None:
+    async with running(demo) as daybook:
+        head = await daybook.get("/api/v1/ledger/head")
+        last = await daybook.get(f"/api/v1/ledger/events/{head['position']}")
+
+    assert head["digest"] == last["digest"]
+
+
+@pytest.mark.parametrize("limit", [1, 10, 1000])
+async def test_pages_hold_every_event_once_in_order(mx_contracts: Path, limit: int) -> None:
+    async with running(mx_contracts) as daybook:
+        head = (await daybook.get("/api/v1/ledger/head"))["position"]
+        positions, after = [], 0
+        while after is not None:
+            page = await daybook.get("/api/v1/ledger/events", after=after, limit=limit)
+            assert len(page["events"]) <= limit
+            assert page["head"] == head
+            positions += [event["position"] for event in page["events"]]
+            after = page["next_after"]
+
+    assert positions == list(range(1, head + 1))
+
+
+@each
+async def test_a_cause_shows_the_event_the_bytes_and_what_was_proved(
+    daybook: Daybook, sender: Sender
+) -> None:
+    # given bytes that no serializer would write so
+    body = json.dumps(sender.event("1", 24900), indent=3).encode() + b"\n\t "
+    await daybook.post(sender, body, message_id="msg_a")
+    await daybook.catch_up()
+    event = (await daybook.get("/api/v1/ledger/events"))["events"][0]
+
+    # when
+    shown = await daybook.get(f"/api/v1/ledger/causes/{event['cause']}")
+
+    # then
+    assert base64.b64decode(shown["raw_body_base64"]) == body
+    assert shown["raw_body"].encode() == body
+    assert {name: shown[name] for name in event} == event
+    proved = shown["verification"]
+    assert proved["processor"] == sender.processor
+    assert proved["received_at"] == "2025-11-13T10:30:00Z"
+    assert proved["secret"] == 1
+    if sender is MX_TOKEN:
+        assert (proved["method"], proved["trust"], proved["signed_at"]) == ("url-token", "unsigned", None)
+    else:
+        assert (proved["trust"], proved["signed_at"]) == ("signed", "2025-11-13T10:30:00Z")
+        signed = {
+            name.lower(): value
+            for name, value in sender.sign(body, daybook.clock.now, "msg_a", sender.secret).items()
+        }
+        assert signed.items() <= shown["headers"].items()
+    assert sender.secret not in json.dumps(shown)
+
+
+async def test_every_row_of_every_list_names_causes_that_the_ledger_shows(demo: Path) -> None:
+    async with running(demo) as daybook:
+        detail = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
+        upcoming = await daybook.get("/api/v1/upcoming", from_="2025-11-01", to="2025-12-31")
+        contracts = await daybook.get("/api/v1/contracts", limit=1000)
+        movements = await daybook.get(
+            "/api/v1/mrr/movements", from_="2025-01", to="2026-12", detail="customers"
+        )
+        lists = (
+            detail["payments"],
+            detail["top"],
+            upcoming["payments"],
+            contracts["contracts"],
+            movements["movements"],
+        )
+        assert all(row["causes"] for rows in lists for row in rows)
+        causes = sorted({cause for rows in lists for row in rows for cause in row["causes"]})
+        for cause in causes:
+            shown = await daybook.get(f"/api/v1/ledger/causes/{cause}")
+            assert shown["cause"] == cause
+            assert shown["raw_body"]
+
+    assert len(causes) == 69
+
+
+async def test_a_cause_may_hold_any_printable_sign(daybook: Daybook) -> None:
+    message_id = "a/b:c?d=e&f#g%20h;i@j"
+    await daybook.post(STANDARD, STANDARD.event("1", 100), message_id=message_id)
+
+    shown = await daybook.get(f"/api/v1/ledger/causes/{quote(f'standard.acme:{message_id}')}")
+
+    assert shown["event_id"] == message_id
+
+
+async def test_one_delivery_of_many_records_is_shown_with_each(daybook: Daybook) -> None:
+    body = (Path(__file__).parents[1] / "fixtures/mxmerchant/contracts.json").read_bytes()
+    answer = await daybook.post(MX, body)
+    last = answer.json()["position"]
+
+    first_shown = await daybook.get("/api/v1/ledger/events/1")
+    last_shown = await daybook.get(f"/api/v1/ledger/events/{last}")
+
+    assert first_shown["delivery"] == last_shown["delivery"] == 1
+    assert base64.b64decode(last_shown["raw_body_base64"]) == body
+
+
+async def test_what_was_so_before_is_shown(daybook: Daybook) -> None:
+    thing = stripe_subscription("1", 5000, status="past_due")
+    changed = stripe_event("customer.subscription.updated", thing)
+    changed["data"]["previous_attributes"] = {"status": "active"}
+    await daybook.post(STRIPE, changed)
+
+    event = (await daybook.get("/api/v1/ledger/events"))["events"][0]
+
+    assert (event["before"]["status"], event["data"]["status"]) == ("active", "past_due")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "events/1",
+        "events/0",
+        "events/9999999999999999999",
+        "causes/stripe:evt_none",
+        "causes/nobody:evt_1",
+        "causes/evt_1",
+        "causes/:",
+    ],
+)
+async def test_what_is_not_there_is_404(daybook: Daybook, path: str) -> None:
+    assert refused(await daybook.ask(f"/api/v1/ledger/{path}"), 404)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "events/one",
+        "events/-1",
+        "events/1.0",
+        "events/²",
+        f"events/{'9' * 5000}",
+        "events?limit=0",
+        "events?limit=1001",
+        "events?after=-1",
+        "events?after=x",
+        "events?format=xml",
+        "events?befor=3",
+    ],
+)
+async def test_what_cannot_be_asked_is_400(daybook: Daybook, path: str) -> None:
+    assert refused(await daybook.http.get(f"/api/v1/ledger/{path}"), 400)
+
+
+async def test_an_event_that_the_caller_has_already_is_304(mx_contracts: Path) -> None:
+    async with running(mx_contracts) as daybook:
+        for path in ("head", "events", "events/1"):
+            first = await daybook.ask(f"/api/v1/ledger/{path}")
+            held = {"If-None-Match": first.headers["etag"]}
+            assert (await daybook.http.get(f"/api/v1/ledger/{path}", headers=held)).status_code == 304

@@ -1,0 +1,238 @@
+"""The description is valid, complete and true of the answers."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from starlette.routing import Mount, Route
+
+from service.reads.catalog import READS, Read
+from service.reads.schemas import FIELDS, SHAPES, columns
+from service.web.app import create_app
+from service.web.openapi import description
+from service.web.reads import COMMON
+from tests.web.running import Daybook, running, settings_for
+from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
+
+AT = "2025-11-13T10:00:00Z"
+
+
+def strict(schema: Any) -> Any:
+    """A schema that allows no field that it does not describe."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return closed | {name: strict(part) for name, part in schema.items()}
+
+
+def is_described(answer: Any, shape: str) -> bool:
+    """Whether an answer is of a shape, without a field more; raises what is wrong."""
+    components = {"schemas": {name: strict(schema) for name, schema in SHAPES.items()}}
+    whole = {"$ref": f"#/components/schemas/{shape}", "components": components}
+    Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
+    return True
+
+
+def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
+    content = description()["paths"][path][method]["responses"][status]["content"]
+    media_type = "application/json" if "application/json" in content else "application/problem+json"
+    return str(content[media_type]["schema"]["$ref"]).rpartition("/")[2]
+
+
+async def everything(daybook: Daybook) -> None:
+    """One of everything that a read can show, nulls too."""
+    of = {"currency": "usd", "customer_id": "cust-1", "amount": 500, "payment_id": "pay-1"}
+    bill = {"currency": "usd", "amount_due": 500, "created_at": AT}
+    full = {"anchor_at": AT, "next_bill_at": "2025-11-20T12:00:00Z", "cancel_at": "2026-11-20T12:00:00Z"}
+    await daybook.record("subscription.recorded", AT, **subscription("1", 500, "week", 1, **full))
+    await daybook.record("subscription.recorded", AT, **subscription("2", 500))
+    unpriced = {**subscription("3", 0), "items": [{"interval": "month"}], "status": "past_due"}
+    await daybook.record("subscription.recorded", AT, **unpriced)
+    await daybook.record("subscription.recorded", AT, **{**subscription("4", 500), "currency": "eur"})
+    await daybook.record("customer.recorded", AT, customer_id="cust-1", name="Avery Stone")
+    for status in ("draft", "open", "paid", "uncollectible", "void", "deleted"):
+        await daybook.record("invoice.recorded", AT, invoice_id=f"inv-{status}", status=status, **bill)
+    await daybook.record(
+        "invoice.recorded",
+        AT,
+        invoice_id="inv-7",
+        status="open",
+        subscription_id="sub-2",
+        payment_failed=True,
+        **bill,
+    )
+    await daybook.record("payment.recorded", AT, status="succeeded", **of)
+    await daybook.record("refund.recorded", AT, status="succeeded", refund_id="r", created_at=AT, **of)
+    await daybook.record("dispute.recorded", AT, status="lost", dispute_id="d", **of)
+    for sender in SENDERS:
+        await daybook.post(sender, sender.event("1", 24900))
+    await daybook.catch_up()
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    document = description()
+
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_route_of_the_app_is_described_and_nothing_else(data_dir: Path) -> None:
+    app = create_app(settings_for(data_dir))
+    routes = {
+        (route.path.replace("{cause:path}", "{cause}"), method.lower())
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    mounted = [route.path for route in app.routes if isinstance(route, Mount)]
+
+    described = {
+        (path, method) for path, operations in description()["paths"].items() for method in operations
+    }
+
+    assert described == routes
+    assert mounted == ["/docs/assets"]
+
+
+async def test_it_is_served_as_it_is(daybook: Daybook) -> None:
+    answer = await daybook.http.get("/openapi.json")
+
+    assert answer.json() == description()
+
+
+@pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
+def test_every_parameter_of_a_read_is_described(read: Read) -> None:
+    stated = description()["paths"][read.path]["get"]["parameters"]
+
+    assert [p["name"] for p in stated] == [p.name for p in (*read.parameters, *COMMON)]
+    assert all(p["in"] == "query" and p["description"] and p["schema"]["type"] for p in stated)
+
+
+def test_every_field_has_a_description_and_every_amount_its_unit() -> None:
+    for name, shape in SHAPES.items():
+        for field, schema in shape["properties"].items():
+            assert schema["description"], (name, field)
+            if field.endswith("_cents"):
+                assert "minor units of `currency`" in schema["description"], (name, field)
+    used = {field for shape in SHAPES.values() for field in shape["properties"]}
+    assert set(FIELDS) <= used
+
+
+def test_every_shape_is_used() -> None:
+    referred = str(description()["paths"]) + str(SHAPES)
+
+    assert [name for name in SHAPES if f"#/components/schemas/{name}'" not in referred] == []
+
+
+@pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
+async def test_what_a_read_answers_is_what_is_described(data_dir: Path, demo: Path, read: Read) -> None:
+    async with running(data_dir) as daybook:
+        empty = await daybook.get(read.path)
+        await everything(daybook)
+        full = await daybook.get(read.path)
+        queries: list[dict[str, Any]] = [
+            {},
+            {"currency": "eur"},
+            {"limit": 1},
+            {"detail": "customers"},
+            {"by": "day"},
+        ]
+        known = {parameter.name for parameter in (*read.parameters, *COMMON)}
+        for query in queries:
+            if set(query) <= known:
+                assert is_described(await daybook.get(read.path, **query), answer_schema(read.path))
+    async with running(demo) as daybook:
+        of_demo = await daybook.get(read.path, today="2025-11-13")
+
+    assert full[read.rows]
+    for answer in (empty, of_demo):
+        assert is_described(answer, answer_schema(read.path))
+    assert columns(read.shape, read.rows)
+
+
+async def test_a_field_that_is_not_described_does_not_pass(daybook: Daybook) -> None:
+    await everything(daybook)
+    answer = await daybook.get("/api/v1/contracts")
+    broken = copy.deepcopy(answer)
+    broken["contracts"][0]["more"] = 1
+
+    assert is_described(answer, "Contracts")
+    with pytest.raises(Exception, match="'more' was unexpected"):
+        is_described(broken, "Contracts")
+
+
+async def test_what_the_ledger_answers_is_what_is_described(daybook: Daybook) -> None:
+    await everything(daybook)
+    events = await daybook.get("/api/v1/ledger/events")
+
+    assert is_described(await daybook.get("/api/v1/ledger/head"), answer_schema("/api/v1/ledger/head"))
+    assert is_described(events, answer_schema("/api/v1/ledger/events"))
+    assert is_described(
+        await daybook.get("/api/v1/ledger/events", limit=1), answer_schema("/api/v1/ledger/events")
+    )
+    for event in events["events"]:
+        for path, of in (("events/{position}", event["position"]), ("causes/{cause}", event["cause"])):
+            shown = await daybook.get(f"/api/v1/ledger/{path.partition('/')[0]}/{of}")
+            assert is_described(shown, answer_schema(f"/api/v1/ledger/{path}"))
+
+
+@pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
+async def test_what_a_webhook_answers_is_what_is_described(daybook: Daybook, sender: Sender) -> None:
+    described = {
+        STRIPE.path: STRIPE.path,
+        MX.path: MX.path,
+        MX_TOKEN.path: "/webhooks/mxmerchant/{token}",
+        STANDARD.path: "/webhooks/standard/{name}",
+    }[sender.path]
+    for body in (
+        sender.event("1", 1),
+        sender.event("1", 1),
+        sender.event("1", 2),
+        sender.unused,
+        sender.unreadable,
+    ):
+        answer = await daybook.post(sender, body, message_id="msg_a" if body != sender.unused else "msg_b")
+        assert answer.status_code == 200
+        assert is_described(answer.json(), answer_schema(described, "post"))
+    headers = {
+        p["name"] for p in description()["paths"][described]["post"]["parameters"] if p["in"] == "header"
+    }
+    assert headers == set(sender.sign(b"", daybook.clock.now, "msg_a", sender.secret))
+    problem = await daybook.post(sender, b"no json")
+    assert is_described(problem.json(), answer_schema(described, "post", str(problem.status_code)))
+
+
+async def test_health_answers_what_is_described(daybook: Daybook) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert is_described((await daybook.http.get(path)).json(), answer_schema(path))
+
+
+async def test_every_refusal_of_a_read_is_described(data_dir: Path) -> None:
+    async with running(data_dir, api_keys="key-one") as daybook:
+        key = {"X-API-Key": "key-one"}
+        for path in (read.path for read in READS):
+            for query, headers, status in (
+                ("", {}, "401"),
+                ("?nothing=1", key, "400"),
+                ("?at_least=9&timeout_ms=0", key, "504"),
+            ):
+                answer = await daybook.http.get(path + query, headers=headers)
+                assert str(answer.status_code) == status
+                assert is_described(answer.json(), answer_schema(path, status=status))
+
+
+def test_reads_are_under_a_key_and_webhooks_under_their_signature() -> None:
+    document = description()
+
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            is_open = operation.get("security") == []
+            assert is_open == (not path.startswith("/api/") and path != "/metrics"), path
+            assert is_open or "401" in operation["responses"]
