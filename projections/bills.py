@@ -221,7 +221,7 @@ def _issued(row: IssuedInvoice, owner: Contract | None, after: str | None) -> Bi
 
 
 def _upcoming(owner: Contract, day: str) -> Bill:
-    dates = roll(owner)
+    dates = roll(day, owner.interval, owner.every, owner.anchor_day, owner.ends_date)
     next(dates)  # the bill itself
     after = next(dates, None)
     later, following = 0, after
@@ -249,13 +249,12 @@ def _upcoming(owner: Contract, day: str) -> Bill:
     )
 
 
-def roll(row: Contract) -> Iterator[str]:
+def roll(
+    next_bill_date: str, interval: str, every: int, anchor_day: int | None, ends_date: str | None
+) -> Iterator[str]:
     """A contract's bill dates from its next bill on, by its interval, until it ends."""
-    if row.next_bill_date is None:
-        return
-    first = date.fromisoformat(row.next_bill_date)
-    for day in cadence.bill_dates(first, row.interval, row.every, row.anchor_day):
-        if row.ends_date and day.isoformat() >= row.ends_date:
+    for day in cadence.bill_dates(date.fromisoformat(next_bill_date), interval, every, anchor_day):
+        if ends_date and day.isoformat() >= ends_date:
             return
         yield day.isoformat()
 

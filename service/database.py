@@ -3,15 +3,18 @@
 The web process writes only the ledger, the worker only the books, so neither waits for the other.
 """
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 Mode = Literal["read", "write"]
 Synchronous = Literal["FULL", "NORMAL"]
+T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 10_000
 
@@ -21,8 +24,8 @@ def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> 
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
         poolclass=AsyncAdaptedQueuePool,
-        pool_size=1 if mode == "write" else 4,
-        max_overflow=0 if mode == "write" else 12,
+        hide_parameters=True,  # what a statement holds is not for the log
+        **_pool(mode),
     )
     _configure(engine.sync_engine, mode, synchronous)
     return engine
@@ -33,9 +36,23 @@ def sqlite_thread_engine(path: Path, mode: Mode, synchronous: Synchronous = "FUL
 
     Through aiosqlite each statement is several hops, which is most of what a small transaction costs.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **_pool(mode))
     _configure(engine, mode, synchronous)
     return engine
+
+
+async def in_thread(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """What a plain function does with a connection, in one transaction and one thread."""
+
+    def run() -> T:
+        with engine.begin() as connection:
+            return work(connection)
+
+    return await asyncio.to_thread(run)
+
+
+def _pool(mode: Mode) -> dict[str, int]:
+    return {"pool_size": 1, "max_overflow": 0} if mode == "write" else {"pool_size": 4, "max_overflow": 12}
 
 
 def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:

@@ -1,6 +1,5 @@
 """The books' file: opened, laid out, and handed to the engine (one writer) and the reads."""
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -16,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
-from service.database import books_path, sqlite_engine, sqlite_thread_engine
+from service.database import books_path, in_thread, sqlite_engine, sqlite_thread_engine
 
 T = TypeVar("T")
 
@@ -46,30 +45,23 @@ class BookStore:
         self.rules = rules
         self.rules_key = json.encode(rules, enc_hook=_text).decode()  # books under other rules are others
         self.books = tuple(books)
-        self._writer = sqlite_engine(books_path(data_dir), "write", synchronous="NORMAL")
         self._reader = sqlite_engine(books_path(data_dir), "read")
+        self._thread_reader = sqlite_thread_engine(books_path(data_dir), "read")
         self._thread_writer = sqlite_thread_engine(books_path(data_dir), "write", synchronous="NORMAL")
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._writer.dispose()
         await self._reader.dispose()
+        self._thread_reader.dispose()
         self._thread_writer.dispose()
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """The one write transaction: all of it or nothing."""
-        async with self._writer.begin() as connection:
-            yield connection
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """What a plain function does in one write transaction, run in a thread."""
+        return await in_thread(self._thread_writer, change)
 
-        def run() -> T:
-            with self._thread_writer.begin() as connection:
-                return change(connection)
-
-        return await asyncio.to_thread(run)
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """What a plain function finds in one consistent view, run in a thread."""
+        return await in_thread(self._thread_reader, query)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

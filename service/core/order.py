@@ -48,11 +48,18 @@ def _chain(previous: Event | None, moment: list[Event]) -> list[Event]:
 
 
 def _link(first: Event | None, second: Event) -> int:
-    """2 if `first` left all as `second` found it, 1 if what `second` changed was so, else 0."""
-    if first is None or second.before is None or type(first.data) is not type(second.data):
+    """How well `second` follows `first`.
+
+    4 if it found all as `first` left it, 2 if only what it changed was so, 1 if it tells the same state
+    again (a fact told by two events, between which nothing else happened), else 0.
+    """
+    if first is None or type(first.data) is not type(second.data):
         return 0
-    before = json.decode(second.before, type=type(second.data))
-    if first.data == before:
-        return 2
-    changed = [f.name for f in fields(before) if getattr(before, f.name) != getattr(second.data, f.name)]
-    return int(bool(changed) and all(getattr(first.data, f) == getattr(before, f) for f in changed))
+    if second.before is not None:
+        before = json.decode(second.before, type=type(second.data))
+        if first.data == before:
+            return 4
+        changed = [f.name for f in fields(before) if getattr(before, f.name) != getattr(second.data, f.name)]
+        if changed and all(getattr(first.data, f) == getattr(before, f) for f in changed):
+            return 2
+    return int(first.data == second.data)

@@ -23,6 +23,8 @@ _STOP_SECONDS = 15.0
 
 def show(data_dir: Path, *, stay: bool, console: Console) -> None:
     """The whole demo. Raises DaybookError if the service does not start or refuses a post."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop what was started
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     port = _free_port(int(os.environ.get("DAYBOOK_PORT", "8000")))
     with _service(data_dir, port) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_ready(client, process, data_dir)

@@ -37,7 +37,7 @@ def urls(client: httpx.Client, console: Console) -> None:
     """What to try while the service stays up."""
     console.print("\nIt stays up; try these, and stop it with Ctrl-C:")
     for url in _URLS:
-        console.print(f"  {client.base_url}{url.lstrip('/')}", highlight=False, soft_wrap=True)
+        console.print(f"  {str(client.base_url).rstrip('/')}{url}", highlight=False, soft_wrap=True)
 
 
 def _get(client: httpx.Client, path: str, query: dict[str, Any]) -> dict[str, Any]:

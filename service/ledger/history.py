@@ -29,6 +29,15 @@ _HISTORIES = HotStatement(
     .where(any_of(_subjects.c.subject, "names"))
     .where(_subjects.c.position <= bindparam("up_to"))
 )
+_RECORDED_AT = HotStatement(
+    select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
+)
+
+
+def recorded_at(connection: Connection, position: int) -> int | None:
+    """When the event at a position was recorded, in microseconds; None where there is none."""
+    rows = _RECORDED_AT.rows(connection, position)
+    return int(rows[0][0]) if rows else None
 
 
 def after(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:

@@ -1,6 +1,5 @@
 """Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.events import Event
 from service.core.moments import to_us
-from service.database import ledger_path, sqlite_engine, sqlite_thread_engine
+from service.database import in_thread, ledger_path, sqlite_engine, sqlite_thread_engine
 from service.ledger import tables
 from service.ledger.append import append, head
 from service.ledger.draft import Head, Incoming, Outcome
@@ -46,12 +45,7 @@ class Ledger:
 
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
-
-        def run() -> list[Outcome]:
-            with self._writer.begin() as connection:
-                return append(connection, batch, to_us(now))
-
-        return await asyncio.to_thread(run)
+        return await in_thread(self._writer, lambda connection: append(connection, batch, to_us(now)))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -61,12 +55,7 @@ class Ledger:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one read transaction, run in a thread."""
-
-        def run() -> T:
-            with self._thread_reader.connect() as connection:
-                return query(connection)
-
-        return await asyncio.to_thread(run)
+        return await in_thread(self._thread_reader, query)
 
 
 class LedgerReader:

@@ -1,6 +1,6 @@
 """The reads: one line each. The API serves them, the worker leaves the standing ones ready."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from service.reads.parameters import (
 )
 from service.reads.view import View
 
-Answer = Callable[[View, dict[str, Any]], Awaitable[dict[str, Any]]]
+Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
 
 
 class Read(Struct, frozen=True, kw_only=True):
@@ -44,47 +44,47 @@ class Read(Struct, frozen=True, kw_only=True):
         return self.path.removeprefix("/api/v1/").replace("/", "-")
 
 
-async def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return await months.month_summary(view, view.scope.today.year, view.scope.today.month)
+def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return months.month_summary(view, view.scope.today.year, view.scope.today.month)
 
 
-async def _month_detail(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    summary = await months.month_summary(view, args["year"], args["month"])
-    return {**summary, "payments": await months.month_payments(view, args["year"], args["month"])}
+def _month_detail(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    summary = months.month_summary(view, args["year"], args["month"])
+    return {**summary, "payments": months.month_payments(view, args["year"], args["month"])}
 
 
-async def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return await forecast.quarters(view, args["quarters"])
+def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return forecast.quarters(view, args["quarters"])
 
 
-async def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return await forecast.year(view, args["year"])
+def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return forecast.year(view, args["year"])
 
 
-async def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    return await months.monthly_totals(view, args["from"], args["to"])
+    return months.monthly_totals(view, args["from"], args["to"])
 
 
-async def _mrr(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return await mrr_reads.mrr(view)
+def _mrr(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return mrr_reads.mrr(view)
 
 
-async def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    document = await mrr_reads.movements(view, args["from"], args["to"], args["by"])
+    document = mrr_reads.movements(view, args["from"], args["to"], args["by"])
     if args["detail"] == "customers":
-        document["movements"] = await mrr_reads.movement_rows(view, args["from"], args["to"])
+        document["movements"] = mrr_reads.movement_rows(view, args["from"], args["to"])
     return document
 
 
-async def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    return await lists.upcoming(view, args["from"], args["to"])
+    return lists.upcoming(view, args["from"], args["to"])
 
 
-async def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    page = await lists.contracts(view, args["status"], args["limit"], args["cursor"])
+def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    page = lists.contracts(view, args["status"], args["limit"], args["cursor"])
     return {**page, "next_cursor": to_cursor(page["next_cursor"])}
 
 

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from datetime import date
+from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import select
@@ -41,13 +43,13 @@ class _Tally:
         }
 
 
-async def quarters(view: View, count: int) -> dict[str, Any]:
+def quarters(view: View, count: int) -> dict[str, Any]:
     """`count` quarters from the one that holds `today`."""
     today = view.scope.today
     first = date(today.year, (today.month - 1) // 3 * 3 + 1, 1)
     starts = [add_months(first, 3 * n, 1) for n in range(count)]
     last = date.fromisoformat(_month_end(add_months(starts[-1], 2, 1)))
-    tallies = await _tallies(view, first, last, lambda day: (day[:7], quarter_of(day)))
+    tallies = _tallies(view, first, last, lambda day: (day[:7], quarter_of(day)))
     return {
         "currency": view.scope.currency,
         "quarters": [
@@ -66,10 +68,10 @@ async def quarters(view: View, count: int) -> dict[str, Any]:
     }
 
 
-async def year(view: View, number: int) -> dict[str, Any]:
+def year(view: View, number: int) -> dict[str, Any]:
     """The twelve months of a year, and the year."""
     first, last = date(number, 1, 1), date(number, 12, 31)
-    tallies = await _tallies(view, first, last, lambda day: (day[:7], day[:4]))
+    tallies = _tallies(view, first, last, lambda day: (day[:7], day[:4]))
     return {
         "year": number,
         "currency": view.scope.currency,
@@ -87,11 +89,11 @@ def _month_end(day: date) -> str:
     return month_bounds(day.year, day.month)[1]
 
 
-async def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tally]:
+def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tally]:
     """Each bill and each rolled bill between two days, added to every part of time that it is in."""
     start, end = first.isoformat(), last.isoformat()
     tallies: dict[str, _Tally] = defaultdict(_Tally)
-    stated = await view.all(
+    stated = view.all(
         select(
             _bills.c.key,
             _bills.c.date,
@@ -107,23 +109,28 @@ async def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str,
         if row.status != "upcoming" and start <= row.date <= end:
             for part in parts(row.date):
                 tallies[part].add(row.who, row.amount_cents, upcoming=row.status in UPCOMING)
-    for contract in await _rolling(view):
-        who = f"{contract.processor}|{contract.account}|{contract.customer_id}"
-        for day in roll(contract):
-            if day > end:
-                break
-            billed = day == contract.next_bill_date and contract.feeds not in not_billed_yet
+    for row in _rolling(view):
+        for day in _dates(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, end):
+            billed = day == row.next_bill_date and row.key not in not_billed_yet
             if day >= start and not billed:
                 for part in parts(day):
-                    tallies[part].add(who, contract.amount_cents, upcoming=True)
+                    tallies[part].add(row.who, row.amount_cents, upcoming=True)
     return tallies
 
 
-async def _rolling(view: View) -> list[Contract]:
-    names = Contract.__struct_fields__
-    query = select(*(_contracts.c[name] for name in names)).where(
-        *view.within(_contracts, "bills"),
-        _contracts.c.next_bill_date.is_not(None),
-        _contracts.c.amount_cents != 0,
+@lru_cache(maxsize=16_384)  # many contracts bill on the same days
+def _dates(
+    first: str, interval: str, every: int, anchor_day: int | None, ends_date: str | None, end: str
+) -> tuple[str, ...]:
+    """A contract's bill dates up to `end`."""
+    return tuple(takewhile(lambda day: day <= end, roll(first, interval, every, anchor_day, ends_date)))
+
+
+def _rolling(view: View) -> list[Any]:
+    names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amount_cents")
+    query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("who"))
+    return view.all(
+        query.where(*view.within(_contracts, "bills")).where(
+            _contracts.c.next_bill_date.is_not(None), _contracts.c.amount_cents != 0
+        )
     )
-    return [Contract(**dict(row._mapping)) for row in await view.all(query)]  # noqa: SLF001

@@ -15,9 +15,9 @@ from service.reads.view import View
 _contracts = ROWS[Contract]
 
 
-async def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
+def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
     """Next bills and drafts between two days, each contract's once, and their days."""
-    rows = await bill_rows(view, first.isoformat(), last.isoformat(), upcoming_only=True)
+    rows = bill_rows(view, first.isoformat(), last.isoformat(), upcoming_only=True)
     payments = [
         {
             "next_bill_date": row["date"],
@@ -63,14 +63,14 @@ def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     return {(row["processor"], row["account"], row["customer_id"]) for row in rows}
 
 
-async def contracts(view: View, status: str | None, limit: int, after: str | None) -> dict[str, Any]:
+def contracts(view: View, status: str | None, limit: int, after: str | None) -> dict[str, Any]:
     """One page of contracts in the order of their keys; `next_cursor` is None on the last."""
     query = view.named(select(_contracts), _contracts).where(*view.within(_contracts, "bills"))
     if status:
         query = query.where(_contracts.c.status == status)
     if after:
         query = query.where(_contracts.c.key > after)
-    rows = await view.all(query.order_by(_contracts.c.key).limit(limit + 1))
+    rows = view.all(query.order_by(_contracts.c.key).limit(limit + 1))
     page = rows[:limit]
     return {
         "currency": view.scope.currency,

@@ -31,14 +31,14 @@ _SUMS = (
 )
 
 
-async def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
+def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
     """A month without its list of payments: summary, weeks, days and the ten largest."""
     first, last = month_bounds(year, month)
-    days = await _by_day(view, first, last)
-    weeks = await _weeks(view, first, last, days)
-    top = await _top(view, first, last)
-    book = await mrr(view)
-    cash = await _cash_between(view, first, last)
+    days = _by_day(view, first, last)
+    weeks = _weeks(view, first, last, days)
+    top = _top(view, first, last)
+    book = mrr(view)
+    cash = _cash_between(view, first, last)
     total = sum(row["total_cents"] for row in days)
     tally = {name: sum(row[name] for row in days) for name in ("payments", *_SUMS[2:6])}
     top_cents = sum(row["amount_cents"] for row in top)
@@ -47,12 +47,12 @@ async def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
         "month": month,
         "currency": view.scope.currency,
         "summary": {
-            "customers": await _customers(view, first, last),
+            "customers": _customers(view, first, last),
             "payments": tally["payments"],
             "total_cents": total,
             "later_cents": tally["later_cents"],
             "schedule_total_cents": total + tally["later_cents"],
-            "mrr_cents": await _mrr_billed(view, first, last),
+            "mrr_cents": _mrr_billed(view, first, last),
             "billed_cents": tally["billed_cents"],
             "collected_cents": cash["collected_cents"],
             "open_cents": tally["open_cents"],
@@ -69,14 +69,12 @@ async def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
     }
 
 
-async def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
+def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
     """The bills of a month, by date."""
-    return await bill_rows(view, *month_bounds(year, month))
+    return bill_rows(view, *month_bounds(year, month))
 
 
-async def bill_rows(
-    view: View, first: str, last: str, *, upcoming_only: bool = False
-) -> list[dict[str, Any]]:
+def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False) -> list[dict[str, Any]]:
     """The bills between two days, by date, with the customer's name."""
     query = view.named(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
@@ -102,19 +100,19 @@ async def bill_rows(
             "trust": row.trust,
             "causes": json.decode(row.causes),
         }
-        for row in await view.all(query)
+        for row in view.all(query)
     ]
 
 
-async def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
+def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
     """Every month from `first` to `last`: billed by bill date, cash by its own days."""
     start, end = first.isoformat(), last.isoformat()
-    billed = await _by_month(view, select(_month(_days), *sums(_days, _SUMS)), _days, "bills", start, end)
-    cash = await _by_month(view, select(_month(_cash), *sums(_cash, _CASH)), _cash, "collections", start, end)
+    billed = _by_month(view, select(_month(_days), *sums(_days, _SUMS)), _days, "bills", start, end)
+    cash = _by_month(view, select(_month(_cash), *sums(_cash, _CASH)), _cash, "collections", start, end)
     count = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
         _ISSUED
     )
-    customers = await _by_month(view, count, _bills, "bills", start, end)
+    customers = _by_month(view, count, _bills, "bills", start, end)
     months = []
     for name in months_between(first, last):
         bill, money, who = billed.get(name), cash.get(name), customers.get(name)
@@ -158,21 +156,19 @@ def _month(table: Any) -> Any:
     return func.substr(table.c.date, 1, 7).label("month")
 
 
-async def _by_month(
-    view: View, query: Select[Any], table: Any, book: str, first: str, last: str
-) -> dict[str, Any]:
+def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str, last: str) -> dict[str, Any]:
     query = query.where(*view.within(table, book), table.c.date.between(first, last)).group_by("month")
-    return {row.month: row for row in await view.all(query)}
+    return {row.month: row for row in view.all(query)}
 
 
-async def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
-    found = await view.all(
+def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
+    found = view.all(
         select(_days.c.date, *sums(_days, _SUMS))
         .where(*view.within(_days, "bills"), _days.c.date.between(first, last))
         .group_by(_days.c.date)
         .order_by(_days.c.date)
     )
-    customers = await _distinct(view, _bills.c.date, first, last)
+    customers = _distinct(view, _bills.c.date, first, last)
     return [
         {
             **{name: getattr(row, name) for name in _SUMS},
@@ -186,10 +182,10 @@ async def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
     ]
 
 
-async def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Days 1–7, 8–14, 15–21, 22–28 and what is left of the month."""
     number = (cast(func.substr(_bills.c.date, 9, 2), Integer) - 1) // 7 + 1
-    customers = await _distinct(view, case((number > 5, 5), else_=number), first, last)
+    customers = _distinct(view, case((number > 5, 5), else_=number), first, last)
     weeks = []
     for week in range(1, 6):
         starts, ends = week * 7 - 6, min(week * 7, int(last[-2:]))
@@ -209,20 +205,20 @@ async def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) 
     return weeks
 
 
-async def _distinct(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
+def _distinct(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
     query = select(group.label("part"), func.count(distinct(customer_key(_bills))))
     return {
         row[0]: row[1]
-        for row in await view.all(query.where(*_between(view, first, last), _COUNTED).group_by("part"))
+        for row in view.all(query.where(*_between(view, first, last), _COUNTED).group_by("part"))
     }
 
 
-async def _customers(view: View, first: str, last: str) -> int:
+def _customers(view: View, first: str, last: str) -> int:
     query = select(func.count(distinct(customer_key(_bills)))).where(*_between(view, first, last), _COUNTED)
-    return int((await view.one(query))[0])
+    return int((view.one(query))[0])
 
 
-async def _mrr_billed(view: View, first: str, last: str) -> int:
+def _mrr_billed(view: View, first: str, last: str) -> int:
     """The MRR of the contracts billed, each once."""
     each = (
         select(func.max(_bills.c.mrr_cents).label("mrr_cents"))
@@ -230,10 +226,10 @@ async def _mrr_billed(view: View, first: str, last: str) -> int:
         .group_by(_bills.c.processor, _bills.c.account, _bills.c.contract_id)
         .subquery()
     )
-    return int((await view.one(select(func.coalesce(func.sum(each.c.mrr_cents), 0))))[0])
+    return int((view.one(select(func.coalesce(func.sum(each.c.mrr_cents), 0))))[0])
 
 
-async def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
+def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
     query = (
         select(_bills)
         .where(*_between(view, first, last), _COUNTED)
@@ -249,12 +245,12 @@ async def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
             "cadence": cadence.cadence(row.interval, row.every),
             "causes": json.decode(row.causes),
         }
-        for rank, row in enumerate(await view.all(query), start=1)
+        for rank, row in enumerate(view.all(query), start=1)
     ]
 
 
-async def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
+def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
     query = select(*sums(_cash, _CASH)).where(
         *view.within(_cash, "collections"), _cash.c.date.between(first, last)
     )
-    return dict((await view.one(query))._mapping)  # noqa: SLF001
+    return dict((view.one(query))._mapping)  # noqa: SLF001

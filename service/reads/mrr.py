@@ -15,10 +15,10 @@ from service.reads.view import View, sums
 _DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
 
 
-async def mrr(view: View) -> dict[str, Any]:
+def mrr(view: View) -> dict[str, Any]:
     """MRR at the end of `today`, from the events known now."""
     days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
-    by_schedule = await view.all(
+    by_schedule = view.all(
         select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
         .where(*view.within(days, "mrr"), days.c.date <= today)
         .group_by(days.c.interval, days.c.every)
@@ -34,7 +34,7 @@ async def mrr(view: View) -> dict[str, Any]:
         for row in sorted(by_schedule, key=lambda r: (cadence.INTERVALS.index(r.interval), r.every))
         if row.contracts or row.mrr_cents
     ]
-    others = await view.all(
+    others = view.all(
         select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
         .where(*view.within(days, "mrr", currency=False), days.c.date <= today)
         .where(days.c.currency != view.scope.currency)
@@ -42,7 +42,7 @@ async def mrr(view: View) -> dict[str, Any]:
         .order_by(days.c.currency)
     )
     total = sum(row["mrr_cents"] for row in schedules)
-    customers = await paying_customers(view)
+    customers = paying_customers(view)
     count = {(row["interval"], row["every"]): row["contracts"] for row in schedules}
     return {
         "currency": view.scope.currency,
@@ -64,31 +64,31 @@ async def mrr(view: View) -> dict[str, Any]:
     }
 
 
-async def paying_customers(view: View) -> int:
+def paying_customers(view: View) -> int:
     """How many customers have MRR at the end of `today`."""
     days = TOTALS["movement_days"]
     names = ("new_customers", "reactivation_customers", "churn_customers")
     query = select(*sums(days, names)).where(
         *view.within(days, "mrr"), days.c.date <= view.scope.today.isoformat()
     )
-    new, reactivated, churned = await view.one(query)
+    new, reactivated, churned = view.one(query)
     return int(new + reactivated - churned)
 
 
-async def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
+def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     """Opening MRR, what moved it, and closing MRR, for every period from `first` to `last`."""
     days = TOTALS["movement_days"]
     width = 7 if by == "month" else 10
     period = func.substr(days.c.date, 1, width).label("period")
     amounts = tuple(f"{kind}_cents" for kind in KINDS)
     counts = tuple(f"{kind}_customers" for kind in KINDS)
-    found = await view.all(
+    found = view.all(
         select(period, *sums(days, (*amounts, *counts)))
         .where(*view.within(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
         .group_by(period)
     )
     moved = {row.period: row for row in found}
-    before = await view.one(
+    before = view.one(
         select(*sums(days, amounts)).where(*view.within(days, "mrr"), days.c.date < first.isoformat())
     )
     level = sum(before)
@@ -102,7 +102,7 @@ async def movements(view: View, first: date, last: date, by: str) -> dict[str, A
     return {"currency": view.scope.currency, "by": by, "periods": periods}
 
 
-async def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
+def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
     """The customers' movements behind the periods, each with its causes."""
     table = ROWS[Movement]
     names = (
@@ -119,9 +119,7 @@ async def movement_rows(view: View, first: date, last: date) -> list[dict[str, A
     query = view.named(select(*(table.c[name] for name in names)), table).where(
         *view.within(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
     )
-    found = await view.all(
-        query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account)
-    )
+    found = view.all(query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account))
     return [{**row._mapping, "causes": json.decode(row.causes)} for row in found]  # noqa: SLF001
 
 

@@ -303,11 +303,15 @@ SHAPES: dict[str, Schema] = {
     "Contracts": _shape(
         "currency contracts next_cursor meta", contracts=_many("Contract", "one page, in a stable order")
     ),
-    "LedgerHead": _shape("position digest", position=_count("the last position; 0 when the ledger is empty")),
+    "LedgerHead": _shape(
+        "position digest meta", position=_count("the last position; 0 when the ledger is empty")
+    ),
     "LedgerEvent": _shape(_EVENT, **_EVENT_OWN),
-    "LedgerEvents": _shape("events next_after head", events=_many("LedgerEvent", "one page, by position")),
+    "LedgerEvents": _shape(
+        "events next_after head meta", events=_many("LedgerEvent", "one page, by position")
+    ),
     "Delivery": _shape(
-        f"{_EVENT} raw_body raw_body_base64 headers verification",
+        f"{_EVENT} raw_body raw_body_base64 headers verification meta",
         **_EVENT_OWN,
         verification=_one("Verification", "what was proved of it"),
     ),

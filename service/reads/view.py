@@ -4,8 +4,7 @@ from datetime import date
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Table, func, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal, select
 
 from projections.bills import Contract
 from projections.customers import Name
@@ -23,7 +22,7 @@ class Scope(Struct, frozen=True, kw_only=True):
 class View(Struct, frozen=True, kw_only=True):
     """One read transaction on the books; `books` gives each book's id by its name."""
 
-    connection: AsyncConnection
+    connection: Connection
     books: dict[str, int]
     scope: Scope
 
@@ -36,19 +35,19 @@ class View(Struct, frozen=True, kw_only=True):
             conditions.append(table.c.account == self.scope.account)
         return conditions
 
-    async def all(self, query: Select[Any]) -> list[Any]:
+    def all(self, query: Select[Any]) -> list[Any]:
         """Every row of a query."""
-        return list(await self.connection.execute(query))
+        return list(self.connection.execute(query))
 
-    async def one(self, query: Select[Any]) -> Any:
+    def one(self, query: Select[Any]) -> Any:
         """The one row of a query."""
-        return (await self.connection.execute(query)).one()
+        return (self.connection.execute(query)).one()
 
-    async def unpriced_contracts(self) -> int:
+    def unpriced_contracts(self) -> int:
         """How many live contracts have a price or discount that can't be read."""
         table = tables.ROWS[Contract]
         query = select(func.count()).where(*self.within(table, "bills"), table.c.unpriced)
-        return int((await self.one(query))[0])
+        return int((self.one(query))[0])
 
     def named(self, query: Select[Any], table: Table) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""

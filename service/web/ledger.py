@@ -13,7 +13,17 @@ from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
 from service.reads.parameters import integer
 from service.reads.schemas import columns
-from service.web.reads import COMMON, FORMAT, check_key, query, tagged, to_csv, wants_csv
+from service.web.reads import (
+    COMMON,
+    FORMAT,
+    check_key,
+    meta,
+    query,
+    tagged,
+    to_csv,
+    wants_csv,
+    with_meta,
+)
 from service.web.state import State
 
 PAGE = (
@@ -33,14 +43,17 @@ def ledger_routes() -> list[Route]:
     ]
 
 
+async def _answer(request: Request, document: dict[str, Any]) -> Response:
+    marked = await meta(request.state.daybook)
+    return tagged(request, with_meta(json.encode(document), marked), "application/json")
+
+
 async def _head(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
     async with state.ledger.reading() as reader:
         head = await reader.head()
-    return tagged(
-        request, json.encode({"position": head.position, "digest": head.digest.hex()}), "application/json"
-    )
+    return await _answer(request, {"position": head.position, "digest": head.digest.hex()})
 
 
 async def _events(request: Request) -> Response:
@@ -58,7 +71,7 @@ async def _events(request: Request) -> Response:
         return tagged(request, to_csv(columns("LedgerEvents", "events"), listed), "text/csv; charset=utf-8")
     last = events[-1]["position"] if events else page["after"]
     document = {"events": events, "next_after": last if last < head else None, "head": head}
-    return tagged(request, json.encode(document), "application/json")
+    return await _answer(request, document)
 
 
 async def _event(request: Request) -> Response:
@@ -68,7 +81,7 @@ async def _event(request: Request) -> Response:
         raise ParameterError("position: a whole number from 1")
     async with request.state.daybook.ledger.reading() as reader:
         document = await _with_delivery(reader, int(text))
-    return tagged(request, json.encode(document), "application/json")
+    return await _answer(request, document)
 
 
 async def _cause(request: Request) -> Response:
@@ -79,7 +92,7 @@ async def _cause(request: Request) -> Response:
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _with_delivery(reader, position)
-    return tagged(request, json.encode(document), "application/json")
+    return await _answer(request, document)
 
 
 async def _with_delivery(reader: LedgerReader, position: int) -> dict[str, Any]:

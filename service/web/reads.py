@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +20,8 @@ from starlette.routing import Route
 from service.books import snapshots
 from service.core.errors import Behind, ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
+from service.ledger.append import head as ledger_head
+from service.ledger.history import recorded_at
 from service.reads.catalog import READS, Read
 from service.reads.parameters import Parameter, choice, day, integer, parse_all, text
 from service.reads.schemas import columns
@@ -96,7 +99,7 @@ def _reader(read: Read) -> Any:
 
 def parse(read: Read, request: Request, state: State) -> Asked:
     """What a request asks of a read."""
-    today = state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
+    today = today_in(state)
     common = query(COMMON, read.parameters, request, today)
     return Asked(
         scope=Scope(
@@ -134,8 +137,7 @@ async def reach(state: State, position: int, timeout_ms: int) -> None:
     """Wait until every book holds `position`; raises Behind if that takes longer than `timeout_ms`."""
     waited = 0.0
     while position:
-        async with state.store.reading() as connection:
-            marks = await connection.run_sync(state.store.checkpoints)
+        marks = await state.store.read(state.store.checkpoints)
         reached = min((at for _, at in marks.values()), default=0)
         if reached >= position:
             return
@@ -147,35 +149,60 @@ async def reach(state: State, position: int, timeout_ms: int) -> None:
 
 async def _document(read: Read, asked: Asked, state: State) -> bytes:
     """The document with its `meta`: a snapshot where one stands, else made now from the same rows."""
-    async with state.store.reading() as connection:
-        marks = await connection.run_sync(state.store.checkpoints)
-        if len(marks) < len(state.store.books):
-            raise Unavailable("the books are not laid out yet")
-        books = {name: book_id for name, (book_id, _) in marks.items()}
-        view = View(connection=connection, books=books, scope=asked.scope)
-        body = await snapshots.find(
-            connection, snapshots.snapshot_name(state.store, read, asked.scope, asked.args)
-        )
-        if body is None:
-            body = json.encode(await read.answer(view, asked.args))
-        meta = await _meta(view, state, min(at for _, at in marks.values()))
-    return body[:-1] + b',"meta":' + json.encode(meta) + b"}"
+
+    def find(connection: Connection) -> tuple[bytes, int, int]:
+        marks, view = _view(connection, asked.scope, state)
+        name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args)
+        body = snapshots.find(connection, name) or json.encode(read.answer(view, asked.args))
+        return body, marks, view.unpriced_contracts()
+
+    body, position, unpriced = await state.store.read(find)
+    return with_meta(body, await _meta(asked.scope.today, state, position, unpriced))
 
 
-async def _meta(view: View, state: State, position: int) -> dict[str, Any]:
-    unpriced = await view.unpriced_contracts()
-    async with state.ledger.reading() as reader:
-        head = (await reader.head()).position
-        recorded = await reader.rows(position - 1, 1) if position else []
+async def meta(state: State) -> dict[str, Any]:
+    """What every answer is marked with, for reads that name no scope."""
+    scope = Scope(currency=state.settings.reporting_currency, today=today_in(state))
+
+    def find(connection: Connection) -> tuple[int, int]:
+        position, view = _view(connection, scope, state)
+        return position, view.unpriced_contracts()
+
+    return await _meta(scope.today, state, *await state.store.read(find))
+
+
+def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
+    """A JSON object's bytes with `meta` as its last field."""
+    return body[:-1] + b',"meta":' + json.encode(marked) + b"}"
+
+
+def _view(connection: Connection, scope: Scope, state: State) -> tuple[int, View]:
+    """The books' position, and the view of them. Raises Unavailable before they are laid out."""
+    marks = state.store.checkpoints(connection)
+    if len(marks) < len(state.store.books):
+        raise Unavailable("the books are not laid out yet")
+    books = {name: book_id for name, (book_id, _) in marks.items()}
+    return min(at for _, at in marks.values()), View(connection=connection, books=books, scope=scope)
+
+
+async def _meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
+    head, recorded_at_us = await state.ledger.read(
+        lambda connection: (ledger_head(connection).position, recorded_at(connection, position))
+    )
     return {
         "position": position,
-        "recorded_at": rfc3339(from_us(recorded[0]["recorded_at_us"])) if recorded else None,
+        "recorded_at": rfc3339(from_us(recorded_at_us)) if recorded_at_us is not None else None,
         "lag_events": head - position,
-        "calculation_date": view.scope.today.isoformat(),
+        "calculation_date": today.isoformat(),
         "data_freshness": "real_time" if head == position else "catching_up",
         "weeks_per_month": exact(state.settings.weeks_per_month),
         "unpriced_contracts": unpriced,
     }
+
+
+def today_in(state: State) -> date:
+    """Today in the reporting zone."""
+    return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
 
 
 def tagged(request: Request, body: bytes, media_type: str) -> Response:

@@ -28,8 +28,12 @@ def refused(answer: Any, status: int) -> bool:
 
 
 async def test_an_empty_ledger_is_at_position_0_with_a_digest_of_noughts(daybook: Daybook) -> None:
-    assert await daybook.get("/api/v1/ledger/head") == {"position": 0, "digest": "0" * 64}
-    assert await daybook.get("/api/v1/ledger/events") == {"events": [], "next_after": None, "head": 0}
+    head = await daybook.get("/api/v1/ledger/head")
+    events = await daybook.get("/api/v1/ledger/events")
+
+    assert (head["position"], head["digest"]) == (0, "0" * 64)
+    assert (events["events"], events["next_after"], events["head"]) == ([], None, 0)
+    assert head["meta"]["lag_events"] == 0
 
 
 async def test_the_head_is_the_last_event(demo: Path) -> None:
