@@ -190,8 +190,8 @@ def bills(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
     if any(upcoming and row.created_date >= upcoming and row.status != "deleted" for row in invoices):
         upcoming = None
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
-    following = [*(row.date for row in listed[1:]), stated]
-    found: list[Row] = [_issued(row, owner, after) for row, after in zip(listed, following, strict=False)]
+    dates = [*(row.date for row in listed), *([stated] if stated else [])]
+    found: list[Row] = [_issued(row, owner, next((d for d in dates if d > row.date), None)) for row in listed]
     if owner and upcoming and owner.amount_cents:
         found.append(_upcoming(owner, upcoming))
     return found
@@ -214,7 +214,7 @@ def _issued(row: IssuedInvoice, owner: Contract | None, after: str | None) -> Bi
         interval=owner.interval if owner else cadence.ONCE,
         every=owner.every if owner else 1,
         mrr_cents=mrr_on(owner.terms, row.date) if owner else 0,
-        next_bill_date=after if after and after > row.date else None,
+        next_bill_date=after,
         declined=row.status == "failed",
         trust=row.trust,
     )

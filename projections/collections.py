@@ -87,18 +87,37 @@ def _refunded(
     for event, data in refunds.values():
         if data.status == "succeeded" and data.amount:
             yield _cash(event, "refunded", data.refund_id, data.amount, data.created_at, customer_id, rules)
-    unseen = -sum(data.amount for _, data in refunds.values())
+    for part, (event, amount) in enumerate(_unseen(payments, [data for _, data in refunds.values()])):
+        source_id = event.data.payment_id  # type: ignore[attr-defined]
+        yield _cash(event, "refunded", source_id, amount, event.occurred_at, customer_id, rules, part)
+
+
+def _unseen(payments: Sequence[Event], refunds: Sequence[Refund]) -> list[tuple[Event, int]]:
+    """The rises of `amount_refunded` that no refund of its own explains, as (who told it, how much).
+
+    A refund explains the rise of its amount that was told nearest to it, else the earliest ones.
+    """
+    rises: list[tuple[Event, int]] = []
     told = 0
-    for part, event in enumerate(payments):
-        assert isinstance(event.data, Payment)  # noqa: S101 - chosen so by the caller
-        change = max(event.data.amount_refunded - told, 0)
-        told += change
-        before, unseen = max(unseen, 0), unseen + change
-        if unseen > before:
-            amount = unseen - before
-            yield _cash(
-                event, "refunded", event.data.payment_id, amount, event.occurred_at, customer_id, rules, part
-            )
+    for event in payments:
+        refunded = event.data.amount_refunded  # type: ignore[attr-defined]
+        if refunded > told:
+            rises.append((event, refunded - told))
+            told = refunded
+    explained = 0
+    for refund in sorted(refunds, key=lambda r: (r.created_at, r.refund_id)):
+        same = [rise for rise in rises if rise[1] == refund.amount]
+        if same:
+            created_at = refund.created_at
+            rises.remove(min(same, key=lambda rise: abs(rise[0].occurred_at - created_at)))
+        else:
+            explained += refund.amount
+    unseen = []
+    for event, amount in rises:
+        if amount > explained:
+            unseen.append((event, amount - explained))
+        explained = max(explained - amount, 0)
+    return unseen
 
 
 def _disputed(known: Sequence[Event], customer_id: str | None, rules: Rules) -> Iterable[Row]:

@@ -34,6 +34,7 @@ class Term(Struct, frozen=True, kw_only=True):
     interval: str
     every: int
     event: Event
+    data: Subscription
 
 
 def states(history: Sequence[Event], rules: Rules) -> list[State]:
@@ -90,8 +91,12 @@ def _term(state: State, day: date, rules: Rules) -> Term:
         interval=worth.interval,
         every=worth.every,
         event=state.event,
+        data=data,
     )
 
 
 def _level(term: Term) -> tuple[object, ...]:
-    return (term.mrr_cents, term.counted, term.interval, term.every) if term.counted else (0,)
+    """What makes a term another one: the same for all that do not count."""
+    if not term.counted:
+        return ()
+    return term.mrr_cents, term.interval, term.every, term.data.customer_id, term.data.currency

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, merge_causes
 from projections.contracts import Term, states, terms
-from service.core.events import Event, Subscription
+from service.core.events import Event
 
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
@@ -48,31 +48,38 @@ class Movement(Row, frozen=True, kw_only=True):
 
 
 def steps(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One subscription's events to its steps."""
+    """One subscription's events to its steps: each term less the one before it."""
     rows: list[Row] = []
     before: Term | None = None
     for term in terms(states(history, rules), rules):
-        changes: dict[tuple[str, int], list[int]] = {}
+        changes: dict[_Owner, list[int]] = {}
         for sign, side in ((-1, before), (1, term)):
             if side and side.counted:
-                change = changes.setdefault((side.interval, side.every), [0, 0])
+                change = changes.setdefault(_owner(side), [0, 0])
                 change[0] += sign * side.mrr_cents
                 change[1] += sign
-        rows += [_step(term, *key, *change) for key, change in changes.items() if any(change)]
+        rows += [_step(term, owner, *change) for owner, change in changes.items() if any(change)]
         before = term
     return rows
 
 
-def _step(term: Term, interval: str, every: int, mrr_cents: int, contracts: int) -> Step:
-    event, data = term.event, term.event.data
-    assert isinstance(data, Subscription)  # noqa: S101 - terms are made of nothing else
+_Owner = tuple[str, str, str, int]  # customer, currency, interval, every
+
+
+def _owner(term: Term) -> _Owner:
+    return term.data.customer_id, term.data.currency, term.interval, term.every
+
+
+def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
+    event = term.event
+    customer_id, currency, interval, every = owner
     return Step(
-        feeds=f"{event.processor}|{event.account}|{data.customer_id}|{data.currency}",
+        feeds=f"{event.processor}|{event.account}|{customer_id}|{currency}",
         causes=causes(event),
         account=event.account,
-        currency=data.currency,
-        customer_id=data.customer_id,
-        contract_id=data.subscription_id,
+        currency=currency,
+        customer_id=customer_id,
+        contract_id=term.data.subscription_id,
         date=term.day.isoformat(),
         interval=interval,
         every=every,

@@ -45,8 +45,11 @@ async def in_thread(engine: Engine, work: Callable[[Connection], T]) -> T:
     """What a plain function does with a connection, in one transaction and one thread."""
 
     def run() -> T:
-        with engine.begin() as connection:
-            return work(connection)
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except StopIteration as error:  # no future can carry it, so nobody would ever hear of it
+            raise RuntimeError("an iterator ended where it should not") from error
 
     return await asyncio.to_thread(run)
 

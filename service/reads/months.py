@@ -19,6 +19,9 @@ _days = TOTALS["bill_days"]
 _cash = TOTALS["cash_days"]
 _CASH = tuple(f"{kind}_cents" for kind in KINDS)
 _COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
+_IN_ORDER = tuple(  # whatever order the rows were written in
+    _bills.c[name] for name in "date customer_id contract_id invoice_id processor account".split()
+)
 _ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING)
 _SUMS = (
     "bills",
@@ -79,7 +82,7 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
     query = view.named(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
         query = query.where(_bills.c.status.in_(UPCOMING))
-    query = query.order_by(_bills.c.date, _bills.c.customer_id, _bills.c.contract_id, _bills.c.invoice_id)
+    query = query.order_by(*_IN_ORDER)
     return [
         {
             "date": row.date,
@@ -233,7 +236,7 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
     query = (
         select(_bills)
         .where(*_between(view, first, last), _COUNTED)
-        .order_by(_bills.c.amount_cents.desc(), _bills.c.date, _bills.c.customer_id, _bills.c.contract_id)
+        .order_by(_bills.c.amount_cents.desc(), *_IN_ORDER)
         .limit(10)
     )
     return [
