@@ -9,7 +9,7 @@ from itertools import groupby
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, merge_causes
 from projections.contracts import Term, states, terms
-from service.core.events import Event
+from service.core.events import Event, joined
 
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
@@ -74,7 +74,7 @@ def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
     event = term.event
     customer_id, currency, interval, every = owner
     return Step(
-        feeds=f"{event.processor}|{event.account}|{customer_id}|{currency}",
+        feeds=joined(event.processor, event.account, customer_id, currency),
         causes=causes(event),
         account=event.account,
         currency=currency,

@@ -15,7 +15,7 @@ from msgspec import json
 from handlers import mxmerchant
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Event
+from service.core.events import Event, joined
 from service.core.limits import check_amounts
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -52,7 +52,8 @@ class Poller:
         now = self._clock()
         async with self._ledger.reading() as reader:
             prefixes = [
-                f"{kind}|{mxmerchant.PROCESSOR}|{self._merchant_id}|" for kind in ("subscription", "customer")
+                joined(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
+                for kind in ("subscription", "customer")
             ]
             last = {
                 name: event.data

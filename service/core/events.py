@@ -256,4 +256,9 @@ def subjects(event: Event) -> list[str]:
 
 def subject(kind: str, event: Event, key: str) -> str:
     """The name of one history, in the scope of an event's processor and account."""
-    return f"{kind}|{event.processor}|{event.account}|{key}"
+    return joined(kind, event.processor, event.account, key)
+
+
+def joined(*parts: str) -> str:
+    """Parts as one name, "a|b|c"; no two lists of parts make the same one."""
+    return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)

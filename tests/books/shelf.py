@@ -1,5 +1,6 @@
 """A ledger and its books in a directory of their own, as a test needs them."""
 
+import atexit
 import shutil
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 from msgspec import json
+from sqlalchemy import Connection
 
 from projections.book import Rules
 from service.books.engine import BATCH, Engine, Settled
@@ -36,6 +38,7 @@ def now() -> datetime:
 def _empty_shelf() -> Path:
     """A directory with both files laid out and empty; laying them out again takes far longer than a copy."""
     directory = Path(mkdtemp(prefix="daybook-empty-"))
+    atexit.register(shutil.rmtree, directory)
     migrate(directory)
     lay_out(directory)
     return directory
@@ -98,13 +101,14 @@ async def document(
 ) -> dict:
     """One read's document from an open store; a query's `from` is written `from_`."""
     scope = Scope(currency=currency, today=today, account=account)
-    async with store.reading() as connection:
-        marks = await store.checkpoints(connection)
-        books = {book: book_id for book, (book_id, _) in marks.items()}
-        asked = {key.rstrip("_"): value for key, value in query.items()}
-        args = parse_all(READ[name].parameters, asked, today)
-        answer = await READ[name].answer(View(connection=connection, books=books, scope=scope), args)
-    return json.decode(json.encode(answer))
+    asked = {key.rstrip("_"): value for key, value in query.items()}
+    args = parse_all(READ[name].parameters, asked, today)
+
+    def answer(connection: Connection) -> dict:
+        books = {book: book_id for book, (book_id, _) in store.checkpoints(connection).items()}
+        return READ[name].answer(View(connection=connection, books=books, scope=scope), args)
+
+    return json.decode(json.encode(await store.read(answer)))
 
 
 def incoming(event: Event) -> Incoming:

@@ -72,7 +72,13 @@ def but(data: Data, **fields) -> Data:
 
 def invoice(status: str = "open", amount_due: int = 10_000, when: str = "2025-11-13", **fields) -> Invoice:
     """An invoice of `cus_1` in dollars, made at `when`."""
-    fields = {"invoice_id": "in_1", "customer_id": "cus_1", "currency": "usd", "created_at": at(when), **fields}
+    fields = {
+        "invoice_id": "in_1",
+        "customer_id": "cus_1",
+        "currency": "usd",
+        "created_at": at(when),
+        **fields,
+    }
     if status == "paid":
         fields = {"amount_paid": amount_due, "amount_remaining": 0, "paid_at": at(when), **fields}
     return Invoice(status=status, amount_due=amount_due, **fields)
