@@ -20,7 +20,10 @@ UPCOMING = ("upcoming", "draft")  # not issued yet
 
 
 class Contract(Row, frozen=True, kw_only=True):
-    """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …]."""
+    """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
+
+    `tied`: on some day two events of one moment differ, and only their ids say which came last.
+    """
 
     table = "contracts"
     indexes = (("currency", "contract_id"), ("unpriced", "currency"))
@@ -39,6 +42,7 @@ class Contract(Row, frozen=True, kw_only=True):
     ends_date: str | None
     declined: bool
     unpriced: bool
+    tied: bool
     trust: str
     terms: str
 
@@ -114,6 +118,7 @@ def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
             ends_date=_iso(_ends(state, rules)),
             declined=data.declined or data.status == "past_due",
             unpriced=data.status in BILLING and unpriced(data),
+            tied=any(state.tied for state in told),
             trust=state.event.trust,
             terms=json.encode(life).decode(),
         )

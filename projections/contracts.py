@@ -10,6 +10,7 @@ from projections.book import Rules
 from projections.pricing import discount_ends, worth_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
+from service.core.order import tied
 
 COUNTS = frozenset({"active", "past_due"})  # in MRR
 BILLING = COUNTS | {"trialing", "unpaid", "incomplete"}  # has a next bill
@@ -17,12 +18,16 @@ TERMINAL = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What a contract is from the end of `day` on, until the next state; `event` says so."""
+    """What a contract is from the end of `day` on, until the next state; `event` says so.
+
+    `tied`: another event of the same moment says otherwise, and nothing but ids orders the two.
+    """
 
     day: date
     event: Event
     data: Subscription
     ended: bool
+    tied: bool = False
 
 
 class Term(Struct, frozen=True, kw_only=True):
@@ -46,7 +51,7 @@ def states(history: Sequence[Event], rules: Rules) -> list[State]:
     zone = rules.zone
     told: list[State] = []
     end: State | None = None
-    for event in history:
+    for before, event in zip([None, *history], history, strict=False):
         data = event.data
         assert isinstance(data, Subscription)  # noqa: S101 - a subscription's history holds nothing else
         if data.status in TERMINAL or event.rank == DELETED:
@@ -57,7 +62,8 @@ def states(history: Sequence[Event], rules: Rules) -> list[State]:
         moment = event.occurred_at
         if not told and data.counts_from and data.status in COUNTS:
             moment = min(moment, data.counts_from)
-        told.append(State(day=day_of(moment, zone), event=event, data=data, ended=False))
+        undecided = before is not None and tied(before, event)
+        told.append(State(day=day_of(moment, zone), event=event, data=data, ended=False, tied=undecided))
     if end:
         told = [*(state for state in told if state.day < end.day), end]
     return [list(same_day)[-1] for _, same_day in groupby(told, key=lambda state: state.day)]

@@ -28,6 +28,12 @@ def canonical(history: Iterable[Event]) -> list[Event]:
     return ordered
 
 
+def tied(first: Event, second: Event) -> bool:
+    """Whether only their ids put `second` after `first`: one moment and rank, no link, other data."""
+    same = (first.occurred_at, first.rank) == (second.occurred_at, second.rank)
+    return same and first.data != second.data and not _link(first, second)
+
+
 def _chain(previous: Event | None, moment: list[Event]) -> list[Event]:
     """`moment` in the order with the most causal links; ties keep the order given."""
     links = {

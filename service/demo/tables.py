@@ -13,7 +13,7 @@ from service.demo.posts import STRIPE_ACCOUNT
 _MXMERCHANT_ACCOUNT = "1000000001"
 _TODAY = "2025-11-30"
 _URLS = (
-    "/api/v1/revenue/month-detail?year=2025&month=11",
+    f"/api/v1/revenue/month-detail?year=2025&month=11&account={STRIPE_ACCOUNT}",
     f"/api/v1/mrr?today={_TODAY}",
     "/api/v1/mrr/movements?from=2025-10&to=2025-12",
     "/api/v1/upcoming?from=2025-11-13&to=2025-12-13&format=csv",

@@ -97,6 +97,7 @@ def _contract(row: Any, today: str) -> dict[str, Any]:
         "ends_date": row.ends_date,
         "declined": row.declined,
         "unpriced": row.unpriced,
+        "tied": row.tied,
         "processor": row.processor,
         "account": row.account,
         "trust": row.trust,

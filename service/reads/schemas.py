@@ -136,6 +136,7 @@ FIELDS: dict[str, Schema] = {
     "cadence": _text('the schedule in a word or three: "weekly", "every 4 weeks", "quarterly", "once"'),
     "declined": _flag("whether the last payment was declined"),
     "unpriced": _flag("whether a price or discount in it can't be read"),
+    "tied": _flag("whether two of its events of one moment differ, and only their ids say which came last"),
     "kind": _text("what moved", enum=["new", "reactivation", "expansion", "contraction", "churn"]),
     "rank": _count("the place in the list, from 1"),
     "top_share": {"type": "number", "description": "the largest bills' part of `total_cents`, 0 to 1"},
@@ -296,7 +297,7 @@ SHAPES: dict[str, Schema] = {
     ),
     "Contract": _shape(
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
-        "mrr_cents next_bill_date ends_date declined unpriced processor account trust causes",
+        "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes",
         amount_cents=_cents("what it bills each time, before tax"),
         mrr_cents=_cents("its MRR at the end of `today`"),
     ),

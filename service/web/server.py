@@ -1,5 +1,6 @@
 """The web process's server."""
 
+import gc
 import socket
 import sys
 
@@ -14,6 +15,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.freeze()  # what was made until now stays: no collection needs to look at it again
         if self.started:
             for server in self.servers:
                 for bound in server.sockets:

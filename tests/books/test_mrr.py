@@ -463,3 +463,14 @@ def test_a_contract_that_changes_its_currency_leaves_nothing_behind():
     plan = subscription()
     events = [created(plan, "2025-01-10"), changed(but(plan, currency="eur"), "2025-02-10")]
     assert (mrr(events), mrr(events, currency="eur")) == (0, 24_900)
+
+
+def test_a_tie_that_only_ids_settle_is_flagged_and_a_chained_one_is_not():
+    plan, dearer, dearest = subscription(), subscription(item(30_000)), subscription(item(40_000))
+    first = created(plan, "2025-01-09")
+    chained = [first, changed(dearer, "2025-01-10", plan), changed(dearest, "2025-01-10", dearer)]
+    undecided = [first, changed(dearer, "2025-01-10"), changed(dearest, "2025-01-10")]
+    for order in permutations(chained):
+        assert not contract(order).tied
+    for order in permutations(undecided):
+        assert contract(order).tied
