@@ -173,7 +173,7 @@ class _Contract:
         self.fact = Fact(since=start, status="active", interval=interval, every=every, prices=(self.price(),))
         self.facts: list[Fact] = []
         self.told: Subscription | None = None
-        self.told_at = start
+        self.told_at, self.told_before = start, True
 
     def live(self) -> datetime:
         self.fact = replace(self.fact, next_bill=self.after(self.anchor))
@@ -204,7 +204,13 @@ class _Contract:
     # Telling
 
     def say(self, rank: int = UPDATED, late: timedelta = timedelta(0)) -> None:
-        """Record what holds now, and tell it; within one second it is always told what was there before."""
+        """Record what holds now, and tell it.
+
+        Within one second each change is told with what was there before: else nothing could say which
+        came first, so a change after one that was told without it waits for the next second.
+        """
+        if self.now + late == self.told_at and not self.told_before:
+            self.now += timedelta(seconds=1)
         if not self.fact.over:
             self.fact = replace(self.fact, since=self.now)
         if self.facts and self.facts[-1] == replace(self.fact, since=self.facts[-1].since):
@@ -217,7 +223,7 @@ class _Contract:
         if self.dice.sometimes(8) and rank != CREATED:  # two events of one state, as resume and update are
             same = json.encode(data) if chained else None
             self.scribe.tell(self.who, when, data, rank, before=same)
-        self.told, self.told_at = data, when
+        self.told, self.told_at, self.told_before = data, when, chained or rank == CREATED
 
     def data(self) -> Subscription:
         fact = self.fact
