@@ -1,16 +1,18 @@
 """A contract's life: from its subscription events to what it is worth a month, day by day."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from itertools import groupby
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from projections.book import Rules
 from projections.pricing import discount_ends, worth_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
-from service.core.order import tied
+from service.core.order import undecided
 
 COUNTS = frozenset({"active", "past_due"})  # in MRR
 BILLING = COUNTS | {"trialing", "unpaid", "incomplete"}  # has a next bill
@@ -46,12 +48,13 @@ def states(history: Sequence[Event], rules: Rules) -> list[State]:
     """The contract's closing state of every day on which it was told, in order.
 
     A terminal status stays, whatever is told later; `ended_at` beats the time of the event that
-    tells it. The first state holds from `counts_from`, where that is earlier than its telling.
+    tells it. The first state holds from `counts_from_on`, or the day of `counts_from`, where that is
+    earlier than its telling.
     """
     zone = rules.zone
     told: list[State] = []
     end: State | None = None
-    for before, event in zip([None, *history], history, strict=False):
+    for event in history:
         data = event.data
         assert isinstance(data, Subscription)  # noqa: S101 - a subscription's history holds nothing else
         if data.status in TERMINAL or event.rank == DELETED:
@@ -59,14 +62,28 @@ def states(history: Sequence[Event], rules: Rules) -> list[State]:
                 day=day_of(data.ended_at or event.occurred_at, zone), event=event, data=data, ended=True
             )
             break
-        moment = event.occurred_at
-        if not told and data.counts_from and data.status in COUNTS:
-            moment = min(moment, data.counts_from)
-        undecided = before is not None and tied(before, event)
-        told.append(State(day=day_of(moment, zone), event=event, data=data, ended=False, tied=undecided))
+        day = day_of(event.occurred_at, zone)
+        if not told and data.status in COUNTS:
+            start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
+            day = min(day, start or day)
+        told.append(State(day=day, event=event, data=data, ended=False))
     if end:
         told = [*(state for state in told if state.day < end.day), end]
-    return [list(same_day)[-1] for _, same_day in groupby(told, key=lambda state: state.day)]
+    closing = [list(same_day)[-1] for _, same_day in groupby(told, key=lambda state: state.day)]
+    return _with_ties(history, closing)
+
+
+def _with_ties(history: Sequence[Event], closing: list[State]) -> list[State]:
+    """The closing states, those marked whose event is the last of its moment by its id alone."""
+    rivals: dict[object, list[Event]] = defaultdict(list)
+    for event in history:
+        rivals[event.occurred_at, event.rank].append(event)
+    if len(rivals) == len(history):
+        return closing
+    return [
+        replace(state, tied=undecided(rivals[state.event.occurred_at, state.event.rank], state.event))
+        for state in closing
+    ]
 
 
 def terms(history: Sequence[State], rules: Rules) -> list[Term]:

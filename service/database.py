@@ -5,6 +5,7 @@ The web process writes only the ledger, the worker only the books, so neither wa
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ Mode = Literal["read", "write"]
 Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
 
-_BUSY_TIMEOUT_MS = 10_000
+_BUSY_TIMEOUT_MS = 5_000
 
 
 def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> AsyncEngine:
@@ -41,8 +42,13 @@ def sqlite_thread_engine(path: Path, mode: Mode, synchronous: Synchronous = "FUL
     return engine
 
 
-async def in_thread(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """What a plain function does with a connection, in one transaction and one thread."""
+async def in_thread(
+    engine: Engine, work: Callable[[Connection], T], threads: ThreadPoolExecutor | None = None
+) -> T:
+    """What a plain function does with a connection, in one transaction and one thread.
+
+    A writer brings a thread of its own: behind slow reads in the shared ones it would wait.
+    """
 
     def run() -> T:
         try:
@@ -51,7 +57,7 @@ async def in_thread(engine: Engine, work: Callable[[Connection], T]) -> T:
         except StopIteration as error:  # no future can carry it, so nobody would ever hear of it
             raise RuntimeError("an iterator ended where it should not") from error
 
-    return await asyncio.to_thread(run)
+    return await asyncio.get_running_loop().run_in_executor(threads, run)
 
 
 def _pool(mode: Mode) -> dict[str, int]:

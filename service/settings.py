@@ -7,6 +7,7 @@ from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
@@ -85,6 +86,10 @@ class Settings(BaseSettings):
     def _redis(cls, url: str | None) -> str | None:
         if url and not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("unset, or redis://…, rediss://… or unix://…")
+        try:
+            urlsplit(url or "").port  # noqa: B018 - raises where it is no number
+        except ValueError:
+            raise ValueError("a URL whose port is a number") from None
         return url or None
 
     @field_validator("mxmerchant_webhook_secrets")

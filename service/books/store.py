@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from fractions import Fraction
 from pathlib import Path
@@ -24,9 +25,7 @@ def lay_out(data_dir: Path) -> None:
     """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
     path = books_path(data_dir)
     layout = tables.layout()
-    with closing(sqlite3.connect(path)) as connection:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == layout:
+    if _layout_of(path) == layout:
         return
     for stale in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         stale.unlink(missing_ok=True)
@@ -38,6 +37,17 @@ def lay_out(data_dir: Path) -> None:
     engine.dispose()
 
 
+def _layout_of(path: Path) -> int | None:
+    """The layout of a books' file; None if it is no database at all, since it can be made again."""
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.OperationalError:  # locked, say: it is a database
+            raise
+        except sqlite3.DatabaseError:
+            return None
+
+
 class BookStore:
     """The books in one file, for one set of rules. Close it, or the process hangs at its end."""
 
@@ -47,17 +57,19 @@ class BookStore:
         self.books = tuple(books)
         self._reader = sqlite_engine(books_path(data_dir), "read")
         self._thread_reader = sqlite_thread_engine(books_path(data_dir), "read")
+        self._writer_thread = ThreadPoolExecutor(1, "books-writer")
         self._thread_writer = sqlite_thread_engine(books_path(data_dir), "write", synchronous="NORMAL")
 
     async def close(self) -> None:
         """Close every connection."""
         await self._reader.dispose()
         self._thread_reader.dispose()
+        self._writer_thread.shutdown(wait=False)
         self._thread_writer.dispose()
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """What a plain function does in one write transaction, run in a thread."""
-        return await in_thread(self._thread_writer, change)
+        return await in_thread(self._thread_writer, change, self._writer_thread)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one consistent view, run in a thread."""

@@ -15,6 +15,10 @@ DaybookError
 └── Integrity                the ledger or a book is not what it should be
 """
 
+from collections.abc import Sequence
+
+from service.core.events import Event
+
 
 class DaybookError(Exception):
     """The root. Its text is fit to be shown: it holds no secret and no payload."""
@@ -37,7 +41,14 @@ class TooLarge(DaybookError):
 
 
 class Unreadable(DaybookError):
-    """A verified JSON delivery whose shape no translator can read."""
+    """A verified JSON delivery whose shape no translator can read.
+
+    Of a list of records some may be readable: `events` are theirs.
+    """
+
+    def __init__(self, detail: str, events: Sequence[Event] = ()) -> None:
+        super().__init__(detail)
+        self.events = events
 
 
 class NotConfigured(DaybookError):

@@ -95,6 +95,7 @@ class Subscription(Data, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    counts_from_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
     collection_paused: bool = False
     declined: Annotated[bool, Meta(description="the last payment was declined")] = False
 

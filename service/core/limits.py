@@ -1,21 +1,30 @@
-"""Limits on what the books can hold: sums must stay inside 64 bits, whatever a payload claims."""
+"""Limits on what the books can hold, whatever a payload claims: sums stay inside 64 bits, ids are text."""
 
 from decimal import Decimal
 
 from service.core.errors import Unreadable
-from service.core.events import Event, Item, Subscription
+from service.core.events import Event, Item, Subscription, subjects
 
-AMOUNT = 10**13  # minor units: a hundred billion dollars on one line
-_FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded", "amount_off")
+AMOUNT = 10**12  # minor units of one event: ten billion dollars, and room to add up millions of them
+_FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
 
 
-def check_amounts(event: Event) -> Event:
-    """The event itself; raises Unreadable if one of its amounts is beyond any that is real."""
+def check_limits(event: Event) -> Event:
+    """The event itself; raises Unreadable if an amount is beyond any that is real, or an id is no text.
+
+    A control character in an id has no use, and SQLite ends a text at the first NUL.
+    """
     data = event.data
+    ids = (event.event_id, event.account, getattr(data, "customer_id", None) or "", *subjects(event))
+    if not all(part.isprintable() for part in ids):
+        raise Unreadable("an id holds a character that no id may hold")
     stated: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _FIELDS]
     if isinstance(data, Subscription):
-        stated += [_most(item) for item in data.items]
-    if any(not -AMOUNT <= amount <= AMOUNT for amount in stated):
+        stated.append(sum((_most(item) for item in data.items), Decimal(0)))
+        discounts = [*data.discounts, *(discount for item in data.items for discount in item.discounts)]
+        if not all(0 <= (discount.percent_off or 0) <= 100 for discount in discounts):
+            raise Unreadable("a discount is not from 0 to 100 percent")
+    if not all(-AMOUNT <= amount <= AMOUNT for amount in stated):
         raise Unreadable("an amount is beyond any that is real")
     return event
 

@@ -5,15 +5,16 @@ By (when it happened, cause, lifecycle rank, event id). A processor's clock may 
 follows the one whose data is what it says was there before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from msgspec import json
 from msgspec.structs import fields
 
-from service.core.events import Event
+from service.core.events import Data, Event
 
-_BEAM = 64  # partial orders kept while a moment's events are chained; exact up to six of them
+_EXACT = 8  # so many events of one moment are put in the best of all orders; more, link by link
 
 
 def canonical(history: Iterable[Event]) -> list[Event]:
@@ -28,29 +29,51 @@ def canonical(history: Iterable[Event]) -> list[Event]:
     return ordered
 
 
-def tied(first: Event, second: Event) -> bool:
-    """Whether only their ids put `second` after `first`: one moment and rank, no link, other data."""
-    same = (first.occurred_at, first.rank) == (second.occurred_at, second.rank)
-    return same and first.data != second.data and not _link(first, second)
+def undecided(rivals: Sequence[Event], last: Event) -> bool:
+    """Whether nothing but ids says that `last` is the last of the events of its moment and rank.
+
+    So it is if another of them, with other data, is followed by none either.
+    """
+    return any(
+        rival.data != last.data and not any(_link(rival, other) for other in rivals if other is not rival)
+        for rival in rivals
+    )
 
 
 def _chain(previous: Event | None, moment: list[Event]) -> list[Event]:
     """`moment` in the order with the most causal links; ties keep the order given."""
-    links = {
+    links = {(-1, b): _link(previous, second) for b, second in enumerate(moment)}
+    links |= {
         (a, b): _link(first, second) for a, first in enumerate(moment) for b, second in enumerate(moment)
     }
-    links |= {(-1, b): _link(previous, second) for b, second in enumerate(moment)}
-    paths: list[tuple[int, tuple[int, ...]]] = [(0, ())]
-    for _ in moment:
-        best: dict[tuple[frozenset[int], int], tuple[int, tuple[int, ...]]] = {}
-        for cost, path in paths:
-            for i in range(len(moment)):
-                if i not in path:
-                    longer = (cost - links[path[-1] if path else -1, i], (*path, i))
-                    end = (frozenset(longer[1]), i)
-                    best[end] = min(best.get(end, longer), longer)
-        paths = sorted(best.values())[:_BEAM]
-    return [moment[i] for i in paths[0][1]]
+    order = _best(links, len(moment)) if len(moment) <= _EXACT else _greedy(links, len(moment))
+    return [moment[i] for i in order]
+
+
+Links = dict[tuple[int, int], int]  # how well the second follows the first; -1 is what came before them all
+
+
+def _best(links: Links, count: int) -> tuple[int, ...]:
+    """The best of all orders, found by what is used up and what is last (Held and Karp)."""
+    paths: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = {(0, -1): (0, ())}
+    for _ in range(count):
+        longer: dict[tuple[int, int], tuple[int, tuple[int, ...]]] = {}
+        for (used, last), (cost, path) in paths.items():
+            for i in range(count):
+                if not used >> i & 1:
+                    end, found = (used | 1 << i, i), (cost - links[last, i], (*path, i))
+                    longer[end] = min(longer.get(end, found), found)
+        paths = longer
+    return min(paths.values())[1]
+
+
+def _greedy(links: Links, count: int) -> list[int]:
+    """Each time what follows best; the order given where nothing does."""
+    left, order = list(range(count)), [-1]
+    while left:
+        order.append(max(left, key=lambda i: (links[order[-1], i], -i)))
+        left.remove(order[-1])
+    return order[1:]
 
 
 def _link(first: Event | None, second: Event) -> int:
@@ -62,10 +85,15 @@ def _link(first: Event | None, second: Event) -> int:
     if first is None or type(first.data) is not type(second.data):
         return 0
     if second.before is not None:
-        before = json.decode(second.before, type=type(second.data))
+        before = _before(type(second.data), second.before)
         if first.data == before:
             return 4
         changed = [f.name for f in fields(before) if getattr(before, f.name) != getattr(second.data, f.name)]
         if changed and all(getattr(first.data, f) == getattr(before, f) for f in changed):
             return 2
     return int(first.data == second.data)
+
+
+@lru_cache(maxsize=256)  # each of a moment's events is compared with every other
+def _before(kind: type[Data], before: bytes) -> Data:
+    return json.decode(before, type=kind)

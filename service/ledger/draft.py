@@ -15,7 +15,10 @@ Seen = tuple[int, bytes]  # position, content digest
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
-    """A delivery to be kept: its events where it could be read, else why it is in quarantine."""
+    """A delivery to be kept: its events where it could be read, and why it is in quarantine where not.
+
+    A list of records that could be read in part has both.
+    """
 
     events: Sequence[Event]
     content_digest: bytes
@@ -27,7 +30,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a delivery. `position` is that of its (last) event; None in quarantine."""
+    """What became of a delivery. `position` is that of its (last) event; None if it has none."""
 
     position: int | None
     duplicate: bool = False
@@ -66,7 +69,8 @@ class Draft:
         }
         if incoming.reason:
             self._to_quarantine(incoming, raw, incoming.reason, incoming.detail, None)
-            return Outcome(position=None, quarantined=True)
+            if not incoming.events:
+                return Outcome(position=None, quarantined=True)
         new = [event for event in incoming.events if self._key(event) not in self._known]
         if new:
             first = self._head.position + 1
@@ -80,7 +84,12 @@ class Draft:
         if conflict:
             detail = f"the event at position {position} has this id and other content"
             self._to_quarantine(incoming, raw, "conflict", detail, position)
-        return Outcome(position=position, duplicate=not new and not conflict, conflict=conflict)
+        return Outcome(
+            position=position,
+            duplicate=not new and not conflict,
+            conflict=conflict,
+            quarantined=incoming.reason is not None,
+        )
 
     def _append(self, event: Event, content_digest: bytes, delivery: int, delivery_digest: bytes) -> None:
         position = self._head.position + 1

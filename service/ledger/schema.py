@@ -4,11 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import create_engine
-from sqlalchemy.pool import NullPool
-
 from service.core.errors import SettingsError
-from service.database import ledger_path
+from service.database import ledger_path, sqlite_thread_engine
 
 NEWEST = "0001"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -40,7 +37,7 @@ def _upgrade(path: Path) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = sqlite_thread_engine(path, "write")  # it says BEGIN itself: a kill leaves all of it or nothing
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -1,14 +1,17 @@
 """Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.core.errors import Integrity
 from service.core.events import Event
 from service.core.moments import to_us
 from service.database import in_thread, ledger_path, sqlite_engine, sqlite_thread_engine
@@ -31,11 +34,13 @@ class Ledger:
 
     def __init__(self, data_dir: Path) -> None:
         self._writer = sqlite_thread_engine(ledger_path(data_dir), "write")
+        self._writer_thread = ThreadPoolExecutor(1, "ledger-writer")
         self._reader = sqlite_engine(ledger_path(data_dir), "read")
         self._thread_reader = sqlite_thread_engine(ledger_path(data_dir), "read")
 
     async def close(self) -> None:
         """Close every connection."""
+        self._writer_thread.shutdown(wait=False)
         self._writer.dispose()
         await self._reader.dispose()
         self._thread_reader.dispose()
@@ -45,12 +50,13 @@ class Ledger:
 
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
-        return await in_thread(self._writer, lambda connection: append(connection, batch, to_us(now)))
+        work = partial(append, batch=batch, now_us=to_us(now))
+        return await in_thread(self._writer, work, self._writer_thread)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
         """A consistent view of the ledger as it is now."""
-        async with self._reader.connect() as connection:
+        async with self._reader.begin() as connection:
             yield LedgerReader(connection)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -90,9 +96,12 @@ class LedgerReader:
         return (await self._connection.execute(query)).scalar()
 
     async def delivery(self, position: int) -> dict[str, Any]:
-        """The raw delivery whose first event is at `position`."""
+        """The raw delivery whose first event is at `position`. Raises Integrity if it is gone."""
         query = select(_deliveries).where(_deliveries.c.position == position)
-        return dict((await self._connection.execute(query)).one()._mapping)  # noqa: SLF001
+        row = (await self._connection.execute(query)).one_or_none()
+        if row is None:
+            raise Integrity(f"the raw delivery at position {position} is missing")
+        return dict(row._mapping)  # noqa: SLF001
 
     async def last_of(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`."""

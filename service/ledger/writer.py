@@ -14,6 +14,7 @@ from service.ledger.store import Ledger
 
 _BATCH = 256
 _WAITING = 4_096  # deliveries in memory; more are refused, and the processor tries again
+_WAITING_BYTES = 64 << 20  # the same by their size
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ class Writer:
         self._committed = committed
         self._batch = batch
         self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_WAITING)
+        self._bytes = 0
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     async def append(self, incoming: Incoming) -> Outcome:
@@ -40,11 +42,11 @@ class Writer:
 
         Raises Unavailable when it is not, and then nothing of it is kept.
         """
+        if self._queue.full() or self._bytes > _WAITING_BYTES:
+            raise Unavailable("too many deliveries are waiting for the ledger")
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait((incoming, answer))
-        except asyncio.QueueFull:
-            raise Unavailable("too many deliveries are waiting for the ledger") from None
+        self._bytes += len(incoming.body)
+        self._queue.put_nowait((incoming, answer))
         return await answer
 
     async def close(self) -> None:
@@ -60,7 +62,8 @@ class Writer:
             while len(batch) < self._batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             await self._write(batch)
-            for _ in batch:
+            for incoming, _ in batch:
+                self._bytes -= len(incoming.body)
                 self._queue.task_done()
 
     async def _write(self, batch: list[tuple[Incoming, asyncio.Future[Outcome]]]) -> None:

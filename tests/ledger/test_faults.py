@@ -1,6 +1,9 @@
 """Verification finds a change of any column, of the raw bytes, of the index, of a row or a total."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -142,3 +145,28 @@ async def test_a_ledger_of_a_newer_version_is_refused(open_ledger: OpenLedger, t
 
     with pytest.raises(SettingsError, match="newer Daybook"):
         migrate(tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import Engine, event
+from service.ledger.schema import migrate
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(_connection, _cursor, statement, *_):
+    if statement.startswith("CREATE TABLE subjects"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+migrate(Path(sys.argv[1]))
+"""
+
+
+def test_a_kill_in_the_middle_of_a_migration_leaves_a_ledger_that_opens(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+
+    migrate(tmp_path)
+
+    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
+        assert connection.execute("SELECT count(*) FROM subjects").fetchone() == (0,)

@@ -74,6 +74,15 @@ async def test_the_same_id_with_other_content_is_a_conflict_and_both_are_kept(le
     assert await quarantined(ledger) == {("stripe", "conflict"): 1}
 
 
+async def test_two_events_in_conflict_with_the_same_body_are_both_kept(ledger: Ledger) -> None:
+    await ledger.append([delivery("a", b"one"), delivery("b", b"two")], NOW)
+
+    outcomes = await ledger.append([delivery("a", b"x"), delivery("b", b"x")], NOW)
+
+    assert all(outcome.conflict for outcome in outcomes)
+    assert await quarantined(ledger) == {("stripe", "conflict"): 2}
+
+
 async def test_ids_are_unique_only_within_a_processor(ledger: Ledger) -> None:
     outcomes = await ledger.append([delivery("a"), delivery("a", processor="standard.biller")], NOW)
 

@@ -43,9 +43,9 @@ class Counting(Advancer):
 
     calls = 0
 
-    async def advance(self) -> None:
+    async def wake(self) -> None:
         self.calls += 1
-        await super().advance()
+        await super().wake()
 
 
 async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
@@ -63,7 +63,7 @@ async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
     ledger, store = Ledger(tmp_path), BookStore(tmp_path, Rules())
     await store.register()
     engine = Engine(ledger, store, lambda: NOW, settled=settled)
-    advancer = Counting(engine, store, lambda: date(2026, 1, 1))
+    advancer = Counting(engine, store, lambda: date(2026, 1, 1), alone_seconds=600)
     stopping = asyncio.Event()
     nudger = Nudger(valkey.connection_url, lambda: None)
     writer = Writer(ledger, lambda: NOW, nudger.nudge)
@@ -95,6 +95,34 @@ async def reaches(store: BookStore, position: int) -> bool:
             return True
         await asyncio.sleep(0.01)
     return False
+
+
+class Faulty(Engine):
+    """Fails the first two times, as with a row that nobody foresaw."""
+
+    left = 2
+
+    async def advance(self, until: int | None = None) -> int:
+        self.left -= 1
+        if self.left >= 0:
+            raise IndexError("nobody foresaw this")
+        return await super().advance(until)
+
+
+async def test_a_run_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    prepare(load(data_dir=tmp_path))
+    ledger, store = Ledger(tmp_path), BookStore(tmp_path, Rules())
+    await store.register()
+    await ledger.append([delivery(1)], NOW)
+    advancer = Advancer(Faulty(ledger, store, lambda: NOW), store, NOW.date, alone_seconds=0.01)
+    advancing = asyncio.create_task(advancer.run())
+
+    assert await reaches(store, 1)
+
+    advancer.stop()
+    await advancing
+    await store.close()
+    await ledger.close()
 
 
 def test_web_answers_200_without_redis_and_workers_catch_up_when_it_is_back(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ _STATEMENTS = (
         body BLOB NOT NULL,
         proof BLOB NOT NULL
     )""",
-    "CREATE UNIQUE INDEX quarantine_once ON quarantine (content_digest, reason, processor)",
+    """CREATE UNIQUE INDEX quarantine_once
+        ON quarantine (content_digest, reason, processor, coalesce(conflicts_with, 0))""",
 )
 
 
