@@ -62,7 +62,7 @@ def web() -> None:
 @app.command()
 def worker() -> None:
     """Keep the books in step with the ledger."""
-    from service.web.app import utc_now  # noqa: PLC0415
+    from service.clock import utc_now  # noqa: PLC0415
     from service.worker import work  # noqa: PLC0415
 
     with _settings() as settings:

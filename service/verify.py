@@ -16,6 +16,7 @@ from service.books.digest import digest
 from service.books.engine import Engine
 from service.books.store import BookStore, lay_out
 from service.books.tables import ROWS, TOTALS
+from service.clock import utc_now
 from service.core.errors import Integrity, SettingsError
 from service.core.events import subjects
 from service.database import ledger_path
@@ -23,7 +24,6 @@ from service.ledger import chain
 from service.ledger.history import FOLDED, event_of
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
-from service.web.app import utc_now
 
 _PAGE = 1_000
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypedDict
 
 import structlog
@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from projections.book import Rules
 from service.books.store import BookStore
+from service.clock import utc_now
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.nudge import Nudger
@@ -34,11 +35,6 @@ log = structlog.get_logger()
 
 class _Lifespan(TypedDict):
     daybook: State
-
-
-def utc_now() -> datetime:
-    """The clock."""
-    return datetime.now(UTC)
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
