@@ -35,6 +35,7 @@ from service.core.events import (
     Unused,
     subjects,
 )
+from service.core.limits import check_limits
 from service.core.money import to_minor
 
 PROCESSOR = "mxmerchant"
@@ -67,10 +68,11 @@ class _Record(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A contract record. `every` states the number that `interval` only hints at."""
+    """A contract record. `every` states the number that `interval` only hints at, but for "Once"."""
 
     merchant_id: Key
-    every: str
+    every: str | None = None
+    interval: Any = None
     amount: Amount
     status: Annotated[str, Meta(min_length=1, max_length=100)]
     start_date: str | None = None
@@ -124,7 +126,11 @@ def verify_token(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
-    """A body of either kind as events. One record that can't be read makes the whole body Unreadable."""
+    """A body of either kind as events.
+
+    Raises Unreadable with the events of those records that can be read; with none where a contract is
+    stated twice, in two ways. Contracts that a poll will confirm have no effect until it does.
+    """
     if not isinstance(payload, dict):
         raise Unreadable("the body is no object")
     if "eventType" in payload:
@@ -137,15 +143,30 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
         event_id = proof.message_id or f"contracts@{_iso(observed_at)}"
         return [_event(proof, event_id=event_id, data=Unused(original_type="contracts"))]
     events: dict[tuple[str, str], Event] = {}
+    refusals = []
     for index, record in enumerate(records):
         try:
             stated = contract_events(record, observed_at, proof.trust, proof.message_id)
         except Unreadable as error:
-            raise Unreadable(f"records[{index}]: {error}") from None
+            refusals.append(f"records[{index}]: {error}")
+            continue
         for event in stated:
             if events.setdefault((event.account, event.event_id), event) != event:
                 raise Unreadable(f"records[{index}]: a contract is stated twice, in two ways")
-    return list(events.values())
+    readable = _until_polled(events.values()) if proof.confirmable else list(events.values())
+    if refusals:
+        others = f"; and {len(refusals) - 1} more" if len(refusals) > 1 else ""
+        raise Unreadable(refusals[0] + others, readable)
+    return readable
+
+
+def _until_polled(events: Iterable[Event]) -> list[Event]:
+    """Contracts that nothing proves, while the API can be asked: its answer will be the books', not these."""
+    return [
+        replace(event, data=Unused(original_type="contract"))
+        for event in events
+        if isinstance(event.data, Subscription)
+    ]
 
 
 # Contracts
@@ -164,21 +185,20 @@ def contract_events(
     customer_id, name = _customer(contract)
     if customer_id is None:
         raise Unreadable("`$.customerName` is missing, and no id stands for it")
+    key = f"contract:{contract.merchant_id}:{contract.id}@{_iso(observed_at)}"
     event = Event(
         processor=PROCESSOR,
         account=str(contract.merchant_id),
-        event_id=f"{message_id}:{contract.id}"
-        if message_id
-        else f"contract:{contract.id}@{_iso(observed_at)}",
+        event_id=f"{message_id}:{contract.id}" if message_id else key,
         occurred_at=observed_at.astimezone(UTC),
         trust=trust,
         data=settled(_subscription(contract, customer_id), "$"),
     )
-    return _with_name(event, customer_id, name)
+    return _with_name(check_limits(event), customer_id, name)
 
 
 def _subscription(contract: _Contract, customer_id: str) -> Subscription:
-    interval, every = _cadence(contract.every)
+    interval, every = _cadence(contract)
     currency = _currency(contract)
     status = (
         contract.status.lower()
@@ -190,16 +210,17 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         status=status,
         currency=currency,
         items=(Item(interval=interval, every=every, unit_amount=price),),
-        next_bill_on=_date(contract.next_bill_date),
-        counts_from=_moment(contract.start_date, "$.startDate") if status == "active" else None,
+        next_bill_on=_date(contract.next_bill_date, "$.nextBillDate"),
+        counts_from_on=_date(contract.start_date, "$.startDate") if status == "active" else None,
         declined=bool(contract.has_declined_payment),
     )
 
 
-def _cadence(every: str) -> tuple[Any, int]:
-    if every.lower() == "once":
+def _cadence(contract: _Contract) -> tuple[Any, int]:
+    every = contract.interval if contract.every is None else contract.every
+    if str(every).lower() == "once":
         return "once", 1
-    stated = _EVERY.fullmatch(every)
+    stated = _EVERY.fullmatch(contract.every or "")
     if stated is None:
         raise Unreadable("`$.every` is no interval that is known")
     return stated[2].lower(), int(stated[1])
@@ -230,7 +251,7 @@ def _notification_events(payload: dict[str, Any], proof: Proof) -> list[Event]:
     event = Event(
         processor=PROCESSOR,
         account=str(told.merchant_id),
-        event_id=f"{kind}:{told.id}{_SUFFIX[proof.trust]}",
+        event_id=f"{told.merchant_id}:{kind}:{told.id}{_SUFFIX[proof.trust]}",
         occurred_at=settled(occurred_at, "$.transactionDate"),
         rank=CREATED,  # so that what confirms it comes after it
         trust=proof.trust,
@@ -271,7 +292,7 @@ def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
     return _event(
         proof,
         account=account or "",
-        event_id=f"{kind}:{key}{_SUFFIX[proof.trust]}",
+        event_id=f"{account or ''}:{kind}:{key}{_SUFFIX[proof.trust]}",
         data=Unused(original_type=kind),
     )
 
@@ -293,15 +314,17 @@ UNSETTLED = frozenset(_OPEN.values())  # a fetch that says so confirms nothing y
 def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:
     """What the processor itself says of a payment that an unsigned notification told.
 
-    Amount and status are the fetched record's, or the notification's where it has none. A sale confirms
-    no refund and a refund no sale. Raises Unreadable where the record is another's, or can't be read.
+    Amount, status and customer are the fetched record's, or the notification's where it has none. A sale
+    confirms no refund and a refund no sale. Raises Unreadable where the record is another's, can't be
+    read, or says neither amount nor status.
     """
     fetched, told, account = read(payment, _Fetched), notification_event.data, notification_event.account
     if not isinstance(told, Payment | Refund | Dispute):
         raise Unreadable("there is nothing to confirm")
-    _, told_id, *_ = notification_event.event_id.split(":")
-    if str(fetched.id) != told_id or _first(fetched.merchant_id) not in (None, account):
+    if str(fetched.id) != told_id(told) or _first(fetched.merchant_id) not in (None, account):
         raise Unreadable("the payment fetched is not the one that was told")
+    if fetched.amount is None and not fetched.status:
+        raise Unreadable("the payment fetched has neither amount nor status")
     currency = _currency(fetched, told.currency)
     amount = None if fetched.amount is None else _minor(fetched.amount, currency, "$.amount")
     # A dispute's record is the payment it is about, so its creation says nothing of the dispute.
@@ -311,7 +334,7 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
         "status": _confirmed_status(told, fetched.status, amount),
         "currency": currency,
         "amount": told.amount if amount is None else abs(amount),
-        "customer_id": told.customer_id or _customer(replace(fetched, merchant_id=account))[0],
+        "customer_id": _customer(replace(fetched, merchant_id=account))[0] or told.customer_id,
         "awaits_confirmation": False,
     }
     if isinstance(told, Refund):
@@ -324,6 +347,12 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
         trust="fetched",
         data=settled(replace(told, **confirmed), "$"),
     )
+
+
+def told_id(told: Payment | Refund | Dispute) -> str:
+    """The id under which the API keeps what was told."""
+    key: str = getattr(told, _OWN_ID[type(told)])
+    return key
 
 
 def _confirmed_status(told: Payment | Refund | Dispute, status: str | None, amount: int | None) -> str:
@@ -348,7 +377,6 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
 
 PAGE = 100
 TRIES = 4
-_AGAIN = {429, 500, 502, 503, 504}
 _LONGEST_WAIT_SECONDS = 10.0
 
 Pause = Callable[[float], Awaitable[None]]
@@ -378,7 +406,7 @@ async def fetch_contracts(
             break
         offset += len(page.records)
         records |= {str(record.get("id")): record for record in page.records}
-    if len(records) != count:  # a short list would end contracts and cut revenue without a word
+    if len(records) != count:  # of a short list, a contract that changed might be missed without a word
         raise Unavailable(f"MX Merchant listed {len(records)} of {count} contracts")
     return list(records.values())
 
@@ -391,11 +419,19 @@ class _Page(Struct, frozen=True, rename="camel"):
 async def fetch_payment(
     client: httpx.AsyncClient, payment_id: str, *, pause: Pause = asyncio.sleep
 ) -> dict[str, Any] | None:
-    """A payment (or refund) by its id, or None if there is none. Raises Unavailable."""
+    """A payment (or refund) by its id, or None if there is none.
+
+    Raises Unavailable if the API can't be asked now, and Unreadable if it refuses this one payment.
+    """
     if not re.fullmatch(_KEY, payment_id):  # it may come from an unsigned body: let it name no other path
         return None
     response = await _get(client, f"/checkout/v3/payment/{payment_id}", {}, pause)
-    return None if response.status_code == httpx.codes.NOT_FOUND else read(_json(response), dict[str, Any])
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return None
+    try:
+        return read(_json(response), dict[str, Any])
+    except Unavailable as refusal:
+        raise Unreadable(str(refusal)) from None
 
 
 async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], pause: Pause) -> httpx.Response:
@@ -408,7 +444,7 @@ async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], paus
         except httpx.TransportError as error:
             answer = type(error).__name__
         else:
-            if response.status_code not in _AGAIN:
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS and not response.is_server_error:
                 return response
             answer = str(response.status_code)
             wait = _retry_after(response, wait)
@@ -511,14 +547,14 @@ def _moment(value: str | None, path: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _date(value: str | None) -> date | None:
-    """The date part, in no zone: "2025-11-20T00:00:00Z" bills on 20 November wherever one is."""
+def _date(value: str | None, path: str) -> date | None:
+    """The date part, in no zone: "2025-11-20T00:00:00Z" is 20 November wherever one is."""
     if not value or value.startswith(_NO_DATE):
         return None
     try:
         return date.fromisoformat(re.split("[T ]", value, maxsplit=1)[0])
     except ValueError:
-        raise Unreadable("`$.nextBillDate` is no date") from None
+        raise Unreadable(f"`{path}` is no date") from None
 
 
 def _told_at(value: str | None) -> datetime | None:

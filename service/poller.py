@@ -15,12 +15,13 @@ from msgspec import json
 from handlers import mxmerchant
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Event, joined
-from service.core.limits import check_amounts
+from service.core.events import Dispute, Event, Payment, Refund, joined
+from service.core.limits import check_limits
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
 
+_BATCH = 256  # deliveries in one transaction: webhooks wait while it has the ledger's lock
 _CONFIRM_WITHIN = timedelta(days=7)  # a payment that can't be found by then is given up
 
 log = structlog.get_logger()
@@ -46,7 +47,8 @@ class Poller:
     async def contracts(self) -> int:
         """Append what changed in the merchant's contracts; how many deliveries that made.
 
-        Raises Unavailable if the list can't be had whole: a part of it would look like an end.
+        Raises Unavailable if the list can't be had whole: of a part, a contract that changed might be
+        missed without a word.
         """
         records = await mxmerchant.fetch_contracts(self._client, self._merchant_id)
         now = self._clock()
@@ -73,22 +75,37 @@ class Poller:
         return len(deliveries)
 
     async def confirmations(self) -> int:
-        """Fetch the payments that unsigned notifications told, and append what the processor says."""
+        """Fetch the payments that unsigned notifications told, and append what the processor says.
+
+        A payment that the API refuses does not keep out the others. Raises Unavailable, and asks for
+        no more of them, once the API itself can't be asked.
+        """
         now = self._clock()
         async with self._ledger.reading() as reader:
             told = await reader.unconfirmed(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
         confirmed = 0
         for event in told:
-            payment = await mxmerchant.fetch_payment(self._client, event.event_id.split(":")[1])
+            payment = await self._payment(event)
             if payment is not None and (delivery := self._confirmation(payment, event, now)):
                 await self._append([delivery], now)
-                confirmed += 1
+                confirmed += bool(delivery.events)
         return confirmed
+
+    async def _payment(self, told: Event) -> dict[str, Any] | None:
+        assert isinstance(told.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
+        payment_id = mxmerchant.told_id(told.data)
+        try:
+            return await mxmerchant.fetch_payment(self._client, payment_id)
+        except Unreadable as error:
+            log.warning(
+                "payment_refused", processor=mxmerchant.PROCESSOR, cause=told.cause, detail=str(error)
+            )
+            return None
 
     def _confirmation(self, payment: dict[str, Any], told: Event, now: datetime) -> Incoming | None:
         """What the processor says of a payment; None while it has not settled, to be asked again."""
         try:
-            event = check_amounts(mxmerchant.confirmation(payment, told, now))
+            event = check_limits(mxmerchant.confirmation(payment, told, now))
         except Unreadable as error:
             return self._delivery((), payment, now, reason="unreadable", detail=str(error))
         settled = getattr(event.data, "status", "") not in mxmerchant.UNSETTLED
@@ -97,7 +114,7 @@ class Poller:
     @staticmethod
     def _observe(record: Any, now: datetime) -> list[Event] | str:
         try:
-            return [check_amounts(event) for event in mxmerchant.contract_events(record, now)]
+            return [check_limits(event) for event in mxmerchant.contract_events(record, now)]
         except Unreadable as error:
             return str(error)
 
@@ -119,6 +136,7 @@ class Poller:
         )
 
     async def _append(self, deliveries: Sequence[Incoming], now: datetime) -> None:
+        for start in range(0, len(deliveries), _BATCH):
+            await self._ledger.append(deliveries[start : start + _BATCH], now)
         if deliveries:
-            await self._ledger.append(deliveries, now)
             log.info("polled", processor=mxmerchant.PROCESSOR, deliveries=len(deliveries))

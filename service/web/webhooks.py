@@ -23,7 +23,7 @@ from service.core.errors import (
     VerificationError,
 )
 from service.core.events import Event, Subscription
-from service.core.limits import check_amounts
+from service.core.limits import check_limits
 from service.ledger.draft import Incoming, Outcome
 from service.settings import Settings
 from service.web.state import State
@@ -102,9 +102,13 @@ def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> I
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return _refused(proof, kept, body, "malformed", "the body is not JSON")
     try:
-        events = [check_amounts(event) for event in endpoint.translate(payload, proof)]
+        events = [check_limits(event) for event in endpoint.translate(payload, proof)]
     except Unreadable as error:
-        return _refused(proof, kept, body, "unreadable", str(error))
+        refused = _refused(proof, kept, body, "unreadable", str(error))
+        if not error.events:
+            return refused
+        # With the digest of a body that is read whole, so that reading it again later makes no conflict.
+        return replace(refused, events=error.events, content_digest=content_digest(payload, endpoint))
     return Incoming(
         events=events, content_digest=content_digest(payload, endpoint), headers=kept, body=body, proof=proof
     )

@@ -156,7 +156,7 @@ def test_a_contract_record_is_a_subscription_as_observed() -> None:
             currency="usd",
             items=(Item(interval="week", every=4, unit_amount=Decimal(51200)),),
             next_bill_on=date(2025, 11, 20),
-            counts_from=datetime(2025, 11, 20, 12, tzinfo=UTC),
+            counts_from_on=date(2025, 11, 20),
         ),
     )
     assert named == replace(
@@ -219,6 +219,19 @@ def test_an_unknown_interval_is_unreadable(every: str) -> None:
         subscription(CONTRACT | {"every": every})
 
 
+@pytest.mark.parametrize("every", [{}, {"every": None}])
+def test_once_needs_no_number(every: dict[str, Any]) -> None:
+    [line] = subscription(without(CONTRACT, "every") | {"interval": "Once"} | every).items
+
+    assert (line.interval, line.every) == ("once", 1)
+
+
+@pytest.mark.parametrize("interval", [{}, {"interval": None}, {"interval": "Weekly"}, {"interval": 1}])
+def test_without_its_number_another_interval_is_unreadable(interval: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable, match=r"\$\.every"):
+        subscription(without(CONTRACT, "every", "interval") | interval)
+
+
 @pytest.mark.parametrize(
     ("status", "word"),
     [
@@ -234,7 +247,7 @@ def test_a_status_is_its_lower_case_word(status: str, word: str) -> None:
     data = subscription(CONTRACT | {"status": status})
 
     assert data.status == word
-    assert (data.counts_from is not None) == (word == "active")
+    assert (data.counts_from_on is not None) == (word == "active")
 
 
 @pytest.mark.parametrize(
@@ -275,17 +288,21 @@ def test_no_cent_is_lost(cents: int, as_number: bool) -> None:
     assert subscription(CONTRACT | record).items[0].unit_amount == cents
 
 
-def test_a_next_bill_date_is_a_calendar_date_in_no_zone() -> None:
-    assert subscription(CONTRACT | {"nextBillDate": "2025-11-20T23:30:00-10:00"}).next_bill_on == date(
-        2025, 11, 20
-    )
+@pytest.mark.parametrize(
+    "written", ["2025-11-20", "2025-11-20T00:00:00Z", "2025-11-20T00:00:00", "2025-11-20T23:30:00-10:00"]
+)
+def test_a_contracts_dates_are_calendar_dates_in_no_zone(written: str) -> None:
+    data = subscription(CONTRACT | {"nextBillDate": written, "startDate": written})
+
+    assert (data.next_bill_on, data.counts_from_on) == (date(2025, 11, 20), date(2025, 11, 20))
+    assert data.counts_from is None
 
 
 @pytest.mark.parametrize("unset", [None, "", "0001-01-01T00:00:00"])
 def test_a_date_that_is_not_set_is_none(unset: str | None) -> None:
     data = subscription(CONTRACT | {"nextBillDate": unset, "startDate": unset})
 
-    assert (data.next_bill_on, data.counts_from) == (None, None)
+    assert (data.next_bill_on, data.counts_from_on) == (None, None)
 
 
 @pytest.mark.parametrize("bad", ["soon", "2025-02-30T00:00:00Z", "0002-01-01", "9999-12-31T23:00:00-05:00"])
@@ -325,13 +342,53 @@ def test_a_contract_of_nobody_is_unreadable() -> None:
         subscription(without(CONTRACT, "customerName"))
 
 
-def test_an_unreadable_record_makes_the_delivery_unreadable_and_is_named_by_its_index() -> None:
-    payload = {"records": [*CONTRACTS[:2], CONTRACT | {"every": "now and then"}]}
+def test_an_unreadable_record_is_named_by_its_index_and_keeps_out_no_other() -> None:
+    payload = {"records": [*CONTRACTS[:2], CONTRACT | {"id": 1, "every": "now and then"}, CONTRACTS[2]]}
 
-    with pytest.raises(Unreadable, match=r"^records\[2\]: .*every") as caught:
+    with pytest.raises(Unreadable, match=r"^records\[2\]: [^;]*every[^;]*$") as caught:
         mxmerchant.translate(payload, SIGNED)
 
     assert "now and then" not in str(caught.value)
+    assert caught.value.events == mxmerchant.translate({"records": CONTRACTS[:3]}, SIGNED)
+
+
+def test_several_unreadable_records_are_counted() -> None:
+    records = [None, CONTRACT, without(CONTRACT, "amount"), CONTRACT | {"amount": "9" * 11}]
+
+    with pytest.raises(Unreadable, match=r"^records\[0\]: .*; and 2 more$") as caught:
+        mxmerchant.translate({"records": records}, SIGNED)
+
+    assert caught.value.events == mxmerchant.translate(CONTRACT, SIGNED)
+
+
+def test_a_record_that_nothing_can_be_read_of_leaves_no_events() -> None:
+    with pytest.raises(Unreadable) as caught:
+        mxmerchant.translate(CONTRACT | {"every": "now and then"}, SIGNED)
+
+    assert list(caught.value.events) == []
+
+
+def test_contracts_that_a_poll_will_tell_have_no_effect_by_token() -> None:
+    # given two contracts
+    payload = {"records": CONTRACTS[:2]}
+
+    # when they come with and without an API set up
+    kept = mxmerchant.translate(payload, CONFIRMABLE)
+    counted = mxmerchant.translate(payload, UNSIGNED)
+
+    # then with one they are kept as unused, each under its id; without, they count and say unsigned
+    contracts = [event for event in counted if isinstance(event.data, Subscription)]
+    assert kept == [replace(event, data=Unused(original_type="contract")) for event in contracts]
+    assert (len(kept), {event.trust for event in counted}) == (2, {"unsigned"})
+
+
+def test_a_contract_that_a_poll_will_tell_is_read_all_the_same() -> None:
+    with pytest.raises(Unreadable, match=r"records\[1\].*amount") as caught:
+        mxmerchant.translate({"records": [CONTRACT, without(CONTRACT, "amount")]}, CONFIRMABLE)
+    assert [event.data for event in caught.value.events] == [Unused(original_type="contract")]
+
+    with pytest.raises(Unreadable, match="twice"):
+        mxmerchant.translate({"records": [CONTRACT, CONTRACT | {"amount": "1"}]}, CONFIRMABLE)
 
 
 def test_a_list_of_no_records_has_no_effect() -> None:
@@ -344,8 +401,9 @@ def test_a_contract_stated_twice_in_one_body_is_one() -> None:
     assert mxmerchant.translate({"records": [CONTRACT, CONTRACT]}, SIGNED) == mxmerchant.translate(
         CONTRACT, SIGNED
     )
-    with pytest.raises(Unreadable, match="twice"):
-        mxmerchant.translate({"records": [CONTRACT, CONTRACT | {"amount": "1"}]}, SIGNED)
+    with pytest.raises(Unreadable, match="twice") as caught:
+        mxmerchant.translate({"records": [*CONTRACTS, CONTRACT | {"amount": "1"}]}, SIGNED)
+    assert list(caught.value.events) == []
 
 
 def test_a_later_observation_replaces_an_earlier_one_whatever_its_status() -> None:
@@ -363,7 +421,19 @@ def test_a_later_observation_replaces_an_earlier_one_whatever_its_status() -> No
 def test_a_record_without_a_message_is_named_by_its_observation() -> None:
     [event, _] = mxmerchant.contract_events(CONTRACT, datetime(2025, 11, 13, 10, tzinfo=UTC))
 
-    assert (event.event_id, event.trust) == ("contract:8797@2025-11-13T10:00:00+00:00", "fetched")
+    assert (event.event_id, event.trust) == (
+        "contract:1000000001:8797@2025-11-13T10:00:00+00:00",
+        "fetched",
+    )
+
+
+def test_one_number_at_two_merchants_is_two_causes() -> None:
+    contracts = [mxmerchant.contract_events(CONTRACT | {"merchantId": m}, OBSERVED)[0] for m in (1, 2)]
+    payments = [told("PaymentSuccess", merchantId=m) for m in (1, 2)]
+    deposit = {"eventType": "Deposit", "id": 5}
+    unused = [mxmerchant.translate(deposit | {"merchantId": m}, SIGNED)[0] for m in (1, 2)]
+
+    assert len({event.cause for event in [*contracts, *payments, *unused]}) == 6
 
 
 @pytest.mark.parametrize(
@@ -380,7 +450,11 @@ def test_a_body_of_no_known_kind_is_unreadable(payload: Any) -> None:
 def test_a_success_is_a_payment() -> None:
     event, named = mxmerchant.translate(fixture("PaymentSuccess"), SIGNED)
 
-    assert (event.account, event.event_id, event.trust) == (MERCHANT, "PaymentSuccess:22343388", "signed")
+    assert (event.account, event.event_id, event.trust) == (
+        MERCHANT,
+        f"{MERCHANT}:PaymentSuccess:22343388",
+        "signed",
+    )
     assert event.occurred_at == datetime(2018, 8, 9, 18, 21, tzinfo=UTC)
     assert event.data == Payment(
         payment_id="22343388",
@@ -389,7 +463,7 @@ def test_a_success_is_a_payment() -> None:
         amount=1111,
         customer_id=subscription(CONTRACT).customer_id,
     )
-    assert named.event_id == "PaymentSuccess:22343388:customer"
+    assert named.event_id == f"{MERCHANT}:PaymentSuccess:22343388:customer"
     assert isinstance(named.data, Customer)
     assert named.data.name == "Avery Stone"
 
@@ -430,7 +504,7 @@ def test_a_refund_joins_its_payments_history_where_it_names_it(name: str, field:
 def test_an_unsigned_notification_says_so_and_waits_only_where_it_can_be_confirmed() -> None:
     waiting, standing, signed = (told("PaymentSuccess", proof) for proof in (CONFIRMABLE, UNSIGNED, SIGNED))
 
-    assert waiting.event_id == standing.event_id == "PaymentSuccess:22343388:unsigned"
+    assert waiting.event_id == standing.event_id == f"{MERCHANT}:PaymentSuccess:22343388:unsigned"
     assert (waiting.trust, standing.trust, signed.trust) == ("unsigned", "unsigned", "signed")
     assert [
         e.data.awaits_confirmation for e in (waiting, standing, signed) if isinstance(e.data, Payment)
@@ -465,7 +539,7 @@ def test_a_notification_of_another_type_has_no_effect(proof: Proof, body: dict[s
     [event] = mxmerchant.translate(body, proof)
 
     assert event.data == Unused(original_type=body["eventType"])
-    assert event.event_id.startswith(f"{body['eventType']}:")
+    assert event.event_id.startswith(f"{body.get('merchantId', '')}:{body['eventType']}:")
 
 
 @pytest.mark.parametrize("event_type", [None, "", 5, [], "x" * 101])
@@ -526,11 +600,12 @@ def test_a_fetched_record_confirms_what_was_told(name: str, record: str) -> None
 
     event = mxmerchant.confirmation(fixture(record), notification, OBSERVED)
 
-    assert event.event_id == f"{name}:{fixture(record)['id']}:fetched"
+    assert event.event_id == f"{MERCHANT}:{name}:{fixture(record)['id']}:fetched"
     assert event.trust == "fetched"
     assert event.occurred_at == datetime.fromisoformat(fixture(record)["created"])
     told_data, data = (msgspec.to_builtins(e.data) for e in (notification, event))
-    assert without(data, "created_at") == without(told_data, "created_at", "awaits_confirmation")
+    own = ("created_at", "customer_id")  # the fetched record's
+    assert without(data, *own) == without(told_data, *own, "awaits_confirmation")
     assert canonical([event, notification])[-1] == event
 
 
@@ -614,11 +689,40 @@ def test_nothing_confirms_a_contract() -> None:
 def test_a_bare_record_confirms_with_what_was_told_and_never_happened_after_it_was_seen() -> None:
     notification = told("RefundCreated", CONFIRMABLE, transactionDate="Aug 9 2099 6:53PM")
 
-    event = mxmerchant.confirmation({"id": 22343393}, notification, OBSERVED)
+    event = mxmerchant.confirmation({"id": 22343393, "status": "Settled"}, notification, OBSERVED)
 
     assert event.occurred_at == OBSERVED
     assert isinstance(event.data, Refund)
     assert (event.data.amount, event.data.status, event.data.created_at) == (1000, "succeeded", OBSERVED)
+    assert event.data.customer_id == "C-77"
+
+
+@pytest.mark.parametrize("customer", [{"customerNumber": "C-1"}, {"customer": {"id": "C-1"}}])
+def test_the_fetched_customer_decides(customer: dict[str, Any]) -> None:
+    notification = told("RefundCreated", CONFIRMABLE)
+
+    data = mxmerchant.confirmation(fixture("refund") | customer, notification, OBSERVED).data
+
+    assert isinstance(data, Refund)
+    assert data.customer_id == "C-1"
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"amount": None, "status": None}, {"status": ""}, {"customerName": "Avery Stone"}]
+)
+def test_a_fetched_record_of_neither_amount_nor_status_confirms_nothing(fields: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable, match="neither amount nor status"):
+        mxmerchant.confirmation({"id": 22343388} | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
+
+
+def test_a_refund_is_confirmed_by_its_own_id_and_not_by_its_payments() -> None:
+    notification = told("RefundCreated", CONFIRMABLE, paymentId=22343388)
+
+    assert isinstance(notification.data, Refund)
+    assert mxmerchant.told_id(notification.data) == "22343393"
+    assert mxmerchant.confirmation(fixture("refund"), notification, OBSERVED).trust == "fetched"
+    with pytest.raises(Unreadable, match="not the one"):
+        mxmerchant.confirmation(fixture("payment"), notification, OBSERVED)
 
 
 # Polling
@@ -784,6 +888,13 @@ async def test_a_payment_is_fetched_by_its_id() -> None:
     async with Api().client() as client:
         assert await mxmerchant.fetch_payment(client, "22343388") == fixture("payment")
         assert await mxmerchant.fetch_payment(client, "5") is None
+
+
+@pytest.mark.parametrize("trouble", [Response(status_code=403), Response("<html>"), JSONResponse([])])
+async def test_a_payment_that_is_refused_is_unreadable_and_not_the_api_unavailable(trouble: Response) -> None:
+    async with Api(trouble).client() as client:
+        with pytest.raises(Unreadable):
+            await mxmerchant.fetch_payment(client, "5")
 
 
 @pytest.mark.parametrize("payment_id", ["", "..", "../contract", "5?echo=true", "5/void", "a b"])

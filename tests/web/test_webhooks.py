@@ -327,23 +327,113 @@ async def test_each_biller_signs_with_its_own_secret_only(data_dir: Path) -> Non
         assert both.json() == {"received": True, "position": 2, "duplicate": False}
 
 
-async def test_what_came_by_token_says_that_it_is_unsigned_wherever_it_is_shown(daybook: Daybook) -> None:
-    contract = {
-        "id": 7,
-        "merchantId": 1000000001,
-        "customerName": "Avery Stone",
-        "every": "4 Weeks",
-        "amount": "249",
-        "status": "Active",
-        "startDate": "2025-11-01T12:00:00Z",
-        "nextBillDate": "2025-11-20T00:00:00Z",
+# MX Merchant's contract records
+
+CONTRACT = {
+    "id": 7,
+    "merchantId": 1000000001,
+    "customerName": "Avery Stone",
+    "every": "4 Weeks",
+    "amount": "249",
+    "status": "Active",
+    "startDate": "2025-11-01T00:00:00Z",
+    "nextBillDate": "2025-11-20T00:00:00Z",
+}
+IN_PART = {"records": [CONTRACT, {**CONTRACT, "id": 8, "every": "Sometimes"}]}
+API = {
+    "mxmerchant_api_url": "http://127.0.0.1:9",
+    "mxmerchant_consumer_key": "key",
+    "mxmerchant_consumer_secret": "secret",
+    "mxmerchant_merchant_id": "1000000001",
+}
+each_mx = pytest.mark.parametrize("sender", [MX, MX_TOKEN], ids=lambda sender: sender.name)
+
+
+@each_mx
+async def test_a_record_that_cannot_be_read_does_not_keep_out_the_others(
+    daybook: Daybook, sender: Sender
+) -> None:
+    answer = await daybook.post(sender, IN_PART, message_id="msg_a")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"received": True, "position": 2, "duplicate": False, "quarantined": True}
+    assert await daybook.quarantine() == {("mxmerchant", "unreadable"): 1}
+    await daybook.catch_up()
+    assert [row["contract_id"] for row in (await daybook.get("/api/v1/contracts"))["contracts"]] == ["7"]
+
+
+@each_mx
+async def test_a_list_read_in_part_that_comes_again_is_kept_once(daybook: Daybook, sender: Sender) -> None:
+    await daybook.post(sender, IN_PART, message_id="msg_a")
+
+    again = await daybook.post(sender, IN_PART, message_id="msg_a")
+
+    assert again.json() == {"received": True, "position": 2, "duplicate": True, "quarantined": True}
+    assert await daybook.head() == 2
+    assert await daybook.quarantine() == {("mxmerchant", "unreadable"): 1}
+
+
+async def test_other_content_read_in_part_under_one_id_is_a_conflict_too(daybook: Daybook) -> None:
+    await daybook.post(MX, CONTRACT, message_id="msg_a")
+
+    answer = await daybook.post(MX, IN_PART, message_id="msg_a")
+
+    assert answer.json() == {
+        "received": True,
+        "position": 2,
+        "duplicate": False,
+        "conflict": True,
+        "quarantined": True,
     }
-    await daybook.post(MX_TOKEN, contract)
+    assert await daybook.quarantine() == {("mxmerchant", "unreadable"): 1, ("mxmerchant", "conflict"): 1}
+
+
+@each_mx
+async def test_a_contract_stated_in_two_ways_is_quarantined_whole(daybook: Daybook, sender: Sender) -> None:
+    records = [CONTRACT, {**CONTRACT, "id": 8}, {**CONTRACT, "amount": "1"}]
+
+    answer = await daybook.post(sender, {"records": records})
+
+    assert answer.json() == {"received": True, "position": None, "duplicate": False, "quarantined": True}
+    assert await daybook.head() == 0
+
+
+async def test_what_came_by_token_says_that_it_is_unsigned_wherever_it_is_shown(daybook: Daybook) -> None:
+    await daybook.post(MX_TOKEN, CONTRACT)
     await daybook.catch_up()
 
     assert (await daybook.get("/api/v1/contracts"))["contracts"][0]["trust"] == "unsigned"
     assert (await daybook.get("/api/v1/upcoming"))["payments"][0]["trust"] == "unsigned"
     assert (await daybook.get("/api/v1/ledger/events/1"))["trust"] == "unsigned"
+
+
+async def test_contracts_by_token_have_no_effect_where_a_poll_will_tell_them(data_dir: Path) -> None:
+    async with running(data_dir, **API) as daybook:
+        answer = await daybook.post(MX_TOKEN, CONTRACT)
+
+        assert answer.json() == {"received": True, "position": 1, "duplicate": False}
+        await daybook.catch_up()
+        assert (await daybook.get("/api/v1/ledger/events/1"))["type"] == "unused"
+        assert (await daybook.get("/api/v1/contracts"))["contracts"] == []
+
+
+async def test_contracts_by_a_relay_count_though_a_poll_will_tell_them_too(data_dir: Path) -> None:
+    async with running(data_dir, **API) as daybook:
+        await daybook.post(MX, CONTRACT)
+        await daybook.catch_up()
+
+        assert (await daybook.get("/api/v1/contracts"))["contracts"][0]["trust"] == "signed"
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Pacific/Auckland"])
+async def test_a_contract_counts_from_the_date_of_its_start_in_every_zone(data_dir: Path, zone: str) -> None:
+    async with running(data_dir, reporting_tz=zone) as daybook:
+        await daybook.post(MX, CONTRACT)
+        await daybook.catch_up()
+
+        days = await daybook.get("/api/v1/mrr/movements", from_="2025-10", to="2025-11", by="day")
+        new = [period["period"] for period in days["periods"] if period["new_cents"]]
+        assert new == ["2025-11-01"]
 
 
 # The framework's own refusals
