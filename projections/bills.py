@@ -11,7 +11,7 @@ from msgspec import json
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.contracts import BILLING, State, states, terms
-from projections.pricing import unpriced, worth_on
+from projections.pricing import discount_ends, unpriced, worth_on
 from service.core import cadence
 from service.core.events import INVOICE_RANK, Event, Invoice, Subscription, subject
 from service.core.moments import day_of
@@ -22,6 +22,8 @@ UPCOMING = ("upcoming", "draft")  # not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
+    `amounts` is JSON too: [[date, what one bill is worth from then on], …], from the next bill on;
+    `amount_cents` is the first of them.
     `tied`: on some day two events of one moment differ, and only their ids say which came last.
     """
 
@@ -45,6 +47,7 @@ class Contract(Row, frozen=True, kw_only=True):
     tied: bool
     trust: str
     terms: str
+    amounts: str
 
 
 class IssuedInvoice(Row, frozen=True, kw_only=True):
@@ -121,8 +124,19 @@ def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
             tied=any(state.tied for state in told),
             trust=state.event.trust,
             terms=json.encode(life).decode(),
+            amounts=json.encode(_amounts(data, next_bill or state.day, rules)).decode(),
         )
     ]
+
+
+def _amounts(data: Subscription, first: date, rules: Rules) -> list[tuple[str, int]]:
+    """What one bill is worth from `first` on: another amount where a discount ends."""
+    found: list[tuple[str, int]] = []
+    for day in (first, *(day for day in discount_ends(data, rules.zone) if day > first)):
+        cents = worth_on(data, day, rules).bill_cents
+        if not found or found[-1][1] != cents:
+            found.append((day.isoformat(), cents))
+    return found
 
 
 def _next_bill(state: State, rules: Rules) -> date | None:
@@ -196,10 +210,21 @@ def bills(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
         upcoming = None
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
     dates = [*(row.date for row in listed), *([stated] if stated else [])]
-    found: list[Row] = [_issued(row, owner, next((d for d in dates if d > row.date), None)) for row in listed]
+    found: list[Row] = []
+    for row in listed:
+        after = next((day for day in dates if day > row.date), None)
+        found.append(_issued(row, owner, after or _rolled_past(row.date, owner)))
     if owner and upcoming and owner.amount_cents:
         found.append(_upcoming(owner, upcoming))
     return found
+
+
+def _rolled_past(day: str, owner: Contract | None) -> str | None:
+    """The first bill date after `day` that the stated next bill gives, if the contract goes on."""
+    if owner is None or owner.next_bill_date is None:
+        return None
+    rule = owner.interval, owner.every, owner.anchor_day, owner.ends_date
+    return next((date for date in roll(owner.next_bill_date, *rule, since=day) if date > day), None)
 
 
 def _issued(row: IssuedInvoice, owner: Contract | None, after: str | None) -> Bill:
@@ -229,9 +254,10 @@ def _upcoming(owner: Contract, day: str) -> Bill:
     dates = roll(day, owner.interval, owner.every, owner.anchor_day, owner.ends_date)
     next(dates)  # the bill itself
     after = next(dates, None)
-    later, following = 0, after
+    later_cents, following = 0, after
     while following and following[:7] == day[:7]:
-        later, following = later + 1, next(dates, None)
+        later_cents += amount_on(json.decode(owner.amounts), following)
+        following = next(dates, None)
     return Bill(
         causes=owner.causes,
         processor=owner.processor,
@@ -244,7 +270,7 @@ def _upcoming(owner: Contract, day: str) -> Bill:
         status="upcoming",
         amount_cents=owner.amount_cents,
         open_cents=0,
-        later_cents=owner.amount_cents * later,
+        later_cents=later_cents,
         interval=owner.interval,
         every=owner.every,
         mrr_cents=mrr_on(owner.terms, day),
@@ -255,10 +281,20 @@ def _upcoming(owner: Contract, day: str) -> Bill:
 
 
 def roll(
-    next_bill_date: str, interval: str, every: int, anchor_day: int | None, ends_date: str | None
+    next_bill_date: str,
+    interval: str,
+    every: int,
+    anchor_day: int | None,
+    ends_date: str | None,
+    *,
+    since: str | None = None,
 ) -> Iterator[str]:
-    """A contract's bill dates from its next bill on, by its interval, until it ends."""
-    for day in cadence.bill_dates(date.fromisoformat(next_bill_date), interval, every, anchor_day):
+    """A contract's bill dates from its next bill on, by its interval, until it ends.
+
+    Those before `since` may be left out.
+    """
+    first, ahead = date.fromisoformat(next_bill_date), date.fromisoformat(since) if since else None
+    for day in cadence.bill_dates(first, interval, every, anchor_day, ahead):
         if ends_date and day.isoformat() >= ends_date:
             return
         yield day.isoformat()
@@ -272,6 +308,16 @@ def mrr_on(terms_json: str, day: str) -> int:
             break
         level = mrr_cents
     return level
+
+
+def amount_on(amounts: Sequence[tuple[str, int]], day: str) -> int:
+    """What a contract's bill of a day is worth, from its `amounts` decoded."""
+    worth = 0
+    for begins, cents in amounts:
+        if begins > day:
+            break
+        worth = cents
+    return worth
 
 
 def _iso(day: date | None) -> str | None:

@@ -11,6 +11,7 @@ from projections.book import Book, Row, Rules, Stage, Total, causes, merge_cause
 from projections.contracts import Term, states, terms
 from service.core.events import Event, joined
 
+TRUST = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
 
@@ -28,10 +29,14 @@ class Step(Row, frozen=True, kw_only=True):
     every: int
     mrr_cents: int
     contracts: int
+    trust: str
 
 
 class Movement(Row, frozen=True, kw_only=True):
-    """A customer's day: closing MRR less opening MRR, and what kind of change that is."""
+    """A customer's day: closing MRR less opening MRR, and what kind of change that is.
+
+    `trust` is the weakest of the day's steps'.
+    """
 
     table = "mrr_movements"
     indexes = (("currency", "date"),)
@@ -45,6 +50,7 @@ class Movement(Row, frozen=True, kw_only=True):
     amount_cents: int
     opening_cents: int
     closing_cents: int
+    trust: str
 
 
 def steps(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -85,6 +91,7 @@ def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
         every=every,
         mrr_cents=mrr_cents,
         contracts=contracts,
+        trust=event.trust,
     )
 
 
@@ -109,6 +116,7 @@ def movements(rows: Sequence[Step], _rules: Rules) -> list[Row]:
                     amount_cents=change,
                     opening_cents=opening,
                     closing_cents=opening + change,
+                    trust=min((row.trust for row in day), key=TRUST.index),
                 )
             )
             opening += change

@@ -17,7 +17,11 @@ from service.core.money import round_fraction
 
 
 class Worth(Struct, frozen=True, kw_only=True):
-    """A contract's figures in minor units, if it counts. Its schedule is its shortest recurring one."""
+    """A contract's figures in minor units, if it counts. Its schedule is its shortest recurring one.
+
+    `mrr_cents` is of all its items; `bill_cents` of those on its schedule, since the others bill in
+    their own time.
+    """
 
     mrr_cents: int
     bill_cents: int
@@ -64,16 +68,17 @@ def _in_force(discounts: Sequence[Discount], day: date, zone: tzinfo) -> tuple[D
 @lru_cache(maxsize=16_384)  # a contract's states mostly repeat its prices, and contracts share them
 def _worth(items: tuple[Item, ...], discounts: tuple[Discount, ...], weeks_per_month: Fraction) -> Worth:
     recurring = [item for item in items if item.interval != cadence.ONCE]
-    interval, every = min(
-        ((item.interval, item.every) for item in recurring),
-        key=lambda cycle: (cadence.INTERVALS.index(cycle[0]), cycle[1]),
-        default=(cadence.ONCE, 1),
-    )
 
     def factor(interval: str, every: int) -> Fraction:
         return cadence.per_month(interval, weeks_per_month) / every
 
-    billed = [(item, Fraction(1)) for item in recurring or items]
+    interval, every = min(
+        ((item.interval, item.every) for item in recurring),
+        key=lambda cycle: (-factor(*cycle), cadence.INTERVALS.index(cycle[0])),
+        default=(cadence.ONCE, 1),
+    )
+    of_schedule = [item for item in recurring if (item.interval, item.every) == (interval, every)]
+    billed = [(item, Fraction(1)) for item in of_schedule or items]
     monthly = [(item, factor(item.interval, item.every)) for item in recurring]
     return Worth(
         mrr_cents=round_fraction(_discounted(monthly, discounts, factor(interval, every))),

@@ -50,10 +50,13 @@ def add_months(start: date, months: int, anchor_day: int) -> date:
     return date(year, month + 1, min(anchor_day, last))
 
 
-def bill_dates(first: date, interval: str, every: int, anchor_day: int | None = None) -> Iterator[date]:
+def bill_dates(
+    first: date, interval: str, every: int, anchor_day: int | None = None, since: date | None = None
+) -> Iterator[date]:
     """`first` and every bill date after it, without end; only `first` for a one-off.
 
-    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar.
+    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Dates before `since` may be left
+    out: what is far ahead costs no more than what is near.
     """
     if interval == ONCE:
         yield first
@@ -62,6 +65,9 @@ def bill_dates(first: date, interval: str, every: int, anchor_day: int | None = 
     step = {"day": 1, "week": 7}.get(interval)
     months = every * (12 if interval == "year" else 1)
     count = 0
+    if since and since > first:
+        ahead = (since.year - first.year) * 12 + since.month - first.month
+        count = (since - first).days // (every * step) if step else max(ahead - 1, 0) // months
     while True:
         try:
             yield (

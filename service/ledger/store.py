@@ -74,9 +74,11 @@ class LedgerReader:
         """The last position and its digest."""
         return await self._connection.run_sync(head)
 
-    async def rows(self, after: int, limit: int) -> list[dict[str, Any]]:
+    async def rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
         """Up to `limit` whole rows after a position, for reads, export and verification."""
         query = select(_events).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
+        if account is not None:
+            query = query.where(_events.c.account == account)
         return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
     async def indexed(self, names: Iterable[str]) -> set[tuple[str, int]]:
@@ -88,11 +90,13 @@ class LedgerReader:
         """How many entries the index of histories holds."""
         return int((await self._connection.execute(select(func.count()).select_from(_subjects))).scalar_one())
 
-    async def find(self, processor: str, event_id: str) -> int | None:
-        """The position of the first event with this id, in any account."""
+    async def find(self, processor: str, event_id: str, account: str | None = None) -> int | None:
+        """The position of the first event with this id, in any account or in one."""
         query = select(func.min(_events.c.position)).where(
             _events.c.event_id == event_id, _events.c.processor == processor
         )
+        if account is not None:
+            query = query.where(_events.c.account == account)
         return (await self._connection.execute(query)).scalar()
 
     async def delivery(self, position: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.core.errors import ParameterError
 from service.reads import forecast, lists, months
 from service.reads import mrr as mrr_reads
 from service.reads.parameters import (
@@ -23,6 +24,8 @@ from service.reads.parameters import (
     to_cursor,
 )
 from service.reads.view import View
+
+_YEARS_AHEAD = 10  # how far a forecast goes
 
 Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
 
@@ -43,6 +46,11 @@ class Read(Struct, frozen=True, kw_only=True):
         """The read's name in the API's description: "month-detail"."""
         return self.path.removeprefix("/api/v1/").replace("/", "-")
 
+    @property
+    def paged(self) -> bool:
+        """Whether its list comes a page at a time."""
+        return any(parameter.name == "cursor" for parameter in self.parameters)
+
 
 def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
     return months.month_summary(view, view.scope.today.year, view.scope.today.month)
@@ -58,12 +66,17 @@ def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    if args["year"] > view.scope.today.year + _YEARS_AHEAD:
+        raise ParameterError(f"year: at most {_YEARS_AHEAD} years after that of `today`")
     return forecast.year(view, args["year"])
 
 
 def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    return months.monthly_totals(view, args["from"], args["to"])
+    document = months.monthly_totals(view, args["from"], args["to"])
+    if args["detail"] == "cash":
+        document["cash"] = months.cash_rows(view, args["from"], args["to"])
+    return document
 
 
 def _mrr(view: View, _args: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +146,9 @@ READS = (
         answer=_year,
         shape="AnnualForecast",
         rows="months",
-        parameters=(_YEAR,),
+        parameters=(
+            integer("year", _this_year, 1970, 2999, "the year, by default this one, at most ten ahead"),
+        ),
     ),
     Read(
         path="/api/v1/revenue/monthly-totals",
@@ -141,7 +156,11 @@ READS = (
         answer=_totals,
         shape="MonthlyTotals",
         rows="months",
-        parameters=(_FROM, _TO),
+        parameters=(
+            _FROM,
+            _TO,
+            choice("detail", None, ("cash",), "with the payments, refunds and disputes behind the months"),
+        ),
         standing=True,
     ),
     Read(

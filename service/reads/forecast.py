@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from datetime import date
-from functools import lru_cache
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Any
 
+from msgspec import json
 from sqlalchemy import select
 
-from projections.bills import UPCOMING, Bill, Contract, roll
+from projections.bills import UPCOMING, Bill, Contract, amount_on, roll
 from service.books.tables import ROWS
 from service.core.cadence import add_months
 from service.reads.months import month_bounds, months_between
@@ -109,28 +109,29 @@ def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tall
         if row.status != "upcoming" and start <= row.date <= end:
             for part in parts(row.date):
                 tallies[part].add(row.who, row.amount_cents, upcoming=row.status in UPCOMING)
-    for row in _rolling(view):
-        for day in _dates(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, end):
+    known: dict[tuple[Any, ...], list[str]] = {}  # many contracts bill on the same days
+    for row in _rolling(view, end):
+        rule = row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date
+        days = known.get(rule)
+        if days is None:
+            days = known[rule] = _dates(rule, start, end)
+        amounts = json.decode(row.amounts) if days else []
+        for day in days:
             billed = day == row.next_bill_date and row.key not in not_billed_yet
-            if day >= start and not billed:
+            cents = amount_on(amounts, day)
+            if cents and not billed:
                 for part in parts(day):
-                    tallies[part].add(row.who, row.amount_cents, upcoming=True)
+                    tallies[part].add(row.who, cents, upcoming=True)
     return tallies
 
 
-@lru_cache(maxsize=16_384)  # many contracts bill on the same days
-def _dates(
-    first: str, interval: str, every: int, anchor_day: int | None, ends_date: str | None, end: str
-) -> tuple[str, ...]:
-    """A contract's bill dates up to `end`."""
-    return tuple(takewhile(lambda day: day <= end, roll(first, interval, every, anchor_day, ends_date)))
+def _dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
+    """The bill dates between two days that `roll` gives by a rule."""
+    days = dropwhile(lambda day: day < start, roll(*rule, since=start))
+    return list(takewhile(lambda day: day <= end, days))
 
 
-def _rolling(view: View) -> list[Any]:
-    names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amount_cents")
+def _rolling(view: View, end: str) -> list[Any]:
+    names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amounts")
     query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("who"))
-    return view.all(
-        query.where(*view.within(_contracts, "bills")).where(
-            _contracts.c.next_bill_date.is_not(None), _contracts.c.amount_cents != 0
-        )
-    )
+    return view.all(query.where(*view.within(_contracts, "bills"), _contracts.c.next_bill_date <= end))

@@ -63,19 +63,22 @@ def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     return {(row["processor"], row["account"], row["customer_id"]) for row in rows}
 
 
-def contracts(view: View, status: str | None, limit: int, after: str | None) -> dict[str, Any]:
-    """One page of contracts in the order of their keys; `next_cursor` is None on the last."""
+def contracts(view: View, status: str | None, limit: int | None, after: str | None) -> dict[str, Any]:
+    """One page of contracts in the order of their keys; `next_cursor` is None on the last.
+
+    Without a `limit` the page holds all that are left.
+    """
     query = view.named(select(_contracts), _contracts).where(*view.within(_contracts, "bills"))
     if status:
         query = query.where(_contracts.c.status == status)
     if after:
         query = query.where(_contracts.c.key > after)
-    rows = view.all(query.order_by(_contracts.c.key).limit(limit + 1))
+    rows = view.all(query.order_by(_contracts.c.key).limit(None if limit is None else limit + 1))
     page = rows[:limit]
     return {
         "currency": view.scope.currency,
         "contracts": [_contract(row, view.scope.today.isoformat()) for row in page],
-        "next_cursor": page[-1].key if len(rows) > limit else None,
+        "next_cursor": page[-1].key if len(rows) > len(page) else None,
     }
 
 

@@ -8,7 +8,7 @@ from msgspec import json
 from sqlalchemy import Integer, Select, case, cast, distinct, func, select
 
 from projections.bills import UPCOMING, Bill
-from projections.collections import KINDS
+from projections.collections import KINDS, Cash
 from service.books.tables import ROWS, TOTALS
 from service.core import cadence
 from service.reads.mrr import mrr
@@ -17,6 +17,7 @@ from service.reads.view import View, customer_key, sums
 _bills = ROWS[Bill]
 _days = TOTALS["bill_days"]
 _cash = TOTALS["cash_days"]
+_moved = ROWS[Cash]
 _CASH = tuple(f"{kind}_cents" for kind in KINDS)
 _COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
 _IN_ORDER = tuple(  # whatever order the rows were written in
@@ -139,6 +140,28 @@ def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
     return {"currency": view.scope.currency, "months": months}
 
 
+def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
+    """The money behind the months' cash, by date, each with its causes."""
+    days = _moved.c.date.between(first.isoformat(), last.isoformat())
+    query = view.named(select(_moved), _moved).where(*view.within(_moved, "collections"), days)
+    order = "date customer_id kind source_id part processor account".split()
+    return [
+        {
+            "date": row.date,
+            "kind": row.kind,
+            "amount_cents": row.amount_cents,
+            "customer_id": row.customer_id,
+            "customer_name": row.customer_name,
+            "source_id": row.source_id,
+            "processor": row.processor,
+            "account": row.account,
+            "trust": row.trust,
+            "causes": json.decode(row.causes),
+        }
+        for row in view.all(query.order_by(*(_moved.c[name] for name in order)))
+    ]
+
+
 def month_bounds(year: int, month: int) -> tuple[str, str]:
     """The first and the last day of a month."""
     last = calendar.monthrange(year, month)[1]
@@ -246,6 +269,7 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
             "date": row.date,
             "amount_cents": row.amount_cents,
             "cadence": cadence.cadence(row.interval, row.every),
+            "trust": row.trust,
             "causes": json.decode(row.causes),
         }
         for rank, row in enumerate(view.all(query), start=1)

@@ -114,6 +114,7 @@ def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
         "closing_cents",
         "processor",
         "account",
+        "trust",
         "causes",
     )
     query = view.named(select(*(table.c[name] for name in names)), table).where(

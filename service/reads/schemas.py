@@ -54,6 +54,7 @@ def _texts(description: str) -> Schema:
 
 
 _DIGEST = "SHA-256 in hexadecimal"
+_TRUST = ["signed", "unsigned", "fetched"]
 _UPCOMING = "a bill that is coming has none"
 
 FIELDS: dict[str, Schema] = {
@@ -123,10 +124,11 @@ FIELDS: dict[str, Schema] = {
     "customer_id": _text("the customer's id at the processor; empty where the processor names none"),
     "customer_name": _or_null(_text("the customer's name"), "where none was told"),
     "contract_id": _text("the id of the subscription or contract at the processor"),
+    "source_id": _text("the id of the invoice, payment, refund or dispute at the processor"),
     "invoice_id": _or_null(_text("the invoice's id at the processor"), _UPCOMING),
     "processor": _text('who told it: "stripe", "mxmerchant" or "standard.<name>"'),
     "account": _text("the processor's account that it belongs to; empty for the only one"),
-    "trust": _text("how the events behind it were proved", enum=["signed", "unsigned", "fetched"]),
+    "trust": _text("how the events behind it were proved", enum=_TRUST),
     "causes": _texts("the events that made this row, each for `/api/v1/ledger/causes/{cause}`"),
     "status": _text("the status: of a contract the processor's own word, in lower case"),
     "interval": _text("what the schedule counts in", enum=["day", "week", "month", "year", "once"]),
@@ -225,7 +227,7 @@ SHAPES: dict[str, Schema] = {
     ),
     "Week": _shape("week from to customers payments total_cents"),
     "Day": _shape("date customers payments total_cents"),
-    "TopBill": _shape("rank customer_id date amount_cents cadence causes"),
+    "TopBill": _shape("rank customer_id date amount_cents cadence trust causes"),
     "Bill": _shape(
         "date customer_id customer_name contract_id invoice_id amount_cents cadence mrr_cents status "
         "next_bill_date open_cents declined schedule processor account trust causes",
@@ -254,7 +256,17 @@ SHAPES: dict[str, Schema] = {
         bills=_count("how many bills were issued"),
         customers=_count("how many distinct customers were billed"),
     ),
-    "MonthlyTotals": _shape("currency months meta", months=_many("MonthTotals", "every month of the range")),
+    "Cash": _shape(
+        "date kind amount_cents customer_id customer_name source_id processor account trust causes",
+        date=_date("the day on which it was paid, refunded or lost"),
+        kind=_text("what became of the money", enum=["collected", "refunded", "disputed"]),
+        amount_cents=_cents("how much, never negative"),
+    ),
+    "MonthlyTotals": _shape(
+        "currency months cash? meta",
+        months=_many("MonthTotals", "every month of the range"),
+        cash=_many("Cash", "the money behind the months, by date; only with `detail=cash`"),
+    ),
     "Schedule": _shape("interval every schedule contracts mrr_cents"),
     "OtherCurrency": _shape("currency mrr_cents active_contracts"),
     "Mrr": _shape(
@@ -272,7 +284,8 @@ SHAPES: dict[str, Schema] = {
     ),
     "Movement": _shape(
         "date customer_id customer_name kind amount_cents opening_cents closing_cents processor account "
-        "causes"
+        "trust causes",
+        trust=_text("how the weakest of the events behind it was proved", enum=_TRUST),
     ),
     "Movements": _shape(
         "currency by periods movements? meta",
@@ -298,7 +311,7 @@ SHAPES: dict[str, Schema] = {
     "Contract": _shape(
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
         "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes",
-        amount_cents=_cents("what it bills each time, before tax"),
+        amount_cents=_cents("what its next bill asks for on its own schedule, before tax"),
         mrr_cents=_cents("its MRR at the end of `today`"),
     ),
     "Contracts": _shape(

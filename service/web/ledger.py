@@ -11,16 +11,19 @@ from starlette.routing import Route
 from service.core.errors import NotFound, ParameterError
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
-from service.reads.parameters import integer
+from service.reads.parameters import Parameter, integer
 from service.reads.schemas import columns
 from service.web.reads import (
-    COMMON,
     FORMAT,
+    SCOPED,
     check_key,
     meta,
     query,
+    reach,
+    scope_of,
     tagged,
     to_csv,
+    today_in,
     wants_csv,
     with_meta,
 )
@@ -29,8 +32,8 @@ from service.web.state import State
 PAGE = (
     integer("after", lambda _: 0, 0, 2**62, "events after this position"),
     integer("limit", lambda _: 100, 1, 1000, "events a page"),
-    FORMAT,
 )
+LISTED = (*PAGE, *SCOPED, FORMAT)
 
 
 def ledger_routes() -> list[Route]:
@@ -43,61 +46,77 @@ def ledger_routes() -> list[Route]:
     ]
 
 
-async def _answer(request: Request, document: dict[str, Any]) -> Response:
-    marked = await meta(request.state.daybook)
-    return tagged(request, with_meta(json.encode(document), marked), "application/json")
+async def _asked(request: Request, parameters: tuple[Parameter, ...] = SCOPED) -> dict[str, Any]:
+    """What a request asks, once the books hold what it waits for."""
+    check_key(request)
+    state: State = request.state.daybook
+    asked = query(parameters, (), request, today_in(state))
+    await reach(state, asked["at_least"], asked["timeout_ms"])
+    return asked
+
+
+async def _answer(
+    request: Request,
+    asked: dict[str, Any],
+    document: dict[str, Any],
+    following: dict[str, Any] | None = None,
+) -> Response:
+    state: State = request.state.daybook
+    body = with_meta(json.encode(document), await meta(state, scope_of(asked, state)))
+    return tagged(request, body, "application/json", following)
 
 
 async def _head(request: Request) -> Response:
-    check_key(request)
+    asked = await _asked(request)
     state: State = request.state.daybook
     async with state.ledger.reading() as reader:
         head = await reader.head()
-    return await _answer(request, {"position": head.position, "digest": head.digest.hex()})
+    return await _answer(request, asked, {"position": head.position, "digest": head.digest.hex()})
 
 
 async def _events(request: Request) -> Response:
-    check_key(request)
+    asked = await _asked(request, LISTED)
     state: State = request.state.daybook
-    page = query(PAGE, COMMON, request, state.clock().date())
     async with state.ledger.reading() as reader:
-        rows = await reader.rows(page["after"], page["limit"])
+        rows = await reader.rows(asked["after"], asked["limit"] + 1, asked["account"])
         head = (await reader.head()).position
-    events = [_shown(row) for row in rows]
-    if wants_csv(page["format"], request):
+    events = [_shown(row) for row in rows[: asked["limit"]]]
+    last = events[-1]["position"] if len(rows) > len(events) else None
+    following = {"after": last} if last else None
+    if wants_csv(asked["format"], request):
         listed = [
             {**event, **{name: _json_text(event[name]) for name in ("data", "before")}} for event in events
         ]
-        return tagged(request, to_csv(columns("LedgerEvents", "events"), listed), "text/csv; charset=utf-8")
-    last = events[-1]["position"] if events else page["after"]
-    document = {"events": events, "next_after": last if last < head else None, "head": head}
-    return await _answer(request, document)
+        body = to_csv(columns("LedgerEvents", "events"), listed)
+        return tagged(request, body, "text/csv; charset=utf-8", following)
+    document = {"events": events, "next_after": last, "head": head}
+    return await _answer(request, asked, document, following)
 
 
 async def _event(request: Request) -> Response:
-    check_key(request)
+    asked = await _asked(request)
     text = request.path_params["position"]
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ParameterError("position: a whole number from 1")
     async with request.state.daybook.ledger.reading() as reader:
-        document = await _with_delivery(reader, int(text))
-    return await _answer(request, document)
+        document = await _with_delivery(reader, int(text), asked["account"])
+    return await _answer(request, asked, document)
 
 
 async def _cause(request: Request) -> Response:
-    check_key(request)
+    asked = await _asked(request)
     processor, _, event_id = request.path_params["cause"].partition(":")
     async with request.state.daybook.ledger.reading() as reader:
-        position = await reader.find(processor, event_id)
+        position = await reader.find(processor, event_id, asked["account"])
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _with_delivery(reader, position)
-    return await _answer(request, document)
+    return await _answer(request, asked, document)
 
 
-async def _with_delivery(reader: LedgerReader, position: int) -> dict[str, Any]:
+async def _with_delivery(reader: LedgerReader, position: int, account: str | None = None) -> dict[str, Any]:
     """One event with the bytes that it came in and what they were verified by."""
-    rows = await reader.rows(position - 1, 1) if 0 < position < 2**62 else []
+    rows = await reader.rows(position - 1, 1, account) if 0 < position < 2**62 else []
     if not rows or rows[0]["position"] != position:
         raise NotFound(f"the ledger holds no position {position}")
     raw = await reader.delivery(rows[0]["delivery"])

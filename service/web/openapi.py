@@ -9,8 +9,8 @@ from service.core.delivery import Endpoint
 from service.reads.catalog import READS, Read
 from service.reads.parameters import Parameter
 from service.reads.schemas import SHAPES
-from service.web.ledger import PAGE
-from service.web.reads import COMMON
+from service.web.ledger import LISTED
+from service.web.reads import COMMON, SCOPED
 
 _ABOUT = """Billing webhooks in; recurring revenue, next bills and monthly totals out.
 
@@ -34,6 +34,9 @@ _HEADERS = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
 }
 _ETAG = {"ETag": {"schema": {"type": "string"}, "description": "for `If-None-Match`"}}
+_LINK = {
+    "Link": {"schema": {"type": "string"}, "description": 'the next page, `rel="next"`, if there is one'}
+}
 
 # What is signed, by the setting that holds the secrets.
 _STANDARD = {
@@ -76,30 +79,45 @@ def description() -> dict[str, Any]:
 
 def _read(read: Read) -> dict[str, Any]:
     parameters = [_parameter(parameter) for parameter in (*read.parameters, *COMMON)]
-    csv = f"`{read.rows}` as CSV, one line each"
-    return _operation("reads", read.summary, read.shape, parameters, (400, 401, 503, 504), csv)
+    csv = f"`{read.rows}` as CSV, one line each" + ("; all of them without a `limit`" if read.paged else "")
+    operation = _operation("reads", read.summary, read.shape, parameters, (400, 401, 503, 504), csv)
+    return _with_link(operation) if read.paged else operation
+
+
+def _with_link(operation: dict[str, Any]) -> dict[str, Any]:
+    answer = operation["responses"]["200"]
+    return operation | {
+        "responses": operation["responses"] | {"200": answer | {"headers": answer["headers"] | _LINK}}
+    }
 
 
 def _ledger() -> dict[str, Any]:
-    page = [_parameter(parameter) for parameter in PAGE]
+    page = [_parameter(parameter) for parameter in LISTED]
+    scoped = [_parameter(parameter) for parameter in SCOPED]
     position = [_in_path("position", "the event's position in the ledger", {"type": "integer", "minimum": 1})]
     cause = [_in_path("cause", 'a name out of `causes`, such as "stripe:evt_1"')]
     table: dict[str, tuple[str, str, list[dict[str, Any]], tuple[int, ...], str | None]] = {
-        "head": ("The last position and the chain's digest there", "LedgerHead", [], (401, 503), None),
-        "events": ("The log, a page at a time", "LedgerEvents", page, (400, 401, 503), "`events` as CSV"),
+        "head": ("The last position and the chain's digest there", "LedgerHead", scoped, (), None),
+        "events": ("The log, a page at a time", "LedgerEvents", page, (), "`events` as CSV"),
         "events/{position}": (
             "One event with its delivery",
             "Delivery",
-            position,
-            (400, 401, 404, 503),
+            [*position, *scoped],
+            (404,),
             None,
         ),
-        "causes/{cause}": ("What caused a row, to its bytes", "Delivery", cause, (401, 404, 503), None),
+        "causes/{cause}": ("What caused a row, to its bytes", "Delivery", [*cause, *scoped], (404,), None),
     }
-    return {
-        f"/api/v1/ledger/{path}": {"get": _operation("ledger", summary, shape, parameters, problems, csv)}
-        for path, (summary, shape, parameters, problems, csv) in table.items()
+    paths = {
+        f"/api/v1/ledger/{path}": {
+            "get": _operation(
+                "ledger", summary, shape, parameters, tuple(sorted({400, 401, 503, 504, *more})), csv
+            )
+        }
+        for path, (summary, shape, parameters, more, csv) in table.items()
     }
+    log = paths["/api/v1/ledger/events"]
+    return paths | {"/api/v1/ledger/events": {"get": _with_link(log["get"])}}
 
 
 def _service() -> dict[str, Any]:

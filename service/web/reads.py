@@ -3,12 +3,14 @@
 import asyncio
 import csv
 import io
+import time
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
 from secrets import compare_digest
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
@@ -51,7 +53,8 @@ WAIT = (
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
 FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
-COMMON = (_CURRENCY, text("account", "one processor account; by default all"), TODAY, *WAIT, FORMAT)
+SCOPED = (_CURRENCY, text("account", "one processor account; by default all"), TODAY, *WAIT)
+COMMON = (*SCOPED, FORMAT)
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -62,6 +65,12 @@ class Asked(Struct, frozen=True, kw_only=True):
     at_least: int
     timeout_ms: int
     csv: bool
+
+
+class _Page(Struct):
+    """What of a document says that there is more of its list."""
+
+    next_cursor: str | None = None
 
 
 def read_routes() -> list[Route]:
@@ -89,10 +98,13 @@ def _reader(read: Read) -> Any:
         asked = parse(read, request, state)
         await reach(state, asked.at_least, asked.timeout_ms)
         body = await _document(read, asked, state)
+        cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
+        following = {"cursor": cursor} if cursor else None
         if asked.csv:
             names = columns(read.shape, read.rows)
-            return tagged(request, to_csv(names, json.decode(body)[read.rows]), "text/csv; charset=utf-8")
-        return tagged(request, body, "application/json")
+            listed = to_csv(names, json.decode(body)[read.rows])
+            return tagged(request, listed, "text/csv; charset=utf-8", following)
+        return tagged(request, body, "application/json", following)
 
     return respond
 
@@ -101,17 +113,23 @@ def parse(read: Read, request: Request, state: State) -> Asked:
     """What a request asks of a read."""
     today = today_in(state)
     common = query(COMMON, read.parameters, request, today)
+    args = parse_all(read.parameters, dict(request.query_params), common["today"])
+    csv = wants_csv(common["format"], request)
+    if csv and read.paged and "limit" not in request.query_params:
+        args["limit"] = None  # a file says nowhere that it is cut
     return Asked(
-        scope=Scope(
-            currency=common["currency"] or state.settings.reporting_currency,
-            account=common["account"],
-            today=common["today"],
-        ),
-        args=parse_all(read.parameters, dict(request.query_params), common["today"]),
+        scope=scope_of(common, state),
+        args=args,
         at_least=common["at_least"],
         timeout_ms=common["timeout_ms"],
-        csv=wants_csv(common["format"], request),
+        csv=csv,
     )
+
+
+def scope_of(common: dict[str, Any], state: State) -> Scope:
+    """The scope that the common parameters name."""
+    currency = common["currency"] or state.settings.reporting_currency
+    return Scope(currency=currency, account=common["account"], today=common["today"])
 
 
 def query(
@@ -135,16 +153,15 @@ def wants_csv(stated: str | None, request: Request) -> bool:
 
 async def reach(state: State, position: int, timeout_ms: int) -> None:
     """Wait until every book holds `position`; raises Behind if that takes longer than `timeout_ms`."""
-    waited = 0.0
+    deadline = time.monotonic() + timeout_ms / 1000
     while position:
         marks = await state.store.read(state.store.checkpoints)
         reached = min((at for _, at in marks.values()), default=0)
         if reached >= position:
             return
-        if waited * 1000 >= timeout_ms:
+        if time.monotonic() >= deadline:
             raise Behind(f"the books hold position {reached}, not yet {position}")
         await asyncio.sleep(_POLL_SECONDS)
-        waited += _POLL_SECONDS
 
 
 async def _document(read: Read, asked: Asked, state: State) -> bytes:
@@ -160,9 +177,8 @@ async def _document(read: Read, asked: Asked, state: State) -> bytes:
     return with_meta(body, await _meta(asked.scope.today, state, position, unpriced))
 
 
-async def meta(state: State) -> dict[str, Any]:
-    """What every answer is marked with, for reads that name no scope."""
-    scope = Scope(currency=state.settings.reporting_currency, today=today_in(state))
+async def meta(state: State, scope: Scope) -> dict[str, Any]:
+    """What every answer is marked with, for reads of the ledger."""
 
     def find(connection: Connection) -> tuple[int, int]:
         position, view = _view(connection, scope, state)
@@ -205,10 +221,18 @@ def today_in(state: State) -> date:
     return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
 
 
-def tagged(request: Request, body: bytes, media_type: str) -> Response:
-    """`body` with its ETag, or 304 if the caller has it already."""
+def tagged(
+    request: Request, body: bytes, media_type: str, following: dict[str, Any] | None = None
+) -> Response:
+    """`body` with its ETag, or 304 if the caller has it already.
+
+    `following`: the parameters that ask for the next page, where there is one.
+    """
     etag = f'"{sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    if following:
+        asked = urlencode(dict(request.query_params) | following)
+        headers["Link"] = f'<{request.url.path}?{asked}>; rel="next"'
     held = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in held or "*" in held:
         return Response(status_code=304, headers=headers)

@@ -160,6 +160,10 @@ class Model:
         }[fact.interval]
         return cents(self.recurring(fact, day) * months / fact.every)
 
+    def bill(self, fact: Fact, day: date) -> int:
+        """What a bill of a day asks for."""
+        return cents(self.recurring(fact, day))
+
     def recurring(self, fact: Fact, day: date) -> Fraction:
         """What one interval brings before tax, with the discounts that outlive a day."""
         amount = sum((charge(p) for p in fact.prices if not p.once or fact.interval == "once"), Fraction(0))
@@ -236,14 +240,15 @@ class Model:
         stop = self.day(fact.cancel_at) if fact.cancel_at else None
         mine = [b for b in self.bills if (b.who[:2], b.contract) == (contract.who[:2], contract.name)]
         billed = any(b.covers and b.covers >= day and b.fate != "deleted" for b in mine)
-        amount = cents(self.recurring(fact, day))
+        amount = self.bill(fact, day)
         if (stop and stop <= day) or billed or not amount:
             return []
         later, again = 0, day
         if fact.interval in ("day", "week"):
             step = timedelta(days=fact.every * (7 if fact.interval == "week" else 1))
             while (again + step).month == day.month and (stop is None or again + step < stop):
-                again, later = again + step, later + amount
+                again += step
+                later += self.bill(fact, again)
         return [Line(who=contract.who, day=day, status="upcoming", cents=amount, later_cents=later)]
 
     def month(self, currency: str, year: int, month: int) -> dict:

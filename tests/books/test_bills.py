@@ -192,6 +192,49 @@ def test_schedules_read_the_same_whatever_the_processor(interval, every, label, 
     assert (schedule(interval, every), cadence(interval, every)) == (label, word)
 
 
+def test_a_date_far_ahead_is_reached_without_the_dates_before_it():
+    for interval, every in (("day", 3), ("week", 2), ("month", 1), ("month", 5), ("year", 1)):
+        whole = list(islice(bill_dates(date(2024, 1, 31), interval, every), 3_000))
+        for since in (date(2024, 1, 30), date(2024, 3, 1), date(2031, 12, 31)):
+            ahead = bill_dates(date(2024, 1, 31), interval, every, since=since)
+            first = next(day for day in ahead if day >= since)
+            assert first == next(day for day in whole if day >= since)
+
+
+# The contract's own schedule, and discounts that end
+
+
+def test_the_bills_of_the_shortest_interval_leave_out_the_longer_items():
+    (bill,) = bills(one(renewing(item(1_000), item(12_000, "year"))))
+    assert (bill.amount_cents, bill.mrr_cents, bill.interval) == (1_000, 2_000, "month")
+
+
+def test_the_shortest_interval_is_so_by_its_length():
+    (bill,) = bills(one(renewing(item(9_000, "week", 10), item(1_000))))
+    assert (bill.amount_cents, bill.interval, bill.every) == (1_000, "month", 1)
+
+
+def test_items_of_one_interval_and_another_count_of_it_bill_apart():
+    (bill,) = bills(one(renewing(item(1_000), item(500), item(3_000, "month", 3))))
+    assert (bill.amount_cents, bill.every) == (1_500, 1)
+
+
+def test_a_contract_says_what_its_bills_are_worth_after_each_discounts_end():
+    offs = (
+        Discount(amount_off=4_900, duration="repeating", ends_at=at("2026-01-13")),
+        Discount(amount_off=1_000, duration="repeating", ends_at=at("2026-03-01")),
+    )
+    row = contract(one(renewing(discounts=offs)))
+    assert row.amount_cents == 19_000
+    assert row.amounts == '[["2025-11-13",19000],["2026-01-13",23900],["2026-03-01",24900]]'
+
+
+def test_later_weeks_after_a_discounts_end_are_in_full():
+    off = Discount(amount_off=400, duration="repeating", ends_at=at("2025-11-21"))
+    (bill,) = bills(one(renewing(item(1_000, "week"), discounts=(off,))))  # 13, 20, 27 November
+    assert (bill.amount_cents, bill.later_cents) == (600, 600 + 1_000)
+
+
 # Invoices
 
 
@@ -299,6 +342,33 @@ def test_a_bill_shows_the_contracts_mrr_at_the_end_of_its_day():
 def test_an_invoice_before_its_subscription_is_told_is_a_bill_by_itself():
     (bill,) = bills([event(of_sub(), "2025-11-13")])
     assert (bill.contract_id, bill.interval, bill.mrr_cents) == ("sub_1", "once", 0)
+
+
+def test_a_draft_on_the_stated_day_is_followed_by_the_bill_an_interval_on():
+    told = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
+    (bill,) = bills(told)
+    assert (bill.status, bill.next_bill_date) == ("draft", "2025-12-13")
+
+
+def test_an_invoice_long_after_the_stated_day_is_followed_by_the_first_bill_after_it():
+    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-28"))
+    (bill,) = bills([*one(plan), event(of_sub(when="2025-04-10"), "2025-04-10")])
+    assert bill.next_bill_date == "2025-04-30"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        renewing(cancel_at=at("2025-12-13")),
+        renewing(item(9_000, "once")),
+        renewing(status="canceled"),
+        subscription(),
+    ],
+    ids=["ends then", "once", "canceled", "states no next bill"],
+)
+def test_nothing_follows_the_last_bill(plan):
+    (bill,) = bills([*one(plan), event(of_sub(), "2025-11-13")])
+    assert bill.next_bill_date is None
 
 
 def test_two_invoices_of_one_day_are_followed_by_the_bill_after_that_day():

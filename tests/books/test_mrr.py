@@ -7,8 +7,9 @@ from itertools import permutations
 import pytest
 
 from projections.book import Rules
+from projections.mrr import MRR, Movement
 from service.core.events import DELETED, Discount, Tier
-from tests.books.fold import active, contract, movements, mrr
+from tests.books.fold import active, contract, movements, mrr, rows_of
 from tests.books.told import at, but, changed, created, event, item, subscription
 
 WEEKS_EXACT = Rules(weeks_per_month=Fraction(52, 12))
@@ -442,6 +443,21 @@ def test_there_and_back_within_a_second_ends_where_it_began():
         ]
         for order in permutations(events):
             assert movements(order) == [("2025-01-09", "new", 24_900)]
+
+
+def trusts(*trust: str) -> list[str]:
+    """The trust of the one movement of a day on which contracts start, each told so."""
+    events = [
+        created(subscription(subscription_id=f"sub_{number}"), "2025-01-10", trust=told)
+        for number, told in enumerate(trust)
+    ]
+    return [row.trust for row in rows_of(MRR, events) if isinstance(row, Movement)]
+
+
+def test_a_movement_is_trusted_as_far_as_the_weakest_of_its_steps():
+    assert trusts("signed") == ["signed"]
+    assert trusts("signed", "fetched") == ["fetched"]
+    assert trusts("signed", "unsigned", "fetched") == ["unsigned"]
 
 
 def test_a_contract_that_moves_to_another_customer_leaves_nothing_behind():

@@ -68,14 +68,16 @@ async def test_what_stands_is_not_made_again():
         assert await make_ready(store, TODAY) == 0
 
 
-async def test_a_change_of_a_row_drops_the_documents_of_its_currency():
+async def test_a_change_of_a_row_drops_the_documents_of_every_currency():
     async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS)
+        await advance(shelf, store, *DOLLARS, *EUROS)
         await make_ready(store, TODAY)
         await advance(shelf, store, event(payment(payment_id="pi_9"), "2025-11-13"))
-        assert await standing(store, "usd") == {}
+        for currency in ("usd", "eur"):
+            assert await standing(store, currency) == {}
         await make_ready(store, TODAY)
-        assert await standing(store, "usd") == await fresh(store, "usd")
+        for currency in ("usd", "eur"):
+            assert await standing(store, currency) == await fresh(store, currency)
 
 
 async def test_a_change_of_a_name_drops_every_document():

@@ -1,5 +1,6 @@
 """Contracts rolled on from their next bill by their interval; every figure worked out by hand."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,58 @@ async def test_a_draft_is_counted_once_though_its_contract_rolls_on(daybook: Day
 
     assert [row["upcoming_cents"] for row in quarter["months"]] == [0, 0, 1080]
     assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(1, 13)}
+
+
+async def test_a_year_is_at_most_ten_years_ahead(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-11-20")
+
+    assert len(await months_of(daybook, 2035)) == 12
+    for query in ({"year": 2036}, {"year": 2037, "today": "2026-11-13"}):
+        answer = await daybook.ask("/api/v1/revenue/annual-forecast", **query)
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith("year: at most 10 years")
+    assert (await daybook.ask("/api/v1/revenue/annual-forecast", year=2036, today="2026-01-01")).is_success
+
+
+async def test_a_year_of_another_age_costs_no_more_than_this_one(daybook: Daybook) -> None:
+    # given contracts of 28 anchors that bill every day
+    for day in range(1, 29):
+        await given(daybook, str(day), 100, "day", 1, f"2025-11-{day:02d}")
+    await daybook.catch_up()
+
+    # when
+    tracemalloc.start()
+    answer = await daybook.get("/api/v1/revenue/annual-forecast", year=2999, today="2999-01-01")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # then
+    assert answer["bills"] == 28 * 365
+    assert peak_bytes < 5_000_000
+
+
+async def test_bills_after_a_discounts_end_are_forecast_in_full(daybook: Daybook) -> None:
+    # given $4 off until 1 March, and another contract free until 15 April
+    off = {"duration": "repeating", "amount_off": 400, "ends_at": "2026-03-01T00:00:00Z"}
+    free = {"duration": "repeating", "percent_off": "100", "ends_at": "2026-04-15T00:00:00Z"}
+    await given(daybook, "1", 1000, "month", 1, "2025-12-20", discounts=[off])
+    await given(daybook, "2", 7000, "month", 1, "2025-12-10", discounts=[free])
+
+    months = await months_of(daybook, 2026)
+
+    assert [months[f"2026-{n:02d}"] for n in range(1, 7)] == [600, 600, 1000, 1000, 8000, 8000]
+    rows = (await daybook.get("/api/v1/contracts"))["contracts"]
+    assert [row["amount_cents"] for row in rows] == [600, 0]
+
+
+async def test_a_yearly_item_beside_a_monthly_one_is_not_billed_every_month(daybook: Daybook) -> None:
+    data = subscription("1", 1000, next_bill_at="2025-12-20T12:00:00Z")
+    yearly = {"interval": "year", "unit_amount": "12000"}
+    data["items"] = [*data["items"], yearly]
+    await daybook.record("subscription.recorded", AT, **data)
+
+    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(1, 13)}
+    assert (await daybook.get("/api/v1/mrr"))["mrr_cents"] == 2000
 
 
 async def test_a_year_is_its_four_quarters(demo: Path) -> None:

@@ -1,5 +1,6 @@
 """The ledger's own reads: what is recorded, as it came, and what caused a row."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -18,8 +19,10 @@ from tests.web.senders import (
     Sender,
     stripe_event,
     stripe_subscription,
+    subscription,
 )
 
+LEDGER = ("head", "events", "events/1", "causes/standard.acme:msg_1")
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
 
 
@@ -115,6 +118,80 @@ async def test_every_row_of_every_list_names_causes_that_the_ledger_shows(demo: 
             assert shown["raw_body"]
 
     assert len(causes) == 69
+
+
+@pytest.mark.parametrize("path", LEDGER)
+async def test_an_unknown_parameter_is_refused_by_name(daybook: Daybook, path: str) -> None:
+    await daybook.post(STANDARD, STANDARD.event("1", 100), message_id="msg_1")
+
+    answer = await daybook.ask(f"/api/v1/ledger/{path}", acount="a")
+
+    assert refused(answer, 400)
+    assert answer.json()["detail"].startswith("acount")
+
+
+@pytest.mark.parametrize("path", LEDGER)
+async def test_at_least_is_waited_for_and_gives_504_where_the_books_stay_behind(
+    daybook: Daybook, path: str
+) -> None:
+    await daybook.post(STANDARD, STANDARD.event("1", 100), message_id="msg_1")
+    behind = await daybook.ask(f"/api/v1/ledger/{path}", at_least=1, timeout_ms=0)
+
+    waiting = asyncio.create_task(daybook.get(f"/api/v1/ledger/{path}", at_least=1, timeout_ms=20_000))
+    await daybook.catch_up()
+
+    assert refused(behind, 504)
+    assert (await waiting)["meta"]["position"] == 1
+
+
+@pytest.mark.parametrize("path", LEDGER)
+async def test_the_common_parameters_are_taken(daybook: Daybook, path: str) -> None:
+    await daybook.post(STANDARD, STANDARD.event("1", 100), message_id="msg_1")
+
+    shown = await daybook.get(f"/api/v1/ledger/{path}", currency="EUR", today="2025-12-01")
+
+    assert shown["meta"]["calculation_date"] == "2025-12-01"
+    assert refused(await daybook.ask(f"/api/v1/ledger/{path}", currency="euros"), 400)
+
+
+async def two_accounts(daybook: Daybook) -> None:
+    """Three events of account a and two of b; the last of a and the first of b have one id."""
+    thing = {"type": "subscription.recorded", "occurred_at": "2025-11-13T10:00:00Z"}
+    for account, names in (("a", "123"), ("b", "34")):
+        for name in names:
+            data = subscription(f"{account}{name}", 100)
+            body = {**thing, "account": account, "data": data}
+            await daybook.post(STANDARD, body, message_id=f"msg_{name}")
+    await daybook.catch_up()
+
+
+async def test_the_log_of_one_account_holds_its_events_alone_on_every_page(daybook: Daybook) -> None:
+    await two_accounts(daybook)
+
+    positions, after, pages = [], 0, 0
+    while after is not None:
+        page = await daybook.get("/api/v1/ledger/events", account="b", after=after, limit=1)
+        positions += [event["position"] for event in page["events"]]
+        after, pages = page["next_after"], pages + 1
+
+    assert (positions, pages) == ([4, 5], 2)
+    assert len((await daybook.get("/api/v1/ledger/events", account="a"))["events"]) == 3
+    assert (await daybook.get("/api/v1/ledger/events", account="c"))["events"] == []
+    assert refused(await daybook.ask("/api/v1/ledger/events/4", account="a"), 404)
+
+
+async def test_the_account_chooses_among_events_of_one_id(daybook: Daybook) -> None:
+    await two_accounts(daybook)
+    path = "/api/v1/ledger/causes/standard.acme:msg_3"
+
+    found = [
+        await daybook.get(path),
+        await daybook.get(path, account="a"),
+        await daybook.get(path, account="b"),
+    ]
+
+    assert [(shown["position"], shown["account"]) for shown in found] == [(3, "a"), (3, "a"), (4, "b")]
+    assert refused(await daybook.ask("/api/v1/ledger/causes/standard.acme:msg_4", account="a"), 404)
 
 
 async def test_a_cause_may_hold_any_printable_sign(daybook: Daybook) -> None:

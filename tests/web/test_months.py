@@ -88,6 +88,53 @@ async def test_refunds_and_lost_disputes_count_on_their_own_day(daybook: Daybook
     assert stated(january, disputed_cents=800, net_cents=-800)
 
 
+async def test_the_cash_behind_the_months_is_listed_with_its_causes(daybook: Daybook) -> None:
+    # given a paid invoice, its refund and its lost dispute, and a payment of no invoice
+    await daybook.record(
+        "customer.recorded", "2025-11-01T00:00:00Z", customer_id="cust-1", name="Avery Stone"
+    )
+    at = "2025-11-04T08:00:00Z"
+    bill = await daybook.record("invoice.recorded", at, **paid("1", 5000, at, payment_ids=["pay-1"]))
+    of = {"currency": "usd", "customer_id": "cust-1"}
+    on = {**of, "payment_id": "pay-1", "amount": 1200}
+    at = "2025-12-10T08:00:00Z"
+    back = await daybook.record(
+        "refund.recorded", at, **on, refund_id="ref-1", status="succeeded", created_at=at
+    )
+    lost = await daybook.record("dispute.recorded", at, **on, dispute_id="d-1", status="lost")
+    other = {**of, "customer_id": "cust-2", "payment_id": "pay-2", "amount": 700, "status": "succeeded"}
+    alone = await daybook.record("payment.recorded", at, **other)
+
+    # when
+    await daybook.catch_up()
+    asked = {"from_": "2025-11", "to": "2025-12", "detail": "cash"}
+    answer = await daybook.get("/api/v1/revenue/monthly-totals", **asked)
+
+    # then
+    names = ("date", "kind", "amount_cents", "customer_name", "source_id", "trust", "causes")
+    assert [tuple(row[name] for name in names) for row in answer["cash"]] == [
+        ("2025-11-04", "collected", 5000, "Avery Stone", "inv-1", "signed", [bill]),
+        ("2025-12-10", "disputed", 1200, "Avery Stone", "d-1", "signed", [lost]),
+        ("2025-12-10", "refunded", 1200, "Avery Stone", "ref-1", "signed", [back]),
+        ("2025-12-10", "collected", 700, None, "pay-2", "signed", [alone]),
+    ]
+    for kind in ("collected", "refunded", "disputed"):
+        listed = sum(row["amount_cents"] for row in answer["cash"] if row["kind"] == kind)
+        assert listed == sum(month[f"{kind}_cents"] for month in answer["months"])
+    nobodys = await daybook.get("/api/v1/revenue/monthly-totals", **asked, account="nobody")
+    assert nobodys["cash"] == []
+    assert "cash" not in await daybook.get("/api/v1/revenue/monthly-totals")
+
+
+async def test_the_largest_bills_say_how_far_they_are_trusted(daybook: Daybook) -> None:
+    await daybook.record("invoice.recorded", "2025-11-03T10:00:00Z", **invoice("1", 5000))
+    await daybook.catch_up()
+
+    (top,) = (await daybook.get("/api/v1/revenue/current-month"))["top"]
+
+    assert (top["trust"], top["amount_cents"]) == ("signed", 5000)
+
+
 async def test_void_deleted_and_empty_bills_are_left_out_and_uncollectible_ones_only_listed(
     daybook: Daybook,
 ) -> None:

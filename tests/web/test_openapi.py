@@ -13,7 +13,7 @@ from service.reads.catalog import READS, Read
 from service.reads.schemas import FIELDS, SHAPES, columns
 from service.web.app import create_app
 from service.web.openapi import description
-from service.web.reads import COMMON
+from service.web.reads import COMMON, SCOPED
 from tests.web.running import Daybook, running, settings_for
 from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
 
@@ -42,6 +42,11 @@ def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
     content = description()["paths"][path][method]["responses"][status]["content"]
     media_type = "application/json" if "application/json" in content else "application/problem+json"
     return str(content[media_type]["schema"]["$ref"]).rpartition("/")[2]
+
+
+def options(read: Read, name: str) -> list[str]:
+    """What a parameter may be, if the read takes it."""
+    return [option for p in read.parameters if p.name == name for option in p.schema["enum"]]
 
 
 async def everything(daybook: Daybook) -> None:
@@ -113,6 +118,27 @@ def test_every_parameter_of_a_read_is_described(read: Read) -> None:
     assert all(p["in"] == "query" and p["description"] and p["schema"]["type"] for p in stated)
 
 
+def test_the_ledgers_parameters_and_refusals_are_described() -> None:
+    for path in ("head", "events", "events/{position}", "causes/{cause}"):
+        operation = description()["paths"][f"/api/v1/ledger/{path}"]["get"]
+        stated = {p["name"] for p in operation["parameters"] if p["in"] == "query"}
+
+        assert stated >= {p.name for p in SCOPED}
+        assert ("format" in stated) == ("limit" in stated) == (path == "events")
+        assert {"400", "401", "503", "504"} <= set(operation["responses"])
+
+
+def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
+    linked = [
+        path
+        for path, operations in description()["paths"].items()
+        for operation in operations.values()
+        if "Link" in operation["responses"]["200"].get("headers", {})
+    ]
+
+    assert linked == ["/api/v1/contracts", "/api/v1/ledger/events"]
+
+
 def test_every_field_has_a_description_and_every_amount_its_unit() -> None:
     for name, shape in SHAPES.items():
         for field, schema in shape["properties"].items():
@@ -139,8 +165,8 @@ async def test_what_a_read_answers_is_what_is_described(data_dir: Path, demo: Pa
             {},
             {"currency": "eur"},
             {"limit": 1},
-            {"detail": "customers"},
             {"by": "day"},
+            *({"detail": detail} for detail in options(read, "detail")),
         ]
         known = {parameter.name for parameter in (*read.parameters, *COMMON)}
         for query in queries:

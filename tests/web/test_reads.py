@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,27 @@ async def test_at_least_gives_504_where_the_books_stay_behind(daybook: Daybook, 
     answer = await daybook.ask(read.path, at_least=1, timeout_ms=0)
 
     assert "position 0, not yet 1" in refused(answer, 504)
+
+
+async def test_the_wait_is_measured_by_the_clock_and_not_by_its_sleeps(daybook: Daybook) -> None:
+    # given a process so busy that every sleep takes far longer than it was asked for
+    async def keep_busy() -> None:
+        while True:
+            time.sleep(0.05)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    await daybook.post(STANDARD, STANDARD.event("1", 100))
+    busy = asyncio.create_task(keep_busy())
+
+    # when
+    began = time.monotonic()
+    answer = await daybook.ask("/api/v1/mrr", at_least=1, timeout_ms=300)
+    took = time.monotonic() - began
+    busy.cancel()
+
+    # then
+    assert refused(answer, 504)
+    assert 0.3 <= took < 2
 
 
 async def test_at_least_waits_until_the_books_hold_the_position(daybook: Daybook) -> None:
