@@ -48,8 +48,9 @@ lock: .venv/.dev
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q $(LOCK) --group build -o requirements.txt
 	$(BIN)/uv pip compile -q $(LOCK) --group dev -o requirements-dev.txt
-LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url --no-emit-find-links pyproject.toml
+LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml \
+	--no-emit-find-links\
+	--no-emit-index-url
 
 clean:
 	rm -rf .venv var

@@ -13,6 +13,7 @@ import structlog
 from msgspec import json
 
 from handlers import mxmerchant
+from handlers.mxmerchant import api
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import Dispute, Event, Payment, Refund, joined
@@ -32,7 +33,7 @@ class Poller:
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Callable[[], datetime]) -> None:
         self._merchant_id = settings.mxmerchant_merchant_id or ""
-        self._client = mxmerchant.client_for(
+        self._client = api.client_for(
             settings.mxmerchant_api_url or "",
             settings.mxmerchant_consumer_key or "",
             settings.mxmerchant_consumer_secret or "",
@@ -50,7 +51,7 @@ class Poller:
         Raises Unavailable if the list can't be had whole: of a part, a contract that changed might be
         missed without a word.
         """
-        records = await mxmerchant.fetch_contracts(self._client, self._merchant_id)
+        records = await api.fetch_contracts(self._client, self._merchant_id)
         now = self._clock()
         async with self._ledger.reading() as reader:
             prefixes = [
@@ -95,7 +96,7 @@ class Poller:
         assert isinstance(told.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
         payment_id = mxmerchant.told_id(told.data)
         try:
-            return await mxmerchant.fetch_payment(self._client, payment_id)
+            return await api.fetch_payment(self._client, payment_id)
         except Unreadable as error:
             log.warning(
                 "payment_refused", processor=mxmerchant.PROCESSOR, cause=told.cause, detail=str(error)

@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
+from handlers.mxmerchant.api import client_for, fetch_contracts, fetch_payment
 from service.core.cadence import per_month, schedule
 from service.core.delivery import Proof
 from service.core.errors import Unavailable, Unreadable, VerificationError
@@ -822,21 +823,21 @@ async def test_contracts_are_paged_to_the_end() -> None:
     api = Api()
 
     async with api.client() as client:
-        assert await mxmerchant.fetch_contracts(client, MERCHANT) == CONTRACTS
+        assert await fetch_contracts(client, MERCHANT) == CONTRACTS
 
     assert [request.query_params["offset"] for request in api.requests] == ["0", "5", "10"]
 
 
 async def test_a_merchant_without_contracts_has_none() -> None:
     async with Api(page=0, count=0).client() as client:
-        assert await mxmerchant.fetch_contracts(client, MERCHANT) == []
+        assert await fetch_contracts(client, MERCHANT) == []
 
 
 @pytest.mark.parametrize("count", [len(CONTRACTS) + 1, len(CONTRACTS) - 1])
 async def test_a_list_that_is_not_whole_is_no_list(count: int) -> None:
     async with Api(count=count, page=7).client() as client:
         with pytest.raises(Unavailable, match=rf"14 of {count} contracts"):
-            await mxmerchant.fetch_contracts(client, MERCHANT)
+            await fetch_contracts(client, MERCHANT)
 
 
 async def test_a_busy_api_is_asked_again_after_the_time_it_states() -> None:
@@ -848,7 +849,7 @@ async def test_a_busy_api_is_asked_again_after_the_time_it_states() -> None:
     pauses = Pauses()
 
     async with api.client() as client:
-        assert len(await mxmerchant.fetch_contracts(client, MERCHANT, pause=pauses)) == len(CONTRACTS)
+        assert len(await fetch_contracts(client, MERCHANT, pause=pauses)) == len(CONTRACTS)
 
     assert pauses == [0, 0.4, 10]
 
@@ -858,7 +859,7 @@ async def test_an_api_that_stays_away_is_unavailable() -> None:
 
     async with api.client() as client:
         with pytest.raises(Unavailable, match="502, 4 times"):
-            await mxmerchant.fetch_payment(client, "1", pause=pauses)
+            await fetch_payment(client, "1", pause=pauses)
 
     assert (len(api.requests), len(pauses)) == (4, 3)
 
@@ -875,26 +876,26 @@ async def test_an_api_that_stays_away_is_unavailable() -> None:
 async def test_an_answer_that_is_none_is_unavailable(trouble: Response) -> None:
     async with Api(trouble).client() as client:
         with pytest.raises(Unavailable):
-            await mxmerchant.fetch_contracts(client, MERCHANT)
+            await fetch_contracts(client, MERCHANT)
 
 
 async def test_a_page_of_another_shape_is_unreadable() -> None:
     async with Api(JSONResponse({"records": []})).client() as client:
         with pytest.raises(Unreadable, match="recordCount"):
-            await mxmerchant.fetch_contracts(client, MERCHANT)
+            await fetch_contracts(client, MERCHANT)
 
 
 async def test_a_payment_is_fetched_by_its_id() -> None:
     async with Api().client() as client:
-        assert await mxmerchant.fetch_payment(client, "22343388") == fixture("payment")
-        assert await mxmerchant.fetch_payment(client, "5") is None
+        assert await fetch_payment(client, "22343388") == fixture("payment")
+        assert await fetch_payment(client, "5") is None
 
 
 @pytest.mark.parametrize("trouble", [Response(status_code=403), Response("<html>"), JSONResponse([])])
 async def test_a_payment_that_is_refused_is_unreadable_and_not_the_api_unavailable(trouble: Response) -> None:
     async with Api(trouble).client() as client:
         with pytest.raises(Unreadable):
-            await mxmerchant.fetch_payment(client, "5")
+            await fetch_payment(client, "5")
 
 
 @pytest.mark.parametrize("payment_id", ["", "..", "../contract", "5?echo=true", "5/void", "a b"])
@@ -902,7 +903,7 @@ async def test_an_id_names_no_other_path(payment_id: str) -> None:
     api = Api()
 
     async with api.client() as client:
-        assert await mxmerchant.fetch_payment(client, payment_id) is None
+        assert await fetch_payment(client, payment_id) is None
 
     assert api.requests == []
 
@@ -945,8 +946,8 @@ async def test_a_reset_connection_is_tried_again_over_a_real_socket() -> None:
     ]
 
     # when it is polled
-    async with unsteady_server(*answers) as (url, requests), mxmerchant.client_for(url, "k", "s") as client:
-        records = await mxmerchant.fetch_contracts(client, MERCHANT, pause=Pauses())
+    async with unsteady_server(*answers) as (url, requests), client_for(url, "k", "s") as client:
+        records = await fetch_contracts(client, MERCHANT, pause=Pauses())
 
     # then all contracts are had, and each request was authorised
     assert records == CONTRACTS
@@ -958,8 +959,8 @@ async def test_nobody_listening_is_unavailable_and_tells_no_secret() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        async with mxmerchant.client_for(url, "the-key", "the-secret") as client:
+        async with client_for(url, "the-key", "the-secret") as client:
             with pytest.raises(Unavailable, match="ConnectError, 4 times") as caught:
-                await mxmerchant.fetch_payment(client, "1", pause=Pauses())
+                await fetch_payment(client, "1", pause=Pauses())
 
     assert "the-secret" not in repr(caught.value)

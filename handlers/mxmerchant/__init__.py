@@ -4,23 +4,20 @@ MX Merchant signs nothing and gives its events no id. A contract record says how
 it is observed; a notification says what happened to one payment.
 """
 
-import asyncio
 import hmac
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any
 
-import httpx
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from handlers.standard import read, settled, verify_signature
 from service.core.delivery import Proof
-from service.core.errors import Unavailable, Unreadable, VerificationError
+from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
     CREATED,
     UPDATED,
@@ -40,9 +37,9 @@ from service.core.money import to_minor
 
 PROCESSOR = "mxmerchant"
 
-_KEY = "[A-Za-z0-9_-]{1,100}"
+KEY = "[A-Za-z0-9_-]{1,100}"
 _Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Key = Annotated[str, Meta(pattern=rf"\A{_KEY}\Z")] | _Number
+Key = Annotated[str, Meta(pattern=rf"\A{KEY}\Z")] | _Number
 MaybeKey = Annotated[str, Meta(max_length=100)] | _Number | None
 Amount = str | int | float
 
@@ -371,100 +368,6 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
         subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
     }
     return [event for subject, event in by_subject.items() if last.get(subject) != event.data]
-
-
-# Fetching: the client is handed in
-
-PAGE = 100
-TRIES = 4
-_LONGEST_WAIT_SECONDS = 10.0
-
-Pause = Callable[[float], Awaitable[None]]
-
-
-def client_for(api_url: str, key: str, secret: str) -> httpx.AsyncClient:
-    """A client for the API with its credentials and timeouts; the caller closes it."""
-    return httpx.AsyncClient(
-        base_url=api_url,
-        auth=httpx.BasicAuth(key, secret),
-        timeout=httpx.Timeout(10, connect=5),
-        headers={"Accept": "application/json"},
-    )
-
-
-async def fetch_contracts(
-    client: httpx.AsyncClient, merchant_id: str, *, pause: Pause = asyncio.sleep
-) -> list[dict[str, Any]]:
-    """Every contract record of a merchant, paged to the end. Raises Unavailable if not all can be had."""
-    records: dict[str, dict[str, Any]] = {}
-    offset, count = 0, 1
-    while offset < count:
-        query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
-        page = read(_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
-        count = page.record_count
-        if not page.records:
-            break
-        offset += len(page.records)
-        records |= {str(record.get("id")): record for record in page.records}
-    if len(records) != count:  # of a short list, a contract that changed might be missed without a word
-        raise Unavailable(f"MX Merchant listed {len(records)} of {count} contracts")
-    return list(records.values())
-
-
-class _Page(Struct, frozen=True, rename="camel"):
-    record_count: Annotated[int, Meta(ge=0)]
-    records: list[dict[str, Any]]
-
-
-async def fetch_payment(
-    client: httpx.AsyncClient, payment_id: str, *, pause: Pause = asyncio.sleep
-) -> dict[str, Any] | None:
-    """A payment (or refund) by its id, or None if there is none.
-
-    Raises Unavailable if the API can't be asked now, and Unreadable if it refuses this one payment.
-    """
-    if not re.fullmatch(_KEY, payment_id):  # it may come from an unsigned body: let it name no other path
-        return None
-    response = await _get(client, f"/checkout/v3/payment/{payment_id}", {}, pause)
-    if response.status_code == httpx.codes.NOT_FOUND:
-        return None
-    try:
-        return read(_json(response), dict[str, Any])
-    except Unavailable as refusal:
-        raise Unreadable(str(refusal)) from None
-
-
-async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], pause: Pause) -> httpx.Response:
-    """GET, tried again a bounded number of times where that can help."""
-    answer = "nothing"
-    for attempt in range(TRIES):
-        wait = 0.2 * 2**attempt
-        try:
-            response = await client.get(path, params=query)
-        except httpx.TransportError as error:
-            answer = type(error).__name__
-        else:
-            if response.status_code != httpx.codes.TOO_MANY_REQUESTS and not response.is_server_error:
-                return response
-            answer = str(response.status_code)
-            wait = _retry_after(response, wait)
-        if attempt < TRIES - 1:
-            await pause(wait)
-    raise Unavailable(f"MX Merchant answered {answer}, {TRIES} times")
-
-
-def _retry_after(response: httpx.Response, otherwise: float) -> float:
-    stated = response.headers.get("Retry-After", "")
-    return min(float(stated), _LONGEST_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", stated) else otherwise
-
-
-def _json(response: httpx.Response) -> Any:
-    if response.status_code != httpx.codes.OK:
-        raise Unavailable(f"MX Merchant answered {response.status_code}")
-    try:
-        return msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unavailable("MX Merchant's answer is no JSON") from None
 
 
 # Fields
