@@ -8,7 +8,6 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
 from service import valkey
-from service.prepare import prepare
 from service.processes import LIFELINE, hold_lifeline
 from service.settings import Settings
 
@@ -21,7 +20,6 @@ def supervise(settings: Settings) -> int:
     The Procfile's commands are found beside the running Python, whether or not its environment is active.
     """
     lifeline = hold_lifeline(settings.data_dir)
-    prepare(settings)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

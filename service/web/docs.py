@@ -1,8 +1,5 @@
 """The API's description and its page, which works offline: the page's script comes with a package."""
 
-from pathlib import Path
-
-import swagger_ui
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -35,7 +32,7 @@ def docs_routes() -> list[Route | Mount]:
         Route("/openapi.json", _openapi, methods=["GET"]),
         Route("/schemas/event.json", _event_schema, methods=["GET"]),
         Route("/docs", _docs, methods=["GET"]),
-        Mount("/docs/assets", StaticFiles(directory=Path(swagger_ui.__file__).parent / "static")),
+        Mount("/docs/assets", StaticFiles(packages=[("swagger_ui", "static")])),
     ]
 
 
