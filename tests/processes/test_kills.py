@@ -54,7 +54,7 @@ class Load:
                     break
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(540)
 async def test_fifty_kills_lose_nothing_that_was_answered(daybook: Daybook) -> None:
     # given a web process and a worker under load
     daybook.start("web")
