@@ -97,6 +97,56 @@ async def reaches(store: BookStore, position: int) -> bool:
     return False
 
 
+class Slow(BookStore):
+    """Waits after the first write that comes once the run has asked for today: the snapshots' one."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, Rules())
+        self.asked, self.in_the_middle, self.go_on = False, asyncio.Event(), asyncio.Event()
+
+    def today(self) -> date:
+        self.asked = True
+        return NOW.date()
+
+    async def write(self, change):
+        result = await super().write(change)
+        if self.asked:
+            self.in_the_middle.set()
+            await self.go_on.wait()
+        return result
+
+
+async def test_an_event_committed_after_a_runs_last_look_shows_up_without_the_sweep(
+    tmp_path: Path, valkey: ValkeyServer
+) -> None:
+    # given a run that has found the ledger's end, and is not over
+    prepare(load(data_dir=tmp_path))
+    ledger, store = Ledger(tmp_path), Slow(tmp_path)
+    await store.register()
+    await ledger.append([delivery(1)], NOW)
+    advancer = Counting(Engine(ledger, store, lambda: NOW), store, store.today, alone_seconds=600)
+    stopping = asyncio.Event()
+    nudger = Nudger(valkey.connection_url, lambda: None)
+    writer = Writer(ledger, lambda: NOW, nudger.nudge)
+    working = asyncio.create_task(serve_jobs(valkey.connection_url, advancer, [], stopping))
+    await store.in_the_middle.wait()
+
+    # when an event is committed and its nudge taken just then
+    called = advancer.calls
+    await writer.append(delivery(2))
+    await asyncio.to_thread(wait_until, lambda: advancer.calls > called, 20, "the nudge is taken")
+    store.go_on.set()
+
+    # then it is taken in, though nothing else wakes the worker
+    assert await reaches(store, 2)
+    stopping.set()
+    await working
+    await writer.close()
+    await nudger.close()
+    await store.close()
+    await ledger.close()
+
+
 class Faulty(Engine):
     """Fails the first two times, as with a row that nobody foresaw."""
 
