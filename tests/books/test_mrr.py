@@ -490,3 +490,15 @@ def test_a_tie_that_only_ids_settle_is_flagged_and_a_chained_one_is_not():
         assert not contract(order).tied
     for order in permutations(undecided):
         assert contract(order).tied
+
+
+def test_what_is_told_of_the_time_after_ended_at_counts_for_nothing():
+    plan = subscription()
+    over = but(plan, status="canceled", ended_at=at("2025-02-01"))
+    events = [
+        created(plan, "2025-01-10"),
+        changed(subscription(item(30_000)), "2025-02-05"),
+        event(over, "2025-02-10", rank=DELETED),
+    ]
+    for order in permutations(events):
+        assert movements(order) == [("2025-01-10", "new", 24_900), ("2025-02-01", "churn", -24_900)]
