@@ -20,20 +20,22 @@ T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 5_000
 
 
-def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> AsyncEngine:
-    """An async engine on one file. "write" begins at once as the one writer; "read" can't write."""
+def sqlite_engine(path: Path) -> AsyncEngine:
+    """An async engine on one file, to read it only."""
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
         poolclass=AsyncAdaptedQueuePool,
         hide_parameters=True,  # what a statement holds is not for the log
-        **_pool(mode),
+        **_pool("read"),
     )
-    _configure(engine.sync_engine, mode, synchronous)
+    _configure(engine.sync_engine, "read", "FULL")
     return engine
 
 
 def sqlite_thread_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
-    """The same for plain functions that run in a thread: many statements for one hop to it and back.
+    """An engine for plain functions that run in a thread: many statements for one hop to it and back.
+
+    "write" begins at once as the one writer; "read" can't write.
 
     Through aiosqlite each statement is several hops, which is most of what a small transaction costs.
     """

@@ -55,7 +55,7 @@ class BookStore:
         self.rules = rules
         self.rules_key = json.encode(rules, enc_hook=_text).decode()  # books under other rules are others
         self.books = tuple(books)
-        self._reader = sqlite_engine(books_path(data_dir), "read")
+        self._reader = sqlite_engine(books_path(data_dir))
         self._thread_reader = sqlite_thread_engine(books_path(data_dir), "read")
         self._writer_thread = ThreadPoolExecutor(1, "books-writer")
         self._thread_writer = sqlite_thread_engine(books_path(data_dir), "write", synchronous="NORMAL")

@@ -78,10 +78,3 @@ def bill_dates(
         except (OverflowError, ValueError):  # past the year 9999
             return
         count += 1
-
-
-def next_bill_date(after: date, interval: str, every: int, anchor_day: int | None = None) -> date | None:
-    """The bill date one interval after `after`; None for a one-off."""
-    dates = bill_dates(after, interval, every, anchor_day)
-    next(dates)
-    return next(dates, None)

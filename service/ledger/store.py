@@ -35,7 +35,7 @@ class Ledger:
     def __init__(self, data_dir: Path) -> None:
         self._writer = sqlite_thread_engine(ledger_path(data_dir), "write")
         self._writer_thread = ThreadPoolExecutor(1, "ledger-writer")
-        self._reader = sqlite_engine(ledger_path(data_dir), "read")
+        self._reader = sqlite_engine(ledger_path(data_dir))
         self._thread_reader = sqlite_thread_engine(ledger_path(data_dir), "read")
 
     async def close(self) -> None:

