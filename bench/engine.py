@@ -12,7 +12,6 @@ from projections import BOOKS
 from projections.book import Book
 from projections.mrr import MRR
 from service.books.engine import Engine
-from service.books.snapshots import drop_stale
 
 COUNT = 20_000
 SUBSCRIPTIONS = 5_000
@@ -40,7 +39,7 @@ async def measure() -> list[dict[str, str]]:
 async def _advance(bench: Bench, books: tuple[Book, ...], batch: int, count: int) -> float:
     """From empty books to `count` events."""
     store = await bench.store(books)
-    engine = Engine(bench.ledger, store, lambda: NOW, settled=drop_stale, batch=batch)
+    engine = Engine(bench.ledger, store, lambda: NOW, batch=batch)
     started = time.perf_counter()
     done = await engine.catch_up(until=count)
     seconds = time.perf_counter() - started

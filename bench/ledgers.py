@@ -9,14 +9,14 @@ from pathlib import Path
 from msgspec import Struct
 
 from projections import BOOKS
-from projections.book import Book, Rules
+from projections.book import Book
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.events import Event, Invoice, Item, Subscription
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.prepare import prepare
 from service.settings import load
+from service.stores import open_books, open_ledger, prepare
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ class Bench(Struct):
         for name in ("books.db", "books.db-wal", "books.db-shm"):
             (self.directory / name).unlink(missing_ok=True)
         prepare(load(data_dir=self.directory))
-        store = BookStore(self.directory, Rules(), books)
+        store = open_books(load(data_dir=self.directory), books)
         await store.register()
         return store
 
@@ -49,7 +49,7 @@ class Bench(Struct):
 async def bench_ledger() -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory() as directory:
         prepare(load(data_dir=Path(directory)))
-        ledger = Ledger(Path(directory))
+        ledger = open_ledger(load(data_dir=Path(directory)))
         yield Bench(directory=Path(directory), ledger=ledger)
         await ledger.close()
 

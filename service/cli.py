@@ -50,12 +50,16 @@ def run() -> None:
 
 
 @app.command()
-def web() -> None:
+def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1) -> None:
     """Receive webhooks and serve reads."""
-    from service.web.server import serve  # noqa: PLC0415
-
     with _settings() as settings:
         processes.follow_lifeline()
+        if workers > 1:
+            from service.web.processes import serve_many  # noqa: PLC0415
+
+            raise typer.Exit(serve_many(settings, workers))
+        from service.web.server import serve  # noqa: PLC0415
+
         serve(settings)
 
 

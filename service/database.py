@@ -1,16 +1,19 @@
-"""Connections: SQLite files in the data directory, one for the ledger and one for the books.
+"""Connections: SQLite files in the data directory, or one PostgreSQL database.
 
-The web process writes only the ledger, the worker only the books, so neither waits for the other.
+With SQLite the web process writes only the ledger's file, the worker only the books', so neither waits
+for the other. With PostgreSQL both are schemas of one database.
 """
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 Mode = Literal["read", "write"]
@@ -18,39 +21,181 @@ Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 5_000
+_READERS = {"pool_size": 4, "max_overflow": 4}  # connections at once, of each kind, in one process
+_WRITERS = {"pool_size": 1, "max_overflow": 0}
+_CONNECT_SECONDS = 3
+_COMMAND_SECONDS = 20  # a database that says nothing for so long is lost
+_SESSION = {
+    "application_name": "daybook",
+    "jit": "off",  # it costs more than any of these statements
+    # A process whose machine is gone is noticed.
+    "tcp_keepalives_idle": "2",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "5s",
+}
+
+# A process that stops in the middle of a transaction keeps nobody waiting for longer than this.
+_WRITING = {"lock_timeout": "4s", "idle_in_transaction_session_timeout": "2500ms"}
+_READING = {"default_transaction_read_only": "on", "idle_in_transaction_session_timeout": "60s"}
 
 
-def sqlite_engine(path: Path) -> AsyncEngine:
-    """An async engine on one file, to read it only."""
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
-        poolclass=AsyncAdaptedQueuePool,
-        hide_parameters=True,  # what a statement holds is not for the log
-        **_pool("read"),
-    )
-    _configure(engine.sync_engine, "read", "FULL")
-    return engine
+class Database(Protocol):
+    """The connections to one store. Close it, or the process hangs at its end."""
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """What a plain function does in one write transaction, away from the caller's event loop."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """What a plain function finds in one consistent view, away from the caller's event loop."""
+
+    def reading(self) -> Any:
+        """A consistent view as an async context manager that gives an AsyncConnection."""
+
+    async def close(self) -> None:
+        """Close every connection."""
 
 
-def sqlite_thread_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
-    """An engine for plain functions that run in a thread: many statements for one hop to it and back.
+class SqliteDatabase:
+    """One file: one writer in a thread of its own, readers in the shared threads."""
 
-    "write" begins at once as the one writer; "read" can't write.
+    def __init__(self, path: Path, synchronous: Synchronous = "FULL") -> None:
+        self._writer = sqlite_engine(path, "write", synchronous)
+        self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never behind slow reads
+        self._reader = sqlite_engine(path, "read")
+        self._async_reader = _sqlite_async_engine(path)
 
-    Through aiosqlite each statement is several hops, which is most of what a small transaction costs.
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await _in_thread(self._writer, work, self._writer_thread)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await _in_thread(self._reader, work)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """See `Database`."""
+        async with self._async_reader.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """See `Database`."""
+        self._writer_thread.shutdown(wait=False)
+        self._writer.dispose()
+        self._reader.dispose()
+        await self._async_reader.dispose()
+
+
+class PostgresDatabase:
+    """One schema of a PostgreSQL database. Plain functions run in the event loop of a thread of ours.
+
+    `durable`: a commit waits for the disk. What can be made again from what is durable need not.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **_pool(mode))
-    _configure(engine, mode, synchronous)
+
+    def __init__(self, url: str, schema: str, *, durable: bool) -> None:
+        session = {**_SESSION, "search_path": schema, "synchronous_commit": "on" if durable else "off"}
+        self._thread = _LoopThread(schema)
+        self._writer = _postgres_engine(url, session, "write")
+        self._reader = _postgres_engine(url, session, "read")
+        self._async_reader = _postgres_engine(url, session, "read")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._thread.run(_in_loop(self._writer, work))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._thread.run(_in_loop(self._reader, work))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """See `Database`."""
+        async with self._async_reader.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """See `Database`."""
+        await self._async_reader.dispose()
+        await self._thread.run(self._writer.dispose())
+        await self._thread.run(self._reader.dispose())
+        self._thread.close()
+
+
+class _LoopThread:
+    """A thread that runs an event loop: what is slow in it holds up nothing else."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def postgres_once(url: str, work: Callable[[Connection], T], schema: str = "public") -> T:
+    """What a plain function does in one write transaction on a connection of its own. Blocks."""
+
+    async def run() -> T:
+        engine = _postgres_engine(url, {**_SESSION, "search_path": schema}, "write")
+        try:
+            return await _in_loop(engine, work)
+        finally:
+            await engine.dispose()
+
+    with ThreadPoolExecutor(1) as thread:  # where no event loop runs yet
+        return thread.submit(asyncio.run, run()).result()
+
+
+def _postgres_engine(url: str, session: dict[str, str], mode: Mode) -> AsyncEngine:
+    """Readers see one state in a whole transaction; writers each statement the newest one.
+
+    A writer waits for a lock with its first statement, and must then see what was committed meanwhile.
+    """
+    session = session | (_READING if mode == "read" else _WRITING)
+    engine = create_async_engine(
+        url,
+        isolation_level="REPEATABLE READ" if mode == "read" else "READ COMMITTED",
+        hide_parameters=True,  # what a statement holds is not for the log
+        pool_timeout=_CONNECT_SECONDS,
+        connect_args={
+            "timeout": _CONNECT_SECONDS,
+            "command_timeout": _COMMAND_SECONDS,
+            "server_settings": session,
+        },
+        **(_READERS if mode == "read" else _WRITERS),
+    )
+    if mode == "write":
+        event.listen(engine.sync_engine, "connect", _limit_transactions)
     return engine
 
 
-async def in_thread(
+def _limit_transactions(connection: Any, _record: Any) -> None:
+    """End a transaction whose process stopped between two messages of one statement (PostgreSQL 17 on)."""
+    cursor = connection.cursor()
+    cursor.execute(
+        f"""SELECT set_config('transaction_timeout', '{2 * _COMMAND_SECONDS}s', false)
+        WHERE current_setting('server_version_num')::int >= 170000"""
+    )
+    cursor.close()
+    connection.commit()
+
+
+async def _in_loop(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    async with engine.begin() as connection:
+        return await connection.run_sync(work)
+
+
+async def _in_thread(
     engine: Engine, work: Callable[[Connection], T], threads: ThreadPoolExecutor | None = None
 ) -> T:
-    """What a plain function does with a connection, in one transaction and one thread.
-
-    A writer brings a thread of its own: behind slow reads in the shared ones it would wait.
-    """
+    """One transaction in one thread: through aiosqlite each statement would be several hops."""
 
     def run() -> T:
         try:
@@ -62,8 +207,23 @@ async def in_thread(
     return await asyncio.get_running_loop().run_in_executor(threads, run)
 
 
-def _pool(mode: Mode) -> dict[str, int]:
-    return {"pool_size": 1, "max_overflow": 0} if mode == "write" else {"pool_size": 4, "max_overflow": 12}
+def _sqlite_async_engine(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{path}", poolclass=AsyncAdaptedQueuePool, hide_parameters=True, **_READERS
+    )
+    _configure(engine.sync_engine, "read", "FULL")
+    return engine
+
+
+def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
+    """An engine for plain functions that run in a thread: many statements for one hop to it and back.
+
+    "write" begins at once as the one writer; "read" can't write.
+    """
+    size = _READERS if mode == "read" else _WRITERS
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **size)
+    _configure(engine, mode, synchronous)
+    return engine
 
 
 def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:

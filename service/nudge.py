@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 import structlog
-from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from service.core.errors import SettingsError
+from service.redis import connection_pool, end
 
-QUEUE = "daybook:queue"
+QUEUE = "queue"
 _RETRY_SECONDS = 0.5
 
 serialize: Callable[[dict[str, Any]], bytes] = msgspec.msgpack.encode
@@ -26,23 +26,18 @@ deserialize: Callable[[bytes], dict[str, Any]] = msgspec.msgpack.decode  # never
 log = structlog.get_logger()
 
 
-def redis_settings(url: str) -> RedisSettings:
-    """Arq's settings for a URL; short timeouts, since a caller here can always try again."""
-    try:
-        settings = RedisSettings.from_dsn(url)
-    except (RuntimeError, ValueError) as error:
-        raise SettingsError(
-            "DAYBOOK_REDIS_URL may hold: redis://, rediss:// or unix:// and an address"
-        ) from error
-    settings.conn_retries = 0
-    return settings
+def connect(url: str, prefix: str) -> ArqRedis:
+    """Arq's client, which connects when it is used; `aclose` closes its connections too."""
+    redis = ArqRedis(connection_pool(url, prefix), default_queue_name=QUEUE, job_serializer=serialize)
+    redis.auto_close_connection_pool = True
+    return redis
 
 
 class Nudger:
-    """Sends nudges from one task; `nudge` never waits and never fails."""
+    """Sends nudges from one task; `nudge` never waits and never fails. The client is closed with it."""
 
-    def __init__(self, url: str, failed: Callable[[], None]) -> None:
-        self._url = url
+    def __init__(self, redis: ArqRedis, failed: Callable[[], None]) -> None:
+        self._redis = redis
         self._failed = failed
         self._position = 0
         self._wanted = asyncio.Event()
@@ -55,28 +50,18 @@ class Nudger:
 
     async def close(self) -> None:
         """Stop; a nudge not sent is made good by the worker's sweep."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
+        with suppress(RedisError, OSError):
+            await self._redis.aclose()
 
     async def _run(self) -> None:
-        redis: ArqRedis | None = None
-        try:
-            while True:
-                await self._wanted.wait()
-                self._wanted.clear()
-                try:
-                    redis = redis or await _connect(self._url)
-                    await redis.enqueue_job("advance", _job_id=f"daybook:advance:{self._position}")
-                except (RedisError, OSError) as error:
-                    log.warning("nudge_failed", error=type(error).__name__, position=self._position)
-                    self._failed()
-                    self._wanted.set()
-                    await asyncio.sleep(_RETRY_SECONDS)
-        finally:
-            if redis:
-                await redis.aclose()
-
-
-async def _connect(url: str) -> ArqRedis:
-    return await create_pool(redis_settings(url), default_queue_name=QUEUE, job_serializer=serialize)
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._redis.enqueue_job("advance", _job_id=f"advance:{self._position}")
+            except (RedisError, OSError) as error:
+                log.warning("nudge_failed", error=type(error).__name__, position=self._position)
+                self._failed()
+                self._wanted.set()
+                await asyncio.sleep(_RETRY_SECONDS)

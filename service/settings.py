@@ -7,13 +7,13 @@ from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.errors import SettingsError
+from service.redis_url import parse as parse_redis_url
 
 _PREFIX = "DAYBOOK_"
 
@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("./var")
     database_url: str | None = None
     redis_url: str | None = None
+    redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
     api_keys: List = ()  # before host, whose check reads it
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -77,19 +78,15 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _driver(cls, url: str | None) -> str | None:
-        if url:
-            raise ValueError("nothing yet: this version keeps its books in SQLite")
-        return None
+        if url and not url.startswith("postgresql+asyncpg://"):
+            raise ValueError("unset, or postgresql+asyncpg://user:password@host/database")
+        return url or None
 
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, url: str | None) -> str | None:
-        if url and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("unset, or redis://…, rediss://… or unix://…")
-        try:
-            urlsplit(url or "").port  # noqa: B018 - raises where it is no number
-        except ValueError:
-            raise ValueError("a URL whose port is a number") from None
+        if url:
+            parse_redis_url(url)
         return url or None
 
     @field_validator("mxmerchant_webhook_secrets")

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 _LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -43,7 +44,7 @@ def _end_orphan(data_dir: Path) -> None:
 
     if socket_path(data_dir).exists():
         try:
-            with Redis(unix_socket_path=str(socket_path(data_dir))) as orphan:
+            with Redis(unix_socket_path=str(socket_path(data_dir)), socket_timeout=_ANSWER_SECONDS) as orphan:
                 orphan.shutdown(nosave=True)
         except (RedisError, OSError):
             socket_path(data_dir).unlink(missing_ok=True)

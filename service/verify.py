@@ -12,20 +12,22 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Row, Rules, Total
-from service.books.digest import digest
+from service.books.digest import added_up, digest
 from service.books.engine import Engine
-from service.books.store import BookStore, lay_out
-from service.books.tables import ROWS, TOTALS
+from service.books.store import BookStore, lay_out_file
+from service.books.tables import ROWS
 from service.clock import utc_now
 from service.core.errors import Integrity, SettingsError
 from service.core.events import subjects
-from service.database import ledger_path
+from service.database import SqliteDatabase, books_path, ledger_path
 from service.ledger import chain
 from service.ledger.history import FOLDED, event_of
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
+from service.stores import open_books, open_ledger
 
 _PAGE = 1_000
+_ID_COLUMNS = ("event_id", "processor", "account", "position", "content_digest")
 
 
 async def verify_all(settings: Settings) -> list[str]:
@@ -33,10 +35,9 @@ async def verify_all(settings: Settings) -> list[str]:
 
     Raises Integrity at the first fault, SettingsError if there is no ledger to check.
     """
-    if not ledger_path(settings.data_dir).exists():
+    if not settings.database_url and not ledger_path(settings.data_dir).exists():
         raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
-    rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
-    ledger, store = Ledger(settings.data_dir), BookStore(settings.data_dir, rules)
+    ledger, store = open_ledger(settings), open_books(settings)
     try:
         events = await verify_chain(ledger)
         position, books = await verify_replay(ledger, store)
@@ -67,6 +68,9 @@ async def verify_chain(ledger: Ledger) -> int:
                     if found != row["delivery_digest"]:
                         raise Integrity(f"the raw delivery at position {position} was changed")
             indexed += await _verify_subjects(reader, rows)
+            await _verify_ids(reader, rows)
+        if position != await reader.ids_count():
+            raise Integrity("the index of ids holds entries that no event makes")
         if indexed != await reader.subjects_count():
             raise Integrity("the index of histories holds entries that no event makes")
     return position
@@ -83,13 +87,19 @@ async def _verify_subjects(reader: LedgerReader, rows: list[dict[str, Any]]) -> 
     return len(expected)
 
 
+async def _verify_ids(reader: LedgerReader, rows: list[dict[str, Any]]) -> None:
+    expected = {tuple(row[name] for name in _ID_COLUMNS) for row in rows}
+    if missing := expected - await reader.ids(row["event_id"] for row in rows):
+        raise Integrity(f"the index of ids lacks {min(missing)[:4]}")
+
+
 async def verify_totals(store: BookStore) -> None:
     """Add up every row again and compare the totals."""
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.checkpoints)
+        marks = await connection.run_sync(store.marks)
         for book in store.books:
             for total in book.totals:
-                await _verify_total(connection, total, marks[book.name][0])
+                await _verify_total(connection, total, marks.books[book.name])
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int) -> None:
@@ -99,8 +109,7 @@ async def _verify_total(connection: AsyncConnection, total: Total, book_id: int)
         into = sums[group(row)]
         for i, value in enumerate(total.measure(row)):
             into[i] += value
-    table = TOTALS[total.table]
-    for stored in await connection.execute(select(table).where(table.c.book == book_id)):
+    for stored in await connection.execute(added_up(total, book_id)):
         expected = sums.pop(group(stored), [0] * len(total.sums))
         if [getattr(stored, name) for name in total.sums] != expected:
             raise Integrity(f"{total.table} {group(stored)} is not the sum of its rows")
@@ -118,25 +127,25 @@ async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) 
 async def verify_replay(ledger: Ledger, store: BookStore) -> tuple[int, dict[str, str]]:
     """Replay the log into books of its own and compare digests; the position, and each book's digest."""
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.checkpoints)
-        if len(marks) < len(store.books) or len({position for _, position in marks.values()}) > 1:
+        marks = await connection.run_sync(store.marks)
+        reached = await connection.run_sync(lambda view: store.checkpoints(view, marks.books))
+        if len(marks.books) < len(store.books) or len(set(reached.values())) > 1:
             raise Integrity("the books of these settings are not all at one position; is the worker running?")
-        position = marks[store.books[0].name][1]
-        live = {book.name: await digest(connection, book, marks[book.name][0]) for book in store.books}
+        live = {book.name: await digest(connection, book, marks.books[book.name]) for book in store.books}
     with TemporaryDirectory(prefix="daybook-replay-") as directory:
-        replayed = await replay(ledger, store.rules, Path(directory), store.books, position)
+        replayed = await replay(ledger, store.rules, Path(directory), store.books, marks.position)
     for name, value in live.items():
         if replayed[name] != value:
             raise Integrity(f"book {name} differs from its replay: {value} is not {replayed[name]}")
-    return position, live
+    return marks.position, live
 
 
 async def replay(
     ledger: Ledger, rules: Rules, directory: Path, books: tuple[Book, ...], until: int | None = None
 ) -> dict[str, str]:
     """The digests of books made from the log alone, in an empty directory."""
-    lay_out(directory)
-    store = BookStore(directory, rules, books)
+    lay_out_file(directory)
+    store = BookStore(SqliteDatabase(books_path(directory), "NORMAL"), rules, books)
     try:
         await store.register()
         await Engine(ledger, store, utc_now).catch_up(until)
@@ -148,5 +157,5 @@ async def replay(
 async def digests(store: BookStore) -> dict[str, str]:
     """The digest of each book as it stands."""
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.checkpoints)
-        return {book.name: await digest(connection, book, marks[book.name][0]) for book in store.books}
+        marks = await connection.run_sync(store.marks)
+        return {book.name: await digest(connection, book, marks.books[book.name]) for book in store.books}

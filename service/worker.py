@@ -1,7 +1,8 @@
 """The worker: arq runs the work, and does not carry it. A job says "look"; the ledger says at what.
 
-Losing every key in Redis loses nothing: a cron sweep looks too, and so does every start. When Redis
-goes, arq's worker ends; it is started again until told to stop, and looks in between.
+One worker takes the job and tells the others on a channel. Losing every key in Redis loses nothing: a
+cron sweep looks too, and so does every start. When Redis goes, arq's worker ends; it is started again
+until told to stop, and looks in between.
 """
 
 import asyncio
@@ -9,31 +10,36 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import date, datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 from arq import cron, func
+from arq.connections import ArqRedis
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
-from projections.book import Rules
 from service.books.engine import Engine, Overtaken
-from service.books.snapshots import drop_stale, forget, make_ready
+from service.books.leases import ROUND_SECONDS, Leases
+from service.books.snapshots import forget, make_ready
 from service.books.store import BookStore
-from service.ledger.store import Ledger
-from service.nudge import QUEUE, deserialize, redis_settings, serialize
+from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
-from service.prepare import prepare
+from service.redis import end
 from service.settings import Settings
+from service.stores import open_books, open_leases, open_ledger, prepare
 
+LOOK = "look"  # the channel on which the worker that took a job tells every worker
 SWEEP_SECONDS = 5
 _ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _POLL_SECONDS = 0.02  # how often arq looks into its queue: the freshness of a quiet system
 _RESTART_SECONDS = 0.5
+_SILENT_SECONDS = 3.0 * SWEEP_SECONDS  # each sweep is told on the channel: longer, and it is dead
+_BEHIND_SECONDS = 0.1  # how often a worker that makes the snapshots looks whether the others are done
 _QUIET = 10  # snapshots are made again after this many times what making them took
 
 log = structlog.get_logger()
@@ -85,8 +91,11 @@ class Advancer:
         except Overtaken:
             self._wanted.set()
             return
-        if perf_counter() >= self._ready_after and not self._stopped:
+        if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
             started = perf_counter()
+            if await self._engine.is_behind():  # others are at work, and say nothing when they are done
+                asyncio.get_running_loop().call_later(_BEHIND_SECONDS, self._wanted.set)
+                return
             await make_ready(self._store, self._today())
             self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
 
@@ -94,52 +103,96 @@ class Advancer:
 async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     """Run until SIGTERM or SIGINT. Needs `redis_url`; raises nothing that a restart would mend."""
     prepare(settings)
-    rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        ledger, store = Ledger(settings.data_dir), BookStore(settings.data_dir, rules)
+        ledger, store = open_ledger(settings), open_books(settings)
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(store.close)
         await store.register()
         await forget(store)  # what another version left ready
-        engine = Engine(ledger, store, clock, settled=drop_stale)
-        advancer = Advancer(engine, store, lambda: clock().astimezone(zone).date())
+        leases = open_leases(settings)
+        advancer = Advancer(
+            Engine(ledger, store, clock, leases), store, lambda: clock().astimezone(zone).date()
+        )
+        if leases:
+            stack.push_async_callback(_give_up, leases, asyncio.create_task(_hold(leases, advancer)))
         crons = [_sweep(advancer)]
         if settings.polls_mxmerchant:
             poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
             crons += _polls(poller)
-        await serve_jobs(settings.redis_url or "", advancer, crons, stopping)
+        to_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
+        await serve_jobs(to_redis, advancer, crons, stopping)
+
+
+async def _hold(leases: Leases, advancer: Advancer) -> None:
+    """Renew the leases for ever; look when there are others."""
+
+    async def renew() -> None:
+        if await leases.renew():
+            await advancer.wake()
+
+    while True:
+        await _safely(renew)
+        await asyncio.sleep(ROUND_SECONDS)
+
+
+async def _give_up(leases: Leases, holding: asyncio.Task[None]) -> None:
+    """Let the others have the partitions at once."""
+    await end(holding)
+    await _safely(leases.close)
 
 
 async def serve_jobs(
-    redis_url: str, advancer: Advancer, crons: Sequence[CronJob], stopping: asyncio.Event
+    to_redis: Callable[[], ArqRedis], advancer: Advancer, crons: Sequence[CronJob], stopping: asyncio.Event
 ) -> None:
-    """Run the advancer and arq's worker until `stopping`; arq's is started again when Redis goes."""
+    """Run the advancer, the channel's listener and arq's worker until `stopping`.
+
+    arq's worker is started again when Redis goes, with a client of its own: it closes the one it has.
+    """
     advancing = asyncio.create_task(advancer.run(), name="advancer")
+    listening = asyncio.create_task(_listen(to_redis, advancer), name="listener")
     stop = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
         await advancer.wake()
-        worker = _arq_worker(redis_url, advancer, crons)
+        redis = to_redis()
+        worker = _arq_worker(redis, advancer, crons)
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await _without_redis(running)
-        await _without_redis(worker.close())
+        await _without_redis(end(running))
+        with suppress(RedisError, OSError):
+            await worker.close()
+        with suppress(RedisError, OSError):
+            await redis.aclose()  # arq leaves it open where its own goodbye fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
+    await _without_redis(end(listening))
     advancer.stop()
     await advancing
 
 
-def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
+async def _listen(to_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
+    """Look whenever another worker was told to; for ever, on a new connection when Redis went."""
+    while True:
+        await _without_redis(_hear(to_redis, advancer))
+        await asyncio.sleep(_RESTART_SECONDS)
+
+
+async def _hear(to_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
+    """Look at each message until none comes. The first says that we are subscribed: nothing is missed."""
+    async with to_redis() as redis, redis.pubsub() as channel:
+        await channel.subscribe(LOOK)
+        while await channel.get_message(timeout=_SILENT_SECONDS):
+            await advancer.wake()
+
+
+def _arq_worker(redis: ArqRedis, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
     return Worker(
-        functions=[func(_job(advancer.wake), name="advance", keep_result=0)],
+        functions=[func(_look(advancer), name="advance", keep_result=0)],
         cron_jobs=crons,
-        redis_settings=redis_settings(redis_url),
+        redis_pool=redis,
         queue_name=QUEUE,
         handle_signals=False,
         poll_delay=_POLL_SECONDS,
@@ -148,7 +201,7 @@ def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) ->
         log_results=False,
         job_serializer=serialize,
         job_deserializer=deserialize,
-        health_check_key="daybook:worker",
+        health_check_key="worker",
         health_check_interval=10,
     )
 
@@ -156,7 +209,17 @@ def _arq_worker(redis_url: str, advancer: Advancer, crons: Sequence[CronJob]) ->
 def _sweep(advancer: Advancer) -> CronJob:
     """Look every few seconds whether or not anybody said so; it also makes a new day's snapshots."""
     seconds = set(range(0, 60, SWEEP_SECONDS))
-    return cron(_job(advancer.wake), name="daybook:sweep", second=seconds, keep_result=0)
+    return cron(_look(advancer), name="sweep", second=seconds, keep_result=0)
+
+
+def _look(advancer: Advancer) -> WorkerCoroutine:
+    """Look, and tell every worker to: arq gives a job to one of them only."""
+
+    async def look(ctx: dict[Any, Any]) -> None:
+        await advancer.wake()
+        await _without_redis(ctx["redis"].publish(LOOK, b""))
+
+    return look
 
 
 def _polls(poller: Poller) -> list[CronJob]:
@@ -166,13 +229,13 @@ def _polls(poller: Poller) -> list[CronJob]:
     return [
         cron(
             contracts,
-            name="daybook:contracts",
+            name="contracts",
             minute=minutes,
             timeout=240,
             keep_result=0,
             run_at_startup=True,
         ),
-        cron(confirm, name="daybook:confirm", second={0, 30}, timeout=60, keep_result=0),
+        cron(confirm, name="confirm", second={0, 30}, timeout=60, keep_result=0),
     ]
 
 

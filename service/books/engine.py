@@ -5,26 +5,32 @@ stand, write the difference, add the difference to the totals, move the checkpoi
 equals replay, and effects happen once, whatever is delivered again and whenever a worker dies.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import astuple
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, func, update
+from sqlalchemy.dialects import postgresql
 
 from projections.book import Book, Row, Rules, Stage, Total
 from service.books import tables
-from service.books.store import BookStore
+from service.books.store import BookStore, partition_of
 from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.core.order import canonical
+from service.ledger.append import head
 from service.ledger.history import after, histories
 from service.ledger.store import Ledger
-from service.sql import HotStatement, listed
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
+
+_c = tables.checkpoints.c
 
 BATCH = 1_000  # events a transaction
 
@@ -40,136 +46,221 @@ class Changes(Struct):
     added: list[Row]
 
 
-# Called when a transaction's rows are written, before it commits, with what changed in each book.
-Settled = Callable[[Connection, Mapping[str, Changes]], None]
+class Holding(Protocol):
+    """Which partitions this process may write."""
+
+    @property
+    def fences(self) -> Mapping[int, int]:
+        """The partitions, each with the number of its lease."""
+
+    def check(self, connection: Connection, partitions: Iterable[int]) -> None:
+        """Raise Overtaken unless these are held until this transaction ends."""
 
 
 class Engine:
-    """Advances the books of one store over one ledger."""
+    """Advances the books of one store over one ledger, in the partitions that it holds."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
-        settled: Settled | None = None,
+        holding: Holding | None = None,
         batch: int = BATCH,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._settled = settled
+        self._holding = holding or _Everything(store.partitions)
         self._batch = batch
-        self._marks: dict[str, tuple[int, int]] = {}  # as last written; forgotten when a write fails
+        self._ids: dict[str, int] = {}
+        self._marks: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
 
     async def catch_up(self, until: int | None = None) -> int:
-        """Advance until every book has reached the ledger's end (or `until`); how many events that took."""
+        """Advance until all that is held has reached the ledger's end (or `until`); how many events."""
         total = 0
         while advanced := await self.advance(until):
             total += advanced
         return total
 
     async def advance(self, until: int | None = None) -> int:
-        """One transaction for those books that are furthest behind; how many events it took in.
+        """One transaction for what is furthest behind of all that is held; how many events it took in.
 
-        Raises Overtaken if another worker did it first.
+        Raises Overtaken if another worker did it first, or holds it now.
         """
-        marks = self._marks or await self._store.write(self._store.checkpoints)
-        self._marks = {}
-        start = min(position for _, position in marks.values())
-        books = {book: marks[book.name][0] for book in self._store.books if marks[book.name][1] == start}
-        ahead = [position for _, position in marks.values() if position > start]
+        held = set(self._holding.fences)
+        if not held:
+            return 0
+        marks, self._marks = await self._positions(held), {}
+        start = min(marks.values())
+        due = {
+            book: {part for name, part in marks if (name, marks[name, part]) == (book.name, start)}
+            for book in self._store.books
+        }
+        due = {book: parts for book, parts in due.items() if parts}
+        ahead = [position for position in marks.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._batch if stop is None else min(self._batch, stop - start)
-        news = await self._ledger.read(lambda connection: _news(connection, start, limit, _kinds(books)))
+        news = await self._ledger.read(partial(self._news, start=start, limit=limit, due=due))
         if news.count:
-            await self._store.write(lambda connection: self._write(connection, books, start, news))
-            marks |= {book.name: (book_id, news.end) for book, book_id in books.items()}
+            folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
+            await self._store.write(partial(self._write, due=due, start=start, end=news.end, folded=folded))
+            marks |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
         self._marks = marks
         return news.count
 
-    def _write(self, connection: Connection, books: Mapping[Book, int], start: int, news: "_News") -> None:
-        changes = {}
-        for book, book_id in books.items():
-            changes[book.name] = _apply(connection, book, book_id, news.histories, self._store.rules)
-            self._move(connection, book_id, start, news.end)
-        if self._settled:
-            self._settled(connection, changes)
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one of all engines that does what only one should."""
+        return 0 in self._holding.fences
 
-    def _move(self, connection: Connection, book_id: int, start: int, end: int) -> None:
-        if _MOVE.change(connection, [(end, to_us(self._clock()), book_id, start)]) != 1:
-            raise Overtaken(f"book {book_id} is not at position {start} any more")
+    async def is_behind(self) -> bool:
+        """Whether any partition, of whichever engine, has not reached the ledger's end."""
+        end = (await self._ledger.read(head)).position
+        return (await self._store.read(self._store.marks)).position < end
+
+    async def _positions(self, held: set[int]) -> dict[tuple[str, int], int]:
+        """The position of each held partition of each book: as this engine last wrote them, else read."""
+        if {part for _, part in self._marks} != held:
+
+            def find(connection: Connection) -> dict[tuple[str, int], int]:
+                self._ids = self._store.marks(connection).books
+                return self._store.checkpoints(connection, self._ids)
+
+            found = await self._store.read(find)
+            return {unit: position for unit, position in found.items() if unit[1] in held}
+        return self._marks
+
+    def _news(self, connection: Connection, start: int, limit: int, due: "Due") -> "_News":
+        batch = after(connection, start, limit)
+        end = batch[-1][0] if batch else start
+        kinds = {stage.reads for book in due for stage in book.stages}
+        parts = set().union(*due.values())
+        names: dict[str, int] = {}
+        for name in {name for _, event in batch for name in subjects(event)}:
+            part = partition_of(name, self._store.partitions)
+            if part in parts and name.split("|", 1)[0] in kinds:
+                names[name] = part
+        found = histories(connection, names, up_to=end)
+        news = _News(count=len(batch), end=end, histories={part: {} for part in parts})
+        for name, events in found.items():
+            news.histories[names[name]][name] = canonical(events)
+        return news
+
+    def _write(self, connection: Connection, due: "Due", start: int, end: int, folded: "_Folded") -> None:
+        self._holding.check(connection, set().union(*due.values()))
+        for book, parts in due.items():
+            book_id = self._ids[book.name]
+            changes = _apply(connection, book, book_id, folded[book], self._store.rules, min(parts))
+            changed = end if changes.removed or changes.added else 0
+            moved = _MOVE.rows(connection, end, changed, to_us(self._clock()), book_id, sorted(parts), start)
+            if len(moved) != len(parts):
+                raise Overtaken(f"book {book.name} is not at position {start} any more")
+
+
+Due = Mapping[Book, set[int]]  # partitions by book
+
+
+class _Everything:
+    """The one worker of a store holds all of it."""
+
+    def __init__(self, partitions: int) -> None:
+        self.fences = dict.fromkeys(range(partitions), 0)
+
+    def check(self, connection: Connection, partitions: Iterable[int]) -> None:
+        """Nobody else is there."""
 
 
 _MOVE = HotStatement(
-    update(tables.checkpoints)
-    .values(position=bindparam("end"), advanced_at_us=bindparam("now_us"))
-    .where(
-        tables.checkpoints.c.id == bindparam("of_book"), tables.checkpoints.c.position == bindparam("start")
+    lambda dialect: (
+        update(tables.checkpoints)
+        .values(
+            position=bindparam("end"),
+            changed=(func.greatest if dialect is postgresql else func.max)(
+                _c.changed, bindparam("changed_at")
+            ),
+            advanced_at_us=bindparam("now_us"),
+        )
+        .where(
+            _c.book == bindparam("of_book"), any_of(_c.partition, "parts"), _c.position == bindparam("start")
+        )
+        .returning(_c.partition)
     )
+)
+# A key that rows of several partitions feed is contributed to by one transaction at a time. Each locks
+# its keys in one order, so none waits for another that waits for it.
+_LOCK_FEEDS = HotInsert(
+    tables.feeds,
+    conflict=lambda insert: insert.on_conflict_do_update(
+        index_elements=("book", "key"), set_={"key": insert.excluded.key}
+    ),
 )
 
 
 class _News(Struct):
-    """New events: how many, up to which position, and every history that they touch, in order."""
+    """New events: how many, up to which position, and the histories they touch, in order, by partition."""
 
     count: int
     end: int
-    histories: dict[str, list[Event]]
+    histories: dict[int, dict[str, list[Event]]]
 
 
-def _news(connection: Connection, start: int, limit: int, kinds: set[str]) -> _News:
-    batch = after(connection, start, limit)
-    end = batch[-1][0] if batch else start
-    names = {name for _, event in batch for name in subjects(event) if name.split("|", 1)[0] in kinds}
-    found = histories(connection, names, up_to=end)
-    return _News(
-        count=len(batch), end=end, histories={name: canonical(events) for name, events in found.items()}
-    )
+Contributed = Mapping[str, Sequence[Row]]  # rows by the key that contributed them
+_Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 
-def _kinds(books: Iterable[Book]) -> set[str]:
-    return {stage.reads for book in books for stage in book.stages if isinstance(stage.reads, str)}
+def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
+    """What the histories contribute, before any lock is taken: it may take long."""
+    return {
+        book: {
+            stage: {
+                name: stage.contribute(history, rules)
+                for part in parts
+                for name, history in news.histories[part].items()
+                if name.startswith(f"{stage.reads}|")
+            }
+            for stage in book.stages
+            if isinstance(stage.reads, str)
+        }
+        for book, parts in due.items()
+    }
 
 
 def _apply(
     connection: Connection,
     book: Book,
     book_id: int,
-    histories: Mapping[str, Sequence[Event]],
+    folded: Mapping[Stage, Contributed],
     rules: Rules,
+    partition: int,
 ) -> Changes:
-    """Bring one book's rows and totals to what these histories contribute."""
+    """Bring one book's rows and totals to what histories contribute; the totals of `partition`."""
     changes = Changes(removed=[], added=[])
     for stage in book.stages:
-        inputs = _inputs(connection, stage, book_id, histories, changes)
-        if inputs:
-            contributed = {key: stage.contribute(history, rules) for key, history in inputs.items()}
+        contributed = folded.get(stage)
+        if contributed is None:
+            fed = _fed(connection, stage, book_id, changes)
+            contributed = {key: stage.contribute(rows, rules) for key, rows in fed.items()}
+        if contributed:
             for row_type in stage.rows:
                 _replace(connection, row_type, book_id, contributed, changes)
     for total in book.totals:
-        _add_up(connection, total, book_id, changes)
+        _add_up(connection, total, book_id, partition, changes)
     return changes
 
 
-def _inputs(
-    connection: Connection,
-    stage: Stage,
-    book_id: int,
-    histories: Mapping[str, Sequence[Event]],
-    changes: Changes,
-) -> Mapping[str, Sequence[Any]]:
-    """What a stage reads: the touched histories of its kind, or all rows under the touched keys."""
-    if isinstance(stage.reads, str):
-        prefix = stage.reads + "|"
-        return {name: history for name, history in histories.items() if name.startswith(prefix)}
+def _fed(connection: Connection, stage: Stage, book_id: int, changes: Changes) -> dict[str, list[Row]]:
+    """What a later stage reads: all rows under the keys that changed rows feed."""
     sources = stage.reads
+    assert isinstance(sources, tuple)  # noqa: S101 - stages that read histories are folded before
     touched = {row.feeds for row in (*changes.removed, *changes.added) if isinstance(row, sources)}
     rows: dict[str, list[Row]] = {key: [] for key in touched}
     if touched:
+        if connection.dialect.name == POSTGRESQL:
+            _LOCK_FEEDS.add(connection, [(book_id, key) for key in sorted(touched)])
         for row_type in sources:
             statements = tables.STATEMENTS[row_type]
-            for _id, _key, *values in statements.by_feeds.rows(connection, book_id, listed(touched)):
+            for _id, _key, *values in statements.by_feeds.rows(connection, book_id, list(touched)):
                 row = statements.row(values)
                 rows[row.feeds].append(row)
     return rows
@@ -179,29 +270,32 @@ def _replace(
     connection: Connection,
     row_type: type[Row],
     book_id: int,
-    contributed: Mapping[str, Sequence[Row]],
+    contributed: Contributed,
     changes: Changes,
 ) -> None:
     """Write the difference between the rows that stand and those contributed, key by key."""
     statements = tables.STATEMENTS[row_type]
     wanted = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
     stale = []
-    for row_id, key, *values in statements.by_key.rows(connection, book_id, listed(contributed)):
+    for row_id, key, *values in statements.by_key.rows(connection, book_id, list(contributed)):
         row = statements.row(values)
         if (key, row) in wanted:
             wanted.remove((key, row))
         else:
-            stale.append((row_id,))
+            stale.append(row_id)
             changes.removed.append(row)
     if stale:
-        statements.delete.change(connection, stale)
+        statements.delete.rows(connection, stale)
     if wanted:
-        statements.insert.change(connection, [(book_id, key, *astuple(row)) for key, row in wanted])
+        statements.insert.add(connection, [(book_id, key, *astuple(row)) for key, row in wanted])
         changes.added += [row for _, row in wanted]
 
 
-def _add_up(connection: Connection, total: Total, book_id: int, changes: Changes) -> None:
-    """Add the difference of the rows to a total's sums."""
+def _add_up(connection: Connection, total: Total, book_id: int, partition: int, changes: Changes) -> None:
+    """Add the difference of the rows to a total's sums in one partition, which nobody else writes.
+
+    A row may have been added in another: only the sum over all of them says anything.
+    """
     group = attrgetter(*total.by)
     sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(total.sums))
     for sign, rows in ((-1, changes.removed), (1, changes.added)):
@@ -210,6 +304,6 @@ def _add_up(connection: Connection, total: Total, book_id: int, changes: Changes
                 into = sums[group(row)]
                 for i, value in enumerate(total.measure(row)):
                     into[i] += sign * value
-    new = [(book_id, *key, *values) for key, values in sums.items() if any(values)]
+    new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:
-        tables.ADD[total.table].change(connection, new)
+        tables.ADD[total.table].add(connection, sorted(new))

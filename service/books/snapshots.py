@@ -1,22 +1,21 @@
 """Snapshots: documents that the worker leaves ready, so that a read is a lookup.
 
-A transaction that changes rows removes the snapshots as it commits, so what is found is right at the
-books' position. They are made again once the worker has caught up.
+Each bears the stamp of the rows that it was made from, and is found only while that is the books' own. They
+are made again once the worker has caught up.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
-from service.books.engine import Changes
 from service.books.store import BookStore
 from service.books.tables import TOTALS, snapshots
 from service.reads.catalog import READS, Read
 from service.reads.parameters import parse_all
 from service.reads.view import Scope, View
+from service.sql import HotInsert
 
 
 def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
@@ -26,15 +25,11 @@ def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, An
     return f"{read.name}|{scope.currency}|{asked}"
 
 
-def find(connection: Connection, name: str) -> bytes | None:
-    """The document of this name, if it stands."""
-    return connection.execute(select(snapshots.c.body).where(snapshots.c.name == name)).scalar()
-
-
-def drop_stale(connection: Connection, changes: Mapping[str, Changes]) -> None:
-    """Remove every snapshot if any row changed: one currency's MRR names the others beside it."""
-    if any(change.removed or change.added for change in changes.values()):
-        connection.execute(delete(snapshots))
+def find(connection: Connection, name: str, stamp: int) -> bytes | None:
+    """The document of this name, if it stands and is right for the rows of this view."""
+    return connection.execute(
+        select(snapshots.c.body).where(snapshots.c.name == name, snapshots.c.stamp == stamp)
+    ).scalar()
 
 
 async def forget(store: BookStore) -> None:
@@ -43,25 +38,42 @@ async def forget(store: BookStore) -> None:
 
 
 async def make_ready(store: BookStore, today: date) -> int:
-    """Make those standing documents that are missing, in one transaction; how many that were."""
-    return await store.write(lambda connection: _make_ready(connection, store, today))
+    """Make those standing documents that are missing or no longer right; how many that were."""
+    stamp, documents = await store.read(lambda connection: _missing(connection, store, today))
+    if documents:
+        rows = [(name, stamp, body) for name, body in sorted(documents.items())]
+        await store.write(lambda connection: _keep(connection, rows, today))
+    return len(documents)
 
 
-def _make_ready(connection: Connection, store: BookStore, today: date) -> int:
-    marks = store.checkpoints(connection)
-    books = {name: book_id for name, (book_id, _) in marks.items()}
+def _missing(connection: Connection, store: BookStore, today: date) -> tuple[int, dict[str, bytes]]:
+    marks = store.marks(connection)
     days = TOTALS["bill_days"]
-    currencies = connection.execute(select(days.c.currency).distinct().where(days.c.book == books["bills"]))
-    missing = []
+    currencies = connection.execute(
+        select(days.c.currency).distinct().where(days.c.book == marks.books["bills"])
+    )
+    documents = {}
     for currency in currencies.scalars().all():
-        view = View(connection=connection, books=books, scope=Scope(currency=currency, today=today))
+        view = View(connection=connection, books=marks.books, scope=Scope(currency=currency, today=today))
         for read in (read for read in READS if read.standing):
             args = parse_all(read.parameters, {}, today)
             name = snapshot_name(store, read, view.scope, args)
-            if find(connection, name) is None:
-                missing.append({"name": name, "body": json.encode(read.answer(view, args))})
-    if missing:
-        position = min(at for _, at in marks.values())
-        connection.execute(insert(snapshots), [{**row, "position": position} for row in missing])
+            if find(connection, name, marks.stamp) is None:
+                documents[name] = json.encode(read.answer(view, args))
+    return marks.stamp, documents
+
+
+def _keep(connection: Connection, rows: list[tuple[str, int, bytes]], today: date) -> None:
+    """A newer document is not replaced by an older one that took longer to make."""
+    _KEEP.add(connection, rows)
     connection.execute(delete(snapshots).where(snapshots.c.name.not_like(f'%"{today.isoformat()}"%')))
-    return len(missing)
+
+
+_KEEP = HotInsert(
+    snapshots,
+    conflict=lambda insert: insert.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"stamp": insert.excluded.stamp, "body": insert.excluded.body},
+        where=snapshots.c.stamp < insert.excluded.stamp,
+    ),
+)

@@ -1,27 +1,27 @@
-"""The books' file: opened, laid out, and handed to the engine (one writer) and the reads."""
+"""The books' tables: laid out, and handed to the engine and the reads."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from zlib import crc32
 
-from msgspec import json
-from sqlalchemy import Connection, create_engine, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from msgspec import Struct, json
+from sqlalchemy import BigInteger, Connection, bindparam, cast, create_engine, func, select
 from sqlalchemy.pool import NullPool
 
 from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
-from service.database import books_path, in_thread, sqlite_engine, sqlite_thread_engine
+from service.database import Database, books_path
+from service.sql import HotInsert, HotStatement, any_of
 
 T = TypeVar("T")
 
 
-def lay_out(data_dir: Path) -> None:
+def lay_out_file(data_dir: Path) -> None:
     """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
     path = books_path(data_dir)
     layout = tables.layout()
@@ -48,61 +48,104 @@ def _layout_of(path: Path) -> int | None:
             return None
 
 
-class BookStore:
-    """The books in one file, for one set of rules. Close it, or the process hangs at its end."""
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a history."""
+    return crc32(key.encode()) % partitions
 
-    def __init__(self, data_dir: Path, rules: Rules, books: Sequence[Book] = BOOKS) -> None:
+
+class Marks(Struct, frozen=True):
+    """Where the books are, by name: each one's id, and the position that all of its partitions hold.
+
+    `stamp` is another number whenever any row is another.
+    """
+
+    books: dict[str, int]
+    positions: dict[str, int]
+    stamp: int
+
+    @property
+    def position(self) -> int:
+        """The position that all books hold."""
+        return min(self.positions.values(), default=0)
+
+
+class BookStore:
+    """The books in one database, for one set of rules. Close it, or the process hangs at its end."""
+
+    def __init__(
+        self, database: Database, rules: Rules, books: Sequence[Book] = BOOKS, partitions: int = 1
+    ) -> None:
         self.rules = rules
         self.rules_key = json.encode(rules, enc_hook=_text).decode()  # books under other rules are others
         self.books = tuple(books)
-        self._reader = sqlite_engine(books_path(data_dir))
-        self._thread_reader = sqlite_thread_engine(books_path(data_dir), "read")
-        self._writer_thread = ThreadPoolExecutor(1, "books-writer")
-        self._thread_writer = sqlite_thread_engine(books_path(data_dir), "write", synchronous="NORMAL")
+        self.partitions = partitions
+        self._database = database
+        self.reading = database.reading
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._reader.dispose()
-        self._thread_reader.dispose()
-        self._writer_thread.shutdown(wait=False)
-        self._thread_writer.dispose()
+        await self._database.close()
 
     async def write(self, change: Callable[[Connection], T]) -> T:
-        """What a plain function does in one write transaction, run in a thread."""
-        return await in_thread(self._thread_writer, change, self._writer_thread)
+        """What a plain function does in one write transaction."""
+        return await self._database.write(change)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """What a plain function finds in one consistent view, run in a thread."""
-        return await in_thread(self._thread_reader, query)
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view of the books as they are now."""
-        async with self._reader.connect() as connection:
-            yield connection
+        """What a plain function finds in one consistent view."""
+        return await self._database.read(query)
 
     async def register(self) -> None:
-        """Make a checkpoint for each book under these rules, at position 0 where it is new."""
-        rows = [
-            {"name": b.name, "version": b.version, "rules": self.rules_key, "position": 0} for b in self.books
-        ]
+        """Make what is missing of these books under these rules, at position 0."""
+        await self.write(self._register)
 
-        def add(connection: Connection) -> None:
-            known = self.checkpoints(connection)
-            new = [{**row, "advanced_at_us": 0} for row in rows if row["name"] not in known]
-            if new:
-                connection.execute(insert(tables.checkpoints), new)
+    def _register(self, connection: Connection) -> None:
+        versions = [(book.name, book.version, self.rules_key) for book in self.books]
+        _ADD_BOOKS.add(connection, versions)
+        ids = [row[0] for row in _BOOKS.rows(connection, self.rules_key)]
+        partitions = range(self.partitions)
+        _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in partitions])
+        _ADD_LEASES.add(connection, [(part, 0) for part in partitions])
 
-        await self.write(add)
-
-    def checkpoints(self, connection: Connection) -> dict[str, tuple[int, int]]:
-        """(id, position) of each book of these versions and rules, by its name."""
-        c = tables.checkpoints.c
-        found = connection.execute(
-            select(c.id, c.name, c.version, c.position).where(c.rules == self.rules_key)
-        )
+    def marks(self, connection: Connection) -> Marks:
+        """Where the books of these versions and rules are; of none that is not registered."""
         versions = {book.name: book.version for book in self.books}
-        return {row.name: (row.id, row.position) for row in found if versions.get(row.name) == row.version}
+        found = [row for row in _MARKS.rows(connection, self.rules_key) if versions.get(row[1]) == row[2]]
+        return Marks(
+            books={row[1]: row[0] for row in found},
+            positions={row[1]: row[3] for row in found},
+            stamp=sum(row[4] for row in found),
+        )
+
+    def checkpoints(self, connection: Connection, books: dict[str, int]) -> dict[tuple[str, int], int]:
+        """The position of each partition of each of these books, by (name, partition)."""
+        names = {book_id: name for name, book_id in books.items()}
+        return {
+            (names[row[0]], row[1]): row[2]
+            for row in _CHECKPOINTS.rows(connection, list(names))
+            if row[1] < self.partitions
+        }
+
+
+def _if_new(insert: Any) -> Any:
+    return insert.on_conflict_do_nothing()
+
+
+_ADD_BOOKS = HotInsert(tables.books, ("name", "version", "rules"), _if_new)
+_ADD_CHECKPOINTS = HotInsert(tables.checkpoints, conflict=_if_new)
+_ADD_LEASES = HotInsert(tables.leases, ("partition", "fence"), _if_new)
+_BOOKS = HotStatement(lambda _: select(tables.books.c.id).where(tables.books.c.rules == bindparam("rules")))
+_b, _c = tables.books.c, tables.checkpoints.c
+_MARKS = HotStatement(
+    lambda _: (
+        select(_b.id, _b.name, _b.version, func.min(_c.position), cast(func.sum(_c.changed), BigInteger))
+        .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
+        .where(_b.rules == bindparam("rules"))
+        .group_by(_b.id, _b.name, _b.version)
+    )
+)
+_CHECKPOINTS = HotStatement(
+    lambda _: select(_c.book, _c.partition, _c.position).where(any_of(_c.book, "books"))
+)
 
 
 def _text(value: object) -> str:

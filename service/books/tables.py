@@ -1,9 +1,11 @@
 """The books' tables: one for each row type and total of `projections`, made from their fields.
 
-They have no migrations: a file whose layout is another is emptied, and filled again from the ledger.
+They have no migrations: tables of another layout are made beside these or in their place, and filled
+from the ledger.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -12,33 +14,54 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
+    Dialect,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
+    TypeDecorator,
+    UniqueConstraint,
     bindparam,
     delete,
-    insert,
     select,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from projections import BOOKS
 from projections.book import Book, Row, Total
-from service.sql import HotStatement, any_of
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 
 metadata = MetaData()
 
+PARTITIONS = 16  # into which PostgreSQL's books are divided among workers; on SQLite there is one worker
+
+
+class _InByteOrder(TypeDecorator[str]):
+    """Text in the order of its bytes, whatever the database's language: as on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        return dialect.type_descriptor(Text(collation="C" if dialect.name == POSTGRESQL else None))
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:  # noqa: ARG002 - its signature
+        return Text()  # a parameter brings no order of its own
+
+
+_TEXT = _InByteOrder()
+_ID = BigInteger().with_variant(Integer, "sqlite")
 _COLUMN_TYPES: dict[Any, tuple[Any, bool]] = {
-    str: (Text, False),
-    int: (BigInteger, False),
-    bool: (Boolean, False),
-    str | None: (Text, True),
-    int | None: (BigInteger, True),
+    str: (_TEXT, False),
+    int: (BigInteger(), False),
+    bool: (Boolean(), False),
+    str | None: (_TEXT, True),
+    int | None: (BigInteger(), True),
 }
 
 
@@ -46,26 +69,68 @@ class _Table(SQLModel):
     metadata = metadata
 
 
-class Checkpoint(_Table, table=True):
-    """How far one version of a book has come; it moves by compare-and-set, with the rows."""
+class BookVersion(_Table, table=True):
+    """One version of a book under one set of rules. Its id is the `book` of every other table."""
 
-    __tablename__ = "checkpoints"
+    __tablename__ = "books"
+    __table_args__ = (UniqueConstraint("name", "version", "rules"),)
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(sa_type=Text)
     version: int
     rules: str = Field(sa_type=Text)
+
+
+class Checkpoint(_Table, table=True):
+    """How far one partition of a book has come; it moves by compare-and-set, with the rows.
+
+    `changed` is the last position that changed any row.
+    """
+
+    __tablename__ = "checkpoints"
+
+    book: int = Field(primary_key=True)
+    partition: int = Field(primary_key=True)
     position: int = Field(default=0, sa_type=BigInteger)
+    changed: int = Field(default=0, sa_type=BigInteger)
     advanced_at_us: int = Field(default=0, sa_type=BigInteger)
 
 
+class Lease(_Table, table=True):
+    """Who may write a partition. Each taking raises `fence`, so that an earlier holder is known by it."""
+
+    __tablename__ = "leases"
+
+    partition: int = Field(primary_key=True)
+    worker: str | None = Field(default=None, sa_type=Text)
+    fence: int = Field(default=0, sa_type=BigInteger)
+
+
+class WorkerSeen(_Table, table=True):
+    """A worker, and when it last said that it lives, by the database's clock."""
+
+    __tablename__ = "workers"
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    seen_at: datetime = Field(sa_type=DateTime(timezone=True))
+
+
+class Feed(_Table, table=True):
+    """A key that rows of several partitions feed, locked by whoever contributes to it. On PostgreSQL only."""
+
+    __tablename__ = "feeds"
+
+    book: int = Field(primary_key=True)
+    key: str = Field(primary_key=True, sa_type=Text)
+
+
 class Snapshot(_Table, table=True):
-    """A document left ready by the worker, valid until a change of its rows removes it."""
+    """A document left ready by the worker, right as long as the books' rows are those of `stamp`."""
 
     __tablename__ = "snapshots"
 
     name: str = Field(primary_key=True, sa_type=Text)
-    position: int = Field(sa_type=BigInteger)
+    stamp: int = Field(sa_type=BigInteger)
     body: bytes = Field(sa_type=LargeBinary)
 
 
@@ -74,9 +139,9 @@ def _row_table(row: type[Row]) -> Table:
     table = Table(
         row.table,
         metadata,
-        Column("id", Integer, primary_key=True),
+        Column("id", _ID, primary_key=True),
         Column("book", Integer, nullable=False),
-        Column("key", Text, nullable=False),
+        Column("key", _TEXT, nullable=False),
         *columns,
     )
     Index(f"{row.table}_by_key", table.c.book, table.c.key)
@@ -91,6 +156,7 @@ def _total_table(total: Total) -> Table:
         total.table,
         metadata,
         Column("book", Integer, primary_key=True, autoincrement=False),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
         *(Column(name, types[name], primary_key=True, autoincrement=False) for name in total.by),
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
         sqlite_with_rowid=False,
@@ -110,10 +176,10 @@ class RowStatements:
         names = row.__struct_fields__
         columns = [table.c.id, table.c.key, *(table.c[name] for name in names)]
         of_book = select(*columns).where(table.c.book == bindparam("book"))
-        self.by_key = HotStatement(of_book.where(any_of(table.c.key, "keys")))
-        self.by_feeds = HotStatement(of_book.where(any_of(table.c.feeds, "keys")))
-        self.insert = HotStatement(insert(table), ("book", "key", *names))
-        self.delete = HotStatement(delete(table).where(table.c.id == bindparam("row_id")))
+        self.by_key = HotStatement(lambda _: of_book.where(any_of(table.c.key, "keys")))
+        self.by_feeds = HotStatement(lambda _: of_book.where(any_of(table.c.feeds, "keys")))
+        self.insert = HotInsert(table, ("book", "key", *names))
+        self.delete = HotStatement(lambda _: delete(table).where(any_of(table.c.id, "ids")))
         self._row = row
         self._names = names
         self._flags = [f.name for f in fields(row) if f.type is bool]
@@ -126,15 +192,22 @@ class RowStatements:
         return self._row(**named)
 
 
-def _add(total: Total) -> HotStatement:
+def _add(total: Total) -> HotInsert:
     """Add to the sums of a total's rows, making those that are not there."""
-    upsert = sqlite.insert(TOTALS[total.table])
-    added = {name: TOTALS[total.table].c[name] + upsert.excluded[name] for name in total.sums}
-    statement = upsert.on_conflict_do_update(index_elements=["book", *total.by], set_=added)
-    return HotStatement(statement, ("book", *total.by, *total.sums))
+    table, by = TOTALS[total.table], ("book", "partition", *total.by)
+
+    def adding(insert: Any) -> Any:
+        added = {name: table.c[name] + insert.excluded[name] for name in total.sums}
+        return insert.on_conflict_do_update(index_elements=by, set_=added)
+
+    return HotInsert(table, (*by, *total.sums), adding)
 
 
+books: Table = BookVersion.__table__  # type: ignore[attr-defined]
 checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]
+leases: Table = Lease.__table__  # type: ignore[attr-defined]
+workers: Table = WorkerSeen.__table__  # type: ignore[attr-defined]
+feeds: Table = Feed.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
 ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
@@ -150,10 +223,10 @@ for _book in BOOKS:
 
 
 def layout() -> int:
-    """A number that changes whenever any table does: SQLite's `user_version` of the file."""
+    """A number that changes whenever any table does, or the number of partitions."""
     ddl = [
         str(CreateTable(t)) + "".join(str(CreateIndex(i)) for i in _sorted(t)) for t in metadata.sorted_tables
-    ]
+    ] + [str(PARTITIONS)]
     return int.from_bytes(sha256("".join(ddl).encode()).digest()[:4]) & 0x7FFFFFFF
 
 

@@ -5,9 +5,11 @@ DaybookError
 ├── VerificationError        who sent this, or when, can't be proved            400
 ├── MalformedBody            proved, but not JSON; kept in quarantine           400
 ├── TooLarge                 a body over 1 MiB                                  413
+├── TooSlow                  a body that does not arrive in time                408
 ├── Unreadable               proved and JSON, but of no shape that we know      200, quarantined
 ├── NotConfigured            no secret is set for this processor                503
 ├── Unavailable              the ledger can't commit, or the books can't be read 503
+│   └── Busy                 as many requests are under way as may be           503
 ├── ParameterError           a query parameter that can't be used               400
 ├── Unauthorized             a read without a key that is known                 401
 ├── NotFound                 there is no such thing                             404
@@ -40,6 +42,10 @@ class TooLarge(DaybookError):
     """A delivery whose body is longer than any that a processor posts."""
 
 
+class TooSlow(DaybookError):
+    """A delivery whose body did not arrive in the time allowed."""
+
+
 class Unreadable(DaybookError):
     """A verified JSON delivery whose shape no translator can read.
 
@@ -57,6 +63,10 @@ class NotConfigured(DaybookError):
 
 class Unavailable(DaybookError):
     """A store can't do its work now; the caller should try again."""
+
+
+class Busy(Unavailable):
+    """There is no room for one more request just now; it is refused before anything is read."""
 
 
 class ParameterError(DaybookError):

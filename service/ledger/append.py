@@ -2,53 +2,64 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, insert, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, func, select
 
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
-from service.sql import HotStatement, any_of, listed
+from service.ledger.parts import make_room
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
+_ids = tables.EventId.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
+_turn = tables.Turn.__table__  # type: ignore[attr-defined]
 
+_TAKE_TURN = HotStatement(lambda _: select(_turn.c.id).with_for_update())
 _HEAD = HotStatement(
-    select(_events.c.position, _events.c.digest).where(
+    lambda _: select(_events.c.position, _events.c.digest).where(
         _events.c.position == select(func.max(_events.c.position)).scalar_subquery()
     )
 )
 _KNOWN = HotStatement(
-    select(
-        _events.c.processor,
-        _events.c.account,
-        _events.c.event_id,
-        _events.c.position,
-        _events.c.content_digest,
-    ).where(any_of(_events.c.event_id, "ids"))
+    lambda _: select(
+        _ids.c.processor, _ids.c.account, _ids.c.event_id, _ids.c.position, _ids.c.content_digest
+    ).where(any_of(_ids.c.event_id, "ids"))
 )
-_ADD_EVENTS = HotStatement(insert(_events))
-_ADD_DELIVERIES = HotStatement(insert(_deliveries))
-_ADD_SUBJECTS = HotStatement(insert(_subjects))
-_ADD_QUARANTINE = HotStatement(
-    sqlite.insert(_quarantine).on_conflict_do_nothing(),
+_ADD_EVENTS = HotInsert(_events)
+_ADD_IDS = HotInsert(_ids)
+_ADD_DELIVERIES = HotInsert(_deliveries)
+_ADD_SUBJECTS = HotInsert(_subjects)
+_ADD_QUARANTINE = HotInsert(
+    _quarantine,
     [c.name for c in _quarantine.c if c.name != "id"],
+    lambda insert: insert.on_conflict_do_nothing(),
 )
 
 
 def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> list[Outcome]:
-    """Write what a batch adds. The connection holds the write lock, so positions have no gaps."""
-    draft = Draft(head(connection), _known(connection, batch), now_us)
+    """Write what a batch adds; positions have no gaps, and are in the order of the commits.
+
+    For that one transaction appends at a time: on SQLite there is one writer, on PostgreSQL each holds
+    the only row of `turn` until it has committed.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        _TAKE_TURN.rows(connection)
+    before = head(connection)
+    draft = Draft(before, _known(connection, batch), now_us)
     outcomes = [draft.add(incoming) for incoming in batch]
+    if draft.events:
+        make_room(connection, before.position, draft.events[-1]["position"])
     for statement, rows in (
         (_ADD_EVENTS, draft.events),
+        (_ADD_IDS, draft.events),
         (_ADD_DELIVERIES, draft.deliveries),
         (_ADD_SUBJECTS, draft.subjects),
         (_ADD_QUARANTINE, draft.quarantine),
     ):
         if rows:
-            statement.change(connection, [tuple(row[name] for name in statement.parameters) for row in rows])
+            statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
     return outcomes
 
 
@@ -60,5 +71,5 @@ def head(connection: Connection) -> Head:
 
 def _known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, Seen]:
     """Which of the batch's events the ledger already holds."""
-    ids = listed(event.event_id for incoming in batch for event in incoming.events)
+    ids = [event.event_id for incoming in batch for event in incoming.events]
     return {(row[0], row[1], row[2]): (row[3], row[4]) for row in _KNOWN.rows(connection, ids)}

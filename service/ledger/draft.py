@@ -123,7 +123,7 @@ class Draft:
                 "received_at_us": self._recorded_at_us,
                 "processor": incoming.proof.processor,
                 "reason": reason,
-                "detail": detail,
+                "detail": detail.replace("\0", ""),  # PostgreSQL keeps none in a text
                 "conflicts_with": conflicts_with,
                 "content_digest": incoming.content_digest,
                 **raw,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
-from service.sql import HotStatement, any_of, listed
+from service.sql import HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
@@ -19,18 +19,22 @@ _NAMES = "position processor account event_id type occurred_at_us rank trust dat
 FOLDED = [_events.c[name] for name in _NAMES]  # the columns of which `event_of` makes an event
 
 _AFTER = HotStatement(
-    select(*FOLDED)
-    .where(_events.c.position > bindparam("after"), _events.c.position <= bindparam("last"))
-    .order_by(_events.c.position)
+    lambda _: (
+        select(*FOLDED)
+        .where(_events.c.position > bindparam("after"), _events.c.position <= bindparam("last"))
+        .order_by(_events.c.position)
+    )
 )
 _HISTORIES = HotStatement(
-    select(*FOLDED, _subjects.c.subject)
-    .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
-    .where(any_of(_subjects.c.subject, "names"))
-    .where(_subjects.c.position <= bindparam("up_to"))
+    lambda _: (
+        select(*FOLDED, _subjects.c.subject)
+        .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
+        .where(any_of(_subjects.c.subject, "names"))
+        .where(_subjects.c.position <= bindparam("up_to"))
+    )
 )
 _RECORDED_AT = HotStatement(
-    select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
+    lambda _: select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
 )
 
 
@@ -49,7 +53,7 @@ def histories(connection: Connection, names: Iterable[str], up_to: int) -> dict[
     """The whole history of each subject up to a position, in no order."""
     found: dict[str, list[Event]] = {name: [] for name in names}
     seen: dict[int, Event] = {}
-    for row in _HISTORIES.rows(connection, listed(found), up_to):
+    for row in _HISTORIES.rows(connection, list(found), up_to):
         event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
         found[row[-1]].append(event)
     return found

@@ -1,44 +1,56 @@
-"""Bring the ledger's file to the newest schema."""
+"""Bring the ledger's schema to the newest one."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from service.core.errors import SettingsError
-from service.database import ledger_path, sqlite_thread_engine
+from sqlalchemy import Connection, text
 
-NEWEST = "0001"
+from service.core.errors import SettingsError
+from service.database import ledger_path, sqlite_engine
+
+NEWEST = "0002"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def migrate(data_dir: Path) -> None:
-    """Create or upgrade the ledger in `data_dir`; does nothing when it is up to date."""
+def migrate_file(data_dir: Path) -> None:
+    """Create or upgrade the ledger's file in `data_dir`; does nothing when it is up to date."""
     path = ledger_path(data_dir)
-    found = _revision(path)
-    if found is not None and found > NEWEST:
-        raise SettingsError(f"{path} was made by a newer Daybook (schema {found}; this one knows {NEWEST})")
-    if found != NEWEST:
-        _upgrade(path)
+    if _is_newest(path):
+        return
+    engine = sqlite_engine(path, "write")  # it says BEGIN itself: a kill leaves all of it or nothing
+    with engine.begin() as connection:
+        migrate(connection)
+    engine.dispose()
 
 
-def _revision(path: Path) -> str | None:
+def _is_newest(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return bool(connection.execute("SELECT version_num FROM alembic_version").fetchone() == (NEWEST,))
         except sqlite3.OperationalError:  # no such table: a new file
-            return None
-        return row and str(row[0])
+            return False
 
 
-def _upgrade(path: Path) -> None:
+def migrate(connection: Connection) -> None:
+    """Create or upgrade the ledger that a write transaction sees; nobody else may do so meanwhile.
+
+    Raises SettingsError if a newer Daybook left a schema that this one can't work on.
+    """
     from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    engine = sqlite_thread_engine(path, "write")  # it says BEGIN itself: a kill leaves all of it or nothing
-    with engine.begin() as connection:
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is None or found < NEWEST:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    engine.dispose()
+    elif found > NEWEST:
+        oldest = str(connection.execute(text("SELECT oldest FROM compatibility")).scalar_one())
+        if oldest > NEWEST:
+            raise SettingsError(
+                f"the ledger was made by a newer Daybook (schema {found}; this one knows {NEWEST})"
+            )

@@ -1,11 +1,9 @@
 """Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select, text
@@ -14,54 +12,48 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.core.errors import Integrity
 from service.core.events import Event
 from service.core.moments import to_us
-from service.database import in_thread, ledger_path, sqlite_engine, sqlite_thread_engine
+from service.database import Database
 from service.ledger import tables
 from service.ledger.append import append, head
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import FOLDED, event_of
-from service.sql import any_of, listed
+from service.sql import any_of
 
 T = TypeVar("T")
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
+_ids = tables.EventId.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
 
 
 class Ledger:
-    """The ledger in one file. Close it, or the process hangs at its end."""
+    """The ledger in one database. Close it, or the process hangs at its end."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._writer = sqlite_thread_engine(ledger_path(data_dir), "write")
-        self._writer_thread = ThreadPoolExecutor(1, "ledger-writer")
-        self._reader = sqlite_engine(ledger_path(data_dir))
-        self._thread_reader = sqlite_thread_engine(ledger_path(data_dir), "read")
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def close(self) -> None:
         """Close every connection."""
-        self._writer_thread.shutdown(wait=False)
-        self._writer.dispose()
-        await self._reader.dispose()
-        self._thread_reader.dispose()
+        await self._database.close()
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
         """Keep a batch of deliveries in one durable transaction; all of it or nothing.
 
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
-        work = partial(append, batch=batch, now_us=to_us(now))
-        return await in_thread(self._writer, work, self._writer_thread)
+        return await self._database.write(partial(append, batch=batch, now_us=to_us(now)))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
         """A consistent view of the ledger as it is now."""
-        async with self._reader.begin() as connection:
+        async with self._database.reading() as connection:
             yield LedgerReader(connection)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one read transaction, run in a thread."""
-        return await in_thread(self._thread_reader, query)
+        return await self._database.read(query)
 
 
 class LedgerReader:
@@ -84,7 +76,16 @@ class LedgerReader:
     async def indexed(self, names: Iterable[str]) -> set[tuple[str, int]]:
         """What the index of histories holds under these names, as (subject, position)."""
         query = select(_subjects.c.subject, _subjects.c.position).where(any_of(_subjects.c.subject, "names"))
-        return {(row[0], row[1]) for row in await self._connection.execute(query, {"names": listed(names)})}
+        return {(row[0], row[1]) for row in await self._connection.execute(query, {"names": list(names)})}
+
+    async def ids(self, events: Iterable[str]) -> set[tuple[str, str, str, int, bytes]]:
+        """What stands under these event ids: (event id, processor, account, position, content digest)."""
+        query = select(_ids).where(any_of(_ids.c.event_id, "ids"))
+        return {tuple(row) for row in await self._connection.execute(query, {"ids": list(events)})}
+
+    async def ids_count(self) -> int:
+        """How many events are known by their ids."""
+        return int((await self._connection.execute(select(func.count()).select_from(_ids))).scalar_one())
 
     async def subjects_count(self) -> int:
         """How many entries the index of histories holds."""
@@ -92,11 +93,11 @@ class LedgerReader:
 
     async def find(self, processor: str, event_id: str, account: str | None = None) -> int | None:
         """The position of the first event with this id, in any account or in one."""
-        query = select(func.min(_events.c.position)).where(
-            _events.c.event_id == event_id, _events.c.processor == processor
+        query = select(func.min(_ids.c.position)).where(
+            _ids.c.event_id == event_id, _ids.c.processor == processor
         )
         if account is not None:
-            query = query.where(_events.c.account == account)
+            query = query.where(_ids.c.account == account)
         return (await self._connection.execute(query)).scalar()
 
     async def delivery(self, position: int) -> dict[str, Any]:
@@ -122,11 +123,10 @@ class LedgerReader:
 
         In random order, so that many that can never be confirmed don't keep out the others.
         """
-        fetched = _events.alias("fetched")
-        counterpart = select(fetched.c.position).where(
-            fetched.c.event_id == func.replace(_events.c.event_id, ":unsigned", ":fetched"),
-            fetched.c.processor == _events.c.processor,
-            fetched.c.account == _events.c.account,
+        counterpart = select(_ids.c.position).where(
+            _ids.c.event_id == func.replace(_events.c.event_id, ":unsigned", ":fetched"),
+            _ids.c.processor == _events.c.processor,
+            _ids.c.account == _events.c.account,
         )
         query = (
             select(*FOLDED)

@@ -32,6 +32,18 @@ class Event(_Table, table=True):
     digest: bytes = Field(sa_type=LargeBinary)
 
 
+class EventId(_Table, table=True):
+    """By what an event is told again: where it is, and what it said."""
+
+    __tablename__ = "event_ids"
+
+    event_id: str = Field(primary_key=True, sa_type=Text)
+    processor: str = Field(primary_key=True, sa_type=Text)
+    account: str = Field(primary_key=True, sa_type=Text)
+    position: int = Field(sa_type=BigInteger)
+    content_digest: bytes = Field(sa_type=LargeBinary)
+
+
 class Delivery(_Table, table=True):
     """The bytes as they came, with what they were verified by; keyed by their first event."""
 
@@ -67,3 +79,11 @@ class Quarantine(_Table, table=True):
     headers: bytes = Field(sa_type=LargeBinary)
     body: bytes = Field(sa_type=LargeBinary)
     proof: bytes = Field(sa_type=LargeBinary)
+
+
+class Turn(_Table, table=True):
+    """One row, and only on PostgreSQL: whoever holds it appends."""
+
+    __tablename__ = "turn"
+
+    id: int = Field(primary_key=True)

@@ -13,6 +13,8 @@ from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 
 _BATCH = 256
+_WAIT_SECONDS = 5.5  # for a commit: a store's own limits say first what is wrong, a stop comes after it
+_CLOSE_SECONDS = 1.0  # for the last commit, when the process stops
 _WAITING = 4_096  # deliveries in memory; more are refused, and the processor tries again
 _WAITING_BYTES = 64 << 20  # the same by their size
 
@@ -40,18 +42,25 @@ class Writer:
     async def append(self, incoming: Incoming) -> Outcome:
         """Keep one delivery; returns when it is on disk.
 
-        Raises Unavailable when it is not, and then nothing of it is kept.
+        Raises Unavailable when it is not, or not known in time to be: then it may be kept later, and is
+        a duplicate when it comes again.
         """
         if self._queue.full() or self._bytes > _WAITING_BYTES:
             raise Unavailable("too many deliveries are waiting for the ledger")
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._bytes += len(incoming.body)
         self._queue.put_nowait((incoming, answer))
-        return await answer
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise Unavailable("the ledger takes too long to write") from None
 
     async def close(self) -> None:
-        """Write what waits, then stop."""
-        await self._queue.join()
+        """Write what waits, if the ledger lets us; then stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._queue.join()
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Table, cast, func, literal, select
 
 from projections.bills import Contract
 from projections.customers import Name
@@ -69,5 +69,5 @@ def customer_key(table: Table) -> ColumnElement[str]:
 
 
 def sums(table: Table, names: tuple[str, ...]) -> list[ColumnElement[Any]]:
-    """The sums of these columns, 0 where there are no rows."""
-    return [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in names]
+    """The sums of these columns, 0 where there are no rows; whole numbers, as PostgreSQL's are not."""
+    return [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(name) for name in names]

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TypedDict
 
 import structlog
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
@@ -14,21 +13,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from projections.book import Rules
-from service.books.store import BookStore
 from service.clock import utc_now
-from service.ledger.store import Ledger
 from service.ledger.writer import Writer
-from service.nudge import Nudger
-from service.prepare import prepare
+from service.nudge import Nudger, connect
 from service.settings import Settings
+from service.stores import open_books, open_ledger, prepare
+from service.web.bounds import Bound, within
 from service.web.docs import docs_routes
 from service.web.ledger import ledger_routes
-from service.web.metrics import Metrics
+from service.web.metrics import Metrics, readable, stored
 from service.web.problems import HANDLERS
+from service.web.progress import Progress
 from service.web.reads import check_key, read_routes
 from service.web.state import State
 from service.web.webhooks import webhook_routes
+
+_WEBHOOKS = 1_024  # four full commits: whatever waits behind them is better sent to another process, or later
+_WEBHOOK_BYTES = 32 << 20  # of their bodies, as stated: 32 KiB each, when a processor's usually have 5
+_READS = 256  # each may hold a document of some MiB, and the database has connections for few at once
+_LOOK_SECONDS = 5.0  # for a probe or a scrape, whose callers often wait for no more than 10
 
 log = structlog.get_logger()
 
@@ -42,10 +45,13 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[_Lifespan]:
-        rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
         prepare(settings)
-        ledger, store, metrics = Ledger(settings.data_dir), BookStore(settings.data_dir, rules), Metrics()
-        nudger = Nudger(settings.redis_url, metrics.nudge_failures.inc) if settings.redis_url else None
+        ledger, store, metrics = open_ledger(settings), open_books(settings), Metrics()
+        nudger = (
+            Nudger(connect(settings.redis_url, settings.redis_prefix), metrics.nudge_failures.inc)
+            if settings.redis_url
+            else None
+        )
         if nudger is None:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
@@ -53,7 +59,15 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             await store.register()
             yield {
                 "daybook": State(
-                    settings=settings, clock=clock, ledger=ledger, writer=writer, store=store, metrics=metrics
+                    settings=settings,
+                    clock=clock,
+                    ledger=ledger,
+                    writer=writer,
+                    store=store,
+                    metrics=metrics,
+                    progress=Progress(store),
+                    webhooks=Bound(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
+                    reads=Bound(metrics, "read", _READS),
                 )
             }
         finally:
@@ -84,19 +98,29 @@ async def _readyz(request: Request) -> Response:
     """The stores can be read; how far the books are behind."""
     state: State = request.state.daybook
     try:
-        async with state.ledger.reading() as reader:
-            head = (await reader.head()).position
-        async with state.store.reading() as connection:
-            marks = await connection.run_sync(state.store.checkpoints)
+        head, lag = await within(_LOOK_SECONDS, _lag(state))
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
         return JSONResponse({"status": "unavailable"}, 503)
-    lag = {name: head - position for name, (_, position) in marks.items()}
     return JSONResponse({"status": "ready", "position": head, "lag_events": lag})
 
 
+async def _lag(state: State) -> tuple[int, dict[str, int]]:
+    """The ledger's last position, and how many events each book lacks."""
+    async with state.ledger.reading() as reader:
+        head = (await reader.head()).position
+    async with state.store.reading() as connection:
+        marks = await connection.run_sync(state.store.marks)
+    return head, {name: head - position for name, position in marks.positions.items()}
+
+
 async def _metrics(request: Request) -> Response:
+    """The counters in any case: when a store is away they are what tells how the webhooks fare."""
     check_key(request)
     state: State = request.state.daybook
-    await state.metrics.refresh(state.ledger, state.store, state.clock())
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_PLAIN_1_0_0)
+    try:
+        gauges = await within(_LOOK_SECONDS, stored(state.ledger, state.store, state.clock()))
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("not_ready", error=type(error).__name__)
+        gauges = [readable(False)]
+    return Response(state.metrics.text(gauges), media_type=CONTENT_TYPE_PLAIN_1_0_0)

@@ -1,6 +1,8 @@
 """The ledger's own reads: its head, its events, and what caused a row."""
 
 import base64
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Raw, json
@@ -19,12 +21,12 @@ from service.web.reads import (
     check_key,
     meta,
     query,
-    reach,
     scope_of,
     tagged,
     to_csv,
     today_in,
     wants_csv,
+    when_reached,
     with_meta,
 )
 from service.web.state import State
@@ -33,26 +35,31 @@ PAGE = (
     integer("after", lambda _: 0, 0, 2**62, "events after this position"),
     integer("limit", lambda _: 100, 1, 1000, "events a page"),
 )
+_Find = Callable[[Request, dict[str, Any]], Coroutine[Any, Any, Response]]
 LISTED = (*PAGE, *SCOPED, FORMAT)
 
 
 def ledger_routes() -> list[Route]:
     """GET routes under /api/v1/ledger."""
     return [
-        Route("/api/v1/ledger/head", _head, methods=["GET"]),
-        Route("/api/v1/ledger/events", _events, methods=["GET"]),
-        Route("/api/v1/ledger/events/{position}", _event, methods=["GET"]),
-        Route("/api/v1/ledger/causes/{cause:path}", _cause, methods=["GET"]),
+        Route("/api/v1/ledger/head", _reader(_head), methods=["GET"]),
+        Route("/api/v1/ledger/events", _reader(_events, LISTED), methods=["GET"]),
+        Route("/api/v1/ledger/events/{position}", _reader(_event), methods=["GET"]),
+        Route("/api/v1/ledger/causes/{cause:path}", _reader(_cause), methods=["GET"]),
     ]
 
 
-async def _asked(request: Request, parameters: tuple[Parameter, ...] = SCOPED) -> dict[str, Any]:
-    """What a request asks, once the books hold what it waits for."""
-    check_key(request)
-    state: State = request.state.daybook
-    asked = query(parameters, (), request, today_in(state))
-    await reach(state, asked["at_least"], asked["timeout_ms"])
-    return asked
+def _reader(
+    find: _Find, parameters: tuple[Parameter, ...] = SCOPED
+) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(request: Request) -> Response:
+        check_key(request)
+        state: State = request.state.daybook
+        asked = query(parameters, (), request, today_in(state))
+        answer = partial(find, request, asked)
+        return await when_reached(state, asked["at_least"], asked["timeout_ms"], answer)
+
+    return respond
 
 
 async def _answer(
@@ -66,16 +73,14 @@ async def _answer(
     return tagged(request, body, "application/json", following)
 
 
-async def _head(request: Request) -> Response:
-    asked = await _asked(request)
+async def _head(request: Request, asked: dict[str, Any]) -> Response:
     state: State = request.state.daybook
     async with state.ledger.reading() as reader:
         head = await reader.head()
     return await _answer(request, asked, {"position": head.position, "digest": head.digest.hex()})
 
 
-async def _events(request: Request) -> Response:
-    asked = await _asked(request, LISTED)
+async def _events(request: Request, asked: dict[str, Any]) -> Response:
     state: State = request.state.daybook
     async with state.ledger.reading() as reader:
         rows = await reader.rows(asked["after"], asked["limit"] + 1, asked["account"])
@@ -93,8 +98,7 @@ async def _events(request: Request) -> Response:
     return await _answer(request, asked, document, following)
 
 
-async def _event(request: Request) -> Response:
-    asked = await _asked(request)
+async def _event(request: Request, asked: dict[str, Any]) -> Response:
     text = request.path_params["position"]
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ParameterError("position: a whole number from 1")
@@ -103,8 +107,7 @@ async def _event(request: Request) -> Response:
     return await _answer(request, asked, document)
 
 
-async def _cause(request: Request) -> Response:
-    asked = await _asked(request)
+async def _cause(request: Request, asked: dict[str, Any]) -> Response:
     processor, _, event_id = request.path_params["cause"].partition(":")
     async with request.state.daybook.ledger.reading() as reader:
         position = await reader.find(processor, event_id, asked["account"])

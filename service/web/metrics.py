@@ -1,13 +1,22 @@
-"""Prometheus metrics of the web process."""
+"""Prometheus metrics: counters of the web processes, and gauges read from the stores at each scrape.
 
+With several processes each keeps its counters in a file of a directory that they share, and whichever
+is asked adds them up (the client library's multiprocess mode).
+"""
+
+import os
+from collections.abc import Iterable
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.store import BookStore
 from service.core.moments import to_us
 from service.ledger.store import Ledger
 
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -37,34 +46,68 @@ class Metrics:
         self.nudge_failures = Counter(
             "daybook_nudge_failures", "Nudges that Redis did not take at once", registry=self.registry
         )
-        self._position = Gauge(
-            "daybook_ledger_position", "The ledger's last position", registry=self.registry
+        self.in_flight = Gauge(
+            "daybook_requests_in_flight",
+            "Webhooks and reads under way",
+            ("kind",),
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
-        self._lag = Gauge(
-            "daybook_book_lag_events", "Ledger position less the book's", ("book",), registry=self.registry
-        )
-        self._quarantine = Gauge(
-            "daybook_quarantine", "Deliveries in quarantine", ("processor", "reason"), registry=self.registry
-        )
-        self._heard = Gauge(
-            "daybook_seconds_since_heard",
-            "Seconds since a processor's last event was recorded",
-            ("processor",),
+        self.refused = Counter(
+            "daybook_requests_refused",
+            "Webhooks and reads refused since too many were under way",
+            ("kind",),
             registry=self.registry,
         )
 
-    async def refresh(self, ledger: Ledger, store: BookStore, now: datetime) -> None:
-        """Read what is known only by asking the stores."""
-        async with store.reading() as connection:
-            marks = await connection.run_sync(store.checkpoints)
-        async with ledger.reading() as reader:
-            head = (await reader.head()).position
-            quarantined = await reader.quarantined()
-            heard = await reader.last_heard()
-        self._position.set(head)
-        for book, (_, position) in marks.items():
-            self._lag.labels(book).set(head - position)
-        for (processor, reason), count in quarantined.items():
-            self._quarantine.labels(processor, reason).set(count)
-        for processor, at_us in heard.items():
-            self._heard.labels(processor).set((to_us(now) - at_us) / 1e6)
+    def text(self, stored: Iterable[Metric]) -> bytes:
+        """What Prometheus reads: the counters of every process, and what the stores said."""
+        shared = os.environ.get(DIRECTORY)
+        counted = MultiProcessCollector(None, shared) if shared else self.registry  # type: ignore[no-untyped-call]
+        return generate_latest(_Scrape(counted, stored))
+
+
+class _Scrape:
+    """A collector for one scrape."""
+
+    def __init__(self, counted: CollectorRegistry | MultiProcessCollector, stored: Iterable[Metric]) -> None:
+        self._counted = counted
+        self._stored = stored
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._counted.collect()
+        yield from self._stored
+
+
+def readable(value: bool) -> Metric:
+    """Whether the stores could be read for this scrape; without them the gauges below are missing."""
+    return GaugeMetricFamily(
+        "daybook_stores_readable", "1 if the ledger and the books could be read just now", value=value
+    )
+
+
+async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric]:
+    """What is known only by asking the stores, and the same whichever process asks."""
+    async with store.reading() as connection:
+        marks = await connection.run_sync(store.marks)
+    async with ledger.reading() as reader:
+        head = (await reader.head()).position
+        quarantined = await reader.quarantined()
+        last_heard = await reader.last_heard()
+    position = GaugeMetricFamily("daybook_ledger_position", "The ledger's last position", value=head)
+    lag = GaugeMetricFamily("daybook_book_lag_events", "Ledger position less the book's", labels=("book",))
+    for book, at in marks.positions.items():
+        lag.add_metric((book,), head - at)
+    quarantine = GaugeMetricFamily(
+        "daybook_quarantine", "Deliveries in quarantine", labels=("processor", "reason")
+    )
+    for names, count in quarantined.items():
+        quarantine.add_metric(names, count)
+    heard = GaugeMetricFamily(
+        "daybook_seconds_since_heard",
+        "Seconds since a processor's last event was recorded",
+        labels=("processor",),
+    )
+    for processor, at_us in last_heard.items():
+        heard.add_metric((processor,), (to_us(now) - at_us) / 1e6)
+    return [readable(True), position, lag, quarantine, heard]

@@ -21,13 +21,15 @@ _PROBLEMS = {
     400: "A parameter is not known or can't be used; `detail` names it",
     401: "A read key is set, and the request carries none that is known",
     404: "There is no such thing",
-    503: "A store can't be read now; try again after `Retry-After` seconds",
+    503: "A store can't be read now or not in time, or too many reads are under way; see `Retry-After`",
     504: "The books did not reach `at_least` within `timeout_ms`",
 }
 _REFUSED = {
     400: "The signature is missing or wrong, its time is over 300 s from now, or the signed body is not JSON",
+    408: "The body took over 5 s to arrive",
     413: "The body is over 1 MiB",
-    503: "No secret is set for this processor, or the ledger can't commit; nothing is kept, try again",
+    503: "No secret is set for this processor, the ledger can't commit now or not in time, or too many "
+    "webhooks are under way; try again: what was kept all the same is then a duplicate",
 }
 _HEADERS = {
     503: {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}},
@@ -145,7 +147,7 @@ def _service() -> dict[str, Any]:
         paths[path] = {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
     for path, operation in paths.items():
         if path == "/metrics":
-            operation["responses"] |= {str(code): _problem(code, _PROBLEMS[code]) for code in (401, 503)}
+            operation["responses"]["401"] = _problem(401, _PROBLEMS[401])
         else:
             operation["security"] = []
     return {path: {"get": operation} for path, operation in paths.items()}

@@ -16,17 +16,21 @@ _STATUS: dict[type[Exception], int] = {
     errors.VerificationError: 400,
     errors.MalformedBody: 400,
     errors.TooLarge: 413,
+    errors.TooSlow: 408,
     errors.ParameterError: 400,
     errors.Unauthorized: 401,
     errors.NotFound: 404,
     errors.NotConfigured: 503,
     errors.Unavailable: 503,
+    errors.Busy: 503,
     errors.Behind: 504,
 }
 _HEADERS: dict[type[Exception], dict[str, str]] = {
     errors.Unavailable: {"Retry-After": "5"},
+    errors.Busy: {"Retry-After": "1", "Connection": "close"},  # another process may have room
     errors.NotConfigured: {"Retry-After": "60"},
     errors.TooLarge: {"Connection": "close"},  # the rest of the body is not read
+    errors.TooSlow: {"Connection": "close"},
     errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
 }
 
@@ -51,7 +55,7 @@ async def http_error(_request: Request, error: Exception) -> Response:
 
 
 async def database_error(_request: Request, error: Exception) -> Response:
-    """A store that can't be read now; never its message, which may hold data."""
+    """A store that can't be read now, or not in time; never its message, which may hold data."""
     log.error("store_unavailable", error=type(error).__name__)
     return problem(503, "a store can't be read now", {"Retry-After": "5"})
 
@@ -65,5 +69,6 @@ HANDLERS = {
     errors.DaybookError: daybook_error,
     HTTPException: http_error,
     SQLAlchemyError: database_error,
+    OSError: database_error,  # a database that is away, and TimeoutError
     Exception: unexpected,
 }

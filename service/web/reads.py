@@ -1,12 +1,12 @@
 """Reads out: find the document, mark it with position and lag, send bytes."""
 
-import asyncio
 import csv
 import io
-import time
+from collections.abc import Callable, Coroutine
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from hashlib import sha256
 from secrets import compare_digest
 from typing import Any
@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.books import snapshots
-from service.core.errors import Behind, ParameterError, Unauthorized, Unavailable
+from service.books.store import Marks
+from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.ledger.append import head as ledger_head
 from service.ledger.history import recorded_at
@@ -28,9 +29,10 @@ from service.reads.catalog import READS, Read
 from service.reads.parameters import Parameter, choice, day, integer, parse_all, text
 from service.reads.schemas import columns
 from service.reads.view import Scope, View
+from service.web.bounds import within
 from service.web.state import State
 
-_POLL_SECONDS = 0.01
+_READ_SECONDS = 10.0  # for the stores, besides what the books may take to get there
 
 
 def currency_code(value: str) -> str:
@@ -96,17 +98,21 @@ def _reader(read: Read) -> Any:
         check_key(request)
         state: State = request.state.daybook
         asked = parse(read, request, state)
-        await reach(state, asked.at_least, asked.timeout_ms)
-        body = await _document(read, asked, state)
-        cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
-        following = {"cursor": cursor} if cursor else None
-        if asked.csv:
-            names = columns(read.shape, read.rows)
-            listed = to_csv(names, json.decode(body)[read.rows])
-            return tagged(request, listed, "text/csv; charset=utf-8", following)
-        return tagged(request, body, "application/json", following)
+        answer = partial(_answer, read, request, asked)
+        return await when_reached(state, asked.at_least, asked.timeout_ms, answer)
 
     return respond
+
+
+async def _answer(read: Read, request: Request, asked: Asked) -> Response:
+    body = await _document(read, asked, request.state.daybook)
+    cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
+    following = {"cursor": cursor} if cursor else None
+    if asked.csv:
+        names = columns(read.shape, read.rows)
+        listed = to_csv(names, json.decode(body)[read.rows])
+        return tagged(request, listed, "text/csv; charset=utf-8", following)
+    return tagged(request, body, "application/json", following)
 
 
 def parse(read: Read, request: Request, state: State) -> Asked:
@@ -151,17 +157,20 @@ def wants_csv(stated: str | None, request: Request) -> bool:
     return stated == "csv" or (stated is None and "text/csv" in request.headers.get("accept", ""))
 
 
-async def reach(state: State, position: int, timeout_ms: int) -> None:
-    """Wait until every book holds `position`; raises Behind if that takes longer than `timeout_ms`."""
-    deadline = time.monotonic() + timeout_ms / 1000
-    while position:
-        marks = await state.store.read(state.store.checkpoints)
-        reached = min((at for _, at in marks.values()), default=0)
-        if reached >= position:
-            return
-        if time.monotonic() >= deadline:
-            raise Behind(f"the books hold position {reached}, not yet {position}")
-        await asyncio.sleep(_POLL_SECONDS)
+async def when_reached(
+    state: State, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
+) -> Response:
+    """The answer once the books hold `at_least`, as one of so many reads, whatever the stores do.
+
+    Raises Busy, Behind, or TimeoutError.
+    """
+
+    async def respond() -> Response:
+        with state.reads.one():  # until it has ended, even if nobody waits for it any more
+            await state.progress.reach(at_least, timeout_ms)
+            return await answer()
+
+    return await within(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
 async def _document(read: Read, asked: Asked, state: State) -> bytes:
@@ -170,8 +179,8 @@ async def _document(read: Read, asked: Asked, state: State) -> bytes:
     def find(connection: Connection) -> tuple[bytes, int, int]:
         marks, view = _view(connection, asked.scope, state)
         name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args)
-        body = snapshots.find(connection, name) or json.encode(read.answer(view, asked.args))
-        return body, marks, view.unpriced_contracts()
+        body = snapshots.find(connection, name, marks.stamp) or json.encode(read.answer(view, asked.args))
+        return body, marks.position, view.unpriced_contracts()
 
     body, position, unpriced = await state.store.read(find)
     return with_meta(body, await _meta(asked.scope.today, state, position, unpriced))
@@ -181,8 +190,8 @@ async def meta(state: State, scope: Scope) -> dict[str, Any]:
     """What every answer is marked with, for reads of the ledger."""
 
     def find(connection: Connection) -> tuple[int, int]:
-        position, view = _view(connection, scope, state)
-        return position, view.unpriced_contracts()
+        marks, view = _view(connection, scope, state)
+        return marks.position, view.unpriced_contracts()
 
     return await _meta(scope.today, state, *await state.store.read(find))
 
@@ -192,13 +201,12 @@ def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
     return body[:-1] + b',"meta":' + json.encode(marked) + b"}"
 
 
-def _view(connection: Connection, scope: Scope, state: State) -> tuple[int, View]:
-    """The books' position, and the view of them. Raises Unavailable before they are laid out."""
-    marks = state.store.checkpoints(connection)
-    if len(marks) < len(state.store.books):
+def _view(connection: Connection, scope: Scope, state: State) -> tuple[Marks, View]:
+    """Where the books are, and the view of them. Raises Unavailable before they are laid out."""
+    marks = state.store.marks(connection)
+    if len(marks.books) < len(state.store.books):
         raise Unavailable("the books are not laid out yet")
-    books = {name: book_id for name, (book_id, _) in marks.items()}
-    return min(at for _, at in marks.values()), View(connection=connection, books=books, scope=scope)
+    return marks, View(connection=connection, books=marks.books, scope=scope)
 
 
 async def _meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:

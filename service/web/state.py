@@ -9,7 +9,9 @@ from service.books.store import BookStore
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import Settings
+from service.web.bounds import Bound
 from service.web.metrics import Metrics
+from service.web.progress import Progress
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -21,3 +23,6 @@ class State(Struct, frozen=True, kw_only=True):
     writer: Writer
     store: BookStore
     metrics: Metrics
+    progress: Progress
+    webhooks: Bound
+    reads: Bound

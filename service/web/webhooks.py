@@ -1,5 +1,6 @@
 """Webhooks in: verify the raw bytes, translate, append, and only then say 200."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter
@@ -18,6 +19,7 @@ from service.core.errors import (
     MalformedBody,
     NotConfigured,
     TooLarge,
+    TooSlow,
     Unavailable,
     Unreadable,
     VerificationError,
@@ -29,6 +31,7 @@ from service.settings import Settings
 from service.web.state import State
 
 MAX_BODY_BYTES = 1 << 20
+_BODY_SECONDS = 5.0  # from its head on; who sends more slowly would keep out the others
 # What a delivery is kept with: enough to check its signature again, and no credential of ours.
 _KEPT_HEADERS = (
     "stripe-signature",
@@ -53,16 +56,17 @@ def _receiver(endpoint: Endpoint) -> Any:
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
-            incoming = _prove(endpoint, request, await _body(request), state)
-            started = perf_counter()
-            kept = await state.writer.append(incoming)
+            with state.webhooks.one(_length(request)):
+                incoming = _prove(endpoint, request, await _body(request), state)
+                started = perf_counter()
+                kept = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
             outcome = _name(kept, incoming)
             _watch(incoming.events, processor, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
             return Response(json.encode(_answer(kept)), media_type="application/json")
-        except (VerificationError, TooLarge):
+        except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
         except (NotConfigured, Unavailable):
@@ -74,19 +78,29 @@ def _receiver(endpoint: Endpoint) -> Any:
     return receive
 
 
-async def _body(request: Request) -> bytes:
-    """The raw bytes. Raises TooLarge as soon as they are known to be too many, however they come."""
+def _length(request: Request) -> int:
+    """How long the body says it is; the longest it may be, if it does not. Raises TooLarge."""
     stated = request.headers.get("content-length", "")
-    body, length = bytearray(), int(stated) if stated.isdecimal() else 0
-    chunks = request.stream()
+    length = int(stated) if stated.isdecimal() else MAX_BODY_BYTES
+    if length > MAX_BODY_BYTES:
+        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
+    return length
+
+
+async def _body(request: Request) -> bytes:
+    """The raw bytes. Raises TooLarge as soon as they are known to be too many, and TooSlow."""
+    body = bytearray()
     try:
-        while max(length, len(body)) <= MAX_BODY_BYTES:
-            body += await anext(chunks)
-    except StopAsyncIteration:
-        return bytes(body)
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise TooSlow(f"the body took over {_BODY_SECONDS:.0f} s to arrive") from None
     except ClientDisconnect:
         raise VerificationError("the body ended early") from None
-    raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:

@@ -2,8 +2,8 @@
 
 import atexit
 import shutil
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from functools import cache
 from hashlib import sha256
@@ -13,17 +13,20 @@ from tempfile import TemporaryDirectory, mkdtemp
 from msgspec import json
 from sqlalchemy import Connection
 
-from projections.book import Rules
-from service.books.engine import BATCH, Engine, Settled
-from service.books.store import BookStore, lay_out
+from projections import BOOKS
+from projections.book import Book, Rules
+from service.books.engine import BATCH, Engine
+from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.draft import Incoming
-from service.ledger.schema import migrate
-from service.ledger.store import Ledger
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.view import Scope, View
+from service.settings import Settings, load
+from service.stores import open_books, open_ledger, prepare
+from tests.postgres import PostgresServer
+from tests.stores import prepared_database
 
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 READ = {read.name: read for read in READS}
@@ -34,13 +37,24 @@ def now() -> datetime:
     return NOW
 
 
+_postgres: PostgresServer | None = None  # where shelves are made; in SQLite files if there is none
+
+
+@contextmanager
+def on(server: PostgresServer) -> Iterator[None]:
+    """Make shelves in PostgreSQL, each in a database of its own."""
+    global _postgres  # noqa: PLW0603 - properties make shelves themselves: no fixture reaches them
+    _postgres = server
+    yield
+    _postgres = None
+
+
 @cache
 def _empty_shelf() -> Path:
     """A directory with both files laid out and empty; laying them out again takes far longer than a copy."""
     directory = Path(mkdtemp(prefix="daybook-empty-"))
     atexit.register(shutil.rmtree, directory)
-    migrate(directory)
-    lay_out(directory)
+    prepare(load(data_dir=directory))
     return directory
 
 
@@ -48,9 +62,13 @@ def _empty_shelf() -> Path:
 async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
     """An empty ledger with empty books beside it."""
     with TemporaryDirectory(prefix="daybook-books-") as directory:
-        for name in ("ledger.db", "books.db"):
-            shutil.copyfile(_empty_shelf() / name, Path(directory) / name)
-        shelf = Shelf(Path(directory), rules or Rules())
+        url = None
+        if _postgres:
+            url = prepared_database(_postgres)
+        else:
+            for name in ("ledger.db", "books.db"):
+                shutil.copyfile(_empty_shelf() / name, Path(directory) / name)
+        shelf = Shelf(load(data_dir=directory, database_url=url), rules or Rules())
         try:
             yield shelf
         finally:
@@ -58,12 +76,13 @@ async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
 
 
 class Shelf:
-    """One data directory. A worker lives only as long as one call, as if it were killed after it."""
+    """One ledger with its books. A worker lives only as long as one call, as if it were killed after it."""
 
-    def __init__(self, directory: Path, rules: Rules) -> None:
-        self.directory = directory
+    def __init__(self, settings: Settings, rules: Rules) -> None:
+        self.directory = settings.data_dir
         self.rules = rules
-        self.ledger = Ledger(directory)
+        self.ledger = open_ledger(settings)
+        self._settings = settings
 
     async def append(self, events: Sequence[Event]) -> None:
         """Deliver events, each as a delivery of its own, in one transaction."""
@@ -71,19 +90,23 @@ class Shelf:
             await self.ledger.append([incoming(event) for event in events], NOW)
 
     @asynccontextmanager
-    async def store(self, rules: Rules | None = None) -> AsyncIterator[BookStore]:
+    async def store(
+        self, rules: Rules | None = None, books: Sequence[Book] = BOOKS
+    ) -> AsyncIterator[BookStore]:
         """The books, opened anew."""
-        store = BookStore(self.directory, rules or self.rules)
+        rules = rules or self.rules
+        asked = {"reporting_tz": rules.reporting_tz, "weeks_per_month": rules.weeks_per_month}
+        store = open_books(self._settings.model_copy(update=asked), books)
         try:
             await store.register()
             yield store
         finally:
             await store.close()
 
-    async def advance(self, settled: Settled | None = None, batch: int = BATCH) -> int:
-        """Let a new worker bring the books to the ledger's end."""
+    async def advance(self, clock: Callable[[], datetime] = now, batch: int = BATCH) -> int:
+        """Let a new worker bring the books to the ledger's end. Its clock is asked in each transaction."""
         async with self.store() as store:
-            return await Engine(self.ledger, store, now, settled, batch).catch_up()
+            return await Engine(self.ledger, store, clock, batch=batch).catch_up()
 
     async def tell(self, *events: Event) -> None:
         """Deliver events, and advance the books over them."""
@@ -105,7 +128,7 @@ async def document(
     args = parse_all(READ[name].parameters, asked, today)
 
     def answer(connection: Connection) -> dict:
-        books = {book: book_id for book, (book_id, _) in store.checkpoints(connection).items()}
+        books = store.marks(connection).books
         return READ[name].answer(View(connection=connection, books=books, scope=scope), args)
 
     return json.decode(json.encode(await store.read(answer)))

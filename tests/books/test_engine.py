@@ -15,6 +15,8 @@ from tests.books.shelf import document, new_shelf, now
 from tests.books.test_lives import Killed, die
 from tests.books.told import but, changed, created, event, invoice, item, payment, refund, subscription
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 TODAY = date(2025, 11, 13)
 PLAN = subscription(item(53_500, "week"))
 EVENTS = (
@@ -29,8 +31,8 @@ EVENTS = (
 
 async def positions(store: BookStore) -> set[int]:
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.checkpoints)
-    return {position for _, position in marks.values()}
+        marks = await connection.run_sync(store.marks)
+        return set((await connection.run_sync(lambda view: store.checkpoints(view, marks.books))).values())
 
 
 async def test_an_engine_that_another_overtook_writes_nothing_and_goes_on_after_it():
@@ -54,7 +56,7 @@ async def test_a_transaction_that_dies_before_its_commit_leaves_no_trace():
         empty = await digests(store)
         await shelf.append(EVENTS)
         with pytest.raises(Killed):
-            await Engine(shelf.ledger, store, now, settled=die).catch_up()
+            await Engine(shelf.ledger, store, die).catch_up()
         assert await positions(store) == {0}
         assert await digests(store) == empty
 
@@ -66,10 +68,11 @@ async def test_an_engine_whose_write_failed_takes_it_up_again():
         if not died:
             died.append(True)
             raise Killed
+        return now()
 
     async with new_shelf() as shelf, new_shelf() as other, shelf.store() as store:
         await shelf.append(EVENTS)
-        engine = Engine(shelf.ledger, store, now, settled=die_once)
+        engine = Engine(shelf.ledger, store, die_once)
         with pytest.raises(Killed):
             await engine.catch_up()
         assert await engine.catch_up() == len(EVENTS)
@@ -79,7 +82,7 @@ async def test_an_engine_whose_write_failed_takes_it_up_again():
 async def test_a_fault_comes_out_even_if_it_is_an_iterators_end():
     async with new_shelf() as shelf, shelf.store() as store:
         await shelf.append(EVENTS)
-        engine = Engine(shelf.ledger, store, now, settled=lambda *_: next(iter(())))
+        engine = Engine(shelf.ledger, store, lambda: next(iter(())))
         with pytest.raises(RuntimeError):
             await asyncio.wait_for(engine.catch_up(), timeout=3)
 
@@ -106,9 +109,8 @@ async def test_the_books_stop_where_they_are_told_to_and_never_go_back():
 async def test_a_book_that_is_new_catches_up_with_those_that_stand():
     async with new_shelf() as shelf, new_shelf() as other, shelf.store() as store:
         await shelf.append(EVENTS)
-        alone = BookStore(shelf.directory, shelf.rules, (MRR,))
-        await Engine(shelf.ledger, alone, now).catch_up(until=4)
-        await alone.close()
+        async with shelf.store(books=(MRR,)) as alone:
+            await Engine(shelf.ledger, alone, now).catch_up(until=4)
         assert await positions(store) == {0, 4}
         await Engine(shelf.ledger, store, now, batch=3).catch_up()
         assert await positions(store) == {len(EVENTS)}

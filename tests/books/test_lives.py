@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import date, timedelta
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from service.verify import digests, replay, verify_totals
 from tests.books.lives import Life, lives
 from tests.books.model import Model
 from tests.books.shelf import NOW, Shelf, document, in_batches, new_shelf
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
@@ -56,7 +59,7 @@ async def deliver(shelf: Shelf, batches) -> None:
         await shelf.append(batch)
         if dies:
             with suppress(Killed):
-                await shelf.advance(settled=die)
+                await shelf.advance(die)
         await shelf.advance(batch=7 if dies else 1000)
 
 

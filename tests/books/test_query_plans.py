@@ -15,6 +15,7 @@ from sqlalchemy import event as sqlalchemy_event
 
 from service.books.tables import ROWS, TOTALS
 from service.database import books_path, ledger_path
+from service.settings import load
 from tests.books.shelf import Shelf, new_shelf
 from tests.books.told import at, but, created, event, invoice, payment, refund, settles, subscription
 
@@ -91,7 +92,7 @@ async def test_no_hot_statement_walks_a_table_that_grows(analyzed):
                 with closing(sqlite3.connect(path)) as connection:
                     connection.execute("ANALYZE")
         with traced() as statements:
-            opened = Shelf(shelf.directory, shelf.rules)
+            opened = Shelf(load(data_dir=shelf.directory), shelf.rules)
             await opened.tell(*life(299), *life(1_000))
             await opened.ledger.close()
         hot = [s for s in statements if s.lstrip().upper().startswith(HOT)]

@@ -3,18 +3,21 @@
 from datetime import date
 from fractions import Fraction
 
+import pytest
 from msgspec import json
 from sqlalchemy import Connection
 
 from projections.book import Rules
 from service.books.engine import Engine
-from service.books.snapshots import drop_stale, find, make_ready, snapshot_name
+from service.books.snapshots import find, make_ready, snapshot_name
 from service.core.events import Customer
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.view import Scope
 from tests.books.shelf import document, new_shelf, now
 from tests.books.told import at, but, created, event, invoice, item, payment, subscription
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 TODAY = date(2025, 11, 13)
 DOLLARS = (
@@ -37,7 +40,7 @@ async def standing(store, currency: str) -> dict:
         for read in STANDING:
             args = parse_all(read.parameters, {}, TODAY)
             name = snapshot_name(store, read, Scope(currency=currency, today=TODAY), args)
-            if (body := find(connection, name)) is not None:
+            if (body := find(connection, name, store.marks(connection).stamp)) is not None:
                 found[read.name] = json.decode(body)
         return found
 
@@ -50,7 +53,7 @@ async def fresh(store, currency: str) -> dict:
 
 async def advance(shelf, store, *events) -> None:
     await shelf.append(events)
-    await Engine(shelf.ledger, store, now, settled=drop_stale).catch_up()
+    await Engine(shelf.ledger, store, now).catch_up()
 
 
 async def test_what_stands_is_what_would_be_made_afresh():

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from service import stores
 from service.core.delivery import Proof
 from service.core.events import Customer, Event
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.prepare import prepare
-from service.settings import load
+from service.settings import Settings, load
+from service.stores import prepare
+from tests.stores import prepared_database
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -47,14 +49,22 @@ def refused(body: bytes, reason: str = "unreadable") -> Incoming:
 OpenLedger = Callable[[], Ledger]
 
 
-@pytest.fixture
-async def open_ledger(tmp_path: Path) -> AsyncIterator[OpenLedger]:
-    """Opens the one ledger as often as asked, as several processes would."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Of an empty Daybook; what is promised of a store is promised of both."""
+    if request.param == "postgresql":
+        return load(data_dir=tmp_path, database_url=prepared_database(request.getfixturevalue("postgres")))
     prepare(load(data_dir=tmp_path))
+    return load(data_dir=tmp_path)
+
+
+@pytest.fixture
+async def open_ledger(settings: Settings) -> AsyncIterator[OpenLedger]:
+    """Opens the one ledger as often as asked, as several processes would."""
     opened: list[Ledger] = []
 
     def open_again() -> Ledger:
-        opened.append(Ledger(tmp_path))
+        opened.append(stores.open_ledger(settings))
         return opened[-1]
 
     yield open_again

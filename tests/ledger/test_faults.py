@@ -5,67 +5,74 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from msgspec import json
+from msgspec.structs import replace
+from sqlalchemy import Connection, Integer, LargeBinary, inspect
 
 from handlers import standard
-from projections.book import Rules
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Integrity, SettingsError
-from service.database import books_path, ledger_path
+from service.database import ledger_path
 from service.ledger.chain import CHAINED
 from service.ledger.draft import Incoming
-from service.ledger.schema import NEWEST, migrate
+from service.ledger.schema import NEWEST, migrate_file
 from service.ledger.store import Ledger
-from service.ledger.tables import metadata
-from service.settings import load
+from service.ledger.tables import Event, metadata
+from service.settings import Settings, load
+from service.stores import open_books, open_ledger, prepare
 from service.verify import verify_all, verify_chain
-from tests.ledger.conftest import NOW, OpenLedger, delivery
+from tests.ledger.conftest import NOW, delivery
 from tests.processes.daybook import subscription_event
 
 
-def tamper(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        changed = connection.execute(statement).rowcount
-        connection.commit()
+async def tamper(store: Ledger | BookStore, statement: str) -> None:
+    changed = await store._database.write(lambda connection: connection.exec_driver_sql(statement).rowcount)
     assert changed > 0
 
 
+def longer(column: str, settings: Settings) -> str:
+    """SQL for a column of bytes with one byte more."""
+    if settings.database_url:
+        return f"coalesce({column}, '') || 'x'::bytea"
+    return f"cast(coalesce({column}, '') || 'x' AS BLOB)"
+
+
 @pytest.mark.parametrize("column", [*CHAINED, "digest"])
-async def test_a_change_of_any_column_is_found(ledger: Ledger, tmp_path: Path, column: str) -> None:
+async def test_a_change_of_any_column_is_found(ledger: Ledger, settings: Settings, column: str) -> None:
     await ledger.append([delivery("a"), delivery("b"), delivery("c")], NOW)
     assert await verify_chain(ledger) == 3
 
-    number = column in ("position", "recorded_at_us", "occurred_at_us", "rank", "delivery")
-    value = f"{column} + 100" if number else f"cast(coalesce({column}, '') || 'x' AS BLOB)"
-    tamper(ledger_path(tmp_path), f"UPDATE events SET {column} = {value} WHERE event_id = 'b'")
+    kind = Event.__table__.c[column].type
+    if isinstance(kind, Integer):
+        value = f"{column} + 100"
+    else:
+        value = longer(column, settings) if isinstance(kind, LargeBinary) else f"{column} || 'x'"
+    await tamper(ledger, f"UPDATE events SET {column} = {value} WHERE event_id = 'b'")
 
     with pytest.raises(Integrity, match=r"position (2|102)"):
         await verify_chain(ledger)
 
 
 @pytest.mark.parametrize("column", ["headers", "body", "proof"])
-async def test_a_change_of_a_raw_delivery_is_found(ledger: Ledger, tmp_path: Path, column: str) -> None:
+async def test_a_change_of_a_raw_delivery_is_found(ledger: Ledger, settings: Settings, column: str) -> None:
     await ledger.append([delivery("a"), delivery("b")], NOW)
 
-    tamper(
-        ledger_path(tmp_path),
-        f"UPDATE deliveries SET {column} = cast({column} || ' ' AS BLOB) WHERE position = 2",
-    )
+    await tamper(ledger, f"UPDATE deliveries SET {column} = {longer(column, settings)} WHERE position = 2")
 
     with pytest.raises(Integrity, match="raw delivery at position 2"):
         await verify_chain(ledger)
 
 
-async def test_a_removed_event_is_found(ledger: Ledger, tmp_path: Path) -> None:
+async def test_a_removed_event_is_found(ledger: Ledger) -> None:
     await ledger.append([delivery("a"), delivery("b"), delivery("c")], NOW)
 
-    tamper(ledger_path(tmp_path), "DELETE FROM events WHERE position = 2")
+    await tamper(ledger, "DELETE FROM events WHERE position = 2")
 
     with pytest.raises(Integrity, match="position 2 is missing"):
         await verify_chain(ledger)
@@ -76,22 +83,22 @@ async def test_a_removed_event_is_found(ledger: Ledger, tmp_path: Path) -> None:
     [
         ("DELETE FROM subjects WHERE position = 2", "lacks"),
         ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 1)", "no event makes"),
+        ("DELETE FROM event_ids WHERE position = 2", "lacks"),
+        ("UPDATE event_ids SET content_digest = 'x' WHERE position = 2", "lacks"),
+        ("INSERT INTO event_ids VALUES ('z', 'stripe', '', 3, 'x')", "no event makes"),
     ],
 )
-async def test_a_change_of_the_index_of_histories_is_found(
-    ledger: Ledger, tmp_path: Path, statement: str, said: str
-) -> None:
+async def test_a_change_of_an_index_is_found(ledger: Ledger, statement: str, said: str) -> None:
     await ledger.append([delivery("a"), delivery("b")], NOW)
 
-    tamper(ledger_path(tmp_path), statement)
+    await tamper(ledger, statement)
 
     with pytest.raises(Integrity, match=said):
         await verify_chain(ledger)
 
 
-async def with_books(open_ledger: OpenLedger, directory: Path) -> None:
-    """A ledger of five subscriptions and the books of it."""
-    ledger, store = open_ledger(), BookStore(directory, Rules())
+async def fill_books(ledger: Ledger, store: BookStore) -> None:
+    """Five subscriptions, in the ledger and in the books."""
     deliveries = []
     for number in range(5):
         event_id, body = subscription_event(number)
@@ -101,7 +108,6 @@ async def with_books(open_ledger: OpenLedger, directory: Path) -> None:
     await ledger.append(deliveries, NOW)
     await store.register()
     await Engine(ledger, store, lambda: NOW).catch_up()
-    await store.close()
 
 
 @pytest.mark.parametrize(
@@ -118,47 +124,79 @@ async def with_books(open_ledger: OpenLedger, directory: Path) -> None:
     ],
 )
 async def test_a_change_of_a_row_or_a_total_is_found(
-    open_ledger: OpenLedger, tmp_path: Path, statement: str, said: str
+    ledger: Ledger, settings: Settings, statement: str, said: str
 ) -> None:
-    await with_books(open_ledger, tmp_path)
-    assert await verify_all(load(data_dir=tmp_path))
+    store = open_books(settings)
+    await fill_books(ledger, store)
+    assert await verify_all(settings)
 
-    tamper(books_path(tmp_path), statement)
+    await tamper(store, statement)
 
     with pytest.raises(Integrity, match=said):
-        await verify_all(load(data_dir=tmp_path))
+        await verify_all(settings)
+    await store.close()
 
 
-async def test_migrations_make_the_tables_that_the_code_reads(
-    open_ledger: OpenLedger, tmp_path: Path
+async def test_migrations_make_the_tables_that_the_code_reads(ledger: Ledger, settings: Settings) -> None:
+    def columns(connection: Connection) -> dict[str, list[str]]:
+        inspector = inspect(connection)
+        return {
+            name: [column["name"] for column in inspector.get_columns(name)]
+            for name in inspector.get_table_names()
+        }
+
+    found = await ledger.read(columns)
+
+    for table in (table for table in metadata.sorted_tables if settings.database_url or table.name != "turn"):
+        assert found[table.name] == [column.name for column in table.columns]
+
+
+async def test_a_newer_ledger_is_refused_where_this_version_can_not_work_on_it(
+    ledger: Ledger, settings: Settings
 ) -> None:
-    open_ledger()
-    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
-        for table in metadata.sorted_tables:
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
-            assert columns == [column.name for column in table.columns]
+    newer = f"{int(NEWEST) + 1:04d}"
+    await tamper(ledger, f"UPDATE alembic_version SET version_num = '{newer}'")
+    prepare(settings)  # what was only added to is no reason to stop
 
-
-async def test_a_ledger_of_a_newer_version_is_refused(open_ledger: OpenLedger, tmp_path: Path) -> None:
-    open_ledger()
-    tamper(ledger_path(tmp_path), f"UPDATE alembic_version SET version_num = '{int(NEWEST) + 1:04d}'")
-
+    await tamper(ledger, f"UPDATE compatibility SET oldest = '{newer}'")
     with pytest.raises(SettingsError, match="newer Daybook"):
-        migrate(tmp_path)
+        prepare(settings)
+
+
+FIRST_REVISION = "CREATE TABLE alembic_version AS SELECT '0001' AS version_num"
+FIRST_EVENT = """INSERT INTO events VALUES
+    (1, 0, 'stripe', '', 'a', 'customer.recorded', 0, 0, 'signed', '{}', NULL, x'01', 1, x'02', x'03')"""
+FIRST_DELIVERY = "INSERT INTO deliveries VALUES (1, '', '', '')"
+
+
+async def test_a_first_ledger_is_upgraded_with_what_it_holds(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path)
+    first = import_module("service.ledger.migrations.versions.0001_ledger")
+    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
+        for statement in (*first._SQLITE, FIRST_REVISION, FIRST_EVENT, FIRST_DELIVERY):
+            connection.execute(statement)
+        connection.commit()
+    prepare(settings)
+
+    ledger = open_ledger(settings)
+    (again,) = await ledger.append([replace(delivery("a"), content_digest=b"\1")], NOW)
+    await ledger.close()
+
+    assert (again.position, again.duplicate) == (1, True)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from sqlalchemy import Engine, event
-from service.ledger.schema import migrate
+from service.ledger.schema import migrate_file
 
 @event.listens_for(Engine, "before_cursor_execute")
 def kill(_connection, _cursor, statement, *_):
     if statement.startswith("CREATE TABLE subjects"):
         os.kill(os.getpid(), signal.SIGKILL)
 
-migrate(Path(sys.argv[1]))
+migrate_file(Path(sys.argv[1]))
 """
 
 
@@ -166,7 +204,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_a_ledger_that_opens(tmp_path
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert killed.returncode == -signal.SIGKILL
 
-    migrate(tmp_path)
+    migrate_file(tmp_path)
 
     with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
         assert connection.execute("SELECT count(*) FROM subjects").fetchone() == (0,)

@@ -107,7 +107,7 @@ async def test_the_events_of_one_delivery_share_its_raw_bytes(ledger: Ledger) ->
 
 
 async def test_a_failed_batch_leaves_nothing(ledger: Ledger) -> None:
-    unwritable = replace(refused(b"?"), detail=object())  # no column can hold it
+    unwritable = replace(refused(b"?"), reason=object())  # no column can hold it
 
     with pytest.raises(OperationalError):
         await ledger.append([delivery("a"), unwritable], NOW)

@@ -2,15 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 
 from msgspec.structs import replace
 from sqlalchemy.exc import OperationalError
 
 from service.core.errors import Unavailable
+from service.database import SqliteDatabase, ledger_path
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
-from service.prepare import prepare
 from service.settings import load
+from service.stores import prepare
 from tests.ledger.conftest import NOW, delivery
 
 
@@ -57,9 +59,9 @@ class Broken(Ledger):
         return await super().append(batch, now)
 
 
-async def test_when_the_ledger_cannot_commit_all_are_told_and_it_goes_on_later(tmp_path) -> None:
+async def test_when_the_ledger_cannot_commit_all_are_told_and_it_goes_on_later(tmp_path: Path) -> None:
     prepare(load(data_dir=tmp_path))
-    ledger = Broken(tmp_path)
+    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)))
     writer = Writer(ledger, lambda: datetime.now(UTC), lambda _: None)
 
     answers = await asyncio.gather(

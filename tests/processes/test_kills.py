@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.ledger.store import Ledger
 from service.settings import load
+from service.stores import open_ledger
 from service.verify import verify_all
 from tests.processes.daybook import Daybook, signed, subscription_event, wait_until
 
@@ -83,7 +83,7 @@ async def test_fifty_kills_lose_nothing_that_was_answered(daybook: Daybook) -> N
 
 
 async def positions(data_dir: Path) -> dict[str, int]:
-    ledger = Ledger(data_dir)
+    ledger = open_ledger(load(data_dir=data_dir))
     found: dict[str, int] = {}
     async with ledger.reading() as reader:
         while rows := await reader.rows(len(found), 1_000):

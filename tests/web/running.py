@@ -11,7 +11,6 @@ import httpx
 from starlette.applications import Starlette
 
 from service.books.engine import Engine
-from service.books.snapshots import drop_stale
 from service.settings import Settings
 from service.web.app import create_app
 from service.web.state import State
@@ -44,7 +43,7 @@ class Daybook:
         self.state = state
         self.clock = clock
         self.http = http
-        self._engine = Engine(state.ledger, state.store, clock, settled=drop_stale)
+        self._engine = Engine(state.ledger, state.store, clock)
         self._messages = 0
 
     async def post(

@@ -18,7 +18,7 @@ each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name
 
 async def on_the_writers_connection(daybook: Daybook, statement: str) -> None:
     """Run a PRAGMA on the one connection that the ledger is written through."""
-    with daybook.state.ledger._writer.connect() as connection:
+    with daybook.state.ledger._database._writer.connect() as connection:
         connection.exec_driver_sql(statement)
 
 

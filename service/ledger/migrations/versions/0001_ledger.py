@@ -6,12 +6,15 @@ order. `subjects` has no row ids, since its key is all there is to it.
 
 from alembic import op
 
+from service.ledger.parts import add_parts
+from service.sql import POSTGRESQL
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-_STATEMENTS = (
+_SQLITE = (
     """CREATE TABLE events (
         position INTEGER PRIMARY KEY,
         recorded_at_us BIGINT NOT NULL,
@@ -60,7 +63,67 @@ _STATEMENTS = (
 )
 
 
+_POSTGRESQL = (
+    """CREATE TABLE events (
+        position BIGINT PRIMARY KEY,
+        recorded_at_us BIGINT NOT NULL,
+        processor TEXT COLLATE "C" NOT NULL,
+        account TEXT COLLATE "C" NOT NULL,
+        event_id TEXT COLLATE "C" NOT NULL,
+        type TEXT COLLATE "C" NOT NULL,
+        occurred_at_us BIGINT NOT NULL,
+        rank INTEGER NOT NULL,
+        trust TEXT COLLATE "C" NOT NULL,
+        data BYTEA NOT NULL,
+        before BYTEA,
+        content_digest BYTEA NOT NULL,
+        delivery BIGINT NOT NULL,
+        delivery_digest BYTEA NOT NULL,
+        digest BYTEA NOT NULL
+    ) PARTITION BY RANGE (position)""",
+    "CREATE INDEX events_by_processor ON events (processor, position)",
+    "CREATE INDEX events_unsigned ON events (processor, position) WHERE trust = 'unsigned'",
+    """CREATE TABLE deliveries (
+        position BIGINT PRIMARY KEY,
+        headers BYTEA NOT NULL,
+        body BYTEA NOT NULL,
+        proof BYTEA NOT NULL
+    ) PARTITION BY RANGE (position)""",
+    """CREATE TABLE subjects (
+        subject TEXT COLLATE "C" NOT NULL,
+        position BIGINT NOT NULL,
+        PRIMARY KEY (subject, position)
+    ) PARTITION BY HASH (subject)""",
+    *(
+        f"CREATE TABLE subjects_{n:02d} PARTITION OF subjects FOR VALUES WITH (MODULUS 16, REMAINDER {n})"
+        for n in range(16)
+    ),
+    """CREATE TABLE quarantine (
+        id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        received_at_us BIGINT NOT NULL,
+        processor TEXT COLLATE "C" NOT NULL,
+        reason TEXT COLLATE "C" NOT NULL,
+        detail TEXT NOT NULL,
+        conflicts_with BIGINT,
+        content_digest BYTEA NOT NULL,
+        headers BYTEA NOT NULL,
+        body BYTEA NOT NULL,
+        proof BYTEA NOT NULL
+    )""",
+    """CREATE UNIQUE INDEX quarantine_once
+        ON quarantine (content_digest, reason, processor, coalesce(conflicts_with, 0))""",
+    "CREATE TABLE turn (id INTEGER PRIMARY KEY)",
+    "INSERT INTO turn VALUES (1)",
+)
+
+
 def upgrade() -> None:
-    """Create all four tables."""
-    for statement in _STATEMENTS:
-        op.execute(statement)
+    """Create all four tables; on PostgreSQL with their first parts, and the turn of those who append."""
+    bind = op.get_bind()
+    if bind.dialect.name == POSTGRESQL:
+        for statement in _POSTGRESQL:
+            op.execute(statement)
+        add_parts(bind, 0, 1)
+    else:
+        for statement in _SQLITE:
+            op.execute(statement)

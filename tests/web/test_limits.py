@@ -1,0 +1,195 @@
+"""So many requests at once and no more: the next ones are told to come again, before anything is read."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.web import app, webhooks
+from tests.web.running import Daybook, running
+from tests.web.senders import STRIPE
+from tests.web.served import served
+from tests.web.test_metrics import labels, samples
+
+MIB = 1 << 20
+
+
+def is_refused(answer: httpx.Response) -> bool:
+    return (
+        answer.status_code == 503
+        and answer.headers["content-type"] == "application/problem+json"
+        and answer.headers["retry-after"] == "1"
+        and "too many" in answer.json()["detail"]
+    )
+
+
+def upload(daybook: Daybook, key: str, go_on: asyncio.Event, length: int | None = None) -> Any:
+    """A webhook whose body ends when `go_on` says so; `length` is stated, or it comes in chunks."""
+    body = json.dumps(STRIPE.event(key, 100)).encode().ljust(length or 0)
+    signed = STRIPE.sign(body, daybook.clock.now, "", STRIPE.secret)
+    stated = {"Content-Length": str(len(body))} if length else {}
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield body[:10]
+        await go_on.wait()
+        yield body[10:]
+
+    return asyncio.create_task(daybook.http.post(STRIPE.path, content=slowly(), headers={**signed, **stated}))
+
+
+async def in_flight(daybook: Daybook, kind: str, count: int) -> None:
+    """Wait until so many are under way, as the gauge says."""
+    for _ in range(1_000):
+        if (await samples(daybook))["daybook_requests_in_flight", labels(kind=kind)] == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError
+
+
+async def test_one_webhook_too_many_is_503_and_the_others_are_kept(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_WEBHOOKS", 2)
+    async with running(data_dir) as daybook:
+        go_on = asyncio.Event()
+        under_way = [upload(daybook, key, go_on) for key in ("1", "2")]
+        await in_flight(daybook, "webhook", 2)
+
+        refused = await daybook.post(STRIPE, STRIPE.event("3", 100))
+        go_on.set()
+        kept = await asyncio.gather(*under_way)
+
+        assert is_refused(refused)
+        assert [answer.status_code for answer in kept] == [200, 200]
+        assert (await daybook.post(STRIPE, STRIPE.event("3", 100))).json()["position"] == 3
+        found = await samples(daybook)
+        assert found["daybook_requests_refused_total", labels(kind="webhook")] == 1
+        assert found["daybook_requests_in_flight", labels(kind="webhook")] == 0
+        assert found["daybook_deliveries_total", labels(processor="stripe", outcome="unavailable")] == 1
+
+
+@pytest.mark.parametrize("length", [MIB, None], ids=["stated", "in chunks"])
+async def test_bodies_are_bounded_by_their_sum(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, length: int | None
+) -> None:
+    # given room for one body of the longest, and a little
+    monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB + 10_000)
+    async with running(data_dir) as daybook:
+        go_on = asyncio.Event()
+        under_way = upload(daybook, "1", go_on, length)
+        await in_flight(daybook, "webhook", 1)
+
+        long = await daybook.post(STRIPE, json.dumps(STRIPE.event("2", 100)).encode().ljust(20_000))
+        short = await daybook.post(STRIPE, STRIPE.event("3", 100))
+        go_on.set()
+
+        assert is_refused(long)
+        assert short.status_code == 200
+        assert (await under_way).status_code == 200
+        assert (await daybook.post(STRIPE, STRIPE.event("2", 100))).status_code == 200
+
+
+async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WEBHOOKS", 1)
+    monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB)
+    async with running(data_dir) as daybook:
+        for _ in range(3):
+            assert (await daybook.post(STRIPE, b"x", secret="whsec_wrong")).status_code == 400
+            assert (await daybook.post(STRIPE, b" " * (MIB + 1))).status_code == 413
+
+        assert (await daybook.post(STRIPE, STRIPE.event("1", 100))).status_code == 200
+
+
+def test_it_is_said_before_a_byte_of_the_body(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WEBHOOKS", 0)
+    with served(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(
+            f"POST {STRIPE.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n".encode()
+        )
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))  # to the end: it is closed
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in answer.lower()
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_408(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_BODY_SECONDS", 0.1)
+    async with running(data_dir) as daybook:
+        answer = await asyncio.wait_for(upload(daybook, "1", asyncio.Event()), 5)
+
+        assert answer.status_code == 408
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["connection"] == "close"
+        assert await daybook.head() == 0
+
+
+async def test_one_read_too_many_is_503_and_those_that_wait_for_the_books_count(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_READS", 2)
+    async with running(data_dir) as daybook:
+        await daybook.post(STRIPE, STRIPE.event("1", 100))
+        paths = ("/api/v1/mrr", "/api/v1/ledger/head")
+        waiting = [
+            asyncio.create_task(daybook.ask(path, at_least=1, timeout_ms=20_000, today="2025-11-13"))
+            for path in paths
+        ]
+        await in_flight(daybook, "read", 2)
+
+        refused = [await daybook.ask(path) for path in paths]
+        posted = await daybook.post(STRIPE, STRIPE.event("2", 100))
+        await daybook.catch_up()
+        answered = await asyncio.gather(*waiting)
+
+        assert all(is_refused(answer) for answer in refused)
+        assert posted.status_code == 200  # a webhook needs none of the reads' room
+        assert [answer.status_code for answer in answered] == [200, 200]
+        assert (await daybook.ask("/api/v1/mrr")).status_code == 200
+        found = await samples(daybook)
+        assert found["daybook_requests_refused_total", labels(kind="read")] == 2
+        assert found["daybook_requests_in_flight", labels(kind="read")] == 0
+
+
+async def test_all_that_wait_for_the_books_share_one_poll(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    read = daybook.state.store.read
+
+    async def counted(query: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await read(query)
+
+    monkeypatch.setattr(daybook.state.store, "read", counted)
+
+    waiting = (daybook.ask("/api/v1/mrr", at_least=1, timeout_ms=500) for _ in range(100))
+    answers = await asyncio.gather(*waiting)
+
+    assert {answer.status_code for answer in answers} == {504}
+    assert 0 < looks <= 51
+    await asyncio.sleep(0.05)
+    assert looks <= 51  # and none when nobody waits
+
+
+async def test_each_waits_for_its_own_position(daybook: Daybook) -> None:
+    for key in ("1", "2"):
+        await daybook.post(STRIPE, STRIPE.event(key, 100))
+    await daybook.catch_up()
+
+    now, soon, never = await asyncio.gather(
+        *(
+            daybook.ask("/api/v1/mrr", at_least=at, timeout_ms=wait)
+            for at, wait in ((2, 0), (2, 500), (3, 100))
+        )
+    )
+
+    assert (now.status_code, soon.status_code, never.status_code) == (200, 200, 504)
+    assert "position 2, not yet 3" in never.json()["detail"]
