@@ -1,4 +1,4 @@
-.PHONY: setup run demo test check bench lock clean
+.PHONY: setup run demo test check storm bench lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -9,6 +9,7 @@ help:
 	@echo "make run     install and start the service"
 	@echo "make test    install and run every test and check"
 	@echo "make check   lint, types and imports only"
+	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
 	@echo "make bench   measure ingest and the engine"
 	@echo "make setup   install only      make lock  renew the pinned versions"
 
@@ -40,6 +41,9 @@ check: .venv/.dev
 
 test: check
 	$(BIN)/pytest -n 2 --dist worksteal
+
+storm: .venv/.dev
+	STORM_SECONDS=$(SECONDS) STORM_RUNS=$(RUNS) STORM_SEED=$(SEED) $(BIN)/pytest -s tests/storm/test_storm.py
 
 bench: .venv/.dev
 	$(BIN)/python -m bench

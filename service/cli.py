@@ -106,6 +106,29 @@ def demo(
 
 
 @app.command()
+def status(*, json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show the ledger's end, which worker holds what, and how far each book is behind.
+
+    Exits 0, 1 if a store can't be read, 2 if a setting is wrong.
+    """
+    import msgspec  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    from service.status import find_status, shown  # noqa: PLC0415
+
+    with _settings() as settings:
+        try:
+            found = asyncio.run(find_status(settings))
+        except (SQLAlchemyError, OSError) as error:
+            print(f"daybook: a store can't be read: {type(error).__name__}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(EXIT_FAULT) from None
+        if json:
+            print(msgspec.json.encode(found).decode())  # noqa: T201
+        else:
+            Console().print(shown(found))
+
+
+@app.command()
 def verify() -> None:
     """Check the ledger's chain, the books' totals against their rows, and the books against a replay.
 

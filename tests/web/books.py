@@ -1,7 +1,6 @@
 """Data directories filled once a session by posting; tests read copies of them."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +16,16 @@ DEMO = {
 JSON = {"Content-Type": "application/json"}
 
 
-def filled(prepared: Path, to: Path, fill: Callable[[Daybook], Awaitable[None]]) -> Path:
-    """A data directory that holds what `fill` posts, and its books."""
-    shutil.copytree(prepared, to)
+def filled(data_dir: Path, fill: Callable[[Daybook], Awaitable[None]]) -> Path:
+    """The data directory, with what `fill` posts, and its books."""
 
     async def run() -> None:
-        async with running(to, Clock(datetime.now(UTC)), **DEMO) as daybook:
+        async with running(data_dir, Clock(datetime.now(UTC)), **DEMO) as daybook:
             await fill(daybook)
             await daybook.catch_up()
 
     asyncio.run(run())
-    return to
+    return data_dir
 
 
 async def post_november(daybook: Daybook) -> None:

@@ -104,7 +104,9 @@ class Daybook:
 
 def settings_for(data_dir: Path, **given: Any) -> Settings:
     """Settings of a test's own: no `.env` is read."""
-    return Settings(_env_file=None, **{**DEFAULTS, "data_dir": data_dir, **given})
+    url = data_dir / "database_url"  # where the stores are in PostgreSQL instead
+    stores = {"data_dir": data_dir, "database_url": url.read_text() if url.exists() else None}
+    return Settings(_env_file=None, **{**DEFAULTS, **stores, **given})
 
 
 @asynccontextmanager

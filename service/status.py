@@ -1,0 +1,89 @@
+"""Who keeps what up to date, and how far it is: the operator's view."""
+
+from datetime import datetime
+
+from msgspec import Struct
+from rich.console import Group, RenderableType
+from rich.table import Table
+from sqlalchemy import Connection, select
+
+from service.books.store import BookStore
+from service.books.tables import leases, workers
+from service.core.moments import rfc3339
+from service.ledger.append import head
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.stores import open_books, open_ledger
+
+
+class Partition(Struct, frozen=True, kw_only=True):
+    """One partition: its worker, None where nobody holds it, and the events that each book lacks of it."""
+
+    partition: int
+    worker: str | None
+    lag_events: dict[str, int]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The ledger's end, when each worker was last seen, and the partitions.
+
+    Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
+    """
+
+    position: int
+    leased: bool
+    workers: dict[str, str]
+    partitions: list[Partition]
+
+
+async def find_status(settings: Settings) -> Status:
+    """How things are now. Raises SQLAlchemy's errors where a store can't be read."""
+    ledger, store = open_ledger(settings), open_books(settings)
+    try:
+        return await read_status(ledger, store)
+    finally:
+        await store.close()
+        await ledger.close()
+
+
+async def read_status(ledger: Ledger, store: BookStore) -> Status:
+    """The status from open stores."""
+    position = (await ledger.read(head)).position
+
+    def find(connection: Connection) -> Status:
+        seen: dict[str, datetime] = dict(connection.execute(select(workers.c.name, workers.c.seen_at)).all())
+        holders: dict[int, str | None] = dict(
+            connection.execute(select(leases.c.partition, leases.c.worker)).all()
+        )
+        found = store.checkpoints(connection, store.marks(connection).books)
+        lags: dict[int, dict[str, int]] = {}
+        for (book, partition), reached in sorted(found.items()):
+            lags.setdefault(partition, {})[book] = max(position - reached, 0)
+        return Status(
+            position=position,
+            leased=store.partitions > 1,
+            workers={name: rfc3339(at) for name, at in sorted(seen.items())},
+            partitions=[
+                Partition(
+                    partition=number,
+                    worker=holder if (holder := holders.get(number)) in seen else None,
+                    lag_events=lag,
+                )
+                for number, lag in sorted(lags.items())
+            ],
+        )
+
+    return await store.read(find)
+
+
+def shown(status: Status) -> RenderableType:
+    """The status as tables for people."""
+    held = Table("partition", "held by", *(status.partitions[0].lag_events if status.partitions else ()))
+    for part in status.partitions:
+        holder = part.worker or ("nobody" if status.leased else "the one worker")
+        held.add_row(str(part.partition), holder, *map(str, part.lag_events.values()))
+    living = Table("worker", "last seen")
+    for name, at in status.workers.items():
+        living.add_row(name, at)
+    said = f"The ledger is at position {status.position}. Events that the books lack:"
+    return Group(said, held, *([living] if status.leased else []))
