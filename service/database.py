@@ -24,7 +24,7 @@ _BUSY_TIMEOUT_MS = 5_000
 _READERS = {"pool_size": 4, "max_overflow": 4}  # connections at once, of each kind, in one process
 _WRITERS = {"pool_size": 1, "max_overflow": 0}
 _CONNECT_SECONDS = 3
-_COMMAND_SECONDS = 20  # a database that says nothing for so long is lost
+_COMMAND_SECONDS = 8  # a database that says nothing for so long is lost; less than a read may take
 _SESSION = {
     "application_name": "daybook",
     "jit": "off",  # it costs more than any of these statements

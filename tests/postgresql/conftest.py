@@ -1,0 +1,31 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.ledger.store import Ledger
+from service.settings import Settings, load
+from service.stores import open_ledger
+from tests.postgres import PostgresServer
+from tests.stores import prepared_database
+
+
+@pytest.fixture
+def settings(postgres: PostgresServer, tmp_path: Path) -> Settings:
+    """Of an empty Daybook in a database of its own."""
+    return load(data_dir=tmp_path, database_url=prepared_database(postgres))
+
+
+@pytest.fixture
+async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    opened = open_ledger(settings)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def another(settings: Settings) -> AsyncIterator[Ledger]:
+    """The same ledger, as another process opens it."""
+    opened = open_ledger(settings)
+    yield opened
+    await opened.close()
