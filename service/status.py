@@ -1,12 +1,12 @@
 """Who keeps what up to date, and how far it is: the operator's view."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from rich.console import Group, RenderableType
-from rich.table import Table
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
+from service.books.leases import ALIVE
 from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.core.moments import rfc3339
@@ -14,6 +14,9 @@ from service.ledger.append import head
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.stores import open_books, open_ledger
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 class Partition(Struct, frozen=True, kw_only=True):
@@ -25,7 +28,7 @@ class Partition(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The ledger's end, when each worker was last seen, and the partitions.
+    """The ledger's end, when each living worker was last seen, and the partitions.
 
     Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
     """
@@ -51,7 +54,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
     position = (await ledger.read(head)).position
 
     def find(connection: Connection) -> Status:
-        seen: dict[str, datetime] = dict(connection.execute(select(workers.c.name, workers.c.seen_at)).all())
+        seen = _alive(connection) if store.partitions > 1 else {}
         holders: dict[int, str | None] = dict(
             connection.execute(select(leases.c.partition, leases.c.worker)).all()
         )
@@ -76,8 +79,17 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
     return await store.read(find)
 
 
-def shown(status: Status) -> RenderableType:
+def _alive(connection: Connection) -> dict[str, datetime]:
+    """When each worker that lives was last seen."""
+    lately = workers.c.seen_at > func.clock_timestamp() - ALIVE
+    return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(lately)).all())
+
+
+def shown(status: Status) -> "RenderableType":
     """The status as tables for people."""
+    from rich.console import Group  # noqa: PLC0415 - the web process reads the status, and shows none
+    from rich.table import Table  # noqa: PLC0415
+
     held = Table("partition", "held by", *(status.partitions[0].lag_events if status.partitions else ()))
     for part in status.partitions:
         holder = part.worker or ("nobody" if status.leased else "the one worker")

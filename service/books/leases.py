@@ -6,6 +6,7 @@ knows: one that was paused and wakes up late can't write.
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import structlog
 from sqlalchemy import Connection, text
@@ -14,17 +15,17 @@ from service.books.engine import Overtaken
 from service.books.store import BookStore
 
 ROUND_SECONDS = 0.5  # how often a worker says that it lives, and takes what is free
-_ALIVE_SECONDS = 2.0  # a worker that has said nothing for so long is dead to the others
+ALIVE = timedelta(seconds=2)  # a worker that has said nothing for so long is dead to the others
 
 log = structlog.get_logger()
 
-_ALIVE = text(
+_LIVE = text(
     """INSERT INTO workers VALUES (:worker, clock_timestamp())
     ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"""
 )
 _BURY = text(
     """DELETE FROM workers WHERE name IN (
-        SELECT name FROM workers WHERE seen_at < clock_timestamp() - make_interval(secs => :seconds)
+        SELECT name FROM workers WHERE seen_at < clock_timestamp() - CAST(:alive AS interval)
         FOR UPDATE SKIP LOCKED)"""
 )
 _FAIR = text("SELECT ceil(:partitions / count(*)::numeric)::int FROM workers")
@@ -79,8 +80,8 @@ class Leases:
 
     def _renew(self, connection: Connection) -> dict[int, int]:
         me = {"worker": self._worker}
-        connection.execute(_ALIVE, me)
-        connection.execute(_BURY, {"seconds": _ALIVE_SECONDS})
+        connection.execute(_LIVE, me)
+        connection.execute(_BURY, {"alive": ALIVE})
         fair = connection.execute(_FAIR, {"partitions": self._store.partitions}).scalar_one()
         held = [row.partition for row in connection.execute(_HELD, me)]
         if len(held) > fair:

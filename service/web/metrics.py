@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from service.books.store import BookStore
 from service.core.moments import to_us
 from service.ledger.store import Ledger
+from service.status import Status, read_status
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -88,16 +89,13 @@ def readable(value: bool) -> Metric:
 
 async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
-    async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
+    found = await read_status(ledger, store)
     async with ledger.reading() as reader:
-        head = (await reader.head()).position
         quarantined = await reader.quarantined()
         last_heard = await reader.last_heard()
-    position = GaugeMetricFamily("daybook_ledger_position", "The ledger's last position", value=head)
-    lag = GaugeMetricFamily("daybook_book_lag_events", "Ledger position less the book's", labels=("book",))
-    for book, at in marks.positions.items():
-        lag.add_metric((book,), head - at)
+    position = GaugeMetricFamily(
+        "daybook_ledger_position", "The ledger's last position", value=found.position
+    )
     quarantine = GaugeMetricFamily(
         "daybook_quarantine", "Deliveries in quarantine", labels=("processor", "reason")
     )
@@ -110,4 +108,24 @@ async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric
     )
     for processor, at_us in last_heard.items():
         heard.add_metric((processor,), (to_us(now) - at_us) / 1e6)
-    return [readable(True), position, lag, quarantine, heard]
+    return [readable(True), position, *_kept(found), quarantine, heard]
+
+
+def _kept(found: Status) -> Iterable[Metric]:
+    """How far the books are and, where there can be many workers, who keeps them."""
+    lag = GaugeMetricFamily("daybook_book_lag_events", "Ledger position less the book's", labels=("book",))
+    for book in found.partitions[0].lag_events if found.partitions else ():
+        lag.add_metric((book,), max(part.lag_events[book] for part in found.partitions))
+    yield lag
+    if found.leased:
+        yield GaugeMetricFamily("daybook_workers", "Workers that live", value=len(found.workers))
+        unheld = sum(part.worker is None for part in found.partitions)
+        yield GaugeMetricFamily("daybook_partitions_unheld", "Partitions that no worker holds", value=unheld)
+        lags = GaugeMetricFamily(
+            "daybook_partition_lag_events",
+            "Ledger position less the furthest book's, by partition",
+            labels=("partition",),
+        )
+        for part in found.partitions:
+            lags.add_metric((str(part.partition),), max(part.lag_events.values()))
+        yield lags
