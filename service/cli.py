@@ -21,6 +21,7 @@ app = typer.Typer(
 
 EXIT_FAULT = 1  # verify found a fault
 EXIT_SETTINGS = 2  # a setting holds what it may not
+EXIT_UNAVAILABLE = 3  # a store can't be reached
 
 
 @app.callback()
@@ -31,13 +32,22 @@ def _start() -> None:
 
 @contextmanager
 def _settings() -> Iterator[Settings]:
-    """The settings; what is wrong with them ends the command in one line."""
+    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line."""
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - `--help` needs none of it
+
     logs.configure()
     try:
         yield load()
     except SettingsError as error:
-        print(f"daybook: {error}", file=sys.stderr)  # noqa: T201 - for people, not the log
-        raise typer.Exit(EXIT_SETTINGS) from None
+        raise _ended(EXIT_SETTINGS, str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        raise _ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
+
+
+def _ended(code: int, said: str) -> typer.Exit:
+    print(f"daybook: {said.splitlines()[0]}", file=sys.stderr)  # noqa: T201 - for people, not the log
+    return typer.Exit(code)
 
 
 @app.command()
@@ -52,8 +62,11 @@ def run() -> None:
 @app.command()
 def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1) -> None:
     """Receive webhooks and serve reads."""
+    from service.stores import prepare  # noqa: PLC0415
+
     with _settings() as settings:
         processes.follow_lifeline()
+        prepare(settings)
         if workers > 1:
             from service.web.processes import serve_many  # noqa: PLC0415
 
@@ -67,6 +80,7 @@ def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that shar
 def worker() -> None:
     """Keep the books in step with the ledger."""
     from service.clock import utc_now  # noqa: PLC0415
+    from service.stores import prepare  # noqa: PLC0415
     from service.worker import work  # noqa: PLC0415
 
     with _settings() as settings:
@@ -75,6 +89,7 @@ def worker() -> None:
                 "DAYBOOK_REDIS_URL is unset; `daybook run` brings a server, a worker alone needs one"
             )
         processes.follow_lifeline()
+        prepare(settings)
         asyncio.run(work(settings, utc_now))
 
 
@@ -101,27 +116,21 @@ def demo(
     try:
         show(data_dir, stay=not once, console=Console())
     except DaybookError as error:
-        print(f"daybook: {error}", file=sys.stderr)  # noqa: T201
-        raise typer.Exit(EXIT_FAULT) from None
+        raise _ended(EXIT_FAULT, str(error)) from None
 
 
 @app.command()
 def status(*, json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Show the ledger's end, which worker holds what, and how far each book is behind.
 
-    Exits 0, 1 if a store can't be read, 2 if a setting is wrong.
+    Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
     """
     import msgspec  # noqa: PLC0415
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     from service.status import find_status, shown  # noqa: PLC0415
 
     with _settings() as settings:
-        try:
-            found = asyncio.run(find_status(settings))
-        except (SQLAlchemyError, OSError) as error:
-            print(f"daybook: a store can't be read: {type(error).__name__}", file=sys.stderr)  # noqa: T201
-            raise typer.Exit(EXIT_FAULT) from None
+        found = asyncio.run(find_status(settings))
         if json:
             print(msgspec.json.encode(found).decode())  # noqa: T201
         else:
@@ -132,7 +141,7 @@ def status(*, json: Annotated[bool, typer.Option("--json", help="For scripts.")]
 def verify() -> None:
     """Check the ledger's chain, the books' totals against their rows, and the books against a replay.
 
-    Exits 0 if all holds, 1 naming the first fault, 2 if a setting is wrong.
+    Exits 0 if all holds, 1 naming the first fault, 2 if a setting is wrong, 3 if a store can't be read.
     """
     from service.verify import verify_all  # noqa: PLC0415
 

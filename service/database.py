@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
@@ -188,6 +189,19 @@ def _limit_transactions(connection: Any, _record: Any) -> None:
 
 
 async def _in_loop(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    """One transaction; once more if its connection was lost, as those in the pool are by a restart.
+
+    Should the first one have been committed all the same: what is written here may be written again.
+    """
+    try:
+        return await _transaction(engine, work)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return await _transaction(engine, work)
+
+
+async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
     async with engine.begin() as connection:
         return await connection.run_sync(work)
 

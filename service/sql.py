@@ -124,9 +124,10 @@ def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
     try:
         yield
     except (dialect.loaded_dbapi.Error, PostgresError, InterfaceError, TimeoutError, OSError) as error:
-        if isinstance(error, TimeoutError | OSError) or dialect.is_disconnect(error, driver, None):
+        lost = dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
+        if lost or isinstance(error, TimeoutError | OSError):
             connection.invalidate(error)
-        raise OperationalError(sql, None, error) from error
+        raise OperationalError(sql, None, error, connection_invalidated=lost) from error
 
 
 class _Listed(TypeDecorator[list[Any]]):

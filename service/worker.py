@@ -31,7 +31,7 @@ from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
 from service.redis import end
 from service.settings import Settings
-from service.stores import open_books, open_leases, open_ledger, prepare
+from service.stores import open_books, open_leases, open_ledger
 
 LOOK = "look"  # the channel on which the worker that took a job tells every worker
 SWEEP_SECONDS = 5
@@ -102,7 +102,6 @@ class Advancer:
 
 async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     """Run until SIGTERM or SIGINT. Needs `redis_url`; raises nothing that a restart would mend."""
-    prepare(settings)
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,7 +17,7 @@ from service.clock import utc_now
 from service.ledger.writer import Writer
 from service.nudge import Nudger, connect
 from service.settings import Settings
-from service.stores import open_books, open_ledger, prepare
+from service.stores import open_books, open_ledger
 from service.web.bounds import Bound, within
 from service.web.docs import docs_routes
 from service.web.ledger import ledger_routes
@@ -45,7 +45,6 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[_Lifespan]:
-        prepare(settings)
         ledger, store, metrics = open_ledger(settings), open_books(settings), Metrics()
         nudger = (
             Nudger(connect(settings.redis_url, settings.redis_prefix), metrics.nudge_failures.inc)
