@@ -29,15 +29,20 @@ def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
             processor=last.processor,
             account=last.account,
             customer_id=told[-1].customer_id,
-            name=next((data.name for data in reversed(told) if data.name), None),
+            name=next((_kept(data.name) for data in reversed(told) if data.name), None),
             deleted=told[-1].deleted,
         )
     ]
 
 
+def _kept(name: str) -> str:
+    """A name as every database keeps it: SQLite ends a text at the first NUL, and PostgreSQL takes none."""
+    return name.replace("\0", "")
+
+
 CUSTOMERS = Book(
     name="customers",
-    version=1,
+    version=2,
     stages=(Stage(reads="customer", contribute=name, rows=(Name,)),),
     totals=(),
 )

@@ -7,6 +7,7 @@ from fractions import Fraction
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
@@ -78,6 +79,10 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _driver(cls, url: str | None) -> str | None:
+        try:
+            urlsplit(url or "").port  # noqa: B018 - raises where it is no number
+        except ValueError:
+            raise ValueError("a URL whose port is a number") from None
         if url and not url.startswith("postgresql+asyncpg://"):
             raise ValueError("unset, or postgresql+asyncpg://user:password@host/database")
         return url or None

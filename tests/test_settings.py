@@ -153,7 +153,9 @@ def test_a_wrong_value_is_named_shown_and_put_right(
     [
         ("REDIS_URL", "localhost:6379/pa55word", "redis://"),
         ("REDIS_URL", "http://user:pa55word@localhost", "redis://"),
-        ("DATABASE_URL", "mysql://user:pa55word@localhost/daybook", "SQLite"),
+        ("DATABASE_URL", "mysql://user:pa55word@localhost/daybook", "postgresql+asyncpg://"),
+        ("DATABASE_URL", "postgresql://user:pa55word@localhost/daybook", "postgresql+asyncpg://"),
+        ("DATABASE_URL", "postgresql+asyncpg://user:pa55word@localhost:port/daybook", "port"),
         ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_pa55word!", "base64"),
         ("MXMERCHANT_WEBHOOK_SECRETS", f"{KEY},whsec_pa55wordx", "base64"),
         ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_", "base64"),

@@ -6,17 +6,20 @@ from service.core.errors import Unreadable
 from service.core.events import Event, Item, Subscription, subjects
 
 AMOUNT = 10**12  # minor units of one event: ten billion dollars, and room to add up millions of them
+_FREE = ("name", "email")  # what people are called may hold anything
 _FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
 
 
 def check_limits(event: Event) -> Event:
     """The event itself; raises Unreadable if an amount is beyond any that is real, or an id is no text.
 
-    A control character in an id has no use, and SQLite ends a text at the first NUL.
+    A control character in an id or a status has no use; SQLite ends a text at the first NUL, and
+    PostgreSQL takes none.
     """
     data = event.data
-    ids = (event.event_id, event.account, getattr(data, "customer_id", None) or "", *subjects(event))
-    if not all(part.isprintable() for part in ids):
+    told = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE)
+    words = (event.event_id, event.account, *subjects(event), *(text for text in told if type(text) is str))
+    if not all(word.isprintable() for word in words):
         raise Unreadable("an id holds a character that no id may hold")
     stated: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _FIELDS]
     if isinstance(data, Subscription):

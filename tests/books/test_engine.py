@@ -10,6 +10,7 @@ from projections.book import Rules
 from projections.mrr import MRR
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
+from service.core.events import Customer
 from service.verify import digests, replay, verify_totals
 from tests.books.shelf import document, new_shelf, now
 from tests.books.test_lives import Killed, die
@@ -138,3 +139,11 @@ async def test_equal_bills_are_listed_in_one_order_whatever_order_they_came_in()
                 await shelf.tell(told)
             documents.append(await shelf.read("revenue-month-detail", "usd", TODAY))
     assert documents[0] == documents[1]
+
+
+async def test_a_name_that_no_database_keeps_as_it_is_stops_nothing():
+    async with new_shelf() as shelf:
+        await shelf.tell(event(Customer(customer_id="cus_1", name="Avery\0 Stone"), "2025-01-01"))
+        await shelf.tell(*EVENTS)
+        (first, *_) = (await shelf.read("contracts", "usd", TODAY))["contracts"]
+        assert first["customer_name"] == "Avery Stone"

@@ -6,14 +6,14 @@ from decimal import Decimal
 import pytest
 
 from service.core.errors import Unreadable
-from service.core.events import Customer, Data, Discount, Event, Item, Payment, Subscription, Tier
+from service.core.events import Customer, Data, Discount, Event, Item, Payment, Refund, Subscription, Tier
 from service.core.limits import AMOUNT, check_limits
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def event(data: Data, event_id: str = "evt_1") -> Event:
-    return Event(
-        processor="stripe", event_id=event_id, occurred_at=datetime(2026, 1, 1, tzinfo=UTC), data=data
-    )
+    return Event(processor="stripe", event_id=event_id, occurred_at=NOW, data=data)
 
 
 def subscription(*items: Item, **fields) -> Subscription:
@@ -24,7 +24,12 @@ def subscription(*items: Item, **fields) -> Subscription:
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1fb"])
 def test_an_id_with_a_control_character_is_refused(name: str) -> None:
-    for told in (event(Customer(customer_id=name)), event(Customer(customer_id="cus_1"), event_id=name)):
+    for told in (
+        event(Customer(customer_id=name)),
+        event(Customer(customer_id="cus_1"), event_id=name),
+        event(Refund(refund_id=name, status="succeeded", currency="usd", amount=1, created_at=NOW)),
+        event(Payment(payment_id="pi_1", status=name, currency="usd", amount=1)),
+    ):
         with pytest.raises(Unreadable):
             check_limits(told)
 
