@@ -29,6 +29,11 @@ _COMMAND_SECONDS = 8  # a database that says nothing for so long is lost; less t
 _SESSION = {
     "application_name": "daybook",
     "jit": "off",  # it costs more than any of these statements
+    # Each of them looks up what it names. A plan that walks a table is right while the table is small or its
+    # statistics are old, and ruins everything later.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     # A process whose machine is gone is noticed.
     "tcp_keepalives_idle": "2",
     "tcp_keepalives_interval": "1",
