@@ -21,6 +21,7 @@ from arq.connections import ArqRedis
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.books.engine import Engine, Overtaken
@@ -104,6 +105,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     """Run until SIGTERM or SIGINT. Needs `redis_url`; raises nothing that a restart would mend."""
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(_unheard)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
@@ -125,6 +127,14 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
             crons += _polls(poller)
         to_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
         await serve_jobs(to_redis, advancer, crons, stopping)
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What arq leaves behind when Redis goes is no news: a task that nobody waits for, a pipeline cut off."""
+    if isinstance(context.get("exception"), RedisError) or isinstance(context.get("client"), Redis):
+        log.warning("redis_lost", error=context["message"])
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _hold(leases: Leases, advancer: Advancer) -> None:
@@ -162,7 +172,7 @@ async def serve_jobs(
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         await _without_redis(end(running))
-        with suppress(RedisError, OSError):
+        with suppress(RedisError, OSError, asyncio.CancelledError):  # that of the jobs it has just cancelled
             await worker.close()
         with suppress(RedisError, OSError):
             await redis.aclose()  # arq leaves it open where its own goodbye fails

@@ -106,7 +106,7 @@ class Engine:
             folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
             await self._store.write(partial(self._write, due=due, start=start, end=news.end, folded=folded))
             marks |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
-        self._marks = marks
+        self._marks = marks if news.count else {}  # at rest look again: a crash may have undone the last step
         return news.count
 
     @property

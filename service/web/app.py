@@ -55,7 +55,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
         try:
-            await store.register()
+            try:
+                await store.register()
+            except (SQLAlchemyError, OSError) as error:  # a worker will; webhooks need no books
+                log.warning("books_unavailable", error=type(error).__name__)
             yield {
                 "daybook": State(
                     settings=settings,

@@ -38,10 +38,9 @@ async def test_no_hot_statement_walks_a_table_that_grows(
 
     await take_in(settings, range(299, 320))
 
-    walked = {
-        line.split()[0].rstrip("0123456789").rstrip("_")
-        for line in postgres.sql(WALKS, database).splitlines()
-    }
+    found = [line.split()[0] for line in postgres.sql(WALKS, database).splitlines()]
+    found = [line.split()[0] for line in postgres.sql(WALKS, database).splitlines()]
+    walked = {re.sub(r"_\d+$", "", table) for table in found}  # a part stands for its table
     assert walked & (GROWING | {"event_ids"}) == set()
     postgres.sql("SELECT count(*) FROM daybook.events WHERE rank = 9", database)
     assert "events_00000 1" in postgres.sql(WALKS, database)  # a walk is seen
