@@ -22,7 +22,9 @@ Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 5_000
-_READERS = {"pool_size": 4, "max_overflow": 4}  # connections at once, of each kind, in one process
+# Connections at once, of each kind, in one process. PostgreSQL's are shared by all processes.
+_FILE_READERS = {"pool_size": 4, "max_overflow": 4}
+_SERVER_READERS = {"pool_size": 2, "max_overflow": 2}
 _WRITERS = {"pool_size": 1, "max_overflow": 0}
 _CONNECT_SECONDS = 3
 _COMMAND_SECONDS = 8  # a database that says nothing for so long is lost; less than a read may take
@@ -175,7 +177,7 @@ def _postgres_engine(url: str, session: dict[str, str], mode: Mode) -> AsyncEngi
             "command_timeout": _COMMAND_SECONDS,
             "server_settings": session,
         },
-        **(_READERS if mode == "read" else _WRITERS),
+        **(_SERVER_READERS if mode == "read" else _WRITERS),
     )
     if mode == "write":
         event.listen(engine.sync_engine, "connect", _limit_transactions)
@@ -228,7 +230,7 @@ async def _in_thread(
 
 def _sqlite_async_engine(path: Path) -> AsyncEngine:
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", poolclass=AsyncAdaptedQueuePool, hide_parameters=True, **_READERS
+        f"sqlite+aiosqlite:///{path}", poolclass=AsyncAdaptedQueuePool, hide_parameters=True, **_FILE_READERS
     )
     _configure(engine.sync_engine, "read", "FULL")
     return engine
@@ -239,7 +241,7 @@ def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> 
 
     "write" begins at once as the one writer; "read" can't write.
     """
-    size = _READERS if mode == "read" else _WRITERS
+    size = _FILE_READERS if mode == "read" else _WRITERS
     engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **size)
     _configure(engine, mode, synchronous)
     return engine

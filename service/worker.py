@@ -23,6 +23,7 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.books.engine import Engine, Overtaken
 from service.books.leases import ROUND_SECONDS, Leases
@@ -89,8 +90,8 @@ class Advancer:
         try:
             while not self._stopped and (advanced := await self._engine.advance()):
                 log.debug("advanced", events=advanced)
-        except Overtaken:
-            self._wanted.set()
+        except Overtaken:  # by one that has just taken a partition, of which this one will hear soon
+            asyncio.get_running_loop().call_later(_BEHIND_SECONDS, self._wanted.set)
             return
         if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
             started = perf_counter()
@@ -257,10 +258,13 @@ def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
 
 async def _safely(work_once: Callable[[], Awaitable[Any]]) -> None:
     """Run a piece of work. What fails is logged, and tried again later: nothing else may stop for it."""
+    name = getattr(work_once, "__qualname__", "")
     try:
         await work_once()
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("store_unavailable", error=type(error).__name__, work=name)
     except Exception as error:
-        log.exception("work_failed", error=type(error).__name__, work=getattr(work_once, "__qualname__", ""))
+        log.exception("work_failed", error=type(error).__name__, work=name)
 
 
 async def _without_redis(work_once: Awaitable[Any]) -> None:
