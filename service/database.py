@@ -106,7 +106,7 @@ class PostgresDatabase:
         self._thread = _LoopThread(schema)
         self._writer = _postgres_engine(url, session, "write")
         self._reader = _postgres_engine(url, session, "read")
-        self._async_reader = _postgres_engine(url, session, "read")
+        self._async_reader = _postgres_engine(url, session, "read", patient=True)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
@@ -151,7 +151,7 @@ def postgres_once(url: str, work: Callable[[Connection], T], schema: str = "publ
     """What a plain function does in one write transaction on a connection of its own. Blocks."""
 
     async def run() -> T:
-        engine = _postgres_engine(url, {**_SESSION, "search_path": schema}, "write")
+        engine = _postgres_engine(url, {**_SESSION, "search_path": schema}, "write", patient=True)
         try:
             return await _in_loop(engine, work)
         finally:
@@ -161,10 +161,11 @@ def postgres_once(url: str, work: Callable[[Connection], T], schema: str = "publ
         return thread.submit(asyncio.run, run()).result()
 
 
-def _postgres_engine(url: str, session: dict[str, str], mode: Mode) -> AsyncEngine:
+def _postgres_engine(url: str, session: dict[str, str], mode: Mode, *, patient: bool = False) -> AsyncEngine:
     """Readers see one state in a whole transaction; writers each statement the newest one.
 
     A writer waits for a lock with its first statement, and must then see what was committed meanwhile.
+    `patient`: a statement may take as long as it likes, as a migration's or a verification's.
     """
     session = session | (_READING if mode == "read" else _WRITING)
     engine = create_async_engine(
@@ -174,12 +175,12 @@ def _postgres_engine(url: str, session: dict[str, str], mode: Mode) -> AsyncEngi
         pool_timeout=_CONNECT_SECONDS,
         connect_args={
             "timeout": _CONNECT_SECONDS,
-            "command_timeout": _COMMAND_SECONDS,
+            "command_timeout": None if patient else _COMMAND_SECONDS,
             "server_settings": session,
         },
         **(_SERVER_READERS if mode == "read" else _WRITERS),
     )
-    if mode == "write":
+    if mode == "write" and not patient:
         event.listen(engine.sync_engine, "connect", _limit_transactions)
     return engine
 

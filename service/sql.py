@@ -58,8 +58,8 @@ class HotStatement:
             raise TypeError(f"parameters in another order for each database: {orders}")
         self.parameters = orders.pop()
 
-    def rows(self, connection: Connection, *values: Any) -> list[Any]:
-        """Every row that it gives, as tuples."""
+    def run(self, connection: Connection, *values: Any) -> list[Any]:
+        """Every row that it gives, as tuples; none if it gives none."""
         sql = self.sql[connection.dialect.name]
         if connection.dialect.name != POSTGRESQL:
             values = tuple(json.encode(v).decode() if isinstance(v, list) else v for v in values)

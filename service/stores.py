@@ -3,9 +3,12 @@
 import fcntl
 import os
 from collections.abc import Sequence
+from functools import partial
 from secrets import token_hex
 from socket import gethostname
+from zlib import crc32
 
+from msgspec import json
 from sqlalchemy import Connection, text
 
 from projections import BOOKS
@@ -22,9 +25,13 @@ LEDGER_SCHEMA = "daybook"
 _PREPARING = 0xDA7B00C  # one at a time: an advisory lock
 
 
-def books_schema() -> str:
-    """The schema of this layout of the books: a version that has another leaves the old one standing."""
-    return f"daybook_books_{tables.layout():x}"
+def books_schema(settings: Settings) -> str:
+    """The schema of the books of this layout, these versions and rules; others leave it standing.
+
+    With them go the leases: whoever keeps other books must not hold the partitions of these.
+    """
+    kept = [tables.layout(), [(book.name, book.version) for book in BOOKS], repr(_rules(settings))]
+    return f"daybook_books_{crc32(json.encode(kept)):08x}"
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -36,11 +43,14 @@ def open_ledger(settings: Settings) -> Ledger:
 
 def open_books(settings: Settings, books: Sequence[Book] = BOOKS) -> BookStore:
     """The books under the settings' rules. Close it, or the process hangs at its end."""
-    rules = Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
     if settings.database_url:
-        database = PostgresDatabase(settings.database_url, books_schema(), durable=False)
-        return BookStore(database, rules, books, tables.PARTITIONS)
-    return BookStore(SqliteDatabase(books_path(settings.data_dir), "NORMAL"), rules, books)
+        database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
+        return BookStore(database, _rules(settings), books, tables.PARTITIONS)
+    return BookStore(SqliteDatabase(books_path(settings.data_dir), "NORMAL"), _rules(settings), books)
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
 
 
 def open_leases(settings: Settings) -> Leases | None:
@@ -58,7 +68,8 @@ def prepare(settings: Settings) -> None:
     """
     if settings.database_url:
         postgres_once(settings.database_url, _prepare_ledger, LEDGER_SCHEMA)
-        postgres_once(settings.database_url, _prepare_books, books_schema())
+        schema = books_schema(settings)
+        postgres_once(settings.database_url, partial(_prepare_books, schema=schema), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open(settings.data_dir / "prepare.lock", "w") as lock:
@@ -72,8 +83,8 @@ def _prepare_ledger(connection: Connection) -> None:
     migrate(connection)
 
 
-def _prepare_books(connection: Connection) -> None:
-    _make_schema(connection, books_schema())
+def _prepare_books(connection: Connection, schema: str) -> None:
+    _make_schema(connection, schema)
     tables.metadata.create_all(connection)
 
 

@@ -21,6 +21,7 @@ from service.core.errors import Integrity, SettingsError
 from service.core.events import subjects
 from service.database import SqliteDatabase, books_path, ledger_path
 from service.ledger import chain
+from service.ledger.draft import Head
 from service.ledger.history import FOLDED, event_of
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
@@ -69,6 +70,8 @@ async def verify_chain(ledger: Ledger) -> int:
                         raise Integrity(f"the raw delivery at position {position} was changed")
             indexed += await _verify_subjects(reader, rows)
             await _verify_ids(reader, rows)
+        if await reader.head() != Head(position=position, digest=previous):
+            raise Integrity(f"the ledger's head is not the event at position {position}")
         if position != await reader.ids_count():
             raise Integrity("the index of ids holds entries that no event makes")
         if indexed != await reader.subjects_count():

@@ -153,7 +153,7 @@ class Engine:
             book_id = self._ids[book.name]
             changes = _apply(connection, book, book_id, folded[book], self._store.rules, min(parts))
             changed = end if changes.removed or changes.added else 0
-            moved = _MOVE.rows(connection, end, changed, to_us(self._clock()), book_id, sorted(parts), start)
+            moved = _MOVE.run(connection, end, changed, to_us(self._clock()), book_id, sorted(parts), start)
             if len(moved) != len(parts):
                 raise Overtaken(f"book {book.name} is not at position {start} any more")
 
@@ -260,7 +260,7 @@ def _fed(connection: Connection, stage: Stage, book_id: int, changes: Changes) -
             _LOCK_FEEDS.add(connection, [(book_id, key) for key in sorted(touched)])
         for row_type in sources:
             statements = tables.STATEMENTS[row_type]
-            for _id, _key, *values in statements.by_feeds.rows(connection, book_id, list(touched)):
+            for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(touched)):
                 row = statements.row(values)
                 rows[row.feeds].append(row)
     return rows
@@ -277,7 +277,7 @@ def _replace(
     statements = tables.STATEMENTS[row_type]
     wanted = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
     stale = []
-    for row_id, key, *values in statements.by_key.rows(connection, book_id, list(contributed)):
+    for row_id, key, *values in statements.by_key.run(connection, book_id, list(contributed)):
         row = statements.row(values)
         if (key, row) in wanted:
             wanted.remove((key, row))
@@ -285,7 +285,7 @@ def _replace(
             stale.append(row_id)
             changes.removed.append(row)
     if stale:
-        statements.delete.rows(connection, stale)
+        statements.delete.run(connection, stale)
     if wanted:
         statements.insert.add(connection, [(book_id, key, *astuple(row)) for key, row in wanted])
         changes.added += [row for _, row in wanted]

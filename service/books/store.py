@@ -101,7 +101,7 @@ class BookStore:
     def _register(self, connection: Connection) -> None:
         versions = [(book.name, book.version, self.rules_key) for book in self.books]
         _ADD_BOOKS.add(connection, versions)
-        ids = [row[0] for row in _BOOKS.rows(connection, self.rules_key)]
+        ids = [row[0] for row in _BOOKS.run(connection, self.rules_key)]
         partitions = range(self.partitions)
         _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in partitions])
         _ADD_LEASES.add(connection, [(part, 0) for part in partitions])
@@ -109,7 +109,7 @@ class BookStore:
     def marks(self, connection: Connection) -> Marks:
         """Where the books of these versions and rules are; of none that is not registered."""
         versions = {book.name: book.version for book in self.books}
-        found = [row for row in _MARKS.rows(connection, self.rules_key) if versions.get(row[1]) == row[2]]
+        found = [row for row in _MARKS.run(connection, self.rules_key) if versions.get(row[1]) == row[2]]
         return Marks(
             books={row[1]: row[0] for row in found},
             positions={row[1]: row[3] for row in found},
@@ -121,7 +121,7 @@ class BookStore:
         names = {book_id: name for name, book_id in books.items()}
         return {
             (names[row[0]], row[1]): row[2]
-            for row in _CHECKPOINTS.rows(connection, list(names))
+            for row in _CHECKPOINTS.run(connection, list(names))
             if row[1] < self.partitions
         }
 

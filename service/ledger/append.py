@@ -1,8 +1,9 @@
 """Appending to the ledger: one transaction's work, as plain functions on its connection."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
@@ -16,8 +17,12 @@ _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
 _turn = tables.Turn.__table__  # type: ignore[attr-defined]
 
-_TAKE_TURN = HotStatement(lambda _: select(_turn.c.id).with_for_update())
-_HEAD = HotStatement(
+_TAKE_TURN = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest).with_for_update())
+_PASS_TURN = HotStatement(
+    lambda _: update(_turn).values(position=bindparam("position"), digest=bindparam("digest"))
+)
+_TURN = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest))
+_LAST = HotStatement(
     lambda _: select(_events.c.position, _events.c.digest).where(
         _events.c.position == select(func.max(_events.c.position)).scalar_subquery()
     )
@@ -44,13 +49,13 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> li
     For that one transaction appends at a time: on SQLite there is one writer, on PostgreSQL each holds
     the only row of `turn` until it has committed.
     """
-    if connection.dialect.name == POSTGRESQL:
-        _TAKE_TURN.rows(connection)
-    before = head(connection)
+    shared = connection.dialect.name == POSTGRESQL
+    before = _head_of(_TAKE_TURN.run(connection)) if shared else head(connection)
     draft = Draft(before, _known(connection, batch), now_us)
     outcomes = [draft.add(incoming) for incoming in batch]
-    if draft.events:
-        make_room(connection, before.position, draft.events[-1]["position"])
+    if shared and draft.events:
+        make_room(connection, before.position, draft.head.position)
+        _PASS_TURN.run(connection, draft.head.position, draft.head.digest)
     for statement, rows in (
         (_ADD_EVENTS, draft.events),
         (_ADD_IDS, draft.events),
@@ -65,11 +70,14 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> li
 
 def head(connection: Connection) -> Head:
     """The last position and its digest."""
-    rows = _HEAD.rows(connection)
+    return _head_of((_TURN if connection.dialect.name == POSTGRESQL else _LAST).run(connection))
+
+
+def _head_of(rows: list[Any]) -> Head:
     return Head(position=rows[0][0], digest=rows[0][1]) if rows else Head(position=0, digest=chain.GENESIS)
 
 
 def _known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, Seen]:
     """Which of the batch's events the ledger already holds."""
     ids = [event.event_id for incoming in batch for event in incoming.events]
-    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in _KNOWN.rows(connection, ids)}
+    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in _KNOWN.run(connection, ids)}

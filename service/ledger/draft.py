@@ -48,11 +48,11 @@ class Head(Struct, frozen=True, kw_only=True):
 class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
-    `known` are those of the batch's events that the ledger already holds.
+    `known` are those of the batch's events that the ledger already holds; `head` moves with each new one.
     """
 
     def __init__(self, head: Head, known: dict[EventKey, Seen], recorded_at_us: int) -> None:
-        self._head = head
+        self.head = head
         self._known = known
         self._recorded_at_us = recorded_at_us
         self.events: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ class Draft:
                 return Outcome(position=None, quarantined=True)
         new = [event for event in incoming.events if self._key(event) not in self._known]
         if new:
-            first = self._head.position + 1
+            first = self.head.position + 1
             self.deliveries.append({"position": first, **raw})
             digest = chain.delivery_digest(**raw)
             for event in new:
@@ -92,7 +92,7 @@ class Draft:
         )
 
     def _append(self, event: Event, content_digest: bytes, delivery: int, delivery_digest: bytes) -> None:
-        position = self._head.position + 1
+        position = self.head.position + 1
         row: dict[str, Any] = {
             "position": position,
             "recorded_at_us": self._recorded_at_us,
@@ -109,8 +109,8 @@ class Draft:
             "delivery": delivery,
             "delivery_digest": delivery_digest,
         }
-        row["digest"] = chain.link(self._head.digest, row)
-        self._head = Head(position=position, digest=row["digest"])
+        row["digest"] = chain.link(self.head.digest, row)
+        self.head = Head(position=position, digest=row["digest"])
         self._known[self._key(event)] = (position, content_digest)
         self.events.append(row)
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]

@@ -40,20 +40,20 @@ _RECORDED_AT = HotStatement(
 
 def recorded_at(connection: Connection, position: int) -> int | None:
     """When the event at a position was recorded, in microseconds; None where there is none."""
-    rows = _RECORDED_AT.rows(connection, position)
+    rows = _RECORDED_AT.run(connection, position)
     return int(rows[0][0]) if rows else None
 
 
 def after(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:
     """The next `limit` events after `position`, in order, as (position, event). Positions have no gaps."""
-    return [(row[0], event_of(row)) for row in _AFTER.rows(connection, position, position + limit)]
+    return [(row[0], event_of(row)) for row in _AFTER.run(connection, position, position + limit)]
 
 
 def histories(connection: Connection, names: Iterable[str], up_to: int) -> dict[str, list[Event]]:
     """The whole history of each subject up to a position, in no order."""
     found: dict[str, list[Event]] = {name: [] for name in names}
     seen: dict[int, Event] = {}
-    for row in _HISTORIES.rows(connection, list(found), up_to):
+    for row in _HISTORIES.run(connection, list(found), up_to):
         event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
         found[row[-1]].append(event)
     return found

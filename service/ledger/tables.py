@@ -82,8 +82,10 @@ class Quarantine(_Table, table=True):
 
 
 class Turn(_Table, table=True):
-    """One row, and only on PostgreSQL: whoever holds it appends."""
+    """One row, and only on PostgreSQL: whoever holds it appends. It is the ledger's head."""
 
     __tablename__ = "turn"
 
     id: int = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger)
+    digest: bytes = Field(sa_type=LargeBinary)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.core.errors import NotFound, ParameterError
+from service.core.errors import Integrity, NotFound, ParameterError
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
 from service.reads.parameters import Parameter, integer
@@ -122,7 +122,10 @@ async def _with_delivery(reader: LedgerReader, position: int, account: str | Non
     rows = await reader.rows(position - 1, 1, account) if 0 < position < 2**62 else []
     if not rows or rows[0]["position"] != position:
         raise NotFound(f"the ledger holds no position {position}")
-    raw = await reader.delivery(rows[0]["delivery"])
+    try:
+        raw = await reader.delivery(rows[0]["delivery"])
+    except Integrity as error:  # an operator may have moved old ones away
+        raise NotFound(str(error)) from None
     return {
         **_shown(rows[0]),
         "raw_body": raw["body"].decode("utf-8", "replace"),

@@ -58,12 +58,12 @@ class _Processes:
                 if process.is_alive() or self._stopping:
                     continue
                 if process.exitcode == STARTUP_FAILURE and not self._said:
-                    _end(processes)
+                    self._end(processes)
                     return STARTUP_FAILURE
                 log.warning("process_died", pid=process.pid, exitcode=process.exitcode)
                 mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
                 processes[at] = self._start()
-        _end(processes)
+        self._end(processes)
         return 0
 
     def _start(self) -> SpawnProcess:
@@ -74,16 +74,16 @@ class _Processes:
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-
-def _end(processes: list[SpawnProcess]) -> None:
-    """Let all of them stop, and end what has not by then."""
-    deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()
-        process.join()
+    def _end(self, processes: list[SpawnProcess]) -> None:
+        """Let all of them stop, and end what has not by then."""
+        self._socket.close()  # while it is open here, connections are taken that nobody will answer
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.join()
 
 
 def _serve_one(settings: Settings, listening: socket.socket, listens: Connection) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from service.core.moments import to_us
 from service.ledger import parts
-from service.ledger.append import append
+from service.ledger.append import append, head
 from service.ledger.draft import Outcome
 from service.ledger.history import after
 from service.ledger.store import Ledger
@@ -131,24 +131,57 @@ async def test_a_process_that_stops_in_the_middle_keeps_nobody_waiting_for_long(
     assert await verify_chain(another) == 2
 
 
-async def test_a_part_is_there_before_it_is_needed(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer, settings: Settings
-) -> None:
+@pytest.fixture
+async def small_parts(
+    ledger: Ledger, settings: Settings, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Parts of ten positions; the database's name."""
     database = str(settings.database_url).rsplit("/", 1)[1]
     for table in ("events", "deliveries"):
         for number in (0, 1):
             postgres.sql(f"DROP TABLE daybook.{table}_{number:05d}", database)
     monkeypatch.setattr(parts, "PART", 10)
     await ledger._database.write(lambda connection: parts.add_parts(connection, 0, 1))
+    return database
 
-    for start in (0, 7, 21):  # within a part, into the next one, and over two at once
-        await ledger.append([delivery(f"{start}:{n}") for n in range(14 if start == 7 else 7)], NOW)
-    await ledger.append([delivery(f"more:{n}") for n in range(40)], NOW)
+
+async def test_a_part_is_there_before_it_is_needed(
+    ledger: Ledger, postgres: PostgresServer, small_parts: str
+) -> None:
+    for start, count in ((0, 7), (7, 14), (21, 7), (28, 40)):  # within a part, into the next, over several
+        await ledger.append([delivery(str(n)) for n in range(start, start + count)], NOW)
 
     assert await verify_chain(ledger) == 68
-    found = postgres.sql(
-        "SELECT count(*) FROM pg_inherits WHERE inhparent = 'daybook.events'::regclass", database
-    )
-    assert int(found) == 68 // 10 + 2
-    (again,) = await ledger.append([delivery("0:0")], NOW)
+    children = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'daybook.events'::regclass"
+    assert int(postgres.sql(children, small_parts)) == 68 // 10 + 2
+    (again,) = await ledger.append([delivery("0")], NOW)
     assert (again.position, again.duplicate) == (1, True)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledger(
+    ledger: Ledger, another: Ledger, settings: Settings
+) -> None:
+    await ledger.append([delivery(str(n)) for n in range(15)], NOW)
+    mover = open_ledger(settings)
+
+    async with another.reading() as reader:  # as a dump or a verification would
+        assert len(await reader.rows(0, 100)) == 15
+        await ledger.append([delivery(str(n)) for n in range(15, 35)], NOW)
+
+    moving, moved = threading.Event(), threading.Event()
+
+    def move(connection: Connection) -> None:
+        connection.exec_driver_sql("LOCK TABLE events_00000, deliveries_00000 IN ACCESS EXCLUSIVE MODE")
+        moving.set()
+        assert moved.wait(20)
+
+    under_way = asyncio.create_task(mover._database.write(move))
+    await reached(moving)
+    (outcome,) = await ledger.append([delivery("35")], NOW)
+    assert outcome.position == 36
+    assert (await another.read(head)).position == 36
+    moved.set()
+    await under_way
+    await mover.close()
+    assert await verify_chain(ledger) == 36

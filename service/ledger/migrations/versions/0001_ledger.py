@@ -6,6 +6,7 @@ order. `subjects` has no row ids, since its key is all there is to it.
 
 from alembic import op
 
+from service.ledger.chain import GENESIS
 from service.ledger.parts import add_parts
 from service.sql import POSTGRESQL
 
@@ -112,8 +113,8 @@ _POSTGRESQL = (
     )""",
     """CREATE UNIQUE INDEX quarantine_once
         ON quarantine (content_digest, reason, processor, coalesce(conflicts_with, 0))""",
-    "CREATE TABLE turn (id INTEGER PRIMARY KEY)",
-    "INSERT INTO turn VALUES (1)",
+    "CREATE TABLE turn (id INTEGER PRIMARY KEY, position BIGINT NOT NULL, digest BYTEA NOT NULL)",
+    f"INSERT INTO turn VALUES (1, 0, decode('{GENESIS.hex()}', 'hex'))",  # noqa: S608 - a constant of ours
 )
 
 
