@@ -1,5 +1,7 @@
 """Verification: the chain, the totals against their rows, the books against a replay."""
 
+import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from operator import attrgetter, itemgetter
@@ -28,6 +30,8 @@ from service.settings import Settings
 from service.stores import open_books, open_ledger
 
 _PAGE = 1_000
+_MOMENT_SECONDS = 10.0  # how long to wait for a moment at which no worker is behind another
+_LOOK_SECONDS = 0.02
 _ID_COLUMNS = ("event_id", "processor", "account", "position", "content_digest")
 
 
@@ -129,18 +133,30 @@ async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) 
 
 async def verify_replay(ledger: Ledger, store: BookStore) -> tuple[int, dict[str, str]]:
     """Replay the log into books of its own and compare digests; the position, and each book's digest."""
+    deadline = time.monotonic() + _MOMENT_SECONDS
+    while (found := await _at_one_position(store)) is None:
+        if time.monotonic() > deadline:
+            raise Integrity("the books of these settings are not all at one position; is the worker running?")
+        await asyncio.sleep(_LOOK_SECONDS)
+    position, live = found
+    with TemporaryDirectory(prefix="daybook-replay-") as directory:
+        replayed = await replay(ledger, store.rules, Path(directory), store.books, position)
+    for name, value in live.items():
+        if replayed[name] != value:
+            raise Integrity(f"book {name} differs from its replay: {value} is not {replayed[name]}")
+    return position, live
+
+
+async def _at_one_position(store: BookStore) -> tuple[int, dict[str, str]] | None:
+    """The position of all books and partitions, and the digests; None while they are at several."""
     async with store.reading() as connection:
         marks = await connection.run_sync(store.marks)
         reached = await connection.run_sync(lambda view: store.checkpoints(view, marks.books))
         if len(marks.books) < len(store.books) or len(set(reached.values())) > 1:
-            raise Integrity("the books of these settings are not all at one position; is the worker running?")
-        live = {book.name: await digest(connection, book, marks.books[book.name]) for book in store.books}
-    with TemporaryDirectory(prefix="daybook-replay-") as directory:
-        replayed = await replay(ledger, store.rules, Path(directory), store.books, marks.position)
-    for name, value in live.items():
-        if replayed[name] != value:
-            raise Integrity(f"book {name} differs from its replay: {value} is not {replayed[name]}")
-    return marks.position, live
+            return None
+        return marks.position, {
+            book.name: await digest(connection, book, marks.books[book.name]) for book in store.books
+        }
 
 
 async def replay(
