@@ -1,33 +1,47 @@
-"""`make bench`: ingest, the engine, a long history, reads."""
+"""`make bench`: ingest, the engine, reads; PostgreSQL with many processes, and a model of more."""
 
 import asyncio
+import os
 import platform
 import sqlite3
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import engine, ingest, reads
+from bench import engine, ingest, reads, report
 
 console = Console()
 
 
 def main() -> None:
+    load = " ".join(f"{found:.1f}" for found in os.getloadavg())
     console.print(
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}\n"
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, "
+        f"{os.cpu_count()} cores, load {load}\n"
     )
+    for title, rows in _on_sqlite():
+        show(title, rows)
+    for title, rows in report.tables():
+        show(title, rows)
+
+
+def _on_sqlite() -> Iterable[tuple[str, Sequence[dict[str, str]]]]:
     for title, measure in (
         ("Durable ingest over HTTP", ingest.measure),
         ("The engine", engine.measure),
         ("Reads", reads.measure),
     ):
-        table = Table(title=title, title_justify="left")
-        rows = asyncio.run(measure())
-        for name in rows[0]:
-            table.add_column(name, justify="left" if name == "what" else "right")
-        for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
-        console.print(table)
+        yield title, asyncio.run(measure())
+
+
+def show(title: str, rows: Sequence[dict[str, str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ async def measure() -> list[dict[str, str]]:
                 ("Daybook, synchronous=FULL", ["-m", "service.cli", "web"]),
             ):
                 with _server(command, directory) as port:
-                    await load.send(port, prepared[:64], CONNECTIONS)
-                    seconds = await load.send(port, prepared[64:], CONNECTIONS)
-                    rates[name].append((COUNT - 64) / seconds)
+                    await load.send([port], prepared[:64], CONNECTIONS)
+                    sent = await load.send([port], prepared[64:], CONNECTIONS)
+                    rates[name].append((COUNT - 64) / sent.seconds)
     base = max(rates["stores nothing"])
     return [
         {"what": name, "webhooks/s": f"{max(found):,.0f}", "ratio": f"{max(found) / base:.2f}"}

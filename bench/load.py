@@ -3,37 +3,74 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 
-from msgspec import json
+from msgspec import Struct, json
 from stripe import WebhookSignature
 
 SECRET = "whsec_bench"
+_AGAIN_SECONDS = 0.1
+_TIMES = 50
 
 
-def requests(count: int, path: str = "/webhooks/stripe") -> list[bytes]:
+class Sent(Struct, frozen=True, kw_only=True):
+    """What sending took: of all of them, and of each from its first byte to its 200."""
+
+    seconds: float
+    each: list[float]
+
+
+def requests(count: int, path: str = "/webhooks/stripe", first: int = 0) -> list[bytes]:
     """`count` whole HTTP requests, each a new Stripe subscription event of about 2 kB."""
-    return [_request(path, _event(number)) for number in range(count)]
+    return [_request(path, event(number)) for number in range(first, first + count)]
 
 
-async def send(port: int, prepared: Sequence[bytes], connections: int) -> float:
-    """Send them all over keep-alive connections; seconds. Raises if one is not answered 200."""
+class Unavailable(Exception):
+    """It was answered 503: a processor tries again."""
+
+
+async def send(ports: Sequence[int], prepared: Sequence[bytes], connections: int) -> Sent:
+    """Send them all over keep-alive connections to the ports in turn. 503 is tried again, else raises."""
     waiting = iter(prepared)
     started = time.perf_counter()
-    await asyncio.gather(*(_sender(port, waiting) for _ in range(connections)))
-    return time.perf_counter() - started
+    each = await asyncio.gather(*(_sender(ports[n % len(ports)], waiting) for n in range(connections)))
+    return Sent(seconds=time.perf_counter() - started, each=sorted(chain.from_iterable(each)))
 
 
-async def _sender(port: int, waiting) -> None:
+async def _sender(port: int, waiting) -> list[float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    each = []
     for request in waiting:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        body = await reader.readexactly(length)
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError((head + body).decode())
+        started = time.perf_counter()
+        await _answered(reader, writer, request)
+        each.append(time.perf_counter() - started)
     writer.close()
     await writer.wait_closed()
+    return each
+
+
+async def _answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
+    """Send it as a processor does, again where it was answered 503; but not for ever."""
+    for _ in range(_TIMES):
+        with suppress(Unavailable):
+            await ask(reader, writer, request)
+            return
+        await asyncio.sleep(_AGAIN_SECONDS)
+    raise Unavailable
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:
+    """One request on an open connection; the body of its 200. Raises Unavailable."""
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    body = await reader.readexactly(length)
+    if head.startswith(b"HTTP/1.1 503"):
+        raise Unavailable
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError((head + body).decode())
+    return body
 
 
 def _request(path: str, body: bytes) -> bytes:
@@ -44,7 +81,7 @@ def _request(path: str, body: bytes) -> bytes:
     ).encode() + body
 
 
-def _event(number: int) -> bytes:
+def event(number: int) -> bytes:
     item = {
         "id": f"si_{number}",
         "object": "subscription_item",

@@ -33,6 +33,7 @@ from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 _c = tables.checkpoints.c
 
 BATCH = 1_000  # events a transaction
+_GROWTH = 4  # how many times the events there are when PostgreSQL should look at its tables again
 
 
 class Overtaken(DaybookError):
@@ -74,6 +75,7 @@ class Engine:
         self._holding = holding or _Everything(store.partitions)
         self._batch = batch
         self._ids: dict[str, int] = {}
+        self._analyze_at = 0
         self._marks: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
 
     async def catch_up(self, until: int | None = None) -> int:
@@ -106,8 +108,18 @@ class Engine:
             folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
             await self._store.write(partial(self._write, due=due, start=start, end=news.end, folded=folded))
             marks |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
+            await self._analyze(news.end)
         self._marks = marks if news.count else {}  # at rest look again: a crash may have undone the last step
         return news.count
+
+    async def _analyze(self, position: int) -> None:
+        """Have statistics taken as the books grow: a plan made for empty ones reads the whole book.
+
+        Autovacuum would do it too, once a minute at most.
+        """
+        if self.leads and position >= self._analyze_at:
+            self._analyze_at = _GROWTH * position
+            await self._store.write(self._store.analyze)
 
     @property
     def leads(self) -> bool:

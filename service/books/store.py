@@ -16,7 +16,7 @@ from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
 from service.database import Database, books_path
-from service.sql import HotInsert, HotStatement, any_of
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 
 T = TypeVar("T")
 
@@ -93,6 +93,12 @@ class BookStore:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one consistent view."""
         return await self._database.read(query)
+
+    def analyze(self, connection: Connection) -> None:
+        """Have PostgreSQL take the statistics of the books' tables; SQLite needs none."""
+        if connection.dialect.name == POSTGRESQL:
+            grown = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.feeds)
+            connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in grown)}")
 
     async def register(self) -> None:
         """Make what is missing of these books under these rules, at position 0."""
