@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from asyncpg.exceptions import InternalClientError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -98,11 +99,13 @@ class SqliteDatabase:
 class PostgresDatabase:
     """One schema of a PostgreSQL database. Plain functions run in the event loop of a thread of ours.
 
-    `durable`: a commit waits for the disk. What can be made again from what is durable need not.
+    `durable`: a commit waits for the disk, and work that lost its connection is done once more. What can be
+    made again from what is durable need not wait; and it was made from what the lost server had.
     """
 
     def __init__(self, url: str, schema: str, *, durable: bool) -> None:
         session = {**_SESSION, "search_path": schema, "synchronous_commit": "on" if durable else "off"}
+        self._durable = durable
         self._thread = _LoopThread(schema)
         self._writer = _postgres_engine(url, session, "write")
         self._reader = _postgres_engine(url, session, "read")
@@ -110,7 +113,8 @@ class PostgresDatabase:
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._thread.run(_in_loop(self._writer, work))
+        transaction = _in_loop if self._durable else _transaction
+        return await self._thread.run(transaction(self._writer, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
@@ -119,7 +123,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """See `Database`."""
-        async with self._async_reader.begin() as connection:
+        async with _begun(self._async_reader) as connection:
             yield connection
 
     async def close(self) -> None:
@@ -167,7 +171,7 @@ def _postgres_engine(url: str, session: dict[str, str], mode: Mode, *, patient: 
     A writer waits for a lock with its first statement, and must then see what was committed meanwhile.
     `patient`: a statement may take as long as it likes, as a migration's or a verification's.
     """
-    session = session | (_READING if mode == "read" else _WRITING)
+    limits = _READING if mode == "read" else {} if patient else _WRITING
     engine = create_async_engine(
         url,
         isolation_level="REPEATABLE READ" if mode == "read" else "READ COMMITTED",
@@ -176,7 +180,8 @@ def _postgres_engine(url: str, session: dict[str, str], mode: Mode, *, patient: 
         connect_args={
             "timeout": _CONNECT_SECONDS,
             "command_timeout": None if patient else _COMMAND_SECONDS,
-            "server_settings": session,
+            "server_settings": session | limits,
+            "target_session_attrs": "primary",  # a standby that an address led to can't be written
         },
         **(_SERVER_READERS if mode == "read" else _WRITERS),
     )
@@ -210,8 +215,17 @@ async def _in_loop(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
 
 
 async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
-    async with engine.begin() as connection:
+    async with _begun(engine) as connection:
         return await connection.run_sync(work)
+
+
+@asynccontextmanager
+async def _begun(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except InternalClientError as error:  # no server of the address is a primary
+        raise ConnectionError(str(error)) from error
 
 
 async def _in_thread(

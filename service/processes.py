@@ -15,6 +15,7 @@ from pathlib import Path
 from service.core.errors import SettingsError
 
 LIFELINE = "DAYBOOK_LIFELINE"
+STOP_SECONDS = 8  # a process told to stop has ended by then, whatever hangs
 _WAIT_SECONDS = 15.0
 
 

@@ -85,6 +85,8 @@ class Settings(BaseSettings):
             raise ValueError("a URL whose port is a number") from None
         if url and not url.startswith("postgresql+asyncpg://"):
             raise ValueError("unset, or postgresql+asyncpg://user:password@host/database")
+        if "sslmode=" in (url or ""):
+            raise ValueError("a URL with ssl=require (or verify-full): asyncpg's name for sslmode")
         return url or None
 
     @field_validator("redis_url")

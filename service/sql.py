@@ -34,6 +34,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 POSTGRESQL = "postgresql"
+_READ_ONLY = "25006"  # a primary that has become a standby
 _DIALECTS: dict[Any, Dialect] = {
     sqlite: sqlite.dialect(paramstyle="qmark"),
     postgresql: asyncpg.dialect(),  # type: ignore[no-untyped-call]
@@ -124,7 +125,8 @@ def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
     try:
         yield
     except (dialect.loaded_dbapi.Error, PostgresError, InterfaceError, TimeoutError, OSError) as error:
-        lost = dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
+        demoted = getattr(error, "sqlstate", None) == _READ_ONLY
+        lost = demoted or dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
         if lost or isinstance(error, TimeoutError | OSError):
             connection.invalidate(error)
         raise OperationalError(sql, None, error, connection_invalidated=lost) from error

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from secrets import token_hex
 from socket import gethostname
@@ -15,7 +15,7 @@ from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
 from service.books.leases import Leases
-from service.books.store import BookStore, lay_out_file
+from service.books.store import BookStore, lay_out_file, register, rules_key
 from service.database import PostgresDatabase, SqliteDatabase, books_path, ledger_path, postgres_once
 from service.ledger.schema import migrate, migrate_file
 from service.ledger.store import Ledger
@@ -30,7 +30,7 @@ def books_schema(settings: Settings) -> str:
 
     With them go the leases: whoever keeps other books must not hold the partitions of these.
     """
-    kept = [tables.layout(), [(book.name, book.version) for book in BOOKS], repr(_rules(settings))]
+    kept = [tables.layout(), [(book.name, book.version) for book in BOOKS], rules_key(_rules(settings))]
     return f"daybook_books_{crc32(json.encode(kept)):08x}"
 
 
@@ -45,7 +45,7 @@ def open_books(settings: Settings, books: Sequence[Book] = BOOKS) -> BookStore:
     """The books under the settings' rules. Close it, or the process hangs at its end."""
     if settings.database_url:
         database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
-        return BookStore(database, _rules(settings), books, tables.PARTITIONS)
+        return BookStore(database, _rules(settings), books, _partitions(settings))
     return BookStore(SqliteDatabase(books_path(settings.data_dir), "NORMAL"), _rules(settings), books)
 
 
@@ -62,20 +62,25 @@ def open_leases(settings: Settings) -> Leases | None:
 
 
 def prepare(settings: Settings) -> None:
-    """Bring the ledger's schema and the books' layout to what this version needs; quick when they are.
+    """Bring the ledger's schema and the books to what this version needs; quick when they are.
 
     Whoever starts first does it, and the others wait.
     """
+    add_books = partial(register, rules=_rules(settings), books=BOOKS, partitions=_partitions(settings))
     if settings.database_url:
-        postgres_once(settings.database_url, _prepare_ledger, LEDGER_SCHEMA)
         schema = books_schema(settings)
-        postgres_once(settings.database_url, partial(_prepare_books, schema=schema), schema)
+        postgres_once(settings.database_url, _prepare_ledger, LEDGER_SCHEMA)
+        postgres_once(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open(settings.data_dir / "prepare.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         migrate_file(settings.data_dir)
-        lay_out_file(settings.data_dir)
+        lay_out_file(settings.data_dir, add_books)
+
+
+def _partitions(settings: Settings) -> int:
+    return tables.PARTITIONS if settings.database_url else 1
 
 
 def _prepare_ledger(connection: Connection) -> None:
@@ -83,9 +88,10 @@ def _prepare_ledger(connection: Connection) -> None:
     migrate(connection)
 
 
-def _prepare_books(connection: Connection, schema: str) -> None:
+def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:
     _make_schema(connection, schema)
     tables.metadata.create_all(connection)
+    add_books(connection)
 
 
 def _make_schema(connection: Connection, name: str) -> None:

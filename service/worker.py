@@ -31,6 +31,7 @@ from service.books.snapshots import forget, make_ready
 from service.books.store import BookStore
 from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
+from service.processes import STOP_SECONDS
 from service.redis import end
 from service.settings import Settings
 from service.stores import open_books, open_leases, open_ledger
@@ -91,15 +92,21 @@ class Advancer:
             while not self._stopped and (advanced := await self._engine.advance()):
                 log.debug("advanced", events=advanced)
         except Overtaken:  # by one that has just taken a partition, of which this one will hear soon
-            asyncio.get_running_loop().call_later(_BEHIND_SECONDS, self._wanted.set)
+            self._look_again(_BEHIND_SECONDS)
             return
+        except (SQLAlchemyError, OSError):  # a store is away, or a step was too much: the next is smaller
+            self._look_again(_RESTART_SECONDS)
+            raise
         if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
             started = perf_counter()
             if await self._engine.is_behind():  # others are at work, and say nothing when they are done
-                asyncio.get_running_loop().call_later(_BEHIND_SECONDS, self._wanted.set)
+                self._look_again(_BEHIND_SECONDS)
                 return
             await make_ready(self._store, self._today())
             self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
+
+    def _look_again(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._wanted.set)
 
 
 async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
@@ -107,13 +114,17 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(_unheard)
+
+    def stop() -> None:
+        signal.alarm(STOP_SECONDS)  # should a store hang, the kernel ends us, and the leases run out
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
         ledger, store = open_ledger(settings), open_books(settings)
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(store.close)
-        await store.register()
         await forget(store)  # what another version left ready
         leases = open_leases(settings)
         advancer = Advancer(

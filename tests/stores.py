@@ -1,15 +1,22 @@
 """Databases with an empty ledger and empty books, as a first start leaves them."""
 
-from service.settings import load
-from service.stores import prepare
+from projections.book import Rules
+from service.settings import Settings, load
+from service.stores import books_schema, prepare
 from tests.postgres import PostgresServer
 
-_TEMPLATE = "empty_daybook"
+
+def prepared_database(server: PostgresServer, rules: Rules | None = None) -> str:
+    """The URL of a new one, for books under these rules; a copy, since preparing one takes longer."""
+    settings = under(load(), rules or Rules())
+    template = books_schema(settings).replace("daybook_books", "empty")
+    if server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{template}'") != "1":
+        server.sql(f"CREATE DATABASE {template}")
+        prepare(settings.model_copy(update={"database_url": server.url(template)}))
+    return server.new_database(template)
 
 
-def prepared_database(server: PostgresServer) -> str:
-    """The URL of a new one: a copy of a prepared one, since migrating takes far longer."""
-    if server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{_TEMPLATE}'") != "1":
-        server.sql(f"CREATE DATABASE {_TEMPLATE}")
-        prepare(load(database_url=server.url(_TEMPLATE)))
-    return server.new_database(_TEMPLATE)
+def under(settings: Settings, rules: Rules) -> Settings:
+    """The settings with other rules."""
+    asked = {"reporting_tz": rules.reporting_tz, "weeks_per_month": rules.weeks_per_month}
+    return settings.model_copy(update=asked)

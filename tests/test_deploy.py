@@ -15,9 +15,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.cli import app
+from service.processes import STOP_SECONDS
 from service.settings import Settings, load
 from service.stores import prepare
-from service.web.server import STOP_SECONDS
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.web.running import running, settings_for
@@ -25,7 +25,9 @@ from tests.web.senders import STANDARD
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+ALERTS_DOCUMENT = (ROOT / "docs" / "alerts.md").read_text("utf-8")
 PROMETHEUS = {"up"}  # what it says itself
 SCRAPED = {"instance", "job", "le"}  # labels that it adds, and the histogram's
 FUNCTIONS = """absent delta deriv histogram_quantile increase max min min_over_time rate sum""".split()
@@ -118,9 +120,15 @@ def test_an_alert_says_how_bad_it_is_and_where_its_section_is(alert: dict[str, A
     assert "for" in alert or "1h" in alert["expr"]  # what counts over an hour need not wait
     assert alert["annotations"]["summary"]
     path, _, anchor = alert["annotations"]["runbook"].partition("#")
-    assert path == "docs/operations.md"
+    assert path == "docs/alerts.md"
     assert anchor == alert["alert"].lower()
-    assert anchor in anchors(OPERATIONS)
+    assert anchor in anchors(ALERTS_DOCUMENT)
+
+
+def test_every_section_on_an_alert_is_of_one_that_exists() -> None:
+    sections = re.findall(r"^## (.+)$", ALERTS_DOCUMENT, re.MULTILINE)
+
+    assert sections == [alert["alert"] for alert in ALERTS]
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Prometheus is not here")
@@ -262,13 +270,27 @@ def test_the_example_of_an_environment_can_be_used(monkeypatch: pytest.MonkeyPat
     assert settings.redis_url
 
 
-def test_operations_tells_of_every_file_and_links_to_what_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", OPERATIONS)
+def links(document: Path) -> list[tuple[str, str]]:
+    """The path and the anchor of every link of a document to another, or to itself."""
+    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text("utf-8"))
 
-    for path, anchor in links:
-        assert (ROOT / "docs" / path).exists(), path
-        assert not anchor or path or anchor in anchors(OPERATIONS), anchor
-    told_of = {Path(path).name for path, _ in links if path.startswith("deploy/")}
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
+def test_a_document_links_to_what_is_there(document: Path) -> None:
+    for path, anchor in links(document):
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), anchor
+
+
+def test_operations_and_alerts_tell_of_every_file() -> None:
+    told_of = {
+        Path(path).name
+        for name in ("operations.md", "alerts.md")
+        for path, _ in links(ROOT / "docs" / name)
+        if path.startswith("deploy/")
+    }
+
     assert {path.name for path in DEPLOY.iterdir()} - told_of == {"Dockerfile.dockerignore"}
 
 

@@ -156,6 +156,7 @@ def test_a_wrong_value_is_named_shown_and_put_right(
         ("DATABASE_URL", "mysql://user:pa55word@localhost/daybook", "postgresql+asyncpg://"),
         ("DATABASE_URL", "postgresql://user:pa55word@localhost/daybook", "postgresql+asyncpg://"),
         ("DATABASE_URL", "postgresql+asyncpg://user:pa55word@localhost:port/daybook", "port"),
+        ("DATABASE_URL", "postgresql+asyncpg://user:pa55word@localhost/daybook?sslmode=require", "ssl="),
         ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_pa55word!", "base64"),
         ("MXMERCHANT_WEBHOOK_SECRETS", f"{KEY},whsec_pa55wordx", "base64"),
         ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_", "base64"),

@@ -7,7 +7,8 @@ equals replay, and effects happen once, whatever is delivered again and whenever
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
@@ -17,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 from sqlalchemy import Connection, bindparam, func, update
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
 
 from projections.book import Book, Row, Rules, Stage, Total
 from service.books import tables
@@ -33,6 +35,7 @@ from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 _c = tables.checkpoints.c
 
 BATCH = 1_000  # events a transaction
+_PIECE = 100  # keys that a later stage contributes to at once
 _GROWTH = 4  # how many times the events there are when PostgreSQL should look at its tables again
 
 
@@ -73,7 +76,7 @@ class Engine:
         self._store = store
         self._clock = clock
         self._holding = holding or _Everything(store.partitions)
-        self._batch = batch
+        self._batch = self._size = batch
         self._ids: dict[str, int] = {}
         self._analyze_at = 0
         self._marks: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
@@ -88,8 +91,18 @@ class Engine:
     async def advance(self, until: int | None = None) -> int:
         """One transaction for what is furthest behind of all that is held; how many events it took in.
 
-        Raises Overtaken if another worker did it first, or holds it now.
+        Raises Overtaken if another worker did it first, or holds it now. After any other error the next
+        one is smaller: it may have been too much for the time that a transaction may take.
         """
+        try:
+            count = await self._advance(until)
+        except (SQLAlchemyError, OSError):
+            self._size = max(1, self._size // 4)
+            raise
+        self._size = min(self._batch, 2 * self._size)
+        return count
+
+    async def _advance(self, until: int | None) -> int:
         held = set(self._holding.fences)
         if not held:
             return 0
@@ -102,7 +115,7 @@ class Engine:
         due = {book: parts for book, parts in due.items() if parts}
         ahead = [position for position in marks.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
-        limit = self._batch if stop is None else min(self._batch, stop - start)
+        limit = self._size if stop is None else min(self._size, stop - start)
         news = await self._ledger.read(partial(self._news, start=start, limit=limit, due=due))
         if news.count:
             folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
@@ -119,7 +132,8 @@ class Engine:
         """
         if self.leads and position >= self._analyze_at:
             self._analyze_at = _GROWTH * position
-            await self._store.write(self._store.analyze)
+            with suppress(SQLAlchemyError, OSError):  # it is a matter of speed only
+                await self._store.write(self._store.analyze)
 
     @property
     def leads(self) -> bool:
@@ -249,11 +263,8 @@ def _apply(
     """Bring one book's rows and totals to what histories contribute; the totals of `partition`."""
     changes = Changes(removed=[], added=[])
     for stage in book.stages:
-        contributed = folded.get(stage)
-        if contributed is None:
-            fed = _fed(connection, stage, book_id, changes)
-            contributed = {key: stage.contribute(rows, rules) for key, rows in fed.items()}
-        if contributed:
+        pieces = [folded[stage]] if stage in folded else _fed(connection, stage, book_id, changes, rules)
+        for contributed in pieces:
             for row_type in stage.rows:
                 _replace(connection, row_type, book_id, contributed, changes)
     for total in book.totals:
@@ -261,21 +272,26 @@ def _apply(
     return changes
 
 
-def _fed(connection: Connection, stage: Stage, book_id: int, changes: Changes) -> dict[str, list[Row]]:
-    """What a later stage reads: all rows under the keys that changed rows feed."""
+def _fed(
+    connection: Connection, stage: Stage, book_id: int, changes: Changes, rules: Rules
+) -> Iterator[Contributed]:
+    """What a later stage contributes, of all rows under the keys that changed rows feed.
+
+    In pieces: PostgreSQL ends a transaction that says nothing for some seconds.
+    """
     sources = stage.reads
     assert isinstance(sources, tuple)  # noqa: S101 - stages that read histories are folded before
-    touched = {row.feeds for row in (*changes.removed, *changes.added) if isinstance(row, sources)}
-    rows: dict[str, list[Row]] = {key: [] for key in touched}
-    if touched:
-        if connection.dialect.name == POSTGRESQL:
-            _LOCK_FEEDS.add(connection, [(book_id, key) for key in sorted(touched)])
+    touched = sorted({row.feeds for row in (*changes.removed, *changes.added) if isinstance(row, sources)})
+    if touched and connection.dialect.name == POSTGRESQL:
+        _LOCK_FEEDS.add(connection, [(book_id, key) for key in touched])
+    for start in range(0, len(touched), _PIECE):
+        rows: dict[str, list[Row]] = {key: [] for key in touched[start : start + _PIECE]}
         for row_type in sources:
             statements = tables.STATEMENTS[row_type]
-            for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(touched)):
+            for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(rows)):
                 row = statements.row(values)
                 rows[row.feeds].append(row)
-    return rows
+        yield {key: stage.contribute(fed, rules) for key, fed in rows.items()}
 
 
 def _replace(

@@ -5,11 +5,14 @@ are made again once the worker has caught up.
 """
 
 from datetime import date
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from msgspec import json
 from sqlalchemy import Connection, delete, select
 
+from service import reads
 from service.books.store import BookStore
 from service.books.tables import TOTALS, snapshots
 from service.reads.catalog import READS, Read
@@ -17,11 +20,14 @@ from service.reads.parameters import parse_all
 from service.reads.view import Scope, View
 from service.sql import HotInsert
 
+# Another version of the reads may make the same document in another shape.
+_CODE = crc32(b"".join(path.read_bytes() for path in sorted(Path(reads.__file__).parent.glob("*.py"))))
+
 
 def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
-    """The name under which a document stands: of which books, what was asked, every default filled in."""
+    """The name under which a document stands: of which books and code, what was asked, with every default."""
     versions = [(book.name, book.version) for book in store.books]
-    asked = json.encode([store.rules_key, versions, scope.account, scope.today, args]).decode()
+    asked = json.encode([_CODE, store.rules_key, versions, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
 
 

@@ -9,31 +9,29 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from msgspec import Struct, json
-from sqlalchemy import BigInteger, Connection, bindparam, cast, create_engine, func, select
-from sqlalchemy.pool import NullPool
+from sqlalchemy import BigInteger, Connection, bindparam, cast, func, select
 
 from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
-from service.database import Database, books_path
+from service.database import Database, books_path, sqlite_engine
 from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 
 T = TypeVar("T")
 
 
-def lay_out_file(data_dir: Path) -> None:
+def lay_out_file(data_dir: Path, add_books: Callable[[Connection], None] = lambda _: None) -> None:
     """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
     path = books_path(data_dir)
     layout = tables.layout()
-    if _layout_of(path) == layout:
-        return
-    for stale in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        stale.unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    if _layout_of(path) != layout:
+        for stale in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            stale.unlink(missing_ok=True)
+    engine = sqlite_engine(path, "write")
     with engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         tables.metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {layout}")
+        add_books(connection)
     engine.dispose()
 
 
@@ -76,7 +74,7 @@ class BookStore:
         self, database: Database, rules: Rules, books: Sequence[Book] = BOOKS, partitions: int = 1
     ) -> None:
         self.rules = rules
-        self.rules_key = json.encode(rules, enc_hook=_text).decode()  # books under other rules are others
+        self.rules_key = rules_key(rules)
         self.books = tuple(books)
         self.partitions = partitions
         self._database = database
@@ -102,15 +100,7 @@ class BookStore:
 
     async def register(self) -> None:
         """Make what is missing of these books under these rules, at position 0."""
-        await self.write(self._register)
-
-    def _register(self, connection: Connection) -> None:
-        versions = [(book.name, book.version, self.rules_key) for book in self.books]
-        _ADD_BOOKS.add(connection, versions)
-        ids = [row[0] for row in _BOOKS.run(connection, self.rules_key)]
-        partitions = range(self.partitions)
-        _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in partitions])
-        _ADD_LEASES.add(connection, [(part, 0) for part in partitions])
+        await self.write(lambda connection: register(connection, self.rules, self.books, self.partitions))
 
     def marks(self, connection: Connection) -> Marks:
         """Where the books of these versions and rules are; of none that is not registered."""
@@ -130,6 +120,20 @@ class BookStore:
             for row in _CHECKPOINTS.run(connection, list(names))
             if row[1] < self.partitions
         }
+
+
+def rules_key(rules: Rules) -> str:
+    """The rules as text: books under other rules are others."""
+    return json.encode(rules, enc_hook=_text).decode()
+
+
+def register(connection: Connection, rules: Rules, books: Sequence[Book], partitions: int) -> None:
+    """Make what is missing of these books under these rules, at position 0."""
+    key, parts = rules_key(rules), range(partitions)
+    _ADD_BOOKS.add(connection, [(book.name, book.version, key) for book in books])
+    ids = [row[0] for row in _BOOKS.run(connection, key)]
+    _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in parts])
+    _ADD_LEASES.add(connection, [(part, 0) for part in parts])
 
 
 def _if_new(insert: Any) -> Any:

@@ -1,11 +1,14 @@
 """Limits on what the books can hold, whatever a payload claims: sums stay inside 64 bits, ids are text."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 from service.core.errors import Unreadable
 from service.core.events import Event, Item, Subscription, subjects
 
 AMOUNT = 10**12  # minor units of one event: ten billion dollars, and room to add up millions of them
+_ID_BYTES = 600  # several stand together in an index, and PostgreSQL's takes 2,704
+_HISTORIES = 1_000  # that one event belongs to
 _FREE = ("name", "email")  # what people are called may hold anything
 _FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
 
@@ -18,9 +21,14 @@ def check_limits(event: Event) -> Event:
     """
     data = event.data
     told = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE)
-    words = (event.event_id, event.account, *subjects(event), *(text for text in told if type(text) is str))
+    names = subjects(event)
+    if len(names) > _HISTORIES:
+        raise Unreadable("it belongs to more histories than any event")
+    words = (event.event_id, event.account, *names, *(text for text in told if type(text) is str))
     if not all(word.isprintable() for word in words):
         raise Unreadable("an id holds a character that no id may hold")
+    if any(len(word.encode()) > _ID_BYTES for word in _ids(event)):
+        raise Unreadable("an id is longer than any that is real")
     stated: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _FIELDS]
     if isinstance(data, Subscription):
         stated.append(sum((_most(item) for item in data.items), Decimal(0)))
@@ -30,6 +38,16 @@ def check_limits(event: Event) -> Event:
     if not all(-AMOUNT <= amount <= AMOUNT for amount in stated):
         raise Unreadable("an amount is beyond any that is real")
     return event
+
+
+def _ids(event: Event) -> Iterator[str]:
+    yield from (event.event_id, event.account)
+    for name in event.data.__struct_fields__:
+        value = getattr(event.data, name)
+        if name.endswith("_id") and value:
+            yield value
+        elif name == "payment_ids":
+            yield from value
 
 
 def _most(item: Item) -> Decimal:

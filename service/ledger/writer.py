@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service.core.errors import Unavailable
 from service.ledger.draft import Incoming, Outcome
@@ -80,7 +80,7 @@ class Writer:
             outcomes = await self._ledger.append([incoming for incoming, _ in batch], self._clock())
         except Exception as error:  # whatever it is, those who wait are told
             log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
-            if len(batch) > 1 and not isinstance(error, SQLAlchemyError | OSError):
+            if len(batch) > 1 and _is_of_a_delivery(error):
                 for one in batch:  # a delivery that can't be written does not keep out the others
                     await self._write([one])
             for _, answer in batch:
@@ -91,3 +91,13 @@ class Writer:
             if not answer.done():  # the request may have gone away; its event is kept all the same
                 answer.set_result(outcome)
         self._committed(max((outcome.position or 0 for outcome in outcomes), default=0))
+
+
+def _is_of_a_delivery(error: Exception) -> bool:
+    """Whether it comes of what a delivery holds, rather than of a store that can't write.
+
+    PostgreSQL says so by the class of its code: data, a constraint, a limit.
+    """
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return str(getattr(error.orig, "sqlstate", ""))[:2] in ("22", "23", "54")
+    return not isinstance(error, SQLAlchemyError | OSError)

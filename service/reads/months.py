@@ -20,8 +20,9 @@ _cash = TOTALS["cash_days"]
 _moved = ROWS[Cash]
 _CASH = tuple(f"{kind}_cents" for kind in KINDS)
 _COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
-_IN_ORDER = tuple(  # whatever order the rows were written in
-    _bills.c[name] for name in "date customer_id contract_id invoice_id processor account".split()
+_IN_ORDER = tuple(  # whatever order the rows were written in, and whatever database sorts them
+    _bills.c[name].nulls_first()
+    for name in "date customer_id contract_id invoice_id processor account".split()
 )
 _ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING)
 _SUMS = (

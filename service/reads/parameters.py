@@ -72,10 +72,21 @@ def choice(name: str, default: str | None, options: tuple[str, ...], description
     )
 
 
+def _printable(value: str) -> str:
+    """Text as every id and status is (service.core.limits); PostgreSQL takes no NUL. Raises ValueError."""
+    if not value.isprintable():
+        raise ValueError(value)
+    return value
+
+
 def text(name: str, description: str) -> Parameter:
-    """Any text, or nothing."""
+    """Printable text, or nothing."""
     return Parameter(
-        name=name, parse=str, default=lambda _: None, schema={"type": "string"}, description=description
+        name=name,
+        parse=_printable,
+        default=lambda _: None,
+        schema={"type": "string"},
+        description=f"{description}; printable text",
     )
 
 
@@ -129,7 +140,7 @@ def cursor() -> Parameter:
 
     def parse(value: str) -> str:
         try:
-            return base64.b64decode(value.encode(), altchars=b"-_", validate=True).decode()
+            return _printable(base64.b64decode(value.encode(), altchars=b"-_", validate=True).decode())
         except (binascii.Error, UnicodeError) as error:
             raise ValueError(value) from error
 

@@ -18,6 +18,7 @@ from service.ledger.writer import Writer
 from service.nudge import Nudger, connect
 from service.settings import Settings
 from service.stores import open_books, open_ledger
+from service.web.bounds import LOOK_SECONDS as _LOOK_SECONDS
 from service.web.bounds import Bound, within
 from service.web.docs import docs_routes
 from service.web.ledger import ledger_routes
@@ -29,9 +30,8 @@ from service.web.state import State
 from service.web.webhooks import webhook_routes
 
 _WEBHOOKS = 1_024  # four full commits: whatever waits behind them is better sent to another process, or later
-_WEBHOOK_BYTES = 32 << 20  # of their bodies, as stated: 32 KiB each, when a processor's usually have 5
+_WEBHOOK_BYTES = 32 << 20  # of their bodies, as they come: 32 KiB each, when a processor's usually have 5
 _READS = 256  # each may hold a document of some MiB, and the database has connections for few at once
-_LOOK_SECONDS = 5.0  # for a probe or a scrape, whose callers often wait for no more than 10
 
 log = structlog.get_logger()
 
@@ -55,10 +55,6 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
         try:
-            try:
-                await store.register()
-            except (SQLAlchemyError, OSError) as error:  # a worker will; webhooks need no books
-                log.warning("books_unavailable", error=type(error).__name__)
             yield {
                 "daybook": State(
                     settings=settings,
@@ -99,11 +95,7 @@ async def _healthz(_request: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     """The stores can be read; how far the books are behind."""
     state: State = request.state.daybook
-    try:
-        head, lag = await within(_LOOK_SECONDS, _lag(state))
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("not_ready", error=type(error).__name__)
-        return JSONResponse({"status": "unavailable"}, 503)
+    head, lag = await within(_LOOK_SECONDS, _lag(state))
     return JSONResponse({"status": "ready", "position": head, "lag_events": lag})
 
 
@@ -113,7 +105,7 @@ async def _lag(state: State) -> tuple[int, dict[str, int]]:
         head = (await reader.head()).position
     async with state.store.reading() as connection:
         marks = await connection.run_sync(state.store.marks)
-    return head, {name: head - position for name, position in marks.positions.items()}
+    return head, {name: max(head - position, 0) for name, position in marks.positions.items()}
 
 
 async def _metrics(request: Request) -> Response:

@@ -1,7 +1,7 @@
 """What one web process has under way at once, and for how long: a burst costs answers, never the process."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -9,6 +9,8 @@ from service.core.errors import Busy
 from service.web.metrics import Metrics
 
 T = TypeVar("T")
+
+LOOK_SECONDS = 5.0  # for a look at the stores: who probes or scrapes often waits for no more than 10
 
 
 class Bound:
@@ -22,20 +24,34 @@ class Bound:
         self._refused = metrics.refused.labels(kind)
 
     @contextmanager
-    def one(self, size: int = 0) -> Iterator[None]:
-        """A request, and `size` bytes, until the block ends. Raises Busy where there is no room for it."""
-        if not self._requests_left or size > self._bytes_left:
-            self._refused.inc()
-            raise Busy(f"too many {self._kind} requests are under way")
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """A request until the block ends, and what takes room for bytes of it as they come, until then too.
+
+        Both raise Busy where there is no room.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self._bytes_left:
+                raise self._busy()
+            self._bytes_left -= size
+            taken += size
+
+        if not self._requests_left:
+            raise self._busy()
         self._requests_left -= 1
-        self._bytes_left -= size
         self._in_flight.inc()
         try:
-            yield
+            yield take
         finally:
             self._requests_left += 1
-            self._bytes_left += size
+            self._bytes_left += taken
             self._in_flight.dec()
+
+    def _busy(self) -> Busy:
+        self._refused.inc()
+        return Busy(f"too many {self._kind} requests are under way")
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:

@@ -108,7 +108,10 @@ async def _event(request: Request, asked: dict[str, Any]) -> Response:
 
 
 async def _cause(request: Request, asked: dict[str, Any]) -> Response:
-    processor, _, event_id = request.path_params["cause"].partition(":")
+    cause = request.path_params["cause"]
+    processor, _, event_id = cause.partition(":")
+    if not cause.isprintable():  # as every id is; PostgreSQL takes no NUL
+        raise NotFound("the ledger holds no such event")
     async with request.state.daybook.ledger.reading() as reader:
         position = await reader.find(processor, event_id, asked["account"])
         if position is None:

@@ -136,10 +136,7 @@ def _service() -> dict[str, Any]:
         ),
     }
     ready = _operation("service", "The stores can be read; how far behind each book is", "Ready", [], ())
-    ready["responses"]["503"] = {
-        "description": "A store can't be read now",
-        "content": _content("application/json", _to("Alive")),
-    }
+    ready["responses"]["503"] = _problem(503, "A store can't be read now, or not in time")
     paths = {"/healthz": _operation("service", "The process is alive", "Alive", [], ()), "/readyz": ready}
     for path, (summary, media_type) in (texts | documents).items():
         kind = "string" if path in texts else "object"

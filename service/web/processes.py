@@ -15,15 +15,18 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 import structlog
+from msgspec import Struct
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 
 from service import logs
+from service.processes import STOP_SECONDS
 from service.settings import Settings
 from service.web.metrics import DIRECTORY
-from service.web.server import STOP_SECONDS, announce, configured, serve
+from service.web.server import announce, configured, serve
 
 _LOOK_SECONDS = 0.2
+_PAUSE_SECONDS = 5.0  # at most, between two starts of one that dies at once; twice that is a life
 
 log = structlog.get_logger()
 
@@ -33,6 +36,14 @@ def serve_many(settings: Settings, count: int) -> int:
     with tempfile.TemporaryDirectory(prefix="daybook-metrics-") as directory:
         os.environ[DIRECTORY] = directory  # for the processes: theirs is read when they import the library
         return _Processes(settings, count).run()
+
+
+class _Started(Struct, frozen=True, kw_only=True):
+    """A process, when it started, and how long after that another may start in its place."""
+
+    process: SpawnProcess
+    started: float
+    pause_seconds: float
 
 
 class _Processes:
@@ -48,42 +59,50 @@ class _Processes:
         """Keep them alive until a signal; or until one can't start, if none ever did."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        processes = [self._start() for _ in range(self._count)]
+        running = [self._start(_LOOK_SECONDS) for _ in range(self._count)]
         while not self._stopping:
             time.sleep(_LOOK_SECONDS)
-            if not self._said and self._listening.poll():
-                self._said = True
-                announce([self._socket])
-            for at, process in enumerate(processes):
-                if process.is_alive() or self._stopping:
+            self._hear()
+            for at, one in enumerate(running):
+                age = time.monotonic() - one.started
+                if one.process.is_alive() or age < one.pause_seconds or self._stopping:
                     continue
-                if process.exitcode == STARTUP_FAILURE and not self._said:
-                    self._end(processes)
+                if one.process.exitcode == STARTUP_FAILURE and not self._said:
+                    self._end(running)
                     return STARTUP_FAILURE
-                log.warning("process_died", pid=process.pid, exitcode=process.exitcode)
-                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
-                processes[at] = self._start()
-        self._end(processes)
+                log.warning("process_died", pid=one.process.pid, exitcode=one.process.exitcode)
+                mark_process_dead(one.process.pid)  # type: ignore[no-untyped-call]
+                doubled = min(2 * one.pause_seconds, _PAUSE_SECONDS)
+                running[at] = self._start(doubled if age < 2 * _PAUSE_SECONDS else _LOOK_SECONDS)
+        self._end(running)
         return 0
 
-    def _start(self) -> SpawnProcess:
+    def _hear(self) -> None:
+        """Say where we listen once one of them does; read what others say, or it fills the pipe."""
+        while self._listening.poll():
+            self._listening.recv_bytes()
+            if not self._said:
+                announce([self._socket])
+            self._said = True
+
+    def _start(self, pause_seconds: float) -> _Started:
         process = self._context.Process(target=_serve_one, args=(self._settings, self._socket, self._listens))
         process.start()
-        return process
+        return _Started(process=process, started=time.monotonic(), pause_seconds=pause_seconds)
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-    def _end(self, processes: list[SpawnProcess]) -> None:
+    def _end(self, running: list[_Started]) -> None:
         """Let all of them stop, and end what has not by then."""
         self._socket.close()  # while it is open here, connections are taken that nobody will answer
         deadline = time.monotonic() + STOP_SECONDS
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join()
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+            one.process.kill()
+            one.process.join()
 
 
 def _serve_one(settings: Settings, listening: socket.socket, listens: Connection) -> None:

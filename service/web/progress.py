@@ -7,10 +7,10 @@ import structlog
 
 from service.books.store import BookStore
 from service.core.errors import Behind, Unavailable
+from service.web.bounds import LOOK_SECONDS as _LOOK_SECONDS
 from service.web.bounds import within
 
 _POLL_SECONDS = 0.01
-_LOOK_SECONDS = 5.0  # a look that takes longer hangs; whoever waits is told, and the next one starts anew
 
 log = structlog.get_logger()
 

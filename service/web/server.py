@@ -1,4 +1,4 @@
-"""The web process's server, and several of them on one socket."""
+"""The web process's server: it says where it listens once it answers, and stops in time."""
 
 import gc
 import signal
@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from service.processes import STOP_SECONDS
 from service.settings import Settings
 from service.web.app import create_app
 
@@ -18,7 +19,6 @@ from service.web.app import create_app
 # store does; whoever supervises us often kills after 10.
 _WAITS_SECONDS = 2.0
 _REQUESTS_SECONDS = 6
-STOP_SECONDS = 8
 
 
 class Server(uvicorn.Server):

@@ -1,7 +1,7 @@
 """Webhooks in: verify the raw bytes, translate, append, and only then say 200."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter
 from typing import Any
@@ -56,8 +56,8 @@ def _receiver(endpoint: Endpoint) -> Any:
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
-            with state.webhooks.one(_length(request)):
-                incoming = _prove(endpoint, request, await _body(request), state)
+            with state.webhooks.one() as take:
+                incoming = _prove(endpoint, request, await _body(request, take), state)
                 started = perf_counter()
                 kept = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
@@ -78,24 +78,23 @@ def _receiver(endpoint: Endpoint) -> Any:
     return receive
 
 
-def _length(request: Request) -> int:
-    """How long the body says it is; the longest it may be, if it does not. Raises TooLarge."""
+async def _body(request: Request, take: Callable[[int], None]) -> bytes:
+    """The raw bytes; `take` is asked for room as they come, so that a stated length alone keeps out nobody.
+
+    Raises TooLarge as soon as they are known to be too many, TooSlow, and what `take` raises.
+    """
+    too_large = TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
     stated = request.headers.get("content-length", "")
-    length = int(stated) if stated.isdecimal() else MAX_BODY_BYTES
-    if length > MAX_BODY_BYTES:
-        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
-    return length
-
-
-async def _body(request: Request) -> bytes:
-    """The raw bytes. Raises TooLarge as soon as they are known to be too many, and TooSlow."""
+    if stated.isdecimal() and int(stated) > MAX_BODY_BYTES:
+        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for chunk in request.stream():
+                if len(body) + len(chunk) > MAX_BODY_BYTES:
+                    raise too_large
+                take(len(chunk))
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
     except TimeoutError:
         raise TooSlow(f"the body took over {_BODY_SECONDS:.0f} s to arrive") from None
     except ClientDisconnect:

@@ -26,7 +26,7 @@ from service.reads.view import Scope, View
 from service.settings import Settings, load
 from service.stores import open_books, open_ledger, prepare
 from tests.postgres import PostgresServer
-from tests.stores import prepared_database
+from tests.stores import prepared_database, under
 
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 READ = {read.name: read for read in READS}
@@ -64,7 +64,7 @@ async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
     with TemporaryDirectory(prefix="daybook-books-") as directory:
         url = None
         if _postgres:
-            url = prepared_database(_postgres)
+            url = prepared_database(_postgres, rules)
         else:
             for name in ("ledger.db", "books.db"):
                 shutil.copyfile(_empty_shelf() / name, Path(directory) / name)
@@ -94,9 +94,10 @@ class Shelf:
         self, rules: Rules | None = None, books: Sequence[Book] = BOOKS
     ) -> AsyncIterator[BookStore]:
         """The books, opened anew."""
-        rules = rules or self.rules
-        asked = {"reporting_tz": rules.reporting_tz, "weeks_per_month": rules.weeks_per_month}
-        store = open_books(self._settings.model_copy(update=asked), books)
+        settings = under(self._settings, rules or self.rules)
+        if rules:
+            prepare(settings)
+        store = open_books(settings, books)
         try:
             await store.register()
             yield store

@@ -5,6 +5,7 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from projections.book import Rules
 from projections.mrr import MRR
@@ -88,6 +89,31 @@ async def test_an_engine_whose_write_failed_takes_it_up_again():
             await engine.catch_up()
         assert await engine.catch_up() == len(EVENTS)
         assert await digests(store) == await replay(shelf.ledger, store.rules, other.directory, store.books)
+
+
+async def test_a_step_that_is_too_much_is_made_smaller_and_larger_again_later():
+    sizes = []
+
+    async with new_shelf() as shelf, shelf.store() as store:
+        await shelf.append(EVENTS)
+        engine = Engine(shelf.ledger, store, now, batch=8)
+        write = store.write
+
+        async def write_a_little(change):
+            sizes.append(engine._size)
+            if engine._size > 2:
+                raise OperationalError("…", None, TimeoutError())
+            return await write(change)
+
+        store.write = write_a_little
+        with pytest.raises(OperationalError):
+            await engine.catch_up()
+        assert await engine.advance() == 2
+        store.write = write
+        await engine.catch_up()
+        assert await positions(store) == {len(EVENTS)}
+        assert sizes[:2] == [8, 2]
+        assert engine._size == 8
 
 
 async def test_a_fault_comes_out_even_if_it_is_an_iterators_end():

@@ -6,7 +6,18 @@ from decimal import Decimal
 import pytest
 
 from service.core.errors import Unreadable
-from service.core.events import Customer, Data, Discount, Event, Item, Payment, Refund, Subscription, Tier
+from service.core.events import (
+    Customer,
+    Data,
+    Discount,
+    Event,
+    Invoice,
+    Item,
+    Payment,
+    Refund,
+    Subscription,
+    Tier,
+)
 from service.core.limits import AMOUNT, check_limits
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,6 +31,10 @@ def subscription(*items: Item, **fields) -> Subscription:
     return Subscription(
         subscription_id="sub_1", customer_id="cus_1", status="active", currency="usd", items=items, **fields
     )
+
+
+def invoice(**fields) -> Invoice:
+    return Invoice(invoice_id="in_1", status="open", currency="usd", amount_due=1, created_at=NOW, **fields)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1fb"])
@@ -59,3 +74,25 @@ def test_a_discount_is_from_0_to_100_percent(percent: str) -> None:
     item = Item(interval="month", unit_amount=Decimal(100))
     with pytest.raises(Unreadable):
         check_limits(event(subscription(item, discounts=(Discount(percent_off=Decimal(percent)),))))
+
+
+def test_an_id_is_no_longer_than_an_index_takes() -> None:
+    def told(name: str) -> list[Event]:
+        return [
+            event(Customer(customer_id="cus_1"), event_id=name),
+            event(invoice(customer_id=name)),
+            event(invoice(payment_ids=(name,))),
+            event(Payment(payment_id="pi_1", status="failed", currency="usd", amount=1, invoice_id=name)),
+        ]
+
+    for fine in told("x" * 255):
+        assert check_limits(fine) is fine
+    for long in (*told("x" * 601), *told("\N{OLD PERSIAN SIGN A}" * 151)):
+        with pytest.raises(Unreadable):
+            check_limits(long)
+
+
+def test_an_event_belongs_to_so_many_histories_at_most() -> None:
+    assert check_limits(event(invoice(payment_ids=tuple(f"pi_{n}" for n in range(900)))))
+    with pytest.raises(Unreadable):
+        check_limits(event(invoice(payment_ids=tuple(f"pi_{n}" for n in range(1_001)))))

@@ -1,8 +1,10 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service import stores
 from service.core.delivery import Proof
@@ -47,6 +49,13 @@ def refused(body: bytes, reason: str = "unreadable") -> Incoming:
 
 
 OpenLedger = Callable[[], Ledger]
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """What is logged, as values: nothing is printed."""
+    with capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,13 +1,22 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.ledger.store import Ledger
 from service.settings import Settings, load
 from service.stores import open_ledger
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """What is logged, as values: nothing is printed."""
+    with capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture

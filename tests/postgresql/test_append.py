@@ -1,18 +1,21 @@
 """Positions are without gaps and in the order of the commits, however many processes append."""
 
 import asyncio
+import random
 import threading
 from functools import partial
 
 import pytest
 from sqlalchemy import Connection, text
 
+from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.ledger import parts
 from service.ledger.append import append, head
 from service.ledger.draft import Outcome
 from service.ledger.history import after
 from service.ledger.store import Ledger
+from service.ledger.writer import Writer
 from service.settings import Settings
 from service.stores import open_ledger
 from service.verify import verify_chain
@@ -56,17 +59,20 @@ async def test_writers_that_commit_in_the_opposite_order_of_their_start_hide_not
             position = at
             seen.append(event.event_id)
 
-    # when the transaction that began first appends and commits last
+    # when the transaction that began first appends last, while the other has not committed
     first, second = Paused("first"), Paused("second")
     early = asyncio.create_task(ledger._database.write(first))
     await reached(first.began)
     late = asyncio.create_task(another._database.write(second))
     await reached(second.began)
     second.go.set()
+    await reached(second.appended)
+    first.go.set()
+    await look()
+    assert not await asyncio.to_thread(first.appended.wait, 0.2)  # it waits for its turn
     second.commit.set()
     await late
     await look()
-    first.go.set()
     await reached(first.appended)
     await look()
     first.commit.set()
@@ -185,3 +191,16 @@ async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledge
     await under_way
     await mover.close()
     assert await verify_chain(ledger) == 36
+
+
+async def test_what_no_index_takes_does_not_keep_out_the_others(ledger: Ledger) -> None:
+    writer = Writer(ledger, lambda: NOW, lambda _: None)
+    too_long = delivery(random.Random(1).randbytes(4_000).hex())
+
+    answers = await asyncio.gather(
+        *(writer.append(each) for each in (delivery("a"), too_long, delivery("b"))), return_exceptions=True
+    )
+
+    assert isinstance(answers[1], Unavailable)
+    assert [answers[0].position, answers[2].position] == [1, 2]
+    await writer.close()

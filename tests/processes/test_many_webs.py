@@ -12,13 +12,14 @@ import psutil
 import pytest
 
 from tests.processes.daybook import Daybook, wait_until
-from tests.processes.webs import ended, post, scraped, serving, start
+from tests.processes.webs import connected, ended, post, request, scraped, serving, start
 
 WORKERS = 2
 RECORDED = (
     "daybook_deliveries_total",
     (("outcome", "recorded"), ("processor", "standard")),
 )
+IN_FLIGHT = ("daybook_requests_in_flight", (("kind", "webhook"),))
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: Da
     assert {scrape[RECORDED] for scrape in scrapes} == {100}
     assert {scrape["daybook_append_seconds_count", ()] for scrape in scrapes} == {200}
     assert {scrape["daybook_ledger_position", ()] for scrape in scrapes} == {100}
-    assert {scrape["daybook_requests_in_flight", (("kind", "webhook"),)] for scrape in scrapes} == {0}
+    assert {scrape[IN_FLIGHT] for scrape in scrapes} == {0}
     assert (daybook.data_dir / "web.log").read_text().count("Daybook listens on") == 1
 
 
@@ -61,12 +62,17 @@ def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: Daybook) -
     for number in range(10):
         assert post(daybook, number).status_code == 200
 
-    for process in before:
-        process.kill()
+    head, body = request(10, 100_000)
+    with connected(daybook) as slow:
+        slow.sendall(head + body[:1_000])
+        wait_until(lambda: scraped(daybook)[IN_FLIGHT] == 1, 5, "an upload is under way")
+        for process in before:
+            process.kill()
     wait_until(lambda: len(set(serving(command)) - set(before)) == WORKERS, 30, "others are there")
 
     assert post(daybook, 10).json()["position"] == 11
     assert scraped(daybook)[RECORDED] == 11
+    assert scraped(daybook)[IN_FLIGHT] == 0  # what was under way has died, too
     assert (daybook.data_dir / "web.log").read_text().count("process_died") == WORKERS
     command.send_signal(signal.SIGTERM)
     assert command.wait(10) == 0

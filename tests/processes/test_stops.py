@@ -13,7 +13,7 @@ import pytest
 
 from service.database import ledger_path
 from tests.processes.daybook import Daybook, wait_until
-from tests.processes.webs import answer, connected, post, request, start
+from tests.processes.webs import answer, connected, post, request, scraped, start
 
 pytestmark = pytest.mark.parametrize("workers", [1, 2])
 STOP_SECONDS = 10.0
@@ -35,6 +35,11 @@ def refuses(daybook: Daybook) -> bool:
         return True
 
 
+def wait_under_way(daybook: Daybook, kind: str, count: int = 1) -> None:
+    in_flight = ("daybook_requests_in_flight", (("kind", kind),))
+    wait_until(lambda: scraped(daybook)[in_flight] == count, 5, f"{count} of the kind {kind} are under way")
+
+
 def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: Daybook, workers: int) -> None:
     command = start(daybook, workers)
     assert post(daybook, 1).json()["position"] == 1
@@ -49,7 +54,8 @@ def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: Daybook, worker
     waiting.start()
     with connected(daybook) as slow, connected(daybook) as idle:
         slow.sendall(head + body[:1_000])
-        time.sleep(0.5)  # both are under way
+        wait_under_way(daybook, "webhook")
+        wait_under_way(daybook, "read")
         started = time.monotonic()
         command.send_signal(signal.SIGTERM)
         for at in range(1_000, len(body), 20_000):
@@ -75,7 +81,7 @@ def test_clients_that_never_go_on_keep_nothing_up(daybook: Daybook, workers: int
     with ExitStack() as stack:
         for sent in (b"", b"POST /webhooks", head, head + body[:100_000]):
             stack.enter_context(connected(daybook)).sendall(sent)
-        time.sleep(0.5)
+        wait_under_way(daybook, "webhook")
         started = time.monotonic()
 
         command.send_signal(signal.SIGTERM)
@@ -99,7 +105,7 @@ def test_a_ledger_that_hangs_keeps_nothing_up(daybook: Daybook, workers: int) ->
         delivering = [threading.Thread(target=deliver, args=(number,)) for number in range(20)]
         for thread in delivering:
             thread.start()
-        time.sleep(0.5)
+        wait_under_way(daybook, "webhook", len(delivering))
         started = time.monotonic()
 
         command.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """One worker takes a job; every worker looks."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -10,7 +11,16 @@ from service import worker
 from tests.redis.servers import eventually
 from tests.redis.workers import Woken, arrives, nudging, ready, working
 
+SOON_SECONDS = 6.0
 
+
+@pytest.fixture
+def _no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent channel is not renewed during the test: that wakes a worker, too."""
+    monkeypatch.setattr(worker, "_SILENT_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("_no_renewal")
 async def test_a_nudge_wakes_every_worker(server: ValkeyServer, losses: Callable[[], list[str]]) -> None:
     url = server.connection_url
     async with AsyncExitStack() as stack:
@@ -19,11 +29,13 @@ async def test_a_nudge_wakes_every_worker(server: ValkeyServer, losses: Callable
         await ready(server.client, workers=4)
 
         for position in range(1, 11):
-            await arrives(nudger, position, *workers)
+            async with asyncio.timeout(SOON_SECONDS):
+                await arrives(nudger, position, *workers)
 
         assert losses() == []
 
 
+@pytest.mark.usefixtures("_no_renewal")
 async def test_a_sweep_wakes_every_worker(
     server: ValkeyServer, losses: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,7 +51,9 @@ async def test_a_sweep_wakes_every_worker(
         await ready(server.client, workers=3)
         before = [woken.times for woken in workers]
         await eventually(
-            lambda: all(w.times > times + 2 for w, times in zip(workers, before, strict=True)), "sweeps wake"
+            lambda: all(w.times > times + 2 for w, times in zip(workers, before, strict=True)),
+            "sweeps wake",
+            SOON_SECONDS,  # and not the nine that it takes if a sweep wakes one worker
         )
 
         assert losses() == []

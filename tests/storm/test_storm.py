@@ -26,6 +26,8 @@ SEED = int(os.environ.get("STORM_SEED") or random.randrange(1_000_000))
 PER_SECOND = float(os.environ.get("STORM_PER_SECOND") or 100)
 DATABASE = os.environ.get("STORM_DATABASE") or "postgresql"
 SIZES = {"postgresql": {"webs": 3, "workers": 4}, "sqlite": {"webs": 2, "workers": 1}}[DATABASE]
+WAIT_SECONDS = 30.0  # within which, even in the storm, an event is in the books
+STOP_SECONDS = 10.0  # within which, even in the storm, a process that is told to stop has ended
 CALM_SECONDS = 60.0  # within which, once the storm is over, all is delivered and in the books
 
 
@@ -75,6 +77,8 @@ async def test_a_storm_loses_and_doubles_nothing(run: int) -> None:
     )
     if faults:
         pytest.fail("\n".join(fault[:1_000] for fault in faults), pytrace=False)
+    assert watch.longest_seconds < WAIT_SECONDS
+    assert chaos.slowest_stop_seconds < STOP_SECONDS
     shutil.rmtree(directory)
 
 

@@ -27,7 +27,7 @@ def logged() -> Iterator[list[Any]]:
 
 
 # What is promised of a store is promised of both: these run on each.
-ON_EACH_STORE = ("figures", "forecasts", "ledger_reads", "months", "mrr", "webhooks")
+ON_EACH_STORE = ("figures", "forecasts", "ledger_reads", "months", "mrr", "parameters", "webhooks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from service.books.engine import Engine
 from service.settings import Settings
+from service.stores import prepare
 from service.web.app import create_app
 from service.web.state import State
 from tests.web.senders import MX, MX_TOKEN, STANDARD, STRIPE, Sender
@@ -113,7 +114,10 @@ def settings_for(data_dir: Path, **given: Any) -> Settings:
 async def running(data_dir: Path, clock: Clock | None = None, **given: Any) -> AsyncIterator[Daybook]:
     """The app from its start to its stop, in this process."""
     clock = clock or Clock()
-    app = create_app(settings_for(data_dir, **given), clock)
+    settings = settings_for(data_dir, **given)
+    if given:
+        prepare(settings)  # other rules have other books
+    app = create_app(settings, clock)
     async with app.router.lifespan_context(app) as state:
 
         async def with_state(scope: Any, receive: Any, send: Any) -> None:

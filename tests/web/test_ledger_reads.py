@@ -236,6 +236,9 @@ async def test_what_was_so_before_is_shown(daybook: Daybook) -> None:
         "causes/nobody:evt_1",
         "causes/evt_1",
         "causes/:",
+        "causes/stripe:evt%00x",
+        "causes/stri%00pe:evt_1",
+        "causes/stripe:%ed%a0%80",
     ],
 )
 async def test_what_is_not_there_is_404(daybook: Daybook, path: str) -> None:
@@ -256,6 +259,9 @@ async def test_what_is_not_there_is_404(daybook: Daybook, path: str) -> None:
         "events?after=x",
         "events?format=xml",
         "events?befor=3",
+        "events?account=%00",
+        "events/1?account=a%00",
+        "head?account=%ff%00",
     ],
 )
 async def test_what_cannot_be_asked_is_400(daybook: Daybook, path: str) -> None:

@@ -17,6 +17,7 @@ from tests.web.served import served
 from tests.web.test_metrics import labels, samples
 
 MIB = 1 << 20
+either_way = pytest.mark.parametrize("stated", [True, False], ids=["stated", "in chunks"])
 
 
 def is_refused(answer: httpx.Response) -> bool:
@@ -28,18 +29,27 @@ def is_refused(answer: httpx.Response) -> bool:
     )
 
 
-def upload(daybook: Daybook, key: str, go_on: asyncio.Event, length: int | None = None) -> Any:
-    """A webhook whose body ends when `go_on` says so; `length` is stated, or it comes in chunks."""
-    body = json.dumps(STRIPE.event(key, 100)).encode().ljust(length or 0)
-    signed = STRIPE.sign(body, daybook.clock.now, "", STRIPE.secret)
-    stated = {"Content-Length": str(len(body))} if length else {}
+def upload(
+    daybook: Daybook,
+    key: str,
+    go_on: asyncio.Event,
+    length: int = 0,
+    *,
+    at_first: int = 10,
+    stated: bool = True,
+) -> Any:
+    """A webhook of at least `length` bytes, which goes on after `at_first` of them when `go_on` says so."""
+    body = json.dumps(STRIPE.event(key, 100)).encode().ljust(length)
+    headers = STRIPE.sign(body, daybook.clock.now, "", STRIPE.secret)
+    if stated:
+        headers["Content-Length"] = str(len(body))
 
     async def slowly() -> AsyncIterator[bytes]:
-        yield body[:10]
+        yield body[:at_first]
         await go_on.wait()
-        yield body[10:]
+        yield body[at_first:]
 
-    return asyncio.create_task(daybook.http.post(STRIPE.path, content=slowly(), headers={**signed, **stated}))
+    return asyncio.create_task(daybook.http.post(STRIPE.path, content=slowly(), headers=headers))
 
 
 async def in_flight(daybook: Daybook, kind: str, count: int) -> None:
@@ -73,15 +83,15 @@ async def test_one_webhook_too_many_is_503_and_the_others_are_kept(
         assert found["daybook_deliveries_total", labels(processor="stripe", outcome="unavailable")] == 1
 
 
-@pytest.mark.parametrize("length", [MIB, None], ids=["stated", "in chunks"])
-async def test_bodies_are_bounded_by_their_sum(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, length: int | None
+@either_way
+async def test_bodies_are_bounded_by_the_sum_of_what_has_come(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, stated: bool
 ) -> None:
-    # given room for one body of the longest, and a little
+    # given room for one body of the longest, and nearly all of one there
     monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB + 10_000)
     async with running(data_dir) as daybook:
         go_on = asyncio.Event()
-        under_way = upload(daybook, "1", go_on, length)
+        under_way = upload(daybook, "1", go_on, MIB, at_first=MIB - 10, stated=stated)
         await in_flight(daybook, "webhook", 1)
 
         long = await daybook.post(STRIPE, json.dumps(STRIPE.event("2", 100)).encode().ljust(20_000))
@@ -92,6 +102,39 @@ async def test_bodies_are_bounded_by_their_sum(
         assert short.status_code == 200
         assert (await under_way).status_code == 200
         assert (await daybook.post(STRIPE, STRIPE.event("2", 100))).status_code == 200
+
+
+async def test_a_body_that_outgrows_what_is_left_is_refused_and_gives_it_back(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_WEBHOOK_BYTES", 50_000)
+    async with running(data_dir) as daybook:
+        first, second = asyncio.Event(), asyncio.Event()
+        outgrown = upload(daybook, "1", first, 40_000, at_first=20_000)
+        kept = upload(daybook, "2", second, 30_000, at_first=20_000)
+        await in_flight(daybook, "webhook", 2)
+
+        first.set()
+        assert is_refused(await outgrown)
+        second.set()
+        assert (await kept).status_code == 200
+        assert (await daybook.post(STRIPE, b" " * 50_000, secret="whsec_wrong")).status_code == 400
+
+
+@either_way
+async def test_who_sends_a_head_and_no_more_keeps_nobody_out(daybook: Daybook, stated: bool) -> None:
+    # given more of them than there is room for bodies of the length that they state
+    never = asyncio.Event()
+    idle = [upload(daybook, str(n), never, MIB, at_first=0, stated=stated) for n in range(40)]
+    await in_flight(daybook, "webhook", len(idle))
+
+    answer = await daybook.post(STRIPE, STRIPE.event("signed", 100))
+
+    assert answer.status_code == 200
+    for task in idle:
+        task.cancel()
+    await asyncio.gather(*idle, return_exceptions=True)
+    assert (await samples(daybook))["daybook_requests_in_flight", labels(kind="webhook")] == 0
 
 
 async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """Metrics: what an operator alerts on."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.web.running import Daybook, running
@@ -111,6 +114,26 @@ async def test_live_subscriptions_without_a_next_bill_are_counted(daybook: Daybo
     name = "daybook_live_subscriptions_without_next_bill_total"
     assert found[name, labels(processor="standard")] == 1
     assert (name, labels(processor="stripe")) not in found
+
+
+async def test_a_book_ahead_of_the_head_that_was_read_lacks_nothing(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await daybook.post(STRIPE, STRIPE.event("1", 100))
+    reading = daybook.state.store.reading
+
+    @asynccontextmanager
+    async def reading_later() -> AsyncIterator[Any]:
+        await daybook.post(STRIPE, STRIPE.event("2", 100))
+        await daybook.catch_up()
+        async with reading() as connection:
+            yield connection
+
+    monkeypatch.setattr(daybook.state.store, "reading", reading_later)
+    ready = (await daybook.http.get("/readyz")).json()
+
+    assert ready["position"] == 1
+    assert set(ready["lag_events"].values()) == {0}
 
 
 async def test_health_says_alive_and_readiness_how_far_the_books_are(daybook: Daybook) -> None:

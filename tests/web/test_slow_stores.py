@@ -78,7 +78,8 @@ async def test_a_ledger_locked_for_long_is_503_and_the_retry_a_duplicate(
         other.execute("ROLLBACK")
 
     assert is_503(answer)
-    await asyncio.sleep(0.3)  # what waited for the lock is written now, though nobody waits for it
+    async with asyncio.timeout(SOON):  # what waited for the lock is written now, though nobody waits for it
+        await daybook.state.writer._queue.join()
     kept = await daybook.head()
     again = await daybook.post(sender, sender.event("1", 100), message_id="msg_a")
     assert again.status_code == 200

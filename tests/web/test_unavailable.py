@@ -100,6 +100,8 @@ async def test_with_the_books_away_webhooks_are_taken_and_reads_are_503(data_dir
         assert read.headers["retry-after"]
         assert "checkpoints" not in read.text
         assert ready.status_code == 503
+        assert ready.headers["content-type"] == "application/problem+json"
+        assert ready.headers["retry-after"]
 
 
 async def test_with_redis_away_webhooks_are_taken_all_the_same(data_dir: Path) -> None:
