@@ -66,7 +66,7 @@ class Unavailable(DaybookError):
 
 
 class Busy(Unavailable):
-    """There is no room for one more request just now; it is refused before anything is read."""
+    """There is no room for one more request, or for more of its body, just now."""
 
 
 class ParameterError(DaybookError):
