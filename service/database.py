@@ -1,6 +1,6 @@
 """Connections: SQLite files in the data directory, or one PostgreSQL database.
 
-With SQLite the web process writes only the ledger's file, the worker only the books', so neither waits
+With SQLite a running web process writes only the ledger's file, a worker only the books', so neither waits
 for the other. With PostgreSQL both are schemas of one database.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -58,8 +58,8 @@ class Database(Protocol):
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What a plain function finds in one consistent view, away from the caller's event loop."""
 
-    def reading(self) -> Any:
-        """A consistent view as an async context manager that gives an AsyncConnection."""
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A consistent view, on the caller's event loop."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -120,7 +120,10 @@ def _cursor(connection: Connection, sql: str) -> Iterator[DBAPICursor]:
 
 @contextmanager
 def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
-    """Make the driver's errors SQLAlchemy's, without the values, and give up a connection that is lost."""
+    """Make the driver's errors SQLAlchemy's, without the values, and give up a connection that is lost.
+
+    One that timed out is given up, too, and not called lost: another try would take as long.
+    """
     dialect, driver = connection.dialect, connection.connection.dbapi_connection
     try:
         yield
