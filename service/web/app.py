@@ -18,8 +18,7 @@ from service.ledger.writer import Writer
 from service.nudge import Nudger, connect
 from service.settings import Settings
 from service.stores import open_books, open_ledger
-from service.web.bounds import LOOK_SECONDS as _LOOK_SECONDS
-from service.web.bounds import Bound, within
+from service.web.bounds import LOOK_SECONDS, Bound, within
 from service.web.docs import docs_routes
 from service.web.ledger import ledger_routes
 from service.web.metrics import Metrics, readable, stored
@@ -95,7 +94,7 @@ async def _healthz(_request: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     """The stores can be read; how far the books are behind."""
     state: State = request.state.daybook
-    head, lag = await within(_LOOK_SECONDS, _lag(state))
+    head, lag = await within(LOOK_SECONDS, _lag(state))
     return JSONResponse({"status": "ready", "position": head, "lag_events": lag})
 
 
@@ -113,7 +112,7 @@ async def _metrics(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
     try:
-        gauges = await within(_LOOK_SECONDS, stored(state.ledger, state.store, state.clock()))
+        gauges = await within(LOOK_SECONDS, stored(state.ledger, state.store, state.clock()))
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
         gauges = [readable(False)]

@@ -7,8 +7,7 @@ import structlog
 
 from service.books.store import BookStore
 from service.core.errors import Behind, Unavailable
-from service.web.bounds import LOOK_SECONDS as _LOOK_SECONDS
-from service.web.bounds import within
+from service.web.bounds import LOOK_SECONDS, within
 
 _POLL_SECONDS = 0.01
 
@@ -48,7 +47,7 @@ class Progress:
     async def _poll(self) -> None:
         try:
             while self._waiting:
-                self._tell(await within(_LOOK_SECONDS, self._look()))
+                self._tell(await within(LOOK_SECONDS, self._look()))
                 await asyncio.sleep(_POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
             log.warning("store_unavailable", error=type(error).__name__)

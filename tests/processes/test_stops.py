@@ -81,7 +81,7 @@ def test_clients_that_never_go_on_keep_nothing_up(daybook: Daybook, workers: int
     with ExitStack() as stack:
         for sent in (b"", b"POST /webhooks", head, head + body[:100_000]):
             stack.enter_context(connected(daybook)).sendall(sent)
-        wait_under_way(daybook, "webhook")
+        wait_under_way(daybook, "webhook", 2)  # those with a whole head
         started = time.monotonic()
 
         command.send_signal(signal.SIGTERM)

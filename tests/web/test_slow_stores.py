@@ -28,8 +28,8 @@ def _short_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         (writer, "_WAIT_SECONDS"),
         (writer, "_CLOSE_SECONDS"),
         (reads, "_READ_SECONDS"),
-        (progress, "_LOOK_SECONDS"),
-        (app, "_LOOK_SECONDS"),
+        (progress, "LOOK_SECONDS"),
+        (app, "LOOK_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.2)
 
