@@ -56,7 +56,7 @@ async def http_error(_request: Request, error: Exception) -> Response:
 
 async def database_error(_request: Request, error: Exception) -> Response:
     """A store that can't be read now, or not in time; never its message, which may hold data."""
-    log.error("store_unavailable", error=type(error).__name__)
+    log.warning("store_unavailable", error=type(error).__name__)
     return problem(503, "a store can't be read now", {"Retry-After": "5"})
 
 
