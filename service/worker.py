@@ -9,9 +9,8 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
-from time import perf_counter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,12 +22,11 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
-from service.books.engine import Engine, Overtaken
+from service.advancer import Advancer, safely
+from service.books.engine import Engine
 from service.books.leases import ROUND_SECONDS, Leases
-from service.books.snapshots import forget, make_ready
-from service.books.store import BookStore
+from service.books.snapshots import forget
 from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
 from service.processes import STOP_SECONDS
@@ -38,75 +36,11 @@ from service.stores import open_books, open_leases, open_ledger
 
 LOOK = "look"  # the channel on which the worker that took a job tells every worker
 SWEEP_SECONDS = 5
-_ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _POLL_SECONDS = 0.02  # how often arq looks into its queue: the freshness of a quiet system
 _RESTART_SECONDS = 0.5
 _SILENT_SECONDS = 3.0 * SWEEP_SECONDS  # each sweep is told on the channel: longer, and it is dead
-_BEHIND_SECONDS = 0.1  # how often a worker that makes the snapshots looks whether the others are done
-_QUIET = 10  # snapshots are made again after this many times what making them took
 
 log = structlog.get_logger()
-
-
-class Advancer:
-    """Advances the books in one task of its own; jobs only wake it.
-
-    A wake-up during a run makes it look again. The task is not arq's: a job has a timeout, and what it
-    would cut off is a thread that goes on.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        store: BookStore,
-        today: Callable[[], date],
-        alone_seconds: float = _ALONE_SECONDS,
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._today = today
-        self._alone_seconds = alone_seconds
-        self._wanted = asyncio.Event()
-        self._stopped = False
-        self._ready_after = 0.0
-
-    async def wake(self) -> None:
-        """Have the books brought to the ledger's end; returns at once."""
-        self._wanted.set()
-
-    def stop(self) -> None:
-        """End the run between two transactions."""
-        self._stopped = True
-        self._wanted.set()
-
-    async def run(self) -> None:
-        """Look now, at each wake-up, and now and then, until stopped."""
-        while not self._stopped:
-            self._wanted.clear()
-            await _safely(self._look)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._alone_seconds)
-
-    async def _look(self) -> None:
-        try:
-            while not self._stopped and (advanced := await self._engine.advance()):
-                log.debug("advanced", events=advanced)
-        except Overtaken:  # by one that has just taken a partition, of which this one will hear soon
-            self._look_again(_BEHIND_SECONDS)
-            return
-        except (SQLAlchemyError, OSError):  # a store is away, or a step was too much: the next is smaller
-            self._look_again(_RESTART_SECONDS)
-            raise
-        if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
-            started = perf_counter()
-            if await self._engine.is_behind():  # others are at work, and say nothing when they are done
-                self._look_again(_BEHIND_SECONDS)
-                return
-            await make_ready(self._store, self._today())
-            self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
-
-    def _look_again(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._wanted.set)
 
 
 async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
@@ -157,14 +91,14 @@ async def _hold(leases: Leases, advancer: Advancer) -> None:
             await advancer.wake()
 
     while True:
-        await _safely(renew)
+        await safely(renew)
         await asyncio.sleep(ROUND_SECONDS)
 
 
 async def _give_up(leases: Leases, holding: asyncio.Task[None]) -> None:
     """Let the others have the partitions at once."""
     await end(holding)
-    await _safely(leases.close)
+    await safely(leases.close)
 
 
 async def serve_jobs(
@@ -262,20 +196,9 @@ def _polls(poller: Poller) -> list[CronJob]:
 
 def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
     async def job(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
-        await _safely(work_once)
+        await safely(work_once)
 
     return job
-
-
-async def _safely(work_once: Callable[[], Awaitable[Any]]) -> None:
-    """Run a piece of work. What fails is logged, and tried again later: nothing else may stop for it."""
-    name = getattr(work_once, "__qualname__", "")
-    try:
-        await work_once()
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("store_unavailable", error=type(error).__name__, work=name)
-    except Exception as error:
-        log.exception("work_failed", error=type(error).__name__, work=name)
 
 
 async def _without_redis(work_once: Awaitable[Any]) -> None:

