@@ -28,6 +28,7 @@ from service.core.events import (
     Event,
     Invoice,
     Moment,
+    Product,
     Subscription,
     Unused,
 )
@@ -146,6 +147,7 @@ def _event(body: Any, proof: Proof, *, data: Data, before: bytes | None = None) 
 # What ends a thing's life comes last among the events of one moment.
 _RANK: dict[type[Data], Callable[[Any], int]] = {
     Customer: lambda customer: DELETED if customer.deleted else UPDATED,
+    Product: lambda product: DELETED if product.deleted else UPDATED,
     Subscription: lambda subscription: DELETED if subscription.status == "canceled" else UPDATED,
     Invoice: lambda invoice: INVOICE_RANK.get(invoice.status, UPDATED),
 }

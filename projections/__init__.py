@@ -4,5 +4,8 @@ from projections.bills import BILLS
 from projections.collections import COLLECTIONS
 from projections.customers import CUSTOMERS
 from projections.mrr import MRR
+from projections.revenue import REVENUE
 
-BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS)
+__all__ = ["BOOKS", "MRR"]
+
+BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS, REVENUE)

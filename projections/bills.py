@@ -166,7 +166,7 @@ def _ends(state: State, rules: Rules) -> date | None:
 
 def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its present state. A status never goes back: a paid one stays paid."""
-    latest, data = _latest(history)
+    latest, data = latest_invoice(history)
     failed = any(isinstance(e.data, Invoice) and e.data.payment_failed for e in history)
     remaining = data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining
     is_open = data.status == "open"
@@ -191,7 +191,7 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     ]
 
 
-def _latest(history: Sequence[Event]) -> tuple[Event, Invoice]:
+def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
     """The last event of those whose status has come furthest."""
     told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
     furthest = max(INVOICE_RANK.get(data.status, 1) for _, data in told)

@@ -6,15 +6,29 @@ rows add up to totals. A book is therefore a function of the set of events alone
 order nor their number of deliveries can matter, and integers add up in any order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from service.core.events import Event
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What counts in MRR, where the field has several answers. The defaults are Daybook's own.
+
+    `ignored_discounts`: durations that are not deducted. `weeks_per_month` None: as the rules say.
+    """
+
+    statuses: tuple[str, ...] = ("active", "past_due")
+    paused: bool = False  # whether a contract counts whose collection is paused
+    ignored_discounts: tuple[str, ...] = ("once",)
+    churn: Literal["when_ended", "when_set_to_cancel"] = "when_ended"
+    weeks_per_month: Fraction | None = None
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -22,6 +36,11 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     reporting_tz: str = "UTC"
     weeks_per_month: Fraction = Fraction(433, 100)
+    policy: Policy = Policy()
+
+    def under(self, policy: Policy) -> "Rules":
+        """These rules with another policy."""
+        return replace(self, policy=policy, weeks_per_month=policy.weeks_per_month or self.weeks_per_month)
 
     @property
     def zone(self) -> tzinfo:
@@ -55,14 +74,22 @@ class Stage(Struct, frozen=True, kw_only=True):
     rows: tuple[type[Row], ...]
 
 
+def _whole(row: Any) -> Iterable[Any]:
+    return (row,)
+
+
 class Total(Struct, frozen=True, kw_only=True):
-    """Sums over rows: `measure(row)` gives the integers for `sums`, grouped by the columns in `by`."""
+    """Sums over rows: `measure(row)` gives the integers for `sums`, grouped by the columns in `by`.
+
+    A row may count in several groups: `parts(row)` then gives what is measured and grouped in its place.
+    """
 
     table: str
     of: type[Row]
     by: tuple[str, ...]
     sums: tuple[str, ...]
     measure: Callable[[Any], tuple[int, ...]]
+    parts: Callable[[Any], Iterable[Any]] = _whole
 
 
 class Book(Struct, frozen=True, kw_only=True):
@@ -72,6 +99,11 @@ class Book(Struct, frozen=True, kw_only=True):
     version: int
     stages: tuple[Stage, ...]
     totals: tuple[Total, ...]
+    policy: Policy = Policy()
+
+    def under(self, name: str, policy: Policy) -> "Book":
+        """A further version of this book, kept beside it under a policy of that name."""
+        return replace(self, name=f"{self.name}:{name}", policy=policy)
 
 
 def causes(*events: Event) -> str:

@@ -8,14 +8,13 @@ from itertools import groupby
 from msgspec import Struct
 from msgspec.structs import replace
 
-from projections.book import Rules
+from projections.book import Policy, Rules
 from projections.pricing import discount_ends, worth_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
 from service.core.order import undecided
 
-COUNTS = frozenset({"active", "past_due"})  # in MRR
-BILLING = COUNTS | {"trialing", "unpaid", "incomplete"}  # has a next bill
+BILLING = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
 TERMINAL = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
 
 
@@ -63,7 +62,7 @@ def states(history: Sequence[Event], rules: Rules) -> list[State]:
             )
             break
         day = day_of(event.occurred_at, zone)
-        if not told and data.status in COUNTS:
+        if not told and data.status in rules.policy.statuses:
             start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
             day = min(day, start or day)
         told.append(State(day=day, event=event, data=data, ended=False))
@@ -106,7 +105,7 @@ def terms(history: Sequence[State], rules: Rules) -> list[Term]:
 def _term(state: State, day: date, rules: Rules) -> Term:
     data = state.data
     worth = worth_on(data, day, rules)
-    counted = worth.recurring and not state.ended and data.status in COUNTS and not data.collection_paused
+    counted = worth.recurring and not state.ended and _counts(data, rules.policy)
     return Term(
         day=day,
         mrr_cents=worth.mrr_cents if counted else 0,
@@ -116,6 +115,12 @@ def _term(state: State, day: date, rules: Rules) -> Term:
         event=state.event,
         data=data,
     )
+
+
+def _counts(data: Subscription, policy: Policy) -> bool:
+    if data.cancel_at and policy.churn == "when_set_to_cancel":
+        return False
+    return data.status in policy.statuses and (policy.paused or not data.collection_paused)
 
 
 def _level(term: Term) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from projections.book import Book, Row, Rules, Stage, causes
-from service.core.events import Customer, Event
+from service.core.events import Customer, Event, Product
 
 
 class Name(Row, frozen=True, kw_only=True):
@@ -17,6 +17,18 @@ class Name(Row, frozen=True, kw_only=True):
     customer_id: str
     name: str | None
     deleted: bool
+
+
+class ProductName(Row, frozen=True, kw_only=True):
+    """A product's last known name."""
+
+    table = "products"
+    indexes = (("product_id",),)
+
+    processor: str
+    account: str
+    product_id: str
+    name: str | None
 
 
 def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
@@ -35,6 +47,21 @@ def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
     ]
 
 
+def product_name(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One product's events to the last name told."""
+    last = history[-1]
+    told = [event.data for event in history if isinstance(event.data, Product)]
+    return [
+        ProductName(
+            causes=causes(last),
+            processor=last.processor,
+            account=last.account,
+            product_id=told[-1].product_id,
+            name=next((_kept(data.name) for data in reversed(told) if data.name), None),
+        )
+    ]
+
+
 def _kept(name: str) -> str:
     """A name as every database keeps it: SQLite ends a text at the first NUL, and PostgreSQL takes none."""
     return name.replace("\0", "")
@@ -42,7 +69,10 @@ def _kept(name: str) -> str:
 
 CUSTOMERS = Book(
     name="customers",
-    version=2,
-    stages=(Stage(reads="customer", contribute=name, rows=(Name,)),),
+    version=3,
+    stages=(
+        Stage(reads="customer", contribute=name, rows=(Name,)),
+        Stage(reads="product", contribute=product_name, rows=(ProductName,)),
+    ),
     totals=(),
 )

@@ -38,8 +38,8 @@ def worth_on(data: Subscription, day: date, rules: Rules) -> Worth:
     """What the contract is worth at the end of `day`, by items and discounts alone."""
     if not discounts_of(data):
         return _worth(data.items, (), rules.weeks_per_month)
-    items = tuple(replace(item, discounts=_in_force(item.discounts, day, rules.zone)) for item in data.items)
-    return _worth(items, _in_force(data.discounts, day, rules.zone), rules.weeks_per_month)
+    items = tuple(replace(item, discounts=_in_force(item.discounts, day, rules)) for item in data.items)
+    return _worth(items, _in_force(data.discounts, day, rules), rules.weeks_per_month)
 
 
 def discount_ends(data: Subscription, zone: tzinfo) -> list[date]:
@@ -58,10 +58,13 @@ def unpriced(data: Subscription) -> bool:
     return any(_price(item) is None for item in priced) or any(map(_unreadable, discounts_of(data)))
 
 
-def _in_force(discounts: Sequence[Discount], day: date, zone: tzinfo) -> tuple[Discount, ...]:
-    """Those that still apply when `day` ends; `once` never counts, since it does not recur."""
+def _in_force(discounts: Sequence[Discount], day: date, rules: Rules) -> tuple[Discount, ...]:
+    """Those that still apply when `day` ends, of the durations that the policy deducts."""
+    ignored = rules.policy.ignored_discounts
     return tuple(
-        d for d in discounts if d.duration != "once" and not (d.ends_at and day_of(d.ends_at, zone) <= day)
+        d
+        for d in discounts
+        if d.duration not in ignored and not (d.ends_at and day_of(d.ends_at, rules.zone) <= day)
     )
 
 

@@ -3,8 +3,10 @@
 import base64
 import binascii
 import re
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.errors import SettingsError
 from service.redis_url import parse as parse_redis_url
+from service.rulebook import load_rulebook
 
 _PREFIX = "DAYBOOK_"
 
@@ -42,6 +45,24 @@ def _fraction(value: Any) -> Any:
     if not 4 <= weeks <= 5:
         raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
     return weeks
+
+
+def _limits(value: Any) -> Any:
+    try:
+        limits = tuple(Decimal(part) for part in _split(value))
+    except (InvalidOperation, TypeError):
+        limits = ()
+    if (
+        len(limits) != 3
+        or not all(limit.is_finite() for limit in limits)
+        or not _falling(*limits, Decimal(0))
+    ):
+        raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
+    return limits
+
+
+def _falling(*values: Decimal) -> bool:
+    return all(higher > lower for higher, lower in pairwise(values))
 
 
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -75,6 +96,12 @@ class Settings(BaseSettings):
     reporting_tz: str = "UTC"
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
     weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(_fraction)] = Fraction(433, 100)
+    rulebook: Path | None = None
+    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_limits)] = (
+        Decimal(10_000),
+        Decimal(1_000),
+        Decimal(100),
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -109,6 +136,12 @@ class Settings(BaseSettings):
         if not all(_is_key(secret) for several in secrets.values() for secret in several):
             raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
         return secrets
+
+    @field_validator("rulebook")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        load_rulebook(path)
+        return path
 
     @field_validator("reporting_tz")
     @classmethod

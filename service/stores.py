@@ -11,14 +11,15 @@ from zlib import crc32
 from msgspec import json
 from sqlalchemy import Connection, text
 
-from projections import BOOKS
+from projections import BOOKS, MRR
 from projections.book import Book, Rules
 from service.books import tables
 from service.books.leases import Leases
-from service.books.store import BookStore, lay_out_file, register, rules_key
+from service.books.store import BookStore, lay_out_file, register, versions
 from service.database import PostgresDatabase, SqliteDatabase, books_path, ledger_path, postgres_once
 from service.ledger.schema import migrate, migrate_file
 from service.ledger.store import Ledger
+from service.rulebook import load_rulebook
 from service.settings import Settings
 
 LEDGER_SCHEMA = "daybook"
@@ -30,8 +31,14 @@ def books_schema(settings: Settings) -> str:
 
     With them go the leases: whoever keeps other books must not hold the partitions of these.
     """
-    kept = [tables.layout(), [(book.name, book.version) for book in BOOKS], rules_key(_rules(settings))]
+    kept = [tables.layout(), sorted(versions(kept_books(settings), _rules(settings)))]
     return f"daybook_books_{crc32(json.encode(kept)):08x}"
+
+
+def kept_books(settings: Settings) -> tuple[Book, ...]:
+    """The books that are kept: those of the table, and MRR again under each other policy."""
+    policies = load_rulebook(settings.rulebook).policies
+    return (*BOOKS, *(MRR.under(name, policy) for name, policy in policies.items()))
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -41,8 +48,9 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger(SqliteDatabase(ledger_path(settings.data_dir)))
 
 
-def open_books(settings: Settings, books: Sequence[Book] = BOOKS) -> BookStore:
+def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookStore:
     """The books under the settings' rules. Close it, or the process hangs at its end."""
+    books = books or kept_books(settings)
     if settings.database_url:
         database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
         return BookStore(database, _rules(settings), books, _partitions(settings))
@@ -66,7 +74,8 @@ def prepare(settings: Settings) -> None:
 
     Whoever starts first does it, and the others wait.
     """
-    add_books = partial(register, rules=_rules(settings), books=BOOKS, partitions=_partitions(settings))
+    books, rules = kept_books(settings), _rules(settings)
+    add_books = partial(register, rules=rules, books=books, partitions=_partitions(settings))
     if settings.database_url:
         schema = books_schema(settings)
         postgres_once(settings.database_url, _prepare_ledger, LEDGER_SCHEMA)

@@ -113,9 +113,10 @@ async def _verify_total(connection: AsyncConnection, total: Total, book_id: int)
     group = attrgetter(*total.by)
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
     async for row in _rows(connection, total.of, book_id):
-        into = sums[group(row)]
-        for i, value in enumerate(total.measure(row)):
-            into[i] += value
+        for part in total.parts(row):
+            into = sums[group(part)]
+            for i, value in enumerate(total.measure(part)):
+                into[i] += value
     for stored in await connection.execute(added_up(total, book_id)):
         expected = sums.pop(group(stored), [0] * len(total.sums))
         if [getattr(stored, name) for name in total.sums] != expected:

@@ -68,6 +68,7 @@ def _signs(header: str, body: bytes, secret: str) -> bool:
 # Translation
 
 CUSTOMER = Reading(payloads.Customer, state.customer)
+PRODUCT = Reading(payloads.Product, state.product)
 SUBSCRIPTION = Reading(payloads.Subscription, state.subscription)
 INVOICE = Reading(payloads.Invoice, state.invoice)
 CHARGE = Reading(payloads.Charge, state.charge)
@@ -79,6 +80,9 @@ TRANSLATE: dict[str, Reading | None] = {
     "customer.created": CUSTOMER,
     "customer.updated": CUSTOMER,
     "customer.deleted": CUSTOMER,
+    "product.created": PRODUCT,
+    "product.updated": PRODUCT,
+    "product.deleted": PRODUCT,
     "invoice.upcoming": None,  # an invoice that does not exist: it has no id
     "invoice_payment.paid": Reading(payloads.InvoicePayment, state.invoice_payment),
     "charge.succeeded": CHARGE,

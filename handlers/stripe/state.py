@@ -35,6 +35,11 @@ def customer(told: payloads.Customer, kind: str) -> Data:
     )
 
 
+def product(told: payloads.Product, kind: str) -> Data:
+    """A product."""
+    return events.Product(product_id=told.id, name=told.name, deleted=kind == "product.deleted")
+
+
 # Subscriptions
 
 

@@ -177,7 +177,8 @@ class Engine:
         self._holding.check(connection, set().union(*due.values()))
         for book, parts in due.items():
             book_id = self._ids[book.name]
-            changes = _apply(connection, book, book_id, folded[book], self._store.rules, min(parts))
+            rules = self._store.rules.under(book.policy)
+            changes = _apply(connection, book, book_id, folded[book], rules, min(parts))
             changed = end if changes.removed or changes.added else 0
             moved = _MOVE.run(connection, end, changed, to_us(self._clock()), book_id, sorted(parts), start)
             if len(moved) != len(parts):
@@ -237,10 +238,12 @@ _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
     """What the histories contribute, before any lock is taken: it may take long."""
-    return {
-        book: {
+    folded = {}
+    for book, parts in due.items():
+        own = rules.under(book.policy)
+        folded[book] = {
             stage: {
-                name: stage.contribute(history, rules)
+                name: stage.contribute(history, own)
                 for part in parts
                 for name, history in news.histories[part].items()
                 if name.startswith(f"{stage.reads}|")
@@ -248,8 +251,7 @@ def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
             for stage in book.stages
             if isinstance(stage.reads, str)
         }
-        for book, parts in due.items()
-    }
+    return folded
 
 
 def _apply(
@@ -281,7 +283,8 @@ def _fed(
     """
     sources = stage.reads
     assert isinstance(sources, tuple)  # noqa: S101 - stages that read histories are folded before
-    touched = sorted({row.feeds for row in (*changes.removed, *changes.added) if isinstance(row, sources)})
+    changed = (row for row in (*changes.removed, *changes.added) if isinstance(row, sources))
+    touched = sorted({row.feeds for row in changed if row.feeds})
     if touched and connection.dialect.name == POSTGRESQL:
         _LOCK_FEEDS.add(connection, [(book_id, key) for key in touched])
     for start in range(0, len(touched), _PIECE):
@@ -328,9 +331,9 @@ def _add_up(connection: Connection, total: Total, book_id: int, partition: int, 
     sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(total.sums))
     for sign, rows in ((-1, changes.removed), (1, changes.added)):
         for row in rows:
-            if type(row) is total.of:
-                into = sums[group(row)]
-                for i, value in enumerate(total.measure(row)):
+            for part in total.parts(row) if type(row) is total.of else ():
+                into = sums[group(part)]
+                for i, value in enumerate(total.measure(part)):
                     into[i] += sign * value
     new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, delete, select
 from service import reads
 from service.books.store import BookStore
 from service.books.tables import TOTALS, snapshots
-from service.reads.catalog import READS, Read
+from service.reads.catalog import READS
 from service.reads.parameters import parse_all
+from service.reads.read import Read
 from service.reads.view import Scope, View
 from service.sql import HotInsert
 
@@ -26,8 +27,7 @@ _CODE = crc32(b"".join(path.read_bytes() for path in sorted(Path(reads.__file__)
 
 def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
     """The name under which a document stands: of which books and code, what was asked, with every default."""
-    versions = [(book.name, book.version) for book in store.books]
-    asked = json.encode([_CODE, store.rules_key, versions, scope.account, scope.today, args]).decode()
+    asked = json.encode([_CODE, sorted(store.versions), scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from msgspec import Struct, json
-from sqlalchemy import BigInteger, Connection, bindparam, cast, func, select
+from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from projections import BOOKS
 from projections.book import Book, Rules
@@ -74,8 +74,8 @@ class BookStore:
         self, database: Database, rules: Rules, books: Sequence[Book] = BOOKS, partitions: int = 1
     ) -> None:
         self.rules = rules
-        self.rules_key = rules_key(rules)
         self.books = tuple(books)
+        self.versions = versions(books, rules)
         self.partitions = partitions
         self._database = database
         self.reading = database.reading
@@ -104,8 +104,8 @@ class BookStore:
 
     def marks(self, connection: Connection) -> Marks:
         """Where the books of these versions and rules are; of none that is not registered."""
-        versions = {book.name: book.version for book in self.books}
-        found = [row for row in _MARKS.run(connection, self.rules_key) if versions.get(row[1]) == row[2]]
+        rules = [key for _, _, key in self.versions]
+        found = [row for row in _MARKS.run(connection, rules) if (row[1], row[2], row[5]) in self.versions]
         return Marks(
             books={row[1]: row[0] for row in found},
             positions={row[1]: row[3] for row in found},
@@ -122,16 +122,20 @@ class BookStore:
         }
 
 
-def rules_key(rules: Rules) -> str:
-    """The rules as text: books under other rules are others."""
+def versions(books: Sequence[Book], rules: Rules) -> frozenset[tuple[str, int, str]]:
+    """What books are, as (name, version, rules): those under other rules are others."""
+    return frozenset((book.name, book.version, _rules_key(rules.under(book.policy))) for book in books)
+
+
+def _rules_key(rules: Rules) -> str:
     return json.encode(rules, enc_hook=_text).decode()
 
 
 def register(connection: Connection, rules: Rules, books: Sequence[Book], partitions: int) -> None:
     """Make what is missing of these books under these rules, at position 0."""
-    key, parts = rules_key(rules), range(partitions)
-    _ADD_BOOKS.add(connection, [(book.name, book.version, key) for book in books])
-    ids = [row[0] for row in _BOOKS.run(connection, key)]
+    parts, wanted = range(partitions), sorted(versions(books, rules))
+    _ADD_BOOKS.add(connection, wanted)
+    ids = [row[0] for row in _BOOKS.run(connection, [key for _, _, key in wanted])]
     _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in parts])
     _ADD_LEASES.add(connection, [(part, 0) for part in parts])
 
@@ -143,14 +147,21 @@ def _if_new(insert: Any) -> Any:
 _ADD_BOOKS = HotInsert(tables.books, ("name", "version", "rules"), _if_new)
 _ADD_CHECKPOINTS = HotInsert(tables.checkpoints, conflict=_if_new)
 _ADD_LEASES = HotInsert(tables.leases, ("partition", "fence"), _if_new)
-_BOOKS = HotStatement(lambda _: select(tables.books.c.id).where(tables.books.c.rules == bindparam("rules")))
+_BOOKS = HotStatement(lambda _: select(tables.books.c.id).where(any_of(tables.books.c.rules, "rules")))
 _b, _c = tables.books.c, tables.checkpoints.c
 _MARKS = HotStatement(
     lambda _: (
-        select(_b.id, _b.name, _b.version, func.min(_c.position), cast(func.sum(_c.changed), BigInteger))
+        select(
+            _b.id,
+            _b.name,
+            _b.version,
+            func.min(_c.position),
+            cast(func.sum(_c.changed), BigInteger),
+            _b.rules,
+        )
         .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
-        .where(_b.rules == bindparam("rules"))
-        .group_by(_b.id, _b.name, _b.version)
+        .where(any_of(_b.rules, "rules"))
+        .group_by(_b.id, _b.name, _b.version, _b.rules)
     )
 )
 _CHECKPOINTS = HotStatement(

@@ -151,13 +151,13 @@ def _row_table(row: type[Row]) -> Table:
 
 
 def _total_table(total: Total) -> Table:
-    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.of)}
+    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.of)}  # what only parts have is text
     return Table(
         total.table,
         metadata,
         Column("book", Integer, primary_key=True, autoincrement=False),
         Column("partition", Integer, primary_key=True, autoincrement=False),
-        *(Column(name, types[name], primary_key=True, autoincrement=False) for name in total.by),
+        *(Column(name, types.get(name, _TEXT), primary_key=True, autoincrement=False) for name in total.by),
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
         sqlite_with_rowid=False,
     )

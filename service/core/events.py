@@ -37,6 +37,14 @@ class Customer(Data, frozen=True, kw_only=True):
     deleted: bool = False
 
 
+class Product(Data, frozen=True, kw_only=True):
+    """What is sold; its name, for revenue by product."""
+
+    product_id: Id
+    name: str | None = None
+    deleted: bool = False
+
+
 class Discount(Data, frozen=True, kw_only=True):
     """Money or a share off, each interval. Both unset: a discount that could not be read."""
 
@@ -193,6 +201,7 @@ class Unused(Data, frozen=True, kw_only=True):
 # The table of event types: adding one is one line here, and a subject below.
 TYPES: dict[str, type[Data]] = {
     "customer.recorded": Customer,
+    "product.recorded": Product,
     "subscription.recorded": Subscription,
     "invoice.recorded": Invoice,
     "invoice_payment.recorded": InvoicePayment,
@@ -235,6 +244,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
 _SUBJECTS: dict[type[Data], Any] = {
     Customer: lambda d: [("customer", d.customer_id)],
+    Product: lambda d: [("product", d.product_id)],
     Subscription: lambda d: [("subscription", d.subscription_id)],
     Invoice: lambda d: [("invoice", d.invoice_id), *(("payment", p) for p in d.payment_ids)],
     InvoicePayment: lambda d: [("payment", d.payment_id)],

@@ -1,0 +1,352 @@
+"""The revenue book: what each customer has bought, by order, by month and altogether.
+
+An order is a paid invoice, or a payment that belongs to none. A customer's months are made from their orders
+and the customer from their months, so that a new order costs one month of a long history, not all of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from fractions import Fraction
+from math import floor
+
+from msgspec import Struct, json
+
+from projections.bills import latest_invoice
+from projections.book import Book, Row, Rules, Stage, Total, causes
+from projections.collections import Cash, payment_cash
+from service.core.events import Event, Invoice, InvoiceLine, Payment, joined
+from service.core.moments import day_of
+
+
+class Order(Row, frozen=True, kw_only=True):
+    """A paid invoice, or a payment of none, on the day it was paid. `source_id` is its id.
+
+    `products` is JSON, [[product id, name, cents], …]: parts that add up to the amount; null where the
+    order names none. `smooth`: no attempt to collect it had failed.
+    """
+
+    table = "orders"
+    indexes = (("customer_id", "currency", "date"),)
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    date: str
+    source_id: str
+    amount_cents: int
+    products: str
+    smooth: bool
+    trust: str
+
+
+class Reversal(Row, frozen=True, kw_only=True):
+    """Money that went back to a customer, on its own day: "refunded", or "disputed" and lost."""
+
+    table = "reversals"
+    indexes = (("customer_id", "currency", "date"),)
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    date: str
+    kind: str
+    source_id: str
+    part: int
+    amount_cents: int
+    trust: str
+
+
+class Failure(Row, frozen=True, kw_only=True):
+    """A bill or payment of which an attempt failed, on the day of the first; `recovered` if paid since."""
+
+    table = "failures"
+
+    account: str
+    currency: str
+    customer_id: str
+    date: str
+    source_id: str
+    recovered: bool
+
+
+class CustomerMonth(Row, frozen=True, kw_only=True):
+    """A customer's month in one currency, with the days of its first and last order and last change."""
+
+    table = "customer_months"
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    month: str
+    first_date: str | None
+    last_date: str | None
+    changed_date: str
+    orders: int
+    revenue_cents: int
+    refunded_cents: int
+    disputed_cents: int
+
+
+class CustomerRevenue(Row, frozen=True, kw_only=True):
+    """A customer in one currency: all that they have bought.
+
+    `months` is JSON, [[month, orders, cents], …], of the months with orders. `changed_date` is the day of
+    the last thing that any of it is made from.
+    """
+
+    table = "customer_revenue"
+    indexes = (
+        ("currency", "revenue_cents"),
+        ("currency", "orders", "lifespan_days", "revenue_cents"),
+        ("currency", "last_date", "revenue_cents"),
+        ("currency", "first_date"),
+        ("currency", "changed_date"),
+        ("customer_id",),
+    )
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    first_date: str | None
+    last_date: str | None
+    changed_date: str
+    lifespan_days: int
+    orders: int
+    revenue_cents: int
+    refunded_cents: int
+    disputed_cents: int
+    months: str
+
+
+def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One invoice's events to its order once it is paid, and its failure if an attempt failed."""
+    latest, data = latest_invoice(history)
+    told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
+    failed = [event for event, invoice in told if invoice.payment_failed]
+    paid = [event for event, invoice in told if invoice.status == "paid"]
+    is_order = data.status == "paid" and data.amount_paid > 0
+    rows: list[Row] = []
+    if failed:
+        rows.append(_failure(failed[0], data.invoice_id, data.customer_id, rules, recovered=is_order))
+    if is_order:
+        day = day_of(data.paid_at or paid[0].occurred_at, rules.zone).isoformat()
+        rows.append(
+            Order(
+                feeds=_feeds(latest.processor, latest.account, data.customer_id, data.currency, day),
+                causes=causes(latest),
+                processor=latest.processor,
+                account=latest.account,
+                currency=data.currency,
+                customer_id=data.customer_id or "",
+                date=day,
+                source_id=data.invoice_id,
+                amount_cents=data.amount_paid,
+                products=json.encode(_products(data.lines, data.amount_paid)).decode(),
+                smooth=not failed,
+                trust=latest.trust,
+            )
+        )
+    return rows
+
+
+def payment(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One payment's events to its order if it belongs to no invoice, and to what went back of it."""
+    cash = [row for row in payment_cash(history, rules) if isinstance(row, Cash)]
+    collected = [row for row in cash if row.kind == "collected"]
+    failed = [e for e in history if isinstance(e.data, Payment) and e.data.status == "failed"]
+    rows: list[Row] = [_order(row, smooth=not failed) for row in collected]
+    rows += [_reversal(row) for row in cash if row.kind != "collected"]
+    if failed and not any(_of_invoice(event) for event in history):
+        data = failed[0].data
+        assert isinstance(data, Payment)  # noqa: S101 - chosen so
+        rows.append(_failure(failed[0], data.payment_id, data.customer_id, rules, recovered=bool(collected)))
+    return rows
+
+
+def _of_invoice(event: Event) -> bool:
+    """Whether an event of a payment's history says that the payment is an invoice's."""
+    return not isinstance(event.data, Payment) or bool(event.data.invoice_id or event.data.for_invoice)
+
+
+def _order(row: Cash, *, smooth: bool) -> Order:
+    return Order(
+        feeds=_feeds(row.processor, row.account, row.customer_id, row.currency, row.date),
+        causes=row.causes,
+        processor=row.processor,
+        account=row.account,
+        currency=row.currency,
+        customer_id=row.customer_id,
+        date=row.date,
+        source_id=row.source_id,
+        amount_cents=row.amount_cents,
+        products=json.encode(_products((), row.amount_cents)).decode(),
+        smooth=smooth,
+        trust=row.trust,
+    )
+
+
+def _reversal(row: Cash) -> Reversal:
+    return Reversal(
+        feeds=_feeds(row.processor, row.account, row.customer_id, row.currency, row.date),
+        causes=row.causes,
+        processor=row.processor,
+        account=row.account,
+        currency=row.currency,
+        customer_id=row.customer_id,
+        date=row.date,
+        kind=row.kind,
+        source_id=row.source_id,
+        part=row.part,
+        amount_cents=row.amount_cents,
+        trust=row.trust,
+    )
+
+
+def _failure(
+    event: Event, source_id: str, customer_id: str | None, rules: Rules, *, recovered: bool
+) -> Failure:
+    return Failure(
+        causes=causes(event),
+        account=event.account,
+        currency=event.data.currency,  # type: ignore[attr-defined]
+        customer_id=customer_id or "",
+        date=day_of(event.occurred_at, rules.zone).isoformat(),
+        source_id=source_id,
+        recovered=recovered,
+    )
+
+
+def _feeds(processor: str, account: str, customer_id: str | None, currency: str, day: str) -> str:
+    """The customer's month; nobody's for what names no customer."""
+    return joined(processor, account, customer_id, currency, day[:7]) if customer_id else ""
+
+
+def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str | None, str | None, int]]:
+    """An order's amount by product, in proportion to its lines, to the cent: the largest remainders first."""
+    weights: dict[str | None, int] = {}
+    names: dict[str | None, str | None] = {}
+    for line in lines:
+        product = line.product_id or line.price_id
+        weights[product] = weights.get(product, 0) + line.amount
+        names[product] = line.product_name or names.get(product)
+    whole = sum(weights.values())
+    if not whole:
+        return [(None, None, amount_cents)]
+    exact = {product: Fraction(amount_cents * weight, whole) for product, weight in weights.items()}
+    cents = {product: floor(value) for product, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda product: (cents[product] - exact[product], product or ""))
+    for product in by_remainder[: amount_cents - sum(cents.values())]:
+        cents[product] += 1
+    return [(product, names[product], cents[product]) for product in sorted(cents, key=lambda p: p or "")]
+
+
+def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]:
+    """What one customer bought, and got back, in one month and currency."""
+    first = rows[0]
+    orders = [row for row in rows if isinstance(row, Order)]
+    back = [row for row in rows if isinstance(row, Reversal)]
+    dates = [row.date for row in orders]
+    return [
+        CustomerMonth(
+            feeds=joined(first.processor, first.account, first.customer_id, first.currency),
+            processor=first.processor,
+            account=first.account,
+            currency=first.currency,
+            customer_id=first.customer_id,
+            month=first.date[:7],
+            first_date=min(dates, default=None),
+            last_date=max(dates, default=None),
+            changed_date=max(row.date for row in rows),
+            orders=len(orders),
+            revenue_cents=sum(row.amount_cents for row in orders),
+            refunded_cents=sum(row.amount_cents for row in back if row.kind == "refunded"),
+            disputed_cents=sum(row.amount_cents for row in back if row.kind == "disputed"),
+        )
+    ]
+
+
+def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
+    """One customer's months to the customer."""
+    months = sorted(rows, key=lambda row: row.month)
+    firsts = [row.first_date for row in months if row.first_date]
+    lasts = [row.last_date for row in months if row.last_date]
+    first, last = min(firsts, default=None), max(lasts, default=None)
+    of = months[0]
+    return [
+        CustomerRevenue(
+            processor=of.processor,
+            account=of.account,
+            currency=of.currency,
+            customer_id=of.customer_id,
+            first_date=first,
+            last_date=last,
+            changed_date=months[-1].changed_date,
+            lifespan_days=_days_between(first, last) if first and last else 0,
+            orders=sum(row.orders for row in months),
+            revenue_cents=sum(row.revenue_cents for row in months),
+            refunded_cents=sum(row.refunded_cents for row in months),
+            disputed_cents=sum(row.disputed_cents for row in months),
+            months=json.encode([(r.month, r.orders, r.revenue_cents) for r in months if r.orders]).decode(),
+        )
+    ]
+
+
+def _days_between(first: str, last: str) -> int:
+    return (date.fromisoformat(last) - date.fromisoformat(first)).days
+
+
+class CohortMonth(Struct, frozen=True):
+    """A month in which a customer bought; `cohort` is the month of their first order."""
+
+    currency: str
+    account: str
+    cohort: str
+    month: str
+    orders: int
+    revenue_cents: int
+
+
+def _cohort_months(row: CustomerRevenue) -> Iterator[CohortMonth]:
+    months = json.decode(row.months)
+    for month, orders, revenue_cents in months:
+        yield CohortMonth(row.currency, row.account, months[0][0], month, orders, revenue_cents)
+
+
+REVENUE = Book(
+    name="revenue",
+    version=1,
+    stages=(
+        Stage(reads="invoice", contribute=invoice, rows=(Order, Failure)),
+        Stage(reads="payment", contribute=payment, rows=(Order, Reversal, Failure)),
+        Stage(reads=(Order, Reversal), contribute=customer_month, rows=(CustomerMonth,)),
+        Stage(reads=(CustomerMonth,), contribute=customer, rows=(CustomerRevenue,)),
+    ),
+    totals=(
+        Total(
+            table="order_days",
+            of=Order,
+            by=("currency", "account", "date"),
+            sums=("orders", "revenue_cents", "smooth_orders"),
+            measure=lambda row: (1, row.amount_cents, int(row.smooth)),
+        ),
+        Total(
+            table="failure_days",
+            of=Failure,
+            by=("currency", "account", "date"),
+            sums=("failures", "recovered"),
+            measure=lambda row: (1, int(row.recovered)),
+        ),
+        Total(
+            table="cohort_months",
+            of=CustomerRevenue,
+            by=("currency", "account", "cohort", "month"),
+            sums=("customers", "orders", "revenue_cents"),
+            measure=lambda part: (1, part.orders, part.revenue_cents),
+            parts=_cohort_months,
+        ),
+    ),
+)
