@@ -1,15 +1,21 @@
-"""`make bench`: ingest, the engine, reads; PostgreSQL with many processes, and a model of more."""
+"""`make bench`: ingest, the engine, reads, customers; PostgreSQL with many processes, and a model of more.
+
+`python -m bench customers` measures only what is named.
+"""
 
 import asyncio
 import os
 import platform
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import engine, ingest, reads, report
+from bench import customers, engine, ingest, reads, report
+
+Tables = Iterable[tuple[str, Sequence[dict[str, str]]]]
 
 console = Console()
 
@@ -20,19 +26,21 @@ def main() -> None:
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, "
         f"{os.cpu_count()} cores, load {load}\n"
     )
-    for title, rows in _on_sqlite():
-        show(title, rows)
-    for title, rows in report.tables():
-        show(title, rows)
+    for name in sys.argv[1:] or PARTS:
+        for title, rows in PARTS[name]():
+            show(title, rows)
 
 
-def _on_sqlite() -> Iterable[tuple[str, Sequence[dict[str, str]]]]:
+def _on_sqlite() -> Tables:
     for title, measure in (
         ("Durable ingest over HTTP", ingest.measure),
         ("The engine", engine.measure),
         ("Reads", reads.measure),
     ):
         yield title, asyncio.run(measure())
+
+
+PARTS = {"sqlite": _on_sqlite, "customers": customers.tables, "processes": report.tables}
 
 
 def show(title: str, rows: Sequence[dict[str, str]]) -> None:

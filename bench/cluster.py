@@ -89,7 +89,7 @@ class Measured(Struct, frozen=True, kw_only=True):
 def stores_nothing() -> Phase:
     """The baseline: the same server and routing, which verifies and decodes."""
     port = steady_port()
-    with _process(["-m", "bench.baseline", str(port)], {}) as pid:
+    with process(["-m", "bench.baseline", str(port)], {}) as pid:
         _wait_open(port)
         return asyncio.run(_ingest([port], load.requests(COUNT), {"web": [pid]}))
 
@@ -111,19 +111,19 @@ def measure(case: Case, server: PostgresServer) -> Measured:
         command = ["-m", "service.cli", "web", *(["--workers", str(case.webs)] if case.sharing else [])]
         parts = {
             "web": [
-                stack.enter_context(_process(command, {**settings, "DAYBOOK_PORT": str(port)}))
+                stack.enter_context(process(command, {**settings, "DAYBOOK_PORT": str(port)}))
                 for port in ports
             ],
             "PostgreSQL": [postmaster(server)] if case.postgres else [],
         }
         for port in ports:
-            _wait_ready(port)
+            wait_ready(port)
         asyncio.run(load.send(ports, load.requests(CONNECTIONS), CONNECTIONS))
         at = CONNECTIONS
         ingest = asyncio.run(_ingest(ports, load.requests(COUNT, first=at), parts))
         at += COUNT
         parts["worker"] = [
-            stack.enter_context(_process(["-m", "service.cli", "worker"], settings))
+            stack.enter_context(process(["-m", "service.cli", "worker"], settings))
             for _ in range(case.workers)
         ]
         behind = _behind(ports[0], at, parts)
@@ -237,7 +237,7 @@ def _threads(pid: int) -> tuple[float, float]:
 
 
 @contextmanager
-def _process(command: Sequence[str], settings: dict[str, str]) -> Iterator[int]:
+def process(command: Sequence[str], settings: dict[str, str]) -> Iterator[int]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
     process = subprocess.Popen(
         [sys.executable, *command],
@@ -256,7 +256,7 @@ def _process(command: Sequence[str], settings: dict[str, str]) -> Iterator[int]:
             process.wait()
 
 
-def _wait_ready(port: int) -> None:
+def wait_ready(port: int) -> None:
     _wait_for(lambda: _ready(port) is not None, f"port {port} is ready")
 
 

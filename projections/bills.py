@@ -28,7 +28,7 @@ class Contract(Row, frozen=True, kw_only=True):
     """
 
     table = "contracts"
-    indexes = (("currency", "contract_id"), ("unpriced", "currency"))
+    indexes = (("currency", "contract_id"), ("unpriced", "currency"), ("customer_id", "currency"))
 
     processor: str
     account: str

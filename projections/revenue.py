@@ -246,6 +246,8 @@ def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str
 
 def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]:
     """What one customer bought, and got back, in one month and currency."""
+    if not rows:  # what fed it has moved to another month
+        return []
     first = rows[0]
     orders = [row for row in rows if isinstance(row, Order)]
     back = [row for row in rows if isinstance(row, Reversal)]
@@ -271,6 +273,8 @@ def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]
 
 def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
     """One customer's months to the customer."""
+    if not rows:
+        return []
     months = sorted(rows, key=lambda row: row.month)
     firsts = [row.first_date for row in months if row.first_date]
     lasts = [row.last_date for row in months if row.last_date]

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.books.engine import Engine, Overtaken
 from service.books.snapshots import make_ready
 from service.books.store import BookStore
+from service.reads.view import DEFAULTS, Options
 
 _ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _AGAIN_SECONDS = 0.5
@@ -34,11 +35,13 @@ class Advancer:
         engine: Engine,
         store: BookStore,
         today: Callable[[], date],
+        options: Options = DEFAULTS,
         alone_seconds: float = _ALONE_SECONDS,
     ) -> None:
         self._engine = engine
         self._store = store
         self._today = today
+        self._options = options
         self._alone_seconds = alone_seconds
         self._wanted = asyncio.Event()
         self._stopped = False
@@ -76,7 +79,7 @@ class Advancer:
             if await self._engine.is_behind():  # others are at work, and say nothing when they are done
                 self._look_again(_BEHIND_SECONDS)
                 return
-            await make_ready(self._store, self._today())
+            await make_ready(self._store, self._today(), self._options)
             self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
 
     def _look_again(self, seconds: float) -> None:

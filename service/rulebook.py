@@ -1,12 +1,15 @@
 """The rulebook: policies of what counts in MRR, and rules of what to offer to whom, from TOML."""
 
+import re
 import tomllib
+from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from string import Formatter
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, ValidationError, convert
+from msgspec import Meta, Struct, ValidationError, convert
 
 from projections.book import Policy
 
@@ -14,29 +17,66 @@ _OWN = Path(__file__).with_name("rulebook.toml")
 _DEFAULT = "default"
 
 
-class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a rule asks of a customer; what is None is not asked."""
+_WORDS = {  # what `when` may ask for, in the words of the customer reads
+    "segments": ("whale", "high_value", "medium_value", "low_value"),
+    "activity": ("highly_active", "active", "declining", "at_risk"),
+    "lifecycle": ("new", "active", "at_risk", "churned"),
+}
+_CADENCE = re.compile(
+    r"daily|weekly|monthly|quarterly|yearly|every (?!3 months)([2-9]|[1-9]\d+) (day|week|month|year)s"
+)
+NAMES = (  # what a text may name in braces
+    *"customer orders revenue net_revenue average_order last_purchase days_quiet".split(),
+    *"segment activity lifecycle churn_risk mrr cadence next_bill_date ends_date".split(),
+)
 
-    segments: tuple[str, ...] | None = None
-    activity: tuple[str, ...] | None = None
-    lifecycle: tuple[str, ...] | None = None
-    cadences: tuple[str, ...] | None = None
-    orders_at_least: int | None = None
-    orders_at_most: int | None = None
-    quiet_days_at_least: int | None = None
-    churn_risk_at_least: float | None = None
+_Words = Annotated[tuple[str, ...], Meta(min_length=1)]
+_Count = Annotated[int, Meta(ge=0)]
+_Probability = Annotated[float, Meta(ge=0, le=1)]
+
+
+class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a rule asks of a customer; what is None is not asked. Raises ValueError at an unknown word."""
+
+    segments: _Words | None = None
+    activity: _Words | None = None
+    lifecycle: _Words | None = None
+    cadences: _Words | None = None
+    orders_at_least: _Count | None = None
+    orders_at_most: _Count | None = None
+    quiet_days_at_least: _Count | None = None
+    churn_risk_at_least: _Probability | None = None
     live: bool | None = None
     declined: bool | None = None
     ending: bool | None = None
 
+    def __post_init__(self) -> None:
+        for field, words in _WORDS.items():
+            for word in getattr(self, field) or ():
+                if word not in words:
+                    raise ValueError(f"{field}: {word!r} is none of {', '.join(words)}")
+        for word in self.cadences or ():
+            if not _CADENCE.fullmatch(word):
+                raise ValueError(f"cadences: {word!r} is none, as monthly, yearly or every 4 weeks are")
+
 
 class Opportunity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule: where all of `when` is so, `text` is recommended, its names in braces filled in."""
+    """One rule: where all of `when` is so, `text` is recommended, its names in braces filled in.
 
-    rule: str
+    Raises ValueError where the text names what is not in `NAMES`.
+    """
+
+    rule: Annotated[str, Meta(min_length=1)]
     kind: Literal["offer", "upsell", "action"]
-    text: str
+    text: Annotated[str, Meta(min_length=1)]
     when: When = When()
+
+    def __post_init__(self) -> None:
+        for _, name, form, conversion in Formatter().parse(self.text):
+            if name is not None and (name not in NAMES or form or conversion):
+                raise ValueError(
+                    f"text: {name!r} in braces; what can stand there alone is {', '.join(NAMES)}"
+                )
 
 
 class Rulebook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +84,10 @@ class Rulebook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     policies: dict[str, Policy] = {}
     opportunities: tuple[Opportunity, ...] = ()
+
+    def __post_init__(self) -> None:
+        if twice := [name for name, n in Counter(row.rule for row in self.opportunities).items() if n > 1]:
+            raise ValueError(f"opportunities: two have the rule {twice[0]!r}")
 
 
 @lru_cache(maxsize=8)

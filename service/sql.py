@@ -15,6 +15,7 @@ from sqlalchemy import (
     ClauseElement,
     ColumnElement,
     Connection,
+    Date,
     Dialect,
     Integer,
     LargeBinary,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     bindparam,
+    cast,
     func,
     select,
 )
@@ -150,6 +152,26 @@ class _Listed(TypeDecorator[list[Any]]):
 
     def process_bind_param(self, value: list[Any] | None, dialect: Dialect) -> Any:
         return value if dialect.name == POSTGRESQL else json.encode(value).decode()
+
+
+class days_between(ColumnElement[int]):  # noqa: N801 - it reads as what it says in a query
+    """Whole days from one date to another, both as text."""
+
+    inherit_cache = False
+    type = Integer()
+
+    def __init__(self, first: ColumnElement[Any], last: ColumnElement[Any]) -> None:
+        self.first = first
+        self.last = last
+
+
+@compiles(days_between)
+def _days_between(element: days_between, compiler: SQLCompiler, **options: Any) -> str:
+    if compiler.dialect.name == POSTGRESQL:
+        days: Any = cast(element.last, Date) - cast(element.first, Date)
+    else:
+        days = cast(func.julianday(element.last) - func.julianday(element.first), Integer)
+    return compiler.process(days, **options)
 
 
 class any_of(ColumnElement[bool]):  # noqa: N801 - it reads as what it says in a query

@@ -19,6 +19,7 @@ from service.books.store import BookStore, lay_out_file, register, versions
 from service.database import PostgresDatabase, SqliteDatabase, books_path, ledger_path, postgres_once
 from service.ledger.schema import migrate, migrate_file
 from service.ledger.store import Ledger
+from service.reads.view import Options
 from service.rulebook import load_rulebook
 from service.settings import Settings
 
@@ -55,6 +56,12 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
         database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
         return BookStore(database, _rules(settings), books, _partitions(settings))
     return BookStore(SqliteDatabase(books_path(settings.data_dir), "NORMAL"), _rules(settings), books)
+
+
+def read_options(settings: Settings) -> Options:
+    """What of the settings reads depend on."""
+    opportunities = load_rulebook(settings.rulebook).opportunities
+    return Options(segment_limits=settings.segment_limits, opportunities=opportunities)
 
 
 def _rules(settings: Settings) -> Rules:

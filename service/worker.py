@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,12 +27,13 @@ from service.advancer import Advancer, safely
 from service.books.engine import Engine
 from service.books.leases import ROUND_SECONDS, Leases
 from service.books.snapshots import forget
+from service.learner import keep_learning
 from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
 from service.processes import STOP_SECONDS
 from service.redis import end
 from service.settings import Settings
-from service.stores import open_books, open_leases, open_ledger
+from service.stores import open_books, open_leases, open_ledger, read_options
 
 LOOK = "look"  # the channel on which the worker that took a job tells every worker
 SWEEP_SECONDS = 5
@@ -61,9 +62,13 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
         stack.push_async_callback(store.close)
         await forget(store)  # what another version left ready
         leases = open_leases(settings)
-        advancer = Advancer(
-            Engine(ledger, store, clock, leases), store, lambda: clock().astimezone(zone).date()
-        )
+
+        def today() -> date:
+            return clock().astimezone(zone).date()
+
+        engine = Engine(ledger, store, clock, leases)
+        advancer = Advancer(engine, store, today, read_options(settings))
+        stack.push_async_callback(end, asyncio.create_task(keep_learning(engine, store, today)))
         if leases:
             stack.push_async_callback(_give_up, leases, asyncio.create_task(_hold(leases, advancer)))
         crons = [_sweep(advancer)]

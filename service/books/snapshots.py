@@ -4,6 +4,7 @@ Each bears the stamp of the rows that it was made from, and is found only while 
 are made again once the worker has caught up.
 """
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,38 @@ from zlib import crc32
 from msgspec import json
 from sqlalchemy import Connection, delete, select
 
-from service import reads
-from service.books.store import BookStore
+from service import predictions, reads
+from service.books.store import BookStore, Marks
 from service.books.tables import TOTALS, snapshots
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.read import Read
-from service.reads.view import Scope, View
+from service.reads.view import DEFAULTS, Options, Scope, View
 from service.sql import HotInsert
 
-# Another version of the reads may make the same document in another shape.
-_CODE = crc32(b"".join(path.read_bytes() for path in sorted(Path(reads.__file__).parent.glob("*.py"))))
+# Another version of this code may make the same document in another shape.
+_SOURCES = sorted(path for of in (reads, predictions) for path in Path(of.__path__[0]).rglob("*.py"))
+_CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
-def snapshot_name(store: BookStore, read: Read, scope: Scope, args: dict[str, Any]) -> str:
+def snapshot_name(
+    store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: Options = DEFAULTS
+) -> str:
     """The name under which a document stands: of which books and code, what was asked, with every default."""
-    asked = json.encode([_CODE, sorted(store.versions), scope.account, scope.today, args]).decode()
+    limits = [str(limit) for limit in options.segment_limits]
+    asked = json.encode([_CODE, sorted(store.versions), limits, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
+
+
+def kept_name(store: BookStore, what: str, currency: str, today: date) -> str:
+    """The name under which the worker keeps what it has computed from all of a currency's books."""
+    asked = json.encode([_CODE, sorted(store.versions), today]).decode()
+    return f"{what}|{currency}|{asked}"
+
+
+def latest(connection: Connection, name: str) -> bytes | None:
+    """The document of this name, of whatever stamp: it need not be of the newest event."""
+    return connection.execute(select(snapshots.c.body).where(snapshots.c.name == name)).scalar()
 
 
 def find(connection: Connection, name: str, stamp: int) -> bytes | None:
@@ -39,34 +55,49 @@ def find(connection: Connection, name: str, stamp: int) -> bytes | None:
 
 
 async def forget(store: BookStore) -> None:
-    """Remove every snapshot: another version of the code may have made it in another shape."""
-    await store.write(lambda connection: connection.execute(delete(snapshots)))
+    """Remove what other code has made: nobody will find it."""
+    others = snapshots.c.name.not_like(f"%[{_CODE},%")
+    await store.write(lambda connection: connection.execute(delete(snapshots).where(others)))
 
 
-async def make_ready(store: BookStore, today: date) -> int:
+async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
     """Make those standing documents that are missing or no longer right; how many that were."""
-    stamp, documents = await store.read(lambda connection: _missing(connection, store, today))
+    stamp, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
-        rows = [(name, stamp, body) for name, body in sorted(documents.items())]
-        await store.write(lambda connection: _keep(connection, rows, today))
+        await keep(store, stamp, documents, today)
     return len(documents)
 
 
-def _missing(connection: Connection, store: BookStore, today: date) -> tuple[int, dict[str, bytes]]:
+async def keep(store: BookStore, stamp: int, documents: Mapping[str, bytes], today: date) -> None:
+    """Keep documents by their names, and none of another day's."""
+    rows = [(name, stamp, body) for name, body in sorted(documents.items())]
+    await store.write(lambda connection: _keep(connection, rows, today))
+
+
+def _missing(
+    connection: Connection, store: BookStore, today: date, options: Options
+) -> tuple[int, dict[str, bytes]]:
     marks = store.marks(connection)
-    days = TOTALS["bill_days"]
-    currencies = connection.execute(
-        select(days.c.currency).distinct().where(days.c.book == marks.books["bills"])
-    )
     documents = {}
-    for currency in currencies.scalars().all():
-        view = View(connection=connection, books=marks.books, scope=Scope(currency=currency, today=today))
+    for currency in currencies(connection, marks):
+        scope = Scope(currency=currency, today=today)
+        view = View(connection=connection, books=marks.books, scope=scope, options=options)
         for read in (read for read in READS if read.standing):
             args = parse_all(read.parameters, {}, today)
-            name = snapshot_name(store, read, view.scope, args)
+            name = snapshot_name(store, read, view.scope, args, options)
             if find(connection, name, marks.stamp) is None:
                 documents[name] = json.encode(read.answer(view, args))
     return marks.stamp, documents
+
+
+def currencies(connection: Connection, marks: Marks) -> list[str]:
+    """The currencies of the books."""
+    found: set[str] = set()
+    for table, book in (("bill_days", "bills"), ("order_days", "revenue")):
+        days = TOTALS[table]
+        query = select(days.c.currency).distinct().where(days.c.book == marks.books[book])
+        found.update(connection.execute(query).scalars())
+    return sorted(found)
 
 
 def _keep(connection: Connection, rows: list[tuple[str, int, bytes]], today: date) -> None:

@@ -1,16 +1,15 @@
 """The reads: one line each. The API serves them, the worker leaves the standing ones ready."""
 
-from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from service.core.errors import ParameterError
-from service.reads import forecast, lists, months
+from service.reads import forecast, lists, metrics, months
 from service.reads import mrr as mrr_reads
+from service.reads.customers.catalog import CUSTOMER_READS
 from service.reads.parameters import (
-    Parameter,
     check_range,
     choice,
     cursor,
@@ -23,33 +22,10 @@ from service.reads.parameters import (
     text,
     to_cursor,
 )
-from service.reads.view import View
+from service.reads.read import Read
+from service.reads.view import DEFAULT_POLICY, View
 
 _YEARS_AHEAD = 10  # how far a forecast goes
-
-Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
-
-
-class Read(Struct, frozen=True, kw_only=True):
-    """One read. `shape` names its answer's schema, `rows` its list for CSV; a standing one is kept ready."""
-
-    path: str
-    summary: str
-    answer: Answer
-    shape: str
-    rows: str
-    parameters: tuple[Parameter, ...] = ()
-    standing: bool = False
-
-    @property
-    def name(self) -> str:
-        """The read's name in the API's description: "month-detail"."""
-        return self.path.removeprefix("/api/v1/").replace("/", "-")
-
-    @property
-    def paged(self) -> bool:
-        """Whether its list comes a page at a time."""
-        return any(parameter.name == "cursor" for parameter in self.parameters)
 
 
 def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
@@ -79,12 +55,18 @@ def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _mrr(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return mrr_reads.mrr(view)
+def _mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return mrr_reads.mrr(view.under(args["policy"]))
+
+
+def _metrics(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    check_range(args["from"], args["to"])
+    return metrics.metrics(view.under(args["policy"]), args["from"], args["to"], args["by"])
 
 
 def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
+    view = view.under(args["policy"])
     document = mrr_reads.movements(view, args["from"], args["to"], args["by"])
     if args["detail"] == "customers":
         document["movements"] = mrr_reads.movement_rows(view, args["from"], args["to"])
@@ -110,8 +92,12 @@ _FROM = month_start(
     "from", lambda today: months_back(today, 11), "the first month, by default eleven before this one"
 )
 _TO = month_end("to", last_of_month, "the last month, by default this one")
+_POLICY = replace(
+    text("policy", "the policy of what counts, of those in the rulebook"), default=lambda _: DEFAULT_POLICY
+)
 
 READS = (
+    *CUSTOMER_READS,
     Read(
         path="/api/v1/revenue/current-month",
         summary="The month that holds today: summary, weeks, days and the ten largest bills",
@@ -169,6 +155,7 @@ READS = (
         answer=_mrr,
         shape="Mrr",
         rows="by_schedule",
+        parameters=(_POLICY,),
         standing=True,
     ),
     Read(
@@ -182,8 +169,22 @@ READS = (
             _TO,
             choice("by", "month", ("month", "day"), "the length of a period"),
             choice("detail", None, ("customers",), "with the customers' movements behind the periods"),
+            _POLICY,
         ),
         standing=True,
+    ),
+    Read(
+        path="/api/v1/metrics",
+        summary="Churn, retention, quick ratio, lifetime value and failed payments by month, quarter or year",
+        answer=_metrics,
+        shape="Metrics",
+        rows="periods",
+        parameters=(
+            replace(_FROM, description=f"{_FROM.description}; its whole period is listed"),
+            replace(_TO, description=f"{_TO.description}; its whole period is listed"),
+            choice("by", "month", tuple(metrics.PERIODS), "the length of a period"),
+            _POLICY,
+        ),
     ),
     Read(
         path="/api/v1/upcoming",

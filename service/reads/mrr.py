@@ -10,7 +10,7 @@ from projections.mrr import KINDS, Movement
 from service.books.tables import ROWS, TOTALS
 from service.core import cadence
 from service.core.money import round_half_away
-from service.reads.view import View, sums
+from service.reads.view import View, exact, sums
 
 _DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
 
@@ -45,7 +45,7 @@ def mrr(view: View) -> dict[str, Any]:
     customers = paying_customers(view)
     count = {(row["interval"], row["every"]): row["contracts"] for row in schedules}
     return {
-        "currency": view.scope.currency,
+        **counted(view),
         "date": today,
         "mrr_cents": total,
         "arr_cents": total * 12,
@@ -61,6 +61,15 @@ def mrr(view: View) -> dict[str, Any]:
             for row in others
             if row.contracts or row.mrr_cents
         ],
+    }
+
+
+def counted(view: View) -> dict[str, Any]:
+    """In what currency and by which rules MRR is counted in an answer."""
+    return {
+        "currency": view.scope.currency,
+        "policy": view.scope.policy,
+        "weeks_per_month": exact(view.rules().weeks_per_month),
     }
 
 
@@ -99,7 +108,7 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
         opening, level = level, level + sum(change.values())
         done = {f"{_DONE[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0 for kind in KINDS}
         periods.append({"period": name, "opening_cents": opening, **change, "closing_cents": level, **done})
-    return {"currency": view.scope.currency, "by": by, "periods": periods}
+    return {**counted(view), "by": by, "periods": periods}
 
 
 def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:

@@ -72,6 +72,42 @@ def choice(name: str, default: str | None, options: tuple[str, ...], description
     )
 
 
+def choices(name: str, default: str, options: tuple[str, ...], description: str) -> Parameter:
+    """Some of a few words, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        words = set(text.split(","))
+        if not words <= set(options):
+            raise ValueError(text)
+        return sorted(words, key=options.index)
+
+    return Parameter(
+        name=name,
+        parse=parse,
+        default=lambda _: parse(default),
+        schema={"type": "array", "items": {"type": "string", "enum": list(options)}},
+        description=f"{description}; some of {', '.join(options)}, with commas between",
+    )
+
+
+def flag(name: str, *, default: bool, description: str) -> Parameter:
+    """True or false."""
+    words = {"true": True, "false": False}
+
+    def parse(text: str) -> bool:
+        if text not in words:
+            raise ValueError(text)
+        return words[text]
+
+    return Parameter(
+        name=name,
+        parse=parse,
+        default=lambda _: default,
+        schema={"type": "boolean"},
+        description=f"{description}; true or false",
+    )
+
+
 def _printable(value: str) -> str:
     """Text as every id and status is (service.core.limits); PostgreSQL takes no NUL. Raises ValueError."""
     if not value.isprintable():

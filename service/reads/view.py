@@ -1,14 +1,49 @@
 """What every read looks through: one consistent view of the books, in one currency."""
 
+from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-from msgspec import Struct
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Table, cast, func, literal, select
+from msgspec import Struct, json
+from msgspec.structs import replace
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    cast,
+    func,
+    literal,
+    select,
+)
 
 from projections.bills import Contract
+from projections.book import Rules
 from projections.customers import Name
+from projections.mrr import MRR
 from service.books import tables
+from service.core.errors import ParameterError
+from service.rulebook import Opportunity
+
+DEFAULT_POLICY = "default"
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What of the settings reads depend on. The limits of segments are in whole units of the currency."""
+
+    segment_limits: tuple[Decimal, Decimal, Decimal] = (Decimal(10_000), Decimal(1_000), Decimal(100))
+    opportunities: tuple[Opportunity, ...] = ()
+
+
+DEFAULTS = Options()
+
+
+def _nothing(_name: str) -> bytes | None:
+    return None
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -17,14 +52,36 @@ class Scope(Struct, frozen=True, kw_only=True):
     currency: str
     today: date
     account: str | None = None
+    policy: str = DEFAULT_POLICY  # of what counts in MRR; see `View.under`
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """One read transaction on the books; `books` gives each book's id by its name."""
+    """One read transaction on the books; `books` gives each book's id by its name.
+
+    `kept` finds what the worker has computed for this currency and day, by its name.
+    """
 
     connection: Connection
     books: dict[str, int]
     scope: Scope
+    options: Options = DEFAULTS
+    kept: Callable[[str], bytes | None] = _nothing
+
+    def under(self, policy: str, parameter: str = "policy") -> "View":
+        """The same view with MRR as a policy counts it.
+
+        Raises ParameterError, which says of `parameter` what policies there are.
+        """
+        kept = {name.partition(":")[2] or DEFAULT_POLICY: name for name in self.books if _is_mrr(name)}
+        if policy not in kept:
+            raise ParameterError(f"{parameter}: of {', '.join(sorted(kept))}")
+        books = {**self.books, MRR.name: self.books[kept[policy]]}
+        return replace(self, books=books, scope=replace(self.scope, policy=policy))
+
+    def rules(self) -> Rules:
+        """The rules by which MRR is counted in this view."""
+        book = self.one(select(tables.books.c.rules).where(tables.books.c.id == self.books[MRR.name]))
+        return _RULES.decode(book.rules)
 
     def within(self, table: Table, book: str, *, currency: bool = True) -> list[ColumnElement[bool]]:
         """The conditions that keep a query on `table` inside the scope."""
@@ -49,7 +106,7 @@ class View(Struct, frozen=True, kw_only=True):
         query = select(func.count()).where(*self.within(table, "bills"), table.c.unpriced)
         return int((self.one(query))[0])
 
-    def named(self, query: Select[Any], table: Table) -> Select[Any]:
+    def named(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""
         names = tables.ROWS[Name]
         return query.add_columns(names.c.name.label("customer_name")).select_from(
@@ -61,6 +118,19 @@ class View(Struct, frozen=True, kw_only=True):
                 & (names.c.account == table.c.account),
             )
         )
+
+
+_RULES = json.Decoder(Rules, dec_hook=lambda kind, value: kind(value))  # a fraction is text in JSON
+
+
+def _is_mrr(book: str) -> bool:
+    return book.partition(":")[0] == MRR.name
+
+
+def exact(value: Fraction) -> str:
+    """A fraction as a decimal where that is exact ("4.33"), else as it is ("13/3")."""
+    decimal = Decimal(value.numerator) / Decimal(value.denominator)
+    return str(decimal) if Fraction(decimal) == value else str(value)
 
 
 def customer_key(table: Table) -> ColumnElement[str]:

@@ -17,8 +17,9 @@ from service.clock import utc_now
 from service.ledger.writer import Writer
 from service.nudge import Nudger, connect
 from service.settings import Settings
-from service.stores import open_books, open_ledger
+from service.stores import open_books, open_ledger, read_options
 from service.web.bounds import LOOK_SECONDS, Bound, within
+from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.ledger import ledger_routes
 from service.web.metrics import Metrics, readable, stored
@@ -65,6 +66,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     progress=Progress(store),
                     webhooks=Bound(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
                     reads=Bound(metrics, "read", _READS),
+                    options=read_options(settings),
                 )
             }
         finally:
@@ -77,6 +79,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     routes = [
         *webhook_routes(),
         *read_routes(),
+        *compare_routes(),
         *ledger_routes(),
         *docs_routes(),
         Route("/healthz", _healthz, methods=["GET"]),

@@ -1,14 +1,17 @@
 """The API's description, OpenAPI 3.1, made from the tables that the service itself runs by."""
 
+import re
 from datetime import date
 from functools import cache
 from typing import Any
 
 from handlers import ENDPOINTS
 from service.core.delivery import Endpoint
-from service.reads.catalog import READS, Read
+from service.reads.catalog import READS
 from service.reads.parameters import Parameter
+from service.reads.read import Read
 from service.reads.schemas import SHAPES
+from service.web.compare import COMPARE
 from service.web.ledger import LISTED
 from service.web.reads import COMMON, SCOPED
 
@@ -52,7 +55,11 @@ _SIGNED = {
     "mxmerchant_url_tokens": {},
     "standard_webhook_secrets": _STANDARD,
 }
-_IN_PATH = {"token": "the unguessable token of the callback URL", "name": "the in-house biller's name"}
+_IN_PATH = {
+    "token": "the unguessable token of the callback URL",
+    "name": "the in-house biller's name",
+    "customer_id": "the customer's id, as the processor gives it",
+}
 
 
 @cache
@@ -64,7 +71,7 @@ def description() -> dict[str, Any]:
         "security": [{"bearer": []}, {"key": []}],
         "tags": [{"name": name} for name in ("reads", "ledger", "webhooks", "service")],
         "paths": {
-            **{read.path: {"get": _read(read)} for read in READS},
+            **{read.path: {"get": _read(read)} for read in (*READS, COMPARE)},
             **_ledger(),
             **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
             **_service(),
@@ -80,9 +87,13 @@ def description() -> dict[str, Any]:
 
 
 def _read(read: Read) -> dict[str, Any]:
-    parameters = [_parameter(parameter) for parameter in (*read.parameters, *COMMON)]
-    csv = f"`{read.rows}` as CSV, one line each" + ("; all of them without a `limit`" if read.paged else "")
-    operation = _operation("reads", read.summary, read.shape, parameters, (400, 401, 503, 504), csv)
+    named = [_in_path(name, _IN_PATH[name]) for name in re.findall("{(.*?)}", read.path)]
+    parameters = [*named, *(_parameter(parameter) for parameter in (*read.parameters, *COMMON))]
+    csv = f"`{read.rows}` as CSV, one line each" if read.rows else None
+    if csv and read.paged:
+        csv += "; all of them without a `limit`"
+    problems = tuple(sorted({400, 401, 503, 504, *([404] if named else [])}))
+    operation = _operation("reads", read.summary, read.shape, parameters, problems, csv)
     return _with_link(operation) if read.paged else operation
 
 
@@ -209,10 +220,12 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     """A query parameter; its default where that is the same on every day."""
     one, other = (parameter.default(day) for day in (date(2001, 2, 3), date(2004, 5, 6)))
     default = {"default": one} if one is not None and one == other else {}
+    listed = {"style": "form", "explode": False} if parameter.schema["type"] == "array" else {}
     return {
         "name": parameter.name,
         "in": "query",
         "schema": parameter.schema | default,
+        **listed,
         "description": parameter.description,
     }
 

@@ -3,9 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Coroutine
-from datetime import date
-from decimal import Decimal
-from fractions import Fraction
+from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
 from secrets import compare_digest
@@ -25,10 +23,11 @@ from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.ledger.append import head as ledger_head
 from service.ledger.history import recorded_at
-from service.reads.catalog import READS, Read
+from service.reads.catalog import READS
 from service.reads.parameters import Parameter, choice, day, integer, parse_all, text
+from service.reads.read import Read
 from service.reads.schemas import columns
-from service.reads.view import Scope, View
+from service.reads.view import Scope, View, exact
 from service.web.bounds import within
 from service.web.state import State
 
@@ -77,7 +76,12 @@ class _Page(Struct):
 
 def read_routes() -> list[Route]:
     """One GET route for each read in the catalog."""
-    return [Route(read.path, _reader(read), methods=["GET"]) for read in READS]
+    return [Route(_any_text(read.path), _reader(read), methods=["GET"]) for read in READS]
+
+
+def _any_text(path: str) -> str:
+    """A route's path whose parts may hold slashes, as ids may."""
+    return path.replace("}", ":path}")
 
 
 def check_key(request: Request) -> None:
@@ -105,22 +109,37 @@ def _reader(read: Read) -> Any:
 
 
 async def _answer(read: Read, request: Request, asked: Asked) -> Response:
-    body = await _document(read, asked, request.state.daybook)
+    state: State = request.state.daybook
+    document, marked = await _document(read, asked, state)
+    body = with_meta(document, marked)
     cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
     following = {"cursor": cursor} if cursor else None
     if asked.csv:
         names = columns(read.shape, read.rows)
         listed = to_csv(names, json.decode(body)[read.rows])
         return tagged(request, listed, "text/csv; charset=utf-8", following)
-    return tagged(request, body, "application/json", following)
+    if read.dated:
+        return tagged(request, body, "application/json", following)
+    at_a_moment = marked | {"calculation_date": _moment(asked.scope.today, state)}
+    return tagged(request, with_meta(document, at_a_moment), "application/json", following, same_as=body)
+
+
+def _moment(today: date, state: State) -> str:
+    """When an answer is computed, if that is on `today`; else the beginning of that day, in RFC 3339."""
+    now = state.clock().replace(microsecond=0)
+    if today == today_in(state):
+        return rfc3339(now)
+    return rfc3339(datetime.combine(today, time(), ZoneInfo(state.settings.reporting_tz)))
 
 
 def parse(read: Read, request: Request, state: State) -> Asked:
     """What a request asks of a read."""
     today = today_in(state)
     common = query(COMMON, read.parameters, request, today)
-    args = parse_all(read.parameters, dict(request.query_params), common["today"])
-    csv = wants_csv(common["format"], request)
+    args = parse_all(read.parameters, dict(request.query_params), common["today"]) | request.path_params
+    if common["format"] == "csv" and not read.rows:
+        raise ParameterError("format: json; this read has no list")
+    csv = bool(read.rows) and wants_csv(common["format"], request)
     if csv and read.paged and "limit" not in request.query_params:
         args["limit"] = None  # a file says nowhere that it is cut
     return Asked(
@@ -173,27 +192,27 @@ async def when_reached(
     return await within(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
-async def _document(read: Read, asked: Asked, state: State) -> bytes:
-    """The document with its `meta`: a snapshot where one stands, else made now from the same rows."""
+async def _document(read: Read, asked: Asked, state: State) -> tuple[bytes, dict[str, Any]]:
+    """The document and its `meta`: a snapshot where one stands, else made now from the same rows."""
 
     def find(connection: Connection) -> tuple[bytes, int, int]:
-        marks, view = _view(connection, asked.scope, state)
-        name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args)
+        marks, view = view_of(connection, asked.scope, state)
+        name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args, state.options)
         body = snapshots.find(connection, name, marks.stamp) or json.encode(read.answer(view, asked.args))
         return body, marks.position, view.unpriced_contracts()
 
     body, position, unpriced = await state.store.read(find)
-    return with_meta(body, await _meta(asked.scope.today, state, position, unpriced))
+    return body, await meta_of(asked.scope.today, state, position, unpriced)
 
 
 async def meta(state: State, scope: Scope) -> dict[str, Any]:
     """What every answer is marked with, for reads of the ledger."""
 
     def find(connection: Connection) -> tuple[int, int]:
-        marks, view = _view(connection, scope, state)
+        marks, view = view_of(connection, scope, state)
         return marks.position, view.unpriced_contracts()
 
-    return await _meta(scope.today, state, *await state.store.read(find))
+    return await meta_of(scope.today, state, *await state.store.read(find))
 
 
 def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
@@ -201,15 +220,22 @@ def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
     return body[:-1] + b',"meta":' + json.encode(marked) + b"}"
 
 
-def _view(connection: Connection, scope: Scope, state: State) -> tuple[Marks, View]:
+def view_of(connection: Connection, scope: Scope, state: State) -> tuple[Marks, View]:
     """Where the books are, and the view of them. Raises Unavailable before they are laid out."""
-    marks = state.store.marks(connection)
-    if len(marks.books) < len(state.store.books):
+    store, marks = state.store, state.store.marks(connection)
+    if len(marks.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
-    return marks, View(connection=connection, books=marks.books, scope=scope)
+
+    def kept(what: str) -> bytes | None:
+        return snapshots.latest(connection, snapshots.kept_name(store, what, scope.currency, scope.today))
+
+    return marks, View(
+        connection=connection, books=marks.books, scope=scope, options=state.options, kept=kept
+    )
 
 
-async def _meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
+async def meta_of(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
+    """What an answer made at this position of the books is marked with."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (ledger_head(connection).position, recorded_at(connection, position))
     )
@@ -230,14 +256,23 @@ def today_in(state: State) -> date:
 
 
 def tagged(
-    request: Request, body: bytes, media_type: str, following: dict[str, Any] | None = None
+    request: Request,
+    body: bytes,
+    media_type: str,
+    following: dict[str, Any] | None = None,
+    same_as: bytes | None = None,
 ) -> Response:
     """`body` with its ETag, or 304 if the caller has it already.
 
-    `following`: the parameters that ask for the next page, where there is one.
+    `following`: the parameters that ask for the next page, where there is one. `same_as`: the body without
+    what says nothing new, which makes the tag a weak one.
     """
-    etag = f'"{sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    etag = f'"{sha256(same_as or body).hexdigest()[:32]}"'
+    headers = {
+        "ETag": f"W/{etag}" if same_as else etag,
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept",
+    }
     if following:
         asked = urlencode(dict(request.query_params) | following)
         headers["Link"] = f'<{request.url.path}?{asked}>; rel="next"'
@@ -262,9 +297,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def exact(value: Fraction) -> str:
-    """A fraction as a decimal where that is exact ("4.33"), else as it is ("13/3")."""
-    decimal = Decimal(value.numerator) / Decimal(value.denominator)
-    return str(decimal) if Fraction(decimal) == value else str(value)

@@ -8,6 +8,7 @@ from msgspec import Struct
 from service.books.store import BookStore
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
+from service.reads.view import Options
 from service.settings import Settings
 from service.web.bounds import Bound
 from service.web.metrics import Metrics
@@ -26,3 +27,4 @@ class State(Struct, frozen=True, kw_only=True):
     progress: Progress
     webhooks: Bound
     reads: Bound
+    options: Options

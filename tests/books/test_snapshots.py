@@ -95,7 +95,7 @@ async def test_an_event_that_changes_no_row_drops_nothing():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS)
         await make_ready(store, TODAY)
-        await advance(shelf, store, event(payment(payment_id="pi_8", status="failed"), "2025-11-13"))
+        await advance(shelf, store, event(payment(payment_id="pi_8", status="pending"), "2025-11-13"))
         assert len(await standing(store, "usd")) == len(STANDING)
 
 

@@ -205,7 +205,7 @@ def test_a_connected_account_becomes_the_account_and_none_is_empty():
 
 @pytest.mark.parametrize(
     "kind",
-    ["product.updated", "customer.discount.created", "customer.source.created", "customer.tax_id.created",
+    ["price.updated", "customer.discount.created", "customer.source.created", "customer.tax_id.created",
      "charge.expired", "charge.updated", "invoice_payment.detached", "invoiceitem.created",
      "invoice.upcoming", "payment_intent.created", "payout.paid", "checkout.session.completed",
      "something.new"],

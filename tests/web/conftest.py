@@ -27,7 +27,19 @@ def logged() -> Iterator[list[Any]]:
 
 
 # What is promised of a store is promised of both: these run on each.
-ON_EACH_STORE = ("figures", "forecasts", "ledger_reads", "months", "mrr", "parameters", "webhooks")
+ON_EACH_STORE = (
+    "customer_lists",
+    "customer_orders",
+    "customer_predictions",
+    "customer_revenue",
+    "figures",
+    "forecasts",
+    "ledger_reads",
+    "months",
+    "mrr",
+    "parameters",
+    "webhooks",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

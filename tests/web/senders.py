@@ -88,6 +88,50 @@ def stripe_subscription(
     }
 
 
+def stripe_invoice(
+    key: str, cents: int, at: datetime, lines: list[dict[str, Any]], *, customer: str, **more: Any
+) -> dict[str, Any]:
+    """An invoice that was made and paid at one moment."""
+    moment = int(at.timestamp())
+    return {
+        "id": f"in_{key}",
+        "object": "invoice",
+        "customer": customer,
+        "status": "paid",
+        "currency": "usd",
+        "created": moment,
+        "amount_due": cents,
+        "amount_paid": cents,
+        "amount_remaining": 0,
+        "status_transitions": {"finalized_at": moment, "paid_at": moment},
+        "lines": {"object": "list", "data": lines},
+        **more,
+    }
+
+
+def stripe_charge(key: str, cents: int, at: datetime, *, customer: str | None, **more: Any) -> dict[str, Any]:
+    """A charge that succeeded."""
+    return {
+        "id": f"ch_{key}",
+        "object": "charge",
+        "customer": customer,
+        "status": "succeeded",
+        "captured": True,
+        "currency": "usd",
+        "created": int(at.timestamp()),
+        "amount": cents,
+        "amount_captured": cents,
+        "amount_refunded": 0,
+        **more,
+    }
+
+
+def stripe_refund(key: str, cents: int, at: datetime, **more: Any) -> dict[str, Any]:
+    """A refund that succeeded; `charge` or `payment_intent` says of what."""
+    refund = {"id": f"re_{key}", "object": "refund", "status": "succeeded", "currency": "usd"}
+    return {**refund, "amount": cents, "created": int(at.timestamp()), **more}
+
+
 def payment(key: str, cents: int, **more: Any) -> dict[str, Any]:
     """An MX Merchant notification."""
     return {
@@ -128,7 +172,7 @@ STRIPE = Sender(
     event=lambda key, cents: stripe_event(
         "customer.subscription.created", stripe_subscription("1", cents), event_id=f"evt_{key}"
     ),
-    unused=stripe_event("product.updated", {"id": "prod_1", "object": "product"}, event_id="evt_unused"),
+    unused=stripe_event("price.updated", {"id": "price_1", "object": "price"}, event_id="evt_unused"),
     unreadable=stripe_event("customer.subscription.created", {"id": "sub_1", "object": "subscription"}),
 )
 MX = Sender(

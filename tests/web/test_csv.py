@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.reads.catalog import READS, Read
+from service.reads.catalog import READS
+from service.reads.read import Read
 from tests.web.running import Daybook, running
 from tests.web.senders import subscription
 
@@ -32,6 +33,13 @@ HEADERS = {
         "period opening_cents new_cents reactivation_cents expansion_cents contraction_cents churn_cents "
         "closing_cents new_customers reactivated_customers expanded_customers contracted_customers "
         "churned_customers"
+    ),
+    "metrics": (
+        "period from to complete opening_cents new_cents reactivation_cents expansion_cents "
+        "contraction_cents churn_cents closing_cents opening_customers new_customers reactivated_customers "
+        "churned_customers closing_customers arr_cents arpa_cents customer_churn_rate gross_mrr_churn_rate "
+        "net_mrr_churn_rate net_revenue_retention quick_ratio ltv_cents payments failed_payments "
+        "recovered_payments failed_payment_rate recovery_rate"
     ),
     "upcoming": (
         "next_bill_date customer_id customer_name contract_id amount_cents billing_schedule "

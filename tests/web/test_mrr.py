@@ -238,6 +238,8 @@ async def test_the_mrr_document_shows_its_parts(daybook: Daybook) -> None:
 
     assert {name: value for name, value in answer.items() if name != "meta"} == {
         "currency": "usd",
+        "policy": "default",
+        "weeks_per_month": "4.33",
         "date": "2025-11-13",
         "mrr_cents": 178748,
         "arr_cents": 178748 * 12,

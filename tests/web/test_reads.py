@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from service.books.snapshots import make_ready
-from service.reads.catalog import READS, Read
+from service.reads.catalog import READS
+from service.reads.read import Read
 from service.web.reads import COMMON
 from tests.web.running import NOW, Daybook, running
 from tests.web.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription

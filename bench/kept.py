@@ -1,0 +1,110 @@
+"""A ledger of many customers with its books, built once: what is already there is taken up where it ended."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from msgspec import Struct
+
+from bench.ledgers import NOW
+from bench.lives import Lives, events
+from projections.book import Book
+from service.books.engine import Engine
+from service.books.store import BookStore
+from service.core.delivery import Proof
+from service.core.events import Event
+from service.ledger.append import head
+from service.ledger.draft import Incoming
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.stores import kept_books, open_books, open_ledger, prepare
+
+T = TypeVar("T")
+
+_BATCH = 1_000
+_PROOF = Proof(processor="stripe", method="bench", received_at=NOW)
+
+
+class Built(Struct, frozen=True, kw_only=True):
+    """What building took, of what was not there yet."""
+
+    events: int
+    appended: int
+    append_seconds: float
+    folded: int
+    fold_seconds: float
+
+
+async def build(settings: Settings, of: Lives) -> Built:
+    """The ledger of these lives, and all of its books."""
+    prepare(settings)
+    ledger, books = open_ledger(settings), open_books(settings)
+    started = time.perf_counter()
+    appended = await append(ledger, islice(events(of), (await ledger.read(head)).position, None))
+    between = time.perf_counter()
+    folded = await Engine(ledger, books, lambda: NOW).catch_up()
+    ended = time.perf_counter()
+    total = (await ledger.read(head)).position
+    await books.close()
+    await ledger.close()
+    return Built(
+        events=total,
+        appended=appended,
+        append_seconds=between - started,
+        folded=folded,
+        fold_seconds=ended - between,
+    )
+
+
+async def append(ledger: Ledger, told: Iterable[Event]) -> int:
+    """Each event as a delivery of its own, in full batches; how many."""
+    waiting, count = iter(told), 0
+    while batch := [_incoming(event) for event in islice(waiting, _BATCH)]:
+        await ledger.append(batch, NOW)
+        count += len(batch)
+    return count
+
+
+def _incoming(event: Event) -> Incoming:
+    return Incoming(events=[event], content_digest=b"", headers=b"{}", body=b"{}", proof=_PROOF)
+
+
+async def on_books(settings: Settings, work: Callable[[BookStore], Awaitable[T]]) -> T:
+    """What is done with the books, open meanwhile."""
+    store = open_books(settings)
+    try:
+        return await work(store)
+    finally:
+        await store.close()
+
+
+class FromEmpty(Struct, frozen=True, kw_only=True):
+    """Folds a ledger again and again, each time into empty books."""
+
+    settings: Settings  # of a ledger whose books may be emptied
+    ledger: Ledger
+
+    async def rate(self, books: tuple[Book, ...], count: int) -> float:
+        """Events a second through these books."""
+        for path in self.settings.data_dir.glob("books.db*"):
+            path.unlink()
+        prepare(self.settings)
+        store = open_books(self.settings, books)
+        await store.register()
+        started = time.perf_counter()
+        done = await Engine(self.ledger, store, lambda: NOW).catch_up(until=count)
+        seconds = time.perf_counter() - started
+        await store.close()
+        return done / seconds
+
+
+def sets_of_books(settings: Settings) -> Iterator[tuple[str, tuple[Book, ...]]]:
+    """Which books are measured beside each other, the least first."""
+    every = kept_books(settings)
+    named = {book.name: book for book in every}
+    four = tuple(named[name] for name in ("mrr", "bills", "collections", "customers"))
+    yield "mrr, bills, collections, customers (baseline)", four
+    yield "and revenue", (*four, named["revenue"])
+    yield f"all {len(every)}", every
+    yield "revenue alone", (named["revenue"],)

@@ -1,0 +1,214 @@
+"""A population whose churn is known: subscribers and buyers with hidden lives, seeded.
+
+Subscribers pay by month, quarter or year. How soon one leaves differs by plan and by person, so that those
+who stay have a falling hazard; one who has decided to leave mostly does so at the end of the paid period.
+Buyers purchase at a rhythm of their own and leave for good after a purchase, each with a probability of their
+own (as in the BG/NBD model of Fader, Hardie and Lee, 2005): nobody is told.
+
+`python -m bench.population 20000` fits the model to one, and says how well it foresees.
+"""
+
+import json
+import sys
+from datetime import date
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from service.predictions.backtest import backtest, foresee
+from service.predictions.fit import History, fit
+from service.predictions.model import HORIZON_DAYS
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+SPAN_DAYS = 1460
+PLANS = (  # months, share, monthly rate of leaving, prices a period in minor units
+    (1, 0.68, 0.050, (1900, 4900, 9900, 24900)),
+    (3, 0.12, 0.030, (14900, 29900)),
+    (12, 0.20, 0.015, (19900, 49900, 99900)),
+)
+SUBSCRIBERS = 0.6
+WIN_BACKS = 0.08
+LATE = 0.04
+AT_ONCE = 0.3  # of those who leave, without waiting for the period's end
+MONTH_DAYS = 365.25 / 12
+
+
+class Population(Struct, frozen=True, kw_only=True):
+    """Columns of rows sorted by customer, then day. A contract that has not ended has the end -1.
+
+    The first `SUBSCRIBERS` of the customers have contracts, and all their orders are bills; the rest have
+    none.
+
+    orders: customer, day, amount; movements: customer, day, closing MRR;
+    contracts: customer, start, end, months of a period, price of a period.
+    """
+
+    n: int
+    orders: tuple[Ints, ...]
+    movements: tuple[Ints, ...]
+    contracts: tuple[Ints, ...]
+
+
+def population(customers: int, seed: int, day: int) -> tuple[Population, Ints]:
+    """What was seen up to the close of `day`, and the day on which each truly left: maybe after `day`.
+
+    A buyer leaves on the day of the last purchase.
+    """
+    rng = np.random.default_rng(seed)
+    subscribers = round(customers * SUBSCRIBERS)
+    arrival = day - (SPAN_DAYS * (1 - np.sqrt(rng.random(customers)))).astype(np.int64)  # more each month
+    contracts, paid, churn = _subscribers(rng, arrival[:subscribers])
+    bought, left = _buyers(rng, arrival[subscribers:], day)
+    orders = tuple(
+        np.concatenate([a, b]) for a, b in zip(paid, (bought[0] + subscribers, *bought[1:]), strict=True)
+    )
+    orders = _sorted(tuple(column[orders[1] <= day] for column in orders))
+    begun = contracts[1] <= day
+    who, start, end, months, price = (column[begun] for column in contracts)
+    over = end <= day
+    movements = _sorted(
+        (
+            np.concatenate([who, who[over]]),
+            np.concatenate([start, end[over]]),
+            np.concatenate([price // months, np.zeros(int(over.sum()), dtype=np.int64)]),
+        )
+    )
+    seen = _sorted((who, start, np.where(over, end, -1), months, price))
+    return Population(n=customers, orders=orders, movements=movements, contracts=seen), np.concatenate(
+        [churn, left]
+    )
+
+
+def as_history(seen: Population) -> History:
+    """The population as the model reads it."""
+    (buyer, bought, amount), (mover, moved, closing) = seen.orders, seen.movements
+    return History(
+        n=seen.n,
+        order_customer=buyer,
+        order_day=bought,
+        order_amount=amount,
+        move_customer=mover,
+        move_day=moved,
+        move_closing=closing,
+    )
+
+
+def report(customers: int, seed: int, day: int) -> dict[str, Any]:
+    """Sizes, seconds, the backtest, and Brier scores of its predictions against who has truly left."""
+    seen, left = population(customers, seed, day)
+    known = as_history(seen)
+    began = perf_counter()
+    fit(known, day)
+    fitted = perf_counter()
+    result = backtest(known, day)
+    tested = perf_counter()
+    return {
+        "customers": customers,
+        "orders": len(seen.orders[0]),
+        "movements": len(seen.movements[0]),
+        "fit_s": round(fitted - began, 2),
+        "backtest_s": round(tested - fitted, 2),
+        **result,
+        "true_churn": against_truth(known, left, day, result),
+    }
+
+
+def against_truth(known: History, left: Ints, day: int, tested: dict[str, Any]) -> dict[str, Any]:
+    """Brier scores of a backtest's predictions, and of its naive ones, against who has truly left."""
+    cut = day - HORIZON_DAYS
+    told = foresee(known.as_of(cut), cut)
+    gone = left[told.customer] <= day
+    naive = np.where(told.live, *(tested["churn"][kind]["naive"] for kind in ("tenure", "gap")))
+    true: dict[str, Any] = {}
+    for name, kind in (("tenure", told.live), ("gap", ~told.live), ("all", told.live | True)):
+        chosen = kind & ~np.isnan(told.risk)
+        ours, plain = (float(np.mean((guess - gone)[chosen] ** 2)) for guess in (told.risk, naive))
+        true[name] = {
+            "brier": round(ours, 4),
+            "brier_naive": round(plain, 4),
+            "skill": round(1 - ours / plain, 4),
+        }
+    return true
+
+
+def _subscribers(rng: np.random.Generator, arrival: Ints) -> tuple[tuple[Ints, ...], tuple[Ints, ...], Ints]:
+    """Contracts (some come back for a second one), their payments, and when each left for good."""
+    n = len(arrival)
+    plan = rng.choice(len(PLANS), n, p=[share for _, share, _, _ in PLANS])
+    months = np.array([months for months, *_ in PLANS])[plan]
+    price = np.array([rng.choice(prices) for _, _, _, prices in (PLANS[p] for p in plan)])
+    rate = np.array([rate for *_, rate, _ in PLANS])[plan] * rng.gamma(1.5, 1 / 1.5, n)
+    ends = _end(rng, arrival, months, rate)
+    back = np.flatnonzero(rng.random(n) < WIN_BACKS)
+    again = ends[back] + rng.integers(20, 240, len(back))
+    ends_again = _end(rng, again, months[back], rate[back])
+    churn = ends.copy()
+    churn[back] = ends_again
+    who = np.concatenate([np.arange(n), back])
+    contracts = (
+        who,
+        np.concatenate([arrival, again]),
+        np.concatenate([ends, ends_again]),
+        months[who],
+        price[who],
+    )
+    return contracts, _payments(rng, contracts), churn
+
+
+def _end(rng: np.random.Generator, start: Ints, months: Ints, rate: Floats) -> Ints:
+    """The end of the period in which a subscriber decides to leave, or that very day."""
+    decided = np.minimum(rng.exponential(1 / rate), 240)  # months
+    period_end = (np.floor(decided / months) + 1) * months
+    lives = np.where(rng.random(len(start)) < AT_ONCE, decided, period_end)
+    return start + np.maximum(np.round(lives * MONTH_DAYS), 1).astype(np.int64)
+
+
+def _payments(rng: np.random.Generator, contracts: tuple[Ints, ...]) -> tuple[Ints, ...]:
+    """Each period's payment in advance, a few of them days late; none once the contract is over."""
+    who, start, end, months, price = contracts
+    periods = np.ceil((end - start - 1) / (months * MONTH_DAYS)).astype(np.int64).clip(1)
+    periods = np.minimum(periods, SPAN_DAYS // (months * 30) + 2)
+    row, number = _ragged(periods)
+    late = (rng.random(len(row)) < LATE) * rng.integers(1, 9, len(row))
+    day = start[row] + np.round(number * months[row] * MONTH_DAYS).astype(np.int64) + late
+    due = day < end[row]
+    return who[row][due], day[due], price[row][due]
+
+
+def _buyers(rng: np.random.Generator, arrival: Ints, day: int) -> tuple[tuple[Ints, ...], Ints]:
+    """Purchases at each buyer's own rhythm and price, and the day of the last one."""
+    n = len(arrival)
+    mean_gap = np.exp(rng.normal(np.log(35), 0.7, n))
+    leaves = rng.beta(1.2, 9, n)
+    count = np.minimum(rng.geometric(leaves), 2 * SPAN_DAYS)
+    row, number = _ragged(count)
+    gap = np.maximum(np.round(rng.exponential(mean_gap[row])), 1).astype(np.int64)
+    gap[number == 0] = 0
+    since = np.cumsum(gap)
+    first = np.flatnonzero(number == 0)
+    when = arrival[row] + since - since[first][row]
+    usual = np.exp(rng.normal(np.log(6000), 0.8, n))
+    amount = np.maximum(np.round(usual[row] * np.exp(rng.normal(0, 0.35, len(row)))), 100).astype(np.int64)
+    left = when[np.append(first[1:], len(row)) - 1]
+    seen = when <= day
+    return (row[seen], when[seen], amount[seen]), left
+
+
+def _ragged(counts: Ints) -> tuple[Ints, Ints]:
+    """Row and number within the row, for `counts` elements of each row: [2, 1] gives [0, 0, 1], [0, 1, 0]."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _sorted(columns: tuple[Any, ...]) -> tuple[Any, ...]:
+    order = np.lexsort((columns[1], columns[0]))
+    return tuple(column[order] for column in columns)
+
+
+if __name__ == "__main__":
+    print(json.dumps(report(int(sys.argv[1]), 1, date(2026, 1, 1).toordinal()), indent=1))

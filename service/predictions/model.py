@@ -1,0 +1,473 @@
+"""A fitted model, and what it says of one customer: survival curves, read without numpy.
+
+Two kinds of curves (Kaplan and Meier, 1958), each by stratum, and pooled under `ALL`:
+
+    tenure   a live contract: days from the day that MRR rose from 0 to the day that it falls to 0
+    gap      everybody else: days from a purchase, or from the end of a contract, to the next purchase
+
+Days are ordinals (`date.toordinal()`), money is minor units of one currency. A curve says something only of
+the ages `start` to `end`, where enough spells were followed; beyond them there is no estimate, only a reason.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from datetime import date
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+from operator import neg
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from service.core.money import round_fraction
+
+Kind = Literal["tenure", "gap"]
+
+ALL = "all"
+ONE_ORDER = "One order"
+ENDED = "Contract ended"
+RHYTHMS = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180))
+SLOWEST = "Annual+"
+
+NEW_DAYS = 30  # so long "One order" says nothing of a contract: its second bill was hardly due
+
+MIN_SPELLS = 30
+MIN_EVENTS = 10
+HORIZON_DAYS = 90
+LIFETIME_DAYS = 1095  # 36 months
+STEP_DAYS = 15  # divides both
+_MONTH_DAYS = 365 / 12
+_Z = 1.959963984540054  # the normal quantile of a 95 % interval
+
+STATED = "stated"
+KAPLAN_MEIER = "kaplan-meier"
+
+
+class Curve(Struct, frozen=True, kw_only=True):
+    """Survival by age, from 1.0 at age `start`: the steps only, good until age `end`.
+
+    `greenwood` is the sum of d / (n (n - d)) up to each step. `renewals` (gaps only) is the expected number
+    of purchases within 0, 15, 30 … 1095 days of a purchase, when every gap follows this curve.
+    """
+
+    n: int
+    events: int
+    start: int
+    end: int
+    days: tuple[int, ...]
+    survival: tuple[float, ...]
+    greenwood: tuple[float, ...]
+    renewals: tuple[float, ...] = ()
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """What was learnt up to the close of `day`; `reasons` says by kind and stratum why a curve is missing."""
+
+    day: int
+    horizon_days: int
+    tenure: dict[str, Curve]
+    gap: dict[str, Curve]
+    reasons: dict[str, dict[str, str]]
+
+
+class Estimate(Struct, frozen=True):
+    """A value with its 95 % interval; no interval where no event was seen, and so no variance."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """One customer at the close of `today`.
+
+    `tenure_day` is when MRR last rose from 0, `ended_day` when it last fell to 0. `ends_date` is when the
+    contract is set to end. `orders` counts every order, `revenue_cents` is net of refunds.
+    """
+
+    today: int
+    orders: int = 0
+    first_day: int | None = None
+    last_day: int | None = None
+    revenue_cents: int = 0
+    average_order_cents: int = 0
+    mrr_cents: int = 0
+    tenure_day: int | None = None
+    ended_day: int | None = None
+    next_bill_date: str | None = None
+    ends_date: str | None = None
+
+
+class Basis(Struct, frozen=True, kw_only=True):
+    """Where a figure comes from; without a figure, why there is none."""
+
+    method: str | None = None
+    n: int | None = None
+    events: int | None = None
+    interval: tuple[float | str | None, float | str | None] | None = None
+    reason: str | None = None
+
+
+class Predictions(Struct, frozen=True, kw_only=True):
+    """The fields of the API; `basis` has an entry for each of the four."""
+
+    estimated_ltv_cents: int | None
+    next_purchase_probability: float | None
+    next_purchase_predicted_date: str | None
+    churn_risk_score: float | None
+    basis: dict[str, Basis]
+
+
+class State(Struct, frozen=True):
+    """All that a curve needs to know of a customer: which one to read, and from which age."""
+
+    kind: Kind
+    stratum: str
+    age: int
+
+
+class Source(Struct, frozen=True):
+    """The curve that was found for a state; `reason` says why it is not the stratum's own, or is none."""
+
+    curve: Curve | None
+    reason: str | None
+
+
+def stratum(orders: int, first_day: int, last_day: int) -> str:
+    """The class of the average days between purchases, (last - first) / (orders - 1)."""
+    if orders < 2:
+        return ONE_ORDER
+    for name, bound in RHYTHMS:
+        if last_day - first_day <= bound * (orders - 1):
+            return name
+    return SLOWEST
+
+
+def state(facts: Facts) -> State | None:
+    """The kind, stratum and age of a customer; None without a live contract and any purchase."""
+    first, last, ended = facts.first_day or 0, facts.last_day or 0, facts.ended_day or 0
+    if facts.mrr_cents > 0 and facts.tenure_day is not None:
+        age = max(facts.today - facts.tenure_day, 0)
+        new = facts.orders < 2 and age <= NEW_DAYS
+        return State("tenure", ALL if new else stratum(facts.orders, first, last), age)
+    if not facts.orders:
+        return None
+    name = ENDED if ended >= last else stratum(facts.orders, first, last)
+    return State("gap", name, max(facts.today - max(last, ended), 0))
+
+
+def source(model: Model, at: State, ahead: int) -> Source:
+    """The first curve that covers `ahead` days from the age: the stratum's, else the pooled one, or none."""
+    curves = model.tenure if at.kind == "tenure" else model.gap
+    reasons: list[str] = []
+    for name in dict.fromkeys((at.stratum, ALL)):
+        curve = curves.get(name)
+        if curve is None:
+            reasons.append(model.reasons.get(at.kind, {}).get(name) or needed(name, 0, 0))
+        elif curve.start <= at.age and at.age + ahead <= curve.end:
+            return Source(curve, "; ".join(reasons) or None)
+        else:
+            reasons.append(
+                f"{name}: no history that long, days {at.age} to {at.age + ahead} are asked, "
+                f"{curve.start} to {curve.end} known"
+            )
+    return Source(None, "; ".join(reasons))
+
+
+def needed(name: str, spells: int, events: int) -> str:
+    """The reason of a missing curve: how much there was and how much is needed."""
+    return f"{name}: {spells} spells and {events} events, {MIN_SPELLS} and {MIN_EVENTS} are needed"
+
+
+def survival(curve: Curve, age: int, ahead: int) -> Estimate:
+    """P(still there at age + ahead | there at age), with the log-log interval of Greenwood's variance.
+
+    Both ages must lie within the curve: see `source`.
+    """
+    start, end = bisect_right(curve.days, age), bisect_right(curve.days, age + ahead)
+    if start == end:
+        return Estimate(1.0)
+    before, variance = (curve.survival[start - 1], curve.greenwood[start - 1]) if start else (1.0, 0.0)
+    value = curve.survival[end - 1] / before
+    if not 0.0 < value < 1.0:
+        return Estimate(value)
+    log = math.log(value)
+    spread = math.exp(min(_Z * math.sqrt(curve.greenwood[end - 1] - variance) / -log, 50.0))
+    return Estimate(value, math.exp(log * spread), math.exp(log / spread))
+
+
+def paid_months(curve: Curve, age: int, days: int) -> Estimate:
+    """Expected months under contract in the next `days`: the area under the curve, by steps of 15 days."""
+    points = _points(days)
+    chances = [survival(curve, age, point) for point in points]
+
+    def area(heights: list[float]) -> float:
+        return (
+            sum(
+                (v - u) * (a + b) / 2
+                for (u, v), (a, b) in zip(pairwise(points), pairwise(heights), strict=True)
+            )
+            / _MONTH_DAYS
+        )
+
+    return Estimate(
+        area([chance.value for chance in chances]),
+        area([chance.value if chance.low is None else chance.low for chance in chances]),
+        area([chance.value if chance.high is None else chance.high for chance in chances]),
+    )
+
+
+def further_orders(curve: Curve, later: Curve | None, age: int, days: int, whole: int) -> Estimate:
+    """Expected purchases in the next `whole` days, the first of them in `days`, as far as the curve goes.
+
+    Σ over steps of P(the next purchase falls in the step) x (1 + renewals of `later` in what remains). The
+    interval is that of the first purchase's probability.
+    """
+    points = _points(days)
+    left = [survival(curve, age, point).value for point in points]
+    value = sum(
+        (a - b) * (1 + (_renewals(later, whole - u) + _renewals(later, whole - v)) / 2)
+        for (u, v), (a, b) in zip(pairwise(points), pairwise(left), strict=True)
+    )
+    last = survival(curve, age, days)
+    if last.low is None or last.high is None:
+        return Estimate(value)
+    scale = value / (1 - last.value)
+    return Estimate(value, scale * (1 - last.high), scale * (1 - last.low))
+
+
+def _points(days: int) -> list[int]:
+    return [*range(0, days, STEP_DAYS), days]
+
+
+def _renewals(curve: Curve | None, days: int) -> float:
+    if curve is None or not curve.renewals:
+        return 0.0
+    whole, part = divmod(min(days, LIFETIME_DAYS), STEP_DAYS)
+    low = curve.renewals[whole]
+    return low + (curve.renewals[whole + 1] - low) * part / STEP_DAYS if part else low
+
+
+def expected_units(model: Model, at: State, days: int) -> tuple[Estimate | None, Source, int]:
+    """Months of MRR (tenure) or orders (gap) in the next `days`; the curve; how many days it reaches.
+
+    What lies beyond the curve counts nothing: it is a restricted mean.
+    """
+    found = source(model, at, min(days, model.horizon_days))
+    if found.curve is None:
+        found = source(model, at, min(days, 1))
+    if found.curve is None:
+        return None, found, 0
+    reach = min(days, found.curve.end - at.age)
+    if at.kind == "tenure":
+        return paid_months(found.curve, at.age, reach), found, reach
+    later = None if at.stratum in {ONE_ORDER, ENDED} else model.gap.get(at.stratum)
+    return further_orders(found.curve, later or model.gap.get(ALL), at.age, reach, days), found, reach
+
+
+def expected_revenue(facts: Facts, model: Model, days: int) -> Estimate | None:
+    """Minor units expected in the next `days` (1,095 at most): MRR x months, or average order x orders.
+
+    MRR accrues evenly: a yearly bill counts a twelfth each month. A contract that is set to end pays until
+    then. None where no curve covers the customer.
+    """
+    at = state(facts)
+    if at is None:
+        return None
+    units = expected_units(model, at, _paying_days(facts, at, days))[0]
+    return units and _times(units, _price(facts, at))
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """What all of one state share: survival over the horizon, units of 36 months, quartiles of days."""
+
+    found: Source
+    survival: Estimate | None
+    units: Estimate | None
+    units_from: Source
+    reach: int
+    quartiles: tuple[int | None, int | None, int | None]
+
+
+def outlook(model: Model, at: State) -> Outlook:
+    """All that the curves say of a state."""
+    found = source(model, at, model.horizon_days)
+    units, units_from, reach = expected_units(model, at, LIFETIME_DAYS)
+    curve = found.curve
+    return Outlook(
+        found=found,
+        survival=survival(curve, at.age, model.horizon_days) if curve else None,
+        units=units,
+        units_from=units_from,
+        reach=reach,
+        quartiles=(
+            (
+                _days_until(curve, at.age, 0.25),
+                _days_until(curve, at.age, 0.5),
+                _days_until(curve, at.age, 0.75),
+            )
+            if curve and at.kind == "gap"
+            else (None, None, None)
+        ),
+    )
+
+
+def predict(facts: Facts, model: Model) -> Predictions:
+    """What the API says of one customer; for many, see `predictor`."""
+    return _tell(facts, model, lambda at: outlook(model, at))
+
+
+def predictor(model: Model) -> Callable[[Facts], Predictions]:
+    """`predict` for many customers of one model: what those of one state share is computed once."""
+    outlooks = cache(lambda at: outlook(model, at))
+    return lambda facts: _tell(facts, model, outlooks)
+
+
+_Figure = tuple[Any, Basis]
+
+
+def _tell(facts: Facts, model: Model, outlooks: Callable[[State], Outlook]) -> Predictions:
+    at = state(facts)
+    if at is None:
+        nothing = None, Basis(reason="no purchase and no live contract")
+        return _predictions(nothing, nothing, nothing, nothing)
+    view = outlooks(at)
+    value = _lifetime(facts, model, at, view)
+    if at.kind == "tenure":
+        chance, day = _next_bill(facts, model, at)
+        return _predictions(value, chance, day, _churn(facts, model, view))
+    chance, risk = _purchase(view)
+    return _predictions(value, chance, _purchase_date(facts, view), risk)
+
+
+def _predictions(value: _Figure, chance: _Figure, day: _Figure, risk: _Figure) -> Predictions:
+    return Predictions(
+        estimated_ltv_cents=value[0],
+        next_purchase_probability=chance[0],
+        next_purchase_predicted_date=day[0],
+        churn_risk_score=risk[0],
+        basis={
+            "estimated_ltv_cents": value[1],
+            "next_purchase_probability": chance[1],
+            "next_purchase_predicted_date": day[1],
+            "churn_risk_score": risk[1],
+        },
+    )
+
+
+def _lifetime(facts: Facts, model: Model, at: State, view: Outlook) -> _Figure:
+    """Net revenue so far and what the next 36 months are expected to bring."""
+    days = _paying_days(facts, at, LIFETIME_DAYS)
+    units, found, reach = (
+        (view.units, view.units_from, view.reach)
+        if days == LIFETIME_DAYS
+        else expected_units(model, at, days)
+    )
+    if units is None or found.curve is None:
+        return None, Basis(reason=found.reason)
+    money = _times(units, _price(facts, at))
+    short = f"counts {reach} of the next {days} days: no history that long" if reach < days else None
+    reason = "; ".join(filter(None, (found.reason, short))) or None
+    interval = None
+    if money.low is not None and money.high is not None:
+        interval = facts.revenue_cents + _cents(money.low), facts.revenue_cents + _cents(money.high)
+    return facts.revenue_cents + _cents(money.value), _basis(found.curve, interval, reason)
+
+
+def _churn(facts: Facts, model: Model, view: Outlook) -> _Figure:
+    """A live contract's risk to end within the horizon."""
+    if facts.ends_date is not None and _ordinal(facts.ends_date) - facts.today <= model.horizon_days:
+        return 1.0, Basis(method=STATED, reason=f"set to end on {facts.ends_date}")
+    return _chance(view.found, view.survival and _complement(view.survival))
+
+
+def _next_bill(facts: Facts, model: Model, at: State) -> tuple[_Figure, _Figure]:
+    """Whether and when a live contract bills next: the date is known, whether it lives until then is not."""
+    if facts.next_bill_date is None:
+        nothing = None, Basis(reason="the contract has no next bill")
+        return nothing, nothing
+    if facts.ends_date is not None and facts.ends_date <= facts.next_bill_date:
+        reason = f"set to end on {facts.ends_date}"
+        return (0.0, Basis(method=STATED, reason=reason)), (None, Basis(reason=reason))
+    ahead = max(_ordinal(facts.next_bill_date) - facts.today, 0)
+    found = source(model, at, ahead)
+    chance = _chance(found, survival(found.curve, at.age, ahead) if found.curve else None)
+    return chance, (facts.next_bill_date, Basis(method=STATED))
+
+
+def _purchase(view: Outlook) -> tuple[_Figure, _Figure]:
+    """The probability to buy within the horizon, and that of not buying."""
+    return (
+        _chance(view.found, view.survival and _complement(view.survival)),
+        _chance(view.found, view.survival),
+    )
+
+
+def _purchase_date(facts: Facts, view: Outlook) -> _Figure:
+    """The first day by which buying is at least as likely as not, between the quartiles."""
+    curve = view.found.curve
+    if curve is None:
+        return None, Basis(reason=view.found.reason)
+    early, middle, late = (
+        None if ahead is None else date.fromordinal(facts.today + ahead).isoformat()
+        for ahead in view.quartiles
+    )
+    if middle is None:
+        reason = f"another purchase is less likely than not within the {curve.end} days that are known"
+        return None, Basis(n=curve.n, events=curve.events, reason=reason)
+    return middle, _basis(curve, (early, late), view.found.reason)
+
+
+def _days_until(curve: Curve, age: int, chance: float) -> int | None:
+    """The fewest days from `age` by which the event has come with this probability; None if it never has."""
+    start = bisect_right(curve.days, age)
+    left = (curve.survival[start - 1] if start else 1.0) * (1 - chance) + 1e-12
+    found = bisect_left(curve.survival, -left, lo=start, key=neg)
+    return curve.days[found] - age if found < len(curve.days) else None
+
+
+def _chance(found: Source, estimate: Estimate | None) -> _Figure:
+    if estimate is None or found.curve is None:
+        return None, Basis(reason=found.reason)
+    interval = None
+    if estimate.low is not None and estimate.high is not None:
+        interval = round(estimate.low, 4), round(estimate.high, 4)
+    return round(estimate.value, 4), _basis(found.curve, interval, found.reason)
+
+
+def _basis(curve: Curve, interval: tuple[Any, Any] | None, reason: str | None) -> Basis:
+    return Basis(method=KAPLAN_MEIER, n=curve.n, events=curve.events, interval=interval, reason=reason)
+
+
+def _complement(chance: Estimate) -> Estimate:
+    if chance.low is None or chance.high is None:
+        return Estimate(1 - chance.value)
+    return Estimate(1 - chance.value, 1 - chance.high, 1 - chance.low)
+
+
+def _times(units: Estimate, price: int) -> Estimate:
+    """Units to money; a negative price (more refunded than paid) turns the interval around."""
+    if units.low is None or units.high is None:
+        return Estimate(units.value * price)
+    low, high = sorted((units.low * price, units.high * price))
+    return Estimate(units.value * price, low, high)
+
+
+def _price(facts: Facts, at: State) -> int:
+    return facts.mrr_cents if at.kind == "tenure" else facts.average_order_cents
+
+
+def _paying_days(facts: Facts, at: State, days: int) -> int:
+    if at.kind == "gap" or facts.ends_date is None:
+        return days
+    return min(days, max(_ordinal(facts.ends_date) - facts.today, 0))
+
+
+def _cents(money: float) -> int:
+    return round_fraction(Fraction(money))
+
+
+def _ordinal(day: str) -> int:
+    return date.fromisoformat(day).toordinal()

@@ -1,0 +1,1 @@
+"""Reads about customers: one of them, and lists of them."""

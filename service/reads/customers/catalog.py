@@ -1,0 +1,203 @@
+"""The reads about customers: one line each."""
+
+from typing import Any
+
+from service.reads.customers import customer, forecast, lists, opportunities, revenue
+from service.reads.customers.classes import SEGMENTS
+from service.reads.parameters import (
+    Parameter,
+    check_range,
+    choice,
+    choices,
+    cursor,
+    flag,
+    integer,
+    last_of_month,
+    month_end,
+    month_start,
+    months_back,
+    text,
+    to_cursor,
+)
+from service.reads.read import Answer, Read
+from service.reads.view import View
+
+_PATH = "/api/payment/analytics"
+_PROCESSOR = text("processor", "whose customer, where several processors have one of this id")
+
+
+def _find(view: View, args: dict[str, Any]) -> customer.Customer:
+    return customer.find(view, args["customer_id"], args["processor"])
+
+
+def _revenue(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return revenue.revenue(
+        view,
+        _find(view, args),
+        args["period"],
+        args["breakdown"],
+        with_predictions=args["include_predictions"],
+        with_orders=args["detail"] == "orders",
+    )
+
+
+def _forecast(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return forecast.forecast(view, _find(view, args), args["months"])
+
+
+def _opportunities(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return opportunities.opportunities(view, _find(view, args))
+
+
+def _top(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return _page(lists.top(view, args["sort"], args["order"], args["limit"], args["cursor"]))
+
+
+def _at_risk(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    return _page(lists.at_risk(view, args["segments"], args["stage"], args["limit"], args["cursor"]))
+
+
+def _page(page: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, **page, "next_cursor": to_cursor(page["next_cursor"])}
+
+
+def _cohorts(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    check_range(args["from"], args["to"])
+    return {"success": True, **lists.cohorts(view, args["from"], args["to"])}
+
+
+def _distribution(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, **lists.distribution(view)}
+
+
+def _frequency(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, **lists.purchase_frequency(view)}
+
+
+def _dashboard(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, **lists.dashboard(view)}
+
+
+def _backtest(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+    return {"success": True, **revenue.backtest(view)}
+
+
+def _read(
+    path: str,
+    summary: str,
+    answer: Answer,
+    shape: str,
+    rows: str,
+    *parameters: Parameter,
+    standing: bool = False,
+) -> Read:
+    return Read(
+        path=f"{_PATH}/{path}",
+        summary=summary,
+        answer=answer,
+        shape=shape,
+        rows=rows,
+        parameters=parameters,
+        standing=standing,
+        dated=False,
+    )
+
+
+CUSTOMER_READS = (
+    _read(
+        "customers/top",
+        "Customers by revenue, or by another measure, a page at a time",
+        _top,
+        "TopCustomers",
+        "customers",
+        choice("sort", "revenue", tuple(lists.SORTS), "what they are ordered by"),
+        choice("order", "desc", ("desc", "asc"), "which way"),
+        integer("limit", lambda _: 10, 1, 1000, "customers a page"),
+        cursor(),
+        standing=True,
+    ),
+    _read(
+        "customers/at-risk",
+        "Customers whose last purchase is 60 to 120 days ago, those with the most revenue first",
+        _at_risk,
+        "CustomersAtRisk",
+        "customers",
+        choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
+        choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
+        integer("limit", lambda _: 100, 1, 1000, "customers a page"),
+        cursor(),
+        standing=True,
+    ),
+    _read(
+        "cohorts",
+        "Customers by the month of their first purchase, and how many of them bought in each month since",
+        _cohorts,
+        "Cohorts",
+        "cohorts",
+        month_start(
+            "from", lambda today: months_back(today, 11), "the first cohort, by default eleven months back"
+        ),
+        month_end("to", last_of_month, "the last cohort, by default this month's"),
+        standing=True,
+    ),
+    _read(
+        "distribution",
+        "Customers and revenue by segment, with shares",
+        _distribution,
+        "Distribution",
+        "segments",
+        standing=True,
+    ),
+    _read(
+        "purchase-frequency",
+        "Customers and revenue by the average days between purchases",
+        _frequency,
+        "PurchaseFrequency",
+        "frequencies",
+        standing=True,
+    ),
+    _read(
+        "dashboard",
+        "What customers are worth altogether, who they are, and how that changes",
+        _dashboard,
+        "Dashboard",
+        "monthly_trend",
+        standing=True,
+    ),
+    _read(
+        "predictions/backtest",
+        "How well the predictions would have foreseen the last months, beside a naive guess",
+        _backtest,
+        "Backtest",
+        "",
+    ),
+    _read(
+        "customers/{customer_id}/revenue",
+        "One customer's revenue, breakdowns and predictions",
+        _revenue,
+        "CustomerRevenue",
+        "",
+        choice("period", "all_time", tuple(revenue.PERIODS), "which orders count, up to today"),
+        flag("include_predictions", default=True, description="with predictions"),
+        choices("breakdown", "monthly,by_product", revenue.BREAKDOWNS, "what it is broken down by"),
+        choice("detail", None, ("orders",), "with every order and reversal of the period"),
+        _PROCESSOR,
+    ),
+    _read(
+        "customers/{customer_id}/forecast",
+        "What a customer is expected to pay, by month",
+        _forecast,
+        "CustomerForecast",
+        "monthly",
+        integer("months", lambda _: 12, 1, 36, "how many months ahead"),
+        _PROCESSOR,
+    ),
+    _read(
+        "customers/{customer_id}/opportunities",
+        "What the rulebook recommends to offer a customer",
+        _opportunities,
+        "Opportunities",
+        "opportunities",
+        _PROCESSOR,
+    ),
+)

@@ -1,0 +1,49 @@
+"""What a customer is by their orders: segment, activity, lifecycle, purchase frequency."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from service.core.money import round_half_away, to_minor
+from service.reads.view import View
+
+SEGMENTS = ("whale", "high_value", "medium_value", "low_value")  # by the limits of the settings, downwards
+FREQUENCIES = {"Monthly": 30, "Quarterly": 90, "Bi-Annual": 180, "Annual+": None}  # days at most
+AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned
+NEW_DAYS = 30
+
+
+def segment_bounds(view: View) -> tuple[int, ...]:
+    """The least revenue of each segment but the last, in minor units."""
+    return tuple(ceil(to_minor(limit, view.scope.currency)) for limit in view.options.segment_limits)
+
+
+def segment_of(revenue_cents: int, bounds: Sequence[int]) -> str:
+    """The segment of a customer by all that they have paid."""
+    return next(
+        (name for name, least in zip(SEGMENTS, bounds, strict=False) if revenue_cents >= least), SEGMENTS[-1]
+    )
+
+
+def activity_of(days_quiet: int) -> str:
+    """How active a customer is by the days since the last purchase."""
+    if days_quiet > 90:
+        return "at_risk"
+    if days_quiet > 60:
+        return "declining"
+    return "active" if days_quiet > 30 else "highly_active"
+
+
+def lifecycle_of(days_known: int, days_quiet: int) -> str:
+    """Where a customer is by the days since the first and the last purchase."""
+    if days_known < NEW_DAYS:
+        return "new"
+    start, end = AT_RISK_DAYS
+    if days_quiet < start:
+        return "active"
+    return "at_risk" if days_quiet <= end else "churned"
+
+
+def ratio(part: int, whole: int, digits: int) -> float | None:
+    """`part` of `whole`, rounded half away from zero; None of nothing."""
+    scale: int = 10**digits
+    return round_half_away(part * scale, whole) / scale if whole else None

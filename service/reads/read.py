@@ -1,0 +1,38 @@
+"""What a read is: a path, its parameters, and the function that makes its document."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from service.reads.parameters import Parameter
+from service.reads.view import View
+
+Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
+
+
+class Read(Struct, frozen=True, kw_only=True):
+    """One read. `shape` names its answer's schema, `rows` its list for CSV; a standing one is kept ready.
+
+    `rows` is empty where there is no list. `path` may hold a part of any text, `{customer_id}`; it is
+    handed to `answer` with the parameters.
+    """
+
+    path: str
+    summary: str
+    answer: Answer
+    shape: str
+    rows: str
+    parameters: tuple[Parameter, ...] = ()
+    standing: bool = False
+    dated: bool = True  # `calculation_date` is a date; else the moment of the calculation
+
+    @property
+    def name(self) -> str:
+        """The read's name in the API's description: "month-detail"."""
+        return self.path.removeprefix("/api/").removeprefix("v1/").replace("/", "-")
+
+    @property
+    def paged(self) -> bool:
+        """Whether its list comes a page at a time."""
+        return any(parameter.name == "cursor" for parameter in self.parameters)

@@ -1,0 +1,103 @@
+"""Reads about customers. Here: customers, curves and views made by hand, without a database."""
+
+from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from msgspec import json
+
+from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, Curve, Model
+from service.reads.customers.customer import Customer
+from service.reads.view import Options, Scope, View
+from service.rulebook import Opportunity
+
+TODAY = date(2026, 3, 15)
+
+
+def ago(days: int) -> str:
+    """The day so many days before `TODAY`."""
+    return (TODAY - timedelta(days=days)).isoformat()
+
+
+def order(day: str, cents: int = 1000) -> Any:
+    """An order as a row of the books."""
+    return SimpleNamespace(date=day, amount_cents=cents, source_id=f"in_{day}")
+
+
+def contract(contract_id: str = "sub_1", **fields: Any) -> Any:
+    """A contract as a row of the books: 50.00 on the 1st of each month since 2025, if not said otherwise."""
+    known = {
+        "interval": "month",
+        "every": 1,
+        "next_bill_date": "2026-04-01",
+        "anchor_day": 1,
+        "ends_date": None,
+        "declined": False,
+        "unpriced": False,
+        "terms": json.encode([("2025-01-01", 5000, True)]).decode(),
+        "amounts": json.encode([("2026-04-01", 5000)]).decode(),
+    }
+    return SimpleNamespace(contract_id=contract_id, **{**known, **fields})
+
+
+def movement(kind: str, day: str, closing_cents: int) -> Any:
+    """A customer's movement as a row of the books."""
+    return SimpleNamespace(kind=kind, date=day, closing_cents=closing_cents)
+
+
+def customer(
+    orders: list[Any] | None = None,
+    contracts: list[Any] | None = None,
+    movements: list[Any] | None = None,
+    back: list[Any] | None = None,
+) -> Customer:
+    """A customer; with contracts and no movements, their MRR began with 2025."""
+    if movements is None:
+        movements = [movement("new", "2025-01-01", 5000)] if contracts else []
+    return Customer(
+        processor="stripe",
+        account="acct_1",
+        customer_id="cus_1",
+        name="Ada",
+        orders=sorted(orders or [], key=lambda row: row.date),
+        back=back or [],
+        contracts=contracts or [],
+        movements=movements,
+    )
+
+
+def view(*rules: Opportunity, learnt: Model | None = None, today: date = TODAY) -> View:
+    """A view that finds nothing but what the worker has learnt."""
+    return View(
+        connection=None,  # type: ignore[arg-type]
+        books={},
+        scope=Scope(currency="usd", today=today),
+        options=Options(opportunities=rules),
+        kept=lambda _name: json.encode(learnt) if learnt else None,
+    )
+
+
+def curve(steps: dict[int, float], end: int) -> Curve:
+    """Survival by age, known until `end`, with variances as of a hundred customers."""
+    left = list(steps.values())
+    return Curve(
+        n=100,
+        events=50,
+        start=0,
+        end=end,
+        days=tuple(steps),
+        survival=tuple(left),
+        greenwood=tuple((1 - value) / (100 * value) for value in left),
+        renewals=tuple(n / 10 for n in range(LIFETIME_DAYS // 15 + 1)),
+    )
+
+
+def model(tenure: Curve | None = None, gap: Curve | None = None) -> Model:
+    """A model of pooled curves."""
+    return Model(
+        day=TODAY.toordinal(),
+        horizon_days=HORIZON_DAYS,
+        tenure={ALL: tenure} if tenure else {},
+        gap={ALL: gap} if gap else {},
+        reasons={},
+    )

@@ -1,0 +1,100 @@
+"""The backtest: honest about what it could know, and better than the naive guess."""
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from bench.population import as_history, population
+from service.predictions.backtest import backtest, foresee
+from service.predictions.fit import History, fit, history, standing
+from service.predictions.model import Facts, predictor
+
+DAY = date(2026, 1, 1).toordinal()
+CUT = DAY - 90
+
+
+@pytest.fixture(scope="module")
+def known() -> History:
+    return as_history(population(6000, 11, DAY)[0])
+
+
+@pytest.fixture(scope="module")
+def result(known: History) -> dict[str, Any]:
+    return backtest(known, DAY)
+
+
+@pytest.mark.parametrize("kind", ["tenure", "gap", "all"])
+def test_predictions_beat_the_base_rate(result: dict[str, Any], kind: str) -> None:
+    assert result["churn"][kind]["brier"] < result["churn"][kind]["brier_naive"]
+    assert result["churn"][kind]["skill"] > 0
+
+
+@pytest.mark.parametrize("kind", ["tenure", "gap", "all"])
+def test_predicted_revenue_errs_less_than_the_window_before(result: dict[str, Any], kind: str) -> None:
+    assert result["revenue"][kind]["mae_cents"] < result["revenue"][kind]["mae_naive_cents"]
+
+
+def test_what_is_predicted_is_what_comes(result: dict[str, Any]) -> None:
+    for row in result["calibration"]:
+        if row["n"] >= 200:
+            assert row["predicted"] == pytest.approx(row["observed"], abs=0.08)
+
+
+def test_the_backtest_foretells_what_the_api_would_have_said(known: History) -> None:
+    then, seen = standing(known, CUT), foresee(known, CUT)
+    tell = predictor(fit(known, CUT))
+    for number, customer in list(enumerate(seen.customer))[::20]:
+        one = Facts(
+            today=CUT,
+            orders=int(then.orders[customer]),
+            first_day=int(then.first_day[customer]),
+            last_day=int(then.last_day[customer]),
+            mrr_cents=int(then.mrr[customer]),
+            tenure_day=int(then.tenure_day[customer]),
+            ended_day=int(then.ended_day[customer]),
+        )
+        risk = tell(one).churn_risk_score
+        assert (
+            np.isnan(seen.risk[number])
+            if risk is None
+            else risk == pytest.approx(seen.risk[number], abs=1e-4)
+        )
+
+
+def test_a_changed_future_changes_no_prediction(known: History) -> None:
+    kept = known.order_day <= CUT
+    other = replace(
+        known,
+        order_customer=known.order_customer[kept],
+        order_day=known.order_day[kept],
+        order_amount=known.order_amount[kept],
+        move_closing=np.where(known.move_day > CUT, known.move_closing * 7 + 3, known.move_closing),
+    )
+    one, two = foresee(known, CUT), foresee(other, CUT)
+    assert np.array_equal(one.customer, two.customer)
+    assert one.risk.tobytes() == two.risk.tobytes()
+    assert one.revenue.tobytes() == two.revenue.tobytes()
+
+
+def test_the_same_seed_gives_the_same_population() -> None:
+    (one, left), (two, also) = population(300, 4, DAY), population(300, 4, DAY)
+    assert [column.tobytes() for column in one.orders] == [column.tobytes() for column in two.orders]
+    assert left.tobytes() == also.tobytes()
+
+
+@pytest.mark.parametrize("orders", [[], [(0, DAY - 100, 500)]])
+def test_too_little_history_gives_nulls_and_a_reason(orders: list[tuple[int, int, int]]) -> None:
+    result = backtest(history(1, orders, []), DAY)
+    assert result["churn"]["all"]["n"] == 0
+    assert result["churn"]["all"]["brier"] is None
+    assert result["churn"]["all"]["reason"]
+    assert result["revenue"]["all"]["mae_cents"] is None
+    assert result["unpredicted"]["n"] == len(orders)
+
+
+def test_whose_contract_has_ended_is_not_foretold_as_a_customer() -> None:
+    known = history(1, [(0, CUT - 20, 500)], [(0, CUT - 50, 100), (0, CUT - 10, 0)])
+    assert not len(foresee(known, CUT).customer)

@@ -1,0 +1,165 @@
+"""From a history to curves: whose spells count where, and what is too little."""
+
+import random
+from datetime import date
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lifelines import KaplanMeierFitter
+from msgspec import json
+
+from service.predictions.fit import STRATA, fit, gaps, history, standing, tenures
+from service.predictions.model import ALL, ENDED, ONE_ORDER, Facts, needed, state, survival
+
+DAY = date(2026, 1, 1).toordinal()
+Rows = list[tuple[int, int, int]]
+
+
+def contracts(lives: list[tuple[int, bool]]) -> Rows:
+    """A customer for each (days, ended): a contract that lived so long, up to `DAY` if it has not ended."""
+    rows: Rows = []
+    for customer, (days, ended) in enumerate(lives):
+        begin = DAY - days - (100 if ended else 0)
+        rows.append((customer, begin, 1000))
+        if ended:
+            rows.append((customer, begin + days, 0))
+    return rows
+
+
+def test_the_curve_is_the_one_computed_by_hand() -> None:
+    # of 40, 8 end after 5 days, 4 are followed for 7 days, 7 of the 28 left end after 9, the rest go on
+    lives = [(5, True)] * 8 + [(7, False)] * 4 + [(9, True)] * 7 + [(20, False)] * 21
+    curve = fit(history(40, [], contracts(lives)), DAY).tenure[ALL]
+    assert (curve.n, curve.events, curve.start, curve.end) == (40, 15, 0, 20)
+    assert curve.days == (5, 9)
+    assert curve.survival == pytest.approx((32 / 40, 32 / 40 * 21 / 28))
+    assert curve.greenwood == pytest.approx((8 / (40 * 32), 8 / (40 * 32) + 7 / (28 * 21)))
+
+
+def test_the_curve_and_its_interval_are_those_of_lifelines() -> None:
+    rng = np.random.default_rng(3)
+    lives = [
+        (int(days), bool(ended))
+        for days, ended in zip(rng.integers(1, 60, 400), rng.random(400) < 0.6, strict=True)
+    ]
+    curve = fit(history(400, [], contracts(lives)), DAY).tenure[ALL]
+    theirs = KaplanMeierFitter().fit(*zip(*lives, strict=True))
+    for age in (1, 10, 30, curve.end):
+        ours = survival(curve, 0, age)
+        low, high = theirs.confidence_interval_.loc[age]
+        assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.predict(age), low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("spells", "events", "enough"), [(30, 10, True), (29, 10, False), (30, 9, False)])
+def test_thirty_spells_and_ten_events_are_needed(spells: int, events: int, enough: bool) -> None:
+    lives = [(5, True)] * events + [(20, False)] * (spells - events)
+    model = fit(history(spells, [], contracts(lives)), DAY)
+    assert (ALL in model.tenure) is enough
+    assert model.reasons["tenure"].get(ALL) == (None if enough else needed(ALL, spells, events))
+
+
+def test_no_history_gives_no_curve_and_reasons() -> None:
+    model = fit(history(0, [], []), DAY)
+    assert model.tenure == model.gap == {}
+    assert model.reasons["gap"][ALL] == needed(ALL, 0, 0)
+
+
+def test_a_curve_ends_where_fewer_than_ten_are_followed() -> None:
+    lives = [(5, True)] * 20 + [(20, False)] * 11 + [(300, False)] * 9
+    assert fit(history(40, [], contracts(lives)), DAY).tenure[ALL].end == 20
+
+
+def test_a_curve_ends_where_nobody_is_left() -> None:
+    lives = [(5, True)] * 40
+    curve = fit(history(40, [], contracts(lives)), DAY).tenure[ALL]
+    assert (curve.end, curve.survival) == (5, (0.0,))
+
+
+def test_a_contract_is_of_a_stratum_only_while_it_is_known_to_be() -> None:
+    bought = [(0, DAY - 100, 1), (0, DAY - 70, 1), (0, DAY - 40, 1)]
+    spells = tenures(history(1, bought, [(0, DAY - 100, 10), (0, DAY - 10, 0)]), DAY)
+    assert [STRATA[number] for number in spells.stratum] == [ONE_ORDER, "Monthly"]
+    assert spells.entry.tolist() == [0, 30]
+    assert spells.exit.tolist() == [30, 90]
+    assert spells.event.tolist() == [False, True]
+
+
+def test_a_reactivation_begins_a_new_life() -> None:
+    moved = [(0, DAY - 100, 10), (0, DAY - 90, 20), (0, DAY - 60, 0), (0, DAY - 50, 10)]
+    spells = tenures(history(1, [], moved), DAY)
+    assert spells.exit.tolist() == [40, 50]
+    assert spells.event.tolist() == [True, False]
+
+
+def test_a_gap_is_of_the_stratum_in_which_it_began() -> None:
+    spells = gaps(history(1, [(0, DAY - 100, 1), (0, DAY - 80, 1), (0, DAY - 80, 1)], []), DAY)
+    assert [STRATA[number] for number in spells.stratum] == [ONE_ORDER, "Monthly"]
+    assert spells.exit.tolist() == [20, 80]
+    assert spells.event.tolist() == [True, False]
+
+
+def test_bills_of_a_live_contract_are_no_gaps_and_its_end_begins_one() -> None:
+    bought = [(0, DAY - 100, 1), (0, DAY - 70, 1), (0, DAY - 20, 1)]
+    spells = gaps(history(1, bought, [(0, DAY - 100, 10), (0, DAY - 40, 0)]), DAY)
+    assert [STRATA[number] for number in spells.stratum] == [ENDED, "Quarterly"]
+    assert spells.exit.tolist() == [20, 20]
+    assert spells.event.tolist() == [True, False]
+
+
+def test_a_new_contract_ends_a_gap_as_a_purchase_does() -> None:
+    spells = gaps(history(1, [(0, DAY - 100, 1)], [(0, DAY - 90, 10)]), DAY)
+    assert (spells.exit.tolist(), spells.event.tolist()) == ([10], [True])
+
+
+orders = st.lists(st.tuples(st.integers(0, 4), st.integers(DAY - 400, DAY), st.integers(1, 999)), max_size=30)
+moves = st.dictionaries(
+    st.tuples(st.integers(0, 4), st.integers(DAY - 400, DAY)), st.sampled_from([0, 100, 250]), max_size=15
+)
+
+
+@given(orders, moves)
+def test_arrays_and_a_single_customer_follow_the_same_rules(
+    bought: Rows, moved: dict[tuple[int, int], int]
+) -> None:
+    known = history(5, bought, [(*key, closing) for key, closing in moved.items()])
+    now = standing(known, DAY)
+    for customer in range(5):
+        first, last, tenure, ended = (
+            int(column[customer]) if column[customer] >= 0 else None
+            for column in (now.first_day, now.last_day, now.tenure_day, now.ended_day)
+        )
+        one = state(
+            Facts(
+                today=DAY,
+                orders=int(now.orders[customer]),
+                first_day=first,
+                last_day=last,
+                mrr_cents=int(now.mrr[customer]),
+                tenure_day=tenure,
+                ended_day=ended,
+            )
+        )
+        if one is not None:
+            assert (one.stratum, one.age) == (STRATA[now.stratum[customer]], now.age[customer])
+            assert one.kind == ("tenure" if now.live[customer] else "gap")
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_the_input_changes_no_byte(shuffler: random.Random) -> None:
+    rng = random.Random(5)
+    bought = [(c, DAY - rng.randrange(300), rng.randrange(1, 99)) for c in range(60) for _ in range(5)]
+    moved = contracts([(rng.randrange(1, 80), rng.random() < 0.5) for _ in range(60)])
+    before = json.encode(fit(history(60, bought, moved), DAY))
+    shuffler.shuffle(bought)
+    shuffler.shuffle(moved)
+    assert json.encode(fit(history(60, bought, moved), DAY)) == before
+
+
+def test_what_comes_after_the_day_is_not_seen() -> None:
+    bought = [(customer, DAY - days, 1) for customer in range(40) for days in (50, 20, -5)]
+    moved = [(0, DAY - 9, 5), (0, DAY + 1, 0)]
+    seen = [row for row in bought if row[1] <= DAY]
+    assert fit(history(40, bought, moved), DAY) == fit(history(40, seen, moved[:1]), DAY)
