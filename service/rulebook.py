@@ -30,6 +30,7 @@ NAMES = (  # what a text may name in braces
     *"segment activity lifecycle churn_risk mrr cadence next_bill_date ends_date".split(),
 )
 
+_PolicyName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]*$")]
 _Words = Annotated[tuple[str, ...], Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=0)]
 _Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -82,7 +83,7 @@ class Opportunity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Rulebook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a file says. Policies by name, `default` not among them."""
 
-    policies: dict[str, Policy] = {}
+    policies: dict[_PolicyName, Policy] = {}
     opportunities: tuple[Opportunity, ...] = ()
 
     def __post_init__(self) -> None:
@@ -120,7 +121,10 @@ def _read(path: Path) -> Rulebook:
 def _fraction(kind: Any, value: Any) -> Any:
     if kind is Fraction:
         try:
-            return Fraction(value)
-        except (ValueError, TypeError, ZeroDivisionError):
-            raise ValueError('a decimal or a fraction in quotes, such as "4.33" or "52/12"') from None
+            weeks = Fraction(value if isinstance(value, str) else "")  # a TOML float is not what was written
+        except (ValueError, ZeroDivisionError):
+            weeks = Fraction(0)
+        if not 4 <= weeks <= 5:
+            raise ValueError('a decimal or a fraction from 4 to 5, in quotes, such as "4.33" or "52/12"')
+        return weeks
     raise NotImplementedError(kind)

@@ -12,16 +12,8 @@ from msgspec import json
 from service.core.cadence import add_months
 from service.predictions.model import Estimate, Model, survival
 from service.reads.customers.customer import Customer
-from service.reads.customers.forecast import (
-    STUDENT,
-    Month,
-    expected,
-    forecast,
-    full_months,
-    narrowed,
-    scheduled,
-    seasons,
-)
+from service.reads.customers.forecast import expected, forecast, narrowed, scheduled
+from service.reads.customers.trend import STUDENT, Month, full_months, seasons
 from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order, view
 
 STARTED = date(2025, 1, 1)

@@ -6,14 +6,16 @@ something in it is later; then they are added up again from the orders until the
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct, json
+from msgspec import Meta, MsgspecError, Struct, json
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     FromClause,
     and_,
     case,
+    cast,
     distinct,
     func,
     literal,
@@ -24,6 +26,7 @@ from sqlalchemy import (
 
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS, TOTALS
+from service.core.errors import ParameterError
 from service.core.money import round_half_away
 from service.reads.customers.classes import (
     AT_RISK_DAYS,
@@ -77,8 +80,16 @@ def _people(view: View) -> _People:
     within = view.within(_customers, "revenue")
     latest = view.one(select(func.max(_customers.c.changed_date)).where(*within))[0]
     if latest is None or latest <= view.scope.today.isoformat():
-        return _People(_customers, [*within, _customers.c.orders > 0])
+        return _People(_customers, [*within, _unsought(_customers.c.orders) > 0])
     return _People(_until(view), [])
+
+
+def _unsought(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column as no index has it, where so many rows hold what is asked that their order matters more.
+
+    SQLite knows no better than to take the index of the condition, and to sort all that it finds.
+    """
+    return column + (0 if isinstance(column.type, BigInteger) else "")
 
 
 def _until(view: View) -> FromClause:
@@ -88,7 +99,7 @@ def _until(view: View) -> FromClause:
     first, last = func.min(_orders.c.date), func.max(_orders.c.date)
 
     def back(kind: str) -> ColumnElement[int]:
-        query = select(func.coalesce(func.sum(_back.c.amount_cents), 0)).where(
+        query = select(*sums(_back, ("amount_cents",))).where(
             *view.within(_back, "revenue"), _back.c.kind == kind, _back.c.date <= today
         )
         return query.where(*(_back.c[name] == _orders.c[name] for name in who)).scalar_subquery()
@@ -100,7 +111,7 @@ def _until(view: View) -> FromClause:
             last.label("last_date"),
             days_between(first, last).label("lifespan_days"),
             func.count().label("orders"),
-            func.sum(_orders.c.amount_cents).label("revenue_cents"),
+            _revenue(),
             back("refunded").label("refunded_cents"),
             back("disputed").label("disputed_cents"),
         )
@@ -108,6 +119,11 @@ def _until(view: View) -> FromClause:
         .group_by(_orders.c.book, *(_orders.c[name] for name in who))
         .subquery()
     )
+
+
+def _revenue() -> ColumnElement[int]:
+    """The sum of these orders, which is no whole number to PostgreSQL."""
+    return cast(func.sum(_orders.c.amount_cents), BigInteger).label("revenue_cents")
 
 
 # Lists
@@ -130,7 +146,7 @@ def at_risk(
 def _in_stage(view: View, people: _People, stage: str) -> ColumnElement[bool]:
     """By the day of the last purchase; who is new has bought later than any of these."""
     start, end = ((view.scope.today - timedelta(days=days)).isoformat() for days in reversed(AT_RISK_DAYS))
-    last: ColumnElement[str] = people.c.last_date
+    last: ColumnElement[str] = _unsought(people.c.last_date)
     return last.between(start, end) if stage == "at_risk" else last < start
 
 
@@ -156,7 +172,7 @@ def _page(
     ties = [people.c[name] for name in ("last_date", "customer_id", "processor", "account")]
     query = view.named(select(people.of), people.of).where(*people.within, *conditions)
     if after:
-        value, *others = json.decode(after)
+        value, *others = _place(after, SORTS[sort])
         beyond = by < value if order == "desc" else by > value
         query = query.where(or_(beyond, and_(by == value, tuple_(*ties) > tuple_(*map(literal, others)))))
     query = query.order_by(by.desc() if order == "desc" else by, *ties)
@@ -168,6 +184,21 @@ def _page(
         "customers": customer_rows(view, page),
         "next_cursor": last and _cursor(last, SORTS[sort]),
     }
+
+
+_Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_PLACES = {kind: json.Decoder(tuple[kind, str, str, str, str]) for kind in (_Whole, str)}  # type: ignore[valid-type]
+
+
+def _place(cursor: str, sort: str) -> tuple[Any, ...]:
+    """Where a page of this order ended. Raises ParameterError for a cursor of no such page."""
+    try:
+        place = _PLACES[str if sort.endswith("_date") else _Whole].decode(cursor)
+    except MsgspecError:
+        place = None
+    if place is None or not all(str(part).isprintable() for part in place):
+        raise ParameterError("cursor: the `next_cursor` of the page before, in the same order")
+    return place
 
 
 def _cursor(row: Any, sort: str) -> str:
@@ -211,7 +242,11 @@ def _last_causes(view: View, page: Sequence[Any]) -> dict[tuple[str, str, str], 
     wanted = [(row.customer_id, row.last_date) for row in page]
     found: dict[tuple[str, str, str], set[str]] = {}
     for start in range(0, len(wanted), 1_000):  # a statement takes so many values
-        asked = tuple_(_orders.c.customer_id, _orders.c.date).in_(wanted[start : start + 1_000])
+        some = wanted[start : start + 1_000]
+        asked = and_(
+            _orders.c.customer_id.in_([customer_id for customer_id, _ in some]),  # an index is sought by that
+            tuple_(_orders.c.customer_id, _orders.c.date).in_(some),
+        )
         columns = (_orders.c[name] for name in ("processor", "account", "customer_id", "causes"))
         for row in view.all(select(*columns).where(*view.within(_orders, "revenue"), asked)):
             found.setdefault((row.processor, row.account, row.customer_id), set()).update(
@@ -328,7 +363,7 @@ def _cohort_months(view: View, people: _People) -> dict[tuple[str, str], Any]:
                 month,
                 func.count(distinct(customer_key(_orders))).label("customers"),
                 func.count().label("orders"),
-                func.sum(_orders.c.amount_cents).label("revenue_cents"),
+                _revenue(),
             )
             .select_from(people.of.join(_orders, and_(*same)))
             .where(*view.within(_orders, "revenue"), _orders.c.date <= view.scope.today.isoformat())

@@ -95,9 +95,72 @@ _OWN: dict[str, Schema] = {
         _number("revenue of the last whole month against the one before, less 1"), "without revenue before"
     ),
     "growth_month": text("the last whole month"),
+    # Forecast
+    "expected_cents": or_null(cents("what is expected"), "where nothing can be said"),
+    "low_cents": or_null(cents("the lower bound of an 80 % interval"), "where there is none"),
+    "high_cents": or_null(cents("the upper bound"), "where there is none"),
+    "contract_cents": cents("of it, bills of contracts"),
+    "other_cents": or_null(cents("of it, other orders"), "where nothing can be said"),
+    "orders_per_month": or_null(_number("orders a month"), "without a full month"),
+    "months": count("how many full months"),
+    "cents_per_month": or_null(
+        _number("what a month has more than the one before"), "where there is no trend"
+    ),
+    "indices": {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "number"},
+        "description": 'by calendar month ("01"), 1 on average; null where there is too little history',
+    },
+    "by_month": {
+        "type": ["array", "null"],
+        "items": {"type": ["number", "null"]},
+        "description": "the probability by the end of each month; null where it is not known",
+    },
+    # Backtest
+    "day": or_null(day("the last day known"), "before anything is learnt"),
+    "cut": or_null(day("the day up to which it was learnt"), "before anything is learnt"),
+    "hidden_days": or_null(count("how many days were hidden"), "before anything is learnt"),
+    "churned": or_null(count("how many left"), "of none"),
+    "mean_predicted": or_null(_number("mean predicted risk"), "of none"),
+    "naive": or_null(_number("mean naive risk"), "of none"),
+    "brier": or_null(_number("mean square of risk less outcome: 0 is perfect"), "of none"),
+    "brier_naive": or_null(_number("the same of the naive guess"), "of none"),
+    "skill": or_null(_number("1 − brier ÷ brier_naive"), "where the naive guess is perfect, or of none"),
+    "predicted_cents": or_null(cents("expected of all together"), "of none"),
+    "actual_cents": or_null(cents("paid by all together"), "of none"),
+    "mae_cents": or_null(_number("mean absolute error a customer, in minor units of `currency`"), "of none"),
+    "mae_naive_cents": or_null(
+        _number("the same of the naive guess, in minor units of `currency`"), "of none"
+    ),
+    "reasons": {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "description": "how many by reason",
+    },
 }
 
 shape = partial(shapes.shape, FIELDS | _OWN)
+
+_KINDS = {
+    of: {
+        "tenure": one(of, "live contracts"),
+        "gap": one(of, "everybody else"),
+        "all": one(of, "both; the naive guess is that of each one's kind"),
+    }
+    for of in ("ChurnScore", "RevenueScore")
+}
+_BIN = {
+    "from": _number("the least predicted risk"),
+    "to": _number("the most"),
+    "n": count("how many"),
+    "predicted": or_null(_number("mean predicted risk"), "of none"),
+    "observed": or_null(_number("part of them that left"), "of none"),
+}
+
+
+def _unless_unlearnt(of: Schema) -> Schema:
+    return {"oneOf": [of, {"type": "null"}], "description": "null before anything is learnt"}
+
 
 _INTERVAL: Schema = {
     "type": ["array", "null"],
@@ -193,6 +256,73 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
             "oneOf": [one("Predictions", ""), {"type": "null"}],
             "description": "what is to be expected; null unless asked for",
         },
+    ),
+    "ForecastMonthOfCustomer": shape(
+        "month expected_cents low_cents high_cents contract_cents other_cents",
+        month=text("a whole month, the first one after today's"),
+    ),
+    "ForecastYearOfCustomer": shape("expected_cents low_cents high_cents"),
+    "OrderFrequency": shape("orders_per_month avg_order_value_cents months reason"),
+    "Trend": shape("cents_per_month reason"),
+    "Seasonality": shape("indices reason"),
+    "Survival": shape(
+        "kind by_month reason", kind=or_null(text("whose curve", enum=["tenure", "gap", None]), "without one")
+    ),
+    "ForecastFactors": shape(
+        "frequency trend seasonality survival",
+        frequency=one("OrderFrequency", "of the last twelve full months, or as many as there are"),
+        trend=one("Trend", "by least squares over them, where it is beyond chance"),
+        seasonality=one("Seasonality", "where there are two full years"),
+        survival=one("Survival", "whether the customer is still there, or orders again"),
+    ),
+    "CustomerForecast": shape(
+        f"{_HEADER} months monthly annual factors method reason meta",
+        months=count("how many months were asked for"),
+        monthly=many("ForecastMonthOfCustomer", "each of them"),
+        annual={
+            "oneOf": [one("ForecastYearOfCustomer", ""), {"type": "null"}],
+            "description": "the first twelve months together; null where fewer were asked for",
+        },
+        factors=one("ForecastFactors", "what it is made of"),
+        method=or_null(
+            text(
+                "a contract's dated bills, or the orders of the last year; with survival where it is known",
+                enum=["scheduled", "scheduled_survival", "orders", "orders_survival", None],
+            ),
+            "where nothing can be said",
+        ),
+        reason=or_null(text("what was left out or not known"), "where there is nothing to say"),
+    ),
+    "Opportunity": shape(
+        "rule kind text because",
+        rule=text("the rulebook's rule"),
+        kind=text("what it is", enum=["offer", "upsell", "action"]),
+        text=text("what is recommended"),
+        because={"type": "object", "description": "what the rule asks for, as the customer has it"},
+    ),
+    "Opportunities": shape(
+        f"{_HEADER} {_STANDING} opportunities actions meta",
+        opportunities=many("Opportunity", "offers and upsells whose rules apply, in the rulebook's order"),
+        actions=many("Opportunity", "what to do, by rules that apply"),
+    ),
+    "ChurnScore": shape(
+        "n churned mean_predicted naive brier brier_naive skill reason", n=count("how many were predicted")
+    ),
+    "ChurnScores": shape("tenure gap all", **_KINDS["ChurnScore"]),
+    "RevenueScore": shape(
+        "n predicted_cents actual_cents mae_cents mae_naive_cents", n=count("how many were predicted")
+    ),
+    "RevenueScores": shape("tenure gap all", **_KINDS["RevenueScore"]),
+    "CalibrationBin": shape("from to n predicted observed", **_BIN),
+    "Unpredicted": shape("n reasons", n=count("how many had no estimate")),
+    "Backtest": shape(
+        "success currency day cut hidden_days churn unpredicted calibration revenue reason meta",
+        churn=_unless_unlearnt(one("ChurnScores", "who left, against the probabilities")),
+        unpredicted=_unless_unlearnt(one("Unpredicted", "customers who had no estimate")),
+        calibration=or_null(
+            many("CalibrationBin", "ten bins of predicted churn risk"), "before anything is learnt"
+        ),
+        revenue=_unless_unlearnt(one("RevenueScores", "what they paid, against what was expected")),
     ),
 }
 _META = one("CustomerMeta", "what this answer is made from")
