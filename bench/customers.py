@@ -1,8 +1,8 @@
 """What many customers cost: books, reads about customers, learning; and how well what is learnt foresees.
 
 `python -m bench customers`, by environment variables: CUSTOMERS in the ledger (5,000); REQUESTS of each read
-(200); BENCH_DATA, a directory that keeps ledgers and books to be measured again; BENCH_POSTGRES=1, on PostgreSQL.
-Every read is measured beside the same with a tenth of the customers.
+(200); BENCH_DATA, a directory that keeps ledgers and books to be measured again; BENCH_POSTGRES=1, to measure
+on PostgreSQL. Every read is measured beside the same with a tenth of the customers.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from typing import Any
 
 import uvicorn
 from msgspec import Struct, json
+from sqlalchemy import Connection, delete
 
 from bench import load
 from bench.cluster import process, quantile, wait_ready
@@ -29,7 +30,8 @@ from bench.kept import Built, FromEmpty, append, build, on_books, sets_of_books
 from bench.ledgers import NOW
 from bench.lives import SEED, TODAY, WHALE, WHALE_CURRENCY, Lives, events, lives
 from bench.population import against_truth, as_history
-from service.books.snapshots import forget, make_ready
+from service.books import tables
+from service.books.snapshots import make_ready
 from service.books.store import BookStore
 from service.learner import learn
 from service.settings import Settings
@@ -104,7 +106,7 @@ class Times(Struct, frozen=True, kw_only=True):
         return quantile(self.each, share) * 1_000
 
 
-def tables() -> Iterator[tuple[str, list[Row]]]:
+def measured() -> Iterator[tuple[str, list[Row]]]:
     """Every table as (title, rows), each when it is measured."""
     with ExitStack() as stack:
         directory = Path(os.environ.get("BENCH_DATA") or stack.enter_context(TemporaryDirectory()))
@@ -114,11 +116,9 @@ def tables() -> Iterator[tuple[str, list[Row]]]:
         large, small = (_place(count, directory, server) for count in (CUSTOMERS, CUSTOMERS // 10))
         yield _title("Built, where it was not there yet"), [_built(place) for place in (small, large)]
         yield _title("Learning"), [_learning(place) for place in (small, large)]
-        for title, ready in (
-            (f"Reads of {CUSTOMERS:,} customers, from the rows", False),
-            ("Left ready", True),
-        ):
-            yield _title(title), _read_rows(*(_reads(place, ready) for place in (large, small)))
+        yield _title(f"Reads, {CUSTOMERS:,} customers"), _beside(_reads, large, small)
+        yield _title("All that the worker leaves ready"), [_leave_ready(place) for place in (small, large)]
+        yield _title("Reads that are left ready"), _beside(_ready_reads, large, small)
         yield _title("The backtest, over HTTP"), _backtest(large)
 
 
@@ -302,7 +302,7 @@ def _child(task: str, place: Place) -> Iterator[Popen[bytes]]:
 
 async def _learn(store: BookStore) -> dict[str, float]:
     """Everything learnt anew; how long the event loop waited for it at most."""
-    await forget(store)
+    await store.write(_forget)
     before, started = _peak_mb(), time.perf_counter()
     ticking = asyncio.create_task(_longest_wait())
     await asyncio.sleep(0)
@@ -311,6 +311,11 @@ async def _learn(store: BookStore) -> dict[str, float]:
     ticking.cancel()
     held = (await asyncio.gather(ticking))[0]
     return {"seconds": seconds, "before_mb": before, "peak_mb": peak, "held": held}
+
+
+def _forget(connection: Connection) -> None:
+    for table in (tables.snapshots, tables.learnt):
+        connection.execute(delete(table))
 
 
 async def _longest_wait() -> float:

@@ -1,7 +1,7 @@
 """The lives of a population as a processor tells them: about twenty events a customer, as time goes by.
 
-A subscriber's contract is told when it begins, at each renewal and at its end; each bill when it is finalized,
-when an attempt to collect it fails, and when it is paid. A buyer's purchase is a payment, with now and then an
+A subscriber's contract is told when it begins, at each renewal and at its end; a bill when it is finalized,
+when an attempt to collect it fails, and when it is paid. A purchase is a payment, with now and then an
 attempt before it that fails, or a refund after it.
 """
 

@@ -99,9 +99,9 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
 
     table = "customer_revenue"
     indexes = (
-        ("currency", "revenue_cents"),
+        ("currency", "revenue_cents", "orders", "last_date"),
         ("currency", "orders", "lifespan_days", "revenue_cents"),
-        ("currency", "last_date", "revenue_cents"),
+        ("currency", "last_date"),
         ("currency", "first_date"),
         ("currency", "changed_date"),
         ("customer_id",),

@@ -11,14 +11,15 @@ from time import perf_counter
 from typing import Any
 
 from msgspec import json
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, select
 
 from projections.mrr import Movement
 from projections.revenue import Order
 from service.advancer import safely
-from service.books import snapshots
+from service.books import learnt, snapshots
 from service.books.engine import Engine
-from service.books.store import BookStore
+from service.books.store import BookStore, Marks
 from service.books.tables import ROWS
 from service.reads.view import Scope, View
 
@@ -47,27 +48,26 @@ async def learn(store: BookStore, today: date) -> int:
     stale = await store.read(lambda connection: _stale(connection, store, today))
     for currency in stale:
         async with store.reading() as connection:
-            stamp, orders, moves = await connection.run_sync(_history, store, currency, today)
-        documents = await asyncio.to_thread(_documents, orders, moves, today)
-        names = {what: snapshots.kept_name(store, what, currency, today) for what in documents}
-        await snapshots.keep(store, stamp, {names[what]: body for what, body in documents.items()}, today)
+            marks, orders, moves = await connection.run_sync(_history, store, currency, today)
+        documents = await asyncio.to_thread(_documents, orders, moves, today, marks.position)
+        await learnt.keep(store, currency, marks, today, documents)
     return len(stale)
 
 
 def _stale(connection: Connection, store: BookStore, today: date) -> list[str]:
-    """The currencies that have no model of these rows."""
+    """The currencies of which nothing is learnt from these rows for this day."""
     marks = store.marks(connection)
-    names = {
-        currency: snapshots.kept_name(store, "model", currency, today)
+    return [
+        currency
         for currency in snapshots.currencies(connection, marks)
-    }
-    return [c for c, name in names.items() if snapshots.find(connection, name, marks.stamp) is None]
+        if not learnt.is_fresh(connection, store, "model", currency, marks.stamp, today)
+    ]
 
 
 def _history(
     connection: Connection, store: BookStore, currency: str, today: date
-) -> tuple[int, list[Row[Any]], list[Row[Any]]]:
-    """The stamp of the books, every order, and every movement, of one currency until the end of `today`."""
+) -> tuple[Marks, list[Row[Any]], list[Row[Any]]]:
+    """Where the books are, every order, and every movement, of one currency until the end of `today`."""
     marks = store.marks(connection)
     view = View(connection=connection, books=marks.books, scope=Scope(currency=currency, today=today))
     until = today.isoformat()
@@ -81,10 +81,10 @@ def _history(
     moves = select(*who(_movements), _movements.c.closing_cents).where(
         *view.within(_movements, "mrr"), _movements.c.date <= until
     )
-    return marks.stamp, view.all(orders), view.all(moves)
+    return marks, view.all(orders), view.all(moves)
 
 
-def _documents(orders: list[Row[Any]], moves: list[Row[Any]], today: date) -> dict[str, bytes]:
+def _documents(orders: list[Row[Any]], moves: list[Row[Any]], today: date, position: int) -> dict[str, bytes]:
     """The model and its backtest. Customers are numbered by their ids, whatever order the rows came in."""
     from service.predictions.backtest import backtest  # noqa: PLC0415 - numpy is for this process alone
     from service.predictions.fit import fit, history  # noqa: PLC0415
@@ -96,7 +96,10 @@ def _documents(orders: list[Row[Any]], moves: list[Row[Any]], today: date) -> di
         return [(customers[row[:3]], _day(days, row[3]), row[4]) for row in rows]
 
     known, day = history(len(customers), plain(orders), plain(moves)), today.toordinal()
-    return {"model": json.encode(fit(known, day)), "backtest": json.encode(backtest(known, day))}
+    return {
+        "model": json.encode(replace(fit(known, day), position=position)),
+        "backtest": json.encode({"position": position, **backtest(known, day)}),
+    }
 
 
 def _day(known: dict[str, int], day: str) -> int:

@@ -4,7 +4,6 @@ Each bears the stamp of the rows that it was made from, and is found only while 
 are made again once the worker has caught up.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from service.sql import HotInsert
 
 # Another version of this code may make the same document in another shape.
 _SOURCES = sorted(path for of in (reads, predictions) for path in Path(of.__path__[0]).rglob("*.py"))
-_CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
+CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
 def snapshot_name(
@@ -32,19 +31,8 @@ def snapshot_name(
 ) -> str:
     """The name under which a document stands: of which books and code, what was asked, with every default."""
     limits = [str(limit) for limit in options.segment_limits]
-    asked = json.encode([_CODE, sorted(store.versions), limits, scope.account, scope.today, args]).decode()
+    asked = json.encode([CODE, sorted(store.versions), limits, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
-
-
-def kept_name(store: BookStore, what: str, currency: str, today: date) -> str:
-    """The name under which the worker keeps what it has computed from all of a currency's books."""
-    asked = json.encode([_CODE, sorted(store.versions), today]).decode()
-    return f"{what}|{currency}|{asked}"
-
-
-def latest(connection: Connection, name: str) -> bytes | None:
-    """The document of this name, of whatever stamp: it need not be of the newest event."""
-    return connection.execute(select(snapshots.c.body).where(snapshots.c.name == name)).scalar()
 
 
 def find(connection: Connection, name: str, stamp: int) -> bytes | None:
@@ -56,7 +44,7 @@ def find(connection: Connection, name: str, stamp: int) -> bytes | None:
 
 async def forget(store: BookStore) -> None:
     """Remove what other code has made: nobody will find it."""
-    others = snapshots.c.name.not_like(f"%[{_CODE},%")
+    others = snapshots.c.name.not_like(f"%[{CODE},%")
     await store.write(lambda connection: connection.execute(delete(snapshots).where(others)))
 
 
@@ -64,14 +52,9 @@ async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS)
     """Make those standing documents that are missing or no longer right; how many that were."""
     stamp, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
-        await keep(store, stamp, documents, today)
+        rows = [(name, stamp, body) for name, body in sorted(documents.items())]
+        await store.write(lambda connection: _keep(connection, rows, today))
     return len(documents)
-
-
-async def keep(store: BookStore, stamp: int, documents: Mapping[str, bytes], today: date) -> None:
-    """Keep documents by their names, and none of another day's."""
-    rows = [(name, stamp, body) for name, body in sorted(documents.items())]
-    await store.write(lambda connection: _keep(connection, rows, today))
 
 
 def _missing(

@@ -134,6 +134,18 @@ class Snapshot(_Table, table=True):
     body: bytes = Field(sa_type=LargeBinary)
 
 
+class Learnt(_Table, table=True):
+    """What the worker has learnt of a currency for a day, from the rows of `stamp`."""
+
+    __tablename__ = "learnt"
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    stamp: int = Field(sa_type=BigInteger)
+    position: int = Field(sa_type=BigInteger)
+    day: str = Field(sa_type=Text)
+    body: bytes = Field(sa_type=LargeBinary)
+
+
 def _row_table(row: type[Row]) -> Table:
     columns = [Column(f.name, (kind := _COLUMN_TYPES[f.type])[0], nullable=kind[1]) for f in fields(row)]
     table = Table(
@@ -209,6 +221,7 @@ leases: Table = Lease.__table__  # type: ignore[attr-defined]
 workers: Table = WorkerSeen.__table__  # type: ignore[attr-defined]
 feeds: Table = Feed.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
+learnt: Table = Learnt.__table__  # type: ignore[attr-defined]
 ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
 STATEMENTS = {row: RowStatements(row) for row in ROWS}

@@ -70,6 +70,7 @@ class Model(Struct, frozen=True, kw_only=True):
     tenure: dict[str, Curve]
     gap: dict[str, Curve]
     reasons: dict[str, dict[str, str]]
+    position: int = 0
 
 
 class Estimate(Struct, frozen=True):

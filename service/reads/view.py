@@ -58,14 +58,14 @@ class Scope(Struct, frozen=True, kw_only=True):
 class View(Struct, frozen=True, kw_only=True):
     """One read transaction on the books; `books` gives each book's id by its name.
 
-    `kept` finds what the worker has computed for this currency and day, by its name.
+    `learnt` finds what the worker has learnt of this currency, by its kind.
     """
 
     connection: Connection
     books: dict[str, int]
     scope: Scope
     options: Options = DEFAULTS
-    kept: Callable[[str], bytes | None] = _nothing
+    learnt: Callable[[str], bytes | None] = _nothing
 
     def under(self, policy: str, parameter: str = "policy") -> "View":
         """The same view with MRR as a policy counts it.

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.books.learnt import positions
 from service.books.store import BookStore
 from service.core.moments import to_us
 from service.ledger.store import Ledger
@@ -108,7 +109,15 @@ async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric
     )
     for processor, at_us in last_heard.items():
         heard.add_metric((processor,), (to_us(now) - at_us) / 1e6)
-    return [readable(True), position, *_kept(found), quarantine, heard]
+    learnt = GaugeMetricFamily(
+        "daybook_learnt_lag_events",
+        "Ledger position less that of which predictions were learnt",
+        labels=("currency",),
+    )
+    known = await store.read(lambda connection: positions(connection, store, "model"))
+    for currency, reached in known.items():
+        learnt.add_metric((currency,), found.position - reached)
+    return [readable(True), position, *_kept(found), learnt, quarantine, heard]
 
 
 def _kept(found: Status) -> Iterable[Metric]:

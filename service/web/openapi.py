@@ -69,7 +69,7 @@ def description() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Daybook", "version": "0.1.0", "description": _ABOUT},
         "security": [{"bearer": []}, {"key": []}],
-        "tags": [{"name": name} for name in ("reads", "ledger", "webhooks", "service")],
+        "tags": [{"name": name} for name in ("reads", "customers", "ledger", "webhooks", "service")],
         "paths": {
             **{read.path: {"get": _read(read)} for read in (*READS, COMPARE)},
             **_ledger(),
@@ -93,7 +93,8 @@ def _read(read: Read) -> dict[str, Any]:
     if csv and read.paged:
         csv += "; all of them without a `limit`"
     problems = tuple(sorted({400, 401, 503, 504, *([404] if named else [])}))
-    operation = _operation("reads", read.summary, read.shape, parameters, problems, csv)
+    tag = "reads" if read.dated else "customers"
+    operation = _operation(tag, read.summary, read.shape, parameters, problems, csv)
     return _with_link(operation) if read.paged else operation
 
 

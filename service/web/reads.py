@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.books import snapshots
+from service.books import learnt, snapshots
 from service.books.store import Marks
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
@@ -226,11 +226,11 @@ def view_of(connection: Connection, scope: Scope, state: State) -> tuple[Marks, 
     if len(marks.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
 
-    def kept(what: str) -> bytes | None:
-        return snapshots.latest(connection, snapshots.kept_name(store, what, scope.currency, scope.today))
+    def found(what: str) -> bytes | None:
+        return learnt.find(connection, store, what, scope.currency)
 
     return marks, View(
-        connection=connection, books=marks.books, scope=scope, options=state.options, kept=kept
+        connection=connection, books=marks.books, scope=scope, options=state.options, learnt=found
     )
 
 
@@ -294,6 +294,8 @@ def to_csv(names: list[str], rows: list[dict[str, Any]]) -> bytes:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         value = " ".join(str(part) for part in value)
+    if isinstance(value, dict):
+        value = json.encode(value).decode()
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

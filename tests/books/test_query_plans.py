@@ -35,9 +35,10 @@ def life(number: int) -> list:
     return [
         created(plan, "2025-01-10"),
         event(but(plan, declined=True), "2025-02-10"),
+        event(but(bill, status="open", amount_paid=0, payment_failed=True), "2025-11-12"),
         event(bill, "2025-11-13"),
         event(settles(bill.invoice_id, pays), "2025-11-13"),
-        event(payment(payment_id=pays), "2025-11-13"),
+        event(payment(payment_id=pays, customer_id=f"cus_{number}"), "2025-11-13"),
         event(refund(payment_id=pays, refund_id=f"re_{number}"), "2025-11-20"),
         event(but(plan, status="canceled"), "2025-11-21"),
     ]

@@ -21,13 +21,14 @@ def ago(days: int) -> str:
 
 def order(day: str, cents: int = 1000) -> Any:
     """An order as a row of the books."""
-    return SimpleNamespace(date=day, amount_cents=cents, source_id=f"in_{day}")
+    return SimpleNamespace(date=day, amount_cents=cents, source_id=f"in_{day}", causes='["stripe:evt_1"]')
 
 
 def contract(contract_id: str = "sub_1", **fields: Any) -> Any:
     """A contract as a row of the books: 50.00 on the 1st of each month since 2025, if not said otherwise."""
     known = {
         "interval": "month",
+        "causes": '["stripe:evt_2"]',
         "every": 1,
         "next_bill_date": "2026-04-01",
         "anchor_day": 1,
@@ -73,7 +74,7 @@ def view(*rules: Opportunity, learnt: Model | None = None, today: date = TODAY) 
         books={},
         scope=Scope(currency="usd", today=today),
         options=Options(opportunities=rules),
-        kept=lambda _name: json.encode(learnt) if learnt else None,
+        learnt=lambda _name: json.encode(learnt) if learnt else None,
     )
 
 

@@ -125,6 +125,7 @@ def test_the_reasons_are_the_facts_that_were_asked_for() -> None:
             "kind": "offer",
             "text": "2 of them",
             "because": {"segment": "low_value", "orders": 2, "days_quiet": 5, "ending": False},
+            "causes": ["stripe:evt_1"],
         }
     ]
 
@@ -218,7 +219,13 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
     learnt = model(tenure=curve({500: 0.75}, 900))
     whom = customer(contracts=[contract()])
     assert opportunities(view(rule, learnt=learnt), whom)["actions"] == [
-        {"rule": "one", "kind": "action", "text": "25%", "because": {"churn_risk": 0.25}}
+        {
+            "rule": "one",
+            "kind": "action",
+            "text": "25%",
+            "because": {"churn_risk": 0.25},
+            "causes": ["stripe:evt_2"],
+        }
     ]
     assert opportunities(view(rule), whom)["actions"] == []
 

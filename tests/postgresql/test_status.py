@@ -15,7 +15,7 @@ from service.stores import open_books, open_leases, prepare
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import event, subscription
 
-BOOKS = {"bills", "collections", "customers", "mrr"}
+BOOKS = {"bills", "collections", "customers", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
 
 
 def status(settings: Settings, *options: str) -> str:

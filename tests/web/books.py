@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from service.demo import posts
+from service.reads.catalog import READS
+from service.reads.read import Read
 from tests.web.running import Clock, Daybook, running
 
 DEMO = {
     "stripe_webhook_secrets": posts.STRIPE_SECRET,
     "mxmerchant_webhook_secrets": posts.MXMERCHANT_SECRET,
 }
+
+LISTS = [read for read in READS if "{customer_id}" not in read.path]
 
 JSON = {"Content-Type": "application/json"}
 
@@ -42,6 +46,17 @@ async def post_mx_contracts(daybook: Daybook) -> None:
     post = posts.mxmerchant_post()
     answer = await daybook.http.post(post.path, content=post.body, headers=post.headers | JSON)
     assert answer.json()["duplicate"] is False
+
+
+def path_of(read: Read, customer_id: str) -> str:
+    """Where a read is, of this customer if it is of one."""
+    return read.path.replace("{customer_id}", customer_id)
+
+
+async def some_path(daybook: Daybook, read: Read) -> str:
+    """The same of a customer with a contract, of the account "" if one has any."""
+    contracts = (await daybook.get("/api/v1/contracts"))["contracts"]
+    return path_of(read, min(contracts, key=lambda row: row["account"])["customer_id"])
 
 
 # Orders, in the ledger's own words

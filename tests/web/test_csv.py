@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,22 @@ import pytest
 
 from service.reads.catalog import READS
 from service.reads.read import Read
+from tests.web.books import LISTS, filled, path_of, pays, post_mx_contracts, post_november
+from tests.web.conftest import NewDataDir
 from tests.web.running import Daybook, running
 from tests.web.senders import subscription
 
-each = pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
+LISTED = [read for read in READS if read.rows]
+each = pytest.mark.parametrize("read", LISTED, ids=lambda read: read.name)
 ASKED = {"today": "2025-11-13"}
 BILL = (
     "date customer_id customer_name contract_id invoice_id amount_cents cadence mrr_cents status "
     "next_bill_date open_cents declined schedule processor account trust causes"
+)
+CUSTOMER = (
+    "customer_id customer_name total_revenue_cents total_orders avg_order_value_cents total_refunds_cents "
+    "total_disputes_cents net_revenue_cents first_purchase_date last_purchase_date "
+    "days_since_last_purchase customer_segment activity_status lifecycle_stage processor account causes"
 )
 TALLY = "billed_cents upcoming_cents total_cents customers bills"
 HEADERS = {
@@ -45,11 +54,22 @@ HEADERS = {
         "next_bill_date customer_id customer_name contract_id amount_cents billing_schedule "
         "days_until_payment declined processor status invoice_id trust causes"
     ),
+    "payment-analytics-customers-top": CUSTOMER,
+    "payment-analytics-customers-at-risk": CUSTOMER,
+    "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents",
+    "payment-analytics-distribution": "segment customers revenue_cents customer_share revenue_share",
+    "payment-analytics-purchase-frequency": "frequency customers revenue_cents customer_share revenue_share",
+    "payment-analytics-dashboard": "month revenue_cents orders customers new_customers",
+    "payment-analytics-customers-{customer_id}-forecast": (
+        "month expected_cents low_cents high_cents contract_cents other_cents"
+    ),
+    "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because",
     "contracts": (
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
         "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes"
     ),
 }
+ALWAYS = ("months", "quarters", "periods", "cohorts", "segments", "frequencies", "monthly_trend")
 
 
 def as_text(value: Any) -> str:
@@ -58,6 +78,8 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"))
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
@@ -65,22 +87,51 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(part, dict) for part in value)
 
 
+@pytest.fixture(scope="module")
+def shop(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo posts, and some orders."""
+
+    async def post_all(daybook: Daybook) -> None:
+        await post_november(daybook)
+        await post_mx_contracts(daybook)
+        for day in ("2025-01-15", "2025-02-15", "2025-09-15", "2025-10-25"):
+            await pays(daybook, "cus", day, 150_000)
+        await pays(daybook, "quiet", "2025-08-15", 150_000)
+
+    return filled(new_data_dir(tmp_path_factory.mktemp("shop") / "data"), post_all)
+
+
 @each
 @pytest.mark.parametrize("how", ["format", "accept"])
-async def test_every_list_reads_back_as_its_json_rows(demo: Path, read: Read, how: str) -> None:
-    async with running(demo) as daybook:
-        rows = (await daybook.get(read.path, **ASKED))[read.rows]
+async def test_every_list_reads_back_as_its_json_rows(shop: Path, read: Read, how: str) -> None:
+    path = path_of(read, "cus")
+    async with running(shop) as daybook:
+        rows = (await daybook.get(path, **ASKED))[read.rows]
         query, headers = ({"format": "csv"}, {}) if how == "format" else ({}, {"Accept": "text/csv"})
-        answer = await daybook.http.get(read.path, params=ASKED | query, headers=headers)
+        answer = await daybook.http.get(path, params=ASKED | query, headers=headers)
 
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert rows
+    nested = {name for row in rows for name, value in row.items() if is_nested(value)}
     assert list(csv.DictReader(io.StringIO(answer.text, newline=""))) == [
-        {name: as_text(value) for name, value in row.items() if not is_nested(value)} for row in rows
+        {name: as_text(value) for name, value in row.items() if name not in nested} for row in rows
     ]
+    assert answer.text.splitlines()[0].split(",") == HEADERS[read.name].split()
 
 
-@each
+@pytest.mark.parametrize("read", [read for read in READS if not read.rows], ids=lambda read: read.name)
+async def test_what_is_no_list_is_never_csv(shop: Path, read: Read) -> None:
+    path = path_of(read, "cus")
+    async with running(shop) as daybook:
+        asked = await daybook.ask(path, format="csv")
+        accepted = await daybook.http.get(path, headers={"Accept": "text/csv"})
+
+    assert asked.status_code == 400
+    assert asked.json()["detail"].startswith("format:")
+    assert accepted.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("read", [read for read in LISTED if read in LISTS], ids=lambda read: read.name)
 async def test_an_empty_list_is_its_header(daybook: Daybook, read: Read) -> None:
     answer = await daybook.ask(read.path, format="csv", account="nobody", **ASKED)
 
@@ -88,7 +139,7 @@ async def test_an_empty_list_is_its_header(daybook: Daybook, read: Read) -> None
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     header, *lines = answer.text.removesuffix("\r\n").split("\r\n")
     assert header.split(",") == HEADERS[read.name].split()
-    assert bool(lines) == (read.rows in ("months", "quarters", "periods"))  # time goes on without bills
+    assert bool(lines) == (read.rows in ALWAYS)  # time goes on without bills, and classes without customers
 
 
 async def test_what_a_spreadsheet_would_run_gets_a_quote_before_it(daybook: Daybook) -> None:

@@ -12,6 +12,7 @@ from tests.web.conftest import NewDataDir
 from tests.web.running import NOW, Clock, Daybook, running
 from tests.web.senders import (
     MX,
+    MX_TOKEN,
     STRIPE,
     payment,
     stripe_charge,
@@ -99,6 +100,14 @@ async def an_invoice_told_twice(daybook: Daybook, who: str) -> None:
     await invoices(daybook, who, DAY, 5000, told_at=f"{LATER}T12:00:00Z")
 
 
+async def an_invoice_told_late(daybook: Daybook, who: str) -> None:
+    await invoices(daybook, who, DAY, 5000, told_at=f"{LATER}T12:00:00Z")
+
+
+async def an_invoice_that_tells_no_day(daybook: Daybook, who: str) -> None:
+    await invoices(daybook, who, DAY, 5000, paid_at=None, told_at=f"{LATER}T12:00:00Z")
+
+
 async def an_invoice_and_its_payment(daybook: Daybook, who: str) -> None:
     await pays(daybook, who, DAY, 5000, payment_id=f"pay-{who}")
     await invoices(daybook, who, LATER, 5000, payment_ids=[f"pay-{who}"])
@@ -183,6 +192,8 @@ STORIES: dict[Story, tuple[list[tuple[str, int]], int, int]] = {
     an_invoice_voided: ([], 0, 0),
     an_invoice_of_nothing: ([], 0, 0),
     an_invoice_told_twice: ([(DAY, 5000)], 0, 0),
+    an_invoice_told_late: ([(DAY, 5000)], 0, 0),
+    an_invoice_that_tells_no_day: ([(LATER, 5000)], 0, 0),
     an_invoice_and_its_payment: ([(LATER, 5000)], 0, 0),
     a_payment_joined_to_an_invoice: ([(LATER, 5000)], 0, 0),
     a_payment_of_some_invoice: ([], 0, 0),
@@ -442,6 +453,17 @@ async def test_payments_of_mx_merchant_are_orders(daybook: Daybook) -> None:
     ]
     unnumbered = rows[1]["customer_id"]
     assert figures(await revenue(daybook, unnumbered))[0] == [(DAY, 900)]
+
+
+async def test_an_order_that_nothing_proves_says_so(daybook: Daybook) -> None:
+    await daybook.post(MX_TOKEN, payment("501", 700, customerNumber="77"))
+    await daybook.post(MX, payment("502", 800, customerNumber="77"))
+    await daybook.catch_up()
+
+    answer = await revenue(daybook, "77")
+
+    assert figures(answer)[0] == [("2025-11-13", 700), ("2025-11-13", 800)]
+    assert [order["trust"] for order in answer["orders"]] == ["unsigned", "signed"]
 
 
 # Products

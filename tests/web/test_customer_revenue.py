@@ -266,6 +266,14 @@ async def test_a_period_holds_the_refunds_of_its_days(year: Path) -> None:
         assert answer["revenue_summary"]["total_refunds_cents"] == cents, (period, today)
 
 
+async def test_an_order_counts_from_its_own_day_on(year: Path) -> None:
+    for period in ("all_time", "last_12_months", "last_6_months", "ytd"):
+        before = await asked(year, period=period, today="2023-12-09")
+        then = await asked(year, period=period, today="2023-12-10")
+        assert before["revenue_summary"]["last_purchase_date"] == "2023-11-01"
+        assert then["revenue_summary"]["last_purchase_date"] == "2023-12-10"
+
+
 async def test_months_of_a_period_begin_with_it(year: Path) -> None:
     answer = await asked(year, period="last_6_months", today="2023-12-15")
 

@@ -9,12 +9,13 @@ import pytest
 
 from service.reads.catalog import READS
 from service.web import reads
+from tests.web.books import path_of
 from tests.web.running import Daybook, running
 from tests.web.senders import STRIPE
 
 KEYS = ("key-one", "schlüssel-zwei")
 LOCKED = [
-    *(read.path for read in READS),
+    *(path_of(read, "cus_1") for read in READS),
     "/api/v1/ledger/head",
     "/api/v1/ledger/events",
     "/api/v1/ledger/events/1",
@@ -28,6 +29,7 @@ OPEN = ["/healthz", "/readyz", "/openapi.json", "/schemas/event.json", "/docs", 
 async def locked(data_dir: Path) -> AsyncIterator[Daybook]:
     async with running(data_dir, api_keys=",".join(KEYS)) as daybook:
         await daybook.post(STRIPE, STRIPE.event("1", 100))
+        await daybook.catch_up()
         yield daybook
 
 
@@ -68,6 +70,7 @@ async def test_with_a_key_in_either_header_it_is_answered(locked: Daybook, path:
 @pytest.mark.parametrize("path", LOCKED)
 async def test_without_any_key_set_reads_are_open(daybook: Daybook, path: str) -> None:
     await daybook.post(STRIPE, STRIPE.event("1", 100))
+    await daybook.catch_up()
 
     assert (await daybook.http.get(path)).status_code == 200
 

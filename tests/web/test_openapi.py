@@ -9,14 +9,16 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
+from service.learner import learn
 from service.reads.catalog import READS
-from service.reads.read import Read
 from service.reads.fields import FIELDS
+from service.reads.read import Read
 from service.reads.schemas import SHAPES, columns
 from service.web.app import create_app
 from service.web.openapi import description
 from service.web.reads import COMMON, SCOPED
-from tests.web.running import Daybook, running, settings_for
+from tests.web.books import LISTS, invoices, path_of, pays, some_path
+from tests.web.running import NOW, Daybook, running, settings_for
 from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
 
 AT = "2025-11-13T10:00:00Z"
@@ -48,7 +50,8 @@ def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
 
 def options(read: Read, name: str) -> list[str]:
     """What a parameter may be, if the read takes it."""
-    return [option for p in read.parameters if p.name == name for option in p.schema["enum"]]
+    schemas = [p.schema for p in read.parameters if p.name == name]
+    return [option for schema in schemas for option in schema.get("items", schema)["enum"]]
 
 
 async def everything(daybook: Daybook) -> None:
@@ -76,6 +79,9 @@ async def everything(daybook: Daybook) -> None:
     await daybook.record("payment.recorded", AT, status="succeeded", **of)
     await daybook.record("refund.recorded", AT, status="succeeded", refund_id="r", created_at=AT, **of)
     await daybook.record("dispute.recorded", AT, status="lost", dispute_id="d", **of)
+    line = {"amount": 500, "product_id": "prod-1", "product_name": "Hours"}
+    await pays(daybook, "cust-9", "2025-08-20", 500)
+    await invoices(daybook, "cust-1", "2025-11-01", 500, lines=[line])
     for sender in SENDERS:
         await daybook.post(sender, sender.event("1", 24900))
     await daybook.catch_up()
@@ -91,7 +97,7 @@ def test_the_document_is_openapi_3_1() -> None:
 def test_every_route_of_the_app_is_described_and_nothing_else(data_dir: Path) -> None:
     app = create_app(settings_for(data_dir))
     routes = {
-        (route.path.replace("{cause:path}", "{cause}"), method.lower())
+        (route.path.replace(":path}", "}"), method.lower())
         for route in app.routes
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
@@ -116,8 +122,15 @@ async def test_it_is_served_as_it_is(daybook: Daybook) -> None:
 def test_every_parameter_of_a_read_is_described(read: Read) -> None:
     stated = description()["paths"][read.path]["get"]["parameters"]
 
-    assert [p["name"] for p in stated] == [p.name for p in (*read.parameters, *COMMON)]
-    assert all(p["in"] == "query" and p["description"] and p["schema"]["type"] for p in stated)
+    of_one = [p["name"] for p in stated if p["in"] == "path"]
+    asked = [p["name"] for p in stated if p["in"] == "query"]
+    assert asked == [p.name for p in (*read.parameters, *COMMON)]
+    assert of_one == (["customer_id"] if "{customer_id}" in read.path else [])
+    assert len(stated) == len(asked) + len(of_one)
+    assert all(p["description"] and p["schema"]["type"] for p in stated)
+    for parameter in stated:
+        listed = parameter["schema"]["type"] == "array"
+        assert (parameter.get("explode") is False) == listed  # with commas between
 
 
 def test_the_ledgers_parameters_and_refusals_are_described() -> None:
@@ -138,7 +151,13 @@ def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
         if "Link" in operation["responses"]["200"].get("headers", {})
     ]
 
-    assert sorted(linked) == ["/api/v1/contracts", "/api/v1/ledger/events", "/api/v1/mrr/compare"]
+    assert sorted(linked) == [
+        "/api/payment/analytics/customers/at-risk",
+        "/api/payment/analytics/customers/top",
+        "/api/v1/contracts",
+        "/api/v1/ledger/events",
+        "/api/v1/mrr/compare",
+    ]
 
 
 def test_every_field_has_a_description_and_every_amount_its_unit() -> None:
@@ -160,27 +179,37 @@ def test_every_shape_is_used() -> None:
 @pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
 async def test_what_a_read_answers_is_what_is_described(data_dir: Path, demo: Path, read: Read) -> None:
     async with running(data_dir) as daybook:
-        empty = await daybook.get(read.path)
+        empty = await daybook.get(read.path) if read in LISTS else None
         await everything(daybook)
-        full = await daybook.get(read.path)
+        full = await daybook.get(path_of(read, "cust-9"))
         queries: list[dict[str, Any]] = [
             {},
             {"currency": "eur"},
             {"limit": 1},
             *({"by": by} for by in options(read, "by")),
             *({"detail": detail} for detail in options(read, "detail")),
+            {"include_predictions": "false"},
+            *({"breakdown": breakdown} for breakdown in options(read, "breakdown")),
+            *({"stage": stage} for stage in options(read, "stage")),
+            {"months": 6},
+            {"today": "2020-01-31"},
         ]
         known = {parameter.name for parameter in (*read.parameters, *COMMON)}
         for query in queries:
             if set(query) <= known:
-                assert is_described(await daybook.get(read.path, **query), answer_schema(read.path))
+                assert is_described(
+                    await daybook.get(path_of(read, "cust-1"), **query), answer_schema(read.path)
+                )
+        await learn(daybook.state.store, NOW.date())
+        learnt = await daybook.get(path_of(read, "cust-9"))
     async with running(demo) as daybook:
-        of_demo = await daybook.get(read.path, today="2025-11-13")
+        of_demo = await daybook.get(await some_path(daybook, read), today="2025-11-13")
 
-    assert full[read.rows]
-    for answer in (empty, of_demo):
+    for answer in filter(None, (empty, full, learnt, of_demo)):
         assert is_described(answer, answer_schema(read.path))
-    assert columns(read.shape, read.rows)
+    if read.rows:
+        assert full[read.rows]
+        assert columns(read.shape, read.rows)
 
 
 async def test_a_field_that_is_not_described_does_not_pass(daybook: Daybook) -> None:

@@ -5,10 +5,11 @@ from tests.web.running import Daybook
 
 UNPRINTABLE = ("%00", "a%00", "%0a", "%E2%80%AE")
 CURSORS = ("%00", "AA==", "c3Vic2NyaXB0aW9ufABh", "7aCA")  # base64 of a NUL, of one within, of a surrogate
+PAGED = [read.path for read in READS if read.paged]
 ASKED = (
     *((read.path, "account", text) for read in READS for text in UNPRINTABLE),
     *(("/api/v1/contracts", "status", text) for text in UNPRINTABLE),
-    *(("/api/v1/contracts", "cursor", text) for text in CURSORS),
+    *((path, "cursor", text) for path in PAGED for text in CURSORS),
 )
 
 

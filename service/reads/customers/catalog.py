@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.reads.customers import customer, forecast, lists, opportunities, revenue
+from service.reads.customers import customer, expectations, forecast, lists, opportunities, revenue
 from service.reads.customers.classes import SEGMENTS
 from service.reads.parameters import (
     Parameter,
@@ -79,7 +79,7 @@ def _dashboard(view: View, _args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _backtest(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **revenue.backtest(view)}
+    return {"success": True, **expectations.backtest(view)}
 
 
 def _read(

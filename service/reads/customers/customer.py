@@ -138,13 +138,14 @@ def _ordinal(day: str) -> int:
 
 
 def model(view: View) -> Model | None:
-    """What the worker has learnt for this currency and day; None until it has."""
-    kept = view.kept("model")
-    return json.decode(kept, type=Model) if kept else None
+    """What the worker has learnt of this currency, if not on a later day than `today`."""
+    found = view.learnt("model")
+    learnt = json.decode(found, type=Model) if found else None
+    return learnt if learnt and learnt.day <= view.scope.today.toordinal() else None
 
 
 def predictions(view: View, customer: Customer) -> Predictions | None:
-    """What is to be expected of a customer; None where the worker has not learnt for this day."""
+    """What is to be expected of a customer; None where nothing is learnt for this day."""
     learnt = model(view)
     return predict(facts(customer, view.scope.today), learnt) if learnt else None
 

@@ -23,6 +23,9 @@ from sqlalchemy import (
     select,
     tuple_,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS, TOTALS
@@ -41,7 +44,7 @@ from service.reads.customers.classes import (
 from service.reads.months import months_between
 from service.reads.parameters import months_back
 from service.reads.view import View, customer_key, sums
-from service.sql import days_between
+from service.sql import POSTGRESQL, days_between
 
 SORTS = {
     "revenue": "revenue_cents",
@@ -80,16 +83,28 @@ def _people(view: View) -> _People:
     within = view.within(_customers, "revenue")
     latest = view.one(select(func.max(_customers.c.changed_date)).where(*within))[0]
     if latest is None or latest <= view.scope.today.isoformat():
-        return _People(_customers, [*within, _unsought(_customers.c.orders) > 0])
+        return _People(_customers, [*within, _Unsought(_customers.c.orders) > 0])
     return _People(_until(view), [])
 
 
-def _unsought(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The column as no index has it, where so many rows hold what is asked that their order matters more.
+class _Unsought(FunctionElement[Any]):
+    """A column that SQLite seeks by no index.
 
-    SQLite knows no better than to take the index of the condition, and to sort all that it finds.
+    It would take the index of a condition that nearly all rows meet, and sort what it finds. PostgreSQL knows
+    how many those are.
     """
-    return column + (0 if isinstance(column.type, BigInteger) else "")
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(_Unsought)
+def _unsought(element: _Unsought, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.clauses, **options)
+    return column if compiler.dialect.name == POSTGRESQL else f"+{column}"
 
 
 def _until(view: View) -> FromClause:
@@ -146,7 +161,7 @@ def at_risk(
 def _in_stage(view: View, people: _People, stage: str) -> ColumnElement[bool]:
     """By the day of the last purchase; who is new has bought later than any of these."""
     start, end = ((view.scope.today - timedelta(days=days)).isoformat() for days in reversed(AT_RISK_DAYS))
-    last: ColumnElement[str] = _unsought(people.c.last_date)
+    last: ColumnElement[str] = _Unsought(people.c.last_date)
     return last.between(start, end) if stage == "at_risk" else last < start
 
 
@@ -292,26 +307,27 @@ def purchase_frequency(view: View) -> dict[str, Any]:
     """Customers by the average days between their purchases; those with one order have none."""
     people = _people(view)
     gaps, lifespan = people.c.orders - 1, people.c.lifespan_days
-    columns: list[Any] = [_sum_if(gaps == 0, literal(1))]
-    seen: list[ColumnElement[bool]] = [gaps > 0]
-    for days in FREQUENCIES.values():
-        inside = and_(*seen, *([lifespan <= gaps * days] if days else []))
-        columns += [_sum_if(inside, literal(1)), _sum_if(inside, people.c.revenue_cents)]
-        seen = [gaps > 0, *([lifespan > gaps * days] if days else [])]
-    single, *counted = (int(value) for value in view.one(select(*columns).where(*people.within)))
+    *limited, (least_often, _) = FREQUENCIES.items()
+    within = [(lifespan <= gaps * days, name) for name, days in limited]
+    query = select(
+        case((gaps == 0, ""), *within, else_=least_often).label("frequency"),
+        func.count().label("customers"),
+        func.sum(people.c.revenue_cents).label("revenue_cents"),
+    )
+    found = {row.frequency: row for row in view.all(query.where(*people.within).group_by("frequency"))}
     rows = [
-        {"frequency": name, "customers": customers, "revenue_cents": cents}
-        for name, customers, cents in zip(FREQUENCIES, counted[::2], counted[1::2], strict=True)
+        {
+            "frequency": name,
+            "customers": found[name].customers if name in found else 0,
+            "revenue_cents": int(found[name].revenue_cents) if name in found else 0,
+        }
+        for name in FREQUENCIES
     ]
     return {
         "currency": view.scope.currency,
         **_shared(rows, "frequencies"),
-        "single_purchase_customers": single,
+        "single_purchase_customers": found[""].customers if "" in found else 0,
     }
-
-
-def _sum_if(condition: ColumnElement[bool], value: ColumnElement[int]) -> ColumnElement[int]:
-    return func.coalesce(func.sum(case((condition, value), else_=0)), 0)
 
 
 # Cohorts

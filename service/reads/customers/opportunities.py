@@ -4,6 +4,7 @@ from collections.abc import Callable
 from operator import contains, eq, ge, le
 from typing import Any
 
+from msgspec import json
 from msgspec.structs import asdict
 
 from service.core.cadence import cadence
@@ -57,11 +58,18 @@ def recommended(
     rules = [rule for rule in view.options.opportunities if not kinds or rule.kind in kinds]
     known = _known(view, customer, churn_risk)
     told = _told(view, customer, known)
+    causes = _causes(view, customer)
     return [
-        {"rule": rule.rule, "kind": rule.kind, "text": text, "because": because}
+        {"rule": rule.rule, "kind": rule.kind, "text": text, "because": because, "causes": causes}
         for rule in rules
         if (because := _because(rule, known)) is not None and (text := _filled(rule.text, told)) is not None
     ]
+
+
+def _causes(view: View, customer: Customer) -> list[str]:
+    """The events behind the last order and the live contracts."""
+    rows = [*customer.orders[-1:], *live_contracts(customer, view.scope.today.isoformat())]
+    return sorted({cause for row in rows for cause in json.decode(row.causes)})
 
 
 def _because(rule: Opportunity, known: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,29 +1,25 @@
 """What one customer has bought in a period, when and of what, and what is to be expected of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from msgspec import json, to_builtins
+from msgspec import json
 from sqlalchemy import select
 
 from projections.customers import ProductName
 from service.books.tables import ROWS
 from service.core.cadence import add_months
 from service.core.money import round_half_away
-from service.predictions.model import Basis, Predictions
 from service.reads.customers.classes import ratio
-from service.reads.customers.customer import Customer, header, predictions, standing
-from service.reads.customers.opportunities import recommended
+from service.reads.customers.customer import Customer, header, standing
+from service.reads.customers.expectations import expectations
 from service.reads.forecast import quarter_of
 from service.reads.months import months_between
 from service.reads.view import View
 
 PERIODS = {"all_time": None, "last_12_months": 12, "last_6_months": 6, "ytd": 0}  # months, up to today
 BREAKDOWNS = ("monthly", "quarterly", "by_product")
-
-_NOT_YET = "nothing is learnt for {}: the worker learns for the present day, soon after it begins"
-_BACKTEST = ("day", "cut", "hidden_days", "churn", "unpredicted", "calibration", "revenue")
 
 _products = ROWS[ProductName]
 
@@ -42,20 +38,22 @@ def revenue(
     orders = [row for row in customer.orders if row.date >= first]
     back = [row for row in customer.back if row.date >= first]
     months = _months(customer, first, view.scope.today)
+    names = _product_names(view, customer, orders)
     quarters = list(dict.fromkeys(map(quarter_of, months)))
     parts: dict[str, Any] = {
         "monthly": ("monthly_breakdown", lambda: _by_time(orders, months, "month", month_of)),
         "quarterly": ("quarterly_breakdown", lambda: _by_time(orders, quarters, "quarter", quarter_of)),
-        "by_product": ("product_breakdown", lambda: _by_product(view, customer, orders)),
+        "by_product": ("product_breakdown", lambda: _by_product(orders, names)),
     }
-    moved = {"orders": [*map(_order, orders)], "reversals": [*map(_reversal, back)]} if with_orders else {}
+    listed = [_order(row, names) for row in orders] if with_orders else []
+    moved = {"orders": listed, "reversals": [*map(_reversal, back)]} if with_orders else {}
     return {
         **header(view, customer),
         "period": period,
         "revenue_summary": summary(orders, back),
         **{name: make() for key, (name, make) in parts.items() if key in breakdowns},
         **moved,
-        "predictions": foreseen(view, customer) if with_predictions else None,
+        "predictions": expectations(view, customer) if with_predictions else None,
         **standing(view, customer),
     }
 
@@ -79,28 +77,6 @@ def summary(orders: Sequence[Any], back: Sequence[Any]) -> dict[str, Any]:
         "total_refunds_cents": refunds,
         "total_disputes_cents": disputes,
         "net_revenue_cents": total - refunds - disputes,
-    }
-
-
-def foreseen(view: View, customer: Customer) -> dict[str, Any]:
-    """Predictions and what the rulebook recommends; without a model the figures are null."""
-    told = predictions(view, customer)
-    if told is None:
-        reason = _NOT_YET.format(view.scope.today)
-        told = Predictions(
-            estimated_ltv_cents=None,
-            next_purchase_probability=None,
-            next_purchase_predicted_date=None,
-            churn_risk_score=None,
-            basis={"all": Basis(reason=reason)},
-        )
-    document: dict[str, Any] = to_builtins(told)
-    basis = document.pop("basis")
-    actions = recommended(view, customer, told.churn_risk_score, "action")
-    return {
-        **document,
-        "recommended_actions": [f"{row['text']} ({row['rule']})" for row in actions],
-        "basis": basis,
     }
 
 
@@ -147,22 +123,19 @@ def _by_time(
     ]
 
 
-def _by_product(view: View, customer: Customer, orders: Sequence[Any]) -> list[dict[str, Any]]:
+def _by_product(orders: Sequence[Any], names: Mapping[str | None, str | None]) -> list[dict[str, Any]]:
     """Revenue by product, the largest first; parts that add up to the whole."""
     tally: dict[str | None, list[int]] = {}
-    told: dict[str | None, str | None] = {}
     for row in orders:
-        for product, name, cents in json.decode(row.products):
+        for product, _, cents in json.decode(row.products):
             of = tally.setdefault(product, [0, 0])
             of[0] += cents
             of[1] += 1
-            told[product] = name or told.get(product)
-    names = _product_names(view, customer, [product for product in tally if product])
     total = sum(cents for cents, _ in tally.values())
     return [
         {
             "product_id": product,
-            "product_name": names.get(product or "") or told[product] or product,
+            "product_name": names[product],
             "revenue_cents": cents,
             "orders": count,
             "percentage_of_total": ratio(100 * cents, total, 2),
@@ -171,25 +144,31 @@ def _by_product(view: View, customer: Customer, orders: Sequence[Any]) -> list[d
     ]
 
 
-def _product_names(view: View, customer: Customer, products: list[str]) -> dict[str, str | None]:
+def _product_names(view: View, customer: Customer, orders: Sequence[Any]) -> dict[str | None, str | None]:
+    """What the products of these orders are called: by their own event, else by the last line, else by id."""
+    names: dict[str | None, str | None] = {}
+    for row in orders:
+        for product, name, _ in json.decode(row.products):
+            names[product] = name or names.get(product) or product
     named = _products.c
     query = select(named.product_id, named.name).where(
         *view.within(_products, "customers", currency=False),
-        named.product_id.in_(products),
+        named.product_id.in_([product for product in names if product]),
         named.processor == customer.processor,
         named.account == customer.account,
+        named.name.is_not(None),
     )
-    return {row.product_id: row.name for row in view.all(query)}
+    return names | {row.product_id: row.name for row in view.all(query)}
 
 
-def _order(row: Any) -> dict[str, Any]:
-    names = ("date", "source_id", "amount_cents", "trust")
+def _order(row: Any, names: Mapping[str | None, str | None]) -> dict[str, Any]:
+    columns = ("date", "source_id", "amount_cents", "trust")
     products = [
-        {"product_id": product, "product_name": name, "amount_cents": cents}
-        for product, name, cents in json.decode(row.products)
+        {"product_id": product, "product_name": names[product], "amount_cents": cents}
+        for product, _, cents in json.decode(row.products)
     ]
     return {
-        **{name: getattr(row, name) for name in names},
+        **{name: getattr(row, name) for name in columns},
         "products": products,
         "causes": json.decode(row.causes),
     }
@@ -198,14 +177,3 @@ def _order(row: Any) -> dict[str, Any]:
 def _reversal(row: Any) -> dict[str, Any]:
     names = ("date", "kind", "source_id", "amount_cents", "trust")
     return {**{name: getattr(row, name) for name in names}, "causes": json.decode(row.causes)}
-
-
-def backtest(view: View) -> dict[str, Any]:
-    """How well the model would have foreseen the last months; nulls and a reason until that is known."""
-    kept = view.kept("backtest")
-    document: dict[str, Any] = json.decode(kept) if kept else dict.fromkeys(_BACKTEST)
-    reason = None if kept else _NOT_YET.format(view.scope.today)
-    for name in ("day", "cut"):
-        if document[name] is not None:
-            document[name] = date.fromordinal(document[name]).isoformat()
-    return {"currency": view.scope.currency, **document, "reason": reason}

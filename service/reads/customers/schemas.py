@@ -162,6 +162,16 @@ def _unless_unlearnt(of: Schema) -> Schema:
     return {"oneOf": [of, {"type": "null"}], "description": "null before anything is learnt"}
 
 
+_FIGURES = (
+    "estimated_ltv_cents",
+    "next_purchase_probability",
+    "next_purchase_predicted_date",
+    "churn_risk_score",
+)
+_LEARNT: Schema = {
+    "oneOf": [one("Learnt", ""), {"type": "null"}],
+    "description": "when and of what it was learnt; null where it is not, and `reason` says why",
+}
 _INTERVAL: Schema = {
     "type": ["array", "null"],
     "items": {"type": ["number", "string", "null"]},
@@ -225,14 +235,15 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     "CustomerQuarter": shape("quarter revenue_cents orders avg_order_value_cents"),
     "ProductRevenue": shape("product_id product_name revenue_cents orders percentage_of_total"),
     "Basis": shape("method n events interval reason", interval=_INTERVAL),
+    "Bases": shape(" ".join(_FIGURES), **{name: one("Basis", "how it was made") for name in _FIGURES}),
+    "Learnt": shape(
+        "on position", on=day("the day"), position=count("the ledger position that the books held")
+    ),
     "Predictions": shape(
         "estimated_ltv_cents next_purchase_probability next_purchase_predicted_date churn_risk_score "
-        "recommended_actions basis",
-        basis={
-            "type": "object",
-            "additionalProperties": one("Basis", "how a figure was made"),
-            "description": "how each of the figures was made, by its name; `all` where none could be",
-        },
+        "recommended_actions learnt basis",
+        learnt=_LEARNT,
+        basis=one("Bases", "how each of the figures was made"),
     ),
     "OrderPart": shape("product_id product_name amount_cents"),
     "Order": shape(
@@ -294,11 +305,12 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
         reason=or_null(text("what was left out or not known"), "where there is nothing to say"),
     ),
     "Opportunity": shape(
-        "rule kind text because",
+        "rule kind text because causes",
         rule=text("the rulebook's rule"),
         kind=text("what it is", enum=["offer", "upsell", "action"]),
         text=text("what is recommended"),
         because={"type": "object", "description": "what the rule asks for, as the customer has it"},
+        causes=texts("the events behind the last order and the live contracts"),
     ),
     "Opportunities": shape(
         f"{_HEADER} {_STANDING} opportunities actions meta",
@@ -316,7 +328,8 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     "CalibrationBin": shape("from to n predicted observed", **_BIN),
     "Unpredicted": shape("n reasons", n=count("how many had no estimate")),
     "Backtest": shape(
-        "success currency day cut hidden_days churn unpredicted calibration revenue reason meta",
+        "success currency learnt day cut hidden_days churn unpredicted calibration revenue reason meta",
+        learnt=_LEARNT,
         churn=_unless_unlearnt(one("ChurnScores", "who left, against the probabilities")),
         unpredicted=_unless_unlearnt(one("Unpredicted", "customers who had no estimate")),
         calibration=or_null(

@@ -1,0 +1,275 @@
+"""Predictions of customers: from what the worker learnt, the same for the same events, null with a reason."""
+
+import random
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.learner import learn
+from tests.web.books import filled, pays
+from tests.web.conftest import NewDataDir
+from tests.web.running import NOW, Daybook, running
+from tests.web.senders import STANDARD, subscription
+
+ANALYTICS = "/api/payment/analytics"
+TODAY = NOW.date()
+FIGURES = (
+    "estimated_ltv_cents",
+    "next_purchase_probability",
+    "next_purchase_predicted_date",
+    "churn_risk_score",
+)
+LISTS = (
+    "customers/top?limit=1000",
+    "customers/top?limit=1000&sort=last_purchase&order=asc",
+    "customers/top?format=csv",
+    "customers/top?limit=1000&today=2025-03-01",
+    "customers/at-risk",
+    "customers/at-risk?stage=churned&segments=low_value,medium_value",
+    "cohorts?from=2022-01&to=2025-12",
+    "cohorts?from=2022-01&to=2025-12&today=2025-03-01",
+    "distribution",
+    "purchase-frequency",
+    "purchase-frequency?today=2025-03-01",
+    "dashboard",
+    "dashboard?today=2025-03-01",
+    "predictions/backtest",
+)
+BUYERS, SUBSCRIBERS = 45, 45
+Message = tuple[str, dict[str, Any]]  # its id, its body
+
+
+def messages() -> list[Message]:
+    """Three years of buyers, who order by themselves, and of subscribers, whose contracts bill."""
+    dice = random.Random(20251113)
+    told: list[dict[str, Any]] = []
+
+    def tell(kind: str, day: date, **data: Any) -> None:
+        at = f"{day.isoformat()}T{dice.randrange(24):02d}:00:00Z"
+        told.append({"type": kind, "occurred_at": at, "data": data})
+
+    for number in range(BUYERS):
+        day, gap = TODAY - timedelta(days=dice.randrange(60, 700)), dice.choice((20, 35, 80))
+        while day <= TODAY:
+            paid = {"payment_id": f"pay-{number}-{day}", "amount": dice.randrange(900, 90_000)}
+            of = {"customer_id": f"buyer-{number}", "currency": "usd", "status": "succeeded"}
+            tell("payment.recorded", day, **paid, **of)
+            if dice.random() < 0.1:
+                refund = {"refund_id": f"ref-{number}-{day}", "payment_id": paid["payment_id"], "amount": 500}
+                back = day + timedelta(days=3)
+                tell("refund.recorded", back, **refund, **of, created_at=f"{back}T00:00:00Z")
+            if dice.random() < 0.12:
+                break
+            day += timedelta(days=max(1, round(dice.gauss(gap, gap / 3))))
+    for number in range(SUBSCRIBERS):
+        began = TODAY - timedelta(days=dice.randrange(5, 900))
+        bills = {"next_bill_at": f"{TODAY + timedelta(days=1 + number % 28)}T00:00:00Z"}
+        plan = {**subscription(str(number), dice.choice((4900, 24900))), **bills}
+        tell("subscription.recorded", began, **plan)
+        ended = began + timedelta(days=dice.randrange(40, 700))
+        if ended < TODAY:
+            tell("subscription.recorded", ended, **{**plan, "status": "canceled"})
+        for day in (began, began + timedelta(days=30)):
+            if day < TODAY:
+                at = {"created_at": f"{day}T00:00:00Z", "paid_at": f"{day}T01:00:00Z"}
+                money = {"amount_due": 4900, "amount_paid": 4900, "currency": "usd", "status": "paid"}
+                invoice = {"invoice_id": f"inv-{number}-{day}", "customer_id": f"cust-{number}"}
+                line = {"amount": 4900, "product_id": "plan", "product_name": "The plan"}
+                tell("invoice.recorded", day, **invoice, **money, **at, lines=[line])
+    return [(f"msg-{number}", body) for number, body in enumerate(told)]
+
+
+async def deliver(daybook: Daybook, deliveries: Sequence[Message], catch_up_every: int) -> None:
+    for number, (message_id, body) in enumerate(deliveries):
+        answer = await daybook.post(STANDARD, body, message_id=message_id)
+        assert answer.status_code == 200, answer.text
+        if number % catch_up_every == catch_up_every - 1:
+            await daybook.catch_up()
+    await daybook.catch_up()
+    assert await learn(daybook.state.store, TODAY) == 1
+
+
+@pytest.fixture(scope="module")
+def in_order(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each message once, in its order, and what was learnt of them."""
+
+    async def fill(daybook: Daybook) -> None:
+        await deliver(daybook, messages(), 10_000)
+
+    return filled(new_data_dir(tmp_path_factory.mktemp("in-order") / "data"), fill, NOW)
+
+
+@pytest.fixture(scope="module")
+def shuffled(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same messages in another order, many of them twice, taken in by and by."""
+
+    async def fill(daybook: Daybook) -> None:
+        dice = random.Random(1)
+        told = messages()
+        deliveries = told + dice.sample(told, len(told) // 4)
+        dice.shuffle(deliveries)
+        await deliver(daybook, deliveries, 90)
+
+    return filled(new_data_dir(tmp_path_factory.mktemp("shuffled") / "data"), fill, NOW)
+
+
+def every_read() -> list[str]:
+    """The lists, and some customers' reads."""
+    some = [f"buyer-{n}" for n in range(0, BUYERS, 6)] + [f"cust-{n}" for n in range(0, SUBSCRIBERS, 6)]
+    reads = (
+        "revenue?detail=orders&breakdown=monthly,quarterly,by_product",
+        "revenue?period=last_6_months",
+        "forecast?months=24",
+        "opportunities",
+    )
+    return [*LISTS, *(f"customers/{who}/{read}" for who in some for read in reads)]
+
+
+async def test_any_order_and_number_of_deliveries_gives_the_same_answers(
+    in_order: Path, shuffled: Path
+) -> None:
+    async with running(in_order) as straight, running(shuffled) as other:
+        for read in every_read():
+            first, second = [await d.http.get(f"{ANALYTICS}/{read}") for d in (straight, other)]
+            assert first.status_code == 200, (read, first.text)
+            assert first.content == second.content, read
+            assert first.headers["etag"] == second.headers["etag"], read
+
+
+async def predicted(daybook: Daybook, who: str, **query: Any) -> dict[str, Any]:
+    predictions: dict[str, Any] = (await daybook.get(f"{ANALYTICS}/customers/{who}/revenue", **query))[
+        "predictions"
+    ]
+    return predictions
+
+
+async def test_with_enough_history_every_figure_is_told_with_its_basis(in_order: Path) -> None:
+    async with running(in_order) as daybook:
+        everybody = (await daybook.get(f"{ANALYTICS}/customers/top", limit=1000))["customers"]
+        buyers = [row for row in everybody if row["customer_id"].startswith("buyer")]
+        quiet = [row for row in buyers if row["days_since_last_purchase"] < 20 and row["total_orders"] > 2]
+        assert len(quiet) > 3
+        for row in quiet:
+            told = await predicted(daybook, row["customer_id"])
+            assert None not in [told[name] for name in FIGURES], told["basis"]
+            assert told["estimated_ltv_cents"] >= row["net_revenue_cents"]
+            assert 0 <= told["churn_risk_score"] <= 1
+            assert told["next_purchase_probability"] == pytest.approx(1 - told["churn_risk_score"])
+            assert told["next_purchase_predicted_date"] >= TODAY.isoformat()
+            assert {told["basis"][name]["method"] for name in FIGURES} == {"kaplan-meier"}
+            assert all(told["basis"][name]["n"] >= 30 for name in FIGURES)
+
+
+async def test_a_live_contract_is_expected_to_pay_on_its_next_bill_date(in_order: Path) -> None:
+    async with running(in_order) as daybook:
+        contracts = (await daybook.get("/api/v1/contracts", limit=1000, status="active"))["contracts"]
+        assert len(contracts) > 5
+        found = 0
+        for row in contracts:
+            told = await predicted(daybook, row["customer_id"])
+            assert told["next_purchase_predicted_date"] == row["next_bill_date"]
+            assert told["basis"]["next_purchase_predicted_date"]["method"] == "stated"
+            found += told["estimated_ltv_cents"] is not None and told["churn_risk_score"] is not None
+    assert found > 5
+
+
+def reasons(told: dict[str, Any]) -> set[str]:
+    """Why there is none of the figures."""
+    assert [told[name] for name in FIGURES] == [None] * 4
+    return {told["basis"][name]["reason"] for name in FIGURES}
+
+
+async def test_of_an_earlier_day_nothing_is_predicted_and_the_reason_is_told(in_order: Path) -> None:
+    async with running(in_order) as daybook:
+        earlier = await predicted(daybook, "buyer-0", today="2025-11-12")
+        euros = await predicted(daybook, "buyer-0", currency="eur")
+
+    (reason,) = reasons(earlier)
+    assert reason.startswith("it was learnt on 2025-11-13;")
+    (reason,) = reasons(euros)
+    assert reason.startswith("nothing is learnt of eur yet")
+    assert earlier["learnt"] is euros["learnt"] is None
+
+
+async def test_of_a_later_day_it_is_predicted_from_what_was_learnt_last(in_order: Path) -> None:
+    async with running(in_order) as daybook:
+        (row, *_) = (await daybook.get("/api/v1/contracts", status="active"))["contracts"]
+        now, later = [
+            await predicted(daybook, row["customer_id"], today=day) for day in ("2025-11-13", "2025-11-14")
+        ]
+        head = await daybook.head()
+
+    assert now["learnt"] == later["learnt"] == {"on": "2025-11-13", "position": head}
+    assert later["next_purchase_predicted_date"] == row["next_bill_date"]
+
+
+async def test_the_backtest_says_how_well_it_would_have_gone(in_order: Path) -> None:
+    async with running(in_order) as daybook:
+        tested = await daybook.get(f"{ANALYTICS}/predictions/backtest")
+
+    assert tested["day"] == TODAY.isoformat()
+    assert tested["cut"] == (TODAY - timedelta(days=tested["hidden_days"])).isoformat()
+    assert tested["reason"] is None
+    assert tested["churn"]["all"]["n"] > 10
+
+
+async def test_before_anything_is_learnt_every_figure_is_null(daybook: Daybook) -> None:
+    await pays(daybook, "cus", "2025-11-01", 5000)
+    await daybook.catch_up()
+
+    (reason,) = reasons(await predicted(daybook, "cus"))
+    tested = await daybook.get(f"{ANALYTICS}/predictions/backtest")
+
+    assert reason.startswith("nothing is learnt of usd yet")
+    assert tested["reason"] == reason
+    assert tested["day"] is tested["churn"] is tested["calibration"] is None
+
+
+async def test_too_little_history_says_how_much_there_was(daybook: Daybook) -> None:
+    for day in ("2025-09-01", "2025-10-01"):
+        await pays(daybook, "cus", day, 5000)
+    await daybook.record("customer.recorded", "2025-09-01T00:00:00Z", customer_id="named", name="Avery")
+    await daybook.catch_up()
+    assert await learn(daybook.state.store, TODAY) == 1
+
+    told, named = await predicted(daybook, "cus"), await predicted(daybook, "named")
+
+    assert all("30 and 10 are needed" in reason for reason in reasons(told))
+    assert reasons(named) == {"no purchase and no live contract"}
+
+
+async def test_a_contract_that_pays_less_has_not_ended(daybook: Daybook) -> None:
+    for number in ("1", "2", "3"):
+        for day, cents in (("2025-01-01", 5000), ("2025-02-01", 3000), ("2025-03-01", 4000)):
+            plan = subscription(number, cents, next_bill_at="2025-12-01T00:00:00Z")
+            await daybook.record("subscription.recorded", f"{day}T12:00:00Z", **plan)
+    await daybook.catch_up()
+    await learn(daybook.state.store, TODAY)
+
+    told = await predicted(daybook, "cust-1")
+
+    assert "all: 3 spells and 0 events" in told["basis"]["churn_risk_score"]["reason"]
+
+
+async def test_it_learns_once_for_each_currency_and_again_when_the_books_have_changed(
+    daybook: Daybook,
+) -> None:
+    store = daybook.state.store
+    assert await learn(store, TODAY) == 0
+    await pays(daybook, "cus", "2025-09-01", 5000)
+    await pays(daybook, "cus", "2025-09-01", 5000, currency="eur", payment_id="other")
+    await daybook.catch_up()
+
+    assert [await learn(store, TODAY), await learn(store, TODAY)] == [2, 0]
+    await pays(daybook, "cus", "2025-10-01", 5000)
+    await daybook.catch_up()
+    # what was learnt of older rows stands until it is learnt anew
+    assert (await predicted(daybook, "cus"))["learnt"] == {"on": "2025-11-13", "position": 2}
+    assert [await learn(store, TODAY), await learn(store, TODAY)] == [2, 0]
+    assert (await predicted(daybook, "cus"))["learnt"] == {"on": "2025-11-13", "position": 3}
+    assert await learn(store, TODAY + timedelta(days=1)) == 2
+    (reason,) = reasons(await predicted(daybook, "cus"))
+    assert reason.startswith("it was learnt on 2025-11-14;")
