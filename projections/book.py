@@ -26,7 +26,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     statuses: tuple[str, ...] = ("active", "past_due")
     paused: bool = False  # whether a contract counts whose collection is paused
-    ignored_discounts: tuple[str, ...] = ("once",)
+    ignored_discounts: tuple[Literal["forever", "repeating", "once"], ...] = ("once",)
     churn: Literal["when_ended", "when_set_to_cancel"] = "when_ended"
     weeks_per_month: Fraction | None = None
 

@@ -55,13 +55,15 @@ def payment_cash(history: Sequence[Event], rules: Rules) -> list[Row]:
     payments = [event for event in known if isinstance(event.data, Payment)]
     customer_id = next((e.data.customer_id for e in known if getattr(e.data, "customer_id", None)), None)  # type: ignore[attr-defined]
     return [
-        *_collected(history, payments, rules),
+        *_collected(history, payments, customer_id, rules),
         *_refunded(known, payments, customer_id, rules),
         *_disputed(known, customer_id, rules),
     ]
 
 
-def _collected(history: Sequence[Event], payments: Sequence[Event], rules: Rules) -> Iterable[Row]:
+def _collected(
+    history: Sequence[Event], payments: Sequence[Event], customer_id: str | None, rules: Rules
+) -> Iterable[Row]:
     """The payment itself, once, unless an invoice is known to be what it pays."""
     if any(isinstance(e.data, Invoice | InvoicePayment) for e in history):
         return
@@ -76,7 +78,8 @@ def _collected(history: Sequence[Event], payments: Sequence[Event], rules: Rules
     )
     if data.amount:
         moment = data.paid_at or event.occurred_at
-        yield _cash(event, "collected", data.payment_id, data.amount, moment, data.customer_id, rules)
+        payer = data.customer_id or customer_id
+        yield _cash(event, "collected", data.payment_id, data.amount, moment, payer, rules)
 
 
 def _refunded(
@@ -160,7 +163,7 @@ def _cash(
 
 COLLECTIONS = Book(
     name="collections",
-    version=1,
+    version=2,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash, rows=(Cash,)),
         Stage(reads="payment", contribute=payment_cash, rows=(Cash,)),

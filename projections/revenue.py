@@ -14,7 +14,7 @@ from msgspec import Struct, json
 from projections.bills import latest_invoice
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.collections import Cash, payment_cash
-from service.core.events import Event, Invoice, InvoiceLine, Payment, joined
+from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, joined
 from service.core.moments import day_of
 
 
@@ -157,19 +157,26 @@ def payment(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One payment's events to its order if it belongs to no invoice, and to what went back of it."""
     cash = [row for row in payment_cash(history, rules) if isinstance(row, Cash)]
     collected = [row for row in cash if row.kind == "collected"]
-    failed = [e for e in history if isinstance(e.data, Payment) and e.data.status == "failed"]
+    failed = [event for event in history if _failed(event.data)]
     rows: list[Row] = [_order(row, smooth=not failed) for row in collected]
     rows += [_reversal(row) for row in cash if row.kind != "collected"]
-    if failed and not any(_of_invoice(event) for event in history):
+    if failed and not any(_of_invoice(event.data) for event in history):
         data = failed[0].data
         assert isinstance(data, Payment)  # noqa: S101 - chosen so
         rows.append(_failure(failed[0], data.payment_id, data.customer_id, rules, recovered=bool(collected)))
     return rows
 
 
-def _of_invoice(event: Event) -> bool:
-    """Whether an event of a payment's history says that the payment is an invoice's."""
-    return not isinstance(event.data, Payment) or bool(event.data.invoice_id or event.data.for_invoice)
+def _failed(data: Data) -> bool:
+    """Whether it tells of a failed attempt, and is known to be true."""
+    return isinstance(data, Payment) and data.status == "failed" and not data.awaits_confirmation
+
+
+def _of_invoice(data: Data) -> bool:
+    """Whether it says that the payment of whose history it is belongs to an invoice."""
+    if isinstance(data, Payment):
+        return bool(data.invoice_id or data.for_invoice)
+    return isinstance(data, Invoice | InvoicePayment)
 
 
 def _order(row: Cash, *, smooth: bool) -> Order:
@@ -226,16 +233,21 @@ def _feeds(processor: str, account: str, customer_id: str | None, currency: str,
 
 
 def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str | None, str | None, int]]:
-    """An order's amount by product, in proportion to its lines, to the cent: the largest remainders first."""
-    weights: dict[str | None, int] = {}
+    """An order's amount by product, in proportion to its lines, to the cent: the largest remainders first.
+
+    Only what a product was billed for in the end shares: one whose lines are less than nothing together was
+    taken back, and nothing was paid for it.
+    """
+    net: dict[str | None, int] = {}
     names: dict[str | None, str | None] = {}
     for line in lines:
         product = line.product_id or line.price_id
-        weights[product] = weights.get(product, 0) + line.amount
+        net[product] = net.get(product, 0) + line.amount
         names[product] = line.product_name or names.get(product)
-    whole = sum(weights.values())
-    if not whole:
+    weights = {product: weight for product, weight in net.items() if weight > 0}
+    if not weights:
         return [(None, None, amount_cents)]
+    whole = sum(weights.values())
     exact = {product: Fraction(amount_cents * weight, whole) for product, weight in weights.items()}
     cents = {product: floor(value) for product, value in exact.items()}
     by_remainder = sorted(exact, key=lambda product: (cents[product] - exact[product], product or ""))

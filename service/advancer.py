@@ -79,8 +79,10 @@ class Advancer:
             if await self._engine.is_behind():  # others are at work, and say nothing when they are done
                 self._look_again(_BEHIND_SECONDS)
                 return
-            await make_ready(self._store, self._today(), self._options)
-            self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
+            try:
+                await make_ready(self._store, self._today(), self._options)
+            finally:  # what fails takes long, too
+                self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
 
     def _look_again(self, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._wanted.set)

@@ -6,6 +6,7 @@ for the other. With PostgreSQL both are schemas of one database.
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -66,12 +67,17 @@ class Database(Protocol):
 
 
 class SqliteDatabase:
-    """One file: one writer in a thread of its own, readers in the shared threads."""
+    """One file: one writer in a thread of its own, readers in the shared threads.
 
-    def __init__(self, path: Path, synchronous: Synchronous = "FULL") -> None:
+    `brief`: a read ends with an error after some seconds, so that its thread is there for others.
+    """
+
+    def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, brief: bool = False) -> None:
         self._writer = sqlite_engine(path, "write", synchronous)
         self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never behind slow reads
         self._reader = sqlite_engine(path, "read")
+        if brief:
+            event.listen(self._reader, "begin", _end_in_time)
         self._async_reader = _sqlite_async_engine(path)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -241,6 +247,13 @@ async def _in_thread(
             raise RuntimeError("an iterator ended where it should not") from error
 
     return await asyncio.get_running_loop().run_in_executor(threads, run)
+
+
+def _end_in_time(connection: Connection) -> None:
+    """Interrupt whatever this transaction runs once it has taken as long as a statement may."""
+    deadline = time.monotonic() + _COMMAND_SECONDS
+    driver: Any = connection.connection.dbapi_connection
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)  # instructions: some ms
 
 
 def _sqlite_async_engine(path: Path) -> AsyncEngine:

@@ -55,7 +55,7 @@ def _limits(value: Any) -> Any:
     if (
         len(limits) != 3
         or not all(limit.is_finite() for limit in limits)
-        or not _falling(*limits, Decimal(0))
+        or not _falling(Decimal(10**12), *limits, Decimal(0))
     ):
         raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
     return limits

@@ -30,9 +30,10 @@ _PREPARING = 0xDA7B00C  # one at a time: an advisory lock
 def books_schema(settings: Settings) -> str:
     """The schema of the books of this layout, these versions and rules; others leave it standing.
 
-    With them go the leases: whoever keeps other books must not hold the partitions of these.
+    With them go the leases: whoever keeps other books must not hold the partitions of these. Policies come
+    and go within it.
     """
-    kept = [tables.layout(), sorted(versions(kept_books(settings), _rules(settings)))]
+    kept = [tables.layout(), sorted(versions(BOOKS, _rules(settings)))]
     return f"daybook_books_{crc32(json.encode(kept)):08x}"
 
 
@@ -53,9 +54,10 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
     """The books under the settings' rules. Close it, or the process hangs at its end."""
     books = books or kept_books(settings)
     if settings.database_url:
-        database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
-        return BookStore(database, _rules(settings), books, _partitions(settings))
-    return BookStore(SqliteDatabase(books_path(settings.data_dir), "NORMAL"), _rules(settings), books)
+        shared = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
+        return BookStore(shared, _rules(settings), books, _partitions(settings))
+    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", brief=True)
+    return BookStore(file, _rules(settings), books)
 
 
 def read_options(settings: Settings) -> Options:

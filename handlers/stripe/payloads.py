@@ -219,9 +219,10 @@ class Line(Payload, frozen=True, kw_only=True):
 
 
 class Lines(Payload, frozen=True, kw_only=True):
-    """A list of lines."""
+    """A list of lines, perhaps not whole."""
 
     data: tuple[Line, ...]
+    has_more: bool | None = None
 
 
 class Paying(Payload, frozen=True, kw_only=True):
@@ -275,6 +276,7 @@ class Invoice(Paying, frozen=True, kw_only=True):
     amount_due: Amount
     amount_paid: Amount
     amount_remaining: Amount | None = None
+    subtotal: Amount | None = None
     customer: Ref | None = None
     subscription: Ref | None = None
     parent: Parent | None = None

@@ -184,8 +184,17 @@ def invoice(told: payloads.Invoice, kind: str) -> Data:
         paid_at=_moment(changed.paid_at) if changed else None,
         payment_failed=kind == "invoice.payment_failed",
         payment_ids=tuple(dict.fromkeys(key for key in map(_payment_key, paying) if key)),
-        lines=tuple(_line(line) for line in told.lines.data) if told.lines else (),
+        lines=_lines(told.lines, told.subtotal) if told.lines else (),
     )
+
+
+def _lines(told: payloads.Lines, subtotal: int | None) -> tuple[events.InvoiceLine, ...]:
+    """The lines; those that a list leaves out are one without a product, so that no other stands for them."""
+    lines = tuple(_line(line) for line in told.data)
+    if not told.has_more:
+        return lines
+    seen = sum(line.amount for line in lines)
+    return (*lines, events.InvoiceLine(amount=subtotal - seen)) if subtotal is not None else ()
 
 
 def _line(told: payloads.Line) -> events.InvoiceLine:

@@ -49,7 +49,7 @@ async def keep(
 
 
 def _name(store: BookStore, what: str, currency: str) -> str:
-    return f"{what}|{currency}|{json.encode([CODE, sorted(store.versions)]).decode()}"
+    return f"{what}|{currency}|{json.encode([CODE, store.key]).decode()}"
 
 
 _KEEP = HotInsert(

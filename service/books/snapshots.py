@@ -31,7 +31,7 @@ def snapshot_name(
 ) -> str:
     """The name under which a document stands: of which books and code, what was asked, with every default."""
     limits = [str(limit) for limit in options.segment_limits]
-    asked = json.encode([CODE, sorted(store.versions), limits, scope.account, scope.today, args]).decode()
+    asked = json.encode([CODE, store.key, limits, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{asked}"
 
 

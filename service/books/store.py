@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
@@ -63,12 +64,24 @@ class Marks(Struct, frozen=True):
 
     @property
     def position(self) -> int:
-        """The position that all books hold."""
-        return min(self.positions.values(), default=0)
+        """The position that all books hold, those under further policies aside."""
+        return self.reached("")
+
+    def reached(self, policy: str) -> int:
+        """The position that all books hold which an answer under a policy is made from."""
+        return min((at for name, at in self.positions.items() if policy_of(name) in ("", policy)), default=0)
+
+
+def policy_of(name: str) -> str:
+    """The policy that a book of this name is kept under; "" for the default."""
+    return name.partition(":")[2]
 
 
 class BookStore:
-    """The books in one database, for one set of rules. Close it, or the process hangs at its end."""
+    """The books in one database, for one set of rules. Close it, or the process hangs at its end.
+
+    `key` is another text for other books, versions or rules.
+    """
 
     def __init__(
         self, database: Database, rules: Rules, books: Sequence[Book] = BOOKS, partitions: int = 1
@@ -76,6 +89,7 @@ class BookStore:
         self.rules = rules
         self.books = tuple(books)
         self.versions = versions(books, rules)
+        self.key = sha256(json.encode(sorted(self.versions))).hexdigest()[:16]
         self.partitions = partitions
         self._database = database
         self.reading = database.reading

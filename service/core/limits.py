@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from service.core.errors import Unreadable
-from service.core.events import Event, Item, Subscription, subjects
+from service.core.events import Data, Event, Invoice, Item, Subscription, subjects
 
 AMOUNT = 10**12  # minor units of one event: ten billion dollars, and room to add up millions of them
 _ID_BYTES = 600  # several stand together in an index, and PostgreSQL's takes 2,704
@@ -24,10 +24,16 @@ def check_limits(event: Event) -> Event:
     names = subjects(event)
     if len(names) > _HISTORIES:
         raise Unreadable("it belongs to more histories than any event")
-    words = (event.event_id, event.account, *names, *(text for text in told if type(text) is str))
+    words = (
+        event.event_id,
+        event.account,
+        *names,
+        *(text for text in told if type(text) is str),
+        *_parts(data),
+    )
     if not all(word.isprintable() for word in words):
         raise Unreadable("an id holds a character that no id may hold")
-    if any(len(word.encode()) > _ID_BYTES for word in _ids(event)):
+    if any(len(word.encode()) > _ID_BYTES for word in (*_ids(event), *_parts(data))):
         raise Unreadable("an id is longer than any that is real")
     stated: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _FIELDS]
     if isinstance(data, Subscription):
@@ -38,6 +44,12 @@ def check_limits(event: Event) -> Event:
     if not all(-AMOUNT <= amount <= AMOUNT for amount in stated):
         raise Unreadable("an amount is beyond any that is real")
     return event
+
+
+def _parts(data: Data) -> Iterator[str]:
+    """The ids of what an invoice bills."""
+    for line in data.lines if isinstance(data, Invoice) else ():
+        yield from filter(None, (line.product_id, line.price_id))
 
 
 def _ids(event: Event) -> Iterator[str]:

@@ -6,8 +6,18 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from service.predictions.fit import STRATA, Bools, History, Ints, fit, standing
-from service.predictions.model import ALL, HORIZON_DAYS, State, expected_units, source, survival
+from service.predictions.fit import STRATA, Bools, History, Ints, States, fit, states
+from service.predictions.model import (
+    ALL,
+    HORIZON_DAYS,
+    MONTH_DAYS,
+    PERIODS,
+    State,
+    billed,
+    expected_units,
+    source,
+    survival,
+)
 
 ACTIVE_DAYS = 120
 BINS = 10
@@ -32,16 +42,20 @@ class Foresight(Struct, frozen=True, kw_only=True):
 def foresee(known: History, cut: int, horizon_days: int = HORIZON_DAYS) -> Foresight:
     """Predictions from nothing but what was known at the close of `cut`."""
     model = fit(known, cut, horizon_days)
-    now = standing(known, cut)
+    now = states(known, cut)
     who = alive(known, cut)
     live = now.live[who]
-    states, of = np.unique(
-        np.stack([live.astype(np.int64), now.stratum[who], now.age[who]]), axis=1, return_inverse=True
+    period = now.period[who]
+    quiet = np.where(period >= 0, cut - now.last_day[who], 0)
+    alike, of = np.unique(
+        np.stack([live.astype(np.int64), now.stratum[who], now.age[who], period, quiet]),
+        axis=1,
+        return_inverse=True,
     )
-    risk, units = np.full(states.shape[1], np.nan), np.full(states.shape[1], np.nan)
+    risk, units = np.full(alike.shape[1], np.nan), np.full(alike.shape[1], np.nan)
     reasons: dict[str, int] = {}
-    counts = np.bincount(of, minlength=states.shape[1])
-    for row, (contract, number, age) in enumerate(states.T.tolist()):
+    counts = np.bincount(of, minlength=alike.shape[1])
+    for row, (contract, number, age, pays, since) in enumerate(alike.T.tolist()):
         at = State("tenure" if contract else "gap", STRATA[number], age)
         found = source(model, at, horizon_days)
         if found.curve is None:
@@ -52,23 +66,43 @@ def foresee(known: History, cut: int, horizon_days: int = HORIZON_DAYS) -> Fores
             continue
         left = survival(found.curve, age, horizon_days).value
         risk[row] = 1 - left if contract else left
-        estimate = expected_units(model, at, horizon_days)[0]
-        if estimate is not None:
-            units[row] = estimate.value
-    price = np.where(live, now.mrr[who], now.revenue[who] / np.maximum(now.orders[who], 1))
-    return Foresight(customer=who, live=live, risk=risk[of], revenue=units[of] * price, reasons=reasons)
+        if pays >= 0:
+            due = bill_days(PERIODS[pays], since, horizon_days)
+            units[row] = billed(found.curve, age, [(day, 1) for day in due]).value
+        else:
+            estimate = expected_units(model, at, horizon_days)[0]
+            units[row] = np.nan if estimate is None else estimate.value
+    return Foresight(
+        customer=who, live=live, risk=risk[of], revenue=units[of] * _prices(now)[who], reasons=reasons
+    )
+
+
+def bill_days(months: float, since: int, days: int) -> list[int]:
+    """The days ahead, up to `days`, on which bills fall: every so many months from the one `since` days ago.
+
+    A history has no contracts' own dates, only what their orders tell.
+    """
+    between = months * MONTH_DAYS
+    numbers = range(int(since / between), int((since + days) / between) + 2)
+    return [day for number in numbers if 0 < (day := round(number * between) - since) <= days]
+
+
+def _prices(now: States) -> Floats:
+    """What a unit is worth: a bill where the period is known, a month of MRR, or an order."""
+    months = np.where(now.period >= 0, np.array(PERIODS)[now.period], 1.0)
+    return np.where(now.live, now.mrr * months, now.revenue / np.maximum(now.orders, 1))
 
 
 def alive(known: History, day: int) -> Ints:
     """Who has a live contract, or has bought lately and has had no contract end since."""
-    now = standing(known, day)
+    now = states(known, day)
     lately = (now.last_day >= day - ACTIVE_DAYS) & (now.orders > 0) & (now.ended_day < now.last_day)
     return np.flatnonzero(now.live | lately)
 
 
 def churned(known: History, customers: Ints, live: Bools, cut: int, day: int) -> Bools:
     """Who was lost after `cut`: contracts without MRR at `day`, others without purchase or contract since."""
-    then = standing(known, day)
+    then = states(known, day)
     back = (then.last_day > cut) | (then.tenure_day > cut)
     return np.where(live, ~then.live[customers], ~back[customers])
 
@@ -118,7 +152,7 @@ def _base_rates(known: History, live: Bools, cut: int, hidden_days: int) -> Floa
     """Each customer's naive risk: the churn rate of the kind before `cut`; NaN if nobody was alive then."""
     before = cut - hidden_days
     who = alive(known, before)
-    was_live = standing(known, before).live[who]
+    was_live = states(known, before).live[who]
     lost = churned(known, who, was_live, before, cut)
     rates = [
         float(lost[was_live == kind].mean()) if (was_live == kind).any() else np.nan for kind in (False, True)

@@ -16,6 +16,8 @@ from service.predictions.model import (
     MIN_SPELLS,
     NEW_DAYS,
     ONE_ORDER,
+    PERIOD_BOUNDS,
+    PERIODS,
     RHYTHMS,
     SLOWEST,
     STEP_DAYS,
@@ -23,6 +25,7 @@ from service.predictions.model import (
     Kind,
     Model,
     needed,
+    period_stratum,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -32,6 +35,7 @@ MIN_AT_RISK = 10  # a curve ends where fewer are followed: there, one more event
 NOBODY = 1e-6  # survival so small is none: nothing is divided by it
 STRATA = (ONE_ORDER, *(name for name, _ in RHYTHMS), SLOWEST, ENDED, ALL)  # an array holds the index of one
 _ENDED = STRATA.index(ENDED)
+_OF_PERIOD = np.array([STRATA.index(period_stratum(months)) for months in PERIODS])
 _NEVER = -1
 _DAYS = 1 << 22  # more than any day's ordinal: a customer and a day make one sortable number
 
@@ -82,8 +86,11 @@ def history(
     )
 
 
-class Standing(Struct, frozen=True, kw_only=True):
-    """Every customer at the close of a day: arrays of length n. Days are -1 where there is none."""
+class States(Struct, frozen=True, kw_only=True):
+    """Every customer at the close of a day: arrays of length n. Days are -1 where there is none.
+
+    `period` is the index in `PERIODS` of a live contract's billing period, -1 where it is not known.
+    """
 
     orders: Ints
     first_day: Ints
@@ -92,6 +99,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     mrr: Ints
     tenure_day: Ints
     ended_day: Ints
+    period: Ints
     stratum: Ints
     age: Ints
 
@@ -101,11 +109,11 @@ class Standing(Struct, frozen=True, kw_only=True):
         return self.mrr > 0
 
 
-def standing(known: History, day: int) -> Standing:
+def states(known: History, day: int) -> States:
     """Each customer's state at the close of `day`, by the rules of `model.state`."""
     known = known.as_of(day)
     orders = np.bincount(known.order_customer, minlength=known.n).astype(np.int64)
-    first, last, tenure, ended = (np.full(known.n, _NEVER) for _ in range(4))
+    first, last, tenure, ended, period = (np.full(known.n, _NEVER) for _ in range(5))
     first[known.order_customer[::-1]] = known.order_day[::-1]
     last[known.order_customer] = known.order_day
     revenue, mrr = np.zeros(known.n, dtype=np.int64), np.zeros(known.n, dtype=np.int64)
@@ -119,7 +127,10 @@ def standing(known: History, day: int) -> Standing:
     stratum[~live & (ended >= last)] = _ENDED
     age = day - np.where(live, tenure, np.maximum(last, ended))
     stratum[live & (orders < 2) & (age <= NEW_DAYS)] = STRATA.index(ALL)
-    return Standing(
+    period[known.order_customer] = _periods(known)
+    period[~live | (last < tenure)] = _NEVER
+    stratum = np.where(period == _NEVER, stratum, _OF_PERIOD[period])
+    return States(
         orders=orders,
         first_day=first,
         last_day=last,
@@ -127,6 +138,7 @@ def standing(known: History, day: int) -> Standing:
         mrr=mrr,
         tenure_day=tenure,
         ended_day=ended,
+        period=period,
         stratum=stratum,
         age=age,
     )
@@ -159,10 +171,11 @@ class Spells(Struct, frozen=True, kw_only=True):
 
 
 def tenures(known: History, day: int) -> Spells:
-    """Contracts' lives, cut at each purchase, since that is when a customer's stratum changes.
+    """Contracts' lives, cut at each purchase, since that is when a customer's stratum may change.
 
-    A customer enters a stratum's curve at the age of being found in it. To count a whole life under the
-    stratum that it ended in would show the early lost as "One order", and make all others immortal so long.
+    A customer enters a stratum's curve at the age of being found in it: at once where the first bill tells
+    the period. To count a whole life under the stratum that it ended in would show the early lost as "One
+    order", and make all others immortal so long.
     """
     rose, fell = _turns(known)
     customer, begin = known.move_customer[rose], known.move_day[rose]
@@ -181,15 +194,13 @@ def tenures(known: History, day: int) -> Spells:
     within[within] &= known.order_day[bought[within]] < end[spell[within]]
     bought, spell = bought[within], spell[within]
 
-    orders, first, last = _orders_at(known, np.searchsorted(order_keys, starts, side="right") - 1, customer)
     number = np.arange(len(customer))
+    order = np.concatenate([np.searchsorted(order_keys, starts, side="right") - 1, bought])
     spell = np.concatenate([number, spell])
-    entry = np.concatenate(
-        [np.zeros(len(customer), dtype=np.int64), known.order_day[bought] - begin[spell[len(number) :]]]
-    )
-    stratum = np.concatenate(
-        [_strata(orders, first, last), _strata(*_orders_at(known, bought, known.order_customer[bought]))]
-    )
+    orders, first, last = _orders_at(known, order, customer[spell])
+    entry = np.where(np.arange(len(spell)) < len(number), 0, last - begin[spell])
+    of = np.where((orders > 0) & (last >= begin[spell]), np.append(_periods(known), _NEVER)[order], _NEVER)
+    stratum = np.where(of == _NEVER, _strata(orders, first, last), _OF_PERIOD[of])
     return _merged(spell, stratum, entry, end - begin, event)
 
 
@@ -230,6 +241,21 @@ def _turns(known: History) -> tuple[Bools, Bools]:
     same = np.append(False, known.move_customer[1:] == known.move_customer[:-1])[: len(known.move_customer)]
     before = np.where(same, np.append(0, known.move_closing[:-1])[: len(known.move_closing)], 0)
     return (before <= 0) & (known.move_closing > 0), (before > 0) & (known.move_closing <= 0)
+
+
+def _periods(known: History) -> Ints:
+    """`model.period` of each order's day, as an index of `PERIODS`; -1 where it is not known."""
+    keys = known.order_customer * _DAYS + known.order_day
+    day = np.cumsum(np.append(False, keys[1:] != keys[:-1])[: len(keys)])
+    amount = np.zeros(len(keys), dtype=np.int64)
+    np.add.at(amount, day, known.order_amount)
+    move = np.searchsorted(known.move_customer * _DAYS + known.move_day, keys, side="right") - 1
+    has = move >= 0
+    has[has] = known.move_customer[move[has]] == known.order_customer[has]
+    mrr = np.zeros(len(keys), dtype=np.int64)
+    mrr[has] = known.move_closing[move[has]]
+    found = np.searchsorted(PERIOD_BOUNDS, amount[day] / np.maximum(mrr, 1), side="right") - 1
+    return np.where((mrr > 0) & (found < len(PERIODS)), found, _NEVER)
 
 
 def _orders_at(known: History, order: Ints, customer: Ints) -> tuple[Ints, Ints, Ints]:

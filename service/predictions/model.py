@@ -5,13 +5,16 @@ Two kinds of curves (Kaplan and Meier, 1958), each by stratum, and pooled under 
     tenure   a live contract: days from the day that MRR rose from 0 to the day that it falls to 0
     gap      everybody else: days from a purchase, or from the end of a contract, to the next purchase
 
+A contract is of the stratum of its billing period, which its first order tells; everybody else of that of the
+days between their orders.
+
 Days are ordinals (`date.toordinal()`), money is minor units of one currency. A curve says something only of
 the ages `start` to `end`, where enough spells were followed; beyond them there is no estimate, only a reason.
 """
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from fractions import Fraction
 from functools import cache
@@ -28,17 +31,23 @@ Kind = Literal["tenure", "gap"]
 ALL = "all"
 ONE_ORDER = "One order"
 ENDED = "Contract ended"
-RHYTHMS = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180))
+RHYTHMS = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180))  # days at most
 SLOWEST = "Annual+"
 
 NEW_DAYS = 30  # so long "One order" says nothing of a contract: its second bill was hardly due
+MONTH_DAYS = 365 / 12
+PERIODS = (*(days / MONTH_DAYS for days in (7, 14, 28)), 1.0, 2.0, 3.0, 6.0, 12.0, 24.0, 36.0)  # months
+PERIOD_BOUNDS = (  # below the first, between two, above the last; an order of less or more tells no period
+    PERIODS[0] / math.sqrt(2),
+    *(math.sqrt(short * long) for short, long in pairwise(PERIODS)),
+    PERIODS[-1] * math.sqrt(2),
+)
 
 MIN_SPELLS = 30
 MIN_EVENTS = 10
 HORIZON_DAYS = 90
 LIFETIME_DAYS = 1095  # 36 months
 STEP_DAYS = 15  # divides both
-_MONTH_DAYS = 365 / 12
 _Z = 1.959963984540054  # the normal quantile of a 95 % interval
 
 STATED = "stated"
@@ -63,7 +72,10 @@ class Curve(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """What was learnt up to the close of `day`; `reasons` says by kind and stratum why a curve is missing."""
+    """What was learnt up to the close of `day`, of the ledger up to `position`.
+
+    `reasons` says by kind and stratum why a curve is missing.
+    """
 
     day: int
     horizon_days: int
@@ -84,8 +96,13 @@ class Estimate(Struct, frozen=True):
 class Facts(Struct, frozen=True, kw_only=True):
     """One customer at the close of `today`.
 
-    `tenure_day` is when MRR last rose from 0, `ended_day` when it last fell to 0. `ends_date` is when the
-    contract is set to end. `orders` counts every order, `revenue_cents` is net of refunds.
+    `tenure_day` is when MRR last rose from 0, `ended_day` when it last fell to 0. `orders` counts every
+    order, `revenue_cents` is net of refunds. `last_order_cents` is what was ordered on `last_day`, and
+    `last_order_mrr_cents` the MRR at its close: together they tell the billing period.
+
+    Of live contracts: `bills` are those to come, (day, minor units) by day, for 36 months;
+    `undated_mrr_cents` is the MRR of those that bill on no stated date. `overdue_date` is the stated date
+    of the next bill, where it is past, and no other to come. `ends_date` is when the last is set to end.
     """
 
     today: int
@@ -94,10 +111,14 @@ class Facts(Struct, frozen=True, kw_only=True):
     last_day: int | None = None
     revenue_cents: int = 0
     average_order_cents: int = 0
+    last_order_cents: int = 0
+    last_order_mrr_cents: int = 0
     mrr_cents: int = 0
     tenure_day: int | None = None
     ended_day: int | None = None
-    next_bill_date: str | None = None
+    bills: tuple[tuple[int, int], ...] = ()
+    undated_mrr_cents: int = 0
+    overdue_date: str | None = None
     ends_date: str | None = None
 
 
@@ -146,11 +167,28 @@ def stratum(orders: int, first_day: int, last_day: int) -> str:
     return SLOWEST
 
 
+def period(order_cents: int, mrr_cents: int) -> float | None:
+    """The months that an order pays for, as contracts bill; None where that is none of `PERIODS`."""
+    if mrr_cents <= 0:
+        return None
+    number = bisect_right(PERIOD_BOUNDS, order_cents / mrr_cents)
+    return PERIODS[number - 1] if 0 < number <= len(PERIODS) else None
+
+
+def period_stratum(months: float) -> str:
+    """The class of a billing period, by the bounds of `stratum`; a month has 30 days."""
+    return next((name for name, bound in RHYTHMS if months * 30 <= bound), SLOWEST)
+
+
 def state(facts: Facts) -> State | None:
     """The kind, stratum and age of a customer; None without a live contract and any purchase."""
     first, last, ended = facts.first_day or 0, facts.last_day or 0, facts.ended_day or 0
     if facts.mrr_cents > 0 and facts.tenure_day is not None:
         age = max(facts.today - facts.tenure_day, 0)
+        is_billed = facts.orders and last >= facts.tenure_day
+        months = period(facts.last_order_cents, facts.last_order_mrr_cents) if is_billed else None
+        if months is not None:
+            return State("tenure", period_stratum(months), age)
         new = facts.orders < 2 and age <= NEW_DAYS
         return State("tenure", ALL if new else stratum(facts.orders, first, last), age)
     if not facts.orders:
@@ -210,13 +248,26 @@ def paid_months(curve: Curve, age: int, days: int) -> Estimate:
                 (v - u) * (a + b) / 2
                 for (u, v), (a, b) in zip(pairwise(points), pairwise(heights), strict=True)
             )
-            / _MONTH_DAYS
+            / MONTH_DAYS
         )
 
     return Estimate(
         area([chance.value for chance in chances]),
         area([chance.value if chance.low is None else chance.low for chance in chances]),
         area([chance.value if chance.high is None else chance.high for chance in chances]),
+    )
+
+
+def billed(curve: Curve, age: int, bills: Iterable[tuple[int, int]]) -> Estimate:
+    """Bills (days ahead, amount), each times the survival to its day. No day may lie beyond the curve."""
+    found = [(survival(curve, age, ahead), amount) for ahead, amount in bills]
+    value = sum(chance.value * amount for chance, amount in found)
+    if all(chance.low is None for chance, _ in found):
+        return Estimate(value)
+    return Estimate(
+        value,
+        sum((chance.value if chance.low is None else chance.low) * amount for chance, amount in found),
+        sum((chance.value if chance.high is None else chance.high) * amount for chance, amount in found),
     )
 
 
@@ -264,21 +315,26 @@ def expected_units(model: Model, at: State, days: int) -> tuple[Estimate | None,
     reach = min(days, found.curve.end - at.age)
     if at.kind == "tenure":
         return paid_months(found.curve, at.age, reach), found, reach
-    later = None if at.stratum in {ONE_ORDER, ENDED} else model.gap.get(at.stratum)
-    return further_orders(found.curve, later or model.gap.get(ALL), at.age, reach, days), found, reach
+    return further_orders(found.curve, following(model, at), at.age, reach, days), found, reach
 
 
-def expected_revenue(facts: Facts, model: Model, days: int) -> Estimate | None:
-    """Minor units expected in the next `days` (1,095 at most): MRR x months, or average order x orders.
+def following(model: Model, at: State) -> Curve | None:
+    """The curve of the gaps that follow the next order."""
+    own = None if at.stratum in {ONE_ORDER, ENDED} else model.gap.get(at.stratum)
+    return own or model.gap.get(ALL)
 
-    MRR accrues evenly: a yearly bill counts a twelfth each month. A contract that is set to end pays until
-    then. None where no curve covers the customer.
+
+def still_buys(curve: Curve, later: Curve, age: int, days: int) -> float:
+    """P(an order comes after the next `days`): the buyer has not gone for good by then.
+
+    Any order is the last with the probability that a gap of `later` never ends, as far as it is known. So
+    they have gone if none comes at all, or with that probability for each order that is expected in `days`.
     """
-    at = state(facts)
-    if at is None:
-        return None
-    units = expected_units(model, at, _paying_days(facts, at, days))[0]
-    return units and _times(units, _price(facts, at))
+    reach = min(curve.end - age, LIFETIME_DAYS)
+    never = survival(curve, age, reach).value
+    last = survival(later, later.start, min(later.end, LIFETIME_DAYS) - later.start).value
+    orders = further_orders(curve, later, age, min(days, reach), days).value
+    return min(max(1 - never - last * orders, 0.0), 1.0)
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
@@ -335,7 +391,7 @@ def _tell(facts: Facts, model: Model, outlooks: Callable[[State], Outlook]) -> P
         nothing = None, Basis(reason="no purchase and no live contract")
         return _predictions(nothing, nothing, nothing, nothing)
     view = outlooks(at)
-    value = _lifetime(facts, model, at, view)
+    value = _lifetime(facts, at, view)
     if at.kind == "tenure":
         chance, day = _next_bill(facts, model, at)
         return _predictions(value, chance, day, _churn(facts, model, view))
@@ -358,23 +414,40 @@ def _predictions(value: _Figure, chance: _Figure, day: _Figure, risk: _Figure) -
     )
 
 
-def _lifetime(facts: Facts, model: Model, at: State, view: Outlook) -> _Figure:
+def _lifetime(facts: Facts, at: State, view: Outlook) -> _Figure:
     """Net revenue so far and what the next 36 months are expected to bring."""
-    days = _paying_days(facts, at, LIFETIME_DAYS)
-    units, found, reach = (
-        (view.units, view.units_from, view.reach)
-        if days == LIFETIME_DAYS
-        else expected_units(model, at, days)
-    )
-    if units is None or found.curve is None:
+    if at.kind == "tenure" and not (facts.bills or facts.undated_mrr_cents):
+        end = facts.ends_date and f"set to end on {facts.ends_date}, before another bill"
+        return facts.revenue_cents, Basis(method=STATED, reason=end or "no bill within the next 36 months")
+    found, curve, reach = view.units_from, view.units_from.curve, view.reach
+    if view.units is None or curve is None:
         return None, Basis(reason=found.reason)
-    money = _times(units, _price(facts, at))
-    short = f"counts {reach} of the next {days} days: no history that long" if reach < days else None
-    reason = "; ".join(filter(None, (found.reason, short))) or None
+    if at.kind == "gap":
+        money, until, accrual = _times(view.units, facts.average_order_cents), LIFETIME_DAYS, None
+    else:
+        money, until, accrual = _contracted(facts, curve, at.age, reach)
+    short = f"counts {reach} of the next {LIFETIME_DAYS} days: no history that long"
+    reason = "; ".join(filter(None, (found.reason, accrual, short if reach < until else None))) or None
     interval = None
     if money.low is not None and money.high is not None:
         interval = facts.revenue_cents + _cents(money.low), facts.revenue_cents + _cents(money.high)
-    return facts.revenue_cents + _cents(money.value), _basis(found.curve, interval, reason)
+    return facts.revenue_cents + _cents(money.value), _basis(curve, interval, reason)
+
+
+def _contracted(facts: Facts, curve: Curve, age: int, reach: int) -> tuple[Estimate, int, str | None]:
+    """What live contracts bring in `reach` days; how far ahead they bring something; whether any is undated.
+
+    The MRR of an undated one accrues evenly, until the stated end.
+    """
+    ahead = [(day - facts.today, cents) for day, cents in facts.bills]
+    money = billed(curve, age, [bill for bill in ahead if bill[0] <= reach])
+    until = max((day for day, _ in ahead), default=0)
+    if not facts.undated_mrr_cents:
+        return money, until, None
+    days = LIFETIME_DAYS if facts.ends_date is None else _ordinal(facts.ends_date) - facts.today
+    days = min(max(days, 0), LIFETIME_DAYS)
+    accrued = _times(paid_months(curve, age, min(days, reach)), facts.undated_mrr_cents)
+    return _both(money, accrued), max(days, until), "no next bill is dated: MRR accrues evenly"
 
 
 def _churn(facts: Facts, model: Model, view: Outlook) -> _Figure:
@@ -386,16 +459,19 @@ def _churn(facts: Facts, model: Model, view: Outlook) -> _Figure:
 
 def _next_bill(facts: Facts, model: Model, at: State) -> tuple[_Figure, _Figure]:
     """Whether and when a live contract bills next: the date is known, whether it lives until then is not."""
-    if facts.next_bill_date is None:
-        nothing = None, Basis(reason="the contract has no next bill")
-        return nothing, nothing
-    if facts.ends_date is not None and facts.ends_date <= facts.next_bill_date:
+    first = facts.bills[0][0] if facts.bills else None
+    is_last = facts.ends_date is not None and not facts.undated_mrr_cents
+    if is_last and (first is None or first >= _ordinal(str(facts.ends_date))):
         reason = f"set to end on {facts.ends_date}"
         return (0.0, Basis(method=STATED, reason=reason)), (None, Basis(reason=reason))
-    ahead = max(_ordinal(facts.next_bill_date) - facts.today, 0)
+    if first is None or facts.overdue_date is not None:
+        overdue = facts.overdue_date and f"the bill of {facts.overdue_date} is overdue"
+        nothing = None, Basis(reason=overdue or "the contract has no next bill")
+        return nothing, nothing
+    ahead = first - facts.today
     found = source(model, at, ahead)
     chance = _chance(found, survival(found.curve, at.age, ahead) if found.curve else None)
-    return chance, (facts.next_bill_date, Basis(method=STATED))
+    return chance, (date.fromordinal(first).isoformat(), Basis(method=STATED))
 
 
 def _purchase(view: Outlook) -> tuple[_Figure, _Figure]:
@@ -456,14 +532,15 @@ def _times(units: Estimate, price: int) -> Estimate:
     return Estimate(units.value * price, low, high)
 
 
-def _price(facts: Facts, at: State) -> int:
-    return facts.mrr_cents if at.kind == "tenure" else facts.average_order_cents
-
-
-def _paying_days(facts: Facts, at: State, days: int) -> int:
-    if at.kind == "gap" or facts.ends_date is None:
-        return days
-    return min(days, max(_ordinal(facts.ends_date) - facts.today, 0))
+def _both(one: Estimate, other: Estimate) -> Estimate:
+    """Two sums by one curve: their bounds add up."""
+    if one.low is None and other.low is None:
+        return Estimate(one.value + other.value)
+    low, high = (
+        sum(getattr(each, name) if each.low is not None else each.value for each in (one, other))
+        for name in ("low", "high")
+    )
+    return Estimate(one.value + other.value, low, high)
 
 
 def _cents(money: float) -> int:

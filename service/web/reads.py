@@ -199,7 +199,7 @@ async def _document(read: Read, asked: Asked, state: State) -> tuple[bytes, dict
         marks, view = view_of(connection, asked.scope, state)
         name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args, state.options)
         body = snapshots.find(connection, name, marks.stamp) or json.encode(read.answer(view, asked.args))
-        return body, marks.position, view.unpriced_contracts()
+        return body, marks.reached(asked.args.get("policy", "")), view.unpriced_contracts()
 
     body, position, unpriced = await state.store.read(find)
     return body, await meta_of(asked.scope.today, state, position, unpriced)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import json
 
-from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, Curve, Model
+from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, STEP_DAYS, Curve, Model
 from service.reads.customers.customer import Customer
 from service.reads.view import Options, Scope, View
 from service.rulebook import Opportunity
@@ -33,6 +33,7 @@ def contract(contract_id: str = "sub_1", **fields: Any) -> Any:
         "next_bill_date": "2026-04-01",
         "anchor_day": 1,
         "ends_date": None,
+        "status": "active",
         "declined": False,
         "unpriced": False,
         "terms": json.encode([("2025-01-01", 5000, True)]).decode(),
@@ -89,8 +90,18 @@ def curve(steps: dict[int, float], end: int) -> Curve:
         days=tuple(steps),
         survival=tuple(left),
         greenwood=tuple((1 - value) / (100 * value) for value in left),
-        renewals=tuple(n / 10 for n in range(LIFETIME_DAYS // 15 + 1)),
+        renewals=renewals(steps),
     )
+
+
+def renewals(steps: dict[int, float]) -> tuple[float, ...]:
+    """How many events are expected every 15 days, when each begins the same wait anew."""
+    left = [1.0, *steps.values()]
+    chances = [(day, before - after) for day, before, after in zip(steps, left, left[1:], strict=False)]
+    within = [0.0]
+    for age in range(1, LIFETIME_DAYS + 1):
+        within.append(sum(chance * (1 + within[age - day]) for day, chance in chances if day <= age))
+    return tuple(within[::STEP_DAYS])
 
 
 def model(tenure: Curve | None = None, gap: Curve | None = None) -> Model:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from bench.population import as_history, population
 from service.predictions.backtest import backtest, foresee
-from service.predictions.fit import History, fit, history, standing
+from service.predictions.fit import History, fit, history, states
 from service.predictions.model import Facts, predictor
 
 DAY = date(2026, 1, 1).toordinal()
@@ -44,7 +44,7 @@ def test_what_is_predicted_is_what_comes(result: dict[str, Any]) -> None:
 
 
 def test_the_backtest_foretells_what_the_api_would_have_said(known: History) -> None:
-    then, seen = standing(known, CUT), foresee(known, CUT)
+    then, seen = states(known, CUT), foresee(known, CUT)
     tell = predictor(fit(known, CUT))
     for number, customer in list(enumerate(seen.customer))[::20]:
         one = Facts(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 from msgspec import json
 
-from service.predictions.fit import STRATA, fit, gaps, history, standing, tenures
+from service.predictions.fit import STRATA, fit, gaps, history, states, tenures
 from service.predictions.model import ALL, ENDED, ONE_ORDER, Facts, needed, state, survival
 
 DAY = date(2026, 1, 1).toordinal()
@@ -124,7 +124,7 @@ def test_arrays_and_a_single_customer_follow_the_same_rules(
     bought: Rows, moved: dict[tuple[int, int], int]
 ) -> None:
     known = history(5, bought, [(*key, closing) for key, closing in moved.items()])
-    now = standing(known, DAY)
+    now = states(known, DAY)
     for customer in range(5):
         first, last, tenure, ended = (
             int(column[customer]) if column[customer] >= 0 else None

@@ -50,16 +50,16 @@ def post_orders(daybook: Daybook) -> None:
 
 
 def learnt(daybook: Daybook) -> dict[str, Any] | None:
-    """The predictions of the first customer, once something is learnt."""
+    """The predictions of the first customer, once they are learnt of every order."""
     found: dict[str, Any] = httpx.get(daybook.url + PATH).json()["predictions"]
-    return None if "all" in found["basis"] else found
+    return found if found["learnt"] and found["learnt"]["position"] == CUSTOMERS * ORDERS else None
 
 
 def test_the_worker_learns_and_a_killed_one_loses_nothing_of_it(daybook: Daybook) -> None:
     daybook.start("run")
     daybook.wait_ready()
     post_orders(daybook)
-    first = wait_until(lambda: learnt(daybook), 40, "something is learnt")
+    first = wait_until(lambda: learnt(daybook), 40, "all is learnt")
     basis = first["basis"]["next_purchase_probability"]
     assert (basis["method"], basis["n"]) == ("kaplan-meier", CUSTOMERS * ORDERS)
 

@@ -38,7 +38,7 @@ LISTS = (
     "dashboard?today=2025-03-01",
     "predictions/backtest",
 )
-BUYERS, SUBSCRIBERS = 45, 45
+BUYERS, SUBSCRIBERS = 40, 40
 Message = tuple[str, dict[str, Any]]  # its id, its body
 
 
@@ -52,7 +52,7 @@ def messages() -> list[Message]:
         told.append({"type": kind, "occurred_at": at, "data": data})
 
     for number in range(BUYERS):
-        day, gap = TODAY - timedelta(days=dice.randrange(60, 700)), dice.choice((20, 35, 80))
+        day, gap = TODAY - timedelta(days=dice.randrange(60, 700)), dice.choice((25, 40, 80))
         while day <= TODAY:
             paid = {"payment_id": f"pay-{number}-{day}", "amount": dice.randrange(900, 90_000)}
             of = {"customer_id": f"buyer-{number}", "currency": "usd", "status": "succeeded"}
@@ -111,7 +111,7 @@ def shuffled(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory)
         told = messages()
         deliveries = told + dice.sample(told, len(told) // 4)
         dice.shuffle(deliveries)
-        await deliver(daybook, deliveries, 90)
+        await deliver(daybook, deliveries, 200)
 
     return filled(new_data_dir(tmp_path_factory.mktemp("shuffled") / "data"), fill, NOW)
 

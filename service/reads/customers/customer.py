@@ -1,12 +1,14 @@
 """One customer: all that the books know of them at the end of a day."""
 
+from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import islice, takewhile
 from typing import Any
 
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, mrr_on
+from projections.bills import Contract, amount_on, mrr_on, roll
 from projections.customers import Name
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
@@ -14,7 +16,7 @@ from service.books.tables import ROWS
 from service.core.errors import NotFound, ParameterError
 from service.core.events import joined
 from service.core.money import round_half_away
-from service.predictions.model import Facts, Model, Predictions, predict
+from service.predictions.model import LIFETIME_DAYS, Facts, Model, Predictions, predict
 from service.reads.customers.classes import activity_of, lifecycle_of, segment_bounds, segment_of
 from service.reads.view import View
 
@@ -95,42 +97,108 @@ def _whose(view: View, customer_id: str, processor: str | None) -> tuple[str, st
     return found.pop()
 
 
-def live_mrr(customer: Customer) -> int:
-    """The customer's MRR at the end of `today`."""
-    return customer.movements[-1].closing_cents if customer.movements else 0
-
-
 def facts(customer: Customer, today: date) -> Facts:
     """What predictions are made from."""
-    orders, moves = customer.orders, customer.movements
+    orders = customer.orders
     paid = sum(row.amount_cents for row in orders)
-    started = [move.date for move in moves if move.kind in ("new", "reactivation")]
-    ended = [move.date for move in moves if move.kind == "churn"]
-    bills = [row.next_bill_date for row in customer.contracts if row.next_bill_date]
+    last_date = orders[-1].date if orders else None
+    return facts_from(
+        orders=len(orders),
+        first_date=orders[0].date if orders else None,
+        last_date=last_date,
+        paid_cents=paid,
+        net_cents=paid - sum(row.amount_cents for row in customer.back),
+        last_order_cents=sum(row.amount_cents for row in orders if row.date == last_date),
+        movements=customer.movements,
+        contracts=customer.contracts,
+        today=today,
+    )
+
+
+def facts_from(  # noqa: PLR0913 - what a customer's row has, and two kinds of rows beside it
+    *,
+    orders: int,
+    first_date: str | None,
+    last_date: str | None,
+    paid_cents: int,
+    net_cents: int,
+    last_order_cents: int,
+    movements: Sequence[Any],
+    contracts: Sequence[Any],
+    today: date,
+) -> Facts:
+    """The facts of a customer by the orders added up, the movements by date, and the contracts.
+
+    `last_order_cents` is all that was ordered on the last date: two contracts may bill on one day.
+    """
+    started = [move.date for move in movements if move.kind in ("new", "reactivation")]
+    ended = [move.date for move in movements if move.kind == "churn"]
+    day = today.isoformat()
+    live = _live(contracts, day)
+    stated = [row.next_bill_date for row in live if row.next_bill_date]
+    until = date.fromordinal(today.toordinal() + LIFETIME_DAYS).isoformat()
     return Facts(
         today=today.toordinal(),
-        orders=len(orders),
-        first_day=_ordinal(orders[0].date) if orders else None,
-        last_day=_ordinal(orders[-1].date) if orders else None,
-        revenue_cents=paid - sum(row.amount_cents for row in customer.back),
-        average_order_cents=round_half_away(paid, len(orders)) if orders else 0,
-        mrr_cents=live_mrr(customer),
+        orders=orders,
+        first_day=_ordinal(first_date) if first_date else None,
+        last_day=_ordinal(last_date) if last_date else None,
+        revenue_cents=net_cents,
+        average_order_cents=round_half_away(paid_cents, orders) if orders else 0,
+        last_order_cents=last_order_cents,
+        last_order_mrr_cents=_closing([move for move in movements if move.date <= (last_date or "")]),
+        mrr_cents=_closing(movements),
         tenure_day=_ordinal(started[-1]) if started else None,
         ended_day=_ordinal(ended[-1]) if ended else None,
-        next_bill_date=min(bills, default=None),
-        ends_date=ends_on(customer, today.isoformat()),
+        bills=tuple((_ordinal(bill), cents) for bill, cents in dated_bills(live, day, until)),
+        undated_mrr_cents=sum(mrr_on(row.terms, day) for row in live if _is_undated(row, day)),
+        overdue_date=min(stated) if stated and max(stated) < day else None,
+        ends_date=_ends_on(live, day),
     )
+
+
+def _closing(movements: Sequence[Any]) -> int:
+    return movements[-1].closing_cents if movements else 0
 
 
 def live_contracts(customer: Customer, today: str) -> list[Any]:
     """The contracts that count in MRR at the end of `today`."""
-    return [row for row in customer.contracts if mrr_on(row.terms, today)]
+    return _live(customer.contracts, today)
 
 
-def ends_on(customer: Customer, today: str) -> str | None:
+def _live(contracts: Iterable[Any], today: str) -> list[Any]:
+    return [row for row in contracts if mrr_on(row.terms, today)]
+
+
+def _ends_on(live: Iterable[Any], today: str) -> str | None:
     """The day on which the last of the live contracts is set to end; None if one of them is not."""
-    ends = [row.ends_date for row in live_contracts(customer, today)]
+    ends = [row.ends_date for row in live]
     return max(ends) if ends and all(end and end > today for end in ends) else None
+
+
+def _is_undated(row: Any, today: str) -> bool:
+    """Whether a contract goes on for a period at least, and no next bill is stated."""
+    dates = roll(today, row.interval, row.every, None, row.ends_date)
+    return not row.next_bill_date and len(list(islice(dates, 2))) == 2
+
+
+def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[str, int]]:
+    """The bills from `first` to `last`, [(day, minor units), …] by day.
+
+    Each contract's dated bill is rolled on by its interval, until that contract's own end.
+    """
+    bills: list[tuple[str, int]] = []
+    for row in contracts:
+        if row.next_bill_date:
+            amounts = json.decode(row.amounts)
+            days = roll(
+                row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, since=first
+            )
+            bills += [
+                (day, amount_on(amounts, day))
+                for day in takewhile(lambda day: day <= last, days)
+                if day >= first
+            ]
+    return sorted(bills)
 
 
 def _ordinal(day: str) -> int:

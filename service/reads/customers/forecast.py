@@ -3,23 +3,23 @@
 Where a contract has a dated bill, its bills are rolled on, and each counts times the probability that the
 customer is still there on its day. An order does not say which contract it is of: nothing beside the bills
 is expected of such a customer. Of all others is expected what they ordered a month, by trend and season,
-times the probability that they order again. What may be refunded is not deducted.
+times the probability that they have not gone for good by its end. Beyond what is known of that, nothing is
+said. What may be refunded is not deducted.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from fractions import Fraction
-from itertools import takewhile
 from typing import Any
 
-from msgspec import Struct, json
+from msgspec import Struct
 
-from projections.bills import amount_on, roll
-from service.core.cadence import add_months
+from service.core.cadence import ONCE, add_months
 from service.core.money import round_fraction, round_half_away
 from service.predictions.model import (
+    ALL,
     ENDED,
     LIFETIME_DAYS,
     Curve,
@@ -27,12 +27,24 @@ from service.predictions.model import (
     Facts,
     Model,
     State,
+    following,
+    needed,
     source,
     state,
+    still_buys,
     survival,
 )
-from service.reads.customers.customer import Customer, facts, header, live_contracts, model
-from service.reads.customers.trend import YEAR, Line, Month, damped, fit, full_months, seasons, weights
+from service.reads.customers.customer import Customer, dated_bills, facts, header, live_contracts, model
+from service.reads.customers.trend import (
+    YEAR,
+    Line,
+    Month,
+    damped,
+    full_months,
+    least_squares,
+    seasons,
+    weights,
+)
 from service.reads.months import month_bounds, months_between
 from service.reads.view import View
 
@@ -41,32 +53,39 @@ _YEAR_DAYS = 400  # the next twelve whole months end before
 
 
 class Survival(Struct, frozen=True, kw_only=True):
-    """The curve by which a customer in state `at` is still there; without one, `reason` says why."""
+    """The curve by which a customer in state `at` is still there; without one, `reason` says why.
+
+    `later`, at a gap, is the curve of the gaps after the next order.
+    """
 
     at: State | None = None
     curve: Curve | None = None
+    later: Curve | None = None
     reason: str | None = None
 
     @property
     def reach(self) -> int:
-        """How many days ahead the curve says something."""
-        return self.curve.end - self.at.age if self.curve and self.at else 0
+        """How many days ahead something is known: gaps follow each other, a contract's life is one."""
+        if self.curve is None or self.at is None:
+            return 0
+        return LIFETIME_DAYS if self.later else self.curve.end - self.at.age
 
     def after(self, days: int) -> Estimate | None:
-        """P(still there in so many days), its last known value later on; at a gap, P(orders again).
+        """P(still there in so many days): under contract, or to order again later. None beyond what is known.
 
-        The interval is one of 80 %, and there is none beyond what is known.
+        Without a curve it is 1: what is scheduled then counts as it is. The interval, of a contract only, is
+        one of 80 %.
         """
         if self.curve is None or self.at is None:
-            return None
-        if self.at.kind == "gap":
-            return Estimate(1 - survival(self.curve, self.at.age, min(self.reach, LIFETIME_DAYS)).value)
+            return Estimate(1)
         if days > self.reach:
-            return Estimate(survival(self.curve, self.at.age, self.reach).value)
+            return None
+        if self.later:
+            return Estimate(still_buys(self.curve, self.later, self.at.age, days))
         return narrowed(survival(self.curve, self.at.age, days))
 
 
-class Outlook(Struct, frozen=True, kw_only=True):
+class Expectation(Struct, frozen=True, kw_only=True):
     """What is expected of each month, in minor units; `off` is how far twelve together may be off."""
 
     method: str | None
@@ -151,7 +170,10 @@ def still_there(known: Facts, learnt: Model | None) -> Survival:
         return Survival(reason="no order and no live contract to tell survival by")
     found = [source(learnt, at, ahead) for ahead in (_YEAR_DAYS, learnt.horizon_days, 1)]
     best = next((one for one in found if one.curve), found[-1])
-    return Survival(at=at, curve=best.curve, reason=best.reason)
+    later = following(learnt, at) if at.kind == "gap" else None
+    if at.kind == "gap" and best.curve and later is None:
+        return Survival(at=at, reason=learnt.reasons.get("gap", {}).get(ALL) or needed(ALL, 0, 0))
+    return Survival(at=at, curve=best.curve, later=later, reason=best.reason)
 
 
 def narrowed(chance: Estimate) -> Estimate:
@@ -171,55 +193,80 @@ def _survival(there: Survival, today: int, names: Sequence[str]) -> dict[str, An
     """The factor: by the last day of each month, null where it is not known."""
     kind = there.at.kind if there.at and there.curve else None
     ahead = [_days_to(_bounds(name)[1], today) for name in names]
-    found = [there.after(days) if kind == "gap" or days <= there.reach else None for days in ahead]
-    is_short = kind == "tenure" and ahead[-1] > there.reach
-    held = f"known for {there.reach} days; from there on the last value holds" if is_short else None
+    found = [there.after(days) for days in ahead]
+    is_short = kind is not None and ahead[-1] > there.reach
+    short = f"survival is known for {there.reach} days: nothing is said beyond" if is_short else None
     return {
         "kind": kind,
         "by_month": [chance and round(chance.value, 4) for chance in found] if kind else None,
-        "reason": "; ".join(filter(None, (there.reason, held))) or None,
+        "reason": "; ".join(filter(None, (there.reason, short))) or None,
     }
 
 
 # Contracts
 
 
-def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Outlook:
+def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Expectation:
     """Bills times survival; as they are scheduled where it is not known."""
     if there.at and there.at.kind == "gap":
         there = Survival(reason="no contract counts in MRR (yet) to tell survival by")
     bills = scheduled(customer.contracts, names)
+    moved_on = _moved_on(customer.contracts, date.fromordinal(known.today).isoformat())
+    until = max((before[:7] for before, _ in moved_on.values()), default="")
     survived = _survival(there, known.today, names)
     unused = "not used: a contract's bills are dated"
-    return Outlook(
+    return Expectation(
         method="scheduled_survival" if there.curve else "scheduled",
-        months=[_weighed(bills[name], known.today, there) for name in names],
+        months=[_weighed(bills[name], known.today, there) if name > until else None for name in names],
         factors={
             "frequency": _frequency([], unused),
             "trend": {"cents_per_month": None, "reason": unused},
             "seasonality": {"indices": None, "reason": unused},
             "survival": survived,
         },
-        reasons=[*_left_out(customer, known), *filter(None, [survived["reason"]])],
+        reasons=[
+            *_left_out(customer, known),
+            *(f"{name}: which bills came before {day} is not known" for name, (_, day) in moved_on.items()),
+            *filter(None, [survived["reason"]]),
+        ],
     )
 
 
 def scheduled(contracts: Iterable[Any], names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
-    """The bills of these months, [(day, minor units), …] by month: each dated bill rolled on."""
+    """The bills of these months, [(day, minor units), …] by month."""
     bills: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    first, last = _bounds(names[0])[0], _bounds(names[-1])[1]
-    for row in contracts:
-        if row.next_bill_date:
-            amounts = json.decode(row.amounts)
-            rule = row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date
-            for day in takewhile(lambda day: day <= last, roll(*rule, since=first)):
-                if day >= first:
-                    bills[day[:7]].append((day, amount_on(amounts, day)))
+    for day, cents in dated_bills(contracts, _bounds(names[0])[0], _bounds(names[-1])[1]):
+        bills[day[:7]].append((day, cents))
     return bills
 
 
-def _weighed(bills: Sequence[tuple[str, int]], today: int, there: Survival) -> Estimate:
-    chances = [(there.after(_days_to(day, today)) or Estimate(1), cents) for day, cents in bills]
+def _moved_on(contracts: Iterable[Any], today: str) -> dict[str, tuple[str, str]]:
+    """Contracts that have billed since `today`, by id: their last bill before the next one, and that one.
+
+    Their next bill is that of now: which bills came before is not told by it.
+    """
+    dated = [row for row in contracts if row.next_bill_date and row.interval != ONCE and not _is_trial(row)]
+    before = {row.contract_id: (_bill_before(row), row.next_bill_date) for row in dated}
+    return {name: days for name, days in before.items() if days[0] > today}
+
+
+def _bill_before(row: Any) -> str:
+    day, days = date.fromisoformat(row.next_bill_date), {"day": 1, "week": 7}.get(row.interval)
+    if days:
+        return (day - timedelta(days=days * row.every)).isoformat()
+    months = row.every * (YEAR if row.interval == "year" else 1)
+    return add_months(day, -months, row.anchor_day or day.day).isoformat()
+
+
+def _is_trial(row: Any) -> bool:
+    return bool(row.status == "trialing")
+
+
+def _weighed(bills: Sequence[tuple[str, int]], today: int, there: Survival) -> Estimate | None:
+    found = [(there.after(_days_to(day, today)), cents) for day, cents in bills]
+    chances = [(chance, cents) for chance, cents in found if chance]
+    if len(chances) < len(found):
+        return None
     value = sum(chance.value * cents for chance, cents in chances)
     if any(chance.low is None or chance.high is None for chance, _ in chances):
         return Estimate(value)
@@ -228,12 +275,14 @@ def _weighed(bills: Sequence[tuple[str, int]], today: int, there: Survival) -> E
 
 
 def _left_out(customer: Customer, known: Facts) -> list[str]:
-    """Why a contract counts nothing, or not what it should."""
+    """Why a contract counts nothing, or may not bring what it counts."""
     live = live_contracts(customer, date.fromordinal(known.today).isoformat())
     undated = [row.contract_id for row in live if not row.next_bill_date and not row.ends_date]
+    trials = [row.contract_id for row in customer.contracts if row.next_bill_date and _is_trial(row)]
     unread = [row.contract_id for row in customer.contracts if row.next_bill_date and row.unpriced]
     return [
         *(f"{name}: no next bill is known, nothing is expected of it" for name in undated),
+        *(f"{name}: a trial, which may never pay" for name in trials),
         *(f"{name}: a price or discount can't be read" for name in unread),
     ]
 
@@ -241,12 +290,14 @@ def _left_out(customer: Customer, known: Facts) -> list[str]:
 # Orders
 
 
-def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Outlook:
-    """Orders of the last year, line and season, times the probability of another order."""
+def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Expectation:
+    """Orders of the last year, line and season, times the probability of not having gone for good."""
     months = full_months(customer.orders, date.fromordinal(known.today))
     window = months[-YEAR:]
     indices, unseasonal = seasons(months)
-    line = fit([month.cents for month in window], weights([month.name for month in window], indices))
+    line = least_squares(
+        [month.cents for month in window], weights([month.name for month in window], indices)
+    )
     survived = _survival(there, known.today, names)
     unknown = _unknown(known, window, there)
     factors = {
@@ -262,12 +313,12 @@ def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Su
         "survival": survived,
     }
     if line is None or unknown:
-        return Outlook(method=None, months=[None] * len(names), factors=factors, reasons=[str(unknown)])
+        return Expectation(method=None, months=[None] * len(names), factors=factors, reasons=[str(unknown)])
     each = weights(names, indices)
     chances = [there.after(_days_to(_bounds(name)[1], known.today)) for name in names]
     ahead = [len(window) - 1 + damped(n + 2) for n in range(len(names))]  # this month is 1 ahead
     short = None if line.off is not None else f"no interval: {line.reason}"
-    return Outlook(
+    return Expectation(
         method="orders_survival" if there.curve else "orders",
         months=[_ordered(line, *month) for month in zip(ahead, each, chances, strict=True)],
         off=line.spread(sum(each[:YEAR], Fraction(0))),
@@ -289,8 +340,10 @@ def _rounded(value: Fraction) -> float:
     return round(float(value), 4)
 
 
-def _ordered(line: Line, month: Fraction, weight: Fraction, chance: Estimate | None) -> Estimate:
-    value = float(line.at(month) * weight) * (chance.value if chance else 1)
+def _ordered(line: Line, month: Fraction, weight: Fraction, chance: Estimate | None) -> Estimate | None:
+    if chance is None:
+        return None
+    value = float(line.at(month) * weight) * chance.value
     off = line.spread(weight)
     return Estimate(value) if off is None else Estimate(value, max(value - off, 0), value + off)
 

@@ -139,6 +139,8 @@ def _told(view: View, customer: Customer, known: dict[str, Any]) -> dict[str, st
         "churn_risk": None if risk is None else f"{risk:.0%}",
         "mrr": money(of.mrr_cents) if known["live"] else None,
         "cadence": ", ".join(known["cadences"]) or None,
-        "next_bill_date": of.next_bill_date,
+        "next_bill_date": min(
+            (row.next_bill_date for row in customer.contracts if row.next_bill_date), default=None
+        ),
         "ends_date": known["ends_date"],
     }

@@ -99,8 +99,8 @@ def damped(months: int) -> Fraction:
     return DAMPING * (1 - DAMPING**months) / (1 - DAMPING)
 
 
-def fit(revenue: Sequence[int], indices: Sequence[Fraction]) -> Line | None:
-    """Least squares, weighted by the indices; None of no months.
+def least_squares(revenue: Sequence[int], indices: Sequence[Fraction]) -> Line | None:
+    """The line through months, weighted by the indices; None of no months.
 
     The slope counts where chance gives one so steep less than once in 20 times.
     """
