@@ -54,6 +54,7 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     """An invoice as it is now, whatever its status. `date` is its bill date."""
 
     table = "invoices"
+    indexes = (("customer_id",),)
 
     processor: str
     account: str

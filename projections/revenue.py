@@ -104,6 +104,7 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
         ("currency", "last_date"),
         ("currency", "first_date"),
         ("currency", "changed_date"),
+        ("currency", "net_cents"),
         ("customer_id",),
     )
 
@@ -119,6 +120,7 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
     revenue_cents: int
     refunded_cents: int
     disputed_cents: int
+    net_cents: int
     months: str
 
 
@@ -292,6 +294,8 @@ def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
     lasts = [row.last_date for row in months if row.last_date]
     first, last = min(firsts, default=None), max(lasts, default=None)
     of = months[0]
+    revenue = sum(row.revenue_cents for row in months)
+    refunded, disputed = (sum(getattr(r, f"{k}_cents") for r in months) for k in ("refunded", "disputed"))
     return [
         CustomerRevenue(
             processor=of.processor,
@@ -303,9 +307,10 @@ def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
             changed_date=months[-1].changed_date,
             lifespan_days=_days_between(first, last) if first and last else 0,
             orders=sum(row.orders for row in months),
-            revenue_cents=sum(row.revenue_cents for row in months),
-            refunded_cents=sum(row.refunded_cents for row in months),
-            disputed_cents=sum(row.disputed_cents for row in months),
+            revenue_cents=revenue,
+            refunded_cents=refunded,
+            disputed_cents=disputed,
+            net_cents=revenue - refunded - disputed,
             months=json.encode([(r.month, r.orders, r.revenue_cents) for r in months if r.orders]).decode(),
         )
     ]

@@ -8,9 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from bench.population import as_history, population
-from service.predictions.backtest import backtest, foresee
-from service.predictions.fit import History, fit, history, states
-from service.predictions.model import Facts, predictor
+from service.predictions.backtest import backtest, bill_days, churned, foresee
+from service.predictions.fit import History, fit, history
+from service.predictions.model import predictor
+from tests.predictions import facts_of
 
 DAY = date(2026, 1, 1).toordinal()
 CUT = DAY - 90
@@ -37,6 +38,43 @@ def test_predicted_revenue_errs_less_than_the_window_before(result: dict[str, An
     assert result["revenue"][kind]["mae_cents"] < result["revenue"][kind]["mae_naive_cents"]
 
 
+def test_bills_are_foretold_as_they_are_paid(result: dict[str, Any]) -> None:
+    found = result["revenue"]["tenure"]
+    assert found["predicted_cents"] == pytest.approx(found["actual_cents"], rel=0.03)
+    assert found["mae_cents"] < found["mae_naive_cents"] / 2
+
+
+def test_a_young_contract_is_judged_by_its_billing_period() -> None:
+    seen, _ = population(12_000, 3, DAY)
+    known = as_history(seen)
+    who, start, _, months, _ = seen.contracts
+    fresh = who[(months == 12) & (start > CUT - 80) & (start <= CUT)]
+    told = foresee(known.as_of(CUT), CUT)
+    chosen = told.live & np.isin(told.customer, fresh)
+    lost = churned(known, told.customer, told.live, CUT, DAY)
+    assert chosen.sum() > 50
+    assert told.risk[chosen].mean() == pytest.approx(lost[chosen].mean(), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("months", "since", "days"),
+    [(1.0, 0, [30, 61]), (1.0, 29, [1, 32, 62]), (12.0, 0, []), (12.0, 300, [65]), (12.0, 365, [])],
+)
+def test_bills_come_each_period_after_the_last_order(months: float, since: int, days: list[int]) -> None:
+    assert bill_days(months, since, 90) == days
+
+
+def test_no_bill_of_a_yearly_contract_is_expected_before_its_year_is_over() -> None:
+    lives = [(customer, CUT - (600 if customer < 40 else 200), 100) for customer in range(60)]
+    ends = [(customer, CUT - 100 + customer, 0) for customer in range(20)]
+    bills = [(customer, day, 1200) for customer, day, _ in lives]
+    bills += [(customer, day + 365, 1200) for customer, day, _ in lives[:40]]
+    seen = foresee(history(60, bills, [*lives, *ends]), CUT)
+    young = seen.customer >= 40
+    assert seen.revenue[young].tolist() == [0.0] * 20
+    assert not np.isnan(seen.risk[young]).any()
+
+
 def test_what_is_predicted_is_what_comes(result: dict[str, Any]) -> None:
     for row in result["calibration"]:
         if row["n"] >= 200:
@@ -44,18 +82,10 @@ def test_what_is_predicted_is_what_comes(result: dict[str, Any]) -> None:
 
 
 def test_the_backtest_foretells_what_the_api_would_have_said(known: History) -> None:
-    then, seen = states(known, CUT), foresee(known, CUT)
+    seen = foresee(known, CUT)
     tell = predictor(fit(known, CUT))
-    for number, customer in list(enumerate(seen.customer))[::20]:
-        one = Facts(
-            today=CUT,
-            orders=int(then.orders[customer]),
-            first_day=int(then.first_day[customer]),
-            last_day=int(then.last_day[customer]),
-            mrr_cents=int(then.mrr[customer]),
-            tenure_day=int(then.tenure_day[customer]),
-            ended_day=int(then.ended_day[customer]),
-        )
+    for number, customer in list(enumerate(seen.customer))[::40]:
+        one = facts_of(known.as_of(CUT), int(customer), CUT)
         risk = tell(one).churn_risk_score
         assert (
             np.isnan(seen.risk[number])

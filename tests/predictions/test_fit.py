@@ -11,7 +11,8 @@ from lifelines import KaplanMeierFitter
 from msgspec import json
 
 from service.predictions.fit import STRATA, fit, gaps, history, states, tenures
-from service.predictions.model import ALL, ENDED, ONE_ORDER, Facts, needed, state, survival
+from service.predictions.model import ALL, ENDED, ONE_ORDER, PERIODS, needed, period, state, survival
+from tests.predictions import facts_of
 
 DAY = date(2026, 1, 1).toordinal()
 Rows = list[tuple[int, int, int]]
@@ -86,6 +87,39 @@ def test_a_contract_is_of_a_stratum_only_while_it_is_known_to_be() -> None:
     assert spells.event.tolist() == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("cents", "name"), [(100, "Monthly"), (300, "Quarterly"), (600, "Bi-Annual"), (1200, "Annual+")]
+)
+def test_the_first_bill_tells_the_period_of_a_contract(cents: int, name: str) -> None:
+    known = history(1, [(0, DAY - 50, cents)], [(0, DAY - 50, 100)])
+    spells = tenures(known, DAY)
+    assert [STRATA[number] for number in spells.stratum] == [name]
+    assert (spells.entry.tolist(), spells.exit.tolist()) == ([0], [50])
+    assert STRATA[states(known, DAY).stratum[0]] == name
+
+
+def test_before_the_first_bill_no_period_is_known() -> None:
+    spells = tenures(history(1, [(0, DAY - 45, 1200)], [(0, DAY - 50, 100)]), DAY)
+    assert [STRATA[number] for number in spells.stratum] == [ONE_ORDER, "Annual+"]
+    assert spells.entry.tolist() == [0, 5]
+
+
+def test_an_order_before_the_contract_tells_no_period() -> None:
+    now = states(history(1, [(0, DAY - 51, 1200)], [(0, DAY - 50, 100)]), DAY)
+    assert (now.period[0], STRATA[now.stratum[0]]) == (-1, ONE_ORDER)
+
+
+def test_two_contracts_that_bill_on_one_day_have_one_period() -> None:
+    bought = [(0, DAY - 50, 200), (0, DAY - 50, 700)]
+    assert PERIODS[states(history(1, bought, [(0, DAY - 50, 300)]), DAY).period[0]] == 3
+
+
+@given(st.integers(0, 10**7), st.integers(1, 10**5))
+def test_a_period_is_the_same_of_one_order_and_of_arrays(cents: int, mrr: int) -> None:
+    number = states(history(1, [(0, DAY, cents)], [(0, DAY, mrr)]), DAY).period[0]
+    assert period(cents, mrr) == (None if number < 0 else PERIODS[number])
+
+
 def test_a_reactivation_begins_a_new_life() -> None:
     moved = [(0, DAY - 100, 10), (0, DAY - 90, 20), (0, DAY - 60, 0), (0, DAY - 50, 10)]
     spells = tenures(history(1, [], moved), DAY)
@@ -113,7 +147,9 @@ def test_a_new_contract_ends_a_gap_as_a_purchase_does() -> None:
     assert (spells.exit.tolist(), spells.event.tolist()) == ([10], [True])
 
 
-orders = st.lists(st.tuples(st.integers(0, 4), st.integers(DAY - 400, DAY), st.integers(1, 999)), max_size=30)
+orders = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(DAY - 400, DAY), st.integers(1, 9999)), max_size=30
+)
 moves = st.dictionaries(
     st.tuples(st.integers(0, 4), st.integers(DAY - 400, DAY)), st.sampled_from([0, 100, 250]), max_size=15
 )
@@ -126,21 +162,7 @@ def test_arrays_and_a_single_customer_follow_the_same_rules(
     known = history(5, bought, [(*key, closing) for key, closing in moved.items()])
     now = states(known, DAY)
     for customer in range(5):
-        first, last, tenure, ended = (
-            int(column[customer]) if column[customer] >= 0 else None
-            for column in (now.first_day, now.last_day, now.tenure_day, now.ended_day)
-        )
-        one = state(
-            Facts(
-                today=DAY,
-                orders=int(now.orders[customer]),
-                first_day=first,
-                last_day=last,
-                mrr_cents=int(now.mrr[customer]),
-                tenure_day=tenure,
-                ended_day=ended,
-            )
-        )
+        one = state(facts_of(known, customer, DAY))
         if one is not None:
             assert (one.stratum, one.age) == (STRATA[now.stratum[customer]], now.age[customer])
             assert one.kind == ("tenure" if now.live[customer] else "gap")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
+from msgspec.structs import replace
 
 from service.predictions.model import (
     ALL,
@@ -22,10 +23,12 @@ from service.predictions.model import (
     State,
     expected_units,
     needed,
+    period,
     predict,
     predictor,
     source,
     state,
+    still_buys,
     stratum,
     survival,
 )
@@ -84,6 +87,8 @@ HALVES = Curve(  # half of them at 10 days, half of those at 100
     renewals=(0.0,) * 74,
 )
 
+HALVING = tuple(sum(0.5 ** (n + 1) for n in range(day // 10)) for day in range(0, 1096, 15))
+
 facts = st.builds(
     Facts,
     today=st.just(TODAY),
@@ -132,6 +137,40 @@ def test_a_new_contract_has_no_rhythm_until_its_second_bill_is_due() -> None:
     old = Facts(today=TODAY, orders=1, first_day=TODAY, last_day=TODAY, mrr_cents=100, tenure_day=TODAY - 31)
     assert state(new) == State("tenure", ALL, 30)
     assert state(old) == State("tenure", ONE_ORDER, 31)
+
+
+@pytest.mark.parametrize(
+    ("cents", "months"),
+    [
+        (0, None),
+        (16, None),
+        (17, 7 * 12 / 365),
+        (50, 14 * 12 / 365),
+        (92, 28 * 12 / 365),
+        (100, 1),
+        (125, 1),
+        (200, 2),
+        (300, 3),
+        (600, 6),
+        (1300, 12),
+        (2400, 24),
+        (3600, 36),
+        (5091, 36),
+        (5092, None),
+    ],
+)
+def test_an_order_pays_for_what_contracts_bill(cents: int, months: float | None) -> None:
+    assert period(cents, 100) == (None if months is None else pytest.approx(months))
+    assert period(cents, 0) is None
+
+
+def test_a_contract_is_of_its_billing_period_from_the_first_bill_on() -> None:
+    paid = {"last_order_cents": 120_000, "last_order_mrr_cents": 10_000}
+    yearly = Facts(
+        today=TODAY, orders=1, first_day=TODAY, last_day=TODAY, mrr_cents=10_000, tenure_day=TODAY, **paid
+    )
+    assert state(yearly) == State("tenure", "Annual+", 0)
+    assert state(replace(yearly, tenure_day=TODAY + 1)) == State("tenure", ALL, 0)
 
 
 def test_after_the_end_of_a_contract_the_quiet_time_begins_then() -> None:
@@ -252,16 +291,58 @@ def test_no_bill_is_predicted_after_the_stated_end() -> None:
     assert told.basis["next_purchase_predicted_date"].reason == f"set to end on {iso(30)}"
 
 
-def test_lifetime_value_stops_at_the_stated_end() -> None:
-    told = predict(live(ends_date=iso(73), revenue_cents=9000, tenure_day=TODAY - 100), model(HALVES))
-    assert told.estimated_ltv_cents == 9000 + 7200  # 73 days are 2.4 months, and nobody leaves
+def test_no_bill_before_the_end_is_stated_and_no_more_is_expected() -> None:
+    told = predict(live(ends_date=iso(30), revenue_cents=9000), model(HALVES))
+    assert (told.next_purchase_probability, told.basis["next_purchase_probability"].method) == (0, "stated")
+    assert (told.estimated_ltv_cents, told.basis["estimated_ltv_cents"].method) == (9000, "stated")
+    assert told.basis["estimated_ltv_cents"].reason == f"set to end on {iso(30)}, before another bill"
 
 
-def test_lifetime_value_counts_no_further_than_the_history() -> None:
-    told = predict(live(tenure_day=TODAY - 154, revenue_cents=1), model(HALVES))
-    assert told.estimated_ltv_cents == 1 + 14400  # 146 days are 4.8 months
+def test_an_overdue_bill_has_no_date_and_no_probability() -> None:
+    told = predict(live(bills=((TODAY + 20, 3000),), overdue_date=iso(-10)), model(HALVES))
+    assert told.next_purchase_predicted_date is None
+    assert told.next_purchase_probability is None
+    for field in ("next_purchase_predicted_date", "next_purchase_probability"):
+        assert told.basis[field].reason == f"the bill of {iso(-10)} is overdue"
+
+
+def test_what_is_paid_in_advance_counts_once_in_the_lifetime_value() -> None:
+    yearly = {"orders": 1, "first_day": TODAY, "last_day": TODAY, "tenure_day": TODAY, "mrr_cents": 10_000}
+    bills = tuple((TODAY + day, 120_000) for day in (365, 730, 1095))
+    paid = live(**yearly, revenue_cents=120_000, bills=bills)
+    told = predict(paid, model(replace(HALVES, end=2000)))
+    assert told.estimated_ltv_cents == 120_000 + 3 * 30_000  # a quarter of them lives so long
+    assert predict(paid, model(replace(HALVES, days=(10, 400), end=2000))).estimated_ltv_cents == (
+        120_000 + 60_000 + 2 * 30_000
+    )
+
+
+def test_bills_count_no_further_than_the_history() -> None:
+    bills = tuple((TODAY + 30 * n, 3000) for n in range(1, 30))
+    told = predict(live(tenure_day=TODAY - 154, revenue_cents=1, bills=bills), model(HALVES))
+    assert told.estimated_ltv_cents == 1 + 4 * 3000
     reason = told.basis["estimated_ltv_cents"].reason or ""
     assert reason.endswith("counts 146 of the next 1095 days: no history that long")
+
+
+def test_bills_that_end_within_the_history_are_all_counted() -> None:
+    told = predict(live(tenure_day=TODAY - 154, bills=((TODAY + 146, 3000),)), model(HALVES))
+    assert told.estimated_ltv_cents == 3000
+    assert "counts" not in (told.basis["estimated_ltv_cents"].reason or "")
+
+
+def test_without_a_dated_bill_mrr_accrues_and_the_reason_says_so() -> None:
+    told = predict(live(tenure_day=TODAY - 154, revenue_cents=1, undated_mrr_cents=3000), model(HALVES))
+    assert told.estimated_ltv_cents == 1 + 14400  # 146 days are 4.8 months
+    assert "no next bill is dated: MRR accrues evenly" in (told.basis["estimated_ltv_cents"].reason or "")
+    assert told.basis["next_purchase_predicted_date"].reason == "the contract has no next bill"
+
+
+def test_accrual_stops_at_the_stated_end_and_bills_add_to_it() -> None:
+    undated = {"undated_mrr_cents": 3000, "ends_date": iso(73), "tenure_day": TODAY - 100}
+    assert predict(live(**undated), model(HALVES)).estimated_ltv_cents == 7200  # 73 days are 2.4 months
+    both = live(**undated, bills=((TODAY + 5, 100),))
+    assert predict(both, model(HALVES)).estimated_ltv_cents == 7300
 
 
 def test_a_near_bill_has_a_chance_where_the_horizon_is_beyond_the_history() -> None:
@@ -282,6 +363,15 @@ def test_a_buyer_buys_again_on_the_even_day_between_the_quartiles() -> None:
     assert told.basis["next_purchase_predicted_date"].interval == (iso(5), iso(95))
     assert told.next_purchase_probability == told.churn_risk_score == 0.5
     assert told.estimated_ltv_cents == 750
+
+
+def test_who_orders_by_chance_has_gone_by_and_by() -> None:
+    # each order is followed by another 10 days later, or by none: half of them stay each time
+    often = replace(HALVES, days=(10,), survival=(0.5,), greenwood=(0.01,), renewals=HALVING)
+    chances = [still_buys(often, often, 0, days) for days in (0, 10, 20, 40)]
+    assert chances == pytest.approx([0.5, 0.25, 0.125, 0.03125], abs=0.05)
+    assert all(a >= b for a, b in pairwise(still_buys(often, often, 0, days) for days in range(0, 1095, 30)))
+    assert still_buys(often, often, 0, LIFETIME_DAYS) == pytest.approx(0, abs=0.02)
 
 
 def test_an_unlikely_purchase_has_no_date() -> None:

@@ -63,7 +63,7 @@ HEADERS = {
     "payment-analytics-customers-{customer_id}-forecast": (
         "month expected_cents low_cents high_cents contract_cents other_cents"
     ),
-    "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because",
+    "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because causes",
     "contracts": (
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
         "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes"

@@ -50,6 +50,8 @@ ORDERS: dict[str, dict[str, int]] = {
     "every-181": {"2024-11-20": 100, "2025-05-20": 100},
     "twice-a-day": {"2025-10-01": 9_000, "2025-10-02": 1_000},
 }
+RISK = ("mrr_cents", "ends_date", "churn_risk_score")  # what a list of those at risk says besides
+REFUNDS = {"every-90": {"2025-08-02": 30, "2025-10-05": 7}}
 SEGMENTS = {"whale": 1_000_000, "high_value": 100_000, "medium_value": 10_000, "low_value": 0}
 
 
@@ -58,7 +60,7 @@ async def post_orders(daybook: Daybook, until: date = TODAY) -> None:
         for day, cents in orders.items():
             if day <= until.isoformat():
                 await pays(daybook, who, day, cents)
-    for day, cents in (("2025-08-02", 30), ("2025-10-05", 7)):
+    for day, cents in REFUNDS["every-90"].items():
         if day <= until.isoformat():
             await refunds(daybook, day, cents, payment_id="pay-every-90-2025-02-01", customer_id="every-90")
     await pays(daybook, "elsewhere", "2025-03-01", 5000, currency="eur")
@@ -104,8 +106,10 @@ def known(today: date = TODAY) -> dict[str, dict[str, int]]:
 
 def by(measure: str, who: str, today: date) -> Any:
     orders = known(today)[who]
+    back = sum(cents for day, cents in REFUNDS.get(who, {}).items() if day <= today.isoformat())
     return {
         "revenue": sum(orders.values()),
+        "net_revenue": sum(orders.values()) - back,
         "orders": len(orders),
         "first_purchase": min(orders),
         "last_purchase": max(orders),
@@ -113,7 +117,7 @@ def by(measure: str, who: str, today: date) -> Any:
 
 
 @pytest.mark.parametrize("today", [TODAY, PAST], ids=str)
-@pytest.mark.parametrize("measure", ["revenue", "orders", "first_purchase", "last_purchase"])
+@pytest.mark.parametrize("measure", ["revenue", "net_revenue", "orders", "first_purchase", "last_purchase"])
 async def test_the_top_is_by_its_measure_then_last_purchase_then_id(
     shop: Path, measure: str, today: date
 ) -> None:
@@ -164,7 +168,7 @@ async def test_the_top_is_by_revenue_unless_told_otherwise(shop: Path) -> None:
 
 @pytest.mark.parametrize("today", [TODAY, PAST], ids=str)
 @pytest.mark.parametrize("order", ["desc", "asc"])
-@pytest.mark.parametrize("measure", ["revenue", "orders", "first_purchase", "last_purchase"])
+@pytest.mark.parametrize("measure", ["revenue", "net_revenue", "orders", "first_purchase", "last_purchase"])
 async def test_pages_hold_each_customer_once(shop: Path, measure: str, order: str, today: date) -> None:
     path, asked = f"{ANALYTICS}/customers/top", {"sort": measure, "order": order, "today": str(today)}
     async with running(shop) as daybook:
@@ -348,6 +352,7 @@ async def test_cohorts_say_who_came_back(shop: Path) -> None:
         "orders": 0,
         "revenue_cents": 0,
         "avg_revenue_cents": None,
+        "retention_rates": [],
         "retention": [],
     }
 
@@ -366,9 +371,16 @@ async def test_cohorts_are_a_recount_of_the_orders(shop: Path, today: date) -> N
             for i, m in enumerate(row["retention"])
             for n in [sum(any(day[:7] == m["month"] for day in orders) for orders in of)]
         ]
+        assert row["retention_rates"] == [m["rate"] for m in row["retention"]]
         if of:
             assert row["retention"][-1]["month"] == today.isoformat()[:7]
     assert sum(row["customers"] for row in answer["cohorts"]) == len(known(today))
+
+
+async def test_a_far_today_lists_ten_years_of_a_cohort_at_most(shop: Path) -> None:
+    answer = await listed(shop, "cohorts", from_="2025-01", to="2025-12", today="2999-12-31")
+
+    assert {len(row["retention"]) for row in answer["cohorts"]} == {0, 120}
 
 
 # The dashboard
@@ -398,7 +410,10 @@ async def test_the_dashboard_adds_up(shop: Path, today: date) -> None:
     assert dashboard["at_risk"] == {
         "customers": len(at_risk["customers"]),
         "revenue_cents": sum(row["total_revenue_cents"] for row in at_risk["customers"]),
-        "top_customers": at_risk["customers"][:5],
+        "top_customers": [
+            {name: value for name, value in row.items() if name not in RISK}
+            for row in at_risk["customers"][:5]
+        ],
     }
     trend = {row["month"]: row for row in dashboard["monthly_trend"]}
     assert len(trend) == 12

@@ -23,6 +23,10 @@ from service.reads.read import Answer, Read
 from service.reads.view import View
 
 _PATH = "/api/payment/analytics"
+_SORTED = (
+    choice("sort", "revenue", tuple(lists.SORTS), "what they are ordered by"),
+    choice("order", "desc", ("desc", "asc"), "which way"),
+)
 _PROCESSOR = text("processor", "whose customer, where several processors have one of this id")
 
 
@@ -50,11 +54,15 @@ def _opportunities(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _top(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.top(view, args["sort"], args["order"], args["limit"], args["cursor"]))
+    return _page(lists.top(view, _asked(args)))
 
 
 def _at_risk(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.at_risk(view, args["segments"], args["stage"], args["limit"], args["cursor"]))
+    return _page(lists.at_risk(view, args["segments"], args["stage"], _asked(args)))
+
+
+def _asked(args: dict[str, Any]) -> lists.Page:
+    return lists.Page(sort=args["sort"], order=args["order"], limit=args["limit"], after=args["cursor"])
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
@@ -110,8 +118,7 @@ CUSTOMER_READS = (
         _top,
         "TopCustomers",
         "customers",
-        choice("sort", "revenue", tuple(lists.SORTS), "what they are ordered by"),
-        choice("order", "desc", ("desc", "asc"), "which way"),
+        *_SORTED,
         integer("limit", lambda _: 10, 1, 1000, "customers a page"),
         cursor(),
         standing=True,
@@ -124,9 +131,9 @@ CUSTOMER_READS = (
         "customers",
         choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
         choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
+        *_SORTED,
         integer("limit", lambda _: 100, 1, 1000, "customers a page"),
         cursor(),
-        standing=True,
     ),
     _read(
         "cohorts",

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, amount_on, mrr_on, roll
+from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll
 from projections.customers import Name
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
@@ -24,7 +24,12 @@ _orders = ROWS[Order]
 _back = ROWS[Reversal]
 _contracts = ROWS[Contract]
 _movements = ROWS[Movement]
-_KNOWN = [(ROWS[CustomerRevenue], "revenue"), (_contracts, "bills"), (ROWS[Name], "customers")]
+_KNOWN = [
+    (ROWS[CustomerRevenue], "revenue"),
+    (_contracts, "bills"),
+    (ROWS[IssuedInvoice], "bills"),
+    (ROWS[Name], "customers"),
+]
 _UNKNOWN = "no order, contract or name of this customer is known"
 
 

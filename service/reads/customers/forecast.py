@@ -85,7 +85,7 @@ class Survival(Struct, frozen=True, kw_only=True):
         return narrowed(survival(self.curve, self.at.age, days))
 
 
-class Expectation(Struct, frozen=True, kw_only=True):
+class Course(Struct, frozen=True, kw_only=True):
     """What is expected of each month, in minor units; `off` is how far twelve together may be off."""
 
     method: str | None
@@ -101,7 +101,7 @@ def forecast(view: View, customer: Customer, months: int) -> dict[str, Any]:
 
 
 def expected(customer: Customer, today: date, months: int, learnt: Model | None) -> dict[str, Any]:
-    """The forecast without its header. Contracts are those of now, whatever `today` is."""
+    """The forecast without its header. Contracts are those of now, whatever `today` is: see `_moved_on`."""
     known = facts(customer, today)
     names = months_between(add_months(today, 1, 1), add_months(today, months, 1))
     dated = any(row.next_bill_date for row in customer.contracts)
@@ -206,7 +206,7 @@ def _survival(there: Survival, today: int, names: Sequence[str]) -> dict[str, An
 # Contracts
 
 
-def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Expectation:
+def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Course:
     """Bills times survival; as they are scheduled where it is not known."""
     if there.at and there.at.kind == "gap":
         there = Survival(reason="no contract counts in MRR (yet) to tell survival by")
@@ -215,7 +215,7 @@ def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there:
     until = max((before[:7] for before, _ in moved_on.values()), default="")
     survived = _survival(there, known.today, names)
     unused = "not used: a contract's bills are dated"
-    return Expectation(
+    return Course(
         method="scheduled_survival" if there.curve else "scheduled",
         months=[_weighed(bills[name], known.today, there) if name > until else None for name in names],
         factors={
@@ -290,7 +290,7 @@ def _left_out(customer: Customer, known: Facts) -> list[str]:
 # Orders
 
 
-def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Expectation:
+def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Course:
     """Orders of the last year, line and season, times the probability of not having gone for good."""
     months = full_months(customer.orders, date.fromordinal(known.today))
     window = months[-YEAR:]
@@ -313,12 +313,12 @@ def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Su
         "survival": survived,
     }
     if line is None or unknown:
-        return Expectation(method=None, months=[None] * len(names), factors=factors, reasons=[str(unknown)])
+        return Course(method=None, months=[None] * len(names), factors=factors, reasons=[str(unknown)])
     each = weights(names, indices)
     chances = [there.after(_days_to(_bounds(name)[1], known.today)) for name in names]
     ahead = [len(window) - 1 + damped(n + 2) for n in range(len(names))]  # this month is 1 ahead
     short = None if line.off is not None else f"no interval: {line.reason}"
-    return Expectation(
+    return Course(
         method="orders_survival" if there.curve else "orders",
         months=[_ordered(line, *month) for month in zip(ahead, each, chances, strict=True)],
         off=line.spread(sum(each[:YEAR], Fraction(0))),

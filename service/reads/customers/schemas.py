@@ -194,10 +194,22 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     ),
     "CustomerRow": shape(_LISTED, causes=texts("the events behind the orders of the last day")),
     "TopCustomers": shape("success currency customers next_cursor meta", customers=_PAGE),
-    "CustomersAtRisk": shape("success stage currency customers next_cursor meta", customers=_PAGE),
+    "CustomerAtRisk": shape(
+        f"{_LISTED} mrr_cents ends_date churn_risk_score",
+        causes=texts("the events behind the orders of the last day"),
+        ends_date=or_null(day("when all of their contracts are set to end"), "where they are not"),
+    ),
+    "CustomersAtRisk": shape(
+        "success stage currency customers next_cursor meta", customers=many("CustomerAtRisk", "one page")
+    ),
     "CohortMonth": shape("month months_since customers rate"),
     "Cohort": shape(
-        "cohort customers orders revenue_cents avg_revenue_cents retention",
+        "cohort customers orders revenue_cents avg_revenue_cents retention_rates retention",
+        retention_rates={
+            "type": "array",
+            "items": {"type": "number"},
+            "description": "the rates of `retention` alone, from the cohort's own month on",
+        },
         retention=many("CohortMonth", "the months from the cohort's own to that of `today`"),
     ),
     "Cohorts": shape(
