@@ -69,7 +69,7 @@ _OWN: dict[str, Schema] = {
         cents("net revenue so far, and what the next 36 months are expected to bring"), _NOT_LEARNT
     ),
     "next_purchase_probability": or_null(
-        _number("of a live contract, that its next bill comes; else of an order within 90 days; 0 to 1"),
+        _number("that a live contract lives until its next bill; else of an order within 90 days; 0 to 1"),
         _NOT_LEARNT,
     ),
     "next_purchase_predicted_date": or_null(
@@ -77,9 +77,7 @@ _OWN: dict[str, Schema] = {
         _NOT_LEARNT,
     ),
     "churn_risk_score": or_null(
-        _number(
-            "the probability that a live contract ends within 90 days; else, that no order comes; 0 to 1"
-        ),
+        _number("the probability that live contracts end within 90 days; else, that no order comes; 0 to 1"),
         _NOT_LEARNT,
     ),
     "recommended_actions": texts("what the rulebook says to do, each with its rule"),
@@ -99,7 +97,7 @@ _OWN: dict[str, Schema] = {
     "expected_cents": or_null(cents("what is expected"), "where nothing can be said"),
     "low_cents": or_null(cents("the lower bound of an 80 % interval"), "where there is none"),
     "high_cents": or_null(cents("the upper bound"), "where there is none"),
-    "contract_cents": cents("of it, bills of contracts"),
+    "contract_cents": or_null(cents("of it, bills of contracts"), "where nothing can be said"),
     "other_cents": or_null(cents("of it, other orders"), "where nothing can be said"),
     "orders_per_month": or_null(_number("orders a month"), "without a full month"),
     "months": count("how many full months"),
@@ -114,7 +112,8 @@ _OWN: dict[str, Schema] = {
     "by_month": {
         "type": ["array", "null"],
         "items": {"type": ["number", "null"]},
-        "description": "the probability by the end of each month; null where it is not known",
+        "description": "the probability, by the end of each month, of being under contract, or of not having gone "
+        "for good; null beyond what is known",
     },
     # Backtest
     "day": or_null(day("the last day known"), "before anything is learnt"),
@@ -296,7 +295,7 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
         frequency=one("OrderFrequency", "of the last twelve full months, or as many as there are"),
         trend=one("Trend", "by least squares over them, where it is beyond chance"),
         seasonality=one("Seasonality", "where there are two full years"),
-        survival=one("Survival", "whether the customer is still there, or orders again"),
+        survival=one("Survival", "whether the customer is still there"),
     ),
     "CustomerForecast": shape(
         f"{_HEADER} months monthly annual factors method reason meta",
