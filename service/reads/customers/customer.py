@@ -235,7 +235,7 @@ def header(view: View, customer: Customer) -> dict[str, Any]:
     }
 
 
-def standing(view: View, customer: Customer) -> dict[str, Any]:
+def classes(view: View, customer: Customer) -> dict[str, Any]:
     """Segment, activity and lifecycle at the end of `today`; the last two are null before any order."""
     paid, orders, today = sum(row.amount_cents for row in customer.orders), customer.orders, view.scope.today
     known, quiet = ((today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1))

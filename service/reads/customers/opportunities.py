@@ -9,13 +9,14 @@ from msgspec.structs import asdict
 
 from service.core.cadence import cadence
 from service.core.money import format_minor
+from service.predictions.model import Facts
 from service.reads.customers.customer import (
     Customer,
+    classes,
     facts,
     header,
     live_contracts,
     predictions,
-    standing,
 )
 from service.reads.view import View
 from service.rulebook import Opportunity
@@ -42,7 +43,7 @@ def opportunities(view: View, customer: Customer) -> dict[str, Any]:
     risk = told.churn_risk_score if told else None
     return {
         **header(view, customer),
-        **standing(view, customer),
+        **classes(view, customer),
         "opportunities": recommended(view, customer, risk, "offer", "upsell"),
         "actions": recommended(view, customer, risk, "action"),
     }
@@ -56,8 +57,9 @@ def recommended(
     A rule that asks for what is not known, or names it in its text, does not apply.
     """
     rules = [rule for rule in view.options.opportunities if not kinds or rule.kind in kinds]
-    known = _known(view, customer, churn_risk)
-    told = _told(view, customer, known)
+    of = facts(customer, view.scope.today)
+    known = _known(view, customer, of, churn_risk)
+    told = _told(view, customer, of, known)
     causes = _causes(view, customer)
     return [
         {"rule": rule.rule, "kind": rule.kind, "text": text, "because": because, "causes": causes}
@@ -93,19 +95,15 @@ def _filled(text: str, told: dict[str, str | None]) -> str | None:
         return None
 
 
-def _known(view: View, customer: Customer, churn_risk: float | None) -> dict[str, Any]:
+def _known(view: View, customer: Customer, of: Facts, churn_risk: float | None) -> dict[str, Any]:
     """The facts that rules ask for, None where they are not known."""
     today = view.scope.today
-    live, of, classes = (
-        live_contracts(customer, today.isoformat()),
-        facts(customer, today),
-        standing(view, customer),
-    )
+    live, those = live_contracts(customer, today.isoformat()), classes(view, customer)
     ends_date = min((day for row in live if (day := row.ends_date) and day > today.isoformat()), default=None)
     return {
-        "segment": classes["customer_segment"],
-        "activity": classes["activity_status"],
-        "lifecycle": classes["lifecycle_stage"],
+        "segment": those["customer_segment"],
+        "activity": those["activity_status"],
+        "lifecycle": those["lifecycle_stage"],
         "cadences": sorted({cadence(row.interval, row.every) for row in live}),
         "orders": of.orders,
         "days_quiet": None if of.last_day is None else of.today - of.last_day,
@@ -117,9 +115,9 @@ def _known(view: View, customer: Customer, churn_risk: float | None) -> dict[str
     }
 
 
-def _told(view: View, customer: Customer, known: dict[str, Any]) -> dict[str, str | None]:
+def _told(view: View, customer: Customer, of: Facts, known: dict[str, Any]) -> dict[str, str | None]:
     """What the names in texts stand for (`service.rulebook.NAMES`), None where it is not known."""
-    of, currency = facts(customer, view.scope.today), view.scope.currency
+    currency = view.scope.currency
     days_quiet, risk = known["days_quiet"], known["churn_risk"]
 
     def money(cents: int) -> str:

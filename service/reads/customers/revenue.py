@@ -12,7 +12,7 @@ from service.books.tables import ROWS
 from service.core.cadence import add_months
 from service.core.money import round_half_away
 from service.reads.customers.classes import ratio
-from service.reads.customers.customer import Customer, header, standing
+from service.reads.customers.customer import Customer, classes, header
 from service.reads.customers.expectations import expectations
 from service.reads.forecast import quarter_of
 from service.reads.months import months_between
@@ -54,7 +54,7 @@ def revenue(
         **{name: make() for key, (name, make) in parts.items() if key in breakdowns},
         **moved,
         "predictions": expectations(view, customer) if with_predictions else None,
-        **standing(view, customer),
+        **classes(view, customer),
     }
 
 

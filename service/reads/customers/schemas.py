@@ -112,7 +112,7 @@ _OWN: dict[str, Schema] = {
     "by_month": {
         "type": ["array", "null"],
         "items": {"type": ["number", "null"]},
-        "description": "the probability, by the end of each month, of being under contract, or of not having gone "
+        "description": "the probability by the end of each month to be under contract, or not to have gone "
         "for good; null beyond what is known",
     },
     # Backtest
