@@ -19,7 +19,6 @@ from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import uvicorn
 from msgspec import Struct, json
 from sqlalchemy import Connection, delete
 
@@ -33,11 +32,12 @@ from service.books import tables
 from service.books.snapshots import make_ready
 from service.books.store import BookStore
 from service.learner import learn
+from service.reads.catalog import READS
 from service.settings import Settings
 from service.settings import load as load_settings
 from service.stores import open_ledger, prepare
 from service.web.app import create_app
-from service.web.server import configured
+from service.web.server import Server, configured
 from tests.postgres import PostgresServer, steady_port
 
 Row = dict[str, str]
@@ -69,14 +69,7 @@ LISTS = {
     "customers/top, half a year ago": f"{_ANALYTICS}/customers/top?today=2025-07-01",
 }
 OF_ONE = ("revenue", "forecast", "opportunities")
-LEFT_READY = (
-    "customers/top",
-    "customers/at-risk",
-    "cohorts",
-    "distribution",
-    "purchase-frequency",
-    "dashboard",
-)
+LEFT_READY = [name for name, path in LISTS.items() if path in {read.path for read in READS if read.standing}]
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -382,7 +375,7 @@ def _serve() -> None:
     settings = load_settings()
     config = configured(settings)
     config.app = partial(create_app, settings, lambda: NOW)
-    uvicorn.Server(config).run()
+    Server(config, lambda _: None).run()
 
 
 if __name__ == "__main__":

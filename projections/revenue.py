@@ -101,7 +101,7 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
     indexes = (
         ("currency", "revenue_cents", "orders", "last_date"),
         ("currency", "orders", "lifespan_days", "revenue_cents"),
-        ("currency", "last_date"),
+        ("currency", "last_date", "orders", "revenue_cents"),
         ("currency", "first_date"),
         ("currency", "changed_date"),
         ("currency", "net_cents"),

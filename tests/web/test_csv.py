@@ -55,8 +55,8 @@ HEADERS = {
         "days_until_payment declined processor status invoice_id trust causes"
     ),
     "payment-analytics-customers-top": CUSTOMER,
-    "payment-analytics-customers-at-risk": CUSTOMER,
-    "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents",
+    "payment-analytics-customers-at-risk": f"{CUSTOMER} mrr_cents ends_date churn_risk_score",
+    "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents retention_rates",
     "payment-analytics-distribution": "segment customers revenue_cents customer_share revenue_share",
     "payment-analytics-purchase-frequency": "frequency customers revenue_cents customer_share revenue_share",
     "payment-analytics-dashboard": "month revenue_cents orders customers new_customers",
@@ -80,7 +80,7 @@ def as_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return json.dumps(value, separators=(",", ":"))
-    return " ".join(value) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def is_nested(value: Any) -> bool:

@@ -30,6 +30,8 @@ _KNOWN = [
     (ROWS[IssuedInvoice], "bills"),
     (ROWS[Name], "customers"),
 ]
+_ORDER = ("date", "source_id", "amount_cents", "products", "trust", "causes")  # there may be thousands
+_REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
 _UNKNOWN = "no order, contract or name of this customer is known"
 
 
@@ -54,16 +56,18 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     processor, account = _whose(view, customer_id, processor)
     today = view.scope.today.isoformat()
 
-    def rows(table: Any, book: str, *conditions: Any) -> list[Any]:
+    def rows(table: Any, book: str, names: Sequence[str], *conditions: Any) -> list[Any]:
         mine = (
             table.c.customer_id == customer_id,
             table.c.processor == processor,
             table.c.account == account,
         )
-        return view.all(select(table).where(*view.within(table, book), *mine, *conditions))
+        query = select(*(table.c[name] for name in names))
+        return view.all(query.where(*view.within(table, book), *mine, *conditions))
 
     key = joined(processor, account, customer_id, view.scope.currency)
-    moved = select(_movements).where(*view.within(_movements, "mrr"), _movements.c.key == key)
+    within = view.within(_movements, "mrr", currency=False)  # the key says it; SQLite would go by its index
+    moved = select(_movements).where(*within, _movements.c.key == key)
     names = ROWS[Name]
     named = select(names.c.name).where(*view.within(names, "customers", currency=False))
     named = named.where(names.c.customer_id == customer_id, names.c.processor == processor)
@@ -72,9 +76,9 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
         account=account,
         customer_id=customer_id,
         name=next((row.name for row in view.all(named.where(names.c.account == account))), None),
-        orders=_by_date(rows(_orders, "revenue", _orders.c.date <= today)),
-        back=_by_date(rows(_back, "revenue", _back.c.date <= today)),
-        contracts=sorted(rows(_contracts, "bills"), key=lambda row: row.contract_id),
+        orders=_by_date(rows(_orders, "revenue", _ORDER, _orders.c.date <= today)),
+        back=_by_date(rows(_back, "revenue", _REVERSAL, _back.c.date <= today)),
+        contracts=sorted(rows(_contracts, "bills", _contracts.c.keys()), key=lambda row: row.contract_id),
         movements=sorted(view.all(moved.where(_movements.c.date <= today)), key=lambda row: row.date),
     )
 

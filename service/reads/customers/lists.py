@@ -72,16 +72,15 @@ def top(view: View, asked: Page) -> dict[str, Any]:
 def at_risk(view: View, segments: Sequence[str], stage: str, asked: Page) -> dict[str, Any]:
     """Customers about to go, or gone, of some segments, with what is to be expected of them."""
     those = people(view)
-    conditions = [_in_stage(view, those, stage), _in_segments(view, those, segments)]
+    conditions = [_in_stage(view, Unsought(those.c.last_date), stage), _in_segments(view, those, segments)]
     page = _page(view, those, conditions, asked)
     return {"stage": stage, **page, "customers": with_risk(view, page["customers"])}
 
 
-def _in_stage(view: View, those: People, stage: str) -> ColumnElement[bool]:
+def _in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
     """By the day of the last purchase; who is new has bought later than any of these."""
     start, end = ((view.scope.today - timedelta(days=days)).isoformat() for days in reversed(AT_RISK_DAYS))
-    last: ColumnElement[str] = Unsought(those.c.last_date)
-    return last.between(start, end) if stage == "at_risk" else last < start
+    return last_date.between(start, end) if stage == "at_risk" else last_date < start
 
 
 def _in_segments(view: View, those: People, segments: Sequence[str]) -> ColumnElement[bool]:
@@ -278,27 +277,26 @@ def _cohort(view: View, cohort: str, of: dict[str, CohortMonth]) -> dict[str, An
 def dashboard(view: View) -> dict[str, Any]:
     """What customers are worth altogether, who they are, and how that changes."""
     those = people(view)
-    worth = those.c.revenue_cents
-    customers, total = _tally(view, those)
-    largest = view.one(select(func.max(worth)).where(*those.within))[0]
+    shares = _segments(view, those)
+    customers, total = shares["customers"], shares["revenue_cents"]
     trend = _trend(view, those)
     before, whole = (trend[i]["revenue_cents"] for i in (-3, -2))
-    about_to_go = [_in_stage(view, those, "at_risk")]
-    count, cents = _tally(view, those, *about_to_go)
+    largest = _largest(view, those, [])
+    count, cents = _tally(view, those, _in_stage(view, those.c.last_date, "at_risk"))
     return {
         "currency": view.scope.currency,
         "customers": customers,
         "total_customer_value_cents": total,
         "average_customer_value_cents": round_half_away(total, customers) if customers else None,
-        "top_customer_value_cents": largest,
+        "top_customer_value_cents": largest[0]["total_revenue_cents"] if largest else None,
         "growth_rate": ratio(whole - before, before, 4),
         "growth_month": trend[-2]["month"],
-        "top_customers": _largest(view, those, []),
-        "distribution": _segments(view, those)["segments"],
+        "top_customers": largest,
+        "distribution": shares["segments"],
         "at_risk": {
             "customers": count,
             "revenue_cents": cents,
-            "top_customers": _largest(view, those, about_to_go),
+            "top_customers": _largest(view, those, [_in_stage(view, Unsought(those.c.last_date), "at_risk")]),
         },
         "monthly_trend": trend[1:],
     }

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import ColumnElement, Table, select, tuple_
 
 from projections.bills import Contract
 from projections.mrr import Movement
@@ -35,7 +35,9 @@ def with_risk(view: View, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
         keys = [joined(*_who(row), view.scope.currency) for row in piece]
         movements = _by_customer(view, _movements, "mrr", _movements.c.key.in_(keys))
         contracts = _by_customer(view, _contracts, "bills", _contracts.c.customer_id.in_(ids))
-        orders = _by_customer(view, _orders, "revenue", _orders.c.customer_id.in_(ids))
+        last_days = [(row["customer_id"], row["last_purchase_date"]) for row in piece]
+        on_last_day = tuple_(_orders.c.customer_id, _orders.c.date).in_(last_days)
+        orders = _by_customer(view, _orders, "revenue", _orders.c.customer_id.in_(ids), on_last_day)
         for row in piece:
             who = _who(row)
             facts = facts_from(
@@ -44,9 +46,7 @@ def with_risk(view: View, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
                 last_date=row["last_purchase_date"],
                 paid_cents=row["total_revenue_cents"],
                 net_cents=row["net_revenue_cents"],
-                last_order_cents=sum(
-                    order.amount_cents for order in orders[who] if order.date == row["last_purchase_date"]
-                ),
+                last_order_cents=sum(order.amount_cents for order in orders[who]),
                 movements=movements[who],
                 contracts=contracts[who],
                 today=view.scope.today,
@@ -67,10 +67,11 @@ def _who(row: dict[str, Any]) -> _Who:
 
 
 def _by_customer(
-    view: View, table: Table, book: str, condition: ColumnElement[bool]
+    view: View, table: Table, book: str, *conditions: ColumnElement[bool]
 ) -> dict[_Who, list[Any]]:
     """Rows by their customer; those with a date until the end of `today`, in its order."""
-    query = select(table).where(*view.within(table, book), condition)
+    of_currency = table is not _movements  # their key says it; SQLite would go by its index
+    query = select(table).where(*view.within(table, book, currency=of_currency), *conditions)
     if "date" in table.c:
         query = query.where(table.c.date <= view.scope.today.isoformat()).order_by(table.c.date)
     found: dict[_Who, list[Any]] = defaultdict(list)
