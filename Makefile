@@ -10,7 +10,7 @@ help:
 	@echo "make test    install and run every test and check"
 	@echo "make check   lint, types and imports only"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
-	@echo "make bench   measure ingest and the engine"
+	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
 	@echo "make setup   install only      make lock  renew the pinned versions"
 
 # Runtime packages for run and demo, all of them for the rest; each from its lock file, with hashes.

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
@@ -31,7 +31,7 @@ from tests.books.fold import rows_of
 from tests.books.lives import Life, lives
 from tests.books.shelf import document, new_shelf
 from tests.books.test_lives import deliver, deliveries, examples
-from tests.books.told import dispute, event, invoice, payment, refund, settles
+from tests.books.told import but, dispute, event, invoice, payment, refund, settles
 
 
 def orders(*events: Event) -> list[tuple[str, str, int]]:
@@ -139,6 +139,32 @@ def test_a_failed_payment_is_a_failure_unless_it_is_an_invoices():
     assert failures(failed, event(settles(), "2025-11-15")) == []
     assert failures(event(payment(status="failed", for_invoice=True), "2025-11-14")) == []
     assert failures(event(payment(status="failed", invoice_id="in_1"), "2025-11-14")) == []
+
+
+def test_what_goes_back_of_a_payment_takes_its_failure_from_nowhere():
+    failed = event(payment(status="failed"), "2025-11-14", rank=0)
+    told = (failed, event(payment(), "2025-11-15"))
+
+    assert failures(*told, event(refund(), "2025-11-20")) == [("2025-11-14", True)]
+    assert failures(*told, event(dispute("lost"), "2025-11-20")) == [("2025-11-14", True)]
+
+
+def test_a_failure_counts_once_it_is_confirmed():
+    told = payment(status="failed", awaits_confirmation=True)
+    paid = event(payment(), "2025-11-15")
+
+    assert failures(event(told, "2025-11-14", rank=0), paid) == []
+    assert rows_of(REVENUE, [event(told, "2025-11-14", rank=0), paid])[0].smooth
+    assert failures(event(but(told, awaits_confirmation=False), "2025-11-14", rank=0), paid) == [
+        ("2025-11-14", True)
+    ]
+
+
+def test_an_order_is_whosever_any_telling_of_its_payment_says():
+    nobody = event(payment(customer_id=None), "2025-11-15")
+    known = event(payment(), datetime(2025, 11, 15, 12, 0, 5, tzinfo=UTC))
+
+    assert {who for _, who, _ in orders(nobody, known)} == {"cus_1"}
 
 
 def test_an_order_is_smooth_where_no_attempt_had_failed():

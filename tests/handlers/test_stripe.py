@@ -567,6 +567,20 @@ def test_a_line_s_product_has_a_name_where_one_is_visible():
     )  # fmt: skip
 
 
+def test_lines_that_a_list_leaves_out_are_one_without_a_product():
+    payload = told("invoice.paid")
+    invoice = payload["data"]["object"]
+    seen = [line.amount for line in read(payload).data.lines]
+    invoice["lines"]["has_more"] = True
+
+    invoice["subtotal"] = sum(seen) + 2_000
+    lines = read(payload).data.lines
+    assert [line.amount for line in lines] == [*seen, 2_000]
+    assert (lines[-1].product_id, lines[-1].price_id) == (None, None)
+    del invoice["subtotal"]
+    assert read(payload).data.lines == ()
+
+
 def test_only_a_failed_attempt_says_that_payment_failed():
     assert read(told("invoice.payment_failed")).data.payment_failed
     assert not read(told("invoice.finalized")).data.payment_failed

@@ -1,5 +1,6 @@
 """The operator's file: what it may hold, and what a start says of one that holds something else."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from projections.book import Policy
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings import load
-from service.stores import kept_books
-from tests.web.running import settings_for
+from service.stores import books_schema, kept_books
+from tests.web.running import running, settings_for
+from tests.web.senders import subscription
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -90,3 +92,28 @@ def test_a_file_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(SettingsError, match=r"DAYBOOK_RULEBOOK holds .*the path of a file that can be read"):
         load()
+
+
+def test_a_policy_moves_no_book_to_another_schema(rulebook: Path, tmp_path: Path) -> None:
+    plain = settings_for(tmp_path, database_url="postgresql+asyncpg://h/d")
+
+    assert books_schema(plain) == books_schema(plain.model_copy(update={"rulebook": rulebook}))
+
+
+async def test_a_new_policy_is_filled_beside_books_that_stay_up_to_date(
+    prepared: Path, rulebook: Path, tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(prepared, tmp_path / "data"))
+    async with running(directory) as daybook:
+        await daybook.record("subscription.recorded", "2025-11-13T10:00:00Z", **subscription("1", 500))
+        await daybook.catch_up()
+
+    async with running(directory, rulebook=rulebook) as daybook:
+        before = await daybook.get("/api/v1/mrr")
+        empty = await daybook.get("/api/v1/mrr", policy="board")
+        await daybook.catch_up()
+        full = await daybook.get("/api/v1/mrr", policy="board")
+
+    assert (before["mrr_cents"], before["meta"]["data_freshness"]) == (500, "real_time")
+    assert (empty["mrr_cents"], empty["meta"]["data_freshness"]) == (0, "catching_up")
+    assert (full["mrr_cents"], full["meta"]["data_freshness"]) == (500, "real_time")
