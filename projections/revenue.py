@@ -14,6 +14,7 @@ from msgspec import Struct, json
 from projections.bills import latest_invoice
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.collections import Cash, payment_cash
+from service.core.cadence import frequency
 from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, joined
 from service.core.moments import day_of
 
@@ -93,8 +94,8 @@ class CustomerMonth(Row, frozen=True, kw_only=True):
 class CustomerRevenue(Row, frozen=True, kw_only=True):
     """A customer in one currency: all that they have bought.
 
-    `months` is JSON, [[month, orders, cents], …], of the months with orders. `changed_date` is the day of
-    the last thing that any of it is made from.
+    `frequency` is how often they buy, empty for one order. `months` is JSON, [[month, orders, cents], …], of
+    the months with orders. `changed_date` is the day of the last thing that any of it is made from.
     """
 
     table = "customer_revenue"
@@ -121,6 +122,7 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
     refunded_cents: int
     disputed_cents: int
     net_cents: int
+    frequency: str
     months: str
 
 
@@ -294,6 +296,8 @@ def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
     lasts = [row.last_date for row in months if row.last_date]
     first, last = min(firsts, default=None), max(lasts, default=None)
     of = months[0]
+    lifespan = _days_between(first, last) if first and last else 0
+    orders = sum(row.orders for row in months)
     revenue = sum(row.revenue_cents for row in months)
     refunded, disputed = (sum(getattr(r, f"{k}_cents") for r in months) for k in ("refunded", "disputed"))
     return [
@@ -305,12 +309,13 @@ def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
             first_date=first,
             last_date=last,
             changed_date=months[-1].changed_date,
-            lifespan_days=_days_between(first, last) if first and last else 0,
-            orders=sum(row.orders for row in months),
+            lifespan_days=lifespan,
+            orders=orders,
             revenue_cents=revenue,
             refunded_cents=refunded,
             disputed_cents=disputed,
             net_cents=revenue - refunded - disputed,
+            frequency=frequency(orders, lifespan) or "",
             months=json.encode([(r.month, r.orders, r.revenue_cents) for r in months if r.orders]).decode(),
         )
     ]
@@ -360,6 +365,14 @@ REVENUE = Book(
             by=("currency", "account", "date"),
             sums=("failures", "recovered"),
             measure=lambda row: (1, int(row.recovered)),
+        ),
+        Total(
+            table="customer_frequencies",
+            of=CustomerRevenue,
+            by=("currency", "account", "frequency"),
+            sums=("customers", "revenue_cents"),
+            measure=lambda row: (1, row.revenue_cents),
+            parts=lambda row: [row] if row.orders else [],
         ),
         Total(
             table="cohort_months",

@@ -8,8 +8,23 @@ from fractions import Fraction
 ONCE = "once"
 INTERVALS = ("day", "week", "month", "year")
 
+FREQUENCIES: dict[str, int | None] = {  # of purchases: average days between them, at most
+    "Monthly": 30,
+    "Quarterly": 90,
+    "Bi-Annual": 180,
+    "Annual+": None,
+}
+
 _ADVERB = {"day": "Daily", "week": "Weekly", "month": "Monthly", "year": "Yearly"}
 _NAMED = {("month", 3): "quarterly"}
+
+
+def frequency(orders: int, lifespan_days: int) -> str | None:
+    """How often somebody with so many orders in so many days buys; None for one order."""
+    gaps = orders - 1
+    if gaps < 1:
+        return None
+    return next(name for name, days in FREQUENCIES.items() if days is None or lifespan_days <= gaps * days)
 
 
 def per_month(interval: str, weeks_per_month: Fraction) -> Fraction:

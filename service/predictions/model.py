@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from service.core.cadence import FREQUENCIES
 from service.core.money import round_fraction
 
 Kind = Literal["tenure", "gap"]
@@ -31,8 +32,8 @@ Kind = Literal["tenure", "gap"]
 ALL = "all"
 ONE_ORDER = "One order"
 ENDED = "Contract ended"
-RHYTHMS = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180))  # days at most
-SLOWEST = "Annual+"
+RHYTHMS = tuple((name, days) for name, days in FREQUENCIES.items() if days)
+SLOWEST = next(name for name, days in FREQUENCIES.items() if days is None)
 
 NEW_DAYS = 30  # so long "One order" says nothing of a contract: its second bill was hardly due
 MONTH_DAYS = 365 / 12

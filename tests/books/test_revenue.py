@@ -344,6 +344,18 @@ async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
         failed[row.currency, row.account, row.date][1] += row.recovered
     assert await _totals(store, "failure_days", *by_day) == {key: tuple(of) for key, of in failed.items()}
 
+    often: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
+    for row in found[CustomerRevenue]:
+        if row.orders:
+            days, gaps = row.lifespan_days, row.orders - 1
+            bounds = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180), ("Annual+", 10**6))
+            name = next((name for name, bound in bounds if days <= gaps * bound), "") if gaps else ""
+            often[row.currency, row.account, name][0] += 1
+            often[row.currency, row.account, name][1] += row.revenue_cents
+    by_frequency = ("currency", "account", "frequency")
+    known = await _totals(store, "customer_frequencies", *by_frequency)
+    assert known == {key: tuple(of) for key, of in often.items()}
+
     first: dict[Who, str] = {}
     for row in sorted(found[Order], key=lambda order: order.date):
         first.setdefault(_who(row), row.date[:7])

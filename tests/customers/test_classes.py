@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from service.core.cadence import FREQUENCIES
 from service.reads.customers.classes import (
-    FREQUENCIES,
     SEGMENTS,
     activity_of,
     lifecycle_of,

@@ -132,7 +132,7 @@ CUSTOMER_READS = (
         choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
         choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
         *_SORTED,
-        integer("limit", lambda _: 100, 1, 1000, "customers a page"),
+        integer("limit", lambda _: 50, 1, 1000, "customers a page"),
         cursor(),
     ),
     _read(

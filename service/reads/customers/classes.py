@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from math import ceil
 
 from service.core.money import round_half_away, to_minor
-from service.predictions.model import RHYTHMS, SLOWEST
 from service.reads.view import View
 
 SEGMENTS = ("whale", "high_value", "medium_value", "low_value")  # by the limits of the settings, downwards
-FREQUENCIES: dict[str, int | None] = {**dict(RHYTHMS), SLOWEST: None}  # days at most
 AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned
 NEW_DAYS = 30
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, MsgspecError, Struct, json
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     case,
     func,
@@ -20,12 +21,12 @@ from sqlalchemy import (
 )
 
 from projections.revenue import Order
-from service.books.tables import ROWS
+from service.books.tables import ROWS, TOTALS
+from service.core.cadence import FREQUENCIES
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
 from service.reads.customers.classes import (
     AT_RISK_DAYS,
-    FREQUENCIES,
     SEGMENTS,
     activity_of,
     lifecycle_of,
@@ -37,7 +38,7 @@ from service.reads.customers.people import CohortMonth, People, Unsought, cohort
 from service.reads.customers.risk import with_risk
 from service.reads.months import months_between
 from service.reads.parameters import months_back
-from service.reads.view import View
+from service.reads.view import View, sums
 
 SORTS = {
     "revenue": "revenue_cents",
@@ -48,6 +49,7 @@ SORTS = {
 }
 
 _orders = ROWS[Order]
+_frequencies = TOTALS["customer_frequencies"]
 
 
 RETENTION_MONTHS = 120  # of a cohort, at most
@@ -215,29 +217,32 @@ def _shared(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def purchase_frequency(view: View) -> dict[str, Any]:
     """Customers by the average days between their purchases; those with one order have none."""
-    those = people(view)
-    gaps, lifespan = those.c.orders - 1, those.c.lifespan_days
-    *limited, (least_often, _) = FREQUENCIES.items()
-    within = [(lifespan <= gaps * days, name) for name, days in limited]
-    query = select(
-        case((gaps == 0, ""), *within, else_=least_often).label("frequency"),
-        func.count().label("customers"),
-        func.sum(those.c.revenue_cents).label("revenue_cents"),
-    )
-    found = {row.frequency: row for row in view.all(query.where(*those.within).group_by("frequency"))}
+    found = {name: (customers, cents) for name, customers, cents in view.all(_by_frequency(view))}
+    single, _ = found.pop("", (0, 0))
     rows = [
-        {
-            "frequency": name,
-            "customers": found[name].customers if name in found else 0,
-            "revenue_cents": int(found[name].revenue_cents) if name in found else 0,
-        }
+        {"frequency": name, "customers": customers, "revenue_cents": int(cents)}
         for name in FREQUENCIES
+        for customers, cents in [found.get(name, (0, 0))]
     ]
     return {
         "currency": view.scope.currency,
         **_shared(rows, "frequencies"),
-        "single_purchase_customers": found[""].customers if "" in found else 0,
+        "single_purchase_customers": single,
     }
+
+
+def _by_frequency(view: View) -> Select[Any]:
+    """Customers and revenue by frequency, "" for one order: as the book has added them up, or anew."""
+    those = people(view)
+    if those.later is None:
+        query = select(_frequencies.c.frequency, *sums(_frequencies, ("customers", "revenue_cents")))
+        return query.where(*view.within(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
+    gaps, lifespan = those.c.orders - 1, those.c.lifespan_days
+    *limited, (least_often, _) = FREQUENCIES.items()
+    within = [(lifespan <= gaps * days, name) for name, days in limited if days]
+    frequency = case((gaps == 0, ""), *within, else_=least_often).label("frequency")
+    columns = (frequency, func.count(), func.sum(those.c.revenue_cents))
+    return select(*columns).where(*those.within).group_by(frequency)
 
 
 # Cohorts

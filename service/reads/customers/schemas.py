@@ -2,8 +2,9 @@
 
 from functools import partial
 
+from service.core.cadence import FREQUENCIES
 from service.reads import shapes
-from service.reads.customers.classes import FREQUENCIES, SEGMENTS
+from service.reads.customers.classes import SEGMENTS
 from service.reads.fields import FIELDS
 from service.reads.shapes import Schema, cents, count, day, flag, many, moment, one, or_null, text, texts
 
