@@ -15,7 +15,7 @@ from service.web.compare import COMPARE
 from service.web.ledger import LISTED
 from service.web.reads import COMMON, SCOPED
 
-_ABOUT = """Billing webhooks in; recurring revenue, next bills, monthly totals and what customers are worth out.
+_ABOUT = """Billing webhooks in; recurring revenue, next bills, monthly totals and customers' worth out.
 
 Money is in whole minor units of `currency` (cents; yen have none), and currencies are never added together.
 Errors are `application/problem+json` (RFC 9457)."""
