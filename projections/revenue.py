@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 from msgspec import Struct, json
 
@@ -184,37 +185,19 @@ def _of_invoice(data: Data) -> bool:
 
 
 def _order(row: Cash, *, smooth: bool) -> Order:
-    return Order(
-        feeds=_feeds(row.processor, row.account, row.customer_id, row.currency, row.date),
-        causes=row.causes,
-        processor=row.processor,
-        account=row.account,
-        currency=row.currency,
-        customer_id=row.customer_id,
-        date=row.date,
-        source_id=row.source_id,
-        amount_cents=row.amount_cents,
-        products=json.encode(_products((), row.amount_cents)).decode(),
-        smooth=smooth,
-        trust=row.trust,
-    )
+    products = json.encode(_products((), row.amount_cents)).decode()
+    return Order(products=products, smooth=smooth, **_shared(row))
 
 
 def _reversal(row: Cash) -> Reversal:
-    return Reversal(
-        feeds=_feeds(row.processor, row.account, row.customer_id, row.currency, row.date),
-        causes=row.causes,
-        processor=row.processor,
-        account=row.account,
-        currency=row.currency,
-        customer_id=row.customer_id,
-        date=row.date,
-        kind=row.kind,
-        source_id=row.source_id,
-        part=row.part,
-        amount_cents=row.amount_cents,
-        trust=row.trust,
-    )
+    return Reversal(kind=row.kind, part=row.part, **_shared(row))
+
+
+def _shared(row: Cash) -> dict[str, Any]:
+    """What an order or a reversal has of the money that moved, under the customer's month."""
+    names = "causes processor account currency customer_id date source_id amount_cents trust".split()
+    feeds = _feeds(row.processor, row.account, row.customer_id, row.currency, row.date)
+    return {"feeds": feeds, **{name: getattr(row, name) for name in names}}
 
 
 def _failure(

@@ -90,7 +90,7 @@ class Advancer:
 
 async def safely(work_once: Callable[[], Awaitable[Any]]) -> None:
     """Run a piece of work. What fails is logged, and tried again later: nothing else may stop for it."""
-    name = getattr(work_once, "__qualname__", "")
+    name = getattr(getattr(work_once, "func", work_once), "__qualname__", "")  # a partial's is its function's
     try:
         await work_once()
     except (SQLAlchemyError, OSError) as error:

@@ -118,13 +118,12 @@ def _read(path: Path) -> Rulebook:
     return book
 
 
-def _fraction(kind: Any, value: Any) -> Any:
-    if kind is Fraction:
-        try:
-            weeks = Fraction(value if isinstance(value, str) else "")  # a TOML float is not what was written
-        except (ValueError, ZeroDivisionError):
-            weeks = Fraction(0)
-        if not 4 <= weeks <= 5:
-            raise ValueError('a decimal or a fraction from 4 to 5, in quotes, such as "4.33" or "52/12"')
-        return weeks
-    raise NotImplementedError(kind)
+def _fraction(_kind: Any, value: Any) -> Fraction:
+    """Weeks in a month: the one type here that TOML lacks. Raises ValueError."""
+    try:
+        weeks = Fraction(value if isinstance(value, str) else "")  # a TOML float is not what was written
+    except (ValueError, ZeroDivisionError):
+        weeks = Fraction(0)
+    if not 4 <= weeks <= 5:
+        raise ValueError('a decimal or a fraction from 4 to 5, in quotes, such as "4.33" or "52/12"')
+    return weeks

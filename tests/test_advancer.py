@@ -12,40 +12,45 @@ from service.advancer import Advancer
 
 
 class _Engine:
-    """Has one event for each look, and leads."""
+    """Leads, has nothing left to do, and says that it was asked."""
 
     leads = True
 
     def __init__(self) -> None:
-        self.looked = asyncio.Event()
-        self.left = 0
+        self.asked = asyncio.Event()
 
     async def advance(self) -> int:
-        self.left, count = 0, self.left
-        return count
+        self.asked.set()
+        return 0
 
     async def is_behind(self) -> bool:
-        self.looked.set()
         return False
 
 
 async def test_what_failed_to_be_made_ready_rests_as_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[date] = []
+    now, tried = [0.0], []
 
     async def make_ready(_store: Any, today: date, _options: Any) -> int:
         tried.append(today)
-        await asyncio.sleep(0.05)
+        now[0] += 1.0  # so long it took
         raise OperationalError("SELECT", None, TimeoutError())
 
     monkeypatch.setattr(advancer, "make_ready", make_ready)
+    monkeypatch.setattr(advancer, "perf_counter", lambda: now[0])
     engine = _Engine()
     running = Advancer(engine, object(), lambda: date(2026, 1, 1))  # type: ignore[arg-type]
     task = asyncio.create_task(running.run())
-    for _ in range(5):
-        engine.left = 1
+
+    async def look() -> None:
+        engine.asked.clear()
         await running.wake()
-        await asyncio.sleep(0.06)
+        await engine.asked.wait()
+
+    for _ in range(5):
+        await look()
+    assert len(tried) == 1
+    now[0] += 11.0
+    await look()
     running.stop()
     await task
-
-    assert len(tried) == 1
+    assert len(tried) == 2

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from service.predictions.model import Facts, predict
+from service.predictions.model import Facts
+from service.predictions.predict import predict
 from service.reads.customers.customer import Customer, facts, facts_from
 from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order
 

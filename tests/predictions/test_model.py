@@ -24,14 +24,13 @@ from service.predictions.model import (
     expected_units,
     needed,
     period,
-    predict,
-    predictor,
     source,
     state,
     still_buys,
     stratum,
     survival,
 )
+from service.predictions.predict import predict, predictor
 
 TODAY = date(2026, 3, 1).toordinal()
 

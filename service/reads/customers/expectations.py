@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct, json, to_builtins
 
 from service.core.errors import ParameterError
-from service.predictions.model import Basis, Predictions, predict
+from service.predictions.predict import Basis, Predictions, predict
 from service.reads.customers.customer import Customer, facts, model
 from service.reads.customers.opportunities import recommended
 from service.reads.view import View

@@ -11,7 +11,7 @@ from projections.mrr import Movement
 from projections.revenue import Order
 from service.books.tables import ROWS
 from service.core.events import joined
-from service.predictions.model import predictor
+from service.predictions.predict import predictor
 from service.reads.customers.customer import facts_from, model
 from service.reads.view import View
 
