@@ -383,6 +383,16 @@ async def test_a_far_today_lists_ten_years_of_a_cohort_at_most(shop: Path) -> No
     assert {len(row["retention"]) for row in answer["cohorts"]} == {0, 120}
 
 
+async def test_who_only_got_something_back_is_in_no_list(daybook: Daybook) -> None:
+    await refunds(daybook, "2025-10-01", 30, payment_id="pay-unknown", customer_id="only-back")
+    await daybook.catch_up()
+
+    frequencies = await daybook.get(f"{ANALYTICS}/purchase-frequency")
+    assert (frequencies["customers"], frequencies["single_purchase_customers"]) == (0, 0)
+    assert (await daybook.get(f"{ANALYTICS}/distribution"))["customers"] == 0
+    assert (await daybook.get(f"{ANALYTICS}/customers/top"))["customers"] == []
+
+
 # The dashboard
 
 
