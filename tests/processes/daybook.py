@@ -62,13 +62,20 @@ class Daybook:
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End a process; of a run also those that it started, which may answer until they notice."""
         self.processes[name].send_signal(number)
         self.processes[name].wait(30)
+        if name == "run":
+            wait_until(lambda: not self.listens(), START_SECONDS, "the web process is gone")
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.kill()
             process.wait(30)
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def ready(self) -> dict[str, Any] | None:
         try:
