@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +9,12 @@ import typer
 from rich.console import Console
 
 from service import logs, processes
+from service.commands.shell import EXIT_FAULT, Json, command, ended, show
 from service.core.errors import DaybookError, Integrity, SettingsError
-from service.settings import Settings, load
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Billing webhooks to a ledger to books that replay."
 )
-
-EXIT_FAULT = 1  # verify found a fault
-EXIT_SETTINGS = 2  # a setting holds what it may not
-EXIT_UNAVAILABLE = 3  # a store can't be reached
 
 
 @app.callback()
@@ -30,32 +23,12 @@ def _start() -> None:
     os.umask(0o077)
 
 
-@contextmanager
-def _settings() -> Iterator[Settings]:
-    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line."""
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - `--help` needs none of it
-
-    logs.configure()
-    try:
-        yield load()
-    except SettingsError as error:
-        raise _ended(EXIT_SETTINGS, str(error)) from None
-    except (SQLAlchemyError, OSError) as error:
-        reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        raise _ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
-
-
-def _ended(code: int, said: str) -> typer.Exit:
-    print(f"daybook: {said.splitlines()[0]}", file=sys.stderr)  # noqa: T201 - for people, not the log
-    return typer.Exit(code)
-
-
 @app.command()
 def run() -> None:
     """Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all."""
     from service.supervisor import supervise  # noqa: PLC0415 - each command imports only what it runs
 
-    with _settings() as settings:
+    with command() as settings:
         raise typer.Exit(supervise(settings))
 
 
@@ -64,7 +37,7 @@ def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that shar
     """Receive webhooks and serve reads."""
     from service.stores import prepare  # noqa: PLC0415
 
-    with _settings() as settings:
+    with command() as settings:
         processes.follow_lifeline()
         prepare(settings)
         if workers > 1:
@@ -83,7 +56,7 @@ def worker() -> None:
     from service.stores import prepare  # noqa: PLC0415
     from service.worker import work  # noqa: PLC0415
 
-    with _settings() as settings:
+    with command() as settings:
         if not settings.redis_url:
             raise SettingsError(
                 "DAYBOOK_REDIS_URL is unset; `daybook run` brings a server, a worker alone needs one"
@@ -98,7 +71,7 @@ def valkey() -> None:
     """Serve the embedded Valkey of this data directory (started by `run`)."""
     from service import valkey as embedded  # noqa: PLC0415
 
-    with _settings() as settings:
+    with command() as settings:
         processes.follow_lifeline()
         embedded.serve(settings.data_dir)
 
@@ -116,25 +89,20 @@ def demo(
     try:
         show(data_dir, stay=not once, console=Console())
     except DaybookError as error:
-        raise _ended(EXIT_FAULT, str(error)) from None
+        raise ended(EXIT_FAULT, str(error)) from None
 
 
 @app.command()
-def status(*, json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def status(*, json: Json = False) -> None:
     """Show the ledger's end, which worker holds what, and how far each book is behind.
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
     """
-    import msgspec  # noqa: PLC0415
-
     from service.status import find_status, shown  # noqa: PLC0415
 
-    with _settings() as settings:
+    with command() as settings:
         found = asyncio.run(find_status(settings))
-        if json:
-            print(msgspec.json.encode(found).decode())  # noqa: T201
-        else:
-            Console().print(shown(found))
+        show(found, lambda: shown(found), as_json=json)
 
 
 @app.command()
@@ -145,7 +113,7 @@ def verify() -> None:
     """
     from service.verify import verify_all  # noqa: PLC0415
 
-    with _settings() as settings:
+    with command() as settings:
         console = Console()
         try:
             for line in asyncio.run(verify_all(settings)):

@@ -13,6 +13,7 @@ DaybookError
 ├── ParameterError           a query parameter that can't be used               400
 ├── Unauthorized             a read without a key that is known                 401
 ├── NotFound                 there is no such thing                             404
+│   └── Erased               it was there, until its customer was erased        410
 ├── Behind                   the books did not reach the position asked for     504
 └── Integrity                the ledger or a book is not what it should be
 """
@@ -79,6 +80,10 @@ class Unauthorized(DaybookError):
 
 class NotFound(DaybookError):
     """What was asked for does not exist."""
+
+
+class Erased(NotFound):
+    """What was asked for can't be read any more: it was erased with its customer."""
 
 
 class Behind(DaybookError):

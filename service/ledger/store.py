@@ -108,6 +108,15 @@ class LedgerReader:
             raise Integrity(f"the raw delivery at position {position} is missing")
         return dict(row._mapping)  # noqa: SLF001
 
+    async def deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Up to `limit` raw deliveries whose first event is after a position, in order.
+
+        `body` is None where it was erased.
+        """
+        query = select(_deliveries).where(_deliveries.c.position > after)
+        found = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
+        return [dict(row._mapping) for row in found]  # noqa: SLF001
+
     async def last_of(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`."""
         query = (
@@ -137,6 +146,11 @@ class LedgerReader:
             .limit(limit)
         )
         return [event_of(row) for row in await self._connection.execute(query)]
+
+    async def quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Up to `limit` deliveries in quarantine after an id, in order; `body` is None where it was erased."""
+        query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
+        return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
     async def quarantined(self) -> dict[tuple[str, str], int]:
         """How many deliveries are in quarantine, by (processor, reason)."""

@@ -20,6 +20,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.ParameterError: 400,
     errors.Unauthorized: 401,
     errors.NotFound: 404,
+    errors.Erased: 410,
     errors.NotConfigured: 503,
     errors.Unavailable: 503,
     errors.Busy: 503,

@@ -2,30 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
 import structlog
-from msgspec import DecodeError, json
+from msgspec import json
 from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from handlers import ENDPOINTS
-from service.core.delivery import Endpoint, Proof
+from service.core.delivery import Endpoint
 from service.core.errors import (
     MalformedBody,
     NotConfigured,
     TooLarge,
     TooSlow,
     Unavailable,
-    Unreadable,
     VerificationError,
 )
 from service.core.events import Event, Subscription
-from service.core.limits import check_limits
+from service.intake import read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.settings import Settings
 from service.web.state import State
@@ -110,40 +108,7 @@ def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> I
     if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
         proof = replace(proof, confirmable=True)
     kept = json.encode({name: headers[name] for name in _KEPT_HEADERS if name in headers})
-    try:
-        payload = json.decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        return _refused(proof, kept, body, "malformed", "the body is not JSON")
-    try:
-        events = [check_limits(event) for event in endpoint.translate(payload, proof)]
-    except Unreadable as error:
-        refused = _refused(proof, kept, body, "unreadable", str(error))
-        if not error.events:
-            return refused
-        # With the digest of a body that is read whole, so that reading it again later makes no conflict.
-        return replace(refused, events=error.events, content_digest=content_digest(payload, endpoint))
-    return Incoming(
-        events=events, content_digest=content_digest(payload, endpoint), headers=kept, body=body, proof=proof
-    )
-
-
-def content_digest(payload: Any, endpoint: Endpoint) -> bytes:
-    """SHA-256 of the parsed body, but for what a redelivery may change; key order doesn't matter."""
-    if isinstance(payload, dict) and endpoint.volatile:
-        payload = {key: value for key, value in payload.items() if key not in endpoint.volatile}
-    return sha256(json.encode(payload, order="deterministic")).digest()
-
-
-def _refused(proof: Proof, headers: bytes, body: bytes, reason: str, detail: str) -> Incoming:
-    return Incoming(
-        events=(),
-        content_digest=sha256(body).digest(),
-        headers=headers,
-        body=body,
-        proof=proof,
-        reason=reason,
-        detail=detail,
-    )
+    return read_delivery(endpoint, kept, body, proof)
 
 
 def _secrets(endpoint: Endpoint, path: Mapping[str, str], settings: Settings) -> Sequence[str]:

@@ -1,0 +1,104 @@
+"""What all commands have in common: settings, errors in one line, exit codes, progress, JSON."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service import logs
+from service.core.errors import (
+    DaybookError,
+    Integrity,
+    NotConfigured,
+    NotFound,
+    ParameterError,
+    SettingsError,
+    Unavailable,
+)
+from service.settings import Settings, load
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EXIT_FAULT = 1  # something is wrong: a fault, a difference
+EXIT_SETTINGS = 2  # a setting or an argument holds what it may not
+EXIT_UNAVAILABLE = 3  # a store or a processor's API can't be used
+EXIT_REFUSED = 4  # not done without a flag that says that it is meant
+
+Json = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document.")]
+
+_CODES: dict[type[DaybookError], int] = {
+    SettingsError: EXIT_SETTINGS,
+    ParameterError: EXIT_SETTINGS,
+    NotFound: EXIT_SETTINGS,
+    NotConfigured: EXIT_SETTINGS,
+    Unavailable: EXIT_UNAVAILABLE,
+    Integrity: EXIT_FAULT,
+}
+
+
+@contextmanager
+def command() -> Iterator[Settings]:
+    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line."""
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - `--help` needs none of it
+
+    logs.configure()
+    try:
+        yield load()
+    except DaybookError as error:
+        code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
+        raise ended(code, str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        raise ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
+
+
+def ended(code: int, said: str) -> typer.Exit:
+    """The end of a command that could not do its work, said in one line to people."""
+    print(f"daybook: {said.splitlines()[0]}", file=sys.stderr)  # noqa: T201 - for people, not the log
+    return typer.Exit(code)
+
+
+def show(document: Any, shown: "Callable[[], RenderableType]", *, as_json: bool) -> None:
+    """A command's result: as one JSON document for scripts, or as `shown` makes it for people."""
+    if as_json:
+        from msgspec import json  # noqa: PLC0415
+
+        print(json.encode(document).decode())  # noqa: T201
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        Console().print(shown(), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on standard error, where that is a terminal; call it with what is done."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def done(count: int) -> None:
+            bar.advance(task, count)
+            speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
+            bar.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield done

@@ -1,0 +1,61 @@
+"""From a delivery's bytes to what the ledger takes: the same for a webhook, an import and a second reading."""
+
+from hashlib import sha256
+from typing import Any
+
+from msgspec import DecodeError, json
+from msgspec.structs import replace
+
+from handlers import ENDPOINTS
+from service.core.delivery import Endpoint, Proof
+from service.core.errors import Unreadable
+from service.core.limits import check_limits
+from service.ledger.draft import Incoming
+
+
+def endpoint_of(processor: str) -> Endpoint | None:
+    """The endpoint whose translator reads what this processor says; None if there is none."""
+    name = processor.partition(".")[0]
+    return next((each for each in ENDPOINTS if each.path.split("/")[2] == name), None)
+
+
+def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof) -> Incoming:
+    """A proved delivery as its events, or for quarantine where it can't be read. `headers` is JSON."""
+    try:
+        payload = json.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return _refused(proof, headers, body, "malformed", "the body is not JSON")
+    try:
+        events = [check_limits(event) for event in endpoint.translate(payload, proof)]
+    except Unreadable as error:
+        refused = _refused(proof, headers, body, "unreadable", str(error))
+        if not error.events:
+            return refused
+        # With the digest of a body that is read whole, so that reading it again later makes no conflict.
+        return replace(refused, events=error.events, content_digest=content_digest(payload, endpoint))
+    return Incoming(
+        events=events,
+        content_digest=content_digest(payload, endpoint),
+        headers=headers,
+        body=body,
+        proof=proof,
+    )
+
+
+def content_digest(payload: Any, endpoint: Endpoint) -> bytes:
+    """SHA-256 of the parsed body, but for what a redelivery may change; key order doesn't matter."""
+    if isinstance(payload, dict) and endpoint.volatile:
+        payload = {key: value for key, value in payload.items() if key not in endpoint.volatile}
+    return sha256(json.encode(payload, order="deterministic")).digest()
+
+
+def _refused(proof: Proof, headers: bytes, body: bytes, reason: str, detail: str) -> Incoming:
+    return Incoming(
+        events=(),
+        content_digest=sha256(body).digest(),
+        headers=headers,
+        body=body,
+        proof=proof,
+        reason=reason,
+        detail=detail,
+    )
