@@ -1,4 +1,4 @@
-"""From a delivery's bytes to what the ledger takes: the same for a webhook, an import and a second reading."""
+"""From a delivery's bytes to what the ledger takes: the same for webhooks, imports and second readings."""
 
 from hashlib import sha256
 from typing import Any

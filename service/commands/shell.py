@@ -75,7 +75,7 @@ def show(document: Any, shown: "Callable[[], RenderableType]", *, as_json: bool)
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on standard error, where that is a terminal; call it with what is done."""
+    """A bar with rate and time left on a terminal's standard error; call it with what is done."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,

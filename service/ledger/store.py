@@ -148,7 +148,7 @@ class LedgerReader:
         return [event_of(row) for row in await self._connection.execute(query)]
 
     async def quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Up to `limit` deliveries in quarantine after an id, in order; `body` is None where it was erased."""
+        """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
         query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
         return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
