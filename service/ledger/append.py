@@ -38,7 +38,7 @@ _ADD_DELIVERIES = HotInsert(_deliveries)
 _ADD_SUBJECTS = HotInsert(_subjects)
 _ADD_QUARANTINE = HotInsert(
     _quarantine,
-    [c.name for c in _quarantine.c if c.name != "id"],
+    [c.name for c in _quarantine.c if c.name != "id" and not c.name.startswith("settled_")],
     lambda insert: insert.on_conflict_do_nothing(),
 )
 

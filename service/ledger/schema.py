@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from service.core.errors import SettingsError
 from service.database import ledger_path, sqlite_engine
 
-NEWEST = "0002"
+NEWEST = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

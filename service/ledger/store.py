@@ -17,7 +17,7 @@ from service.ledger import tables
 from service.ledger.append import append, head
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import FOLDED, event_of
-from service.sql import any_of
+from service.sql import HotInsert, any_of
 
 T = TypeVar("T")
 
@@ -26,6 +26,15 @@ _ids = tables.EventId.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
+_cursors = tables.Cursor.__table__  # type: ignore[attr-defined]
+
+_KEEP = HotInsert(
+    _cursors,
+    conflict=lambda insert: insert.on_conflict_do_update(
+        index_elements=["name"],
+        set_={name: insert.excluded[name] for name in ("body", "kept_at_us")},
+    ),
+)
 
 
 class Ledger:
@@ -44,6 +53,10 @@ class Ledger:
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
         return await self._database.write(partial(append, batch=batch, now_us=to_us(now)))
+
+    async def keep(self, name: str, body: bytes, now: datetime) -> None:
+        """Keep where a piece of long work stands, in place of what was kept under this name."""
+        await self._database.write(lambda connection: _KEEP.add(connection, [(name, body, to_us(now))]))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -116,6 +129,11 @@ class LedgerReader:
         query = select(_deliveries).where(_deliveries.c.position > after)
         found = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
         return [dict(row._mapping) for row in found]  # noqa: SLF001
+
+    async def kept(self, name: str) -> bytes | None:
+        """What was last kept under a name."""
+        query = select(_cursors.c.body).where(_cursors.c.name == name)
+        return (await self._connection.execute(query)).scalar()
 
     async def last_of(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`."""

@@ -79,6 +79,28 @@ class Quarantine(_Table, table=True):
     headers: bytes = Field(sa_type=LargeBinary)
     body: bytes = Field(sa_type=LargeBinary)
     proof: bytes = Field(sa_type=LargeBinary)
+    settled_at_us: int | None = Field(default=None, sa_type=BigInteger)
+    settled_as: str | None = Field(default=None, sa_type=Text, description="retried or dismissed")
+    settled_because: str | None = Field(default=None, sa_type=Text)
+
+
+class Key(_Table, table=True):
+    """The key that seals what an owner's deliveries say, itself sealed; null once the owner was erased."""
+
+    __tablename__ = "keys"
+
+    owner: str = Field(primary_key=True, sa_type=Text)
+    sealed: bytes | None = Field(sa_type=LargeBinary)
+
+
+class Cursor(_Table, table=True):
+    """Where a piece of long work stands, by its name, and what it found."""
+
+    __tablename__ = "cursors"
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    body: bytes = Field(sa_type=LargeBinary)
+    kept_at_us: int = Field(sa_type=BigInteger)
 
 
 class Turn(_Table, table=True):
