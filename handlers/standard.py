@@ -21,6 +21,7 @@ from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
     DELETED,
     INVOICE_RANK,
+    NOT_POSTED,
     TYPES,
     UPDATED,
     Customer,
@@ -120,15 +121,14 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
 
 
 def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
+    data = payload.get("data")
+    customer_id = data.get("customer_id") if isinstance(data, dict) else None
+    unused = Unused(original_type=kind, customer_id=customer_id if isinstance(customer_id, str) else None)
     try:
         envelope = read(payload, _Envelope)
-        return _event(envelope, proof, data=Unused(original_type=kind))
+        return _event(envelope, proof, data=unused)
     except Unreadable:
-        return _event(
-            _Envelope(occurred_at=proof.signed_at or proof.received_at),
-            proof,
-            data=Unused(original_type=kind),
-        )
+        return _event(_Envelope(occurred_at=proof.signed_at or proof.received_at), proof, data=unused)
 
 
 def _event(body: Any, proof: Proof, *, data: Data, before: bytes | None = None) -> Event:
@@ -171,7 +171,7 @@ _BODIES = {
         kw_only=True,
     )
     for name, data in TYPES.items()
-    if data is not Unused
+    if data not in NOT_POSTED
 }
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from projections.book import Book, Row, Rules, Stage, causes
-from service.core.events import Customer, Event, Product
+from service.core.events import Customer, CustomerErased, Event, Product
 
 
 class Name(Row, frozen=True, kw_only=True):
-    """A customer's last known name."""
+    """A customer's last known name; none once they were erased."""
 
     table = "customers"
     indexes = (("customer_id",),)
@@ -32,17 +32,18 @@ class ProductName(Row, frozen=True, kw_only=True):
 
 
 def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
-    """One customer's events to the last name told; a deletion that tells none keeps it."""
+    """One customer's events to the last name told; a deletion keeps it, an erasure does not."""
     last = history[-1]
     told = [event.data for event in history if isinstance(event.data, Customer)]
+    erased = next((event.data for event in history if isinstance(event.data, CustomerErased)), None)
     return [
         Name(
             causes=causes(last),
             processor=last.processor,
             account=last.account,
-            customer_id=told[-1].customer_id,
-            name=next((_kept(data.name) for data in reversed(told) if data.name), None),
-            deleted=told[-1].deleted,
+            customer_id=(erased or told[-1]).customer_id,
+            name=None if erased else next((_kept(data.name) for data in reversed(told) if data.name), None),
+            deleted=bool(told) and told[-1].deleted,
         )
     ]
 
@@ -69,7 +70,7 @@ def _kept(name: str) -> str:
 
 CUSTOMERS = Book(
     name="customers",
-    version=3,
+    version=4,
     stages=(
         Stage(reads="customer", contribute=name, rows=(Name,)),
         Stage(reads="product", contribute=product_name, rows=(ProductName,)),

@@ -20,6 +20,7 @@ from service.redis_url import parse as parse_redis_url
 from service.rulebook import load_rulebook
 
 _PREFIX = "DAYBOOK_"
+_MASTER_BYTES = 32
 
 
 def _split(value: Any) -> Any:
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("./var")
     database_url: str | None = None
+    master_key: str | None = None
     redis_url: str | None = None
     redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
     api_keys: List = ()  # before host, whose check reads it
@@ -115,6 +117,19 @@ class Settings(BaseSettings):
         if "sslmode=" in (url or ""):
             raise ValueError("a URL with ssl=require (or verify-full): asyncpg's name for sslmode")
         return url or None
+
+    @field_validator("master_key")
+    @classmethod
+    def _master(cls, key: str | None) -> str | None:
+        try:
+            whole = not key or len(base64.b64decode(key, validate=True)) == _MASTER_BYTES
+        except (binascii.Error, ValueError):
+            whole = False
+        if not whole:
+            raise ValueError(
+                f"{_MASTER_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
+            )
+        return key or None
 
     @field_validator("redis_url")
     @classmethod

@@ -13,12 +13,15 @@ from sqlalchemy import Connection, text
 
 from projections import BOOKS, MRR
 from projections.book import Book, Rules
+from service import master
 from service.books import tables
 from service.books.leases import Leases
 from service.books.store import BookStore, lay_out_file, register, versions
+from service.core.errors import Integrity, SettingsError
 from service.database import PostgresDatabase, SqliteDatabase, books_path, ledger_path, postgres_once
-from service.ledger.schema import migrate, migrate_file
+from service.ledger.schema import in_file, migrate, migrate_file
 from service.ledger.store import Ledger
+from service.ledger.vault import GENERAL, is_keyed
 from service.reads.view import Options
 from service.rulebook import load_rulebook
 from service.settings import Settings
@@ -44,10 +47,11 @@ def kept_books(settings: Settings) -> tuple[Book, ...]:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger. Close it, or the process hangs at its end."""
+    """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
+    vault = master.vault(settings)
     if settings.database_url:
-        return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True))
-    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)))
+        return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault)
+    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
 
 
 def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookStore:
@@ -81,19 +85,21 @@ def open_leases(settings: Settings) -> Leases | None:
 def prepare(settings: Settings) -> None:
     """Bring the ledger's schema and the books to what this version needs; quick when they are.
 
-    Whoever starts first does it, and the others wait.
+    Whoever starts first does it, and the others wait. Raises SettingsError if the ledger has another master
+    key than this process.
     """
     books, rules = kept_books(settings), _rules(settings)
     add_books = partial(register, rules=rules, books=books, partitions=_partitions(settings))
     if settings.database_url:
         schema = books_schema(settings)
-        postgres_once(settings.database_url, _prepare_ledger, LEDGER_SCHEMA)
+        postgres_once(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
         postgres_once(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open(settings.data_dir / "prepare.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         migrate_file(settings.data_dir)
+        in_file(settings.data_dir, partial(_settle_key, settings=settings))
         lay_out_file(settings.data_dir, add_books)
 
 
@@ -101,9 +107,22 @@ def _partitions(settings: Settings) -> int:
     return tables.PARTITIONS if settings.database_url else 1
 
 
-def _prepare_ledger(connection: Connection) -> None:
+def _prepare_ledger(connection: Connection, settings: Settings) -> None:
     _make_schema(connection, LEDGER_SCHEMA)
     migrate(connection)
+    _settle_key(connection, settings)
+
+
+def _settle_key(connection: Connection, settings: Settings) -> None:
+    """Make a new ledger's master key; make sure that an old one's is this."""
+    if not is_keyed(connection):
+        master.make(settings)
+    try:
+        master.vault(settings).make_keys(connection, [GENERAL])
+    except Integrity:
+        raise SettingsError(
+            "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
+        ) from None
 
 
 def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:

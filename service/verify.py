@@ -62,13 +62,13 @@ async def verify_chain(ledger: Ledger) -> int:
     """Recompute every link, every raw delivery's digest and the index of histories; how many events."""
     previous, position, indexed = chain.GENESIS, 0, 0
     async with ledger.reading() as reader:
-        while rows := await reader.rows(position, _PAGE):
+        while rows := await reader.stored_rows(position, _PAGE):
             for row in rows:
                 position += 1
                 chain.check(previous, position, row)
                 previous = row["digest"]
                 if row["delivery"] == position:
-                    raw = await reader.delivery(position)
+                    raw = await reader.stored_delivery(position)
                     found = chain.delivery_digest(raw["headers"], raw["body"], raw["proof"])
                     if found != row["delivery_digest"]:
                         raise Integrity(f"the raw delivery at position {position} was changed")

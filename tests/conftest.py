@@ -1,4 +1,5 @@
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from tests.postgres import PostgresServer
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("people", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "people")
+
+
+# Databases are copied from templates, whose keys this one opens.
+os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte").decode()
 
 
 @pytest.fixture(scope="session")

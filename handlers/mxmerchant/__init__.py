@@ -160,7 +160,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
 def _until_polled(events: Iterable[Event]) -> list[Event]:
     """Contracts that nothing proves, while the API can be asked: its answer will be the books', not these."""
     return [
-        replace(event, data=Unused(original_type="contract"))
+        replace(event, data=Unused(original_type="contract", customer_id=event.data.customer_id))
         for event in events
         if isinstance(event.data, Subscription)
     ]

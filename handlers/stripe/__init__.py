@@ -109,7 +109,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     """
     told = _read(payload, payloads.Envelope, "$")
     reading = _reading(told.type)
-    data = _data(told.data.object, reading, told.type) if reading else Unused(original_type=told.type)
+    data = _data(told.data.object, reading, told.type) if reading else _unused(told)
     return [
         Event(
             processor=PROCESSOR,
@@ -122,6 +122,11 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
             before=_before(told, reading),
         )
     ]
+
+
+def _unused(told: payloads.Envelope) -> Unused:
+    customer = told.data.object.get("customer")
+    return Unused(original_type=told.type, customer_id=customer if isinstance(customer, str) else None)
 
 
 def _reading(kind: str) -> Reading | None:

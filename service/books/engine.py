@@ -167,7 +167,7 @@ class Engine:
             part = partition_of(name, self._store.partitions)
             if part in parts and name.split("|", 1)[0] in kinds:
                 names[name] = part
-        found = histories(connection, names, up_to=end)
+        found = histories(connection, names, end, self._ledger.vault)
         news = _News(count=len(batch), end=end, histories={part: {} for part in parts})
         for name, events in found.items():
             news.histories[names[name]][name] = canonical(events)

@@ -37,6 +37,12 @@ class Customer(Data, frozen=True, kw_only=True):
     deleted: bool = False
 
 
+class CustomerErased(Data, frozen=True, kw_only=True):
+    """All that was told of a customer as a person is erased, and so is what will be told of them."""
+
+    customer_id: Id
+
+
 class Product(Data, frozen=True, kw_only=True):
     """What is sold; its name, for revenue by product."""
 
@@ -193,14 +199,16 @@ class CreditNote(Data, frozen=True, kw_only=True):
 
 
 class Unused(Data, frozen=True, kw_only=True):
-    """An event of a type that the books don't use."""
+    """An event of a type that the books don't use; whose it is, if it says so."""
 
     original_type: str
+    customer_id: str | None = None
 
 
 # The table of event types: adding one is one line here, and a subject below.
 TYPES: dict[str, type[Data]] = {
     "customer.recorded": Customer,
+    "customer.erased": CustomerErased,
     "product.recorded": Product,
     "subscription.recorded": Subscription,
     "invoice.recorded": Invoice,
@@ -211,6 +219,7 @@ TYPES: dict[str, type[Data]] = {
     "credit_note.recorded": CreditNote,
     "unused": Unused,
 }
+NOT_POSTED = (CustomerErased, Unused)  # those that no biller posts: they are Daybook's own
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
 
 
@@ -244,6 +253,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
 _SUBJECTS: dict[type[Data], Any] = {
     Customer: lambda d: [("customer", d.customer_id)],
+    CustomerErased: lambda d: [("customer", d.customer_id)],
     Product: lambda d: [("product", d.product_id)],
     Subscription: lambda d: [("subscription", d.subscription_id)],
     Invoice: lambda d: [("invoice", d.invoice_id), *(("payment", p) for p in d.payment_ids)],

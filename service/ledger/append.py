@@ -7,7 +7,10 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
+from service.ledger.erase import erase
 from service.ledger.parts import make_room
+from service.ledger.people import owner_of
+from service.ledger.vault import GENERAL, Vault
 from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
@@ -43,7 +46,7 @@ _ADD_QUARANTINE = HotInsert(
 )
 
 
-def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> list[Outcome]:
+def append(connection: Connection, batch: Sequence[Incoming], now_us: int, vault: Vault) -> list[Outcome]:
     """Write what a batch adds; positions have no gaps, and are in the order of the commits.
 
     For that one transaction appends at a time: on SQLite there is one writer, on PostgreSQL each holds
@@ -51,7 +54,9 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> li
     """
     shared = connection.dialect.name == POSTGRESQL
     before = _head_of(_TAKE_TURN.run(connection)) if shared else head(connection)
-    draft = Draft(before, _known(connection, batch), now_us)
+    told = [event for incoming in batch for event in incoming.events]
+    keys = vault.make_keys(connection, {GENERAL, *map(owner_of, told)})
+    draft = Draft(before, _known(connection, batch), now_us, keys, vault.digest)
     outcomes = [draft.add(incoming) for incoming in batch]
     if shared and draft.events:
         make_room(connection, before.position, draft.head.position)
@@ -65,6 +70,7 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int) -> li
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
+    erase(connection, vault, told)
     return outcomes
 
 

@@ -1,6 +1,6 @@
 """What a batch of deliveries adds to the ledger: positions, digests, duplicates, conflicts. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct, json
@@ -9,6 +9,8 @@ from service.core.delivery import Proof
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.ledger import chain
+from service.ledger.people import owners_of_all, seal_data
+from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id
 Seen = tuple[int, bytes]  # position, content digest
@@ -49,11 +51,21 @@ class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
     `known` are those of the batch's events that the ledger already holds; `head` moves with each new one.
+    `keys` seal what tells of their owners, and `keyed` makes a digest one that can't be guessed.
     """
 
-    def __init__(self, head: Head, known: dict[EventKey, Seen], recorded_at_us: int) -> None:
+    def __init__(
+        self,
+        head: Head,
+        known: dict[EventKey, Seen],
+        recorded_at_us: int,
+        keys: Keys,
+        keyed: Callable[[bytes], bytes],
+    ) -> None:
         self.head = head
         self._known = known
+        self._keys = keys
+        self._keyed = keyed
         self._recorded_at_us = recorded_at_us
         self.events: list[dict[str, Any]] = []
         self.deliveries: list[dict[str, Any]] = []
@@ -62,13 +74,14 @@ class Draft:
 
     def add(self, incoming: Incoming) -> Outcome:
         """Place one delivery; say what became of it."""
+        content = self._keyed(incoming.content_digest)
         raw = {
             "headers": incoming.headers,
-            "body": incoming.body,
+            "body": seal(self._keys, owners_of_all(incoming.events), incoming.body),
             "proof": json.encode(incoming.proof),
         }
         if incoming.reason:
-            self._to_quarantine(incoming, raw, incoming.reason, incoming.detail, None)
+            self._to_quarantine(incoming, raw, content, incoming.reason, incoming.detail, None)
             if not incoming.events:
                 return Outcome(position=None, quarantined=True)
         new = [event for event in incoming.events if self._key(event) not in self._known]
@@ -77,13 +90,14 @@ class Draft:
             self.deliveries.append({"position": first, **raw})
             digest = chain.delivery_digest(**raw)
             for event in new:
-                self._append(event, incoming.content_digest, first, digest)
+                self._append(event, content, first, digest)
         seen = [self._known[self._key(event)] for event in incoming.events]
         position = max(at for at, _ in seen)
-        conflict = any(content != incoming.content_digest for _, content in seen)
+        # A ledger's first events have digests without a key.
+        conflict = any(told not in (content, incoming.content_digest) for _, told in seen)
         if conflict:
             detail = f"the event at position {position} has this id and other content"
-            self._to_quarantine(incoming, raw, "conflict", detail, position)
+            self._to_quarantine(incoming, raw, content, "conflict", detail, position)
         return Outcome(
             position=position,
             duplicate=not new and not conflict,
@@ -103,8 +117,8 @@ class Draft:
             "occurred_at_us": to_us(event.occurred_at),
             "rank": event.rank,
             "trust": event.trust,
-            "data": json.encode(event.data),
-            "before": event.before,
+            "data": seal_data(self._keys, event, json.encode(event.data)),
+            "before": event.before and seal_data(self._keys, event, event.before),
             "content_digest": content_digest,
             "delivery": delivery,
             "delivery_digest": delivery_digest,
@@ -116,7 +130,13 @@ class Draft:
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
 
     def _to_quarantine(
-        self, incoming: Incoming, raw: dict[str, Any], reason: str, detail: str, conflicts_with: int | None
+        self,
+        incoming: Incoming,
+        raw: dict[str, Any],
+        content: bytes,
+        reason: str,
+        detail: str,
+        conflicts_with: int | None,
     ) -> None:
         self.quarantine.append(
             {
@@ -125,7 +145,7 @@ class Draft:
                 "reason": reason,
                 "detail": detail.replace("\0", ""),  # PostgreSQL keeps none in a text
                 "conflicts_with": conflicts_with,
-                "content_digest": incoming.content_digest,
+                "content_digest": content,
                 **raw,
             }
         )

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
+from service.ledger.people import PERSONAL, open_data
+from service.ledger.vault import Vault
 from service.sql import HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
@@ -17,6 +19,8 @@ _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
 _NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
 FOLDED = [_events.c[name] for name in _NAMES]  # the columns of which `event_of` makes an event
+
+_TYPE, _DATA, _BEFORE = (_NAMES.index(name) for name in ("type", "data", "before"))
 
 _AFTER = HotStatement(
     lambda _: (
@@ -49,18 +53,36 @@ def after(connection: Connection, position: int, limit: int) -> list[tuple[int, 
     return [(row[0], event_of(row)) for row in _AFTER.run(connection, position, position + limit)]
 
 
-def histories(connection: Connection, names: Iterable[str], up_to: int) -> dict[str, list[Event]]:
+def histories(
+    connection: Connection, names: Iterable[str], up_to: int, vault: Vault
+) -> dict[str, list[Event]]:
     """The whole history of each subject up to a position, in no order."""
     found: dict[str, list[Event]] = {name: [] for name in names}
     seen: dict[int, Event] = {}
-    for row in _HISTORIES.run(connection, list(found), up_to):
+    for row in open_rows(connection, vault, _HISTORIES.run(connection, list(found), up_to)):
         event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
         found[row[-1]].append(event)
     return found
 
 
+def open_rows(connection: Connection, vault: Vault, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows whose first columns are those of `FOLDED`, with what is sealed in them opened."""
+    sealed = [row for row in rows if row[_TYPE] == PERSONAL]
+    texts = {text for row in sealed for text in row[_DATA : _BEFORE + 1] if text is not None}
+    plain = dict(zip(texts, open_data(connection, vault, list(texts)), strict=True)) if texts else {}
+    return [
+        (*row[:_DATA], plain[row[_DATA]], plain.get(row[_BEFORE]), *row[_BEFORE + 1 :])
+        if row[_TYPE] == PERSONAL
+        else row
+        for row in rows
+    ]
+
+
 def event_of(row: Sequence[Any]) -> Event:
-    """A stored row, its first columns those of `FOLDED`, as the event that folds see."""
+    """A row, its first columns those of `FOLDED`, as the event that folds see.
+
+    Of a row as it is stored, without what is sealed in it.
+    """
     _, processor, account, event_id, kind, occurred_at_us, rank, trust, data, before = row[: len(FOLDED)]
     return Event(
         processor=processor,

@@ -1,6 +1,7 @@
 """Bring the ledger's schema to the newest one."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,10 +19,17 @@ def migrate_file(data_dir: Path) -> None:
     path = ledger_path(data_dir)
     if _is_newest(path):
         return
-    engine = sqlite_engine(path, "write")  # it says BEGIN itself: a kill leaves all of it or nothing
-    with engine.begin() as connection:
-        migrate(connection)
-    engine.dispose()
+    in_file(data_dir, migrate)
+
+
+def in_file(data_dir: Path, work: Callable[[Connection], None]) -> None:
+    """Do a piece of work on the ledger's file in one write transaction: a kill leaves all or nothing."""
+    engine = sqlite_engine(ledger_path(data_dir), "write")
+    try:
+        with engine.begin() as connection:
+            work(connection)
+    finally:
+        engine.dispose()
 
 
 def _is_newest(path: Path) -> bool:

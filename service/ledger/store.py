@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.core.errors import Integrity
+from service.core.errors import Erased, Integrity
 from service.core.events import Event
 from service.core.moments import to_us
 from service.database import Database
 from service.ledger import tables
 from service.ledger.append import append, head
 from service.ledger.draft import Head, Incoming, Outcome
-from service.ledger.history import FOLDED, event_of
+from service.ledger.history import FOLDED, event_of, open_rows
+from service.ledger.people import PERSONAL, open_data
+from service.ledger.vault import Vault
 from service.sql import HotInsert, any_of
 
 T = TypeVar("T")
@@ -40,8 +42,9 @@ _KEEP = HotInsert(
 class Ledger:
     """The ledger in one database. Close it, or the process hangs at its end."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self.vault = vault
 
     async def close(self) -> None:
         """Close every connection."""
@@ -52,7 +55,7 @@ class Ledger:
 
         Raises SQLAlchemy's errors as they are; the caller says 503.
         """
-        return await self._database.write(partial(append, batch=batch, now_us=to_us(now)))
+        return await self._database.write(partial(append, batch=batch, now_us=to_us(now), vault=self.vault))
 
     async def keep(self, name: str, body: bytes, now: datetime) -> None:
         """Keep where a piece of long work stands, in place of what was kept under this name."""
@@ -62,7 +65,7 @@ class Ledger:
     async def reading(self) -> AsyncIterator["LedgerReader"]:
         """A consistent view of the ledger as it is now."""
         async with self._database.reading() as connection:
-            yield LedgerReader(connection)
+            yield LedgerReader(connection, self.vault)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one read transaction, run in a thread."""
@@ -70,17 +73,29 @@ class Ledger:
 
 
 class LedgerReader:
-    """One read transaction on the ledger."""
+    """One read transaction on the ledger. What is sealed comes opened, but where it is called stored."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, vault: Vault) -> None:
         self._connection = connection
+        self._vault = vault
 
     async def head(self) -> Head:
         """The last position and its digest."""
         return await self._connection.run_sync(head)
 
     async def rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
-        """Up to `limit` whole rows after a position, for reads, export and verification."""
+        """Up to `limit` whole rows after a position; without the names of whom was erased."""
+        stored = await self.stored_rows(after, limit, account)
+        sealed = [row for row in stored if row["type"] == PERSONAL]
+        texts = [text for row in sealed for text in (row["data"], row["before"] or row["data"])]
+        plain = iter(await self._connection.run_sync(open_data, self._vault, texts))
+        for row in sealed:
+            row["data"], before = next(plain), next(plain)
+            row["before"] = row["before"] and before
+        return stored
+
+    async def stored_rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
+        """The rows as they stand and are chained."""
         query = select(_events).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
         if account is not None:
             query = query.where(_events.c.account == account)
@@ -114,7 +129,18 @@ class LedgerReader:
         return (await self._connection.execute(query)).scalar()
 
     async def delivery(self, position: int) -> dict[str, Any]:
-        """The raw delivery whose first event is at `position`. Raises Integrity if it is gone."""
+        """The raw delivery whose first event is at `position`.
+
+        Raises Integrity if it is gone, Erased if nobody can read it any more.
+        """
+        raw = await self.stored_delivery(position)
+        (body,) = await self._open([raw["body"]])
+        if body is None:
+            raise Erased(f"the raw delivery at position {position} told of a customer who was erased")
+        return {**raw, "body": body}
+
+    async def stored_delivery(self, position: int) -> dict[str, Any]:
+        """The raw delivery as it stands and is chained. Raises Integrity if it is gone."""
         query = select(_deliveries).where(_deliveries.c.position == position)
         row = (await self._connection.execute(query)).one_or_none()
         if row is None:
@@ -128,7 +154,7 @@ class LedgerReader:
         """
         query = select(_deliveries).where(_deliveries.c.position > after)
         found = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
-        return [dict(row._mapping) for row in found]  # noqa: SLF001
+        return await self._with_bodies([dict(row._mapping) for row in found])  # noqa: SLF001
 
     async def kept(self, name: str) -> bytes | None:
         """What was last kept under a name."""
@@ -143,7 +169,9 @@ class LedgerReader:
             .where(_subjects.c.subject >= prefix, _subjects.c.subject < prefix + "\U0010ffff")
             .order_by(_subjects.c.subject, _events.c.occurred_at_us, _events.c.event_id)
         )
-        return {row.subject: event_of(row) for row in await self._connection.execute(query)}
+        rows = (await self._connection.execute(query)).all()
+        found = await self._connection.run_sync(open_rows, self._vault, rows)
+        return {row[-1]: event_of(row) for row in found}
 
     async def unconfirmed(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
         """Money events that came unsigned and have no fetched counterpart yet.
@@ -168,7 +196,15 @@ class LedgerReader:
     async def quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
         query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
-        return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
+        found = await self._connection.execute(query)
+        return await self._with_bodies([dict(row._mapping) for row in found])  # noqa: SLF001
+
+    async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        bodies = await self._open([row["body"] for row in rows])
+        return [{**row, "body": body or None} for row, body in zip(rows, bodies, strict=True)]
+
+    async def _open(self, texts: list[bytes]) -> list[bytes | None]:
+        return await self._connection.run_sync(self._vault.open, texts)
 
     async def quarantined(self) -> dict[tuple[str, str], int]:
         """How many deliveries are in quarantine, by (processor, reason)."""

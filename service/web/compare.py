@@ -17,6 +17,7 @@ from service.books.store import partition_of
 from service.core.errors import Unavailable
 from service.core.events import Event
 from service.ledger.history import histories
+from service.ledger.vault import Vault
 from service.reads import compare
 from service.reads.parameters import Parameter, cursor, integer, to_cursor
 from service.reads.read import Read
@@ -103,7 +104,9 @@ async def _answer(request: Request, asked: Asked) -> Response:
         return found, marks.position, view.unpriced_contracts()
 
     found, position, unpriced = await state.store.read(find)
-    document = await state.ledger.read(partial(_explained, found=found, day=asked.scope.today))
+    document = await state.ledger.read(
+        partial(_explained, vault=state.ledger.vault, found=found, day=asked.scope.today)
+    )
     following = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
     if asked.csv:
         listed = to_csv(columns(COMPARE.shape, COMPARE.rows), document[COMPARE.rows])
@@ -127,7 +130,7 @@ def _positions(connection: Connection, view: View, policies: Sequence[str], stat
     return first
 
 
-def _explained(connection: Connection, found: _Found, day: date) -> dict[str, Any]:
+def _explained(connection: Connection, vault: Vault, found: _Found, day: date) -> dict[str, Any]:
     """The document with its reasons, from each contract's history as far as its partition of the books is."""
     by_position = defaultdict(list)
     for customer in found.document[COMPARE.rows]:
@@ -136,5 +139,5 @@ def _explained(connection: Connection, found: _Found, day: date) -> dict[str, An
             by_position[found.positions[partition_of(name, len(found.positions))]].append(name)
     told: dict[str, list[Event]] = {}
     for position, names in by_position.items():
-        told |= histories(connection, names, position)
+        told |= histories(connection, names, position, vault)
     return compare.explained(found.document, told, day, *found.sides)

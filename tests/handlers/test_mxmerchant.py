@@ -369,6 +369,16 @@ def test_a_record_that_nothing_can_be_read_of_leaves_no_events() -> None:
     assert list(caught.value.events) == []
 
 
+def _unused(customer_id: str) -> Unused:
+    return Unused(original_type="contract", customer_id=customer_id)
+
+
+def _told(contract: dict) -> Subscription:
+    data = mxmerchant.translate(contract, SIGNED)[0].data
+    assert isinstance(data, Subscription)
+    return data
+
+
 def test_contracts_that_a_poll_will_tell_have_no_effect_by_token() -> None:
     # given two contracts
     payload = {"records": CONTRACTS[:2]}
@@ -379,14 +389,14 @@ def test_contracts_that_a_poll_will_tell_have_no_effect_by_token() -> None:
 
     # then with one they are kept as unused, each under its id; without, they count and say unsigned
     contracts = [event for event in counted if isinstance(event.data, Subscription)]
-    assert kept == [replace(event, data=Unused(original_type="contract")) for event in contracts]
+    assert kept == [replace(event, data=_unused(event.data.customer_id)) for event in contracts]
     assert (len(kept), {event.trust for event in counted}) == (2, {"unsigned"})
 
 
 def test_a_contract_that_a_poll_will_tell_is_read_all_the_same() -> None:
     with pytest.raises(Unreadable, match=r"records\[1\].*amount") as caught:
         mxmerchant.translate({"records": [CONTRACT, without(CONTRACT, "amount")]}, CONFIRMABLE)
-    assert [event.data for event in caught.value.events] == [Unused(original_type="contract")]
+    assert [event.data for event in caught.value.events] == [_unused(_told(CONTRACT).customer_id)]
 
     with pytest.raises(Unreadable, match="twice"):
         mxmerchant.translate({"records": [CONTRACT, CONTRACT | {"amount": "1"}]}, CONFIRMABLE)

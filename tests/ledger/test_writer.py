@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from sqlalchemy.exc import OperationalError
 
+from service import master
 from service.core.errors import Unavailable
 from service.database import SqliteDatabase, ledger_path
 from service.ledger.store import Ledger
@@ -61,7 +62,7 @@ class Broken(Ledger):
 
 async def test_when_the_ledger_cannot_commit_all_are_told_and_it_goes_on_later(tmp_path: Path) -> None:
     prepare(load(data_dir=tmp_path))
-    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)))
+    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)), master.vault(load()))
     writer = Writer(ledger, lambda: datetime.now(UTC), lambda _: None)
 
     answers = await asyncio.gather(

@@ -151,7 +151,9 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
 
         page, both = await store.read(find)
         names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
-        told = await shelf.ledger.read(lambda connection, of=names: histories(connection, of, 2**40))
+        told = await shelf.ledger.read(
+            lambda connection, of=names: histories(connection, of, 2**40, shelf.ledger.vault)
+        )
         shown = compare.explained(page, told, day, *both)
         assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]
         for row in shown["customers"]:

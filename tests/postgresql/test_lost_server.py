@@ -1,5 +1,6 @@
 """A PostgreSQL that crashes, hangs or is away: 503 with Retry-After, never a 200 and never a hang."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -119,6 +120,7 @@ async def test_a_server_that_hangs_is_503_and_works_again_when_it_goes_on(
 @pytest.mark.parametrize("command", ["web", "worker", "status", "verify"])
 def test_a_start_without_the_server_ends_in_one_line(command: str, tmp_path: Path) -> None:
     away = {"DAYBOOK_DATABASE_URL": "postgresql+asyncpg://daybook:secret@127.0.0.1:1/daybook"}
+    away["DAYBOOK_MASTER_KEY"] = os.environ["DAYBOOK_MASTER_KEY"]
     settings = {**away, "DAYBOOK_REDIS_URL": "redis://127.0.0.1:1", "DAYBOOK_DATA_DIR": str(tmp_path)}
 
     ended = subprocess.run(

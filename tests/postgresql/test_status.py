@@ -20,6 +20,7 @@ BOOKS = {"bills", "collections", "customers", "mrr", "mrr:chartmogul", "mrr:stri
 
 def status(settings: Settings, *options: str) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
+    clean["DAYBOOK_MASTER_KEY"] = os.environ["DAYBOOK_MASTER_KEY"]
     url = {"DAYBOOK_DATABASE_URL": settings.database_url} if settings.database_url else {}
     said = subprocess.run(
         [sys.executable, "-m", "service.cli", "status", *options],

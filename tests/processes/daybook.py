@@ -44,6 +44,7 @@ class Daybook:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
         self.environment = {
             **clean,
+            "DAYBOOK_MASTER_KEY": os.environ["DAYBOOK_MASTER_KEY"],
             "DAYBOOK_DATA_DIR": str(data_dir),
             "DAYBOOK_PORT": str(self.port),
             "DAYBOOK_STANDARD_WEBHOOK_SECRETS": f"biller={SECRET}",

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
+from service import master
 from service.books.engine import Engine
 from service.core.errors import Unavailable
 from service.database import SqliteDatabase, ledger_path
@@ -74,7 +75,7 @@ class CountingLedger(Ledger):
     """A ledger that remembers how many deliveries each transaction held."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(SqliteDatabase(ledger_path(data_dir)))
+        super().__init__(SqliteDatabase(ledger_path(data_dir)), master.vault(load()))
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:

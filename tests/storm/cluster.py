@@ -134,6 +134,7 @@ class Cluster:
         self.valkey = ValkeyServer(port=steady_port(), data_dir=directory / "valkey")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")},
+            "DAYBOOK_MASTER_KEY": os.environ["DAYBOOK_MASTER_KEY"],
             "DAYBOOK_DATA_DIR": str(directory),
             **settings,
         }

@@ -15,7 +15,7 @@ from tests.web.running import Daybook, running, settings_for
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("DAYBOOK_")]:
+    for name in [name for name in os.environ if name.startswith("DAYBOOK_") and name != "DAYBOOK_MASTER_KEY"]:
         monkeypatch.delenv(name)
 
 
