@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import customers, engine, ingest, reads, report
+from bench import customers, engine, ingest, reads, rebuild, report
 
 Tables = Iterable[tuple[str, Sequence[dict[str, str]]]]
 
@@ -40,7 +40,12 @@ def _on_sqlite() -> Tables:
         yield title, asyncio.run(measure())
 
 
-PARTS = {"sqlite": _on_sqlite, "customers": customers.measured, "processes": report.tables}
+PARTS = {
+    "sqlite": _on_sqlite,
+    "customers": customers.measured,
+    "rebuild": rebuild.measured,
+    "processes": report.tables,
+}
 
 
 def show(title: str, rows: Sequence[dict[str, str]]) -> None:

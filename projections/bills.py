@@ -167,6 +167,8 @@ def _ends(state: State, rules: Rules) -> date | None:
 
 def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its present state. A status never goes back: a paid one stays paid."""
+    if not history:
+        return []
     latest, data = latest_invoice(history)
     failed = any(isinstance(e.data, Invoice) and e.data.payment_failed for e in history)
     remaining = data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining

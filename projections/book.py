@@ -62,7 +62,8 @@ class Row(Struct, frozen=True, kw_only=True):
     causes: str = "[]"
 
 
-# (history in canonical order, or rows in no order; the rules) -> rows, no two of them equal.
+# (history in canonical order, or rows in no order; the rules) -> rows, no two of them equal. None of
+# nothing: all events of a history may be superseded.
 Contribute = Callable[[Sequence[Any], Rules], list[Row]]
 
 

@@ -90,6 +90,8 @@ def terms(history: Sequence[State], rules: Rules) -> list[Term]:
 
     Between two states a repeating discount may end; the day of its end begins a term too.
     """
+    if not history:
+        return []
     found: list[Term] = []
     ends = [state.day for state in history[1:]] + [date.max]
     for state, until in zip(history, ends, strict=True):

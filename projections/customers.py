@@ -33,6 +33,8 @@ class ProductName(Row, frozen=True, kw_only=True):
 
 def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
     """One customer's events to the last name told; a deletion keeps it, an erasure does not."""
+    if not history:
+        return []
     last = history[-1]
     told = [event.data for event in history if isinstance(event.data, Customer)]
     erased = next((event.data for event in history if isinstance(event.data, CustomerErased)), None)
@@ -50,6 +52,8 @@ def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
 
 def product_name(history: Sequence[Event], _rules: Rules) -> list[Row]:
     """One product's events to the last name told."""
+    if not history:
+        return []
     last = history[-1]
     told = [event.data for event in history if isinstance(event.data, Product)]
     return [

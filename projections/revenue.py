@@ -129,6 +129,8 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
 
 def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its order once it is paid, and its failure if an attempt failed."""
+    if not history:
+        return []
     latest, data = latest_invoice(history)
     told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
     failed = [event for event, invoice in told if invoice.payment_failed]

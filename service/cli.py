@@ -9,8 +9,15 @@ import typer
 from rich.console import Console
 
 from service import logs, processes
+from service.commands import quarantine, reconcile, transfer
+from service.commands.backup import backup, restore
+from service.commands.erase import erase
+from service.commands.explain import explain
+from service.commands.rebuild import rebuild
+from service.commands.retranslate import retranslate
 from service.commands.shell import EXIT_FAULT, Json, command, ended, show
-from service.core.errors import DaybookError, Integrity, SettingsError
+from service.commands.verify import verify
+from service.core.errors import DaybookError, SettingsError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Billing webhooks to a ledger to books that replay."
@@ -105,22 +112,17 @@ def status(*, json: Json = False) -> None:
         show(found, lambda: shown(found), as_json=json)
 
 
-@app.command()
-def verify() -> None:
-    """Check the ledger's chain, the books' totals against their rows, and the books against a replay.
-
-    Exits 0 if all holds, 1 naming the first fault, 2 if a setting is wrong, 3 if a store can't be read.
-    """
-    from service.verify import verify_all  # noqa: PLC0415
-
-    with command() as settings:
-        console = Console()
-        try:
-            for line in asyncio.run(verify_all(settings)):
-                console.print(line, highlight=False, soft_wrap=True)
-        except Integrity as error:
-            console.print(f"fault: {error}", highlight=False, soft_wrap=True)
-            raise typer.Exit(EXIT_FAULT) from None
+app.command()(rebuild)
+app.command()(verify)
+app.command()(backup)
+app.command()(restore)
+app.command()(erase)
+app.command()(explain)
+app.add_typer(reconcile.app, name="reconcile")
+app.add_typer(transfer.imports, name="import")
+app.add_typer(transfer.exports, name="export")
+app.add_typer(quarantine.app, name="quarantine")
+app.command()(retranslate)
 
 
 if __name__ == "__main__":

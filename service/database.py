@@ -7,14 +7,15 @@ for the other. With PostgreSQL both are schemas of one database.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from asyncpg.exceptions import InternalClientError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
@@ -62,6 +63,10 @@ class Database(Protocol):
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A consistent view, on the caller's event loop."""
 
+    @property
+    def again(self) -> "Callable[[], Database]":
+        """What opens the same store once more, in another process too."""
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -73,6 +78,7 @@ class SqliteDatabase:
     """
 
     def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, brief: bool = False) -> None:
+        self.again = partial(SqliteDatabase, path, synchronous, brief=brief)
         self._writer = sqlite_engine(path, "write", synchronous)
         self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never behind slow reads
         self._reader = sqlite_engine(path, "read")
@@ -111,6 +117,7 @@ class PostgresDatabase:
 
     def __init__(self, url: str, schema: str, *, durable: bool) -> None:
         session = {**_SESSION, "search_path": schema, "synchronous_commit": "on" if durable else "off"}
+        self.again = partial(PostgresDatabase, url, schema, durable=durable)
         self._durable = durable
         self._thread = _LoopThread(schema)
         self._writer = _postgres_engine(url, session, "write")
@@ -169,6 +176,34 @@ def postgres_once(url: str, work: Callable[[Connection], T], schema: str = "publ
 
     with ThreadPoolExecutor(1) as thread:  # where no event loop runs yet
         return thread.submit(asyncio.run, run()).result()
+
+
+async def postgres_rewrite(url: str, tables: Iterable[str]) -> None:
+    """Write these tables anew, so that nothing stands in them that was removed."""
+    engine = _postgres_engine(url, _SESSION, "write", patient=True)
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            for table in tables:
+                await connection.exec_driver_sql(f"VACUUM (FULL) {table}")
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def postgres_lock(url: str, name: str) -> AsyncIterator[bool]:
+    """Whether this process got the lock of this name, which it then has until the block ends, or it does.
+
+    The lock is its connection's: a pooler that hands connections round between transactions breaks it.
+    """
+    engine = _postgres_engine(url, _SESSION, "write", patient=True)
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            query = text("SELECT pg_try_advisory_lock(hashtext(:name))")
+            yield bool((await connection.execute(query, {"name": name})).scalar())
+    finally:
+        await engine.dispose()
 
 
 def _postgres_engine(url: str, session: dict[str, str], mode: Mode, *, patient: bool = False) -> AsyncEngine:
@@ -291,6 +326,8 @@ def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
         if mode == "write":
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {synchronous}")
+            if synchronous == "FULL":  # the ledger's: a key that is destroyed is gone from the file, too
+                cursor.execute("PRAGMA secure_delete = ON")
         else:
             cursor.execute("PRAGMA query_only = ON")
         cursor.execute("PRAGMA cache_size = -65536")  # KiB: 64 MiB

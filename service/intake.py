@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from handlers import ENDPOINTS
 from service.core.delivery import Endpoint, Proof
 from service.core.errors import Unreadable
+from service.core.events import MARK, Event
 from service.core.limits import check_limits
 from service.ledger.draft import Incoming
 
@@ -26,7 +27,7 @@ def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return _refused(proof, headers, body, "malformed", "the body is not JSON")
     try:
-        events = [check_limits(event) for event in endpoint.translate(payload, proof)]
+        events = [_checked(event) for event in endpoint.translate(payload, proof)]
     except Unreadable as error:
         refused = _refused(proof, headers, body, "unreadable", str(error))
         if not error.events:
@@ -40,6 +41,13 @@ def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof)
         body=body,
         proof=proof,
     )
+
+
+def _checked(event: Event) -> Event:
+    """The event itself; raises Unreadable if it is beyond the limits, or named like a revision of ours."""
+    if MARK in event.event_id:
+        raise Unreadable(f"an event's id holds {MARK}, which only revisions hold")
+    return check_limits(event)
 
 
 def content_digest(payload: Any, endpoint: Endpoint) -> bytes:

@@ -33,6 +33,19 @@ def connect(url: str, prefix: str) -> ArqRedis:
     return redis
 
 
+async def nudge_once(url: str, prefix: str, position: int) -> None:
+    """Ask once for the books to be advanced; if Redis is away, the worker's sweep will do it."""
+    redis = connect(url, prefix)
+    with suppress(RedisError, OSError):
+        await _enqueue(redis, position)
+    with suppress(RedisError, OSError):
+        await redis.aclose()
+
+
+async def _enqueue(redis: ArqRedis, position: int) -> None:
+    await redis.enqueue_job("advance", _job_id=f"advance:{position}")
+
+
 class Nudger:
     """Sends nudges from one task; `nudge` never waits and never fails. The client is closed with it."""
 
@@ -59,7 +72,7 @@ class Nudger:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                await self._redis.enqueue_job("advance", _job_id=f"advance:{self._position}")
+                await _enqueue(self._redis, self._position)
             except (RedisError, OSError) as error:
                 log.warning("nudge_failed", error=type(error).__name__, position=self._position)
                 self._failed()

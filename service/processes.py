@@ -19,20 +19,21 @@ STOP_SECONDS = 8  # a process told to stop has ended by then, whatever hangs
 _WAIT_SECONDS = 15.0
 
 
-def hold_lifeline(data_dir: Path) -> TextIOWrapper:
+def hold_lifeline(data_dir: Path, seconds: float = _WAIT_SECONDS) -> TextIOWrapper:
     """Take the data directory's lock for this process; keep what is returned.
 
-    Waits for the processes of a run that was killed to end; raises SettingsError if they don't, since
-    then another Daybook runs there. A POSIX lock is used because a fork does not inherit it.
+    Waits `seconds` for the processes of a run that was killed to end; raises SettingsError if they don't,
+    since then another Daybook runs there. A POSIX lock is used because a fork does not inherit it.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = open(data_dir / "run.lock", "w")  # noqa: SIM115 - held until the process ends
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() > deadline:
+                lock.close()
                 raise SettingsError(f"another Daybook runs on {data_dir}; stop it first") from None
             time.sleep(0.1)
         else:

@@ -19,12 +19,14 @@ from sqlalchemy import (
     Dialect,
     Integer,
     LargeBinary,
+    Select,
     Table,
     Text,
     TypeDecorator,
     bindparam,
     cast,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -135,6 +137,18 @@ def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
         if lost or isinstance(error, TimeoutError | OSError):
             connection.invalidate(error)
         raise OperationalError(sql, None, error, connection_invalidated=lost) from error
+
+
+def first(query: Select[Any]) -> Select[Any]:
+    """The first rows of a query, as many as the parameter `count` says; for a `HotStatement`."""
+    return query.limit(bindparam("count")).offset(literal_column("0"))  # SQLite's own 0 is a parameter
+
+
+def now_us(dialect: Any) -> ColumnElement[int]:
+    """The moment by the database's clock, in microseconds, as `HotStatement` makes it for each kind."""
+    if dialect is postgresql:
+        return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)", Integer)
+    return literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", Integer)
 
 
 class _Listed(TypeDecorator[list[Any]]):

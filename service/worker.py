@@ -31,6 +31,7 @@ from service.learner import keep_learning
 from service.nudge import QUEUE, connect, deserialize, serialize
 from service.poller import Poller
 from service.processes import STOP_SECONDS
+from service.reconcile.run import Nightly, Reconciliation
 from service.redis import end
 from service.settings import Settings
 from service.stores import open_books, open_leases, open_ledger, read_options
@@ -76,6 +77,10 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
             poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
             crons += _polls(poller)
+        nightly = Nightly(settings, Reconciliation(settings, ledger, store, clock))
+        stack.push_async_callback(nightly.close)
+        if nightly.has_work:
+            crons.append(_nightly(nightly))
         to_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
         await serve_jobs(to_redis, advancer, crons, stopping)
 
@@ -197,6 +202,11 @@ def _polls(poller: Poller) -> list[CronJob]:
         ),
         cron(confirm, name="confirm", second={0, 30}, timeout=60, keep_result=0),
     ]
+
+
+def _nightly(nightly: Nightly) -> CronJob:
+    """Reconcile in the small hours; the worker that gets the job leads this."""
+    return cron(_job(nightly.start), name="reconcile", hour={3}, minute={17}, timeout=60, keep_result=0)
 
 
 def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:

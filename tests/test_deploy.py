@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from msgspec.json import encode
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.cli import app
+from service.core.moments import rfc3339
 from service.processes import STOP_SECONDS
+from service.reconcile.report import Summary
 from service.settings import Settings, load
 from service.stores import prepare
 from tests.postgres import PostgresServer
@@ -65,6 +68,9 @@ async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
     async with running(data_dir, **given) as daybook:
         for amount in (100, 200):  # of which the second conflicts
             await daybook.post(STANDARD, STANDARD.event("1", amount), message_id="msg_1")
+        moment = daybook.clock.now
+        last = Summary(began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0)
+        await daybook.state.ledger.keep("reconciled|stripe", encode(last), moment)
         text = (await daybook.http.get("/metrics")).text
     found: dict[str, set[str]] = defaultdict(set)
     for family in text_string_to_metric_families(text):

@@ -22,6 +22,7 @@ from service.core.events import (
     CREATED,
     UPDATED,
     Customer,
+    CustomerErased,
     Data,
     Dispute,
     Event,
@@ -94,6 +95,7 @@ class _Fetched(_Record, frozen=True, kw_only=True, rename="camel"):
     amount: Amount | None = None
     status: str | None = None
     created: str | None = None
+    auth_only: bool | None = None
 
 
 # Verification
@@ -346,6 +348,41 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
     )
 
 
+_LISTED = ("PaymentSuccess", "PaymentFail", "RefundCreated")
+
+
+def listed(record: Any, merchant_id: str, observed_at: datetime) -> Event | None:
+    """A payment or refund of the API's list, as a notification would have told it and a fetch confirmed it.
+
+    None while it has not settled, or is an authorisation that takes nothing. Raises Unreadable.
+    """
+    fetched = read(record, _Fetched)
+    if fetched.amount is None:
+        raise Unreadable("the payment listed has no amount")
+    key = str(fetched.id)
+    told: Payment | Refund = Payment(payment_id=key, status="succeeded", currency="usd", amount=0)
+    failed = _SAYS[Payment].get((fetched.status or "").lower()) == "failed"
+    kind = "PaymentFail" if failed else "PaymentSuccess"
+    if _decimal(fetched.amount, "$.amount") < 0:
+        told = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
+        kind = "RefundCreated"
+    event = Event(
+        processor=PROCESSOR,
+        account=merchant_id,
+        event_id=f"{merchant_id}:{kind}:{key}",
+        occurred_at=observed_at,
+        data=told,
+    )
+    confirmed = confirmation(record, event, observed_at)
+    settled_now = getattr(confirmed.data, "status", "") not in UNSETTLED
+    return confirmed if settled_now and not fetched.auth_only else None
+
+
+def event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
+    """The ids under which the ledger may hold a payment or refund that is known with this trust."""
+    return [f"{merchant_id}:{kind}:{key}{_SUFFIX[trust]}" for kind in _LISTED]
+
+
 def told_id(told: Payment | Refund | Dispute) -> str:
     """The id under which the API keeps what was told."""
     key: str = getattr(told, _OWN_ID[type(told)])
@@ -362,12 +399,17 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
     """Of one poll's events those that tell something new, one at most for each subject.
 
     `last` holds the data last known, by subject. Several contracts name one customer: the last in
-    the order of event ids counts, so that two spellings of a name do not alternate for ever.
+    the order of event ids counts, so that two spellings of a name do not alternate for ever. Of a customer who
+    was erased no name is told again.
     """
     by_subject = {
         subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
     }
-    return [event for subject, event in by_subject.items() if last.get(subject) != event.data]
+    return [
+        event
+        for subject, event in by_subject.items()
+        if last.get(subject) != event.data and not isinstance(last.get(subject), CustomerErased)
+    ]
 
 
 # Fields

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import httpx
@@ -52,6 +52,26 @@ async def fetch_contracts(
 class _Page(Struct, frozen=True, rename="camel"):
     record_count: Annotated[int, Meta(ge=0)]
     records: list[dict[str, Any]]
+
+
+async def payment_pages(
+    client: httpx.AsyncClient, merchant_id: str, *, pause: Pause = asyncio.sleep
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Every payment and refund of a merchant, a page at a time. Raises Unavailable if not all can be had.
+
+    One that comes meanwhile moves the others on, so that some may be listed twice, and none is left out.
+    """
+    offset, count = 0, 1
+    while offset < count:
+        query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
+        page = read(_json(await _get(client, "/checkout/v3/payment", query, pause)), _Page)
+        count = page.record_count
+        if not page.records:
+            break
+        offset += len(page.records)
+        yield page.records
+    if offset < count:
+        raise Unavailable(f"MX Merchant listed {offset} of {count} payments")
 
 
 async def fetch_payment(

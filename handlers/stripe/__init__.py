@@ -17,7 +17,7 @@ from service.core.delivery import TOLERANCE_SECONDS, Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import CREATED, DELETED, INVOICE_RANK, UPDATED, Data, Event, Invoice, Refund, Unused
 
-__all__ = ["translate", "verify"]
+__all__ = ["is_used", "observed", "translate", "verify"]
 
 T = TypeVar("T")
 
@@ -122,6 +122,28 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
             before=_before(told, reading),
         )
     ]
+
+
+def is_used(kind: str) -> bool:
+    """Whether the books use this type of event."""
+    return _reading(kind) is not None
+
+
+def observed(told: Any, account: str, at: datetime) -> Event:
+    """A subscription or an invoice as the API answers it, as if an event had told it at `at`.
+
+    For comparisons, in the same words as its events: it is in no ledger. Raises Unreadable.
+    """
+    kind = told["object"]
+    reading = {"subscription": SUBSCRIPTION, "invoice": INVOICE}[kind]
+    return Event(
+        processor=PROCESSOR,
+        account=account,
+        event_id=told["id"],
+        occurred_at=at,
+        trust="fetched",
+        data=_data(told, reading, kind),
+    )
 
 
 def _unused(told: payloads.Envelope) -> Unused:

@@ -12,11 +12,11 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import astuple
-from sqlalchemy import Connection, bindparam, func, update
+from sqlalchemy import Connection, bindparam, func, or_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,7 +30,7 @@ from service.core.order import canonical
 from service.ledger.append import head
 from service.ledger.history import after, histories
 from service.ledger.store import Ledger
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 
@@ -40,7 +40,7 @@ _GROWTH = 4  # how many times the events there are when PostgreSQL should look a
 
 
 class Overtaken(DaybookError):
-    """Another worker moved the checkpoint first; nothing was written, and there is nothing to do."""
+    """Another worker moved the checkpoint first, or it is held; nothing was written: look again soon."""
 
 
 class Changes(Struct):
@@ -80,6 +80,7 @@ class Engine:
         self._ids: dict[str, int] = {}
         self._analyze_at = 0
         self._marks: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
+        self._stop_at: int | None = None  # where the books are held just now
 
     async def catch_up(self, until: int | None = None) -> int:
         """Advance until all that is held has reached the ledger's end (or `until`); how many events."""
@@ -91,8 +92,9 @@ class Engine:
     async def advance(self, until: int | None = None) -> int:
         """One transaction for what is furthest behind of all that is held; how many events it took in.
 
-        Raises Overtaken if another worker did it first, or holds it now. After any other error the next
-        one is smaller: it may have been too much for the time that a transaction may take.
+        Raises Overtaken if another worker did it first, or holds it now; or if the books may not pass where
+        they are for a moment. After any other error the next one is smaller: it may have been too much for
+        the time that a transaction may take.
         """
         try:
             count = await self._advance(until)
@@ -108,6 +110,10 @@ class Engine:
             return 0
         marks, self._marks = await self._positions(held), {}
         start = min(marks.values())
+        if self._stop_at is not None and (until is None or until > self._stop_at):
+            if start >= self._stop_at:
+                raise Overtaken(f"the books are held at position {self._stop_at} for a moment")
+            until = self._stop_at
         due = {
             book: {part for name, part in marks if (name, marks[name, part]) == (book.name, start)}
             for book in self._store.books
@@ -147,10 +153,11 @@ class Engine:
 
     async def _positions(self, held: set[int]) -> dict[tuple[str, int], int]:
         """The position of each held partition of each book: as this engine last wrote them, else read."""
-        if {part for _, part in self._marks} != held:
+        if self._stop_at is not None or {part for _, part in self._marks} != held:
 
             def find(connection: Connection) -> dict[tuple[str, int], int]:
                 self._ids = self._store.marks(connection).books
+                self._stop_at = self._store.held(connection, self._ids)
                 return self._store.checkpoints(connection, self._ids)
 
             found = await self._store.read(find)
@@ -180,9 +187,10 @@ class Engine:
             rules = self._store.rules.under(book.policy)
             changes = _apply(connection, book, book_id, folded[book], rules, min(parts))
             changed = end if changes.removed or changes.added else 0
-            moved = _MOVE.run(connection, end, changed, to_us(self._clock()), book_id, sorted(parts), start)
+            to = (end, changed, to_us(self._clock()))
+            moved = _MOVE.run(connection, *to, book_id, sorted(parts), start, end)
             if len(moved) != len(parts):
-                raise Overtaken(f"book {book.name} is not at position {start} any more")
+                raise Overtaken(f"book {book.name} is not at position {start} any more, or held")
 
 
 Due = Mapping[Book, set[int]]  # partitions by book
@@ -209,7 +217,10 @@ _MOVE = HotStatement(
             advanced_at_us=bindparam("now_us"),
         )
         .where(
-            _c.book == bindparam("of_book"), any_of(_c.partition, "parts"), _c.position == bindparam("start")
+            _c.book == bindparam("of_book"),
+            any_of(_c.partition, "parts"),
+            _c.position == bindparam("start"),
+            or_(_c.held_until_us <= now_us(dialect), _c.held >= bindparam("moved_to")),
         )
         .returning(_c.partition)
     )
@@ -288,13 +299,19 @@ def _fed(
     if touched and connection.dialect.name == POSTGRESQL:
         _LOCK_FEEDS.add(connection, [(book_id, key) for key in touched])
     for start in range(0, len(touched), _PIECE):
-        rows: dict[str, list[Row]] = {key: [] for key in touched[start : start + _PIECE]}
-        for row_type in sources:
-            statements = tables.STATEMENTS[row_type]
-            for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(rows)):
-                row = statements.row(values)
-                rows[row.feeds].append(row)
+        rows = fed_by(connection, stage, book_id, touched[start : start + _PIECE])
         yield {key: stage.contribute(fed, rules) for key, fed in rows.items()}
+
+
+def fed_by(connection: Connection, stage: Stage, book_id: int, keys: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows that feed each of these keys of a later stage."""
+    rows: dict[str, list[Row]] = {key: [] for key in keys}
+    for row_type in stage.reads:
+        statements = tables.STATEMENTS[row_type]  # type: ignore[index]  # a later stage reads row types
+        for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(rows)):
+            row = statements.row(values)
+            rows[row.feeds].append(row)
+    return rows
 
 
 def _replace(
@@ -327,14 +344,31 @@ def _add_up(connection: Connection, total: Total, book_id: int, partition: int, 
 
     A row may have been added in another: only the sum over all of them says anything.
     """
-    group = attrgetter(*total.by)
-    sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(total.sums))
-    for sign, rows in ((-1, changes.removed), (1, changes.added)):
-        for row in rows:
-            for part in total.parts(row) if type(row) is total.of else ():
-                into = sums[group(part)]
-                for i, value in enumerate(total.measure(part)):
-                    into[i] += sign * value
+    sums = new_sums(total)
+    add_to(sums, total, changes.removed, -1)
+    add_to(sums, total, changes.added)
     new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:
         tables.ADD[total.table].add(connection, sorted(new))
+
+
+Sums = dict[tuple[Any, ...], list[int]]  # by group
+
+
+def new_sums(total: Total) -> Sums:
+    """Sums of a total, all of them 0."""
+    return defaultdict(partial(_zeros, len(total.sums)))
+
+
+def _zeros(count: int) -> list[int]:
+    return [0] * count
+
+
+def add_to(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
+    """Add what rows measure to their groups; those of other tables measure nothing."""
+    group = attrgetter(*total.by)
+    for row in rows:
+        for part in total.parts(row) if type(row) is total.of else ():
+            into = sums[group(part)]
+            for i, value in enumerate(total.measure(part)):
+                into[i] += sign * value

@@ -1,8 +1,9 @@
 """The books' tables: laid out, and handed to the engine and the reads."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
 from service.database import Database, books_path, sqlite_engine
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
 T = TypeVar("T")
 
@@ -34,6 +35,12 @@ def lay_out_file(data_dir: Path, add_books: Callable[[Connection], None] = lambd
         connection.exec_driver_sql(f"PRAGMA user_version = {layout}")
         add_books(connection)
     engine.dispose()
+
+
+def has_layout(data_dir: Path) -> bool:
+    """Whether the books' file is of this layout, or not there yet."""
+    path = books_path(data_dir)
+    return not path.exists() or _layout_of(path) == tables.layout()
 
 
 def _layout_of(path: Path) -> int | None:
@@ -80,8 +87,10 @@ def policy_of(name: str) -> str:
 class BookStore:
     """The books in one database, for one set of rules. Close it, or the process hangs at its end.
 
-    `key` is another text for other books, versions or rules.
+    `key` is another text for other books, versions or rules. `builds` None: the live ones.
     """
+
+    builds: Mapping[str, int] | None = None
 
     def __init__(
         self, database: Database, rules: Rules, books: Sequence[Book] = BOOKS, partitions: int = 1
@@ -93,6 +102,14 @@ class BookStore:
         self.partitions = partitions
         self._database = database
         self.reading = database.reading
+        self.again = database.again
+
+    def of(self, builds: Mapping[str, int]) -> "BookStore":
+        """These builds, by the names of their books, in place of the live ones; on the same connections."""
+        other = copy(self)
+        other.builds = dict(builds)
+        other.books = tuple(book for book in self.books if book.name in builds)
+        return other
 
     async def close(self) -> None:
         """Close every connection."""
@@ -118,8 +135,12 @@ class BookStore:
 
     def marks(self, connection: Connection) -> Marks:
         """Where the books of these versions and rules are; of none that is not registered."""
-        rules = [key for _, _, key in self.versions]
-        found = [row for row in _MARKS.run(connection, rules) if (row[1], row[2], row[5]) in self.versions]
+        if self.builds is not None:
+            found = _MARKS_OF.run(connection, list(self.builds.values()))
+        else:
+            rules = [key for _, _, key in self.versions]
+            live = _MARKS.run(connection, rules)
+            found = [row for row in live if (row[1], row[2], row[5]) in self.versions]
         return Marks(
             books={row[1]: row[0] for row in found},
             positions={row[1]: row[3] for row in found},
@@ -135,6 +156,10 @@ class BookStore:
             if row[1] < self.partitions
         }
 
+    def held(self, connection: Connection, books: Mapping[str, int]) -> int | None:
+        """The position that none of these books may pass just now, where there is one."""
+        return _HELD.run(connection, list(books.values()))[0][0]  # type: ignore[no-any-return]
+
 
 def versions(books: Sequence[Book], rules: Rules) -> frozenset[tuple[str, int, str]]:
     """What books are, as (name, version, rules): those under other rules are others."""
@@ -147,35 +172,44 @@ def _rules_key(rules: Rules) -> str:
 
 def register(connection: Connection, rules: Rules, books: Sequence[Book], partitions: int) -> None:
     """Make what is missing of these books under these rules, at position 0."""
-    parts, wanted = range(partitions), sorted(versions(books, rules))
-    _ADD_BOOKS.add(connection, wanted)
+    wanted = sorted(versions(books, rules))
+    _ADD_BOOKS.add(connection, [(*of, True, 0) for of in wanted])
     ids = [row[0] for row in _BOOKS.run(connection, [key for _, _, key in wanted])]
-    _ADD_CHECKPOINTS.add(connection, [(book, part, 0, 0, 0) for book in ids for part in parts])
-    _ADD_LEASES.add(connection, [(part, 0) for part in parts])
+    add_checkpoints(connection, ids, partitions)
+    _ADD_LEASES.add(connection, [(part, 0) for part in range(partitions)])
+
+
+def add_checkpoints(connection: Connection, ids: Sequence[int], partitions: int) -> None:
+    """Let each partition of these books be at position 0 that has no checkpoint yet."""
+    _ADD_CHECKPOINTS.add(connection, [(book, part) + (0,) * 5 for book in ids for part in range(partitions)])
 
 
 def _if_new(insert: Any) -> Any:
     return insert.on_conflict_do_nothing()
 
 
-_ADD_BOOKS = HotInsert(tables.books, ("name", "version", "rules"), _if_new)
+_ADD_BOOKS = HotInsert(tables.books, ("name", "version", "rules", "live", "base"), _if_new)
 _ADD_CHECKPOINTS = HotInsert(tables.checkpoints, conflict=_if_new)
 _ADD_LEASES = HotInsert(tables.leases, ("partition", "fence"), _if_new)
-_BOOKS = HotStatement(lambda _: select(tables.books.c.id).where(any_of(tables.books.c.rules, "rules")))
 _b, _c = tables.books.c, tables.checkpoints.c
-_MARKS = HotStatement(
-    lambda _: (
-        select(
-            _b.id,
-            _b.name,
-            _b.version,
-            func.min(_c.position),
-            cast(func.sum(_c.changed), BigInteger),
-            _b.rules,
-        )
-        .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
-        .where(any_of(_b.rules, "rules"))
-        .group_by(_b.id, _b.name, _b.version, _b.rules)
+_BOOKS = HotStatement(lambda _: select(_b.id).where(_b.live, any_of(_b.rules, "rules")))
+_MARKED = (
+    select(
+        _b.id,
+        _b.name,
+        _b.version,
+        func.min(_c.position),
+        cast(func.sum(_c.changed) + _b.base, BigInteger),
+        _b.rules,
+    )
+    .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
+    .group_by(_b.id, _b.name, _b.version, _b.rules, _b.base)
+)
+_MARKS = HotStatement(lambda _: _MARKED.where(_b.live, any_of(_b.rules, "rules")))
+_MARKS_OF = HotStatement(lambda _: _MARKED.where(any_of(_b.id, "ids")))
+_HELD = HotStatement(
+    lambda dialect: select(func.min(_c.held)).where(
+        any_of(_c.book, "books"), _c.held_until_us > now_us(dialect)
     )
 )
 _CHECKPOINTS = HotStatement(

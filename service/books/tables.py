@@ -23,10 +23,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    UniqueConstraint,
     bindparam,
     delete,
+    func,
     select,
+    text,
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
@@ -34,7 +35,7 @@ from sqlmodel import Field, SQLModel
 
 from projections import BOOKS
 from projections.book import Book, Row, Total
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
+from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, first
 
 metadata = MetaData()
 
@@ -70,21 +71,37 @@ class _Table(SQLModel):
 
 
 class BookVersion(_Table, table=True):
-    """One version of a book under one set of rules. Its id is the `book` of every other table."""
+    """One build of one version of a book under one set of rules. Its id is the `book` of every other table.
+
+    One build is live: it is read and kept up to date. `base` makes its stamp greater than that of the
+    build whose place it took. Ids are never used again: what is left of a removed build is nobody's.
+    """
 
     __tablename__ = "books"
-    __table_args__ = (UniqueConstraint("name", "version", "rules"),)
+    __table_args__ = (
+        Index(
+            "books_live",
+            *("name", "version", "rules"),
+            unique=True,
+            sqlite_where=text("live"),
+            postgresql_where=text("live"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(sa_type=Text)
     version: int
     rules: str = Field(sa_type=Text)
+    live: bool = True
+    base: int = Field(default=0, sa_type=BigInteger)
 
 
 class Checkpoint(_Table, table=True):
     """How far one partition of a book has come; it moves by compare-and-set, with the rows.
 
-    `changed` is the last position that changed any row.
+    `changed` is the last position that changed any row. Until `held_until_us`, by the database's clock, it
+    does not move past `held`.
     """
 
     __tablename__ = "checkpoints"
@@ -94,6 +111,8 @@ class Checkpoint(_Table, table=True):
     position: int = Field(default=0, sa_type=BigInteger)
     changed: int = Field(default=0, sa_type=BigInteger)
     advanced_at_us: int = Field(default=0, sa_type=BigInteger)
+    held: int = Field(default=0, sa_type=BigInteger)
+    held_until_us: int = Field(default=0, sa_type=BigInteger)
 
 
 class Lease(_Table, table=True):
@@ -190,6 +209,10 @@ class RowStatements:
         of_book = select(*columns).where(table.c.book == bindparam("book"))
         self.by_key = HotStatement(lambda _: of_book.where(any_of(table.c.key, "keys")))
         self.by_feeds = HotStatement(lambda _: of_book.where(any_of(table.c.feeds, "keys")))
+        fed = (table.c.book == bindparam("book"), table.c.feeds > bindparam("after"))
+        self.fed = HotStatement(lambda _: select(func.count()).select_from(table).where(*fed))
+        feeding = select(table.c.feeds, func.count()).where(*fed).group_by(table.c.feeds)
+        self.feeding = HotStatement(lambda _: first(feeding.order_by(table.c.feeds)))
         self.insert = HotInsert(table, ("book", "key", *names))
         self.delete = HotStatement(lambda _: delete(table).where(any_of(table.c.id, "ids")))
         self._row = row

@@ -42,7 +42,9 @@ _CODES: dict[type[DaybookError], int] = {
 @contextmanager
 def command() -> Iterator[Settings]:
     """The settings; what is wrong with them, or a store that can't be used, ends the command in one line."""
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415 - `--help` needs none of it
+    import sqlite3  # noqa: PLC0415 - `--help` needs none of it
+
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
 
     logs.configure()
     try:
@@ -50,7 +52,7 @@ def command() -> Iterator[Settings]:
     except DaybookError as error:
         code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
         raise ended(code, str(error)) from None
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         raise ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 Id = Annotated[str, Meta(min_length=1, max_length=255)]
 Currency = Annotated[str, Meta(pattern="^[a-z]{3}$", max_length=3, description="ISO 4217, lower case")]
@@ -22,6 +23,10 @@ Moment = Annotated[datetime, Meta(tz=True)]
 # Lifecycle ranks: they order events of one moment that nothing else orders.
 CREATED, UPDATED, DELETED = 0, 1, 2
 INVOICE_RANK = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
+
+# In ids of our own making only: an id of ASCII can't hold it, and any other that does is refused.
+MARK = "·"
+SUPERSEDED = f"{MARK}superseded"
 
 
 class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -198,6 +203,19 @@ class CreditNote(Data, frozen=True, kw_only=True):
     amount: int
 
 
+class Superseded(Data, frozen=True, kw_only=True):
+    """An event that was translated wrongly counts no more, in any of its histories.
+
+    `by` is the event that stands in its place, None if none does; `histories` are (kind, key) of each.
+    Whose it was stays told. Ids may be longer here than a processor's own.
+    """
+
+    event_id: str
+    by: str | None = None
+    histories: tuple[tuple[str, str], ...] = ()
+    customer_id: str | None = None
+
+
 class Unused(Data, frozen=True, kw_only=True):
     """An event of a type that the books don't use; whose it is, if it says so."""
 
@@ -217,9 +235,10 @@ TYPES: dict[str, type[Data]] = {
     "refund.recorded": Refund,
     "dispute.recorded": Dispute,
     "credit_note.recorded": CreditNote,
+    "event.superseded": Superseded,
     "unused": Unused,
 }
-NOT_POSTED = (CustomerErased, Unused)  # those that no biller posts: they are Daybook's own
+NOT_POSTED = (CustomerErased, Superseded, Unused)  # those that no biller posts: they are Daybook's own
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
 
 
@@ -262,6 +281,7 @@ _SUBJECTS: dict[type[Data], Any] = {
     Refund: lambda d: [("payment", d.payment_id or d.refund_id)],
     Dispute: lambda d: [("payment", d.payment_id or d.dispute_id)],
     CreditNote: lambda _: [],
+    Superseded: lambda d: list(d.histories),
     Unused: lambda _: [],
 }
 
@@ -275,6 +295,30 @@ def subjects(event: Event) -> list[str]:
     return [subject(kind, event, key) for kind, key in _SUBJECTS[type(event.data)](event.data)]
 
 
+def superseding(event: Event, by: str | None) -> Event:
+    """What says of an event that it counts no more, and which one stands in its place.
+
+    Its id is made of the event's, so that an event is superseded once.
+    """
+    data = Superseded(
+        event_id=event.event_id,
+        by=by,
+        histories=tuple(_SUBJECTS[type(event.data)](event.data)),
+        customer_id=getattr(event.data, "customer_id", None),
+    )
+    return replace(event, event_id=event.event_id + SUPERSEDED, rank=UPDATED, data=data, before=None)
+
+
+def revision(event_id: str, number: int) -> str:
+    """The id of an event's revision, from 2: "evt_1·2"."""
+    return f"{event_id}{MARK}{number}" if number > 1 else event_id
+
+
+def original_id(event_id: str) -> str:
+    """The id that the processor gave: "evt_1" of "evt_1·2"."""
+    return event_id.partition(MARK)[0]
+
+
 def subject(kind: str, event: Event, key: str) -> str:
     """The name of one history, in the scope of an event's processor and account."""
     return joined(kind, event.processor, event.account, key)
@@ -283,3 +327,8 @@ def subject(kind: str, event: Event, key: str) -> str:
 def joined(*parts: str) -> str:
     """Parts as one name, "a|b|c"; no two lists of parts make the same one."""
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+
+
+def apart(name: str) -> list[str]:
+    """The parts of a name that `joined` made."""
+    return [part.replace("%7C", "|").replace("%25", "%") for part in name.split("|")]

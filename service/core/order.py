@@ -12,21 +12,33 @@ from itertools import groupby
 from msgspec import json
 from msgspec.structs import fields
 
-from service.core.events import Data, Event
+from service.core.events import Data, Event, Superseded, original_id
 
 _EXACT = 8  # so many events of one moment are put in the best of all orders; more, link by link
 
 
 def canonical(history: Iterable[Event]) -> list[Event]:
-    """The events of one history in canonical order; the same for any order of the input."""
+    """The events of one history that count, in canonical order; the same for any order of the input.
+
+    A revision has the place of the event that it revises.
+    """
     ordered: list[Event] = []
-    by_rank = sorted(history, key=lambda e: (e.occurred_at, e.rank, e.event_id))
+    by_rank = sorted(standing(history), key=lambda e: (e.occurred_at, e.rank, original_id(e.event_id)))
     for _, moment in groupby(by_rank, key=lambda e: e.occurred_at):
         events = list(moment)
         if len(events) > 1 and any(e.before for e in events):
             events = _chain(ordered[-1] if ordered else None, events)
         ordered += events
     return ordered
+
+
+def standing(history: Iterable[Event]) -> list[Event]:
+    """The events of one history without those that another of them supersedes, and without what says so."""
+    events = list(history)
+    gone = {event.data.event_id for event in events if isinstance(event.data, Superseded)}
+    if not gone:
+        return events
+    return [e for e in events if e.event_id not in gone and not isinstance(e.data, Superseded)]
 
 
 def undecided(rivals: Sequence[Event], last: Event) -> bool:

@@ -32,7 +32,12 @@ _LAST = HotStatement(
 )
 _KNOWN = HotStatement(
     lambda _: select(
-        _ids.c.processor, _ids.c.account, _ids.c.event_id, _ids.c.position, _ids.c.content_digest
+        _ids.c.processor,
+        _ids.c.account,
+        _ids.c.event_id,
+        _ids.c.position,
+        _ids.c.content_digest,
+        select(_events.c.trust).where(_events.c.position == _ids.c.position).scalar_subquery(),
     ).where(any_of(_ids.c.event_id, "ids"))
 )
 _ADD_EVENTS = HotInsert(_events)
@@ -86,4 +91,4 @@ def _head_of(rows: list[Any]) -> Head:
 def _known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, Seen]:
     """Which of the batch's events the ledger already holds."""
     ids = [event.event_id for incoming in batch for event in incoming.events]
-    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in _KNOWN.run(connection, ids)}
+    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in _KNOWN.run(connection, ids)}

@@ -13,7 +13,7 @@ from service.ledger.people import owners_of_all, seal_data
 from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id
-Seen = tuple[int, bytes]  # position, content digest
+Seen = tuple[int, bytes, str]  # position, content digest, trust
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
@@ -92,9 +92,12 @@ class Draft:
             for event in new:
                 self._append(event, content, first, digest)
         seen = [self._known[self._key(event)] for event in incoming.events]
-        position = max(at for at, _ in seen)
-        # A ledger's first events have digests without a key.
-        conflict = any(told not in (content, incoming.content_digest) for _, told in seen)
+        position = max(at for at, _, _ in seen)
+        # A ledger's first events have digests without a key. What was fetched may have been rendered in
+        # another version than the delivery that comes late.
+        conflict = any(
+            told not in (content, incoming.content_digest) and trust != "fetched" for _, told, trust in seen
+        )
         if conflict:
             detail = f"the event at position {position} has this id and other content"
             self._to_quarantine(incoming, raw, content, "conflict", detail, position)
@@ -125,7 +128,7 @@ class Draft:
         }
         row["digest"] = chain.link(self.head.digest, row)
         self.head = Head(position=position, digest=row["digest"])
-        self._known[self._key(event)] = (position, content_digest)
+        self._known[self._key(event)] = (position, content_digest, event.trust)
         self.events.append(row)
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
 

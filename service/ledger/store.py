@@ -4,14 +4,19 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, func, select, text
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import Erased, Integrity
-from service.core.events import Event
+from service.core.events import SUPERSEDED, CustomerErased, Event, original_id
 from service.core.moments import to_us
+from service.core.order import standing
 from service.database import Database
 from service.ledger import tables
 from service.ledger.append import append, head
@@ -29,6 +34,7 @@ _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
 _cursors = tables.Cursor.__table__  # type: ignore[attr-defined]
+_superseding = _ids.alias()
 
 _KEEP = HotInsert(
     _cursors,
@@ -57,6 +63,20 @@ class Ledger:
         """
         return await self._database.write(partial(append, batch=batch, now_us=to_us(now), vault=self.vault))
 
+    async def retry(self, waiting: int, incoming: Incoming, now: datetime) -> Outcome:
+        """Append what a delivery in quarantine says, and settle it there, in one durable transaction."""
+
+        def work(connection: Connection) -> Outcome:
+            (outcome,) = append(connection, [incoming], to_us(now), self.vault)
+            _settle(connection, [waiting], "retried", None, now)
+            return outcome
+
+        return await self._database.write(work)
+
+    async def dismiss(self, waiting: Sequence[int], because: str, now: datetime) -> set[int]:
+        """Settle what stays in quarantine unread; which of these were open until now."""
+        return await self._database.write(lambda c: _settle(c, waiting, "dismissed", because, now))
+
     async def keep(self, name: str, body: bytes, now: datetime) -> None:
         """Keep where a piece of long work stands, in place of what was kept under this name."""
         await self._database.write(lambda connection: _KEEP.add(connection, [(name, body, to_us(now))]))
@@ -70,6 +90,15 @@ class Ledger:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What a plain function finds in one read transaction, run in a thread."""
         return await self._database.read(query)
+
+
+class Recorded(Struct, frozen=True, kw_only=True):
+    """An event at its position, with the position of its delivery and its content digest as it stands."""
+
+    position: int
+    event: Event
+    delivery: int
+    content_digest: bytes
 
 
 class LedgerReader:
@@ -152,29 +181,50 @@ class LedgerReader:
 
         `body` is None where it was erased.
         """
+        return await self._with_bodies(await self.stored_deliveries(after, limit))
+
+    async def stored_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The same as they stand and are chained."""
         query = select(_deliveries).where(_deliveries.c.position > after)
         found = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
-        return await self._with_bodies([dict(row._mapping) for row in found])  # noqa: SLF001
+        return [dict(row._mapping) for row in found]  # noqa: SLF001
 
     async def kept(self, name: str) -> bytes | None:
         """What was last kept under a name."""
         query = select(_cursors.c.body).where(_cursors.c.name == name)
         return (await self._connection.execute(query)).scalar()
 
+    async def recorded(self, ids: Iterable[str]) -> list[Recorded]:
+        """The events under these ids, of every processor and account."""
+        query = (
+            select(*FOLDED, _events.c.delivery, _events.c.content_digest)
+            .select_from(_ids.join(_events, _events.c.position == _ids.c.position))
+            .where(any_of(_ids.c.event_id, "ids"))
+        )
+        rows = await self._opened((await self._connection.execute(query, {"ids": sorted(ids)})).all())
+        return [
+            Recorded(position=row[0], event=event_of(row), delivery=row[-2], content_digest=row[-1])
+            for row in rows
+        ]
+
     async def last_of(self, prefix: str) -> dict[str, Event]:
-        """The latest event (by when it happened) of every subject that starts with `prefix`."""
+        """The latest event (by when it happened) of every subject that starts with `prefix`.
+
+        Of a customer who was erased that event, whatever was told since.
+        """
         query = (
             select(*FOLDED, _subjects.c.subject)
             .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
             .where(_subjects.c.subject >= prefix, _subjects.c.subject < prefix + "\U0010ffff")
             .order_by(_subjects.c.subject, _events.c.occurred_at_us, _events.c.event_id)
         )
-        rows = (await self._connection.execute(query)).all()
-        found = await self._connection.run_sync(open_rows, self._vault, rows)
-        return {row[-1]: event_of(row) for row in found}
+        rows = await self._opened((await self._connection.execute(query)).all())
+        told = groupby(((row[-1], event_of(row)) for row in rows), key=itemgetter(0))
+        histories = {name: standing(event for _, event in pairs) for name, pairs in told}
+        return {name: max(events, key=_latest) for name, events in histories.items() if events}
 
     async def unconfirmed(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
-        """Money events that came unsigned and have no fetched counterpart yet.
+        """Money events that came unsigned and have no fetched counterpart yet, under their original ids.
 
         In random order, so that many that can never be confirmed don't keep out the others.
         """
@@ -183,15 +233,25 @@ class LedgerReader:
             _ids.c.processor == _events.c.processor,
             _ids.c.account == _events.c.account,
         )
+        superseded = select(_superseding.c.position).where(
+            _superseding.c.event_id == _events.c.event_id + SUPERSEDED,
+            _superseding.c.processor == _events.c.processor,
+            _superseding.c.account == _events.c.account,
+        )
         query = (
             select(*FOLDED)
             .where(_events.c.processor == processor, _events.c.trust == "unsigned")
             .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
-            .where(_events.c.recorded_at_us >= to_us(since), ~counterpart.exists())
+            .where(_events.c.recorded_at_us >= to_us(since), ~counterpart.exists(), ~superseded.exists())
             .order_by(func.random())
             .limit(limit)
         )
-        return [event_of(row) for row in await self._connection.execute(query)]
+        rows = (await self._connection.execute(query)).all()
+        told = [replace(event, event_id=original_id(event.event_id)) for event in map(event_of, rows)]
+        # A revision's counterpart is that of its original.
+        fetched = {event.event_id: event.event_id.replace(":unsigned", ":fetched") for event in told}
+        known = {key[:3] for key in await self.ids(fetched.values())}
+        return [e for e in told if (fetched[e.event_id], e.processor, e.account) not in known]
 
     async def quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
@@ -203,14 +263,39 @@ class LedgerReader:
         bodies = await self._open([row["body"] for row in rows])
         return [{**row, "body": body or None} for row, body in zip(rows, bodies, strict=True)]
 
+    async def _opened(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        return await self._connection.run_sync(open_rows, self._vault, rows)
+
     async def _open(self, texts: list[bytes]) -> list[bytes | None]:
         return await self._connection.run_sync(self._vault.open, texts)
 
+    async def waiting(
+        self,
+        after: int,
+        limit: int,
+        *,
+        settled: bool = False,
+        processor: str | None = None,
+        reason: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Up to `limit` rows of quarantine after an id, but for headers, bodies and proofs.
+
+        Those that are open; with `settled` those that are settled, too.
+        """
+        columns = [c for c in _quarantine.c if c.name not in ("headers", "body", "proof")]
+        query = select(*columns).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
+        if not settled:
+            query = query.where(_quarantine.c.settled_at_us.is_(None))
+        if processor is not None:
+            query = query.where(_quarantine.c.processor == processor)
+        if reason is not None:
+            query = query.where(_quarantine.c.reason == reason)
+        return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
+
     async def quarantined(self) -> dict[tuple[str, str], int]:
-        """How many deliveries are in quarantine, by (processor, reason)."""
-        query = select(_quarantine.c.processor, _quarantine.c.reason, func.count()).group_by(
-            _quarantine.c.processor, _quarantine.c.reason
-        )
+        """How many deliveries are open in quarantine, by (processor, reason)."""
+        by = (_quarantine.c.processor, _quarantine.c.reason)
+        query = select(*by, func.count()).where(_quarantine.c.settled_at_us.is_(None)).group_by(*by)
         return {(row[0], row[1]): row[2] for row in await self._connection.execute(query)}
 
     async def last_heard(self) -> dict[str, int]:
@@ -221,6 +306,23 @@ class LedgerReader:
             name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
             for name in names.all()
         }
+
+
+def _latest(event: Event) -> tuple[bool, datetime, str]:
+    return isinstance(event.data, CustomerErased), event.occurred_at, original_id(event.event_id)
+
+
+def _settle(
+    connection: Connection, waiting: Sequence[int], settled_as: str, because: str | None, now: datetime
+) -> set[int]:
+    """Settle those in quarantine that are open; which they were."""
+    settle = (
+        update(_quarantine)
+        .where(_quarantine.c.id.in_(waiting), _quarantine.c.settled_at_us.is_(None))
+        .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=because)
+        .returning(_quarantine.c.id)
+    )
+    return set(connection.execute(settle).scalars())
 
 
 # The distinct processors by hopping along an index, one step each: DISTINCT would read every row.

@@ -10,6 +10,7 @@ from service.reads import forecast, lists, metrics, months
 from service.reads import mrr as mrr_reads
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.reads.parameters import (
+    LOOK_BACK,
     check_range,
     choice,
     cursor,
@@ -104,6 +105,7 @@ READS = (
         answer=_current_month,
         shape="CurrentMonth",
         rows="days",
+        parameters=LOOK_BACK,
         standing=True,
     ),
     Read(
@@ -115,6 +117,7 @@ READS = (
         parameters=(
             _YEAR,
             integer("month", lambda today: today.month, 1, 12, "the month, by default this one"),
+            *LOOK_BACK,
         ),
         standing=True,
     ),
@@ -146,6 +149,7 @@ READS = (
             _FROM,
             _TO,
             choice("detail", None, ("cash",), "with the payments, refunds and disputes behind the months"),
+            *LOOK_BACK,
         ),
         standing=True,
     ),
@@ -155,7 +159,7 @@ READS = (
         answer=_mrr,
         shape="Mrr",
         rows="by_schedule",
-        parameters=(_POLICY,),
+        parameters=(_POLICY, *LOOK_BACK),
         standing=True,
     ),
     Read(
@@ -170,6 +174,7 @@ READS = (
             choice("by", "month", ("month", "day"), "the length of a period"),
             choice("detail", None, ("customers",), "with the customers' movements behind the periods"),
             _POLICY,
+            *LOOK_BACK,
         ),
         standing=True,
     ),
@@ -195,6 +200,7 @@ READS = (
         parameters=(
             day("from", lambda today: today, "the first day, by default today"),
             day("to", lambda today: today + timedelta(days=30), "the last day, by default 30 days on"),
+            *LOOK_BACK,
         ),
     ),
     Read(

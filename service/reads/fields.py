@@ -131,7 +131,10 @@ FIELDS: dict[str, Schema] = {
     "recorded_at": or_null(moment("when that event was recorded"), "at position 0"),
     "lag_events": count("how many events of the ledger the books do not hold yet"),
     "calculation_date": day("`today`: the day that splits past from coming"),
-    "data_freshness": text("whether the books hold all of the ledger", enum=["real_time", "catching_up"]),
+    "data_freshness": text(
+        "whether the books hold all of the ledger, or what was asked for of it",
+        enum=["real_time", "catching_up", "as_known"],
+    ),
     "weeks_per_month": text('weeks in a month for MRR, exactly: "4.33" or "13/3"'),
     "unpriced_contracts": count("live contracts with a price that can't be read; it counts 0"),
     "meta": one("Meta", "what this answer is made from"),
@@ -157,6 +160,47 @@ FIELDS: dict[str, Schema] = {
         "additionalProperties": {"type": "string"},
         "description": "what it was signed with",
     },
+    # Restatements
+    "until": day(
+        "the last day that it changed; of MRR, which stands until it moves, at most the last one gone"
+    ),
+    "change_cents": cents("what the event changed, on each of these days"),
+    "before_cents": cents("before the event: MRR at the end of `date`, any other figure of its month"),
+    "after_cents": cents("the same after the event"),
+    # What a figure is made of
+    "figure": text("its address: a read, and a JSON pointer into its answer"),
+    "read": text("the read that shows it"),
+    "of": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "the texts that stand beside it in that read's answer: what it is a figure of",
+    },
+    "value": {
+        "type": ["number", "null"],
+        "description": "the figure as the read shows it; amounts in minor units of `currency`",
+    },
+    "formula": or_null(
+        text("how the value is made of `sum` and `terms`, or what is counted"), "where it is a plain sum"
+    ),
+    "terms": {
+        "type": "object",
+        "additionalProperties": {"type": ["number", "null"]},
+        "description": "the other figures in the formula",
+    },
+    "sum": count("what all rows contribute, on all pages"),
+    "adds_up": {
+        "type": ["boolean", "null"],
+        "description": "whether the value is `sum`, as it should be; null where it is made by the formula",
+    },
+    "table": text("the table of the books that holds the row"),
+    "contributes": count("what the row adds to `sum`; 0 in all rows where none adds anything"),
+    "body_bytes": or_null(count("how long the raw body is"), "where its bytes are gone"),
+    "verified": {
+        "type": ["boolean", "null"],
+        "description": "whether the signature over the raw bytes still proves them, by the secrets that are "
+        "configured now; null where it can't be checked",
+    },
+    "why": or_null(text("why it is not verified"), "where it is"),
     # Webhooks and problems
     "received": flag("true: it is on disk"),
     "duplicate": flag("whether the ledger held the event already"),

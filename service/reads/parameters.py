@@ -4,10 +4,11 @@ import base64
 import binascii
 import calendar
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from service.core.errors import ParameterError
 
@@ -143,6 +144,33 @@ def day(name: str, default: Callable[[date], date], description: str) -> Paramet
         schema={"type": "string", "format": "date"},
         description=f"{description}; a date such as 2025-11-13",
     )
+
+
+def _known_at(value: str) -> date | datetime:
+    """A date, or a moment in RFC 3339; raises ValueError."""
+    if len(value) == 10:
+        return _date(value)
+    moment = datetime.fromisoformat(value.upper())
+    if moment.tzinfo is None or value[10] not in "Tt" or moment.year not in _YEARS:
+        raise ValueError(value)
+    return moment
+
+
+# The books as they were known: only what had been recorded until then.
+LOOK_BACK = (
+    replace(
+        integer("position", lambda _: 0, 0, 2**62, "only what the ledger held up to this position"),
+        default=lambda _: None,
+    ),
+    Parameter(
+        name="known_at",
+        parse=_known_at,
+        default=lambda _: None,
+        schema={"type": "string"},
+        description="only what had been recorded by then, as 2025-11-13T10:30:00Z, or by the end of a day, "
+        "as 2025-11-13; `today` is that day by default",
+    ),
+)
 
 
 def month_start(name: str, default: Callable[[date], date], description: str) -> Parameter:

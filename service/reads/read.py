@@ -36,3 +36,8 @@ class Read(Struct, frozen=True, kw_only=True):
     def paged(self) -> bool:
         """Whether its list comes a page at a time."""
         return any(parameter.name == "cursor" for parameter in self.parameters)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it can be asked for the books as they were known."""
+        return any(parameter.name == "known_at" for parameter in self.parameters)

@@ -36,6 +36,17 @@ _EVENT_OWN = {
     "recorded_at": moment("when it was recorded"),
     "rank": count("orders the events of one moment: how far along its life the thing is"),
 }
+_QUARANTINED = "id received_at processor reason detail conflicts_with status settled_at settled_because"
+_QUARANTINED_OWN = {
+    "id": count("its number in quarantine"),
+    "received_at": moment("when it came"),
+    "reason": text("why it is there", enum=["unreadable", "conflict", "malformed"]),
+    "detail": text("the same for people, without what it holds"),
+    "conflicts_with": or_null(count("the position of the event that it contradicts"), "for no conflict"),
+    "status": text("whether it waits, or how it was settled", enum=["open", "retried", "dismissed"]),
+    "settled_at": or_null(moment("when it was settled"), "while it waits"),
+    "settled_because": or_null(text("why it was dismissed"), "where it was not"),
+}
 _BILL_STATUS = text(
     "where the bill stands", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
 )
@@ -160,6 +171,54 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         policies=many("PolicyTotal", "the first policy and the second"),
         customers=many("ComparedCustomer", "a page of those with a contract that differs, largest first"),
     ),
+    "Restatement": shape(
+        "recorded_at position cause type figure date until month currency account customer_id change_cents "
+        "before_cents after_cents",
+        recorded_at=_EVENT_OWN["recorded_at"],
+        position=count("the event's position in the ledger"),
+        figure=text(
+            "what changed: MRR, or what `monthly-totals` shows under this name",
+            enum=["mrr", "billed_cents", "collected_cents", "refunded_cents", "disputed_cents"],
+        ),
+        date=day("the day, gone when the event was recorded, that it changed; of several the first"),
+        month=text("the month of `date`"),
+        customer_id=text("whose figure it is; of several the first by id, empty where none is named"),
+    ),
+    "Restatements": shape(
+        "currency from to restatements next_cursor meta",
+        **{
+            "from": day("the first day on which the events were recorded"),
+            "to": day("the last day on which they were recorded"),
+        },
+        restatements=many("Restatement", "one page, by the events' positions"),
+    ),
+    "ExplainedRow": shape(
+        "table key date processor account customer_id contract_id source_id kind contributes trust causes",
+        key=text("the history or customer that it is a row of"),
+        contract_id=or_null(FIELDS["contract_id"], "for a row of no contract"),
+        source_id=or_null(FIELDS["source_id"], "for a row of none"),
+        kind=or_null(text("what moved, or where the bill stands"), "where that is said by the table"),
+    ),
+    "ProvedDelivery": shape(
+        "position method received_at signed_at body_bytes verified why",
+        position=count("position of the delivery's first event"),
+        method=or_null(text("how it was verified, such as stripe-signature"), "where its bytes are gone"),
+        received_at=or_null(moment("when it came"), "where its bytes are gone"),
+        signed_at=or_null(moment("the signed time"), "where the method signs none"),
+    ),
+    "Cause": shape(
+        "cause position account type occurred_at recorded_at trust link delivery",
+        position=FIELDS["position"],
+        recorded_at=_EVENT_OWN["recorded_at"],
+        link=text("where the event and its raw bytes are"),
+        delivery=one("ProvedDelivery", "what it came in, its signature checked again"),
+    ),
+    "Explanation": shape(
+        "figure read of currency value formula terms sum adds_up count rows next_cursor events meta",
+        count=count("how many rows there are, on all pages"),
+        rows=many("ExplainedRow", "a page of the rows, by date"),
+        events=many("Cause", "what caused the rows of this page, each once, by position"),
+    ),
     "UpcomingDay": shape(
         "billing_date payment_count daily_revenue_cents customers",
         customers=texts("the customers' names, ids where there is no name; sorted"),
@@ -191,8 +250,12 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "LedgerEvent": shape(_EVENT, **_EVENT_OWN),
     "LedgerEvents": shape("events next_after head meta", events=many("LedgerEvent", "one page, by position")),
     "Delivery": shape(
-        f"{_EVENT} raw_body raw_body_base64 headers verification meta",
+        f"{_EVENT} superseded_by raw_body raw_body_base64 headers verification meta",
         **_EVENT_OWN,
+        superseded_by=or_null(
+            text("the name of the event that says that this one counts no more, and what does in its place"),
+            "where it counts",
+        ),
         verification=one("Verification", "what was proved of it"),
     ),
     "Verification": shape(
@@ -204,13 +267,32 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         secret=or_null(count("which of the configured secrets matched, from 1"), "where none is used"),
         confirmable=flag("whether a fetch from the processor will confirm it"),
     ),
+    "Quarantined": shape(_QUARANTINED, **_QUARANTINED_OWN),
+    "Quarantine": shape("quarantine next_cursor meta", quarantine=many("Quarantined", "one page, by id")),
+    "QuarantinedDelivery": shape(
+        f"{_QUARANTINED} headers verification raw_body raw_body_base64 differences meta",
+        **_QUARANTINED_OWN,
+        verification=one("Verification", "what was proved of it"),
+        raw_body=or_null(FIELDS["raw_body"], "once its customer was erased"),
+        raw_body_base64=or_null(FIELDS["raw_body_base64"], "once its customer was erased"),
+        differences=or_null(
+            many("Difference", "of a conflict: what it says otherwise than what was recorded"),
+            "where there is nothing to compare it with",
+        ),
+    ),
+    "Difference": shape(
+        "field before after",
+        field=text('which field of the JSON, such as "data.items[0].quantity"'),
+        before={"description": "what was recorded; null where it has no such field"},
+        after={"description": "what is here; null where it has no such field"},
+    ),
     "Received": shape(
         "received position duplicate conflict? quarantined?",
         position=or_null(count("the event's position in the ledger"), "where it is in quarantine"),
     ),
     "Alive": shape("status", status=text("ok")),
     "Ready": shape(
-        "status position lag_events",
+        "status position lag_events silent",
         status=text("ready"),
         position=count("the ledger's last position"),
         lag_events={
@@ -218,6 +300,13 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
             "additionalProperties": {"type": "integer"},
             "description": "how many events each book is behind, by its name",
         },
+        silent=many("Silent", "the processors that have not been heard for longer than is usual for them"),
+    ),
+    "Silent": shape(
+        "processor last_event_at usual_gap_seconds silent_seconds",
+        last_event_at=moment("when its newest event was recorded"),
+        usual_gap_seconds=count("the longest gap that is usual: the second longest of four weeks"),
+        silent_seconds=count("how long it has been silent"),
     ),
     "Problem": shape(
         "type title status detail",

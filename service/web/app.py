@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import structlog
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
@@ -15,17 +15,22 @@ from starlette.routing import Route
 
 from service.clock import utc_now
 from service.ledger.writer import Writer
+from service.lookback.maker import LookBack
 from service.nudge import Nudger, connect
 from service.settings import Settings
+from service.silence import Silence
 from service.stores import open_books, open_ledger, read_options
 from service.web.bounds import LOOK_SECONDS, Bound, within
 from service.web.compare import compare_routes
 from service.web.docs import docs_routes
+from service.web.explain import explain_routes
 from service.web.ledger import ledger_routes
 from service.web.metrics import Metrics, readable, stored
 from service.web.problems import HANDLERS
 from service.web.progress import Progress
+from service.web.quarantine import quarantine_routes
 from service.web.reads import check_key, read_routes
+from service.web.restatements import restatement_routes
 from service.web.state import State
 from service.web.webhooks import webhook_routes
 
@@ -54,6 +59,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         if nudger is None:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
+        lookback = LookBack(settings)
         try:
             yield {
                 "daybook": State(
@@ -63,13 +69,16 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     writer=writer,
                     store=store,
                     metrics=metrics,
+                    silence=Silence(ledger),
                     progress=Progress(store),
                     webhooks=Bound(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
                     reads=Bound(metrics, "read", _READS),
                     options=read_options(settings),
+                    lookback=lookback,
                 )
             }
         finally:
+            await lookback.close()
             await writer.close()
             if nudger:
                 await nudger.close()
@@ -80,7 +89,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         *webhook_routes(),
         *read_routes(),
         *compare_routes(),
+        *explain_routes(),
+        *restatement_routes(),
         *ledger_routes(),
+        *quarantine_routes(),
         *docs_routes(),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz, methods=["GET"]),
@@ -95,10 +107,16 @@ async def _healthz(_request: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    """The stores can be read; how far the books are behind."""
+    """The stores can be read; how far the books are behind, and which processor is silent."""
     state: State = request.state.daybook
-    head, lag = await within(LOOK_SECONDS, _lag(state))
-    return JSONResponse({"status": "ready", "position": head, "lag_events": lag})
+    return JSONResponse({"status": "ready", **await within(LOOK_SECONDS, _progress(state))})
+
+
+async def _progress(state: State) -> dict[str, Any]:
+    head, lag = await _lag(state)
+    now = state.clock()
+    silent = [silence for each in await state.silence.heard(now) if (silence := each.silence(now))]
+    return {"position": head, "lag_events": lag, "silent": silent}
 
 
 async def _lag(state: State) -> tuple[int, dict[str, int]]:
@@ -115,7 +133,7 @@ async def _metrics(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
     try:
-        gauges = await within(LOOK_SECONDS, stored(state.ledger, state.store, state.clock()))
+        gauges = await within(LOOK_SECONDS, stored(state.ledger, state.store, state.silence, state.clock()))
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
         gauges = [readable(False)]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.core.errors import Integrity, NotFound, ParameterError
+from service.core.events import SUPERSEDED
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
 from service.reads.parameters import Parameter, integer
@@ -42,16 +43,18 @@ LISTED = (*PAGE, *SCOPED, FORMAT)
 def ledger_routes() -> list[Route]:
     """GET routes under /api/v1/ledger."""
     return [
-        Route("/api/v1/ledger/head", _reader(_head), methods=["GET"]),
-        Route("/api/v1/ledger/events", _reader(_events, LISTED), methods=["GET"]),
-        Route("/api/v1/ledger/events/{position}", _reader(_event), methods=["GET"]),
-        Route("/api/v1/ledger/causes/{cause:path}", _reader(_cause), methods=["GET"]),
+        Route("/api/v1/ledger/head", ledger_read(_head), methods=["GET"]),
+        Route("/api/v1/ledger/events", ledger_read(_events, LISTED), methods=["GET"]),
+        Route("/api/v1/ledger/events/{position}", ledger_read(_event), methods=["GET"]),
+        Route("/api/v1/ledger/causes/{cause:path}", ledger_read(_cause), methods=["GET"]),
     ]
 
 
-def _reader(
+def ledger_read(
     find: _Find, parameters: tuple[Parameter, ...] = SCOPED
 ) -> Callable[[Request], Awaitable[Response]]:
+    """A route's function: the key, the parameters and `at_least` seen to before `find` answers."""
+
     async def respond(request: Request) -> Response:
         check_key(request)
         state: State = request.state.daybook
@@ -62,12 +65,13 @@ def _reader(
     return respond
 
 
-async def _answer(
+async def ledger_answer(
     request: Request,
     asked: dict[str, Any],
     document: dict[str, Any],
     following: dict[str, Any] | None = None,
 ) -> Response:
+    """A document with its `meta`; `following` asks for the next page, where there is one."""
     state: State = request.state.daybook
     body = with_meta(json.encode(document), await meta(state, scope_of(asked, state)))
     return tagged(request, body, "application/json", following)
@@ -77,7 +81,7 @@ async def _head(request: Request, asked: dict[str, Any]) -> Response:
     state: State = request.state.daybook
     async with state.ledger.reading() as reader:
         head = await reader.head()
-    return await _answer(request, asked, {"position": head.position, "digest": head.digest.hex()})
+    return await ledger_answer(request, asked, {"position": head.position, "digest": head.digest.hex()})
 
 
 async def _events(request: Request, asked: dict[str, Any]) -> Response:
@@ -95,7 +99,7 @@ async def _events(request: Request, asked: dict[str, Any]) -> Response:
         body = to_csv(columns("LedgerEvents", "events"), listed)
         return tagged(request, body, "text/csv; charset=utf-8", following)
     document = {"events": events, "next_after": last, "head": head}
-    return await _answer(request, asked, document, following)
+    return await ledger_answer(request, asked, document, following)
 
 
 async def _event(request: Request, asked: dict[str, Any]) -> Response:
@@ -104,7 +108,7 @@ async def _event(request: Request, asked: dict[str, Any]) -> Response:
         raise ParameterError("position: a whole number from 1")
     async with request.state.daybook.ledger.reading() as reader:
         document = await _with_delivery(reader, int(text), asked["account"])
-    return await _answer(request, asked, document)
+    return await ledger_answer(request, asked, document)
 
 
 async def _cause(request: Request, asked: dict[str, Any]) -> Response:
@@ -117,7 +121,7 @@ async def _cause(request: Request, asked: dict[str, Any]) -> Response:
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _with_delivery(reader, position)
-    return await _answer(request, asked, document)
+    return await ledger_answer(request, asked, document)
 
 
 async def _with_delivery(reader: LedgerReader, position: int, account: str | None = None) -> dict[str, Any]:
@@ -131,11 +135,19 @@ async def _with_delivery(reader: LedgerReader, position: int, account: str | Non
         raise NotFound(str(error)) from None
     return {
         **_shown(rows[0]),
+        "superseded_by": await _superseded_by(reader, rows[0]),
         "raw_body": raw["body"].decode("utf-8", "replace"),
         "raw_body_base64": base64.b64encode(raw["body"]).decode(),
         "headers": Raw(raw["headers"]),
         "verification": Raw(raw["proof"]),
     }
+
+
+async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | None:
+    """The name of the event that says that this one counts no more, if there is one."""
+    event_id = row["event_id"] + SUPERSEDED
+    position = await reader.find(row["processor"], event_id, row["account"])
+    return f"{row['processor']}:{event_id}" if position else None
 
 
 def _json_text(value: Raw | None) -> str | None:

@@ -5,7 +5,7 @@ is asked adds them up (the client library's multiprocess mode).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
@@ -14,11 +14,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.learnt import positions
 from service.books.store import BookStore
-from service.core.moments import to_us
 from service.ledger.store import Ledger
+from service.reconcile.report import Summary, last_summary
+from service.silence import Heard, Silence
 from service.status import Status, read_status
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
+_RECONCILED = ("stripe", "mxmerchant")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -88,12 +90,12 @@ def readable(value: bool) -> Metric:
     )
 
 
-async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric]:
+async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: datetime) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
     found = await read_status(ledger, store)
     async with ledger.reading() as reader:
         quarantined = await reader.quarantined()
-        last_heard = await reader.last_heard()
+        reconciled = {name: await last_summary(reader, name) for name in _RECONCILED}
     position = GaugeMetricFamily(
         "daybook_ledger_position", "The ledger's last position", value=found.position
     )
@@ -102,13 +104,6 @@ async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric
     )
     for names, count in quarantined.items():
         quarantine.add_metric(names, count)
-    heard = GaugeMetricFamily(
-        "daybook_seconds_since_heard",
-        "Seconds since a processor's last event was recorded",
-        labels=("processor",),
-    )
-    for processor, at_us in last_heard.items():
-        heard.add_metric((processor,), (to_us(now) - at_us) / 1e6)
     learnt = GaugeMetricFamily(
         "daybook_learnt_lag_events",
         "Ledger position less that of which predictions were learnt",
@@ -117,7 +112,60 @@ async def stored(ledger: Ledger, store: BookStore, now: datetime) -> list[Metric
     known = await store.read(lambda connection: positions(connection, store, "model"))
     for currency, reached in known.items():
         learnt.add_metric((currency,), found.position - reached)
-    return [readable(True), position, *_kept(found), learnt, quarantine, heard]
+    return [
+        readable(True),
+        position,
+        *_kept(found),
+        learnt,
+        quarantine,
+        *_heard(await silence.heard(now), now),
+        *_reconciled(reconciled, now),
+    ]
+
+
+def _heard(found: Iterable[Heard], now: datetime) -> Iterable[Metric]:
+    """How long each processor has been silent, and for how long it may be."""
+    since = GaugeMetricFamily(
+        "daybook_seconds_since_heard",
+        "Seconds since a processor's last event was recorded",
+        labels=("processor",),
+    )
+    limit = GaugeMetricFamily(
+        "daybook_silence_limit_seconds",
+        "Seconds of silence that are more than usual for a processor",
+        labels=("processor",),
+    )
+    for each in found:
+        since.add_metric((each.processor,), (now - each.last_at).total_seconds())
+        if each.limit is not None:
+            limit.add_metric((each.processor,), each.limit.total_seconds())
+    return since, limit
+
+
+def _reconciled(found: Mapping[str, Summary | None], now: datetime) -> Iterable[Metric]:
+    """When each processor was last reconciled to the end, what was missed, and what differs."""
+    since = GaugeMetricFamily(
+        "daybook_seconds_since_reconciled",
+        "Seconds since the last reconciliation that came to its end",
+        labels=("processor",),
+    )
+    missed = GaugeMetricFamily(
+        "daybook_reconcile_missed_events",
+        "Events that the last reconciliation appended: no webhook had brought them",
+        labels=("processor",),
+    )
+    differing = GaugeMetricFamily(
+        "daybook_reconcile_differences",
+        "Things that the processor and the books had otherwise at the last reconciliation",
+        labels=("processor",),
+    )
+    for processor, summary in found.items():
+        if summary:
+            ended = datetime.fromisoformat(summary.finished_at)
+            since.add_metric((processor,), (now - ended).total_seconds())
+            missed.add_metric((processor,), sum(summary.missed.values()))
+            differing.add_metric((processor,), summary.differing)
+    return since, missed, differing
 
 
 def _kept(found: Status) -> Iterable[Metric]:

@@ -10,9 +10,12 @@ from service.core.delivery import Endpoint
 from service.reads.catalog import READS
 from service.reads.parameters import Parameter
 from service.reads.read import Read
+from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import SHAPES
 from service.web.compare import COMPARE
+from service.web.explain import EXPLAIN
 from service.web.ledger import LISTED
+from service.web.quarantine import QUARANTINE
 from service.web.reads import COMMON, SCOPED
 
 _ABOUT = """Billing webhooks in; recurring revenue, next bills, monthly totals and customers' worth out.
@@ -71,8 +74,9 @@ def description() -> dict[str, Any]:
         "security": [{"bearer": []}, {"key": []}],
         "tags": [{"name": name} for name in ("reads", "customers", "ledger", "webhooks", "service")],
         "paths": {
-            **{read.path: {"get": _read(read)} for read in (*READS, COMPARE)},
+            **{read.path: {"get": _read(read)} for read in (*READS, COMPARE, EXPLAIN, RESTATEMENTS)},
             **_ledger(),
+            **_quarantine(),
             **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
             **_service(),
         },
@@ -92,7 +96,7 @@ def _read(read: Read) -> dict[str, Any]:
     csv = f"`{read.rows}` as CSV, one line each" if read.rows else None
     if csv and read.paged:
         csv += "; all of them without a `limit`"
-    problems = tuple(sorted({400, 401, 503, 504, *([404] if named else [])}))
+    problems = tuple(sorted({400, 401, 503, 504, *([404] if named or read is EXPLAIN else [])}))
     tag = "reads" if read.dated else "customers"
     operation = _operation(tag, read.summary, read.shape, parameters, problems, csv)
     return _with_link(operation) if read.paged else operation
@@ -132,6 +136,19 @@ def _ledger() -> dict[str, Any]:
     }
     log = paths["/api/v1/ledger/events"]
     return paths | {"/api/v1/ledger/events": {"get": _with_link(log["get"])}}
+
+
+def _quarantine() -> dict[str, Any]:
+    waiting = _in_path("id", "its number in quarantine", {"type": "integer", "minimum": 1})
+    listed = [_parameter(parameter) for parameter in QUARANTINE]
+    scoped = [_parameter(parameter) for parameter in SCOPED]
+    about = "What was proved and could not be recorded, a page at a time"
+    problems = (400, 401, 503, 504)
+    listing = _operation("ledger", about, "Quarantine", listed, problems)
+    one = _operation(
+        "ledger", "One of them with its body", "QuarantinedDelivery", [waiting, *scoped], (*problems, 404)
+    )
+    return {"/api/v1/quarantine": {"get": _with_link(listing)}, "/api/v1/quarantine/{id}": {"get": one}}
 
 
 def _service() -> dict[str, Any]:

@@ -24,13 +24,16 @@ from service.core.moments import from_us, rfc3339
 from service.ledger.append import head as ledger_head
 from service.ledger.history import recorded_at
 from service.reads.catalog import READS
-from service.reads.parameters import Parameter, choice, day, integer, parse_all, text
+from service.reads.cells import cell
+from service.reads.parameters import LOOK_BACK, Parameter, choice, day, integer, parse_all, text
 from service.reads.read import Read
 from service.reads.schemas import columns
 from service.reads.view import Scope, View, exact
 from service.web.bounds import within
+from service.web.lookback import as_known, position_of, stands_at, today_of
 from service.web.state import State
 
+AS_KNOWN = "as_known"  # the freshness of an answer that nothing will change
 _READ_SECONDS = 10.0  # for the stores, besides what the books may take to get there
 
 
@@ -119,7 +122,7 @@ async def _answer(read: Read, request: Request, asked: Asked) -> Response:
         listed = to_csv(names, json.decode(body)[read.rows])
         return tagged(request, listed, "text/csv; charset=utf-8", following)
     if read.dated:
-        return tagged(request, body, "application/json", following)
+        return tagged(request, body, "application/json", following, same_as=lasting(document, marked))
     at_a_moment = marked | {"calculation_date": _moment(asked.scope.today, state)}
     return tagged(request, with_meta(document, at_a_moment), "application/json", following, same_as=body)
 
@@ -134,8 +137,7 @@ def _moment(today: date, state: State) -> str:
 
 def parse(read: Read, request: Request, state: State) -> Asked:
     """What a request asks of a read."""
-    today = today_in(state)
-    common = query(COMMON, read.parameters, request, today)
+    common = query(COMMON, read.parameters, request, _today(read, request, state))
     args = parse_all(read.parameters, dict(request.query_params), common["today"]) | request.path_params
     if common["format"] == "csv" and not read.rows:
         raise ParameterError("format: json; this read has no list")
@@ -149,6 +151,15 @@ def parse(read: Read, request: Request, state: State) -> Asked:
         timeout_ms=common["timeout_ms"],
         csv=csv,
     )
+
+
+def _today(read: Read, request: Request, state: State) -> date:
+    """`today` where a request names none."""
+    today = today_in(state)
+    if not read.looks_back:
+        return today
+    known_at = parse_all(LOOK_BACK, dict(request.query_params), today)["known_at"]
+    return today_of(known_at, today, ZoneInfo(state.settings.reporting_tz))
 
 
 def scope_of(common: dict[str, Any], state: State) -> Scope:
@@ -193,16 +204,35 @@ async def when_reached(
 
 
 async def _document(read: Read, asked: Asked, state: State) -> tuple[bytes, dict[str, Any]]:
-    """The document and its `meta`: a snapshot where one stands, else made now from the same rows."""
+    """The document and its `meta`; from books of the first so many events where that is asked."""
+    position = await position_of(asked.args, state)
+    found = await _found(read, asked, state, position)
+    if found is None and position is not None:
+        async with as_known(state, position, asked.timeout_ms) as then:
+            found = await _found(read, asked, then, position)
+    if found is None:
+        raise Unavailable("the books as known then can't be read now")
+    return found
 
-    def find(connection: Connection) -> tuple[bytes, int, int]:
+
+async def _found(
+    read: Read, asked: Asked, state: State, position: int | None
+) -> tuple[bytes, dict[str, Any]] | None:
+    """A snapshot where one stands, else made now; None if the books do not stand at `position`."""
+
+    def find(connection: Connection) -> tuple[bytes, int, int] | None:
         marks, view = view_of(connection, asked.scope, state)
+        if position is not None and not stands_at(connection, marks.books, state, position):
+            return None
         name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args, state.options)
         body = snapshots.find(connection, name, marks.stamp) or json.encode(read.answer(view, asked.args))
         return body, marks.reached(asked.args.get("policy", "")), view.unpriced_contracts()
 
-    body, position, unpriced = await state.store.read(find)
-    return body, await meta_of(asked.scope.today, state, position, unpriced)
+    found = await state.store.read(find)
+    if found is None:
+        return None
+    marked = await meta_of(asked.scope.today, state, *found[1:])
+    return found[0], marked if position is None else marked | {"data_freshness": AS_KNOWN}
 
 
 async def meta(state: State, scope: Scope) -> dict[str, Any]:
@@ -218,6 +248,13 @@ async def meta(state: State, scope: Scope) -> dict[str, Any]:
 def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
     """A JSON object's bytes with `meta` as its last field."""
     return body[:-1] + b',"meta":' + json.encode(marked) + b"}"
+
+
+def lasting(document: bytes, marked: dict[str, Any]) -> bytes | None:
+    """What of an answer stays, where that is all but how far behind the ledger it is; else None."""
+    if marked["data_freshness"] != AS_KNOWN:
+        return None
+    return with_meta(document, {name: value for name, value in marked.items() if name != "lag_events"})
 
 
 def view_of(connection: Connection, scope: Scope, state: State) -> tuple[Marks, View]:
@@ -287,15 +324,5 @@ def to_csv(names: list[str], rows: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(names)
-    writer.writerows([_cell(row[name]) for name in names] for row in rows)
+    writer.writerows([cell(row[name]) for name in names] for row in rows)
     return out.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        value = " ".join(str(part) for part in value)
-    if isinstance(value, dict):
-        value = json.encode(value).decode()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

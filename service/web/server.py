@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is under way, then end."""
         self.lifespan.state["daybook"].progress.hurry(_WAITS_SECONDS)
+        self.lifespan.state["daybook"].lookback.stop()
         await super().shutdown(sockets)
 
 

@@ -8,8 +8,10 @@ from msgspec import Struct
 from service.books.store import BookStore
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
+from service.lookback.maker import LookBack
 from service.reads.view import Options
 from service.settings import Settings
+from service.silence import Silence
 from service.web.bounds import Bound
 from service.web.metrics import Metrics
 from service.web.progress import Progress
@@ -24,7 +26,9 @@ class State(Struct, frozen=True, kw_only=True):
     writer: Writer
     store: BookStore
     metrics: Metrics
+    silence: Silence
     progress: Progress
     webhooks: Bound
     reads: Bound
     options: Options
+    lookback: LookBack

@@ -82,7 +82,7 @@ class Shelf:
         self.directory = settings.data_dir
         self.rules = rules
         self.ledger = open_ledger(settings)
-        self._settings = settings
+        self.settings = settings
 
     async def append(self, events: Sequence[Event]) -> None:
         """Deliver events, each as a delivery of its own, in one transaction."""
@@ -94,7 +94,7 @@ class Shelf:
         self, rules: Rules | None = None, books: Sequence[Book] = BOOKS
     ) -> AsyncIterator[BookStore]:
         """The books, opened anew."""
-        settings = under(self._settings, rules or self.rules)
+        settings = under(self.settings, rules or self.rules)
         if rules:
             prepare(settings)
         store = open_books(settings, books)

@@ -76,6 +76,16 @@ async def test_the_same_id_with_other_content_is_a_conflict_and_both_are_kept(le
     assert await quarantined(ledger) == {("stripe", "conflict"): 1}
 
 
+async def test_what_was_fetched_is_told_again_by_its_late_delivery(ledger: Ledger) -> None:
+    fetched = delivery("a", b"one")
+    await ledger.append([replace(fetched, events=[replace(fetched.events[0], trust="fetched")])], NOW)
+
+    (late,) = await ledger.append([delivery("a", b"as another version says it")], NOW)
+
+    assert (late.position, late.duplicate, late.conflict) == (1, True, False)
+    assert await quarantined(ledger) == {}
+
+
 async def test_two_events_in_conflict_with_the_same_body_are_both_kept(ledger: Ledger) -> None:
     await ledger.append([delivery("a", b"one"), delivery("b", b"two")], NOW)
 

@@ -79,7 +79,7 @@ async def test_fifty_kills_lose_nothing_that_was_answered(daybook: Daybook) -> N
     assert len(load.answered) > 100
     assert await positions(daybook.data_dir) | load.answered == await positions(daybook.data_dir)
     settings = load_settings(daybook)
-    assert any("unbroken" in line for line in await verify_all(settings))
+    assert any("unbroken" in line for line in (await verify_all(settings)).lines())
 
 
 async def positions(data_dir: Path) -> dict[str, int]:

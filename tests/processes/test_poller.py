@@ -21,11 +21,13 @@ from service import master
 from service.books.engine import Engine
 from service.core.errors import Unavailable
 from service.database import SqliteDatabase, ledger_path
+from service.erasure import find
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 from service.poller import Poller
 from service.settings import Settings, load
 from service.stores import open_books, prepare
+from tests.books.shelf import incoming
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "mxmerchant" / "contracts.json"
 MERCHANT = "1000000001"
@@ -168,6 +170,16 @@ async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> Non
         "subscription.recorded",
         "60000",
     )
+
+
+async def test_of_somebody_erased_nothing_is_told_again(polled: Polled) -> None:
+    await polled.poller.contracts()
+    row = next(row for row in await polled.events() if row["type"] == "customer.recorded")
+    customer = json.decode(row["data"])["customer_id"]
+    erased = await find(polled.ledger, customer, None, None, Clock.now)
+    await polled.ledger.append([incoming(erased)], Clock.now)
+
+    assert await polled.poller.contracts() == 0
 
 
 async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -> None:

@@ -32,6 +32,7 @@ ON_EACH_STORE = (
     "customer_orders",
     "customer_predictions",
     "customer_revenue",
+    "explain",
     "figures",
     "forecasts",
     "ledger_reads",

@@ -148,4 +148,5 @@ async def test_health_says_alive_and_readiness_how_far_the_books_are(daybook: Da
         "status": "ready",
         "position": 1,
         "lag_events": {book.name: 1 for book in daybook.state.store.books},
+        "silent": [],
     }

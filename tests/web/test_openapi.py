@@ -155,8 +155,11 @@ def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
         "/api/payment/analytics/customers/at-risk",
         "/api/payment/analytics/customers/top",
         "/api/v1/contracts",
+        "/api/v1/explain",
         "/api/v1/ledger/events",
         "/api/v1/mrr/compare",
+        "/api/v1/quarantine",
+        "/api/v1/restatements",
     ]
 
 

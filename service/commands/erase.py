@@ -1,0 +1,46 @@
+"""`daybook erase`: forget a customer, for ever."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
+
+if TYPE_CHECKING:
+    from service.erasure import Erased
+    from service.settings import Settings
+
+
+def erase(
+    customer: Annotated[str, typer.Argument(help="The customer's id.")],
+    *,
+    processor: Annotated[str | None, typer.Option(help="Whose id it is, where several know it.")] = None,
+    account: Annotated[str | None, typer.Option(help="In which of the processor's accounts.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="It is meant: nothing brings it back.")] = False,
+    json: Json = False,
+) -> None:
+    """Forget a customer: raw bodies, names and e-mail addresses, for ever. No figure moves.
+
+    Exits 0, 2 if there is no such customer or there are several, 3 if a store can't be used or others keep it
+    from being done (run it again), 4 if it is not confirmed.
+    """
+    from service.clock import utc_now  # noqa: PLC0415
+    from service.erasure import erase as forget  # noqa: PLC0415
+    from service.erasure import find  # noqa: PLC0415
+    from service.stores import kept_ledger  # noqa: PLC0415
+
+    async def run(settings: "Settings") -> "Erased":
+        async with kept_ledger(settings) as ledger:
+            event = await find(ledger, customer, processor, account, utc_now())
+            whose = f"{event.processor} {event.account}".strip()
+            if not yes and not (
+                sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")
+            ):
+                raise ended(EXIT_REFUSED, "nothing was erased; --yes says that it is meant")
+            return await forget(settings, ledger, event, utc_now)
+
+    with command() as settings:
+        erased = asyncio.run(run(settings))
+        show(erased, lambda: f"{customer} is forgotten: position {erased.position}", as_json=json)

@@ -1,0 +1,195 @@
+"""`daybook explain`: what a figure is made of, down to the bytes that were signed."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
+    from rich.tree import Tree
+    from sqlalchemy import Connection
+
+    from service.books.store import BookStore
+    from service.reads.view import Scope
+    from service.settings import Settings
+
+Figure = Annotated[
+    str, typer.Argument(help="A read and a JSON pointer into its answer: month-detail/summary/total_cents.")
+]
+_Text = str | None
+_WIDTH = 10_000
+_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
+
+
+def explain(  # noqa: PLR0913 - the reads' parameters
+    figure: Figure,
+    *,
+    customer: Annotated[_Text, typer.Option(help="Of this customer, by id.")] = None,
+    processor: Annotated[_Text, typer.Option(help="Whose customer, where several have this id.")] = None,
+    on: Annotated[_Text, typer.Option(help="At the end of this day, by default today.")] = None,
+    year: Annotated[_Text, typer.Option(help="Of month-detail.")] = None,
+    month: Annotated[_Text, typer.Option(help="Of month-detail.")] = None,
+    from_: Annotated[_Text, typer.Option("--from", help="The first month, or day, of a range.")] = None,
+    to: Annotated[_Text, typer.Option(help="The last month, or day, of a range.")] = None,
+    by: Annotated[_Text, typer.Option(help="Of movements: month or day.")] = None,
+    period: Annotated[_Text, typer.Option(help="Of customer-revenue: ytd, last_12_months, ….")] = None,
+    currency: Annotated[_Text, typer.Option(help="By default the reporting currency.")] = None,
+    account: Annotated[_Text, typer.Option(help="One processor account; by default all.")] = None,
+    policy: Annotated[_Text, typer.Option(help="Of mrr and movements: a policy of the rulebook.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to list and check; sums are of all.")] = 100,
+    json: Json = False,
+) -> None:
+    """Take a figure apart: its rows, their events, and the signatures over their bytes, checked again.
+
+    Exits 0, 1 if bytes are not what was signed and recorded or the rows don't add up to the figure, 2 if
+    there is no such figure, 3 if a store can't be read.
+    """
+    given = {
+        "customer_id": customer,
+        "processor": processor,
+        "year": year,
+        "month": month,
+        "from": from_,
+        "to": to,
+        "by": by,
+        "period": period,
+        "policy": policy,
+    }
+    common = {"currency": currency, "account": account, "today": on}
+    with command() as settings:
+        found = asyncio.run(_find(settings, figure, limit, _stated(given), _stated(common)))
+        show(found, lambda: _Unfolded(_tree(found)), as_json=json)
+        if not _holds(found):
+            raise typer.Exit(EXIT_FAULT)
+
+
+class _Unfolded:
+    """A tree whose lines are as long as what they say: a terminal folds them, and a pipe gets them whole."""
+
+    def __init__(self, tree: "Tree") -> None:
+        self._tree = tree
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        yield from console.render(self._tree, options.update(width=_WIDTH))
+
+
+def _stated(options: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _find(
+    settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
+) -> dict[str, Any]:
+    """The figure with its rows, their events, and the position of the books."""
+    from service import proofs  # noqa: PLC0415
+    from service.stores import kept_ledger, open_books  # noqa: PLC0415
+
+    scope = _scope(settings, common)
+    async with kept_ledger(settings) as ledger:
+        store = open_books(settings)
+        try:
+            document = await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
+        finally:
+            await store.close()
+        causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}
+        async with ledger.reading() as reader:
+            with progress("events checked", len(causes)) as done:
+                return document | {"events": await proofs.behind(reader, causes, settings, done)}
+
+
+def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    from service.clock import utc_now  # noqa: PLC0415
+    from service.reads.parameters import parse_all  # noqa: PLC0415
+    from service.reads.view import Scope  # noqa: PLC0415
+    from service.web.reads import SCOPED  # noqa: PLC0415
+
+    today: date = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
+    asked = parse_all(SCOPED, common, today)
+    currency = asked["currency"] or settings.reporting_currency
+    return Scope(currency=currency, account=asked["account"], today=asked["today"])
+
+
+def _taken_apart(
+    settings: "Settings",
+    store: "BookStore",
+    scope: "Scope",
+    figure: str,
+    given: dict[str, str],
+    limit: int,
+    connection: "Connection",
+) -> dict[str, Any]:
+    from service.core.errors import Unavailable  # noqa: PLC0415
+    from service.reads.explain.figures import explain as take_apart  # noqa: PLC0415
+    from service.reads.view import View  # noqa: PLC0415
+    from service.stores import read_options  # noqa: PLC0415
+
+    marks = store.marks(connection)
+    if len(marks.books) < len(store.books):
+        raise Unavailable("the books are not laid out yet")
+    view = View(connection=connection, books=marks.books, scope=scope, options=read_options(settings))
+    document = take_apart(view, figure, given, 0, limit)
+    del document["next_cursor"]
+    return document | {"position": marks.reached(given.get("policy", ""))}
+
+
+def _holds(found: dict[str, Any]) -> bool:
+    """Whether the rows add up to the figure, where they should, and no bytes are others than were signed."""
+    checks = [found["adds_up"], *(event["delivery"]["verified"] for event in found["events"])]
+    return False not in checks
+
+
+def _tree(found: dict[str, Any]) -> "Tree":
+    """Figure, rows, events, bytes."""
+    from rich.text import Text  # noqa: PLC0415
+    from rich.tree import Tree  # noqa: PLC0415
+
+    tree = Tree(Text(_headline(found), style="bold"))
+    events = {(event["cause"], event["account"]): event for event in found["events"]}
+    for row in found["rows"]:
+        branch = tree.add(Text(_row_line(row)))
+        for cause in row["causes"]:
+            event = events[cause, row["account"]]
+            leaf = branch.add(Text(f"{cause}  {event['type']}, position {event['position']}"))
+            leaf.add(_bytes_line(event["delivery"]))
+    if left := found["count"] - len(found["rows"]):
+        tree.add(Text(f"… and {left:,} rows more (--limit)"))
+    return tree
+
+
+def _headline(found: dict[str, Any]) -> str:
+    unit = f" ({found['currency']}, minor units)" if found["figure"].endswith("_cents") else ""
+    rows = f"{found['count']:,} row{'' if found['count'] == 1 else 's'}, together {found['sum']:,}"
+    if found["formula"]:
+        terms = [f"{name} = {_number(value)}" for name, value in found["terms"].items()]
+        rows = f"{found['formula']}\n{', '.join((*terms, rows))}"
+    if found["adds_up"] is False:
+        rows = f"{rows}: THE FIGURE IS NOT THEIR SUM"
+    return f"{found['figure']} = {_number(found['value'])}{unit}, as of position {found['position']}\n{rows}"
+
+
+def _row_line(row: dict[str, Any]) -> str:
+    ids = [row[name] for name in ("kind", "customer_id", "contract_id", "source_id") if row[name]]
+    return f"{row['contributes']:+,}  {row['table']}  {row['date']}  {'  '.join(ids)}"
+
+
+def _bytes_line(delivery: dict[str, Any]) -> "Text":
+    from rich.text import Text  # noqa: PLC0415
+
+    size = "no bytes" if delivery["body_bytes"] is None else f"{delivery['body_bytes']:,} bytes"
+    signed = f", signed {delivery['signed_at']}" if delivery["signed_at"] else ""
+    mark, style = _MARKS[delivery["verified"]]
+    why = f"  {delivery['why']}" if delivery["why"] else ""
+    return Text.assemble((mark, style), f"  {size}, {delivery['method'] or 'no method'}{signed}{why}")
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else f"{value:,}"

@@ -1,0 +1,190 @@
+"""`daybook quarantine`: look at what could not be recorded, read it again, or dismiss it."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, ended, progress, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from service.quarantine import Retried
+    from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
+
+Id = Annotated[int, typer.Argument(help="A number that `quarantine list` shows.", min=1)]
+Processor = Annotated[str | None, typer.Option(help="Only of this processor.")]
+Reason = Annotated[str | None, typer.Option(help="Only for this reason: unreadable, conflict or malformed.")]
+
+
+@app.command("list")
+def list_waiting(
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Those that were settled, too.")] = False,
+    processor: Processor = None,
+    reason: Reason = None,
+    json: Json = False,
+) -> None:
+    """List what waits in quarantine, and why.
+
+    Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
+    """
+    from service.quarantine import listed, rows_of  # noqa: PLC0415
+    from service.stores import kept_ledger  # noqa: PLC0415
+
+    async def find(settings: "Settings") -> list[dict[str, Any]]:
+        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
+            rows = rows_of(reader, settled=every, processor=processor, reason=reason)
+            return [listed(row) async for row in rows]
+
+    with command() as settings:
+        found = asyncio.run(find(settings))
+        show({"quarantine": found}, lambda: _table(found), as_json=json)
+
+
+@app.command("show")
+def show_one(waiting: Id, *, json: Json = False) -> None:
+    """Show one delivery: why it waits, how it was verified, its body, and what it contradicts.
+
+    Exits 0, 2 if there is no such one, 3 if the ledger can't be read.
+    """
+    from service.quarantine import shown  # noqa: PLC0415
+    from service.stores import kept_ledger  # noqa: PLC0415
+
+    async def find(settings: "Settings") -> dict[str, Any]:
+        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
+            return await shown(reader, waiting)
+
+    with command() as settings:
+        found = asyncio.run(find(settings))
+        show(found, lambda: _page(found), as_json=json)
+
+
+@app.command()
+def retry(
+    waiting: Annotated[list[int] | None, typer.Argument(help="Numbers that `quarantine list` shows.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All that are open, but for conflicts.")] = False,
+    json: Json = False,
+) -> None:
+    """Read deliveries again with today's translators, and record what they say. Again does no harm.
+
+    Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
+    can't be used.
+    """
+    from service.stores import kept_ledger  # noqa: PLC0415
+
+    if bool(waiting) == every:
+        raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
+
+    async def read_again(settings: "Settings") -> "list[Retried]":
+        from service import quarantine  # noqa: PLC0415
+        from service.clock import utc_now  # noqa: PLC0415
+
+        async with kept_ledger(settings) as ledger:
+            numbers, found = waiting or await quarantine.unread(ledger), []
+            with progress("retry", len(numbers)) as done:
+                for each in numbers:
+                    found.append(await quarantine.retry(ledger, each, utc_now()))
+                    done(1)
+            return found
+
+    with command() as settings:
+        found = asyncio.run(read_again(settings))
+    show({"retried": found}, lambda: _retried(found), as_json=json)
+    if not all(each.settled for each in found):
+        raise typer.Exit(EXIT_FAULT)
+
+
+@app.command()
+def dismiss(
+    waiting: Annotated[list[int], typer.Argument(help="Numbers that `quarantine list` shows.")],
+    *,
+    because: Annotated[str, typer.Option(help="Why; it is kept with them.")],
+    json: Json = False,
+) -> None:
+    """Settle deliveries that will not be recorded. They are kept, with the reason.
+
+    Exits 0, also for those settled before; 2 if there is no such one or no reason, 3 if the ledger can't be
+    used.
+    """
+    from service.clock import utc_now  # noqa: PLC0415
+    from service.quarantine import dismiss as settle  # noqa: PLC0415
+    from service.stores import kept_ledger  # noqa: PLC0415
+
+    if not because.strip():
+        raise ended(EXIT_SETTINGS, "--because needs a reason")
+
+    async def dismissed(settings: "Settings") -> list[int]:
+        async with kept_ledger(settings) as ledger:
+            return sorted(await settle(ledger, waiting, because, utc_now()))
+
+    with command() as settings:
+        found = asyncio.run(dismissed(settings))
+        text = f"dismissed: {', '.join(map(str, found)) or 'none; they were settled before'}"
+        show({"dismissed": found}, lambda: text, as_json=json)
+
+
+def _table(found: list[dict[str, Any]]) -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    if not found:
+        return "nothing is in quarantine"
+    table = Table("id", "received", "processor", "reason", "status", "detail", box=None)
+    for each in found:
+        told = (each[name] for name in ("received_at", "processor", "reason", "status"))
+        detail = each["settled_because"] or each["detail"]
+        table.add_row(str(each["id"]), *told, Text(detail))
+    return table
+
+
+def _page(found: dict[str, Any]) -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    verified = _decoded(found["verification"])
+    lines = [f"{name}: {found[name]}" for name in ("id", "received_at", "processor", "reason", "detail")]
+    lines.append(f"status: {found['status']}")
+    if found["settled_because"]:
+        lines.append(f"because: {found['settled_because']}")
+    if found["conflicts_with"]:
+        lines.append(f"conflicts with: position {found['conflicts_with']}")
+    lines += [f"verified: {name} {value}" for name, value in verified.items() if value is not None]
+    lines += [f"header: {name}: {value}" for name, value in _decoded(found["headers"]).items()]
+    for each in found["differences"] or ():
+        lines.append(f"differs: {each.field}: recorded {each.before!r}, here {each.after!r}")
+    return Group(Text("\n".join(lines)), Text(_pretty(found["raw_body"])))
+
+
+def _pretty(body: str | None) -> str:
+    from msgspec import DecodeError, json  # noqa: PLC0415
+
+    if body is None:
+        return "the body told of a customer who was erased"
+    try:
+        return json.format(body, indent=2)
+    except DecodeError:
+        return body
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    from msgspec import json  # noqa: PLC0415
+
+    told: dict[str, Any] = json.decode(raw)
+    return told
+
+
+def _retried(found: "list[Retried]") -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    if not found:
+        return "nothing is there to be read again"
+    table = Table("id", "outcome", "position", "detail", box=None)
+    for each in found:
+        table.add_row(str(each.id), each.outcome, str(each.position or ""), Text(each.detail))
+    return table

@@ -1,0 +1,114 @@
+"""`daybook rebuild`."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands import shell
+from service.commands.shell import EXIT_FAULT, Json, command, ended, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from service.books.builds import Removed
+    from service.books.rebuild import Rebuild
+
+STALLED_SECONDS = 300.0
+
+
+def rebuild(
+    books: Annotated[list[str] | None, typer.Argument(help="As `daybook status` names them; all.")] = None,
+    *,
+    processes: Annotated[int | None, typer.Option(min=1, help="How many; as many as processors.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Switch even if the books differ.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Build nothing; remove what is not live.")] = False,
+    json: Json = False,
+) -> None:
+    """Build books anew beside the live ones, compare them, and let them take their place in one step.
+
+    Reads and webhooks go on throughout. Exits 0 if the new books are live, 1 if they differ and are not (the
+    keys are listed) or no progress was made for five minutes, 2 if a setting or the name of a book is wrong,
+    3 if a store can't be used or another rebuild is under way.
+    """
+    from service.books.builds import prune as remove  # noqa: PLC0415
+    from service.books.rebuild import rebuild as build  # noqa: PLC0415
+    from service.clock import utc_now  # noqa: PLC0415
+    from service.stores import books_beside  # noqa: PLC0415
+
+    with command() as settings:
+        moved = _watch(STALLED_SECONDS)
+
+        @contextmanager
+        def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+            moved(0)
+            with shell.progress(what, total) as done:
+                yield lambda count: (moved(count), done(count))[1]
+
+        async def run() -> "Rebuild | list[Removed]":
+            async with books_beside(settings, books or ()) as (ledger, store):
+                if prune:
+                    with progress("removing") as done:
+                        return await remove(store, done)
+                return await build(
+                    settings, ledger, store, utc_now, processes=processes, accept=accept, progress=progress
+                )
+
+        found = asyncio.run(run())
+        if isinstance(found, list):
+            show({"removed": found}, lambda: _removed(found), as_json=json)
+            return
+        show(found, lambda: _shown(found), as_json=json)
+        if not found.live:
+            raise typer.Exit(EXIT_FAULT)
+
+
+def _watch(seconds: float) -> Callable[[int], None]:
+    """Call what is returned at each progress: without any for so long, this process says so and ends.
+
+    From a thread: whatever hangs may keep everything else waiting.
+    """
+    last = [time.monotonic()]
+
+    def moved(_count: int) -> None:
+        last[0] = time.monotonic()
+
+    def look() -> None:
+        while (left := last[0] + seconds - time.monotonic()) > 0:
+            time.sleep(left)
+        ended(EXIT_FAULT, f"no progress for {seconds:.0f} s; the live books are as they were")
+        os._exit(EXIT_FAULT)
+
+    threading.Thread(target=look, daemon=True, name="watchdog").start()
+    return moved
+
+
+def _removed(found: "list[Removed]") -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("book", "version", "build", "rows removed")
+    for each in found:
+        table.add_row(each.name, str(each.version), str(each.build), f"{each.rows:,}")
+    return table if found else "There is nothing that is not live."
+
+
+def _shown(found: "Rebuild") -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    books = Table("book", "version", "build", "live before", "digest", "")
+    keys = Table("book", "table", "key", "rows of the live book", "of the new one")
+    for book in found.books:
+        same = {None: "nothing to compare with", book.digest: "equal"}.get(book.live_digest, "differs")
+        names = (book.name, str(book.version), str(book.build), str(book.live or ""), book.digest[:16])
+        books.add_row(*names, same)
+        for unlike in book.differences:
+            keys.add_row(book.name, unlike.table, unlike.key, str(len(unlike.left)), str(len(unlike.right)))
+    said = "The new books are live." if found.live else "The live books stay; --accept switches all the same."
+    listed = [keys] if keys.row_count else []
+    return Group(f"Compared at position {found.position}.", books, *listed, said)

@@ -1,0 +1,92 @@
+"""`daybook retranslate`: today's translators over what came before them."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from service.retranslate import Report
+    from service.settings import Settings
+
+
+def retranslate(
+    *,
+    processor: Annotated[str | None, typer.Option(help="Only what this processor sent.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only deliveries after this ledger position.")] = 0,
+    apply: Annotated[bool, typer.Option("--apply", help="Append what sets the differences right.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="So many differences are listed; all are counted.")] = 100,
+    json: Json = False,
+) -> None:
+    """Read all raw deliveries, and quarantine, with today's translators; show what they tell otherwise.
+
+    Nothing is written without --apply. Exits 0 if nothing differs or it was applied, 1 if something
+    differs, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be used.
+    """
+
+    async def run(settings: "Settings") -> "Report":
+        from service.clock import utc_now  # noqa: PLC0415
+        from service.retranslate import Retranslator  # noqa: PLC0415
+        from service.stores import kept_ledger, open_books  # noqa: PLC0415
+
+        async with kept_ledger(settings) as ledger:
+            course = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
+            async with ledger.reading() as reader:
+                head = (await reader.head()).position
+            with progress("retranslate", max(head - after, 0)) as done:
+                report = await course.run(after, done)
+            if report.differs and not apply:
+                today = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
+                store = open_books(settings)
+                try:
+                    await course.foresee(store, today)
+                finally:
+                    await store.close()
+            return report
+
+    with command() as settings:
+        report = asyncio.run(run(settings))
+    show(report, lambda: _shown(report), as_json=json)
+    if report.differs and not apply:
+        raise typer.Exit(EXIT_FAULT)
+
+
+def _shown(report: "Report") -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("event", "position", "type", "field", "before", "after", box=None)
+    for change in report.changes:
+        told = (Text(change.cause), str(change.position or "quarantine"), change.type)
+        for each in change.differences:
+            table.add_row(*told, each.field, Text(repr(each.before)), Text(repr(each.after)))
+        if not change.differences:
+            table.add_row(*told, change.kind, "", "")
+    listed = [table] if report.changes else []
+    return Group(*listed, Text("\n".join(_summary(report))))
+
+
+def _summary(report: "Report") -> list[str]:
+    left_out = ", ".join(f"{count} {why}" for why, count in sorted(report.left_out.items())) or "none"
+    lines = [
+        f"deliveries read again: {report.deliveries}; left out: {left_out}",
+        f"can't be read any more, and stay as they are: {report.refused}",
+        f"in quarantine, can be read now: {report.released}",
+        f"events changed: {report.changed}, added: {report.added}, dropped: {report.dropped}",
+    ]
+    omitted = report.changed + report.added + report.dropped - len(report.changes)
+    if omitted:
+        lines.append(f"not listed: {omitted} more")
+    lines += [
+        f"{each.figure}: {each.before_cents} → {each.after_cents} ({each.currency})"
+        for each in report.figures or ()
+    ]
+    if report.differs:
+        lines.append("applied" if report.applied else "nothing was written; --apply appends it")
+    return lines

@@ -1,0 +1,56 @@
+"""`daybook verify`."""
+
+import asyncio
+from pathlib import Path
+from secrets import randbits
+from typing import Annotated
+
+import typer
+
+from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+
+
+def verify(
+    *,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N histories of each kind, not a whole replay.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="A whole replay: so it is without --sample.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**64 - 1, help="Take the sample that had this seed.")
+    ] = None,
+    anchor: Annotated[
+        Path | None, typer.Option(help="Check the signed heads in this file, then add the present one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check the ledger's chain, the books against a replay, and the books' totals against their rows.
+
+    Exits 0 if all holds, 1 naming the first fault and where it is, 2 if a setting is wrong, 3 if a store
+    can't be read.
+    """
+    from msgspec import to_builtins  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - as it is: a name is no markup
+
+    from service.anchors import Anchors  # noqa: PLC0415
+    from service.clock import utc_now  # noqa: PLC0415
+    from service.core.errors import Integrity, ParameterError  # noqa: PLC0415
+    from service.master import vault  # noqa: PLC0415
+    from service.verify import Fault, Sample, verify_all  # noqa: PLC0415
+
+    with command() as settings:
+        if whole and sample:
+            raise ParameterError("--all or --sample, not both")
+        chosen = Sample(sample, randbits(32) if seed is None else seed) if sample else None
+        anchors = Anchors(anchor, vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
+        try:
+            found = asyncio.run(verify_all(settings, sample=chosen, anchors=anchors, watch=progress))
+        except Integrity as error:
+            where = to_builtins(error.where) if isinstance(error, Fault) else None
+            said = str(error)
+            show(
+                {"holds": False, "fault": said, "where": where}, lambda: Text(f"fault: {said}"), as_json=json
+            )
+            raise typer.Exit(EXIT_FAULT) from None
+        document = {"holds": True, **to_builtins(found)}
+        show(document, lambda: Text("\n".join(found.lines())), as_json=json)

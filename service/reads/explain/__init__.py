@@ -1,0 +1,1 @@
+"""Figures taken apart: the rows of the books behind any number that a read shows."""

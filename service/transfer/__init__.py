@@ -1,0 +1,1 @@
+"""Import and export: files to deliveries, the ledger to a file, the books' rows to files."""

@@ -1,0 +1,141 @@
+"""Verification: the chain, the books against a replay or a sample of it, the totals against their rows."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from msgspec import Struct
+
+from service.anchors import Anchors
+from service.books.build import build
+from service.books.store import BookStore
+from service.core.errors import SettingsError
+from service.database import books_path, ledger_path
+from service.ledger.append import head
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.stores import open_books, open_ledger
+from service.verify.fault import Fault, Where
+from service.verify.files import verify_file
+from service.verify.ledger import Done, quietly, verify_chain
+from service.verify.replay import Fill, digests, reached_by, replay, verify_replay
+from service.verify.sample import Sample, verify_sample
+from service.verify.totals import verify_totals
+
+__all__ = [
+    "Fault",
+    "Sample",
+    "Verified",
+    "digests",
+    "replay",
+    "verify_all",
+    "verify_chain",
+    "verify_lag",
+    "verify_replay",
+    "verify_sample",
+    "verify_totals",
+]
+
+Watch = Callable[
+    [str, int | None], AbstractContextManager[Done]
+]  # a piece of work, and how much of it there is
+
+
+class Verified(Struct, frozen=True, kw_only=True):
+    """What held. `books` are the digests that a replay gave, too; none where a sample was taken.
+
+    `compared` is how many keys of the sample were folded again; `anchors` how many heads were checked.
+    """
+
+    events: int
+    lag_events: int
+    books: dict[str, str]
+    compared: int | None = None
+    seed: int | None = None
+    anchors: int | None = None
+
+    def lines(self) -> list[str]:
+        """A line for each check."""
+        return [
+            *([] if self.anchors is None else [f"anchors: {self.anchors} heads, all in the ledger"]),
+            f"chain: {self.events} events, unbroken",
+            *(f"{name}: equal to a replay, {value}" for name, value in self.books.items()),
+            *([] if self.compared is None else [f"sample: {self.compared} keys, equal (seed {self.seed})"]),
+            "totals: equal to their rows",
+            f"lag: {self.lag_events} events",
+        ]
+
+
+async def verify_all(
+    settings: Settings,
+    *,
+    sample: Sample | None = None,
+    anchors: Anchors | None = None,
+    watch: Watch = lambda _what, _total: nullcontext(quietly),
+) -> Verified:
+    """Every check, in order; the books against a whole replay unless a sample is given.
+
+    If all of it holds, the head is added to the anchors. Raises Fault at the first that does not hold,
+    SettingsError if there is no ledger to check.
+    """
+    if not settings.database_url:
+        if not ledger_path(settings.data_dir).exists():
+            raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
+        with watch("files", None):
+            for path in (ledger_path(settings.data_dir), books_path(settings.data_dir)):
+                if path.exists():
+                    await asyncio.to_thread(verify_file, path)
+    ledger, store = open_ledger(settings), open_books(settings)
+    try:
+        processes = 1 if store.partitions > 1 else None  # several would wait for SQLite's one writer
+        fill = partial(build, settings, ledger, processes=processes, progress=watch)
+        return await _verify(ledger, store, fill, sample, anchors, watch)
+    finally:
+        await store.close()
+        await ledger.close()
+
+
+async def _verify(
+    ledger: Ledger,
+    store: BookStore,
+    fill: Fill,
+    sample: Sample | None,
+    anchors: Anchors | None,
+    watch: Watch,
+) -> Verified:
+    anchored = await anchors.check(ledger) if anchors else None
+    with watch("chain", (await ledger.read(head)).position) as done:
+        events = await verify_chain(ledger, done, sample.see if sample else lambda _names: None)
+    lag = await verify_lag(ledger, store)
+    books: dict[str, str] = {}
+    compared = None
+    if sample:
+        with watch("sample", None) as done:
+            compared = await verify_sample(ledger, store, sample, done)
+    else:
+        _, books = await verify_replay(ledger, store, fill)
+    with watch("totals", None) as done:
+        await verify_totals(store, done)
+    if anchors:
+        await anchors.extend(ledger, events)
+    return Verified(
+        events=events,
+        lag_events=lag,
+        books=books,
+        compared=compared,
+        seed=sample.seed if sample else None,
+        anchors=anchored,
+    )
+
+
+async def verify_lag(ledger: Ledger, store: BookStore) -> int:
+    """How many events the books lack. Raises Fault if they hold events that the ledger does not."""
+    async with store.reading() as connection:
+        reached = await connection.run_sync(lambda view: reached_by(view, store))
+    end = (await ledger.read(head)).position
+    for (name, partition), position in sorted(reached.items()):
+        if position > end:
+            where = Where(table="checkpoints", key=f"{name}, partition {partition}", columns=("position",))
+            raise Fault(f"book {name} holds position {position}, and the ledger ends at {end}", where)
+    return end - min(reached.values())

@@ -1,0 +1,68 @@
+"""The totals of the books: each is the sum of its rows."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from operator import attrgetter
+from typing import Any
+
+from msgspec.structs import fields
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from projections.book import Row, Total
+from service.books.digest import added_up
+from service.books.store import BookStore
+from service.books.tables import ROWS, TOTALS
+from service.verify.fault import Fault, Where
+from service.verify.ledger import Done, quietly
+
+
+async def verify_totals(store: BookStore, done: Done = quietly) -> None:
+    """Add up every row again and compare the totals; `done` hears of each row. Raises Fault at the first."""
+    async with store.reading() as connection:
+        marks = await connection.run_sync(store.marks)
+        for book in store.books:
+            for total in book.totals:
+                await _verify_total(connection, total, marks.books[book.name], done)
+                await _verify_partitions(connection, total, marks.books[book.name], store.partitions)
+
+
+async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, done: Done) -> None:
+    group = attrgetter(*total.by)
+    sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
+    async for row in _rows(connection, total.of, book_id):
+        for part in total.parts(row):
+            into = sums[group(part)]
+            for i, value in enumerate(total.measure(part)):
+                into[i] += value
+        done(1)
+    for stored in await connection.execute(added_up(total, book_id)):
+        expected = sums.pop(group(stored), [0] * len(total.sums))
+        wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]
+        if wrong:
+            where = Where(table=total.table, key=_named(group(stored)), columns=tuple(wrong))
+            raise Fault(f"{total.table}, group {where.key}, is not the sum of its rows", where)
+    if missing := sorted(key for key, values in sums.items() if any(values)):
+        where = Where(table=total.table, key=_named(missing[0]))
+        raise Fault(f"{total.table} lacks the group {where.key}", where)
+
+
+def _named(group: tuple[Any, ...]) -> str:
+    return "|".join(map(str, group))
+
+
+async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) -> AsyncIterator[Row]:
+    table, names = ROWS[row_type], [f.name for f in fields(row_type)]
+    query = select(*(table.c[name] for name in names)).where(table.c.book == book_id)
+    async for values in await connection.stream(query):
+        yield row_type(**dict(zip(names, values, strict=True)))
+
+
+async def _verify_partitions(connection: AsyncConnection, total: Total, book_id: int, count: int) -> None:
+    """Whether each sum stands in a partition that there is: no worker would ever write another's again."""
+    table = TOTALS[total.table]
+    last = func.max(table.c.partition), func.min(table.c.partition)
+    highest, lowest = (await connection.execute(select(*last).where(table.c.book == book_id))).one()
+    if highest is not None and not 0 <= lowest <= highest < count:
+        where = Where(table=total.table, columns=("partition",))
+        raise Fault(f"{total.table} holds a partition that there is not, {lowest} or {highest}", where)

@@ -1,0 +1,74 @@
+"""The books at a position are those of a Daybook that holds only the events up to it."""
+
+import asyncio
+from datetime import date
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections.book import Rules
+from service.lookback.build import build, files_of, open_file
+from service.lookback.files import Wanted
+from service.lookback.known import digest_at
+from service.settings import Settings
+from tests.books.lives import Life, lives
+from tests.books.shelf import Shelf, document, new_shelf
+from tests.books.test_lives import examples
+from tests.stores import under
+
+READS = (
+    ("mrr", {}),
+    ("mrr-movements", {"from_": "2025-01", "to": "2025-09", "detail": "customers"}),
+    ("revenue-month-detail", {"year": "2025", "month": "4"}),
+    ("revenue-monthly-totals", {"from_": "2025-01", "to": "2025-09", "detail": "cash"}),
+    ("upcoming", {"from_": "2025-01-01", "to": "2025-12-31"}),
+)
+TODAY = date(2025, 4, 15)
+
+
+def settings_of(shelf: Shelf) -> Settings:
+    return under(shelf.settings, shelf.rules)
+
+
+async def answers(store, currencies) -> list[dict]:
+    return [
+        await document(store, name, currency, TODAY, **query)
+        for currency in sorted(currencies)
+        for name, query in READS
+    ]
+
+
+async def wanted_at(shelf: Shelf, position: int) -> Wanted:
+    digest = await shelf.ledger.read(lambda connection: digest_at(connection, position))
+    return Wanted(position=position, digest=digest)
+
+
+@given(st.data(), lives())
+@examples(2)
+def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
+    events = data.draw(st.permutations(life.events), label="events")[:8]
+    order = data.draw(st.permutations(range(len(events) + 1)), label="positions, as they are asked for")
+    asyncio.run(the_books_at_a_position(life, events, order))
+
+
+async def the_books_at_a_position(life: Life, events, order) -> None:
+    rules = Rules(reporting_tz=life.zone)
+    currencies = life.truth.currencies()
+    async with new_shelf(rules) as whole, new_shelf(rules) as short:
+        await whole.append(events)
+        expected = []
+        for event in (None, *events):
+            await short.tell(*([event] if event else []))
+            async with short.store() as store:
+                expected.append(await answers(store, currencies))
+        settings = settings_of(whole)
+        for position in order:  # each is made from the nearest one that is there
+            wanted = await wanted_at(whole, position)
+            await build(settings, wanted)
+            path = files_of(settings).find(wanted)
+            assert path is not None
+            store = open_file(settings, path)
+            try:
+                assert await answers(store, currencies) == expected[position], f"position {position}"
+            finally:
+                await store.close()

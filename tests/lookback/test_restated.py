@@ -1,0 +1,211 @@
+"""Restatements against a model: the books before each event and after it, side by side."""
+
+import asyncio
+from collections import Counter
+from datetime import date, datetime, timedelta
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, func, select
+
+from projections.book import Rules
+from service.books.store import BookStore
+from service.books.tables import TOTALS
+from service.core.events import Event, Unused
+from service.core.moments import day_of, from_us, to_us
+from service.lookback.restated import Change, Spot, Told, restate, restated
+from tests.books.lives import Life, lives
+from tests.books.shelf import Shelf, incoming, new_shelf
+from tests.books.test_lives import examples
+
+FIGURES = {
+    "mrr": ("mrr", "mrr_days", "mrr_cents"),
+    "billed_cents": ("bills", "bill_days", "billed_cents"),
+    "collected_cents": ("collections", "cash_days", "collected_cents"),
+    "refunded_cents": ("collections", "cash_days", "refunded_cents"),
+    "disputed_cents": ("collections", "cash_days", "disputed_cents"),
+}
+EVERY_DAY = [(date(2024, 12, 1) + timedelta(days=n)).isoformat() for n in range(1_000)]
+
+# (figure, currency, account, date): cents
+Figures = Counter
+
+
+@st.composite
+def recordings(draw, life: Life):
+    """Events in any order, each when it was recorded: some at once, some long after; the clock goes back."""
+    events = draw(st.permutations(life.events))[:14]
+    delays = draw(
+        st.lists(
+            st.sampled_from([timedelta(0), timedelta(minutes=40), timedelta(days=2), timedelta(days=70)]),
+            min_size=len(events),
+            max_size=len(events),
+        )
+    )
+    return [(event, event.occurred_at + delay) for event, delay in zip(events, delays, strict=True)]
+
+
+@given(st.data(), lives())
+@examples(8)
+def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
+    recorded = data.draw(recordings(life), label="events, as recorded")
+    cut = st.integers(0, len(recorded))
+    since, until = sorted(data.draw(st.tuples(cut, cut), label="from and to"))
+    reached = data.draw(cut, label="where the books are")
+    asyncio.run(each_event_restates(life, recorded, since, until, reached))
+
+
+async def each_event_restates(life: Life, recorded, since: int, until: int, reached: int) -> None:
+    rules = Rules(reporting_tz=life.zone)
+    async with new_shelf(rules) as shelf, new_shelf(rules) as asked:
+        books = [Figures()]
+        for event, moment in recorded:
+            await _record(shelf, [(event, moment)])
+            await shelf.advance()
+            books.append(await _figures_of(shelf))
+        expected = []
+        for position in range(since + 1, until + 1):
+            zone = shelf.rules.zone
+            day = day_of(recorded[position - 1][1], zone).isoformat()
+            expected += _restated(position, day, books[position - 1], books[position])
+        await _record(asked, recorded[:reached])
+        await asked.advance()
+        await _record(asked, recorded[reached:])
+        async with asked.store() as store:
+            found = await restate(asked.ledger, store, since, until)
+    rows = [
+        (
+            row.position,
+            row.figure,
+            row.currency,
+            row.account,
+            row.date,
+            row.until,
+            row.change_cents,
+            row.before_cents,
+            row.after_cents,
+            row.all_before_cents,
+            row.all_after_cents,
+        )
+        for row in found
+    ]
+    assert rows == sorted(expected)
+    for row in found:
+        event, moment = recorded[row.position - 1]
+        assert (row.cause, row.type) == (event.cause, event.type)
+        assert from_us(row.recorded_at_us) == moment
+
+
+def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
+    """An event recorded on a day, and what it changed: a figure, on a day, by so many cents."""
+    moment = datetime.fromisoformat(f"{day}T12:00:00Z")
+    return Told(
+        position=1,
+        event=Event(processor="acme", event_id="evt_1", occurred_at=moment, data=Unused(original_type="x")),
+        recorded_at_us=to_us(moment),
+        day=day,
+        changes=[
+            Change("subscription|acme||sub_1", Spot(figure, "usd", "", date), "cus_1", cents)
+            for figure, date, cents in changes
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("moved", "spans"),
+    [
+        ([("03", -500), ("07", 500)], [("03", "06", -500)]),  # it had ended on the 7th, and now on the 3rd
+        ([("03", -500), ("07", 200)], [("03", "06", -500), ("07", "09", -300)]),
+        ([("03", 100), ("05", -300), ("08", 200)], [("03", "04", 100), ("05", "07", -200)]),
+        ([("09", 100)], [("09", "09", 100)]),
+        ([("09", 100), ("12", -100)], [("09", "09", 100)]),
+        ([("10", 100)], []),  # of today: late for nobody
+    ],
+)
+def test_mrr_differs_from_one_move_to_the_next(moved, spans):
+    told = told_on("2025-11-10", *(("mrr", f"2025-11-{day}", cents) for day, cents in moved))
+
+    found = [(late.spot.date[-2:], late.until[-2:], late.cents) for late in restated(told)]
+
+    assert found == spans
+
+
+def test_what_moves_between_histories_of_one_day_is_no_restatement():
+    told = told_on(
+        "2025-11-10", ("collected_cents", "2025-11-03", 500), ("collected_cents", "2025-11-03", -500)
+    )
+    assert restated(told) == []
+
+
+async def _record(shelf: Shelf, recorded) -> None:
+    for event, moment in recorded:
+        await shelf.ledger.append([incoming(event)], moment)
+
+
+async def _figures_of(shelf: Shelf) -> Figures:
+    async with shelf.store() as store:
+        return await store.read(partial(_figures, store=store))
+
+
+def _figures(connection: Connection, store: BookStore) -> Figures:
+    books = store.marks(connection).books
+    found = Figures()
+    for figure, (book, total, column) in FIGURES.items():
+        table = TOTALS[total]
+        rows = connection.execute(
+            select(table.c.currency, table.c.account, table.c.date, func.sum(table.c[column]))
+            .where(table.c.book == books[book])
+            .group_by(table.c.currency, table.c.account, table.c.date)
+        )
+        found.update({(figure, row[0], row[1], row[2]): int(row[3]) for row in rows if row[3]})
+    return found
+
+
+def _shown(figures: Figures, figure: str, currency: str, account: str | None, day: str) -> int:
+    """MRR at the end of a day; of anything else its month's."""
+    return sum(
+        cents
+        for (name, money, whose, of), cents in figures.items()
+        if (name, money) == (figure, currency)
+        and account in (None, whose)
+        and (of <= day if figure == "mrr" else of[:7] == day[:7])
+    )
+
+
+def _restated(position: int, day: str, before: Figures, after: Figures) -> list[tuple]:
+    """What the event at a position changed of days gone, day by day; MRR from a change to the next."""
+    changed = Figures(after)
+    changed.subtract(before)
+    rows = []
+    for figure, currency, account in sorted({key[:3] for key, cents in changed.items() if cents}):
+        moved = {on: changed[figure, currency, account, on] for on in EVERY_DAY if on < day}
+        if figure != "mrr":
+            spans = [(on, on, cents) for on, cents in moved.items() if cents]
+        else:
+            spans = _levels(moved)
+        rows += [
+            (
+                *(position, figure, currency, account, first, last, cents),
+                *(
+                    _shown(books, figure, currency, whose, first)
+                    for whose in (account, None)
+                    for books in (before, after)
+                ),
+            )
+            for first, last, cents in spans
+        ]
+    return rows
+
+
+def _levels(moved: dict[str, int]) -> list[tuple[str, str, int]]:
+    """Runs of days on which a level differs by the same, from what it moved by on each day."""
+    level, runs = 0, []
+    for day, cents in moved.items():
+        level += cents
+        if level and not cents:
+            runs[-1] = (runs[-1][0], day, level)
+        elif level:
+            runs.append((day, day, level))
+    return runs

@@ -1,0 +1,88 @@
+"""The books' rows as files: every table, the same in both forms, safe to open, whole or not there."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import json
+from pyarrow import parquet
+
+from service.books.tables import ROWS, TOTALS
+from tests.transfer import test_ledger
+from tests.transfer.kept import Kept, posted
+from tests.web.senders import recorded, subscription
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def filled(other: Kept) -> Kept:
+    other.append(*test_ledger.everything())
+    other.held()  # which brings the books up to date
+    return other
+
+
+def test_every_table_of_the_books_is_written(filled: Kept, tmp_path: Path) -> None:
+    written = json.decode(filled.run("export", "rows", "-o", tmp_path / "out", "--json"))
+
+    assert written["position"] == len(filled.rows())
+    tables = {each["table"]: each for each in written["tables"]}
+    assert tables.keys() == {row.table for row in ROWS} | TOTALS.keys()
+    assert {Path(each["file"]).name for each in written["tables"]} == {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    for each in written["tables"]:
+        assert each["rows"] == len(rows_of(Path(each["file"])))
+    assert tables["contracts"]["rows"] > 10
+    assert tables["bill_days"]["rows"] > 10
+
+
+def test_parquet_says_the_same_with_types(filled: Kept, tmp_path: Path) -> None:
+    for form in ("csv", "parquet"):
+        filled.run("export", "rows", "bills", "--format", form, "-o", tmp_path / form)
+
+    for path in sorted((tmp_path / "csv").iterdir()):
+        typed = parquet.read_table(tmp_path / "parquet" / f"{path.stem}.parquet")
+        assert [
+            {name: as_text(value) for name, value in row.items()} for row in typed.to_pylist()
+        ] == rows_of(path)
+    assert str(typed.schema.field("amount_cents").type) == "int64"
+    contracts = parquet.read_schema(tmp_path / "parquet" / "bills.contracts.parquet")
+    assert {str(contracts.field(name).type) for name in ("declined", "customer_id")} == {"bool", "string"}
+
+
+def as_text(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_text_that_would_be_a_formula_is_none(kept: Kept, tmp_path: Path) -> None:
+    formula = subscription("1", 500, customer_id="=1+1")
+    kept.append(posted("standard.acme", recorded("subscription.recorded", formula), message_id="msg_1"))
+    kept.held()
+
+    kept.run("export", "rows", "bills", "--table", "contracts", "-o", file := tmp_path / "c.csv")
+
+    assert [row["customer_id"] for row in rows_of(file)] == ["'=1+1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "nothing is no book; there are mrr, bills"),
+        (["mrr", "--table", "bills"], "bills is no table; there are mrr_steps"),
+        (["--table", "mrr_steps"], "mrr_steps is in several books"),
+    ],
+)
+def test_what_there_is_not_is_told(kept: Kept, tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in kept.run("export", "rows", *words, "-o", tmp_path / "out", code=2)
+
+
+def test_a_file_is_not_taken_for_a_directory(kept: Kept, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    assert "no directory" in kept.run("export", "rows", "-o", tmp_path / "file", code=2)
+    assert "a directory" in kept.run("export", "rows", "bills", "--table", "bills", "-o", tmp_path, code=2)

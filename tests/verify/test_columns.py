@@ -1,0 +1,233 @@
+"""One byte changed in any column of the ledger or the books is found, and where."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Table
+
+from projections import BOOKS
+from projections.book import Rules
+from service.books.store import BookStore
+from service.books.tables import ROWS, TOTALS, row_types
+from service.database import SqliteDatabase
+from service.ledger.chain import CHAINED
+from service.ledger.tables import Delivery, Event, EventId, Subject
+from service.settings import Settings
+from service.stores import open_ledger
+from service.verify import Fault, verify_chain, verify_totals
+from service.verify.fault import Where
+from service.verify.replay import compare
+from tests.verify.kept import copied, other
+
+LEDGER = [model.__table__ for model in (Event, EventId, Delivery, Subject)]
+KEYS = {"id", "book", "key", "partition"}
+
+
+def columns(*tables: Table, without: set[str] = frozenset()) -> list[Any]:
+    return [
+        pytest.param(table, column.name, id=f"{table.name}-{column.name}")
+        for table in tables
+        for column in table.c
+        if column.name not in without
+    ]
+
+
+def change(path: Path, table: Table, column: str, where: str = "TRUE") -> dict[str, Any]:
+    """Change one byte of a column in the middle row; the row as it was."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute(f"SELECT * FROM {table.name} WHERE {where}").fetchall()
+        row = dict(rows[len(rows) // 2])
+        keys = [key.name for key in table.primary_key]
+        same = " AND ".join(f"{key} = ?" for key in keys)
+        connection.execute(
+            f"UPDATE {table.name} SET {column} = ? WHERE {same}",
+            [other(row[column], table.c[column].type.python_type), *(row[k] for k in keys)],
+        )
+        connection.commit()
+    return row
+
+
+async def fault_in_ledger(settings: Settings) -> Where:
+    ledger = open_ledger(settings)
+    try:
+        with pytest.raises(Fault) as found:
+            await verify_chain(ledger)
+    finally:
+        await ledger.close()
+    return found.value.where
+
+
+@pytest.mark.parametrize(("table", "column"), columns(*LEDGER))
+async def test_a_byte_of_the_ledger_is_found(settings: Settings, table: Table, column: str) -> None:
+    row = change(settings.data_dir / "ledger.db", table, column)
+
+    where = await fault_in_ledger(settings)
+
+    assert where.table == table.name
+    assert where.position in {row["position"], other(row["position"])}
+    if column in {"content_digest", "delivery_digest", "digest"} or (table.name, column) == (
+        "events",
+        "delivery",
+    ):
+        assert where.columns == (column,)
+
+
+def test_every_column_of_an_event_is_in_the_chain() -> None:
+    assert {*CHAINED, "digest"} == {column.name for column in Event.__table__.c}
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "position"),
+    [
+        ("DELETE FROM events WHERE position = 5", "events", 5),
+        ("DELETE FROM deliveries WHERE position = 5", "deliveries", 5),
+        ("DELETE FROM event_ids WHERE position = 5", "event_ids", 5),
+        ("DELETE FROM subjects WHERE position = 5", "subjects", 5),
+        ("INSERT INTO deliveries VALUES (99, '', '', '')", "deliveries", 99),
+        ("INSERT INTO event_ids SELECT 'z', processor, account, 5, '' FROM events LIMIT 1", "event_ids", 5),
+        ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 5)", "subjects", 5),
+        ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 99)", "subjects", 99),
+    ],
+)
+async def test_what_is_missing_or_too_much_in_the_ledger_is_found(
+    settings: Settings, statement: str, table: str, position: int
+) -> None:
+    with closing(sqlite3.connect(settings.data_dir / "ledger.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+    where = await fault_in_ledger(settings)
+
+    assert (where.table, where.position) == (table, position)
+
+
+# The books
+
+IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
+
+
+BOOK_OF = {
+    table.name: book
+    for book in BOOKS
+    for table in (*(ROWS[row] for row in row_types(book)), *(TOTALS[total.table] for total in book.totals))
+}
+
+
+@pytest.fixture(scope="module")
+def copy(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of one copy for all tests of books: opening one takes longer than any of them."""
+    return copied(origin, tmp_path_factory.mktemp("copy"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def opened(copy: Settings, origin: Path) -> AsyncIterator[tuple[SqliteDatabase, SqliteDatabase]]:
+    """The database to change, and the one as a replay makes it: what it was before."""
+    databases = SqliteDatabase(copy.data_dir / "books.db"), SqliteDatabase(origin / "books.db")
+    yield databases
+    for database in databases:
+        await database.close()
+
+
+@pytest.fixture
+def path(origin: Path, copy: Settings) -> Path:
+    """The file to change, as it was before."""
+    changed = copy.data_dir / "books.db"
+    with closing(sqlite3.connect(origin / "books.db")) as before, closing(sqlite3.connect(changed)) as after:
+        before.backup(after)
+    return changed
+
+
+@pytest.fixture
+def stores(opened: tuple[SqliteDatabase, SqliteDatabase], table: Table) -> tuple[BookStore, BookStore]:
+    """The book that the table belongs to, from both."""
+    live, replayed = (BookStore(database, Rules(), [BOOK_OF[table.name]]) for database in opened)
+    return live, replayed
+
+
+async def fault_in_books(live: BookStore, replayed: BookStore) -> Where:
+    async with live.reading() as connection:
+        with pytest.raises(Fault) as found:
+            await compare(connection, live, replayed)
+    return found.value.where
+
+
+def of_mrr(path: Path) -> str:
+    """A condition that holds for the rows that are in one book only, or in the default one of several."""
+    with closing(sqlite3.connect(path)) as connection:
+        named = connection.execute("SELECT id FROM books WHERE name NOT LIKE '%:%'").fetchall()
+    return f"book IN ({', '.join(str(row[0]) for row in named)})"
+
+
+@pytest.mark.parametrize(("table", "column"), columns(*ROWS.values(), without={"id"}))
+@IN_ONE_LOOP
+async def test_a_byte_of_a_row_is_found(
+    path: Path, stores: tuple[BookStore, BookStore], table: Table, column: str
+) -> None:
+    row = change(path, table, column, of_mrr(path))
+
+    where = await fault_in_books(*stores)
+
+    assert where.table == table.name
+    if column not in KEYS:
+        assert (where.key, where.columns) == (row["key"], (column,))
+
+
+@pytest.mark.parametrize(("table", "column"), columns(*TOTALS.values(), without={"partition"}))
+@IN_ONE_LOOP
+async def test_a_byte_of_a_total_is_found(
+    path: Path, stores: tuple[BookStore, BookStore], table: Table, column: str
+) -> None:
+    row = change(path, table, column, of_mrr(path))
+
+    where = await fault_in_books(*stores)
+    with pytest.raises(Fault) as found:
+        await verify_totals(stores[0])
+
+    assert {where.table, found.value.where.table} == {table.name}
+    if column not in {key.name for key in table.primary_key}:
+        group = "|".join(str(row[key.name]) for key in table.primary_key if key.name not in KEYS)
+        assert (where.key, where.columns) == (group, (column,))
+        assert found.value.where == where
+
+
+@pytest.mark.parametrize("table", TOTALS.values(), ids=lambda table: table.name)
+@IN_ONE_LOOP
+async def test_a_total_in_a_partition_that_there_is_not_is_found(
+    path: Path, stores: tuple[BookStore, BookStore], table: Table
+) -> None:
+    change(path, table, "partition", of_mrr(path))
+
+    with pytest.raises(Fault, match="partition") as found:
+        await verify_totals(stores[0])
+
+    assert found.value.where == Where(table=table.name, columns=("partition",))
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM {} WHERE {}", "INSERT INTO {} SELECT {} FROM {} WHERE {}"]
+)
+@pytest.mark.parametrize("table", [*ROWS.values(), *TOTALS.values()], ids=lambda table: table.name)
+@IN_ONE_LOOP
+async def test_a_row_that_is_missing_or_there_twice_is_found(
+    path: Path, stores: tuple[BookStore, BookStore], table: Table, statement: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        if statement.startswith("DELETE"):
+            connection.execute(f"DELETE FROM {table.name} WHERE {of_mrr(path)}")
+        else:
+            again = {"id": "id + 1000", "partition": "partition + 1"}
+            values = ", ".join(again.get(column.name, column.name) for column in table.c)
+            connection.execute(
+                f"INSERT INTO {table.name} SELECT {values} FROM {table.name} WHERE {of_mrr(path)}"
+            )
+        connection.commit()
+
+    where = await fault_in_books(*stores)
+
+    assert where.table == table.name
