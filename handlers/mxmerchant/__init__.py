@@ -399,7 +399,7 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
     """Of one poll's events those that tell something new, one at most for each subject.
 
     `last` holds the data last known, by subject. Several contracts name one customer: the last in
-    the order of event ids counts, so that two spellings of a name do not alternate for ever. Of a customer who
+    the order of event ids counts, so that two spellings of a name do not alternate for ever. Of one who
     was erased no name is told again.
     """
     by_subject = {

@@ -40,7 +40,7 @@ class LookBack:
             making = self._making = self._making or self._start(wanted)
             await asyncio.wait({making}, timeout=deadline - time.monotonic())
             if not making.done():
-                raise Unavailable(f"the books as known at position {wanted.position} are being prepared")
+                raise Unavailable(f"what was known at position {wanted.position} is being prepared")
             making.result()
         return path
 
@@ -71,7 +71,7 @@ class LookBack:
             await _ended(process)
             if process.exitcode:
                 log.warning("lookback_failed", position=wanted.position, exitcode=process.exitcode)
-                raise Unavailable(f"the books as known at position {wanted.position} can't be prepared now")
+                raise Unavailable(f"what was known at position {wanted.position} can't be prepared now")
             log.info("lookback_ready", position=wanted.position, seconds=time.monotonic() - started)
         finally:
             self._making = self._process = None
