@@ -55,7 +55,8 @@ def test_every_read_and_ledger_path_has_an_example() -> None:
 
 
 def test_every_common_parameter_is_in_the_table() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE) == [parameter.name for parameter in COMMON]
+    (table,) = re.findall(r"## What every read takes\n(.*?)\n\nA parameter", TEXT, re.DOTALL)
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [parameter.name for parameter in COMMON]
 
 
 async def test_the_problem_is_what_a_wrong_month_gives(demo: Path) -> None:
