@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,11 +27,11 @@ from bench.cluster import process, quantile, wait_ready
 from bench.kept import append
 from bench.ledgers import NOW
 from bench.lives import events, lives
-from service.books.build import build
+from service.books import builds
+from service.books.build import build, unseen
 from service.books.engine import Engine
 from service.books.rebuild import Rebuild
-from service.books.store import BookStore, lay_out_file
-from service.database import SqliteDatabase, books_path
+from service.books.store import BookStore
 from service.ledger.append import head
 from service.ledger.store import Ledger
 from service.settings import Settings
@@ -122,15 +123,12 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
     return rates
 
 
-async def _engine_rate(ledger: Ledger, books: BookStore) -> tuple[float, float]:
-    with TemporaryDirectory() as directory:
-        lay_out_file(Path(directory))
-        store = BookStore(SqliteDatabase(books_path(Path(directory)), "NORMAL"), books.rules, books.books)
-        await store.register()
-        started = time.perf_counter()
-        done = await Engine(ledger, store, lambda: NOW).catch_up(until=SAMPLE)
-        seconds = time.perf_counter() - started
-        await store.close()
+async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
+    made = store.of(await store.write(partial(builds.begin, store=store)))
+    started = time.perf_counter()
+    done = await Engine(ledger, made, lambda: NOW).catch_up(until=SAMPLE)
+    seconds = time.perf_counter() - started
+    await builds.prune(store, unseen)
     return done / seconds, seconds
 
 

@@ -30,6 +30,7 @@ _PLACES = (master.NAME, "ledger.db", "books.db")  # in this order: without its k
 _PAGES = 1_000  # in one step of a copy
 _HEAD = "SELECT position, hex(digest) FROM events ORDER BY position DESC LIMIT 1"
 _REACHED = "SELECT max(position) FROM checkpoints"
+_LAID_OUT = "SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'"
 _SCHEMA = "SELECT version_num FROM alembic_version"
 
 
@@ -112,7 +113,7 @@ def _fill(data_dir: Path, partial: Path, now: datetime, watch: Watch) -> Backup:
     The books first: what they hold is then in the ledger, whose copy is of a later moment.
     """
     books, ledger = books_path(data_dir), ledger_path(data_dir)
-    reached = _copy(books, partial / books.name, _REACHED, watch)[0] if books.exists() else None
+    reached = _copy(books, partial / books.name, _REACHED, watch)[0] if _is_laid_out(books) else None
     position, digest = _copy(ledger, partial / ledger.name, _HEAD, watch) or (0, "")
     if reached is not None and reached > position:
         raise Integrity(f"the books hold position {reached}, and the ledger ends at {position}")
@@ -131,6 +132,14 @@ def _fill(data_dir: Path, partial: Path, now: datetime, watch: Watch) -> Backup:
     (partial / MANIFEST).write_bytes(json.format(json.encode(made)) + b"\n")
     _settle(partial)
     return made
+
+
+def _is_laid_out(books: Path) -> bool:
+    """Whether there are books: who only opens the file makes an empty one."""
+    if not books.exists():
+        return False
+    with closing(sqlite3.connect(books)) as connection:
+        return bool(connection.execute(_LAID_OUT).fetchone())
 
 
 def _copy(source: Path, target: Path, query: str, watch: Watch) -> Any:

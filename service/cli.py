@@ -20,7 +20,10 @@ from service.commands.verify import verify
 from service.core.errors import DaybookError, SettingsError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Billing webhooks to a ledger to books that replay."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",  # a docstring's lines are folded anew
+    help="Billing webhooks to a ledger to books that replay.",
 )
 
 

@@ -26,7 +26,7 @@ from service.ledger.store import Ledger
 from service.ledger.vault import is_sealed
 from service.lookback import files
 from service.settings import Settings
-from service.stores import LEDGER_SCHEMA, open_books
+from service.stores import LEDGER_SCHEMA, open_books, prepare
 
 _BOOKS_SECONDS = 60.0  # for the books to take it in
 _FILES_SECONDS = 20.0  # for those who read a file to let go of what it held
@@ -85,6 +85,7 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
 
     Killed anywhere, or run again, it goes on from there. Raises Unavailable while others keep it from it.
     """
+    prepare(settings)  # the books may have been deleted
     body = json.encode(event)
     proof = Proof(processor=event.processor, method="operator", received_at=clock(), trust=event.trust)
     told = Incoming(
@@ -152,7 +153,10 @@ def _scrub_files(data_dir: Path, event: Event) -> None:
 
 async def _scrub_server(url: str, event: Event) -> None:
     """The same in a database: the books of every version that stands in it."""
-    listed = text("SELECT table_schema FROM information_schema.tables WHERE table_name = 'customers'")
+    listed = text(
+        """SELECT table_schema FROM information_schema.tables
+        WHERE table_name = 'customers' AND starts_with(table_schema, 'daybook_books_')"""
+    )  # others may have their own tables in this database
     schemas = await asyncio.to_thread(
         postgres_once, url, lambda connection: list(connection.execute(listed).scalars())
     )

@@ -90,12 +90,13 @@ def shown(status: Status) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - the web process reads the status, and shows none
     from rich.table import Table  # noqa: PLC0415
 
-    held = Table("partition", "held by", *(status.partitions[0].lag_events if status.partitions else ()))
+    held = Table("partition", "held by", "events that books lack")
     for part in status.partitions:
         holder = part.worker or ("nobody" if status.leased else "the one worker")
-        held.add_row(str(part.partition), holder, *map(str, part.lag_events.values()))
+        lacking = ", ".join(f"{book} {count:,}" for book, count in part.lag_events.items() if count)
+        held.add_row(str(part.partition), holder, lacking or "none")
     living = Table("worker", "last seen")
     for name, at in status.workers.items():
         living.add_row(name, at)
-    said = f"The ledger is at position {status.position}. Events that the books lack:"
+    said = f"The ledger is at position {status.position}."
     return Group(said, held, *([living] if status.leased else []))

@@ -168,7 +168,7 @@ async def _alone(settings: Settings) -> AsyncIterator[None]:
             _check(ours)
             yield
     else:
-        lock = os.open(settings.data_dir / "rebuild.lock", os.O_CREAT | os.O_WRONLY)
+        lock = os.open(settings.data_dir / "rebuild.lock", os.O_CREAT | os.O_WRONLY, 0o600)
         try:
             _check(_locks(lock))
             yield

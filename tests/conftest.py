@@ -17,6 +17,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "people")
 os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte").decode()
 
 
+@pytest.fixture(autouse=True)
+def _logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command run in this process sets up no logging: it would keep the stream of that one test for ever."""
+    monkeypatch.setattr("service.logs.configure", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test process: quick, since it forgets nothing but what a power cut would lose."""

@@ -292,8 +292,16 @@ def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
         proof,
         account=account or "",
         event_id=f"{account or ''}:{kind}:{key}{_SUFFIX[proof.trust]}",
-        data=Unused(original_type=kind),
+        data=Unused(original_type=kind, customer_id=_whose(payload)),
     )
+
+
+def _whose(payload: dict[str, Any]) -> str | None:
+    """The customer of whatever is told, if it names one as all do."""
+    try:
+        return _customer(read({**payload, "id": 0}, _Record))[0]
+    except Unreadable:
+        return None
 
 
 # Confirmations

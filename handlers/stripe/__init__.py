@@ -148,6 +148,8 @@ def observed(told: Any, account: str, at: datetime) -> Event:
 
 def _unused(told: payloads.Envelope) -> Unused:
     customer = told.data.object.get("customer")
+    if isinstance(customer, dict):  # expanded
+        customer = customer.get("id")
     return Unused(original_type=told.type, customer_id=customer if isinstance(customer, str) else None)
 
 

@@ -21,6 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from service.books import tables
 from service.books.engine import Overtaken, Sums, add_to, fed_by, new_sums
 from service.books.store import BookStore
 from service.clock import utc_now
+from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.core.order import canonical
 from service.database import Database
@@ -73,7 +75,7 @@ async def build(
 
     `processes` None: as many as there are processors, fewer for few events; 1 stays in this one. With more,
     books are found by name among those that the settings keep. Raises Overtaken if the books are removed
-    meanwhile; whatever fails, the checkpoints stay at 0.
+    meanwhile, Unavailable if a process is killed; whatever fails, the checkpoints stay at 0.
     """
     ids = (await store.read(store.marks)).books
     count = processes or min(os.cpu_count() or 1, 1 + until // _ALONE)
@@ -91,9 +93,9 @@ async def build(
         async with ledger.reading() as reader:
             entries = await reader.subjects_count()
         await spread("histories", _histories(ledger, kinds, until), entries)
+        await store.write(store.analyze)
         for book, number, stage in _stages(store):
             if not isinstance(stage.reads, str):
-                await store.write(store.analyze)
                 async with store.reading() as view:
                     fed = await view.run_sync(_fed_rows, stage, ids[book.name])
                 made = ", ".join(row.table for row in stage.rows)
@@ -346,6 +348,8 @@ async def _hands(
     loop = asyncio.get_running_loop()
     try:
         yield lambda task: loop.run_in_executor(pool, _do, task)
+    except BrokenProcessPool:
+        raise Unavailable("a process that was building was killed; is there memory enough for all?") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from service.books import tables
+from service.books.build import Progress
 from service.books.engine import Overtaken
 from service.books.store import BookStore, add_checkpoints
 from service.sql import HotStatement, now_us
@@ -32,6 +33,7 @@ _FOREVER_US = 1 << 62
 _ROWS = 2_000  # removed in one transaction
 _REST = 0.5  # between two of them, of what the first took: a live worker's turn
 
+_OF_BUILDS = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.feeds, tables.checkpoints)
 _b, _c = tables.books.c, tables.checkpoints.c
 _HOLD = HotStatement(
     lambda dialect: (
@@ -116,16 +118,19 @@ class Removed(Struct, frozen=True, kw_only=True):
     rows: int
 
 
-async def prune(store: BookStore, done: Callable[[int], None]) -> list[Removed]:
+async def prune(store: BookStore, progress: Progress) -> list[Removed]:
     """Remove every build of these books that is not live, and live ones of earlier versions.
 
     What is live under other rules stays: it is some other settings' book. Meanwhile nothing may be built.
     """
-    found = await store.read(lambda connection: _unneeded(connection, store))
-    return [
-        Removed(name=name, version=version, build=build, rows=await _remove(store, build, done))
-        for build, name, version in found
-    ]
+    removed = []
+    for build, name, version in await store.read(lambda connection: _unneeded(connection, store)):
+        async with store.reading() as view:
+            size = await view.run_sync(_size, build)
+        with progress(f"removing {name}, build {build}", size) as done:
+            rows = await _remove(store, build, done)
+        removed.append(Removed(name=name, version=version, build=build, rows=rows))
+    return removed
 
 
 def _unneeded(connection: Connection, store: BookStore) -> list[tuple[int, str, int]]:
@@ -139,10 +144,15 @@ def _unneeded(connection: Connection, store: BookStore) -> list[tuple[int, str, 
     ]
 
 
+def _size(connection: Connection, build: int) -> int:
+    counts = (select(func.count()).select_from(table).where(table.c.book == build) for table in _OF_BUILDS)
+    return sum(connection.execute(query).scalar_one() for query in counts)
+
+
 async def _remove(store: BookStore, build: int, done: Callable[[int], None]) -> int:
     """Remove a build's rows, some at a time, then the build."""
     count = 0
-    for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.feeds, tables.checkpoints):
+    for table in _OF_BUILDS:
         while removed := await _remove_some(store, table, build):
             done(removed)
             count += removed

@@ -5,13 +5,14 @@ if it had never begun.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 
 from msgspec import Struct
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book
@@ -20,6 +21,7 @@ from service.books.build import Progress, build, unseen
 from service.books.digest import Difference, differences, digest
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
+from service.books.tables import rows_of
 from service.core.errors import Unavailable
 from service.ledger.append import head
 from service.ledger.store import Ledger
@@ -72,10 +74,11 @@ async def rebuild(
     they differ, and without waiting for live ones that are far behind. Raises Unavailable if the live books
     can't be caught up with.
     """
+    beside = frozenset((await store.read(store.marks)).books)
     made = await store.write(partial(builds.begin, store=store))
     until = (await ledger.read(head)).position
     await build(settings, ledger, store.of(made), until, processes=processes, progress=progress)
-    course = _Course(ledger, store, made, clock, progress)
+    course = _Course(ledger, store, made, beside, clock, progress)
     position, books = await course.compare(wait=not accept)
     if _differ(books) and (await ledger.read(head)).position > position:
         # A key destroyed is gone from every position, and the live books miss it from its own on only.
@@ -90,20 +93,31 @@ def _differ(books: Sequence[Rebuilt]) -> bool:
     return any(book.live_digest not in (None, book.digest) for book in books)
 
 
+async def _step(engine: Engine, until: int) -> int:
+    """One step, tried again where a store is busy or it was too much: the next one is smaller."""
+    for _ in range(_TRIES):
+        with suppress(SQLAlchemyError, OSError):
+            return await engine.advance(until)
+        await asyncio.sleep(_AGAIN_SECONDS)
+    return await engine.advance(until)
+
+
 class _Course:
-    """New builds on their way to the live ones' place."""
+    """New builds on their way to the live ones' place; `beside` are the books that were live before."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: BookStore,
         made: Mapping[str, int],
+        beside: Collection[str],
         clock: Callable[[], datetime],
         progress: Progress,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._made = dict(made)
+        self._beside = beside
         self._clock = clock
         self._progress = progress
         self._engine = Engine(ledger, store.of(made), clock)
@@ -139,7 +153,8 @@ class _Course:
         hold = partial(builds.hold, store=self._store, builds=self._made, seconds=_HOLD_SECONDS)
         at = await self._store.write(hold)
         try:
-            await self._engine.catch_up(at)
+            while await _step(self._engine, at):
+                pass
             yield at
         finally:
             await self._release()
@@ -157,7 +172,7 @@ class _Course:
             if missing <= _NEAR:
                 return
             with self._progress("catching up", missing * len(self._made)) as done:
-                while count := await self._engine.advance(goal):
+                while count := await _step(self._engine, goal):
                     done(count)
         raise Unavailable("events arrive faster than they can be taken in; try again when fewer do")
 
@@ -167,12 +182,13 @@ class _Course:
         with self._progress("the live books catching up", None) as done:
             while live and min(await self._reached(live)) < at:
                 try:
-                    done(await engine.advance(at))
+                    done(await _step(engine, at))
                 except Overtaken:
                     await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _live(self) -> dict[str, int]:
-        return (await self._store.read(self._store.marks)).books
+        found = (await self._store.read(self._store.marks)).books
+        return {name: book_id for name, book_id in found.items() if name in self._beside}
 
     async def _live_lacks(self, at: int) -> int:
         return at - min(await self._reached(await self._live()), default=at)
@@ -188,7 +204,8 @@ class _Course:
     async def _rebuilt(self, view: AsyncConnection, book: Book, live: Mapping[str, int]) -> Rebuilt:
         """What the two books are at the position of the view."""
         new, old = self._made[book.name], live.get(book.name)
-        with self._progress(f"{book.name}: comparing", None) as done:
+        size = sum([await view.run_sync(rows_of, book, each) for each in (new, old) if each is not None])
+        with self._progress(f"{book.name}: comparing", size) as done:
             ours = await digest(view, book, new, done)
             theirs = None if old is None else await digest(view, book, old, done)
             unlike = (

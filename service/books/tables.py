@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     DateTime,
     Dialect,
     Index,
@@ -192,6 +193,13 @@ def _total_table(total: Total) -> Table:
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
         sqlite_with_rowid=False,
     )
+
+
+def rows_of(connection: Connection, book: Book, book_id: int) -> int:
+    """How many rows and sums a book has."""
+    own = [*(ROWS[row] for row in row_types(book)), *(TOTALS[total.table] for total in book.totals)]
+    counts = (select(func.count()).select_from(table).where(table.c.book == book_id) for table in own)
+    return sum(connection.execute(query).scalar_one() for query in counts)
 
 
 def row_types(book: Book) -> list[type[Row]]:

@@ -19,7 +19,6 @@ def backup(
     can't be read or written, 4 if another backup is being written there.
     """
     from msgspec import to_builtins  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415 - as it is: a name is no markup
 
     from service.backup import Refused, back_up  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
@@ -30,7 +29,7 @@ def backup(
         except Refused as error:
             raise ended(EXIT_REFUSED, str(error)) from None
         said = f"{where}: the ledger up to position {made.position}, {made.digest}"
-        show({"directory": str(where), **to_builtins(made)}, lambda: Text(said), as_json=json)
+        show({"directory": str(where), **to_builtins(made)}, lambda: said, as_json=json)
 
 
 def restore(
@@ -46,7 +45,6 @@ def restore(
     for 0 nothing was changed.
     """
     from msgspec import to_builtins  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415 - as it is: a name is no markup
 
     from service.backup import Refused, put_back  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
@@ -59,4 +57,4 @@ def restore(
         said = f"{where}: restored up to position {held.position}, {held.digest}"
         moved = f"\nwhat was there is in {aside}" if aside else ""
         document = {"directory": str(where), "aside": aside and str(aside), **to_builtins(held)}
-        show(document, lambda: Text(said + moved), as_json=json)
+        show(document, lambda: said + moved, as_json=json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+from service.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -25,6 +26,7 @@ Figure = Annotated[
 ]
 _Text = str | None
 _WIDTH = 10_000
+_OPTIONS = {"customer_id": "--customer", "today": "--on"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
 
 
@@ -91,11 +93,14 @@ async def _find(
     from service import proofs  # noqa: PLC0415
     from service.stores import kept_ledger, open_books  # noqa: PLC0415
 
-    scope = _scope(settings, common)
     async with kept_ledger(settings) as ledger:
         store = open_books(settings)
         try:
+            scope = _scope(settings, common)
             document = await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
+        except ParameterError as error:
+            name, colon, said = str(error).partition(":")
+            raise ParameterError(f"{_OPTIONS.get(name, name)}{colon}{said}") from None
         finally:
             await store.close()
         causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}

@@ -1,7 +1,7 @@
 """`daybook quarantine`: look at what could not be recorded, read it again, or dismiss it."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
 
-Id = Annotated[int, typer.Argument(help="A number that `quarantine list` shows.", min=1)]
+Id = Annotated[int, typer.Argument(metavar="ID", help="A number that `quarantine list` shows.", min=1)]
 Processor = Annotated[str | None, typer.Option(help="Only of this processor.")]
-Reason = Annotated[str | None, typer.Option(help="Only for this reason: unreadable, conflict or malformed.")]
+Reason = Annotated[
+    Literal["unreadable", "conflict", "malformed"] | None, typer.Option(help="Only for this reason.")
+]
 
 
 @app.command("list")
@@ -65,7 +67,9 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
 
 @app.command()
 def retry(
-    waiting: Annotated[list[int] | None, typer.Argument(help="Numbers that `quarantine list` shows.")] = None,
+    waiting: Annotated[
+        list[int] | None, typer.Argument(metavar="ID", help="Numbers that `quarantine list` shows.")
+    ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All that are open, but for conflicts.")] = False,
     json: Json = False,
@@ -101,7 +105,7 @@ def retry(
 
 @app.command()
 def dismiss(
-    waiting: Annotated[list[int], typer.Argument(help="Numbers that `quarantine list` shows.")],
+    waiting: Annotated[list[int], typer.Argument(metavar="ID", help="Numbers that `quarantine list` shows.")],
     *,
     because: Annotated[str, typer.Option(help="Why; it is kept with them.")],
     json: Json = False,
@@ -130,22 +134,18 @@ def dismiss(
 
 def _table(found: list[dict[str, Any]]) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     if not found:
-        return "nothing is in quarantine"
+        return "nothing waits in quarantine"
     table = Table("id", "received", "processor", "reason", "status", "detail", box=None)
     for each in found:
-        told = (each[name] for name in ("received_at", "processor", "reason", "status"))
-        detail = each["settled_because"] or each["detail"]
-        table.add_row(str(each["id"]), *told, Text(detail))
+        received = f"{each['received_at'][:19]}Z"  # to the second
+        told = (each[name] for name in ("processor", "reason", "status"))
+        table.add_row(str(each["id"]), received, *told, each["settled_because"] or each["detail"])
     return table
 
 
 def _page(found: dict[str, Any]) -> "RenderableType":
-    from rich.console import Group  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     verified = _decoded(found["verification"])
     lines = [f"{name}: {found[name]}" for name in ("id", "received_at", "processor", "reason", "detail")]
     lines.append(f"status: {found['status']}")
@@ -157,7 +157,7 @@ def _page(found: dict[str, Any]) -> "RenderableType":
     lines += [f"header: {name}: {value}" for name, value in _decoded(found["headers"]).items()]
     for each in found["differences"] or ():
         lines.append(f"differs: {each.field}: recorded {each.before!r}, here {each.after!r}")
-    return Group(Text("\n".join(lines)), Text(_pretty(found["raw_body"])))
+    return "\n".join([*lines, _pretty(found["raw_body"])])
 
 
 def _pretty(body: str | None) -> str:
@@ -180,11 +180,10 @@ def _decoded(raw: bytes) -> dict[str, Any]:
 
 def _retried(found: "list[Retried]") -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     if not found:
         return "nothing is there to be read again"
     table = Table("id", "outcome", "position", "detail", box=None)
     for each in found:
-        table.add_row(str(each.id), each.outcome, str(each.position or ""), Text(each.detail))
+        table.add_row(str(each.id), each.outcome, str(each.position or ""), each.detail)
     return table

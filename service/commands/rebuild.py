@@ -53,8 +53,7 @@ def rebuild(
         async def run() -> "Rebuild | list[Removed]":
             async with books_beside(settings, books or ()) as (ledger, store):
                 if prune:
-                    with progress("removing") as done:
-                        return await remove(store, done)
+                    return await remove(store, progress)
                 return await build(
                     settings, ledger, store, utc_now, processes=processes, accept=accept, progress=progress
                 )
@@ -102,13 +101,13 @@ def _shown(found: "Rebuild") -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
 
     books = Table("book", "version", "build", "live before", "digest", "")
-    keys = Table("book", "table", "key", "rows of the live book", "of the new one")
+    keys = []
     for book in found.books:
         same = {None: "nothing to compare with", book.digest: "equal"}.get(book.live_digest, "differs")
         names = (book.name, str(book.version), str(book.build), str(book.live or ""), book.digest[:16])
         books.add_row(*names, same)
         for unlike in book.differences:
-            keys.add_row(book.name, unlike.table, unlike.key, str(len(unlike.left)), str(len(unlike.right)))
+            sides = f"{len(unlike.left)} in the live book only, {len(unlike.right)} in the new one only"
+            keys.append(f"{book.name}: {unlike.table} {unlike.key}: {sides}")
     said = "The new books are live." if found.live else "The live books stay; --accept switches all the same."
-    listed = [keys] if keys.row_count else []
-    return Group(f"Compared at position {found.position}.", books, *listed, said)
+    return Group(f"Compared at position {found.position}.", books, *keys, said)

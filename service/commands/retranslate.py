@@ -59,17 +59,16 @@ def retranslate(
 def _shown(report: "Report") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     table = Table("event", "position", "type", "field", "before", "after", box=None)
     for change in report.changes:
-        told = (Text(change.cause), str(change.position or "quarantine"), change.type)
+        told = (change.cause, str(change.position or "quarantine"), change.type)
         for each in change.differences:
-            table.add_row(*told, each.field, Text(repr(each.before)), Text(repr(each.after)))
+            table.add_row(*told, each.field, repr(each.before), repr(each.after))
         if not change.differences:
             table.add_row(*told, change.kind, "", "")
     listed = [table] if report.changes else []
-    return Group(*listed, Text("\n".join(_summary(report))))
+    return Group(*listed, "\n".join(_summary(report)))
 
 
 def _summary(report: "Report") -> list[str]:

@@ -52,6 +52,8 @@ def command() -> Iterator[Settings]:
     except DaybookError as error:
         code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
         raise ended(code, str(error)) from None
+    except BrokenPipeError:
+        raise ended(EXIT_UNAVAILABLE, "whoever read standard output left before its end") from None
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         raise ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
@@ -72,7 +74,8 @@ def show(document: Any, shown: "Callable[[], RenderableType]", *, as_json: bool)
     else:
         from rich.console import Console  # noqa: PLC0415
 
-        Console().print(shown(), highlight=False, soft_wrap=True)
+        # as it is: what stands in brackets is no markup
+        Console(markup=False, emoji=False, highlight=False).print(shown(), soft_wrap=True)
 
 
 @contextmanager

@@ -157,9 +157,9 @@ def _observation(file: Path, stated: str | None) -> "Observation":
     check_readable(file)
     try:
         at = datetime.fromisoformat(stated) if stated else last_changed(file)
-    except ValueError:
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ParameterError("--observed-at: a time such as 2025-11-30T12:00:00Z") from None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
     if at > utc_now():
         raise ParameterError("--observed-at: it is to come" if stated else f"{file} is of a day to come")
     return Observation(at=at, stated=stated is not None)

@@ -30,7 +30,6 @@ def verify(
     can't be read.
     """
     from msgspec import to_builtins  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415 - as it is: a name is no markup
 
     from service.anchors import Anchors  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
@@ -41,6 +40,8 @@ def verify(
     with command() as settings:
         if whole and sample:
             raise ParameterError("--all or --sample, not both")
+        if seed is not None and not sample:
+            raise ParameterError("--seed says which sample: it goes with --sample")
         chosen = Sample(sample, randbits(32) if seed is None else seed) if sample else None
         anchors = Anchors(anchor, vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
         try:
@@ -48,9 +49,7 @@ def verify(
         except Integrity as error:
             where = to_builtins(error.where) if isinstance(error, Fault) else None
             said = str(error)
-            show(
-                {"holds": False, "fault": said, "where": where}, lambda: Text(f"fault: {said}"), as_json=json
-            )
+            show({"holds": False, "fault": said, "where": where}, lambda: f"fault: {said}", as_json=json)
             raise typer.Exit(EXIT_FAULT) from None
         document = {"holds": True, **to_builtins(found)}
-        show(document, lambda: Text("\n".join(found.lines())), as_json=json)
+        show(document, lambda: "\n".join(found.lines()), as_json=json)

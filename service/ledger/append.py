@@ -75,7 +75,7 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int, vault
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
-    erase(connection, vault, told)
+    erase(connection, vault, told, keys)
     return outcomes
 
 

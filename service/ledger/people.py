@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import Connection
 
-from service.core.events import TYPE_OF, Customer, Event, Product, subject, subjects
+from service.core.events import TYPE_OF, CreditNote, Customer, Event, Product, subject, subjects
 from service.ledger.vault import GENERAL, Keys, Vault, opened, owners_of, seal
 
 PERSONAL = TYPE_OF[Customer]  # the one type whose data is sealed in part
@@ -16,11 +16,15 @@ _SEALED = "sealed"  # the field that stands in their place
 
 
 def owner_of(event: Event) -> str:
-    """The customer whose an event is; where it names none, the first history that it belongs to."""
+    """The customer whose an event is; where it names none, the first history that it belongs to, or is of."""
     if customer_id := getattr(event.data, "customer_id", None):
         return subject("customer", event, customer_id)
-    told_of = () if isinstance(event.data, Product) else subjects(event)
-    return told_of[0] if told_of else GENERAL
+    match event.data:
+        case Product():
+            return GENERAL
+        case CreditNote(invoice_id=invoice_id):  # it is in no history itself
+            return subject("invoice", event, invoice_id)
+    return next(iter(subjects(event)), GENERAL)
 
 
 def owners_of_all(events: Iterable[Event]) -> set[str]:

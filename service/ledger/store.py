@@ -299,9 +299,13 @@ class LedgerReader:
         return {(row[0], row[1]): row[2] for row in await self._connection.execute(query)}
 
     async def last_heard(self) -> dict[str, int]:
-        """When each processor was last heard: microseconds of its newest event's recording."""
+        """When each processor was last heard: microseconds of its newest event's recording.
+
+        That one of its customers was erased is not told by a processor.
+        """
         names = (await self._connection.execute(text(_PROCESSORS))).scalars()
-        query = select(_events.c.recorded_at_us).order_by(_events.c.position.desc()).limit(1)
+        own = select(_events.c.recorded_at_us).where(_events.c.type != "customer.erased")
+        query = own.order_by(_events.c.position.desc()).limit(1)
         return {
             name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
             for name in names.all()

@@ -58,7 +58,11 @@ class Verified(Struct, frozen=True, kw_only=True):
     def lines(self) -> list[str]:
         """A line for each check."""
         return [
-            *([] if self.anchors is None else [f"anchors: {self.anchors} heads, all in the ledger"]),
+            *(
+                []
+                if self.anchors is None
+                else [f"anchors: {self.anchors} checked, all in the ledger; its end added"]
+            ),
             f"chain: {self.events} events, unbroken",
             *(f"{name}: equal to a replay, {value}" for name, value in self.books.items()),
             *([] if self.compared is None else [f"sample: {self.compared} keys, equal (seed {self.seed})"]),

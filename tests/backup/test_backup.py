@@ -138,6 +138,16 @@ def test_what_failed_or_was_killed_leaves_no_backup(kept: Settings, tmp_path: Pa
         put_back(elsewhere(kept), backups, NOW)
 
 
+def test_books_that_are_not_there_are_not_missed(kept: Settings, tmp_path: Path) -> None:
+    for path in kept.data_dir.glob("books.db*"):
+        path.unlink()
+    assert run(kept, "explain", "mrr/mrr_cents")[0] == 3  # which opens, and so makes, an empty file
+
+    _, made = back_up(kept, tmp_path / "backups", NOW)
+
+    assert (made.books_position, "ledger.db" in made.files, "books.db" in made.files) == (None, True, False)
+
+
 def test_one_backup_is_written_at_a_time(kept: Settings, tmp_path: Path) -> None:
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

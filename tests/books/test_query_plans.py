@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
+from service.books.build import unseen
 from service.books.builds import prune
 from service.books.rebuild import rebuild
 from service.books.tables import ROWS, TOTALS
@@ -113,7 +114,7 @@ async def test_a_rebuild_walks_no_table_either():
             opened = Shelf(load(data_dir=shelf.directory), shelf.rules)
             async with opened.store() as store:
                 assert (await rebuild(opened.settings, opened.ledger, store, now, processes=1)).live
-                await prune(store, lambda _: None)
+                await prune(store, unseen)
             await opened.ledger.close()
         hot = [s for s in statements if s.lstrip().upper().startswith(HOT) and not COUNTS.match(s)]
         for path in (ledger_path(shelf.directory), books_path(shelf.directory)):

@@ -16,7 +16,7 @@ from projections.mrr import MRR, Step
 from service.books import build as bulk
 from service.books import builds, tables
 from service.books import rebuild as course
-from service.books.build import build
+from service.books.build import build, unseen
 from service.books.digest import differences
 from service.books.engine import Engine, Overtaken
 from service.books.rebuild import rebuild
@@ -269,9 +269,27 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
             assert (await ids(risen)).keys() == {"mrr"}
             assert (await risen.read(risen.marks)).position == len(TOLD)
             assert await ids(store) == old  # for what still runs of the earlier version
-            removed = await builds.prune(risen, lambda _: None)
+            removed = await builds.prune(risen, unseen)
             assert [(each.version, each.build) for each in removed] == [(MRR.version, old["mrr"])]
             assert (await ids(risen)).keys() == {"mrr"}
+
+
+async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
+    async with kept() as (shelf, _), books_of(shelf, replace(MRR, version=MRR.version + 1)) as risen:
+        write = risen.write
+
+        async def write_and_start(change):
+            risen.write = write
+            done = await write(change)
+            await risen.register()
+            return done
+
+        risen.write = write_and_start
+        found = await rebuilt(shelf, risen)
+        assert found.live
+        assert [book.live for book in found.books] == [None]
+        assert await ids(risen) == {"mrr": found.books[0].build}
+        assert len(await builds.prune(risen, unseen)) == 2
 
 
 @asynccontextmanager
@@ -287,7 +305,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
         await rebuilt(shelf, store)
         killed = await store.write(partial(builds.begin, store=store))
         live = await ids(store)
-        removed = await builds.prune(store, lambda _: None)
+        removed = await builds.prune(store, unseen)
         assert {each.build for each in removed} == {*old.values(), *killed.values()}
         assert sum(each.rows for each in removed) > len(TOLD)
         for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.checkpoints, tables.feeds):
@@ -297,7 +315,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
             )
             assert not set(found) - {*live.values(), *(await of_policies(store))}
         assert (await ids(store), await digests(store)) == (live, before)
-        assert await builds.prune(store, lambda _: None) == []
+        assert await builds.prune(store, unseen) == []
         again = await store.write(partial(builds.begin, store=store))
         assert min(again.values()) > max(killed.values())
 
@@ -313,7 +331,7 @@ async def test_what_was_removed_while_it_was_built_is_not_written():
         read = shelf.ledger.read
 
         async def read_when_removed(query):
-            await builds.prune(store, lambda _: None)
+            await builds.prune(store, unseen)
             return await read(query)
 
         shelf.ledger.read = read_when_removed

@@ -1,5 +1,6 @@
 """A customer is forgotten: no figure moves, the chain holds, and nothing that they said is left anywhere."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,12 @@ import pytest
 
 from service.core.errors import NotFound, ParameterError
 from service.erasure import erase, find
-from service.stores import prepare
+from service.stores import kept_ledger, prepare
 from service.verify import verify_all
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.web.running import Daybook, running, settings_for
-from tests.web.senders import STRIPE, stripe_event
+from tests.web.senders import MX, STRIPE, stripe_event
 
 ADA = {"id": "cus_ada", "name": "Ada Example", "email": "ada@example.test"}
 BOB = {"id": "cus_bob", "name": "Bob Sample", "email": "bob@sample.test"}
@@ -240,3 +241,114 @@ async def test_of_several_of_one_id_one_must_be_named(daybook: Daybook) -> None:
     with pytest.raises(ParameterError, match="stripe, stripe acct_1"):
         await find(ledger, "cus_ada", None, None, now)
     assert (await find(ledger, "cus_ada", "stripe", "acct_1", now)).account == "acct_1"
+
+
+async def test_what_names_no_customer_goes_with_the_invoice_or_payment_that_does(daybook: Daybook) -> None:
+    # given what only says whose it is by another thing, or in another way
+    amounts = {"status": "open", "currency": "usd", "amount_due": 500, "created_at": "2025-11-01T00:00:00Z"}
+    at = "2025-11-01T00:00:00Z"
+    await daybook.record("customer.recorded", at, customer_id="ada", name="Ada Example")
+    await daybook.record("invoice.recorded", at, invoice_id="in_1", customer_id="ada", **amounts)
+    credit = await daybook.record(
+        "credit_note.recorded", at, credit_note_id="cn_1", invoice_id="in_1", currency="usd", amount=5
+    )
+    await forget(daybook, "ada")
+    assert (await daybook.ask(f"/api/v1/ledger/causes/{credit}")).status_code == 410
+
+    expanded = {"id": "pm_2", "customer": {"id": "cus_ada", "name": "Ada Example"}}
+    event = stripe_event("payment_method.updated", expanded, event_id="evt_expanded")
+    assert (await daybook.post(STRIPE, event)).status_code == 200
+    await forget(daybook)
+    assert (await daybook.ask("/api/v1/ledger/causes/stripe:evt_expanded")).status_code == 410
+
+    told = {"eventType": "CustomerUpdated", "merchantId": 1, "customerId": 7, "customerName": "Ada Example"}
+    position = (await daybook.post(MX, told)).json()["position"]
+    await forget(daybook, "7")
+    async with daybook.state.ledger.reading() as reader:
+        (row,) = await reader.deliveries(position - 1, 1)
+    assert row["body"] is None
+
+
+async def test_a_dispute_that_comes_later_is_never_to_be_read(daybook: Daybook) -> None:
+    await forget(daybook)
+
+    for customer, known in (("cus_ada", True), ("cus_ada", False), ("cus_bob", True)):
+        key = customer if known else "new"
+        dispute = {
+            **refund(key),
+            "id": f"dp_{key}",
+            "status": "lost",
+            "evidence": {"customer_name": "A. Name"},
+        }
+        event = stripe_event("charge.dispute.closed", dispute, event_id=f"evt_dispute_{key}")
+        assert (await daybook.post(STRIPE, event)).status_code == 200
+    payment = {**charge("new"), "customer": "cus_ada"}
+    assert (await daybook.post(STRIPE, stripe_event("charge.succeeded", payment))).status_code == 200
+
+    said = {
+        key: (await daybook.ask(f"/api/v1/ledger/causes/stripe:evt_dispute_{key}")).status_code
+        for key in ("cus_ada", "new", "cus_bob")
+    }
+    assert said == {"cus_ada": 410, "new": 410, "cus_bob": 200}
+
+
+async def test_in_quarantine_only_what_tells_of_her_goes(daybook: Daybook) -> None:
+    # given customers whose names are words, or are written in other ways
+    for key, name in (("cus_in", "in"), ("cus_zoe", "Zoë O'Sample")):
+        told = stripe_event(
+            "customer.created", {"object": "customer", "id": key, "name": name}, event_id=f"evt_{key}"
+        )
+        assert (await daybook.post(STRIPE, told)).status_code == 200
+    object_ = rb'"object":{"customer_name":"Mrs Zo\u00eb O\u0027Sample, in London"}'
+    bodies = [
+        b'{"id":"evt_a","type":"invoice.paid","created":1763028000,"data":{' + object_ + b"}}",
+        b"customer=cus_zoe&why=none",
+        b"name=Zo%C3%AB+O%27Sample",
+        b'{"id":"evt_b","type":"invoice.paid","created":1763028000,"data":{"object":{"city":"Inverness"}}}',
+    ]
+    waiting = [row["id"] for row in await quarantined(daybook)]
+    for body in bodies:
+        await daybook.post(STRIPE, body)
+
+    async def kept() -> list[bool]:
+        return [row["body"] is not None for row in await quarantined(daybook) if row["id"] not in waiting]
+
+    await forget(daybook, "cus_in")
+    assert await kept() == [True, True, True, True]
+    await forget(daybook, "cus_zoe")
+    assert await kept() == [False, False, False, True]
+
+
+async def quarantined(daybook: Daybook) -> list[dict[str, Any]]:
+    async with daybook.state.ledger.reading() as reader:
+        return await reader.quarantine(0, 100)
+
+
+async def test_tables_that_are_not_ours_stay(daybook: Daybook, server: PostgresServer | None) -> None:
+    if server is None:
+        pytest.skip("a file is all ours")
+    database = str(daybook.state.settings.database_url).rpartition("/")[2]
+    columns = "processor text, account text, customer_id text, name text"
+    server.sql(f"CREATE TABLE public.customers ({columns})", database)
+    server.sql("INSERT INTO public.customers VALUES ('stripe', '', 'cus_ada', 'Another')", database)
+
+    await forget(daybook)
+
+    assert server.sql("SELECT name FROM public.customers", database) == "Another"
+
+
+async def test_books_that_were_deleted_keep_nobody_from_being_erased(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    prepare(settings)
+    async with running(tmp_path) as daybook:
+        await tell(daybook)
+    for name in os.listdir(tmp_path):
+        if name.startswith("books.db"):
+            os.remove(tmp_path / name)
+
+    async with kept_ledger(settings) as ledger:
+        event = await find(ledger, "cus_ada", None, None, daybook.clock())
+        erased = await erase(settings, ledger, event, daybook.clock)
+
+    await verify_all(settings)  # the books are there again
+    assert erased.customer_id == "cus_ada"

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from service.core.events import Event, Invoice, subjects
+from service.core.events import CustomerErased, Event, Invoice, subjects
+from service.core.moments import to_us
 from service.ledger import chain
 from service.ledger.draft import Draft, Head
 from service.ledger.history import after, histories
@@ -176,11 +178,14 @@ async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None
 
 async def test_when_a_processor_was_last_heard(ledger: Ledger) -> None:
     await ledger.append([delivery("a"), delivery("b", processor="mxmerchant"), delivery("c")], NOW)
+    erased = delivery("d")
+    told = replace(erased.events[0], data=CustomerErased(customer_id="cus_a"))
+    await ledger.append([replace(erased, events=[told])], NOW + timedelta(days=1))  # nobody was heard
 
     async with ledger.reading() as reader:
         heard = await reader.last_heard()
 
-    assert set(heard) == {"stripe", "mxmerchant"}
+    assert heard == {"stripe": to_us(NOW), "mxmerchant": to_us(NOW)}
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=5), max_size=6))

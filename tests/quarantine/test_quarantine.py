@@ -112,7 +112,7 @@ async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command
     await daybook.post(STRIPE, b"no JSON")
     await daybook.post(MX, MX.unreadable)
 
-    gone = document(await command("quarantine", "dismiss", 1, 2, "--because", "a test", "--json"))
+    gone = document(await command("quarantine", "dismiss", 1, 2, "--because", "a [sic] test", "--json"))
     again = document(await command("quarantine", "dismiss", 1, "--because", "later", "--json"))
 
     assert (gone["dismissed"], again["dismissed"]) == ([1, 2], [])
@@ -120,9 +120,10 @@ async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command
     assert document(await command("quarantine", "list", "--json")) == {"quarantine": []}
     rows = document(await command("quarantine", "list", "--all", "--json"))["quarantine"]
     assert [(row["reason"], row["status"], row["settled_because"]) for row in rows] == [
-        ("malformed", "dismissed", "a test"),
-        ("unreadable", "dismissed", "a test"),
+        ("malformed", "dismissed", "a [sic] test"),
+        ("unreadable", "dismissed", "a [sic] test"),
     ]
+    assert "a [sic] test" in (await command("quarantine", "list", "--all")).stdout
     told = document(await command("quarantine", "retry", 2, "--json"))
     assert [each["outcome"] for each in told["retried"]] == ["settled"]
 

@@ -146,7 +146,7 @@ def test_a_record_that_cannot_be_read_is_in_quarantine_once(kept: Kept, file: Fi
     assert sum(kept.held()["quarantine"].values()) == 1
 
 
-@pytest.mark.parametrize("moment", ["yesterday", "2999-01-01"])
+@pytest.mark.parametrize("moment", ["yesterday", "2999-01-01", "0001-01-01T00:00:00+14:00"])
 def test_no_moment_and_one_to_come_are_refused(kept: Kept, file: Files, moment: str) -> None:
     assert "--observed-at" in kept.run("import", "mxmerchant", file([]), "--observed-at", moment, code=2)
 

@@ -92,7 +92,7 @@ def test_the_command_says_what_held(settings: Settings, tmp_path: Path) -> None:
 
     assert code == 0
     assert said.splitlines()[:2] == [
-        "anchors: 0 heads, all in the ledger",
+        "anchors: 0 checked, all in the ledger; its end added",
         f"chain: {len(TOLD)} events, unbroken",
     ]
     assert said.splitlines()[-2:] == ["totals: equal to their rows", "lag: 0 events"]
@@ -106,6 +106,7 @@ def test_a_sample_can_be_taken_again_by_its_seed(settings: Settings) -> None:
     _, said = run(settings, "--sample", "3", "--seed", str(first["seed"]), "--json")
 
     assert json.decode(said) == first
+    assert run(settings, "--seed", "1")[0] == 2  # of no sample
 
 
 def test_the_command_names_the_first_fault(settings: Settings) -> None:

@@ -16,7 +16,15 @@ from tests.web.running import running
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
 EXAMPLES = re.findall(r"`GET (/[^`]+)`\n\n```json\n(.*?)```", TEXT, re.DOTALL)
 # What depends on when the demo ran.
-CHANGING = {"recorded_at", "digest", "content_digest", "received_at", "signed_at", "stripe-signature", "user-agent"}
+CHANGING = {
+    "recorded_at",
+    "digest",
+    "content_digest",
+    "received_at",
+    "signed_at",
+    "stripe-signature",
+    "user-agent",
+}
 
 
 def shows(example: Any, answer: Any) -> bool:

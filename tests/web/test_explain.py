@@ -217,7 +217,7 @@ async def test_rows_come_a_page_at_a_time_and_sums_whole(business: Path) -> None
         ({"figure": "month-detail/days/0"}, "of month-detail there are"),
         ({"figure": "month-detail/meta/position"}, "of month-detail there are"),
         ({"figure": "movements"}, "of movements there are periods/*/opening_cents"),
-        ({"figure": "mrr", "year": 2025}, "year: no such parameter of mrr; there are policy"),
+        ({"figure": "mrr", "year": 2025}, "year: no such parameter of mrr, which takes policy"),
         ({"figure": "mrr", "policy": "none"}, "policy: of chartmogul, default, stripe"),
         ({"figure": "month-detail", "month": 13}, "month: "),
         ({"figure": "customer-revenue"}, "customer_id: the customer"),

@@ -150,7 +150,7 @@ def _args(view: View, name: str, told: _Told, given: Mapping[str, str], head: st
     known = {each.name for each in told.parameters} & {each.name for each in PASSED}
     if unknown := set(given) - known:
         raise ParameterError(
-            f"{min(unknown)}: no such parameter of {name}; there are {', '.join(sorted(known))}"
+            f"{min(unknown)}: no such parameter of {name}, which takes {', '.join(sorted(known))}"
         )
     detail = {"detail": _DETAIL[head]} if head in _DETAIL else {}
     args = parse_all(told.parameters, {**detail, **told.fixed, **given}, view.scope.today)
