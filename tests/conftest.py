@@ -19,7 +19,7 @@ os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte"
 
 @pytest.fixture(autouse=True)
 def _logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command run in this process sets up no logging: it would keep the stream of that one test for ever."""
+    """A command run in this process sets up no logging: it would keep that test's stream for ever."""
     monkeypatch.setattr("service.logs.configure", lambda: None)
 
 

@@ -134,7 +134,7 @@ def test_a_secret_that_was_rolled_is_no_fault(monkeypatch: pytest.MonkeyPatch) -
     [
         (("mrr/nothing",), "daybook: figure: of mrr there are mrr_cents"),
         (("mrr", "--customer", "nobody"), "daybook: no order, contract or name of this customer is known"),
-        (("mrr", "--on", "yesterday"), "daybook: today: "),
+        (("mrr", "--on", "yesterday"), "daybook: --on: "),
         (("mrr", "--year", "2025"), "daybook: year: no such parameter of mrr"),
     ],
 )
