@@ -133,11 +133,12 @@ def dismiss(
 
 
 def _table(found: list[dict[str, Any]]) -> "RenderableType":
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
     if not found:
         return "nothing waits in quarantine"
-    table = Table("id", "received", "processor", "reason", "status", "detail", box=None)
+    whole = (Column(name, no_wrap=True) for name in ("id", "received", "processor", "reason", "status"))
+    table = Table(*whole, "detail", box=None)
     for each in found:
         received = f"{each['received_at'][:19]}Z"  # to the second
         told = (each[name] for name in ("processor", "reason", "status"))

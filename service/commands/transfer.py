@@ -57,8 +57,8 @@ def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json 
     """
     from service.transfer import mxmerchant, observed  # noqa: PLC0415
 
-    with command():
-        observation = _observation(file, observed_at)
+    with command() as settings:
+        observation = _observation(settings, file, observed_at)
     _import(file, lambda source: mxmerchant.read_records(source, observation), observed.sift, as_json=json)
 
 
@@ -79,8 +79,8 @@ def import_csv(
     """
     from service.transfer import observed, schedule  # noqa: PLC0415
 
-    with command():
-        observation = _observation(file, observed_at)
+    with command() as settings:
+        observation = _observation(settings, file, observed_at)
     _import(
         file,
         lambda source: schedule.read_contracts(source, observation, biller, account),
@@ -148,9 +148,11 @@ def export_rows(
         show(written, lambda: "\n".join([*lines, f"at position {written.position}"]), as_json=json)
 
 
-def _observation(file: Path, stated: str | None) -> "Observation":
+def _observation(settings: "Settings", file: Path, stated: str | None) -> "Observation":
     """When what a file says was so. Raises ParameterError if that is no time, or is to come."""
     from service.clock import utc_now  # noqa: PLC0415
+    from service.master import vault  # noqa: PLC0415
+    from service.stores import prepare  # noqa: PLC0415
     from service.transfer.observed import Observation  # noqa: PLC0415
     from service.transfer.sources import check_readable, last_changed  # noqa: PLC0415
 
@@ -162,7 +164,8 @@ def _observation(file: Path, stated: str | None) -> "Observation":
         raise ParameterError("--observed-at: a time such as 2025-11-30T12:00:00Z") from None
     if at > utc_now():
         raise ParameterError("--observed-at: it is to come" if stated else f"{file} is of a day to come")
-    return Observation(at=at, stated=stated is not None)
+    prepare(settings)
+    return Observation(at=at, stated=stated is not None, keyed=vault(settings).digest)
 
 
 def _import(file: Path, read: "Read", sift: "Sift", *, as_json: bool, holds_quarantine: bool = False) -> None:

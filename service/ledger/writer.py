@@ -13,6 +13,7 @@ from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 
 _BATCH = 256
+_BATCH_BYTES = 8 << 20  # about: each body stands in memory once more while it is sealed and written
 _WAIT_SECONDS = 5.5  # for a commit: a store's own limits say first what is wrong, a stop comes after it
 _CLOSE_SECONDS = 1.0  # for the last commit, when the process stops
 _WAITING = 4_096  # deliveries in memory; more are refused, and the processor tries again
@@ -68,8 +69,10 @@ class Writer:
     async def _run(self) -> None:
         while True:
             batch = [await self._queue.get()]
-            while len(batch) < self._batch and not self._queue.empty():
+            size = len(batch[0][0].body)
+            while len(batch) < self._batch and size < _BATCH_BYTES and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+                size += len(batch[-1][0].body)
             await self._write(batch)
             for incoming, _ in batch:
                 self._bytes -= len(incoming.body)

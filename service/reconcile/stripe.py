@@ -128,6 +128,7 @@ def listed_until(progress: Progress, created: int) -> Progress:
 class _Object(Struct, frozen=True):
     object: str | None = None
     id: str | None = None
+    customer: Any = None
 
 
 class _Data(Struct, frozen=True):
@@ -257,7 +258,7 @@ class Reconciler:
                 self._under_way.add(_subject(told))
                 continue
             incoming = _fetched(told, body, now)
-            if incoming.events or told.id not in await self._in_quarantine():
+            if incoming.events or not await self._is_settled(told):
                 missing.append(incoming)
                 self._missed[told.type] += 1
                 if self._dry_run:
@@ -265,6 +266,17 @@ class Reconciler:
         if missing and not self._dry_run:
             await self._ledger.append(missing, now)
             self._quarantined = None
+
+    async def _is_settled(self, told: _Told) -> bool:
+        """Whether an event that can't be read waits in quarantine, or tells of a customer who was erased."""
+        if told.id in await self._in_quarantine():
+            return True
+        its = told.data.object
+        customer = its.customer.get("id") if isinstance(its.customer, dict) else its.customer
+        key = its.id if its.object == "customer" else customer
+        owner = joined("customer", PROCESSOR, told.account or "", key if isinstance(key, str) else "")
+        keys = await self._ledger.read(lambda connection: self._ledger.vault.keys(connection, [owner]))
+        return owner in keys and keys[owner] is None
 
     async def _in_quarantine(self) -> set[str]:
         """The ids of Stripe's events that wait in quarantine: there, too, they are not missing."""

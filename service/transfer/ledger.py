@@ -23,6 +23,7 @@ TRANSLATED = ("stripe-signature", "standard-webhooks", "url-token", "import")
 _OWN_TYPES = ("customer.erased", "event.superseded")  # no translator gives them
 _LINE = json.Decoder(exported.Line)
 _PART = json.Decoder[exported.Part](exported.Part)
+_HEADERS = json.Decoder(dict[str, str])
 _DATA = {name: json.Decoder(kind) for name, kind in TYPES.items()}
 _COMPARED = ("type", "occurred_at", "rank", "trust", "data", "before")
 
@@ -44,7 +45,7 @@ def read_ledger(source: Source) -> Iterator[Told | Fault]:
             part = _PART.decode(read.part)
             if isinstance(part, exported.Delivery | exported.Quarantined):
                 yield _told(part, line)
-        except (Unreadable, DecodeError) as error:
+        except (Unreadable, *NO_JSON) as error:
             yield Fault(line=line, detail=f"another Daybook exported what can't be read here: {error}")
             continue
         if isinstance(part, exported.End):
@@ -56,7 +57,8 @@ def read_ledger(source: Source) -> Iterator[Told | Fault]:
 
 
 def _told(part: exported.Delivery | exported.Quarantined, line: int) -> Told:
-    """What a line tells. Raises Unreadable if that can't be read here."""
+    """What a line tells. Raises Unreadable, or one of NO_JSON, if that can't be read here."""
+    _HEADERS.decode(part.headers)
     if not part.proof.processor.isprintable():
         raise Unreadable("no processor has its name")
     return _delivery(part, line) if isinstance(part, exported.Delivery) else _quarantined(part, line)
@@ -132,6 +134,8 @@ def _differences(where: str, was: Sequence[exported.Event], now: Sequence[Event]
 
 def _as_it_was(part: exported.Delivery) -> Incoming:
     body = part.body or b""
+    if len({_key(event) for event in part.events}) < len(part.events):
+        raise Unreadable(f"position {part.events[0].position}: an event is told twice")
     return Incoming(
         events=[_checked(_event(event)) for event in part.events],
         content_digest=_content(part.proof, body),

@@ -4,9 +4,8 @@ It is the moment of the file's last change, unless one is stated. A file that wa
 an observation whose moment nobody stated is known by what it says: the ledger takes it once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,14 +24,18 @@ _HEARD_SINCE = "imported before, and the ledger has heard otherwise; say --obser
 
 
 class Observation(Struct, frozen=True, kw_only=True):
-    """When what a file says was so; whether somebody stated that, or it is only the file's own time."""
+    """When what a file says was so; whether somebody stated that, or it is only the file's own time.
+
+    `keyed` makes digests that can't be guessed: they stay in ids when the names that they are of are erased.
+    """
 
     at: datetime
     stated: bool
+    keyed: Callable[[bytes], bytes]
 
     def proof(self, processor: str, content: bytes) -> Proof:
         """Nothing proves a file. `received_at` is when whoever made it was told."""
-        digest = sha256(content).hexdigest()[:32]
+        digest = self.keyed(content).hex()[:32]
         return Proof(
             processor=processor,
             method="import",

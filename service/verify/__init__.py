@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from msgspec import Struct
+from sqlalchemy.exc import OperationalError
 
 from service.anchors import Anchors
 from service.books.build import build
@@ -17,7 +18,7 @@ from service.ledger.store import Ledger
 from service.settings import Settings
 from service.stores import open_books, open_ledger
 from service.verify.fault import Fault, Where
-from service.verify.files import verify_file
+from service.verify.files import misfit, verify_file
 from service.verify.ledger import Done, quietly, verify_chain
 from service.verify.replay import Fill, digests, reached_by, replay, verify_replay
 from service.verify.sample import Sample, verify_sample
@@ -95,9 +96,19 @@ async def verify_all(
         processes = 1 if store.partitions > 1 else None  # several would wait for SQLite's one writer
         fill = partial(build, settings, ledger, processes=processes, progress=watch)
         return await _verify(ledger, store, fill, sample, anchors, watch)
+    except (OperationalError, TypeError):  # also said of what SQLite holds, and no column may
+        await _verify_values(settings)
+        raise
     finally:
         await store.close()
         await ledger.close()
+
+
+async def _verify_values(settings: Settings) -> None:
+    paths = () if settings.database_url else (ledger_path(settings.data_dir), books_path(settings.data_dir))
+    for path in paths:
+        if path.exists() and (fault := await asyncio.to_thread(misfit, path)):
+            raise fault
 
 
 async def _verify(

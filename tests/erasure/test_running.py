@@ -29,7 +29,7 @@ def daybook(tmp_path: Path) -> Iterator[Daybook]:
 def post(daybook: Daybook, number: int, kind: str, **data: object) -> None:
     body = json.encode({"type": kind, "occurred_at": datetime.now(UTC).isoformat(), "data": data})
     headers = signed(f"evt_{number}", body)
-    answer = httpx.post(f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers)
+    answer = httpx.post(f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=30)
     assert answer.status_code == 200
 
 
@@ -46,7 +46,7 @@ def erase(daybook: Daybook, *options: str) -> subprocess.CompletedProcess[str]:
         cwd=daybook.data_dir,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -59,7 +59,7 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
     contract = {"subscription_id": "sub_1", "customer_id": "cus_ada", "status": "active", "currency": "usd"}
     post(daybook, 2, "subscription.recorded", **contract, items=[item], next_bill_on="2099-01-01")
     wait_until(
-        lambda: daybook.caught_up() and "books.db" in " ".join(told(daybook.data_dir)), 20, "she is known"
+        lambda: daybook.caught_up() and "books.db" in " ".join(told(daybook.data_dir)), 60, "she is known"
     )
     assert told(daybook.data_dir) <= {"books.db", "books.db-wal"}
 
@@ -76,9 +76,9 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
         "account": "",
         "position": 3,
     }
-    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 3, 20, "it is taken in")  # type: ignore[index]
+    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 3, 60, "it is taken in")  # type: ignore[index]
     assert told(daybook.data_dir) == set()
-    mrr = httpx.get(f"{daybook.url}/api/v1/mrr").json()
+    mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=30).json()
     assert (mrr["mrr_cents"], mrr["customers"]) == (1_000, 1)
     daybook.kill("run", 15)  # Valkey writes what it holds
     assert told(daybook.data_dir) == set()

@@ -75,7 +75,7 @@ async def test_an_append_that_does_not_get_its_turn_fails_and_keeps_nothing(
         started = time.monotonic()
         with pytest.raises(DBAPIError, match="lock timeout"):
             await ledger.append([delivery("a")], NOW)
-        assert 3 < time.monotonic() - started < 6
+        assert 3 < time.monotonic() - started < 30
     await holder.close()
 
     # and what it would have kept is new when it comes again

@@ -62,4 +62,4 @@ async def test_memory_stays_bounded(daybook: Daybook) -> None:
     assert (peak - before) >> 20 < GROWTH_MIB
     started = time.monotonic()
     assert (await asyncio.to_thread(post, daybook, 10_001)).status_code == 200  # and it goes on
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10

@@ -32,7 +32,7 @@ def test_what_dies_at_once_is_started_ever_more_rarely(daybook: Daybook) -> None
     died = (daybook.data_dir / "web.log").read_text().count("process_died")
     assert WORKERS * 3 <= died <= WORKERS * 5
 
-    wait_until(lambda: len(serving(command)) == WORKERS, 15, "they are there again")
+    wait_until(lambda: len(serving(command)) == WORKERS, 60, "they are there again")
     assert post(daybook, 1).status_code == 200
     command.send_signal(signal.SIGTERM)
     assert command.wait(10) == 0

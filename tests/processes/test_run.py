@@ -37,11 +37,11 @@ def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> No
     daybook.start("run")
     daybook.wait_ready()
     assert post(daybook, 1).json()["position"] == 1
-    wait_until(daybook.caught_up, 20, "the event is in the books")
+    wait_until(daybook.caught_up, 60, "the event is in the books")
     daybook.processes["run"].send_signal(signal.SIGINT)
 
     assert daybook.processes["run"].wait(20) == 0
-    wait_until(lambda: not family(daybook), 10, "no process is left")
+    wait_until(lambda: not family(daybook), 30, "no process is left")
 
 
 def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:

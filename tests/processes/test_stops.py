@@ -37,7 +37,7 @@ def refuses(daybook: Daybook) -> bool:
 
 def wait_under_way(daybook: Daybook, kind: str, count: int = 1) -> None:
     in_flight = ("daybook_requests_in_flight", (("kind", kind),))
-    wait_until(lambda: scraped(daybook)[in_flight] == count, 5, f"{count} of the kind {kind} are under way")
+    wait_until(lambda: scraped(daybook)[in_flight] == count, 20, f"{count} of the kind {kind} are under way")
 
 
 def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: Daybook, workers: int) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from service.core.errors import Unavailable
+from service.erasure import erase, find
 from service.reconcile.report import Report
-from tests.reconcile.bookkeeping import SECONDS, Daybook
+from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import (
     KEY,
     Shop,
@@ -127,6 +128,23 @@ async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: Daybook, ap
 
     async with daybook.ledger.reading() as reader:
         assert await reader.quarantined() == {("stripe", "unreadable"): 1}
+
+
+async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
+    daybook: Daybook, api: StripeApi
+) -> None:
+    told = event(1, "customer.subscription.created", {"id": "sub_1", "customer": "cus_1"}, SECONDS - HOUR)
+    expanded = {"id": "sub_1", "customer": {"id": "cus_1", "name": "Ada Example"}}
+    api.shop.events += [told, event(2, "customer.subscription.updated", expanded, SECONDS - HOUR)]
+    await daybook.deliver(event(3, "customer.created", {"object": "customer", "id": "cus_1"}, SECONDS), told)
+    await erase(
+        daybook.settings, daybook.ledger, await find(daybook.ledger, "cus_1", None, None, NOW), daybook.clock
+    )
+
+    assert (await daybook.reconcile(api)).missed == {}
+
+    async with daybook.ledger.reading() as reader:
+        assert [row["body"] for row in await reader.quarantine(0, 10)] == [None]
 
 
 async def test_only_the_period_asked_for_is_listed(daybook: Daybook, api: StripeApi) -> None:

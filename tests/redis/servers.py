@@ -127,5 +127,5 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         writer.close()
 
 
-async def eventually(condition, what: str, seconds: float = 20) -> None:
+async def eventually(condition, what: str, seconds: float = 60) -> None:
     await asyncio.to_thread(wait_until, condition, seconds, what)

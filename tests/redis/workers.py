@@ -41,7 +41,7 @@ async def working(
         yield woken
     finally:
         stopping.set()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 30)
 
 
 @asynccontextmanager

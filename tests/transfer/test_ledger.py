@@ -285,13 +285,33 @@ def test_an_event_that_no_ledger_could_hold_is_left_out_and_told(
     assert any(row["type"] == "customer.erased" for row in new.rows())
 
 
-@pytest.mark.parametrize(("name", "value"), [("events", []), ("proof", {"processor": "\0", "method": "x"})])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("events", []), ("proof", {"processor": "\0", "method": "x"}), ("headers", "bm9uZQ==")],
+)
 def test_a_delivery_that_is_none_is_left_out_and_told(new: Kept, file: Path, name: str, value: Any) -> None:
     def change(part: dict[str, Any]) -> None:
         if part["type"] == "delivery" and part["events"][0]["position"] == 5:
-            part[name] = value if name == "events" else part[name] | value
+            part[name] = part[name] | value if name == "proof" else value
 
     assert new.take("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
+
+
+def test_an_event_that_is_told_twice_in_one_delivery_is_left_out_and_told(new: Kept, file: Path) -> None:
+    def change(part: dict[str, Any]) -> None:
+        if part.get("body", "") is None and part["events"][0]["type"] == "customer.recorded":
+            part["events"] *= 2
+
+    assert new.take("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
+
+
+def test_what_is_no_text_is_left_out_and_told(new: Kept) -> None:
+    written, previous = [], bytes(32)
+    for part in (b'{"type":"daybook-ledger","version":1}', b'{"type":"\xff"}'):
+        previous = digest_of(previous, part)
+        written.append(b'{"digest":"%b","part":%b}' % (previous.hex().encode(), part))
+
+    assert new.take("ledger", "-", stdin=b"\n".join(written), code=1)["unreadable_lines"] == 2  # and cut
 
 
 def test_a_newer_format_is_refused(new: Kept, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,14 @@ def test_a_row_is_a_subscription_with_a_next_bill(kept: Kept, file: Files) -> No
     }
     assert json.decode(customer["data"]) == {"customer_id": "cus_1", "name": "Ada Example"}
     assert contract["processor"] == "standard.csv"
+
+
+def test_no_name_can_be_guessed_from_an_id(kept: Kept, file: Files) -> None:
+    kept.take("csv", file(f"{HEADER},customer_name\ncus_1,2025-11-20,5000,month,3,Ada Example"))
+
+    data = {"customer_id": "cus_1", "name": "Ada Example"}
+    guess = sha256(json.encode({"type": "customer.recorded", "account": "", "data": data})).hexdigest()
+    assert not any(guess[:16] in row["event_id"] for row in kept.rows())
 
 
 @pytest.mark.parametrize("at", [OCTOBER, NOVEMBER, NOVEMBER + 86_400])

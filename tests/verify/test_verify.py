@@ -1,5 +1,6 @@
 """All checks together, on both databases, and what the command says."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -96,6 +97,27 @@ def test_the_command_says_what_held(settings: Settings, tmp_path: Path) -> None:
         f"chain: {len(TOLD)} events, unbroken",
     ]
     assert said.splitlines()[-2:] == ["totals: equal to their rows", "lag: 0 events"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "fault"),
+    [
+        ("ledger.db", "deliveries SET body = 'text' WHERE position = 5", "deliveries.*: position 5 .body."),
+        (
+            "ledger.db",
+            "events SET data = CAST(x'ff' AS TEXT) WHERE position = 5",
+            "events.*: position 5 .data.",
+        ),
+        ("books.db", "bills SET date = CAST(x'ff' AS TEXT)", "bills.*: key .* .date."),
+    ],
+)
+def test_what_no_column_may_hold_is_found(settings: Settings, file: str, change: str, fault: str) -> None:
+    tamper(settings, file, f"UPDATE {change}")
+
+    code, said = run(settings)
+
+    assert code == 1
+    assert re.search(fault, said)
 
 
 def test_a_sample_can_be_taken_again_by_its_seed(settings: Settings) -> None:

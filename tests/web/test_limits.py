@@ -165,7 +165,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(
 ) -> None:
     monkeypatch.setattr(webhooks, "_BODY_SECONDS", 0.1)
     async with running(data_dir) as daybook:
-        answer = await asyncio.wait_for(upload(daybook, "1", asyncio.Event()), 5)
+        answer = await asyncio.wait_for(upload(daybook, "1", asyncio.Event()), 30)
 
         assert answer.status_code == 408
         assert answer.headers["content-type"] == "application/problem+json"
