@@ -5,6 +5,7 @@ and each of its processes waits for that lock and stops when it gets it.
 """
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import threading
@@ -45,6 +46,18 @@ def follow_lifeline() -> None:
     path = os.environ.get(LIFELINE)
     if path:
         threading.Thread(target=_wait, args=(path,), daemon=True, name="lifeline").start()
+
+
+def follow_parent() -> None:
+    """End this process, which `multiprocessing` started, at once when the one that started it is gone."""
+    threading.Thread(target=_wait_for_parent, daemon=True, name="parent").start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - it is what started us
+    parent.join()
+    os._exit(1)
 
 
 def _wait(path: str) -> None:

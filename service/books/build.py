@@ -16,7 +16,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +41,7 @@ from service.database import Database
 from service.ledger import tables as ledger_tables
 from service.ledger.history import histories
 from service.ledger.store import Ledger
+from service.processes import follow_parent
 from service.settings import Settings
 from service.sql import HotStatement, any_of, first
 from service.stores import kept_books, open_ledger
@@ -374,16 +374,9 @@ def _begin(settings: Settings, there: _Elsewhere, until: int, rest: float, gate:
     """Make this process ready for tasks, and let it end with the one that started it, however that ends."""
     global _hand, _runner  # noqa: PLW0603 - a pool's tasks share nothing else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
-    threading.Thread(target=_follow, daemon=True, name="lifeline").start()
+    follow_parent()
     _hand = _Hand(open_ledger(settings), there.store(kept_books(settings)), until, rest, gate)
     _runner = asyncio.Runner()
-
-
-def _follow() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - a pool's process has one
-    parent.join()
-    os._exit(1)
 
 
 def _do(task: Task) -> _Done:

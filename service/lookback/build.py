@@ -1,12 +1,10 @@
 """Makes one file of a look-back, in a process of its own that gives way to all others."""
 
 import asyncio
-import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
-import threading
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -29,6 +27,7 @@ from service.ledger.store import Ledger
 from service.lookback.files import Files, Wanted
 from service.lookback.known import digest_at
 from service.lookback.restated import restate
+from service.processes import follow_parent
 from service.reads.restatements import keep
 from service.settings import Settings
 from service.stores import kept_books, open_books, open_ledger, rules_of
@@ -61,16 +60,9 @@ def run(settings: Settings, wanted: Wanted) -> None:
     """Be the process that makes a file; it ends with whoever started it."""
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_follow, daemon=True, name="parent").start()
+    follow_parent()
     logs.configure()
     asyncio.run(build(settings, wanted))
-
-
-def _follow() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - it is what started us
-    parent.join()
-    os._exit(1)
 
 
 async def build(settings: Settings, wanted: Wanted) -> None:
