@@ -20,7 +20,7 @@ from tests.storm.cluster import STOPPED, Cluster
 from tests.storm.senders import Senders
 from tests.storm.traffic import SETTINGS, Traffic
 
-SECONDS = float(os.environ.get("STORM_SECONDS") or 60)
+SECONDS = float(os.environ.get("STORM_SECONDS") or 45)
 RUNS = int(os.environ.get("STORM_RUNS") or 1)
 SEED = int(os.environ.get("STORM_SEED") or random.randrange(1_000_000))
 PER_SECOND = float(os.environ.get("STORM_PER_SECOND") or 100)
