@@ -105,12 +105,15 @@ async def restate(ledger: Ledger, store: BookStore, since: int, until: int) -> l
     currencies = {row.spot.currency for rows in late.values() for row in rows}
     async with store.reading() as connection:
         totals, reached = await connection.run_sync(partial(_standing, store=store, currencies=currencies))
+    # The books as they stand, brought to `since`: without what they took in after it, with what they lack.
+    earlier = await _told(ledger, store.rules, min(reached.values()), since)
     later = await _told(ledger, store.rules, until, max(reached.values()))
-    for each in (*told, *later):
+    for each in (*earlier, *told, *later):
         for change in each.changes:
             part = partition_of(change.name, store.partitions)
-            if each.position <= reached[_FIGURES[change.spot.figure][0].name, part]:
-                totals.add(change.spot, -change.cents)
+            taken_in = each.position <= reached[_FIGURES[change.spot.figure][0].name, part]
+            if taken_in == (each.position > since):
+                totals.add(change.spot, -change.cents if taken_in else change.cents)
     return [row for each in told for row in _around(each, late.get(each.position, []), totals)]
 
 

@@ -19,6 +19,7 @@ from service.lookback.restated import Change, Spot, Told, restate, restated
 from tests.books.lives import Life, lives
 from tests.books.shelf import Shelf, incoming, new_shelf
 from tests.books.test_lives import examples
+from tests.books.told import event, item, subscription
 
 FIGURES = {
     "mrr": ("mrr", "mrr_days", "mrr_cents"),
@@ -54,21 +55,20 @@ def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
     cut = st.integers(0, len(recorded))
     since, until = sorted(data.draw(st.tuples(cut, cut), label="from and to"))
     reached = data.draw(cut, label="where the books are")
-    asyncio.run(each_event_restates(life, recorded, since, until, reached))
+    asyncio.run(each_event_restates(life.zone, recorded, since, until, reached))
 
 
-async def each_event_restates(life: Life, recorded, since: int, until: int, reached: int) -> None:
-    rules = Rules(reporting_tz=life.zone)
+async def each_event_restates(zone: str, recorded, since: int, until: int, reached: int) -> None:
+    rules = Rules(reporting_tz=zone)
     async with new_shelf(rules) as shelf, new_shelf(rules) as asked:
         books = [Figures()]
-        for event, moment in recorded:
-            await _record(shelf, [(event, moment)])
+        for each in recorded:
+            await _record(shelf, [each])
             await shelf.advance()
             books.append(await _figures_of(shelf))
         expected = []
         for position in range(since + 1, until + 1):
-            zone = shelf.rules.zone
-            day = day_of(recorded[position - 1][1], zone).isoformat()
+            day = day_of(recorded[position - 1][1], shelf.rules.zone).isoformat()
             expected += _restated(position, day, books[position - 1], books[position])
         await _record(asked, recorded[:reached])
         await asked.advance()
@@ -93,9 +93,23 @@ async def each_event_restates(life: Life, recorded, since: int, until: int, reac
     ]
     assert rows == sorted(expected)
     for row in found:
-        event, moment = recorded[row.position - 1]
-        assert (row.cause, row.type) == (event.cause, event.type)
+        of, moment = recorded[row.position - 1]
+        assert (row.cause, row.type) == (of.cause, of.type)
         assert from_us(row.recorded_at_us) == moment
+
+
+@pytest.mark.parametrize("reached", range(4))
+async def test_the_books_may_be_anywhere_before_the_range_or_in_it(reached: int) -> None:
+    other = subscription(subscription_id="sub_2", customer_id="cus_2")
+    told = [
+        event(subscription(), "2025-01-15"),
+        event(other, "2025-01-16"),
+        event(subscription(item(10_000)), "2025-01-20"),
+    ]
+    late = told[-1].occurred_at + timedelta(days=30)
+    recorded = [*((each, each.occurred_at) for each in told[:-1]), (told[-1], late)]
+
+    await each_event_restates("UTC", recorded, 2, 3, reached)
 
 
 def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
@@ -140,8 +154,8 @@ def test_what_moves_between_histories_of_one_day_is_no_restatement():
 
 
 async def _record(shelf: Shelf, recorded) -> None:
-    for event, moment in recorded:
-        await shelf.ledger.append([incoming(event)], moment)
+    for told, moment in recorded:
+        await shelf.ledger.append([incoming(told)], moment)
 
 
 async def _figures_of(shelf: Shelf) -> Figures:
