@@ -64,7 +64,7 @@ async def deliver(shelf: Shelf, batches) -> None:
 
 
 @given(st.data(), lives())
-@examples(20)
+@examples(15)
 def test_any_delivery_gives_the_books_of_one_replay_in_order(data, life):
     batches = data.draw(deliveries(life), label="deliveries")
     asyncio.run(_any_delivery_gives_the_books_of_one_replay_in_order(life, batches))
@@ -102,7 +102,7 @@ async def _one_event_at_a_time_gives_the_books_of_a_replay(life, batches):
 
 
 @given(st.data(), lives())
-@examples(25)
+@examples(18)
 def test_the_books_say_what_happened(data, life):
     batches = data.draw(deliveries(life), label="deliveries")
     asyncio.run(_the_books_say_what_happened(life, batches))

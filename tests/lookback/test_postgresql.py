@@ -48,4 +48,4 @@ def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
 @examples(2)
 def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
     recorded = data.draw(recordings(life), label="events, as recorded")[:10]
-    asyncio.run(each_event_restates(life, recorded, 0, len(recorded), len(recorded) // 2))
+    asyncio.run(each_event_restates(life.zone, recorded, 0, len(recorded), len(recorded) // 2))
