@@ -23,14 +23,14 @@ from handlers import ENDPOINTS
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
-from service.intake import content_digest
+from service.intake.translation import content_digest
 from service.ledger.append import head
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.settings import load as load_settings
-from service.stores import open_books, open_ledger, prepare
 from tests.postgres import PostgresServer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -29,15 +29,15 @@ from bench.ledgers import NOW
 from bench.lives import SEED, TODAY, WHALE, WHALE_CURRENCY, Lives, events, lives
 from bench.population import against_truth, as_history
 from service.books import tables
-from service.books.snapshots import make_ready
 from service.books.store import BookStore
-from service.learner import learn
+from service.bootstrap import open_ledger, prepare
 from service.reads.catalog import READS
+from service.reads.snapshots import make_ready
 from service.settings import Settings
 from service.settings import load as load_settings
-from service.stores import open_ledger, prepare
 from service.web.app import create_app
 from service.web.server import Server, configured
+from service.worker.trainer import learn
 from tests.postgres import PostgresServer, steady_port
 
 Row = dict[str, str]

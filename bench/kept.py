@@ -12,13 +12,13 @@ from bench.lives import Lives, events
 from projections.book import Book
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.bootstrap import kept_books, open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.append import head
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.stores import kept_books, open_books, open_ledger, prepare
 
 T = TypeVar("T")
 

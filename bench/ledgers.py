@@ -11,12 +11,12 @@ from msgspec import Struct
 from projections import BOOKS
 from projections.book import Book
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event, Invoice, Item, Subscription
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import load
-from service.stores import open_books, open_ledger, prepare
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

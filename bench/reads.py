@@ -7,7 +7,7 @@ import httpx
 from bench.engine import COUNT, SUBSCRIPTIONS
 from bench.ledgers import NOW, bench_ledger, lives
 from service.books.engine import Engine
-from service.books.snapshots import make_ready
+from service.reads.snapshots import make_ready
 from service.settings import load
 from service.web.app import create_app
 

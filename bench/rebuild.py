@@ -27,16 +27,16 @@ from bench.cluster import process, quantile, wait_ready
 from bench.kept import append
 from bench.ledgers import NOW
 from bench.lives import events, lives
-from service.books import builds
-from service.books.build import build, unseen
 from service.books.engine import Engine
-from service.books.rebuild import Rebuild
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger, prepare
 from service.ledger.append import head
 from service.ledger.store import Ledger
+from service.rebuild import builds
+from service.rebuild.cutover import Rebuild
+from service.rebuild.fill import build, unseen
 from service.settings import Settings
 from service.settings import load as load_settings
-from service.stores import open_books, open_ledger, prepare
 from tests.postgres import PostgresServer, steady_port
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from service.books.tables import PARTITIONS
 
 COMMIT = 256  # deliveries in one commit of a web process, at most: as in service/ledger/writer.py
 _SLICE_SECONDS = 0.001  # how long a process keeps a core that others want
-_POLL_SECONDS = 0.02  # how often a worker finds a nudge: as in service/worker.py
+_POLL_SECONDS = 0.02  # how often a worker finds a nudge: as in service/worker/main.py
 
 
 class Line(Struct, frozen=True):

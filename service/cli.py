@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from service import logs, processes
+from service import logs
 from service.commands import quarantine, reconcile, transfer
 from service.commands.backup import backup, restore
 from service.commands.erase import erase
@@ -18,6 +18,7 @@ from service.commands.retranslate import retranslate
 from service.commands.shell import EXIT_FAULT, Json, command, ended, show
 from service.commands.verify import verify
 from service.core.errors import DaybookError, SettingsError
+from service.processes import lifeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +37,7 @@ def _start() -> None:
 @app.command()
 def run() -> None:
     """Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all."""
-    from service.supervisor import supervise  # noqa: PLC0415 - each command imports only what it runs
+    from service.processes.supervisor import supervise  # noqa: PLC0415 - each command imports only what it runs
 
     with command() as settings:
         raise typer.Exit(supervise(settings))
@@ -45,13 +46,13 @@ def run() -> None:
 @app.command()
 def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1) -> None:
     """Receive webhooks and serve reads."""
-    from service.stores import prepare  # noqa: PLC0415
+    from service.bootstrap import prepare  # noqa: PLC0415
 
     with command() as settings:
-        processes.follow_lifeline()
+        lifeline.follow_lifeline()
         prepare(settings)
         if workers > 1:
-            from service.web.processes import serve_many  # noqa: PLC0415
+            from service.web.multiprocess import serve_many  # noqa: PLC0415
 
             raise typer.Exit(serve_many(settings, workers))
         from service.web.server import serve  # noqa: PLC0415
@@ -62,16 +63,16 @@ def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that shar
 @app.command()
 def worker() -> None:
     """Keep the books in step with the ledger."""
+    from service.bootstrap import prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.stores import prepare  # noqa: PLC0415
-    from service.worker import work  # noqa: PLC0415
+    from service.worker.main import work  # noqa: PLC0415
 
     with command() as settings:
         if not settings.redis_url:
             raise SettingsError(
                 "DAYBOOK_REDIS_URL is unset; `daybook run` brings a server, a worker alone needs one"
             )
-        processes.follow_lifeline()
+        lifeline.follow_lifeline()
         prepare(settings)
         asyncio.run(work(settings, utc_now))
 
@@ -79,10 +80,10 @@ def worker() -> None:
 @app.command(hidden=True)
 def valkey() -> None:
     """Serve the embedded Valkey of this data directory (started by `run`)."""
-    from service import valkey as embedded  # noqa: PLC0415
+    from service.queue import valkey as embedded  # noqa: PLC0415
 
     with command() as settings:
-        processes.follow_lifeline()
+        lifeline.follow_lifeline()
         embedded.serve(settings.data_dir)
 
 
@@ -108,7 +109,7 @@ def status(*, json: Json = False) -> None:
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
     """
-    from service.status import find_status, shown  # noqa: PLC0415
+    from service.maintenance.status import find_status, shown  # noqa: PLC0415
 
     with command() as settings:
         found = asyncio.run(find_status(settings))

@@ -1,8 +1,8 @@
 """Databases with an empty ledger and empty books, as a first start leaves them."""
 
 from projections.book import Rules
+from service.bootstrap import books_schema, prepare
 from service.settings import Settings, load
-from service.stores import books_schema, prepare
 from tests.postgres import PostgresServer
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service import advancer
-from service.advancer import Advancer
+from service.worker import advancer
+from service.worker.advancer import Advancer
 
 
 class _Engine:

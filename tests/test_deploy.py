@@ -15,12 +15,12 @@ import yaml
 from msgspec.json import encode
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.bootstrap import prepare
 from service.cli import app
 from service.core.moments import rfc3339
-from service.processes import STOP_SECONDS
-from service.reconcile.report import Summary
+from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
-from service.stores import prepare
+from service.sync.reconcile.report import Summary
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.web.running import running, settings_for

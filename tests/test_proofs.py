@@ -10,15 +10,15 @@ import pytest
 from msgspec import json
 
 from handlers import ENDPOINTS
+from service.bootstrap import open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.errors import Integrity
 from service.core.events import CustomerErased, Event
-from service.database import ledger_path
-from service.intake import read_delivery
+from service.intake.provenance import behind
+from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.proofs import behind
-from service.stores import open_ledger, prepare
+from service.storage.database import ledger_path
 from tests.web.running import NOW, settings_for
 from tests.web.senders import MX, MX_TOKEN, SIGNING, STANDARD, STRIPE, Sender, secret
 

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection, delete, func, select
 
 from service.books import tables
-from service.sql import POSTGRESQL
+from service.storage.statements import POSTGRESQL
 
 log = structlog.get_logger()
 

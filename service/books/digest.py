@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Row, Total
 from service.books import tables
-from service.reads.view import sums
+from service.books.view import sums
 
 _MODULUS = 1 << 256
 _PIECE = 1_000  # rows between two words of progress

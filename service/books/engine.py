@@ -30,7 +30,7 @@ from service.core.order import canonical
 from service.ledger.append import head
 from service.ledger.history import after, histories
 from service.ledger.store import Ledger
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
+from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 

@@ -16,8 +16,8 @@ from sqlalchemy import BigInteger, Connection, cast, func, select
 from projections import BOOKS
 from projections.book import Book, Rules
 from service.books import tables
-from service.database import Database, books_path, sqlite_engine
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
+from service.storage.database import Database, books_path, sqlite_engine
+from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
 T = TypeVar("T")
 

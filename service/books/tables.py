@@ -36,7 +36,7 @@ from sqlmodel import Field, SQLModel
 
 from projections import BOOKS
 from projections.book import Book, Row, Total
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of, first
+from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, first
 
 metadata = MetaData()
 

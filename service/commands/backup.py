@@ -20,8 +20,8 @@ def backup(
     """
     from msgspec import to_builtins  # noqa: PLC0415
 
-    from service.backup import Refused, back_up  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
+    from service.maintenance.backup import Refused, back_up  # noqa: PLC0415
 
     with command() as settings:
         try:
@@ -46,8 +46,8 @@ def restore(
     """
     from msgspec import to_builtins  # noqa: PLC0415
 
-    from service.backup import Refused, put_back  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
+    from service.maintenance.backup import Refused, put_back  # noqa: PLC0415
 
     with command() as settings:
         try:

@@ -9,7 +9,7 @@ import typer
 from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
 
 if TYPE_CHECKING:
-    from service.erasure import Erased
+    from service.maintenance.erasure import Erased
     from service.settings import Settings
 
 
@@ -26,10 +26,10 @@ def erase(
     Exits 0, 2 if there is no such customer or there are several, 3 if a store can't be used or others keep it
     from being done (run it again), 4 if it is not confirmed.
     """
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.erasure import erase as forget  # noqa: PLC0415
-    from service.erasure import find  # noqa: PLC0415
-    from service.stores import kept_ledger  # noqa: PLC0415
+    from service.maintenance.erasure import erase as forget  # noqa: PLC0415
+    from service.maintenance.erasure import find  # noqa: PLC0415
 
     async def run(settings: "Settings") -> "Erased":
         async with kept_ledger(settings) as ledger:

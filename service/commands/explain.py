@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from service.books.store import BookStore
-    from service.reads.view import Scope
+    from service.books.view import Scope
     from service.settings import Settings
 
 Figure = Annotated[
@@ -90,8 +90,8 @@ async def _find(
     settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
 ) -> dict[str, Any]:
     """The figure with its rows, their events, and the position of the books."""
-    from service import proofs  # noqa: PLC0415
-    from service.stores import kept_ledger, open_books  # noqa: PLC0415
+    from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
+    from service.intake import provenance  # noqa: PLC0415
 
     async with kept_ledger(settings) as ledger:
         store = open_books(settings)
@@ -106,15 +106,15 @@ async def _find(
         causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}
         async with ledger.reading() as reader:
             with progress("events checked", len(causes)) as done:
-                return document | {"events": await proofs.behind(reader, causes, settings, done)}
+                return document | {"events": await provenance.behind(reader, causes, settings, done)}
 
 
 def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":
     from zoneinfo import ZoneInfo  # noqa: PLC0415
 
+    from service.books.view import Scope  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.reads.parameters import parse_all  # noqa: PLC0415
-    from service.reads.view import Scope  # noqa: PLC0415
     from service.web.reads import SCOPED  # noqa: PLC0415
 
     today: date = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
@@ -132,10 +132,10 @@ def _taken_apart(
     limit: int,
     connection: "Connection",
 ) -> dict[str, Any]:
+    from service.books.view import View  # noqa: PLC0415
+    from service.bootstrap import read_options  # noqa: PLC0415
     from service.core.errors import Unavailable  # noqa: PLC0415
     from service.reads.explain.figures import explain as take_apart  # noqa: PLC0415
-    from service.reads.view import View  # noqa: PLC0415
-    from service.stores import read_options  # noqa: PLC0415
 
     marks = store.marks(connection)
     if len(marks.books) < len(store.books):

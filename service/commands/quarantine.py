@@ -10,7 +10,7 @@ from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, end
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.quarantine import Retried
+    from service.intake.quarantine import Retried
     from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
@@ -34,8 +34,8 @@ def list_waiting(
 
     Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
     """
-    from service.quarantine import listed, rows_of  # noqa: PLC0415
-    from service.stores import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.intake.quarantine import listed, rows_of  # noqa: PLC0415
 
     async def find(settings: "Settings") -> list[dict[str, Any]]:
         async with kept_ledger(settings) as ledger, ledger.reading() as reader:
@@ -53,8 +53,8 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
 
     Exits 0, 2 if there is no such one, 3 if the ledger can't be read.
     """
-    from service.quarantine import shown  # noqa: PLC0415
-    from service.stores import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.intake.quarantine import shown  # noqa: PLC0415
 
     async def find(settings: "Settings") -> dict[str, Any]:
         async with kept_ledger(settings) as ledger, ledger.reading() as reader:
@@ -79,14 +79,14 @@ def retry(
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
     """
-    from service.stores import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
 
     if bool(waiting) == every:
         raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
 
     async def read_again(settings: "Settings") -> "list[Retried]":
-        from service import quarantine  # noqa: PLC0415
         from service.clock import utc_now  # noqa: PLC0415
+        from service.intake import quarantine  # noqa: PLC0415
 
         async with kept_ledger(settings) as ledger:
             numbers, found = waiting or await quarantine.unread(ledger), []
@@ -115,9 +115,9 @@ def dismiss(
     Exits 0, also for those settled before; 2 if there is no such one or no reason, 3 if the ledger can't be
     used.
     """
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.quarantine import dismiss as settle  # noqa: PLC0415
-    from service.stores import kept_ledger  # noqa: PLC0415
+    from service.intake.quarantine import dismiss as settle  # noqa: PLC0415
 
     if not because.strip():
         raise ended(EXIT_SETTINGS, "--because needs a reason")

@@ -16,8 +16,8 @@ from service.commands.shell import EXIT_FAULT, Json, command, ended, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.books.builds import Removed
-    from service.books.rebuild import Rebuild
+    from service.rebuild.builds import Removed
+    from service.rebuild.cutover import Rebuild
 
 STALLED_SECONDS = 300.0
 
@@ -36,10 +36,10 @@ def rebuild(
     keys are listed) or no progress was made for five minutes, 2 if a setting or the name of a book is wrong,
     3 if a store can't be used or another rebuild is under way.
     """
-    from service.books.builds import prune as remove  # noqa: PLC0415
-    from service.books.rebuild import rebuild as build  # noqa: PLC0415
+    from service.bootstrap import books_beside  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.stores import books_beside  # noqa: PLC0415
+    from service.rebuild.builds import prune as remove  # noqa: PLC0415
+    from service.rebuild.cutover import rebuild as build  # noqa: PLC0415
 
     with command() as settings:
         moved = _watch(STALLED_SECONDS)

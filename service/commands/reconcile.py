@@ -13,8 +13,8 @@ from service.core.errors import ParameterError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.reconcile.report import Report
-    from service.reconcile.run import Reconciliation
+    from service.sync.reconcile.report import Report
+    from service.sync.reconcile.run import Reconciliation
 
 app = typer.Typer(no_args_is_help=True, help="Compare processors' APIs with the ledger and the books.")
 
@@ -57,10 +57,10 @@ def _reconcile(
     *,
     as_json: bool,
 ) -> None:
+    from service.bootstrap import open_books, open_ledger, prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.reconcile.report import shown  # noqa: PLC0415
-    from service.reconcile.run import Reconciliation  # noqa: PLC0415
-    from service.stores import open_books, open_ledger, prepare  # noqa: PLC0415
+    from service.sync.reconcile.report import shown  # noqa: PLC0415
+    from service.sync.reconcile.run import Reconciliation  # noqa: PLC0415
 
     async def run() -> "Report":
         ledger, store = open_ledger(settings), open_books(settings)

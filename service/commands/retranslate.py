@@ -11,7 +11,7 @@ from service.commands.shell import EXIT_FAULT, Json, command, progress, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.retranslate import Report
+    from service.intake.retranslate import Report
     from service.settings import Settings
 
 
@@ -30,9 +30,9 @@ def retranslate(
     """
 
     async def run(settings: "Settings") -> "Report":
+        from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
         from service.clock import utc_now  # noqa: PLC0415
-        from service.retranslate import Retranslator  # noqa: PLC0415
-        from service.stores import kept_ledger, open_books  # noqa: PLC0415
+        from service.intake.retranslate import Retranslator  # noqa: PLC0415
 
         async with kept_ledger(settings) as ledger:
             course = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)

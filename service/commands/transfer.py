@@ -13,11 +13,11 @@ from service.core.errors import ParameterError, SettingsError
 
 if TYPE_CHECKING:
     from service.settings import Settings
-    from service.transfer.exported import End
+    from service.transfer.importer import Fault, Sift, Summary, Told
+    from service.transfer.ledger_format import End
     from service.transfer.observed import Observation
-    from service.transfer.rows import Exported, Format
+    from service.transfer.row_export import Exported, Format
     from service.transfer.sources import Source
-    from service.transfer.taking import Fault, Sift, Summary, Told
 
     Read = Callable[[Source], Iterator[Told | Fault]]
 
@@ -96,7 +96,7 @@ def import_ledger(file: FileOrDash, *, json: Json = False) -> None:
     Exits 0, 1 if the file was cut or changed, or holds what this version can't read, 2 if an argument is
     wrong, 3 if a store can't be used.
     """
-    from service.transfer import ledger  # noqa: PLC0415
+    from service.transfer import ledger_import as ledger  # noqa: PLC0415
 
     _import(file, ledger.read_ledger, ledger.sift, as_json=json, holds_quarantine=True)
 
@@ -150,9 +150,9 @@ def export_rows(
 
 def _observation(settings: "Settings", file: Path, stated: str | None) -> "Observation":
     """When what a file says was so. Raises ParameterError if that is no time, or is to come."""
+    from service.bootstrap import prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.master import vault  # noqa: PLC0415
-    from service.stores import prepare  # noqa: PLC0415
+    from service.ledger.master_key import vault  # noqa: PLC0415
     from service.transfer.observed import Observation  # noqa: PLC0415
     from service.transfer.sources import check_readable, last_changed  # noqa: PLC0415
 
@@ -196,11 +196,11 @@ def _said(summary: "Summary") -> str:
 
 
 async def _take(settings: "Settings", file: Path, read: "Read", sift: "Sift") -> "Summary":
+    from service.bootstrap import open_ledger, prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.nudge import nudge_once  # noqa: PLC0415
-    from service.stores import open_ledger, prepare  # noqa: PLC0415
+    from service.queue.nudge import nudge_once  # noqa: PLC0415
+    from service.transfer.importer import take  # noqa: PLC0415
     from service.transfer.sources import STANDARD, check_readable, opened  # noqa: PLC0415
-    from service.transfer.taking import take  # noqa: PLC0415
 
     if file != STANDARD:
         check_readable(file)
@@ -229,9 +229,9 @@ def _advance(source: "Source", done: Callable[[int], None]) -> Callable[[], None
 
 
 async def _export_ledger(settings: "Settings", output: Path) -> "End":
+    from service.bootstrap import kept_ledger  # noqa: PLC0415
     from service.ledger.append import head  # noqa: PLC0415
-    from service.stores import kept_ledger  # noqa: PLC0415
-    from service.transfer.exported import export  # noqa: PLC0415
+    from service.transfer.ledger_format import export  # noqa: PLC0415
     from service.transfer.sources import created  # noqa: PLC0415
 
     async with kept_ledger(settings) as ledger:
@@ -243,9 +243,9 @@ async def _export_ledger(settings: "Settings", output: Path) -> "End":
 async def _export_rows(
     settings: "Settings", book: str | None, table: str | None, form: "Format", output: Path
 ) -> "Exported":
-    from service.database import books_path  # noqa: PLC0415
-    from service.stores import open_books  # noqa: PLC0415
-    from service.transfer.rows import export_rows as write  # noqa: PLC0415
+    from service.bootstrap import open_books  # noqa: PLC0415
+    from service.storage.database import books_path  # noqa: PLC0415
+    from service.transfer.row_export import export_rows as write  # noqa: PLC0415
 
     if not settings.database_url and not books_path(settings.data_dir).exists():
         raise SettingsError(f"there are no books in {settings.data_dir} (DAYBOOK_DATA_DIR)")

@@ -31,10 +31,10 @@ def verify(
     """
     from msgspec import to_builtins  # noqa: PLC0415
 
-    from service.anchors import Anchors  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.core.errors import Integrity, ParameterError  # noqa: PLC0415
-    from service.master import vault  # noqa: PLC0415
+    from service.ledger.anchors import Anchors  # noqa: PLC0415
+    from service.ledger.master_key import vault  # noqa: PLC0415
     from service.verify import Fault, Sample, verify_all  # noqa: PLC0415
 
     with command() as settings:

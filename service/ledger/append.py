@@ -7,11 +7,11 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.ledger import chain, tables
 from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
-from service.ledger.erase import erase
+from service.ledger.key_destruction import erase
 from service.ledger.parts import make_room
-from service.ledger.people import owner_of
+from service.ledger.personal_data import owner_of
 from service.ledger.vault import GENERAL, Vault
-from service.sql import POSTGRESQL, HotInsert, HotStatement, any_of
+from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _ids = tables.EventId.__table__  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from service.core.delivery import Proof
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.ledger import chain
-from service.ledger.people import owners_of_all, seal_data
+from service.ledger.personal_data import owners_of_all, seal_data
 from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
-from service.ledger.people import PERSONAL, open_data
+from service.ledger.personal_data import PERSONAL, open_data
 from service.ledger.vault import Vault
-from service.sql import HotStatement, any_of
+from service.storage.statements import HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from service.core.errors import SettingsError
-from service.database import ledger_path, sqlite_engine
+from service.storage.database import ledger_path, sqlite_engine
 
 NEWEST = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -17,14 +17,14 @@ from service.core.errors import Erased, Integrity
 from service.core.events import SUPERSEDED, CustomerErased, Event, original_id
 from service.core.moments import to_us
 from service.core.order import standing
-from service.database import Database
 from service.ledger import tables
 from service.ledger.append import append, head
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import FOLDED, event_of, open_rows
-from service.ledger.people import PERSONAL, open_data
+from service.ledger.personal_data import PERSONAL, open_data
 from service.ledger.vault import Vault
-from service.sql import HotInsert, any_of
+from service.storage.database import Database
+from service.storage.statements import HotInsert, any_of
 
 T = TypeVar("T")
 

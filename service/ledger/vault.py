@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select
 
 from service.core.errors import Integrity
 from service.ledger import tables
-from service.sql import HotInsert, HotStatement, any_of
+from service.storage.statements import HotInsert, HotStatement, any_of
 
 GENERAL = "general"  # owns what tells of nobody
 KEY_BYTES = 32

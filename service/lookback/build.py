@@ -18,19 +18,19 @@ from projections.book import Book
 from projections.revenue import REVENUE
 from service import core, logs
 from service.books import tables
-from service.books.build import build as build_books
 from service.books.engine import Engine
 from service.books.store import BookStore, lay_out_file, versions
+from service.bootstrap import kept_books, open_books, open_ledger, rules_of
 from service.clock import utc_now
-from service.database import SqliteDatabase, books_path
 from service.ledger.store import Ledger
 from service.lookback.files import Files, Wanted
 from service.lookback.known import digest_at
 from service.lookback.restated import restate
-from service.processes import follow_parent
+from service.processes.lifeline import follow_parent
 from service.reads.restatements import keep
+from service.rebuild.fill import build as build_books
 from service.settings import Settings
-from service.stores import kept_books, open_books, open_ledger, rules_of
+from service.storage.database import SqliteDatabase, books_path
 
 _NICENESS = 10
 _FAR = 4  # from a quarter of all events on, building anew is quicker than adding them

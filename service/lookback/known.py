@@ -8,7 +8,7 @@ from service.core.moments import to_us
 from service.ledger import chain, tables
 from service.ledger.append import head
 from service.ledger.history import recorded_at
-from service.sql import HotStatement
+from service.storage.statements import HotStatement
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _DIGEST = HotStatement(lambda _: select(_events.c.digest).where(_events.c.position == bindparam("position")))

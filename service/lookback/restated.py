@@ -20,6 +20,7 @@ from projections.collections import COLLECTIONS, KINDS, Cash, invoice_cash, paym
 from projections.mrr import MRR, Step, steps
 from service.books.store import BookStore, partition_of
 from service.books.tables import TOTALS
+from service.books.view import sums
 from service.core.errors import Unavailable
 from service.core.events import Event, subjects
 from service.core.moments import day_of, from_us
@@ -29,8 +30,7 @@ from service.ledger.history import after, histories
 from service.ledger.store import Ledger
 from service.ledger.vault import Vault
 from service.reads.restatements import MRR_FIGURE, Restatement
-from service.reads.view import sums
-from service.sql import HotStatement
+from service.storage.statements import HotStatement
 
 _BATCH = 1_000  # events whose histories are read at once
 _CONTRIBUTE: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {

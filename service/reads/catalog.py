@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import ParameterError
 from service.reads import forecast, lists, metrics, months
 from service.reads import mrr as mrr_reads
@@ -24,7 +25,6 @@ from service.reads.parameters import (
     to_cursor,
 )
 from service.reads.read import Read
-from service.reads.view import DEFAULT_POLICY, View
 
 _YEARS_AHEAD = 10  # how far a forecast goes
 

@@ -15,12 +15,12 @@ from projections.customers import Name
 from projections.mrr import TRUST, Step
 from projections.pricing import discounts_of
 from service.books.tables import ROWS
+from service.books.view import View, exact
 from service.core.errors import ParameterError
 from service.core.events import Event
 from service.core.moments import day_of
 from service.core.order import canonical
 from service.reads.mrr import mrr
-from service.reads.view import View, exact
 
 Dated = TypeVar("Dated", State, Term)
 

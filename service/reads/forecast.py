@@ -10,9 +10,9 @@ from sqlalchemy import select
 
 from projections.bills import UPCOMING, Bill, Contract, amount_on, roll
 from service.books.tables import ROWS
+from service.books.view import View, customer_key
 from service.core.cadence import add_months
 from service.reads.months import month_bounds, months_between
-from service.reads.view import View, customer_key
 
 _bills = ROWS[Bill]
 _contracts = ROWS[Contract]

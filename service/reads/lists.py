@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from projections.bills import Contract, mrr_on
 from service.books.tables import ROWS
+from service.books.view import View
 from service.core import cadence
 from service.reads.months import bill_rows
-from service.reads.view import View
 
 _contracts = ROWS[Contract]
 

@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 
 from projections.mrr import KINDS
 from service.books.tables import TOTALS
+from service.books.view import View, sums
 from service.core.cadence import add_months
 from service.core.money import round_fraction
 from service.reads.forecast import quarter_of
 from service.reads.mrr import counted
-from service.reads.view import View, sums
 
 PERIODS = {"month": 1, "quarter": 3, "year": 12}  # months in each
 

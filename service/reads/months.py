@@ -10,9 +10,9 @@ from sqlalchemy import Integer, Select, case, cast, distinct, func, select
 from projections.bills import UPCOMING, Bill
 from projections.collections import KINDS, Cash
 from service.books.tables import ROWS, TOTALS
+from service.books.view import View, customer_key, sums
 from service.core import cadence
 from service.reads.mrr import mrr
-from service.reads.view import View, customer_key, sums
 
 _bills = ROWS[Bill]
 _days = TOTALS["bill_days"]

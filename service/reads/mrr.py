@@ -8,9 +8,9 @@ from sqlalchemy import func, select
 
 from projections.mrr import KINDS, Movement
 from service.books.tables import ROWS, TOTALS
+from service.books.view import View, exact, sums
 from service.core import cadence
 from service.core.money import round_half_away
-from service.reads.view import View, exact, sums
 
 _DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.books.view import View
 from service.reads.parameters import Parameter
-from service.reads.view import View
 
 Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
 

@@ -8,11 +8,11 @@ from msgspec import Struct
 from msgspec.structs import asdict, fields
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, Text, insert, select, tuple_
 
+from service.books.view import View
 from service.core.errors import ParameterError
 from service.core.moments import from_us, rfc3339
 from service.reads.parameters import cursor, day, integer, to_cursor
 from service.reads.read import Read
-from service.reads.view import View
 
 MRR_FIGURE = "mrr"
 

@@ -6,11 +6,11 @@ from msgspec import json
 from msgspec.structs import replace
 
 from service.core.events import Subscription, subjects
-from service.intake import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, read_delivery
+from service.transfer.importer import Fault, Told
+from service.transfer.json_members import members_of
 from service.transfer.observed import Observation
-from service.transfer.reading import members_of
 from service.transfer.sources import NO_JSON, Source
-from service.transfer.taking import Fault, Told
 
 PROCESSOR = "mxmerchant"
 

@@ -17,7 +17,7 @@ from service.core.moments import rfc3339
 from service.core.order import canonical
 from service.ledger.history import histories
 from service.ledger.store import Ledger
-from service.transfer.taking import Told
+from service.transfer.importer import Told
 
 _ALL = 2**62
 _HEARD_SINCE = "imported before, and the ledger has heard otherwise; say --observed-at if it is so again"

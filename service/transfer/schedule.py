@@ -11,10 +11,10 @@ from msgspec import Struct, json
 from service.core.cadence import INTERVALS, ONCE
 from service.core.errors import ParameterError
 from service.core.moments import rfc3339
-from service.intake import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, read_delivery
+from service.transfer.importer import Fault, Told
 from service.transfer.observed import Observation
 from service.transfer.sources import Source
-from service.transfer.taking import Fault, Told
 
 
 class _Column(Struct, frozen=True, kw_only=True):

@@ -8,12 +8,12 @@ from msgspec import Raw, Struct, json
 from msgspec.structs import replace
 
 from service.core.delivery import Proof
-from service.intake import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey
 from service.ledger.store import Ledger, LedgerReader
-from service.transfer.reading import members_of
+from service.transfer.importer import Fault, Told
+from service.transfer.json_members import members_of
 from service.transfer.sources import NO_JSON, Source
-from service.transfer.taking import Fault, Told
 
 PROCESSOR = "stripe"
 

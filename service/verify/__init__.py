@@ -8,15 +8,15 @@ from functools import partial
 from msgspec import Struct
 from sqlalchemy.exc import OperationalError
 
-from service.anchors import Anchors
-from service.books.build import build
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger
 from service.core.errors import SettingsError
-from service.database import books_path, ledger_path
+from service.ledger.anchors import Anchors
 from service.ledger.append import head
 from service.ledger.store import Ledger
+from service.rebuild.fill import build
 from service.settings import Settings
-from service.stores import open_books, open_ledger
+from service.storage.database import books_path, ledger_path
 from service.verify.fault import Fault, Where
 from service.verify.files import misfit, verify_file
 from service.verify.ledger import Done, quietly, verify_chain

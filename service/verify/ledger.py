@@ -13,7 +13,7 @@ from service.ledger.append import head as end_of
 from service.ledger.draft import Head
 from service.ledger.history import FOLDED, event_of
 from service.ledger.store import Ledger, LedgerReader
-from service.sql import POSTGRESQL, any_of
+from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Where, differing
 from service.verify.sealed import verify_keys, verify_sealed
 

@@ -21,8 +21,8 @@ from service.books.digest import Difference, differences, digest
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore, lay_out_file
 from service.clock import utc_now
-from service.database import SqliteDatabase, books_path
 from service.ledger.store import Ledger
+from service.storage.database import SqliteDatabase, books_path
 from service.verify.fault import Fault, Where, differing
 from service.verify.ledger import Done, quietly
 

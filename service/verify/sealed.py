@@ -10,7 +10,7 @@ from service.core.errors import Integrity
 from service.core.events import CustomerErased
 from service.ledger import tables
 from service.ledger.history import histories
-from service.ledger.people import PERSONAL, open_data
+from service.ledger.personal_data import PERSONAL, open_data
 from service.ledger.store import Ledger, LedgerReader
 from service.ledger.vault import Vault, opened, owners_of
 from service.verify.fault import Fault, Where

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
+from service.intake.silence import Silence
 from service.ledger.writer import Writer
 from service.lookback.maker import LookBack
-from service.nudge import Nudger, connect
+from service.queue.nudge import Nudger, connect
 from service.settings import Settings
-from service.silence import Silence
-from service.stores import open_books, open_ledger, read_options
 from service.web.bounds import LOOK_SECONDS, Bound, within
 from service.web.compare import compare_routes
 from service.web.docs import docs_routes

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from projections.mrr import MRR
 from service.books.store import partition_of
+from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import Unavailable
 from service.core.events import Event
 from service.ledger.history import histories
@@ -22,7 +23,6 @@ from service.reads import compare
 from service.reads.parameters import Parameter, cursor, integer, to_cursor
 from service.reads.read import Read
 from service.reads.schemas import columns
-from service.reads.view import DEFAULT_POLICY, View
 from service.web.reads import (
     Asked,
     check_key,

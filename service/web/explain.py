@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service import proofs
+from service.books.view import View
 from service.core.errors import ParameterError
+from service.intake import provenance
 from service.reads.explain.figures import PASSED, TOLD, explain
 from service.reads.parameters import cursor, integer, text, to_cursor
 from service.reads.read import Read
 from service.reads.schemas import columns
-from service.reads.view import View
 from service.web.reads import (
     Asked,
     check_key,
@@ -84,6 +84,6 @@ async def _answer(request: Request, asked: Asked) -> Response:
         return tagged(request, listed, "text/csv; charset=utf-8", following)
     async with state.ledger.reading() as reader:
         causes = {(cause, row["account"]) for row in rows for cause in row["causes"]}
-        document["events"] = await proofs.behind(reader, causes, state.settings)
+        document["events"] = await provenance.behind(reader, causes, state.settings)
     body = with_meta(json.encode(document), await meta_of(asked.scope.today, state, position, unpriced))
     return tagged(request, body, "application/json", following)

@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.books.learnt import positions
 from service.books.store import BookStore
+from service.intake.silence import Heard, Silence
 from service.ledger.store import Ledger
-from service.reconcile.report import Summary, last_summary
-from service.silence import Heard, Silence
-from service.status import Status, read_status
+from service.maintenance.status import Status, read_status
+from service.reads.stored_models import positions
+from service.sync.reconcile.report import Summary, last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _RECONCILED = ("stripe", "mxmerchant")

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service import quarantine
 from service.core.errors import ParameterError
+from service.intake import quarantine
 from service.reads.parameters import choice, cursor, integer, text, to_cursor
 from service.web.ledger import ledger_answer, ledger_read
 from service.web.reads import SCOPED

@@ -17,18 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.books import learnt, snapshots
 from service.books.store import Marks
+from service.books.view import Scope, View, exact
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.ledger.append import head as ledger_head
 from service.ledger.history import recorded_at
+from service.reads import snapshots, stored_models
 from service.reads.catalog import READS
-from service.reads.cells import cell
+from service.reads.csv_cells import cell
 from service.reads.parameters import LOOK_BACK, Parameter, choice, day, integer, parse_all, text
 from service.reads.read import Read
 from service.reads.schemas import columns
-from service.reads.view import Scope, View, exact
 from service.web.bounds import within
 from service.web.lookback import as_known, position_of, stands_at, today_of
 from service.web.state import State
@@ -264,7 +264,7 @@ def view_of(connection: Connection, scope: Scope, state: State) -> tuple[Marks, 
         raise Unavailable("the books are not laid out yet")
 
     def found(what: str) -> bytes | None:
-        return learnt.find(connection, store, what, scope.currency)
+        return stored_models.find(connection, store, what, scope.currency)
 
     return marks, View(
         connection=connection, books=marks.books, scope=scope, options=state.options, learnt=found

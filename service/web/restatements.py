@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.database import SqliteDatabase
+from service.books.view import View
 from service.ledger.append import head
 from service.reads.parameters import check_range
 from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import columns
-from service.reads.view import View
+from service.storage.database import SqliteDatabase
 from service.web.lookback import known_position, wanted_at
 from service.web.reads import (
     AS_KNOWN,

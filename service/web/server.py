@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import uvicorn
 
-from service.processes import STOP_SECONDS
+from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings
 from service.web.app import create_app
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from msgspec import Struct
 
 from service.books.store import BookStore
+from service.books.view import Options
+from service.intake.silence import Silence
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.lookback.maker import LookBack
-from service.reads.view import Options
 from service.settings import Settings
-from service.silence import Silence
 from service.web.bounds import Bound
 from service.web.metrics import Metrics
 from service.web.progress import Progress

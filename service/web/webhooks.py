@@ -23,7 +23,7 @@ from service.core.errors import (
     VerificationError,
 )
 from service.core.events import Event, Subscription
-from service.intake import read_delivery
+from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.settings import Settings
 from service.web.state import State

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import delete, update
 
 from service.books.engine import Engine
+from service.bootstrap import open_books, open_ledger, prepare
 from service.ledger.tables import Delivery, Event, EventId, Subject, Turn
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger, prepare
 from service.verify import Fault, verify_all
 from tests.backup.test_backup import tell_one_more
 from tests.books.shelf import NOW, incoming, now

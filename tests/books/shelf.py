@@ -17,14 +17,14 @@ from projections import BOOKS
 from projections.book import Book, Rules
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore
+from service.books.view import Scope, View
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.draft import Incoming
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
-from service.reads.view import Scope, View
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger, prepare
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database, under
 

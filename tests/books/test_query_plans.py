@@ -13,12 +13,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
-from service.books.build import unseen
-from service.books.builds import prune
-from service.books.rebuild import rebuild
 from service.books.tables import ROWS, TOTALS
-from service.database import books_path, ledger_path
+from service.rebuild.builds import prune
+from service.rebuild.cutover import rebuild
+from service.rebuild.fill import unseen
 from service.settings import load
+from service.storage.database import books_path, ledger_path
 from tests.books.shelf import Shelf, new_shelf, now
 from tests.books.told import at, but, created, event, invoice, payment, refund, settles, subscription
 

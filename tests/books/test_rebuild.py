@@ -13,19 +13,20 @@ from sqlalchemy import select, update
 
 from projections.book import Rules
 from projections.mrr import MRR, Step
-from service.books import build as bulk
-from service.books import builds, tables
-from service.books import rebuild as course
-from service.books.build import build, unseen
+from service.books import tables
 from service.books.digest import differences
 from service.books.engine import Engine, Overtaken
-from service.books.rebuild import rebuild
-from service.books.snapshots import find, make_ready
 from service.books.store import BookStore, lay_out_file
+from service.bootstrap import books_beside
 from service.core.errors import ParameterError, Unavailable
-from service.database import SqliteDatabase, books_path
 from service.ledger.append import head
-from service.stores import books_beside
+from service.reads.snapshots import find, make_ready
+from service.rebuild import builds
+from service.rebuild import cutover as course
+from service.rebuild import fill as bulk
+from service.rebuild.cutover import rebuild
+from service.rebuild.fill import build, unseen
+from service.storage.database import SqliteDatabase, books_path
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
 from tests.books.lives import lives
@@ -344,7 +345,7 @@ async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_
         await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 130)])
         assert (await rebuilt(shelf, store)).position == len(TOLD) + 30
 
-        monkeypatch.setattr("service.books.rebuild._FAR", 20)
+        monkeypatch.setattr("service.rebuild.cutover._FAR", 20)
         await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-05-01") for n in range(200, 230)])
         found = await rebuilt(shelf, store, accept=True)
         assert found.live

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 
 from projections.book import Rules
 from service.books.engine import Engine
-from service.books.snapshots import find, make_ready, snapshot_name
+from service.books.view import Scope
 from service.core.events import Customer
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
-from service.reads.view import Scope
+from service.reads.snapshots import find, make_ready, snapshot_name
 from tests.books.shelf import document, new_shelf, now
 from tests.books.told import at, but, created, event, invoice, item, payment, subscription
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec import json
 
+from service.books.view import Options, Scope, View
 from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, STEP_DAYS, Curve, Model
 from service.reads.customers.customer import Customer
-from service.reads.view import Options, Scope, View
 from service.rulebook import Opportunity
 
 TODAY = date(2026, 3, 15)

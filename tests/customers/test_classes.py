@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.books.view import Options, Scope, View
 from service.core.cadence import FREQUENCIES
 from service.reads.customers.classes import (
     SEGMENTS,
@@ -15,7 +16,6 @@ from service.reads.customers.classes import (
     segment_bounds,
     segment_of,
 )
-from service.reads.view import Options, Scope, View
 
 
 def bounds(currency: str, *limits: str) -> tuple[int, ...]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from service.bootstrap import kept_ledger, prepare
 from service.core.errors import NotFound, ParameterError
-from service.erasure import erase, find
-from service.stores import kept_ledger, prepare
+from service.maintenance.erasure import erase, find
 from service.verify import verify_all
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
@@ -211,7 +211,7 @@ async def test_erasing_again_does_no_harm(daybook: Daybook) -> None:
 async def test_one_killed_after_its_event_is_gone_on_with(
     daybook: Daybook, server: PostgresServer | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.erasure._take_in", killed)
+    monkeypatch.setattr("service.maintenance.erasure._take_in", killed)
     with pytest.raises(KeyboardInterrupt):
         await forget(daybook)
     assert left(daybook, server)

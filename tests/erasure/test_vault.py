@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
+from service.bootstrap import open_ledger, prepare
 from service.core.errors import Integrity, SettingsError
-from service.database import ledger_path, sqlite_engine
 from service.ledger.vault import KEY_BYTES, Vault, destroy_keys, is_sealed, opened, owners_of, seal
 from service.settings import load
-from service.stores import open_ledger, prepare
+from service.storage.database import ledger_path, sqlite_engine
 
 KEYS = {name: bytes([number]) * KEY_BYTES for number, name in enumerate(("ada", "bob", "eve"))}
 OWNERS = st.lists(st.sampled_from(sorted(KEYS)), min_size=1)

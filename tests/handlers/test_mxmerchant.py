@@ -25,7 +25,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
-from handlers.mxmerchant.api import client_for, fetch_contracts, fetch_payment
 from service.core.cadence import per_month, schedule
 from service.core.delivery import Proof
 from service.core.errors import Unavailable, Unreadable, VerificationError
@@ -43,6 +42,7 @@ from service.core.events import (
 )
 from service.core.money import round_fraction
 from service.core.order import canonical
+from service.sync.mxmerchant_api import client_for, fetch_contracts, fetch_payment
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/mxmerchant"
 MERCHANT = "1000000001"

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service import stores
+from service import bootstrap
+from service.bootstrap import prepare
 from service.core.delivery import Proof
 from service.core.events import Customer, Event
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings, load
-from service.stores import prepare
 from tests.stores import prepared_database
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -73,7 +73,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[OpenLedger]:
     opened: list[Ledger] = []
 
     def open_again() -> Ledger:
-        opened.append(stores.open_ledger(settings))
+        opened.append(bootstrap.open_ledger(settings))
         return opened[-1]
 
     yield open_again

@@ -16,16 +16,16 @@ from sqlalchemy import Connection, Integer, LargeBinary, inspect
 from handlers import standard
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.errors import Integrity, SettingsError
-from service.database import ledger_path
 from service.ledger.chain import CHAINED
 from service.ledger.draft import Incoming
 from service.ledger.schema import NEWEST, migrate_file
 from service.ledger.store import Ledger
 from service.ledger.tables import Event, metadata
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger, prepare
+from service.storage.database import ledger_path
 from service.verify import verify_all, verify_chain
 from tests.ledger.conftest import NOW, delivery
 from tests.processes.daybook import subscription_event

@@ -7,13 +7,13 @@ from pathlib import Path
 from msgspec.structs import replace
 from sqlalchemy.exc import OperationalError
 
-from service import master
+from service.bootstrap import prepare
 from service.core.errors import Unavailable
-from service.database import SqliteDatabase, ledger_path
+from service.ledger import master_key
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import load
-from service.stores import prepare
+from service.storage.database import SqliteDatabase, ledger_path
 from tests.ledger.conftest import NOW, delivery
 
 
@@ -62,7 +62,7 @@ class Broken(Ledger):
 
 async def test_when_the_ledger_cannot_commit_all_are_told_and_it_goes_on_later(tmp_path: Path) -> None:
     prepare(load(data_dir=tmp_path))
-    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)), master.vault(load()))
+    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)), master_key.vault(load()))
     writer = Writer(ledger, lambda: datetime.now(UTC), lambda _: None)
 
     answers = await asyncio.gather(

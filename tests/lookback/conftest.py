@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.bootstrap import prepare
 from service.lookback import maker
-from service.stores import prepare
 from service.web import reads
 from tests.books import shelf
 from tests.postgres import PostgresServer

@@ -12,8 +12,8 @@ import pytest
 
 from projections import MRR
 from service.books.engine import Engine
+from service.bootstrap import open_books
 from service.reads.catalog import READS
-from service.stores import open_books
 from tests.web.books import filled, invoices, pays, refunds
 from tests.web.running import Clock, Daybook, running
 from tests.web.senders import STANDARD, subscription

@@ -15,11 +15,11 @@ from projections.book import Policy, Rules
 from projections.contracts import states, terms
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.books.view import Scope, View
 from service.core.events import Subscription, subjects
 from service.core.order import canonical
 from service.ledger.history import histories
 from service.reads import compare
-from service.reads.view import Scope, View
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
 from tests.books.lives import Life, lives

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from projections.book import Policy
+from service.bootstrap import books_schema, kept_books
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings import load
-from service.stores import books_schema, kept_books
 from tests.web.running import running, settings_for
 from tests.web.senders import subscription
 

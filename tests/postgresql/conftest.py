@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.bootstrap import open_ledger
 from service.ledger.store import Ledger
 from service.settings import Settings, load
-from service.stores import open_ledger
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 

@@ -8,17 +8,16 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, text
 
-from service import master
+from service.bootstrap import open_ledger
 from service.core.errors import Unavailable
 from service.core.moments import to_us
-from service.ledger import parts
+from service.ledger import master_key, parts
 from service.ledger.append import append, head
 from service.ledger.draft import Outcome
 from service.ledger.history import after
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import Settings, load
-from service.stores import open_ledger
 from service.verify import verify_chain
 from tests.ledger.conftest import NOW, delivery
 from tests.postgres import PostgresServer
@@ -35,7 +34,7 @@ class Paused:
         connection.execute(text("SELECT txid_current()"))  # its transaction has a number from here on
         self.began.set()
         assert self.go.wait(20)
-        outcomes = append(connection, [delivery(self.event_id)], to_us(NOW), master.vault(load()))
+        outcomes = append(connection, [delivery(self.event_id)], to_us(NOW), master_key.vault(load()))
         self.appended.set()
         assert self.commit.wait(20)
         return outcomes

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, text
 from service.books.engine import Engine, Overtaken
 from service.books.leases import Leases
 from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_leases
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.stores import open_books, open_leases
 from service.verify import verify_replay, verify_totals
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import at, event, invoice, payment, subscription

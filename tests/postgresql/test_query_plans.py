@@ -5,8 +5,8 @@ import re
 import pytest
 
 from service.books.engine import Engine
+from service.bootstrap import open_books, open_ledger
 from service.settings import Settings
-from service.stores import open_books, open_ledger
 from tests.books.shelf import NOW, incoming, now
 from tests.books.test_query_plans import GROWING, life
 from tests.postgres import PostgresServer

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
-from service.books import builds
-from service.books.build import build
 from service.books.engine import Engine, Overtaken
-from service.books.rebuild import rebuild
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_leases
 from service.ledger.store import Ledger
+from service.rebuild import builds
+from service.rebuild.cutover import rebuild
+from service.rebuild.fill import build
 from service.settings import Settings
-from service.stores import open_books, open_leases
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
 from tests.books.shelf import NOW, incoming, now

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from service.books.store import BookStore
+from service.bootstrap import open_books
 from service.ledger.append import head
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.stores import open_books
 from tests.ledger.conftest import NOW, delivery
 
 

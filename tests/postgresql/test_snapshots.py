@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 
-from service.books import snapshots
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.tables import PARTITIONS
+from service.bootstrap import open_books
 from service.ledger.store import Ledger
+from service.reads import snapshots
 from service.settings import Settings
-from service.stores import open_books
 from tests.books.shelf import NOW, incoming, now
 from tests.books.test_snapshots import DOLLARS, STANDING, TODAY, fresh, standing
 from tests.postgresql.test_leases import Holding

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_leases, prepare
 from service.ledger.store import Ledger
+from service.maintenance.status import read_status
 from service.settings import Settings, load
-from service.status import read_status
-from service.stores import open_books, open_leases, prepare
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import event, subscription
 

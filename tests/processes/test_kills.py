@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.bootstrap import open_ledger
 from service.settings import load
-from service.stores import open_ledger
 from service.verify import verify_all
 from tests.processes.daybook import Daybook, signed, subscription_event, wait_until
 

@@ -17,16 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
-from service import master
 from service.books.engine import Engine
+from service.bootstrap import open_books, prepare
 from service.core.errors import Unavailable
-from service.database import SqliteDatabase, ledger_path
-from service.erasure import find
+from service.ledger import master_key
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
-from service.poller import Poller
+from service.maintenance.erasure import find
 from service.settings import Settings, load
-from service.stores import open_books, prepare
+from service.storage.database import SqliteDatabase, ledger_path
+from service.sync.poll import Poller
 from tests.books.shelf import incoming
 
 RECORDS = Path(__file__).parents[1] / "fixtures" / "mxmerchant" / "contracts.json"
@@ -77,7 +77,7 @@ class CountingLedger(Ledger):
     """A ledger that remembers how many deliveries each transaction held."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(SqliteDatabase(ledger_path(data_dir)), master.vault(load()))
+        super().__init__(SqliteDatabase(ledger_path(data_dir)), master_key.vault(load()))
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:

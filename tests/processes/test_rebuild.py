@@ -20,10 +20,10 @@ from sqlalchemy import func, select
 
 from service.books import tables
 from service.books.engine import Engine
-from service.books.rebuild import Rebuild, rebuild
-from service.database import books_path
+from service.bootstrap import books_beside, open_books, open_ledger, prepare
+from service.rebuild.cutover import Rebuild, rebuild
 from service.settings import Settings, load
-from service.stores import books_beside, open_books, open_ledger, prepare
+from service.storage.database import books_path
 from service.verify import verify_all
 from service.verify.replay import digests
 from tests.books.shelf import NOW, incoming, now

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.database import ledger_path
+from service.storage.database import ledger_path
 from tests.processes.daybook import Daybook, wait_until
 from tests.processes.webs import answer, connected, post, request, scraped, start
 

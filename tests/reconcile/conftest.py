@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.bootstrap import prepare
 from service.settings import load
-from service.stores import prepare
 from tests.reconcile.bookkeeping import Daybook, opened
 from tests.reconcile.stripe_api import StripeApi, served
 from tests.stores import prepared_database

@@ -10,12 +10,12 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import mxmerchant
+from service.bootstrap import prepare
 from service.core.errors import Unavailable
 from service.ledger.draft import Incoming
-from service.reconcile.mxmerchant import Reconciler
-from service.reconcile.report import Report
 from service.settings import load
-from service.stores import prepare
+from service.sync.reconcile.mxmerchant import Reconciler
+from service.sync.reconcile.report import Report
 from tests.reconcile.bookkeeping import Daybook, opened
 from tests.reconcile.mx_api import MERCHANT, MxApi, payment
 from tests.reconcile.stripe_api import served

@@ -11,8 +11,8 @@ from msgspec import json
 
 from service.core.delivery import Proof
 from service.core.events import Event, Unused
+from service.intake.silence import Heard, Mark, Silence, usual_gap
 from service.ledger.draft import Incoming
-from service.silence import Heard, Mark, Silence, usual_gap
 from tests.reconcile.bookkeeping import Daybook
 
 NOW = datetime(2025, 10, 5, 12, tzinfo=UTC)

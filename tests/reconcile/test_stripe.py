@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from service.core.errors import Unavailable
-from service.erasure import erase, find
-from service.reconcile.report import Report
+from service.maintenance.erasure import erase, find
+from service.sync.reconcile.report import Report
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import (
     KEY,

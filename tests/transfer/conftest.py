@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.bootstrap import prepare
 from service.settings import load
-from service.stores import prepare
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.transfer.kept import Kept

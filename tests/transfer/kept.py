@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from service.books.digest import digest
 from service.books.engine import Engine
+from service.bootstrap import open_books, open_ledger
 from service.cli import app
 from service.core.delivery import Proof
-from service.intake import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import MARK, Event, Subscription, revision, superseding
 from service.ledger.draft import Incoming
-from service.transfer import exported
-from service.transfer.exported import Line, digest_of
+from service.transfer import ledger_format
+from service.transfer.ledger_format import Line, digest_of
 from tests.transfer.conftest import another
 from tests.transfer.kept import NOW, Kept, lines, posted
 from tests.web.senders import payment, recorded, stripe_event, stripe_subscription, subscription
@@ -339,8 +339,8 @@ def test_exports_of_one_ledger_are_equal_and_compress(full: Kept, tmp_path: Path
 def test_deliveries_are_whole_however_much_is_read_at_once(
     full: Kept, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(exported, "_PAGE", page)
-    monkeypatch.setattr(exported, "_QUARANTINED", page)
+    monkeypatch.setattr(ledger_format, "_PAGE", page)
+    monkeypatch.setattr(ledger_format, "_QUARANTINED", page)
 
     full.run("export", "ledger", "-o", paged := tmp_path / "paged")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.events import Customer, Product
 from service.settings import Settings, load
-from service.stores import open_books, open_ledger, prepare
 from service.verify.replay import _Held
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import (

@@ -9,12 +9,12 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from service.anchors import Anchor, Anchors
+from service.bootstrap import open_ledger
 from service.core.errors import Integrity
 from service.ledger import chain
+from service.ledger.anchors import Anchor, Anchors
 from service.ledger.tables import Event
 from service.settings import Settings
-from service.stores import open_ledger
 from service.verify import Fault, verify_all
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import changed, subscription

@@ -14,11 +14,11 @@ from projections import BOOKS
 from projections.book import Rules
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
-from service.database import SqliteDatabase
+from service.bootstrap import open_ledger
 from service.ledger.chain import CHAINED
 from service.ledger.tables import Delivery, Event, EventId, Subject
 from service.settings import Settings
-from service.stores import open_ledger
+from service.storage.database import SqliteDatabase
 from service.verify import Fault, verify_chain, verify_totals
 from service.verify.fault import Where
 from service.verify.replay import compare

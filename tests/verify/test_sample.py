@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Table
 
 from service.books.tables import ROWS
+from service.bootstrap import open_books, open_ledger
 from service.settings import Settings
-from service.stores import open_books, open_ledger
 from service.verify import Fault, Sample, verify_all, verify_chain, verify_sample
 from tests.verify.test_columns import KEYS, change, of_mrr
 

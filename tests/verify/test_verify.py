@@ -9,9 +9,9 @@ import pytest
 from msgspec import json
 from typer.testing import CliRunner
 
+from service.bootstrap import books_schema, open_ledger
 from service.cli import app
 from service.settings import Settings, load
-from service.stores import books_schema, open_ledger
 from service.verify import Fault, Sample, verify_all, verify_chain
 from tests.books.shelf import NOW
 from tests.ledger.conftest import refused

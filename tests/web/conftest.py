@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.stores import prepare
+from service.bootstrap import prepare
 from tests.stores import prepared_database
 from tests.web.books import filled, post_mx_contracts, post_november
 from tests.web.running import Daybook, running, settings_for

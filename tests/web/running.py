@@ -11,8 +11,8 @@ import httpx
 from starlette.applications import Starlette
 
 from service.books.engine import Engine
+from service.bootstrap import prepare
 from service.settings import Settings
-from service.stores import prepare
 from service.web.app import create_app
 from service.web.state import State
 from tests.web.senders import MX, MX_TOKEN, STANDARD, STRIPE, Sender

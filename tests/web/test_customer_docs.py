@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.learner import learn
 from service.reads.customers.catalog import CUSTOMER_READS
+from service.worker.trainer import learn
 from tests.web.running import Clock, Daybook, running
 from tests.web.shop import AT, post_shop
 from tests.web.test_api_docs import shows

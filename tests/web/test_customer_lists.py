@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.books.snapshots import make_ready
+from service.reads.snapshots import make_ready
 from tests.web.books import filled, pays, refunds
 from tests.web.conftest import NewDataDir
 from tests.web.running import NOW, Daybook, running

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.learner import learn
+from service.worker.trainer import learn
 from tests.web.books import filled, pays
 from tests.web.conftest import NewDataDir
 from tests.web.running import NOW, Daybook, running

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from service import logs
 from service.cli import app
-from service.database import books_path, ledger_path
 from service.demo import posts
+from service.storage.database import books_path, ledger_path
 from tests.web.books import DEMO
 from tests.web.running import running
 

@@ -9,11 +9,11 @@ from datetime import date
 
 from sqlalchemy import Connection
 
-from service.database import books_path, ledger_path
-from service.proofs import behind
+from service.books.view import Scope, View
+from service.intake.provenance import behind
 from service.reads.explain.figures import TOLD, explain
-from service.reads.view import Scope, View
 from service.settings import load
+from service.storage.database import books_path, ledger_path
 from tests.books.shelf import Shelf, new_shelf
 from tests.books.test_query_plans import life, scans, traced
 from tests.books.told import at, created, event, payment, refund, subscription

@@ -9,7 +9,6 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
-from service.learner import learn
 from service.reads.catalog import READS
 from service.reads.fields import FIELDS
 from service.reads.read import Read
@@ -17,6 +16,7 @@ from service.reads.schemas import SHAPES, columns
 from service.web.app import create_app
 from service.web.openapi import description
 from service.web.reads import COMMON, SCOPED
+from service.worker.trainer import learn
 from tests.web.books import LISTS, invoices, path_of, pays, some_path
 from tests.web.running import NOW, Daybook, running, settings_for
 from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription

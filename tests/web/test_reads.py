@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.books.snapshots import make_ready
 from service.reads.catalog import READS
 from service.reads.read import Read
+from service.reads.snapshots import make_ready
 from service.web.reads import COMMON
 from tests.web.books import LISTS, path_of, some_path
 from tests.web.running import NOW, Daybook, running

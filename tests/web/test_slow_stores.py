@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.database import ledger_path
 from service.ledger import writer
+from service.storage.database import ledger_path
 from service.web import app, progress, reads
 from tests.web.running import Daybook
 from tests.web.senders import SENDERS, STRIPE, Sender

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.database import books_path, ledger_path
+from service.storage.database import books_path, ledger_path
 from tests.web.running import Daybook, running
 from tests.web.senders import SENDERS, STRIPE, Sender
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.books.view import View
 from service.reads.customers import customer, expectations, forecast, lists, opportunities, revenue
 from service.reads.customers.classes import SEGMENTS
 from service.reads.parameters import (
@@ -20,7 +21,6 @@ from service.reads.parameters import (
     to_cursor,
 )
 from service.reads.read import Answer, Read
-from service.reads.view import View
 
 _PATH = "/api/payment/analytics"
 _SORTED = (

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from math import ceil
 
+from service.books.view import View
 from service.core.money import round_half_away, to_minor
-from service.reads.view import View
 
 SEGMENTS = ("whale", "high_value", "medium_value", "low_value")  # by the limits of the settings, downwards
 AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned

@@ -13,13 +13,13 @@ from projections.customers import Name
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS
+from service.books.view import View
 from service.core.errors import NotFound, ParameterError
 from service.core.events import joined
 from service.core.money import round_half_away
 from service.predictions.model import LIFETIME_DAYS, Facts, Model
 from service.predictions.predict import Predictions, predict
 from service.reads.customers.classes import activity_of, lifecycle_of, segment_bounds, segment_of
-from service.reads.view import View
 
 _orders = ROWS[Order]
 _back = ROWS[Reversal]

@@ -5,11 +5,11 @@ from typing import Any
 
 from msgspec import Struct, json, to_builtins
 
+from service.books.view import View
 from service.core.errors import ParameterError
 from service.predictions.predict import Basis, Predictions, predict
 from service.reads.customers.customer import Customer, facts, model
 from service.reads.customers.opportunities import recommended
-from service.reads.view import View
 
 _FIGURES = (
     "estimated_ltv_cents",

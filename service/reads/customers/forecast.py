@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.books.view import View
 from service.core.cadence import ONCE, add_months
 from service.core.money import round_fraction, round_half_away
 from service.predictions.model import (
@@ -46,7 +47,6 @@ from service.reads.customers.trend import (
     weights,
 )
 from service.reads.months import month_bounds, months_between
-from service.reads.view import View
 
 _NARROWER = 1.2815515655446004 / 1.959963984540054  # normal quantiles: an 80 % interval from a 95 % one
 _YEAR_DAYS = 400  # the next twelve whole months end before

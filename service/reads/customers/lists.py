@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from projections.revenue import Order
 from service.books.tables import ROWS, TOTALS
+from service.books.view import View, sums
 from service.core.cadence import FREQUENCIES
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
@@ -34,11 +35,10 @@ from service.reads.customers.classes import (
     segment_bounds,
     segment_of,
 )
-from service.reads.customers.people import CohortMonth, People, Unsought, cohort_months, people
+from service.reads.customers.customer_set import CohortMonth, People, Unsought, cohort_months, people
 from service.reads.customers.risk import with_risk
 from service.reads.months import months_between
 from service.reads.parameters import months_back
-from service.reads.view import View, sums
 
 SORTS = {
     "revenue": "revenue_cents",

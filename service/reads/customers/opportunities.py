@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import asdict
 
+from service.books.view import View
 from service.core.cadence import cadence
 from service.core.money import format_minor
 from service.predictions.model import Facts
@@ -18,7 +19,6 @@ from service.reads.customers.customer import (
     live_contracts,
     predictions,
 )
-from service.reads.view import View
 from service.rulebook import Opportunity
 
 # Each field of `When`: the fact that it asks for, and how what the rule says is compared with it.

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from projections.customers import ProductName
 from service.books.tables import ROWS
+from service.books.view import View
 from service.core.cadence import add_months
 from service.core.money import round_half_away
 from service.reads.customers.classes import ratio
@@ -16,7 +17,6 @@ from service.reads.customers.customer import Customer, classes, header
 from service.reads.customers.expectations import expectations
 from service.reads.forecast import quarter_of
 from service.reads.months import months_between
-from service.reads.view import View
 
 PERIODS = {"all_time": None, "last_12_months": 12, "last_6_months": 6, "ytd": 0}  # months, up to today
 BREAKDOWNS = ("monthly", "quarterly", "by_product")

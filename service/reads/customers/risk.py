@@ -10,10 +10,10 @@ from projections.bills import Contract
 from projections.mrr import Movement
 from projections.revenue import Order
 from service.books.tables import ROWS
+from service.books.view import View
 from service.core.events import joined
 from service.predictions.predict import predictor
 from service.reads.customers.customer import facts_from, model
-from service.reads.view import View
 
 _PIECE = 1_000  # customers; a statement takes so many values
 

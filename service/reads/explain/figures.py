@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from service.books.view import View
 from service.core.errors import NotFound, ParameterError
 from service.reads.catalog import READS
 from service.reads.explain import customers, months, mrr
@@ -18,7 +19,6 @@ from service.reads.explain.rows import Asked, Explain, page
 from service.reads.months import month_summary
 from service.reads.parameters import Parameter, parse_all, text
 from service.reads.read import Answer
-from service.reads.view import View
 
 _WHOSE = (
     text("customer_id", "the customer, of customer-revenue and mrr"),

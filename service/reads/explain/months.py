@@ -11,10 +11,10 @@ from projections.bills import UPCOMING, Bill
 from projections.collections import KINDS, Cash
 from projections.mrr import Step
 from service.books.tables import ROWS
+from service.books.view import View, customer_key
 from service.reads.explain import mrr
 from service.reads.explain.rows import Asked, Explain, Explained, Rows, same
 from service.reads.months import month_bounds
-from service.reads.view import View, customer_key
 
 _bills = ROWS[Bill]
 _cash = ROWS[Cash]

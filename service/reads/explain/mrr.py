@@ -7,11 +7,11 @@ from sqlalchemy import ColumnElement, Table, case
 
 from projections.mrr import KINDS, Movement, Step
 from service.books.tables import ROWS
+from service.books.view import View
 from service.core.events import joined
 from service.reads.customers import customer as customers_reads
 from service.reads.explain.rows import Asked, Explain, Explained, Rows
 from service.reads.mrr import counted
-from service.reads.view import View
 
 _steps = ROWS[Step]
 _moves = ROWS[Movement]

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct, json
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, cast, func, select
 
-from service.reads.view import View
+from service.books.view import View
 
 # By what the rows say, not by when they were written.
 _ORDERS = {

@@ -8,7 +8,7 @@ from alembic import op
 
 from service.ledger.chain import GENESIS
 from service.ledger.parts import add_parts
-from service.sql import POSTGRESQL
+from service.storage.statements import POSTGRESQL
 
 revision = "0001"
 down_revision = None

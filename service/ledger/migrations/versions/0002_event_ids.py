@@ -7,7 +7,7 @@ here: a migration that only adds leaves it, and one that takes something away ra
 
 from alembic import op
 
-from service.sql import POSTGRESQL
+from service.storage.statements import POSTGRESQL
 
 revision = "0002"
 down_revision = "0001"

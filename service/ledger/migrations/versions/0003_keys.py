@@ -5,7 +5,7 @@ Older code would write what it keeps in the clear, so it can't go on working her
 
 from alembic import op
 
-from service.sql import POSTGRESQL
+from service.storage.statements import POSTGRESQL
 
 revision = "0003"
 down_revision = "0002"

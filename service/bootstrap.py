@@ -1,0 +1,243 @@
+"""Where the stores are: the ledger and the books that the settings name, made ready and opened."""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from socket import gethostname
+from zlib import crc32
+
+from msgspec import json
+from sqlalchemy import Connection, column, select, table, text
+
+from projections import BOOKS, MRR
+from projections.book import Book, Rules
+from service.books import tables
+from service.books.ahead import begin_anew_if_ahead
+from service.books.leases import Leases
+from service.books.store import BookStore, has_layout, lay_out_file, register, versions
+from service.books.view import Options
+from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
+from service.ledger import master_key
+from service.ledger.append import head
+from service.ledger.schema import in_file, migrate, migrate_file
+from service.ledger.store import Ledger
+from service.ledger.vault import GENERAL, is_keyed
+from service.rulebook import load_rulebook
+from service.settings import Settings
+from service.storage.database import (
+    PostgresDatabase,
+    SqliteDatabase,
+    books_path,
+    ledger_path,
+    postgres_lock,
+    postgres_once,
+    sqlite_engine,
+)
+
+LEDGER_SCHEMA = "daybook"
+_PREPARING = 0xDA7B00C  # one at a time: an advisory lock
+
+
+def books_schema(settings: Settings) -> str:
+    """The schema of the books of this layout, these versions and rules; others leave it standing.
+
+    With them go the leases: whoever keeps other books must not hold the partitions of these. Policies come
+    and go within it.
+    """
+    kept = [tables.layout(), sorted(versions(BOOKS, rules_of(settings)))]
+    return f"daybook_books_{crc32(json.encode(kept)):08x}"
+
+
+def kept_books(settings: Settings) -> tuple[Book, ...]:
+    """The books that are kept: those of the table, and MRR again under each other policy."""
+    policies = load_rulebook(settings.rulebook).policies
+    return (*BOOKS, *(MRR.under(name, policy) for name, policy in policies.items()))
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
+    vault = master_key.vault(settings)
+    if settings.database_url:
+        return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault)
+    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
+
+
+@asynccontextmanager
+async def kept_ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    """The ledger, open until the block ends. Raises SettingsError if there is none yet."""
+    if not settings.database_url and not ledger_path(settings.data_dir).exists():
+        raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
+    ledger = open_ledger(settings)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookStore:
+    """The books under the settings' rules. Close it, or the process hangs at its end."""
+    books = books or kept_books(settings)
+    if settings.database_url:
+        shared = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
+        return BookStore(shared, rules_of(settings), books, _partitions(settings))
+    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", brief=True)
+    return BookStore(file, rules_of(settings), books)
+
+
+def read_options(settings: Settings) -> Options:
+    """What of the settings reads depend on."""
+    opportunities = load_rulebook(settings.rulebook).opportunities
+    return Options(segment_limits=settings.segment_limits, opportunities=opportunities)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules that the settings name, under the default policy."""
+    return Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
+
+
+def open_leases(settings: Settings) -> Leases | None:
+    """The leases of this process; None where there is one worker. They come with connections of their own."""
+    if not settings.database_url:
+        return None
+    name = f"{gethostname()}:{os.getpid()}:{token_hex(2)}"
+    return Leases(open_books(settings), name)
+
+
+def prepare(settings: Settings, *, books: bool = True) -> None:
+    """Bring the ledger's schema and the books to what this version needs; quick when they are.
+
+    Whoever starts first does it, and the others wait. Without `books` none is made live that is not. Raises
+    SettingsError if the ledger has another master key than this process.
+    """
+    kept, rules = kept_books(settings), rules_of(settings)
+    register_all = partial(register, rules=rules, books=kept, partitions=_partitions(settings))
+    add_books = register_all if books else _add_none
+    if settings.database_url:
+        schema = books_schema(settings)
+        postgres_once(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
+        postgres_once(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with open(settings.data_dir / "prepare.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        migrate_file(settings.data_dir)
+        in_file(settings.data_dir, partial(_settle_key, settings=settings))
+        lay_out_file(settings.data_dir, partial(_follow_ledger, settings=settings, add_books=add_books))
+
+
+def _follow_ledger(
+    connection: Connection, settings: Settings, add_books: Callable[[Connection], None]
+) -> None:
+    """Add what is missing of the books; begin them anew if they are ahead of the ledger in its file."""
+    begin_anew_if_ahead(connection, lambda: _end_of_file(settings.data_dir))
+    add_books(connection)
+
+
+@asynccontextmanager
+async def books_beside(settings: Settings, names: Sequence[str]) -> AsyncIterator[tuple[Ledger, BookStore]]:
+    """The ledger and the books of these names (all of them for none), to make and remove builds of them.
+
+    One process has that right at a time, for as long as it lives. Raises Unavailable if another has it,
+    ParameterError for a name that no book has, SettingsError if there is no ledger, or the books' file is of
+    another layout: whatever runs would lose it.
+    """
+    kept = kept_books(settings)
+    if unknown := set(names) - {book.name for book in kept}:
+        raise ParameterError(f"{min(unknown)}: no such book; there are {', '.join(b.name for b in kept)}")
+    if not settings.database_url and not has_layout(settings.data_dir):
+        raise SettingsError("books.db is of another layout than this version's: start it, and it is filled")
+    async with kept_ledger(settings) as ledger:
+        prepare(settings, books=False)
+        async with _alone(settings):
+            store = open_books(settings, [book for book in kept if book.name in names or not names])
+            try:
+                yield ledger, store
+            finally:
+                await store.close()
+
+
+@asynccontextmanager
+async def _alone(settings: Settings) -> AsyncIterator[None]:
+    """While no other process makes or removes builds."""
+    if settings.database_url:
+        async with postgres_lock(settings.database_url, books_schema(settings)) as ours:
+            _check(ours)
+            yield
+    else:
+        lock = os.open(settings.data_dir / "rebuild.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            _check(_locks(lock))
+            yield
+        finally:
+            os.close(lock)
+
+
+def _locks(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _check(ours: bool) -> None:
+    if not ours:
+        raise Unavailable("another rebuild is under way")
+
+
+def _add_none(_connection: Connection) -> None:
+    """Leave the books as they are."""
+
+
+def _partitions(settings: Settings) -> int:
+    return tables.PARTITIONS if settings.database_url else 1
+
+
+def _prepare_ledger(connection: Connection, settings: Settings) -> None:
+    _make_schema(connection, LEDGER_SCHEMA)
+    migrate(connection)
+    _settle_key(connection, settings)
+
+
+def _settle_key(connection: Connection, settings: Settings) -> None:
+    """Make a new ledger's master key; make sure that an old one's is this."""
+    if not is_keyed(connection):
+        master_key.make(settings)
+    try:
+        master_key.vault(settings).make_keys(connection, [GENERAL])
+    except Integrity:
+        raise SettingsError(
+            "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
+        ) from None
+
+
+def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:
+    _make_schema(connection, schema)
+    tables.metadata.create_all(connection)
+    begin_anew_if_ahead(connection, lambda: _turn(connection))
+    add_books(connection)
+
+
+def _end_of_file(data_dir: Path) -> int:
+    """The last position of the ledger in a file."""
+    engine = sqlite_engine(ledger_path(data_dir), "read")
+    try:
+        with engine.begin() as connection:
+            return head(connection).position
+    finally:
+        engine.dispose()
+
+
+def _turn(connection: Connection) -> int:
+    """The ledger's last position, in a transaction on the books."""
+    turn = table("turn", column("position"), schema=LEDGER_SCHEMA)
+    return int(connection.execute(select(turn.c.position)).scalar_one())
+
+
+def _make_schema(connection: Connection, name: str) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARING})
+    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {name}")

@@ -1,0 +1,1 @@
+"""Intake: deliveries read as events, quarantined, read again; whether they still prove what they said."""

@@ -1,0 +1,1 @@
+"""Maintenance: backup and restore, erasure of a customer, status, and the preview of changed figures."""

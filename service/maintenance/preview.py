@@ -1,0 +1,156 @@
+"""What events would do to the figures, before they are appended: the books' own folds over a changed set."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from functools import partial
+
+from msgspec import Struct
+from sqlalchemy import Connection, select
+
+from projections.bills import BILLS
+from projections.book import Book, Row, Rules, Stage
+from projections.collections import COLLECTIONS
+from projections.mrr import MRR
+from service.books.store import BookStore
+from service.books.tables import STATEMENTS, TOTALS
+from service.books.view import sums
+from service.core.events import Event, subjects
+from service.core.order import canonical
+from service.ledger.append import head
+from service.ledger.history import histories
+from service.ledger.store import Ledger
+from service.reads.parameters import last_of_month
+
+# What is shown: MRR at the end of today, and what this month adds up to.
+_FIGURES: dict[Book, dict[str, tuple[str, ...]]] = {
+    MRR: {"mrr_days": ("mrr_cents",)},
+    BILLS: {"bill_days": ("billed_cents", "upcoming_cents")},
+    COLLECTIONS: {"cash_days": ("collected_cents", "refunded_cents", "disputed_cents")},
+}
+
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """A figure that would change: "mrr_cents" is as of today, the others are this month's."""
+
+    figure: str
+    currency: str
+    before_cents: int
+    after_cents: int
+
+
+class Histories(Struct, frozen=True, kw_only=True):
+    """The histories that events belong to, in canonical order: as they are, and with these events."""
+
+    before: dict[str, list[Event]]
+    after: dict[str, list[Event]]
+
+
+async def foresee(
+    ledger: Ledger, store: BookStore, events: Sequence[Event], today: date
+) -> list[Figure] | None:
+    """Every figure that these events would change; None while the books don't hold the whole ledger."""
+    position = (await ledger.read(head)).position
+    told = await ledger.read(partial(_told, ledger=ledger, events=events, position=position))
+
+    def find(connection: Connection) -> list[Figure] | None:
+        marks = store.marks(connection)
+        if marks.position != position or not {book.name for book in _FIGURES} <= marks.books.keys():
+            return None
+        return [
+            figure
+            for book in _FIGURES
+            for figure in _figures(connection, book, marks.books[book.name], told, store.rules, today)
+        ]
+
+    return await store.read(find)
+
+
+def _told(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> Histories:
+    new: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        for name in subjects(event):
+            new[name].append(event)
+    found = histories(connection, new, position, ledger.vault)
+    return Histories(
+        before={name: canonical(history) for name, history in found.items()},
+        after={name: canonical([*history, *new[name]]) for name, history in found.items()},
+    )
+
+
+def _figures(
+    connection: Connection, book: Book, book_id: int, told: Histories, rules: Rules, today: date
+) -> Iterator[Figure]:
+    changed = _changed(connection, book, book_id, told, rules.under(book.policy))
+    for total in book.totals:
+        names = _FIGURES[book].get(total.table, ())
+        first = "" if total.table == "mrr_days" else today.replace(day=1).isoformat()
+        last = (today if total.table == "mrr_days" else last_of_month(today)).isoformat()
+        moved: Counter[tuple[str, str]] = Counter()
+        for row, count in changed.items():
+            if isinstance(row, total.of) and first <= row.date <= last:  # type: ignore[attr-defined]
+                measured = dict(zip(total.sums, total.measure(row), strict=True))
+                for name in names:
+                    moved[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
+        standing = _standing(connection, total.table, book_id, names, (first, last))
+        for (name, currency), change in sorted(moved.items()):
+            before = standing.get(currency, {}).get(name, 0)
+            if change:
+                yield Figure(figure=name, currency=currency, before_cents=before, after_cents=before + change)
+
+
+def _standing(
+    connection: Connection, of: str, book_id: int, names: tuple[str, ...], days: tuple[str, str]
+) -> Mapping[str, Mapping[str, int]]:
+    """The sums of a total from one day to another, by currency."""
+    if not names:
+        return {}
+    table = TOTALS[of]
+    query = select(table.c.currency, *sums(table, names)).where(
+        table.c.book == book_id, table.c.date.between(*days)
+    )
+    rows = connection.execute(query.group_by(table.c.currency))
+    return {row.currency: {name: getattr(row, name) for name in names} for row in rows}
+
+
+def _changed(connection: Connection, book: Book, book_id: int, told: Histories, rules: Rules) -> Counter[Row]:
+    """How many more of each row the book would have; fewer where that is negative."""
+    changed: Counter[Row] = Counter()
+    for stage in book.stages:
+        changed.update(_contributed(stage, told, rules) if isinstance(stage.reads, str) else {})
+        if not isinstance(stage.reads, str):
+            changed.update(_fed(connection, stage, book_id, changed, rules))
+    return Counter({row: count for row, count in changed.items() if count})
+
+
+def _contributed(stage: Stage, told: Histories, rules: Rules) -> Counter[Row]:
+    found: Counter[Row] = Counter()
+    for name, history in told.after.items():
+        if name.startswith(f"{stage.reads}|"):
+            found.update(stage.contribute(history, rules))
+            found.subtract(stage.contribute(told.before[name], rules))
+    return found
+
+
+def _fed(
+    connection: Connection, stage: Stage, book_id: int, changed: Counter[Row], rules: Rules
+) -> Counter[Row]:
+    """What a later stage would contribute more, of the rows that stand under the keys that are fed anew."""
+    assert isinstance(stage.reads, tuple)  # noqa: S101 - the others read histories
+    fed: dict[str, dict[Row, int]] = defaultdict(dict)
+    for row, count in changed.items():
+        if count and row.feeds and isinstance(row, stage.reads):
+            fed[row.feeds][row] = count
+    rows: dict[str, Counter[Row]] = {key: Counter() for key in fed}
+    for row_type in stage.reads:
+        statements = STATEMENTS[row_type]
+        for _id, _key, *values in statements.by_feeds.run(connection, book_id, sorted(rows)):
+            row = statements.row(values)
+            rows[row.feeds][row] += 1
+    found: Counter[Row] = Counter()
+    for key, standing in rows.items():
+        new = Counter(standing)
+        new.update(fed[key])
+        found.update(stage.contribute(list(new.elements()), rules))
+        found.subtract(stage.contribute(list(standing.elements()), rules))
+    return found

@@ -1,0 +1,102 @@
+"""Who keeps what up to date, and how far it is: the operator's view."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from sqlalchemy import Connection, func, select
+
+from service.books.leases import ALIVE
+from service.books.store import BookStore
+from service.books.tables import leases, workers
+from service.bootstrap import open_books, open_ledger
+from service.core.moments import rfc3339
+from service.ledger.append import head
+from service.ledger.store import Ledger
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Partition(Struct, frozen=True, kw_only=True):
+    """One partition: its worker, None where nobody holds it, and the events that each book lacks of it."""
+
+    partition: int
+    worker: str | None
+    lag_events: dict[str, int]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The ledger's end, when each living worker was last seen, and the partitions.
+
+    Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
+    """
+
+    position: int
+    leased: bool
+    workers: dict[str, str]
+    partitions: list[Partition]
+
+
+async def find_status(settings: Settings) -> Status:
+    """How things are now. Raises SQLAlchemy's errors where a store can't be read."""
+    ledger, store = open_ledger(settings), open_books(settings)
+    try:
+        return await read_status(ledger, store)
+    finally:
+        await store.close()
+        await ledger.close()
+
+
+async def read_status(ledger: Ledger, store: BookStore) -> Status:
+    """The status from open stores."""
+    position = (await ledger.read(head)).position
+
+    def find(connection: Connection) -> Status:
+        seen = _alive(connection) if store.partitions > 1 else {}
+        holders: dict[int, str | None] = dict(
+            connection.execute(select(leases.c.partition, leases.c.worker)).all()
+        )
+        found = store.checkpoints(connection, store.marks(connection).books)
+        lags: dict[int, dict[str, int]] = {}
+        for (book, partition), reached in sorted(found.items()):
+            lags.setdefault(partition, {})[book] = max(position - reached, 0)
+        return Status(
+            position=position,
+            leased=store.partitions > 1,
+            workers={name: rfc3339(at) for name, at in sorted(seen.items())},
+            partitions=[
+                Partition(
+                    partition=number,
+                    worker=holder if (holder := holders.get(number)) in seen else None,
+                    lag_events=lag,
+                )
+                for number, lag in sorted(lags.items())
+            ],
+        )
+
+    return await store.read(find)
+
+
+def _alive(connection: Connection) -> dict[str, datetime]:
+    """When each worker that lives was last seen."""
+    lately = workers.c.seen_at > func.clock_timestamp() - ALIVE
+    return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(lately)).all())
+
+
+def shown(status: Status) -> "RenderableType":
+    """The status as tables for people."""
+    from rich.console import Group  # noqa: PLC0415 - the web process reads the status, and shows none
+    from rich.table import Table  # noqa: PLC0415
+
+    held = Table("partition", "held by", "events that books lack")
+    for part in status.partitions:
+        holder = part.worker or ("nobody" if status.leased else "the one worker")
+        lacking = ", ".join(f"{book} {count:,}" for book, count in part.lag_events.items() if count)
+        held.add_row(str(part.partition), holder, lacking or "none")
+    living = Table("worker", "last seen")
+    for name, at in status.workers.items():
+        living.add_row(name, at)
+    said = f"The ledger is at position {status.position}."
+    return Group(said, held, *([living] if status.leased else []))

@@ -1,0 +1,1 @@
+"""Processes: what starts them, and what ends them together."""

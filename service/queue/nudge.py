@@ -1,0 +1,80 @@
+"""The nudge: after a commit, an arq job says "look", never "here is an event".
+
+Its id carries the position, since `enqueue_job` does nothing while a job of the same id is queued or
+running: an event committed during a run would wait for the sweep. One nudge is under way at a time,
+and commits that gather meanwhile share the next, so a slow Redis costs freshness and nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from service.queue.client import connection_pool, end
+
+QUEUE = "queue"
+_RETRY_SECONDS = 0.5
+
+serialize: Callable[[dict[str, Any]], bytes] = msgspec.msgpack.encode
+deserialize: Callable[[bytes], dict[str, Any]] = msgspec.msgpack.decode  # never pickle: Redis is shared
+
+log = structlog.get_logger()
+
+
+def connect(url: str, prefix: str) -> ArqRedis:
+    """Arq's client, which connects when it is used; `aclose` closes its connections too."""
+    redis = ArqRedis(connection_pool(url, prefix), default_queue_name=QUEUE, job_serializer=serialize)
+    redis.auto_close_connection_pool = True
+    return redis
+
+
+async def nudge_once(url: str, prefix: str, position: int) -> None:
+    """Ask once for the books to be advanced; if Redis is away, the worker's sweep will do it."""
+    redis = connect(url, prefix)
+    with suppress(RedisError, OSError):
+        await _enqueue(redis, position)
+    with suppress(RedisError, OSError):
+        await redis.aclose()
+
+
+async def _enqueue(redis: ArqRedis, position: int) -> None:
+    await redis.enqueue_job("advance", _job_id=f"advance:{position}")
+
+
+class Nudger:
+    """Sends nudges from one task; `nudge` never waits and never fails. The client is closed with it."""
+
+    def __init__(self, redis: ArqRedis, failed: Callable[[], None]) -> None:
+        self._redis = redis
+        self._failed = failed
+        self._position = 0
+        self._wanted = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="nudger")
+
+    def nudge(self, position: int) -> None:
+        """Ask for the books to be advanced to `position` at least."""
+        self._position = max(self._position, position)
+        self._wanted.set()
+
+    async def close(self) -> None:
+        """Stop; a nudge not sent is made good by the worker's sweep."""
+        await end(self._task)
+        with suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await _enqueue(self._redis, self._position)
+            except (RedisError, OSError) as error:
+                log.warning("nudge_failed", error=type(error).__name__, position=self._position)
+                self._failed()
+                self._wanted.set()
+                await asyncio.sleep(_RETRY_SECONDS)

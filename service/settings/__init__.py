@@ -1,0 +1,226 @@
+"""Settings: environment variables (and a `.env` file), read once at start. See docs/operations.md."""
+
+import base64
+import binascii
+import re
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.core.errors import SettingsError
+from service.rulebook import load_rulebook
+from service.settings.redis_url import parse as parse_redis_url
+
+_PREFIX = "DAYBOOK_"
+_MASTER_BYTES = 32
+
+
+def _split(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def _pairs(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in _split(value)]
+    if not all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and secret for name, _, secret in pairs):
+        raise ValueError("name=whsec_… pairs, comma-separated")
+    return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
+
+
+def _fraction(value: Any) -> Any:
+    try:
+        weeks = Fraction(value)
+    except (ValueError, ZeroDivisionError, TypeError):
+        weeks = Fraction(0)
+    if not 4 <= weeks <= 5:
+        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
+    return weeks
+
+
+def _limits(value: Any) -> Any:
+    try:
+        limits = tuple(Decimal(part) for part in _split(value))
+    except (InvalidOperation, TypeError):
+        limits = ()
+    if (
+        len(limits) != 3
+        or not all(limit.is_finite() for limit in limits)
+        or not _falling(Decimal(10**12), *limits, Decimal(0))
+    ):
+        raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
+    return limits
+
+
+def _falling(*values: Decimal) -> bool:
+    return all(higher > lower for higher, lower in pairwise(values))
+
+
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_pairs)]
+
+
+class Settings(BaseSettings):
+    """Each field is a variable with the prefix DAYBOOK_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, arbitrary_types_allowed=True
+    )
+
+    data_dir: Path = Path("./var")
+    database_url: str | None = None
+    master_key: str | None = None
+    redis_url: str | None = None
+    redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
+    api_keys: List = ()  # before host, whose check reads it
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    stripe_webhook_secrets: List = ()
+    mxmerchant_webhook_secrets: List = ()
+    mxmerchant_url_tokens: List = ()
+    mxmerchant_api_url: str | None = None
+    mxmerchant_consumer_key: str | None = None
+    mxmerchant_consumer_secret: str | None = None
+    mxmerchant_merchant_id: str | None = None
+    standard_webhook_secrets: Pairs = Field(default_factory=dict)
+    stripe_api_key: str | None = None
+    stripe_api_url: str | None = None
+    reporting_tz: str = "UTC"
+    reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
+    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(_fraction)] = Fraction(433, 100)
+    rulebook: Path | None = None
+    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_limits)] = (
+        Decimal(10_000),
+        Decimal(1_000),
+        Decimal(100),
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _driver(cls, url: str | None) -> str | None:
+        try:
+            urlsplit(url or "").port  # noqa: B018 - raises where it is no number
+        except ValueError:
+            raise ValueError("a URL whose port is a number") from None
+        if url and not url.startswith("postgresql+asyncpg://"):
+            raise ValueError("unset, or postgresql+asyncpg://user:password@host/database")
+        if "sslmode=" in (url or ""):
+            raise ValueError("a URL with ssl=require (or verify-full): asyncpg's name for sslmode")
+        return url or None
+
+    @field_validator("master_key")
+    @classmethod
+    def _master(cls, key: str | None) -> str | None:
+        try:
+            whole = not key or len(base64.b64decode(key, validate=True)) == _MASTER_BYTES
+        except (binascii.Error, ValueError):
+            whole = False
+        if not whole:
+            raise ValueError(
+                f"{_MASTER_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
+            )
+        return key or None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        if url:
+            parse_redis_url(url)
+        return url or None
+
+    @field_validator("mxmerchant_webhook_secrets")
+    @classmethod
+    def _relay_keys(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_is_key, secrets)):
+            raise ValueError("whsec_ and a key in base64; several with commas between them")
+        return secrets
+
+    @field_validator("standard_webhook_secrets")
+    @classmethod
+    def _biller_keys(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if not all(_is_key(secret) for several in secrets.values() for secret in several):
+            raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
+        return secrets
+
+    @field_validator("rulebook")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        load_rulebook(path)
+        return path
+
+    @field_validator("reporting_tz")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("the name of an IANA zone, such as America/New_York") from error
+        return name
+
+    @field_validator("reporting_currency", mode="before")
+    @classmethod
+    def _lower(cls, code: Any) -> Any:
+        return code.lower() if isinstance(code, str) else code
+
+    @field_validator("host")
+    @classmethod
+    def _open_only_with_keys(cls, host: str, info: ValidationInfo) -> str:
+        if not info.data["api_keys"] and not _is_loopback(host):
+            raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
+        return host
+
+    @property
+    def polls_mxmerchant(self) -> bool:
+        """Whether MX Merchant's API is set up, to poll contracts and to confirm notifications."""
+        return all(
+            (
+                self.mxmerchant_api_url,
+                self.mxmerchant_consumer_key,
+                self.mxmerchant_consumer_secret,
+                self.mxmerchant_merchant_id,
+            )
+        )
+
+
+def _is_key(secret: str) -> bool:
+    """Whether a Standard Webhooks secret holds a key: without one, every delivery would be refused."""
+    try:
+        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(**given: Any) -> Settings:
+    """The settings from the environment; `given` beats it.
+
+    Raises SettingsError in one line: the variable, what it holds (never a secret) and what it may hold.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        may_hold = str(first["msg"]).removeprefix("Value error, ")
+        name = str(first["loc"][0])
+        holds = "a value not shown here" if _is_secret(name) else repr(first["input"])
+        raise SettingsError(f"{_PREFIX}{name.upper()} holds {holds}; it may hold: {may_hold}") from None
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name for part in ("secret", "key", "token", "url"))

@@ -1,0 +1,1 @@
+"""Storage: connections to SQLite and PostgreSQL, prepared statements, background tasks, durable files."""

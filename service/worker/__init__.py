@@ -1,0 +1,1 @@
+"""The worker: keeps the books in step with the ledger."""
