@@ -33,18 +33,19 @@ def retranslate(
         from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
         from service.clock import utc_now  # noqa: PLC0415
         from service.intake.retranslate import Retranslator  # noqa: PLC0415
+        from service.maintenance.preview import preview  # noqa: PLC0415
 
         async with kept_ledger(settings) as ledger:
-            course = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
+            run_over = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
             async with ledger.reading() as reader:
                 head = (await reader.head()).position
             with progress("retranslate", max(head - after, 0)) as done:
-                report = await course.run(after, done)
+                report = await run_over.run(after, done)
             if report.differs and not apply:
                 today = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
                 store = open_books(settings)
                 try:
-                    await course.foresee(store, today)
+                    report.figures = await preview(ledger, store, run_over.events, today)
                 finally:
                     await store.close()
             return report

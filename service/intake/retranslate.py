@@ -8,16 +8,14 @@ the proof of the first: an event that supersedes the old one, and a revision of 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 from msgspec import Struct, json, to_builtins
 from msgspec.structs import replace
-from sqlalchemy.exc import SQLAlchemyError
 
 from handlers import mxmerchant
-from service.books.store import BookStore
 from service.core.delivery import Endpoint, Proof
 from service.core.differences import Difference, differences
 from service.core.errors import Erased, Integrity, Unreadable
@@ -36,12 +34,20 @@ from service.intake import quarantine
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.store import Ledger, LedgerReader, Recorded
-from service.maintenance.preview import Figure, foresee
 
 _PAGE = 100  # deliveries read, and written, at once
-_FORESEEN = 20_000  # events, and their histories, that are held to see what they do to figures
+MOST_EVENTS = 20_000  # of a run, that are held in memory to preview their impact on figures
 _FETCHED = ":fetched"  # ends the id of a payment that was asked for
 _METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import", "fetch")
+
+
+class Impact(Struct, frozen=True, kw_only=True):
+    """A figure that would change: "mrr_cents" is as of today, the others are this month's."""
+
+    figure: str
+    currency: str
+    before_cents: int
+    after_cents: int
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -74,7 +80,7 @@ class Report(Struct, kw_only=True):
     dropped: int = 0
     changes: list[Change]
     applied: bool = False
-    figures: list[Figure] | None = None
+    figures: list[Impact] | None = None
 
     @property
     def differs(self) -> bool:
@@ -299,7 +305,7 @@ class Retranslator:
         self._shown = shown
         self._coming: set[EventKey] = set()  # what is to be appended already
         self.report = Report(left_out=Counter(), changes=[], applied=apply)
-        self.events: list[Event] = []  # what is to be appended, as far as figures are made of it
+        self.events: list[Event] = []  # to be appended: the first MOST_EVENTS, and one more if there are more
 
     async def run(self, after: int, done: Callable[[int], None]) -> Report:
         """Read quarantine, then all deliveries after a position, again. `done` is told of positions."""
@@ -315,12 +321,6 @@ class Retranslator:
             done(end - after)
             after = end
         return self.report
-
-    async def foresee(self, store: BookStore, today: date) -> None:
-        """Add to the report what applying it would do to the figures, unless that is too much to look at."""
-        if len(self.events) <= _FORESEEN:
-            with suppress(SQLAlchemyError, OSError):  # the books may be away, or not laid out
-                self.report.figures = await foresee(self._ledger, store, self.events, today)
 
     async def _quarantine(self) -> None:
         """What can be read now that could not be, by the ordinary way out of quarantine."""
@@ -363,4 +363,4 @@ class Retranslator:
             setattr(self.report, kind, getattr(self.report, kind) + count)
         self.report.changes += changes[: self._shown - len(self.report.changes)]
         self._coming |= {_key(event) for event in events if MARK not in event.event_id}
-        self.events += events[: _FORESEEN + 1 - len(self.events)]
+        self.events += events[: MOST_EVENTS + 1 - len(self.events)]

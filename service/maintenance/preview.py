@@ -1,12 +1,14 @@
-"""What events would do to the figures, before they are appended: the books' own folds over a changed set."""
+"""A preview of figures: how they would change if events were appended, by the books' own folds."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import partial
 
 from msgspec import Struct
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from projections.bills import BILLS
 from projections.book import Book, Row, Rules, Stage
@@ -17,8 +19,9 @@ from service.books.tables import STATEMENTS, TOTALS
 from service.books.view import sums
 from service.core.events import Event, subjects
 from service.core.order import canonical
+from service.intake.retranslate import MOST_EVENTS, Impact
 from service.ledger.append import head
-from service.ledger.history import histories
+from service.ledger.history import histories as read_histories
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
@@ -30,15 +33,6 @@ _FIGURES: dict[Book, dict[str, tuple[str, ...]]] = {
 }
 
 
-class Figure(Struct, frozen=True, kw_only=True):
-    """A figure that would change: "mrr_cents" is as of today, the others are this month's."""
-
-    figure: str
-    currency: str
-    before_cents: int
-    after_cents: int
-
-
 class Histories(Struct, frozen=True, kw_only=True):
     """The histories that events belong to, in canonical order: as they are, and with these events."""
 
@@ -46,42 +40,49 @@ class Histories(Struct, frozen=True, kw_only=True):
     after: dict[str, list[Event]]
 
 
-async def foresee(
+async def preview(
     ledger: Ledger, store: BookStore, events: Sequence[Event], today: date
-) -> list[Figure] | None:
-    """Every figure that these events would change; None while the books don't hold the whole ledger."""
-    position = (await ledger.read(head)).position
-    told = await ledger.read(partial(_told, ledger=ledger, events=events, position=position))
+) -> list[Impact] | None:
+    """Every figure that these events would change.
 
-    def find(connection: Connection) -> list[Figure] | None:
+    None where that is not known: the events are too many, or the books are away or behind the ledger.
+    """
+    if len(events) > MOST_EVENTS:
+        return None
+    position = (await ledger.read(head)).position
+    histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))
+
+    def find(connection: Connection) -> list[Impact] | None:
         marks = store.marks(connection)
         if marks.position != position or not {book.name for book in _FIGURES} <= marks.books.keys():
             return None
         return [
-            figure
+            impact
             for book in _FIGURES
-            for figure in _figures(connection, book, marks.books[book.name], told, store.rules, today)
+            for impact in _impacts(connection, book, marks.books[book.name], histories, store.rules, today)
         ]
 
-    return await store.read(find)
+    with suppress(SQLAlchemyError, OSError):  # the books may not be laid out
+        return await store.read(find)
+    return None
 
 
-def _told(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> Histories:
+def _histories(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> Histories:
     new: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         for name in subjects(event):
             new[name].append(event)
-    found = histories(connection, new, position, ledger.vault)
+    found = read_histories(connection, new, position, ledger.vault)
     return Histories(
         before={name: canonical(history) for name, history in found.items()},
         after={name: canonical([*history, *new[name]]) for name, history in found.items()},
     )
 
 
-def _figures(
-    connection: Connection, book: Book, book_id: int, told: Histories, rules: Rules, today: date
-) -> Iterator[Figure]:
-    changed = _changed(connection, book, book_id, told, rules.under(book.policy))
+def _impacts(
+    connection: Connection, book: Book, book_id: int, histories: Histories, rules: Rules, today: date
+) -> Iterator[Impact]:
+    changed = _changed(connection, book, book_id, histories, rules.under(book.policy))
     for total in book.totals:
         names = _FIGURES[book].get(total.table, ())
         first = "" if total.table == "mrr_days" else today.replace(day=1).isoformat()
@@ -92,14 +93,14 @@ def _figures(
                 measured = dict(zip(total.sums, total.measure(row), strict=True))
                 for name in names:
                     moved[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
-        standing = _standing(connection, total.table, book_id, names, (first, last))
+        before_by_currency = _current_sums(connection, total.table, book_id, names, (first, last))
         for (name, currency), change in sorted(moved.items()):
-            before = standing.get(currency, {}).get(name, 0)
+            before = before_by_currency.get(currency, {}).get(name, 0)
             if change:
-                yield Figure(figure=name, currency=currency, before_cents=before, after_cents=before + change)
+                yield Impact(figure=name, currency=currency, before_cents=before, after_cents=before + change)
 
 
-def _standing(
+def _current_sums(
     connection: Connection, of: str, book_id: int, names: tuple[str, ...], days: tuple[str, str]
 ) -> Mapping[str, Mapping[str, int]]:
     """The sums of a total from one day to another, by currency."""
@@ -113,29 +114,31 @@ def _standing(
     return {row.currency: {name: getattr(row, name) for name in names} for row in rows}
 
 
-def _changed(connection: Connection, book: Book, book_id: int, told: Histories, rules: Rules) -> Counter[Row]:
+def _changed(
+    connection: Connection, book: Book, book_id: int, histories: Histories, rules: Rules
+) -> Counter[Row]:
     """How many more of each row the book would have; fewer where that is negative."""
     changed: Counter[Row] = Counter()
     for stage in book.stages:
-        changed.update(_contributed(stage, told, rules) if isinstance(stage.reads, str) else {})
+        changed.update(_contributed(stage, histories, rules) if isinstance(stage.reads, str) else {})
         if not isinstance(stage.reads, str):
             changed.update(_fed(connection, stage, book_id, changed, rules))
     return Counter({row: count for row, count in changed.items() if count})
 
 
-def _contributed(stage: Stage, told: Histories, rules: Rules) -> Counter[Row]:
+def _contributed(stage: Stage, histories: Histories, rules: Rules) -> Counter[Row]:
     found: Counter[Row] = Counter()
-    for name, history in told.after.items():
+    for name, history in histories.after.items():
         if name.startswith(f"{stage.reads}|"):
             found.update(stage.contribute(history, rules))
-            found.subtract(stage.contribute(told.before[name], rules))
+            found.subtract(stage.contribute(histories.before[name], rules))
     return found
 
 
 def _fed(
     connection: Connection, stage: Stage, book_id: int, changed: Counter[Row], rules: Rules
 ) -> Counter[Row]:
-    """What a later stage would contribute more, of the rows that stand under the keys that are fed anew."""
+    """What a later stage would contribute more, of the rows under the keys whose rows changed."""
     assert isinstance(stage.reads, tuple)  # noqa: S101 - the others read histories
     fed: dict[str, dict[Row, int]] = defaultdict(dict)
     for row, count in changed.items():
@@ -148,9 +151,9 @@ def _fed(
             row = statements.row(values)
             rows[row.feeds][row] += 1
     found: Counter[Row] = Counter()
-    for key, standing in rows.items():
-        new = Counter(standing)
+    for key, current in rows.items():
+        new = Counter(current)
         new.update(fed[key])
         found.update(stage.contribute(list(new.elements()), rules))
-        found.subtract(stage.contribute(list(standing.elements()), rules))
+        found.subtract(stage.contribute(list(current.elements()), rules))
     return found

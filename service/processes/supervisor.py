@@ -11,7 +11,7 @@ from service.processes.lifeline import LIFELINE, hold_lifeline
 from service.queue import valkey
 from service.settings import Settings
 
-_PROCFILE = Path(__file__).parent.parent / "Procfile"
+_PROCFILE = Path(__file__).parents[2] / "Procfile"
 
 
 def supervise(settings: Settings) -> int:

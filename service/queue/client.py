@@ -4,7 +4,6 @@ arq names its keys by constants, so the prefix goes on where a command becomes b
 transactions pass there too.
 """
 
-import asyncio
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -26,7 +25,6 @@ from redis.typing import EncodableT
 from service.settings.redis_url import RedisUrl, parse
 
 TIMEOUT_SECONDS = 2.0  # to connect, and for an answer: Redis may hang, and whoever asks can do without it
-_AGAIN_SECONDS = 0.1
 
 _NONE, _FIRST, _ALL = slice(1, 1), slice(1, 2), slice(1, None)
 KEYS = {  # which arguments are keys or channels, of the commands that arq and we use
@@ -132,16 +130,3 @@ def _sentinels(where: RedisUrl, tls: dict[str, Any]) -> Sentinel:
             **tls,
         },
     )
-
-
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task that talks to Redis, until it has ended; what it raises is raised.
-
-    Once is not enough: redis-py sends through `asyncio.wait_for`, and that of Python 3.11 swallows a
-    cancellation that comes just when it is done.
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_AGAIN_SECONDS)
-    if not task.cancelled():
-        task.result()

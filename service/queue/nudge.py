@@ -15,7 +15,8 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from service.queue.client import connection_pool, end
+from service.queue.client import connection_pool
+from service.storage.tasks import end
 
 QUEUE = "queue"
 _RETRY_SECONDS = 0.5

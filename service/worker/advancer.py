@@ -1,11 +1,10 @@
 """Advancing the books in one task: woken by whoever knows of something new, and now and then by itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from time import perf_counter
-from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +13,7 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.books.view import DEFAULTS, Options
 from service.reads.snapshots import make_ready
+from service.storage.tasks import safely
 
 _ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _AGAIN_SECONDS = 0.5
@@ -86,14 +86,3 @@ class Advancer:
 
     def _look_again(self, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._wanted.set)
-
-
-async def safely(work_once: Callable[[], Awaitable[Any]]) -> None:
-    """Run a piece of work. What fails is logged, and tried again later: nothing else may stop for it."""
-    name = getattr(getattr(work_once, "func", work_once), "__qualname__", "")  # a partial's is its function's
-    try:
-        await work_once()
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("store_unavailable", error=type(error).__name__, work=name)
-    except Exception as error:
-        log.exception("work_failed", error=type(error).__name__, work=name)

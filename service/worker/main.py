@@ -27,13 +27,13 @@ from service.books.engine import Engine
 from service.books.leases import ROUND_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.processes.lifeline import STOP_SECONDS
-from service.queue.client import end
 from service.queue.nudge import QUEUE, connect, deserialize, serialize
 from service.reads.snapshots import forget
 from service.settings import Settings
+from service.storage.tasks import end, safely
 from service.sync.poll import Poller
 from service.sync.reconcile.run import Nightly, Reconciliation
-from service.worker.advancer import Advancer, safely
+from service.worker.advancer import Advancer
 from service.worker.trainer import keep_learning
 
 LOOK = "look"  # the channel on which the worker that took a job tells every worker

@@ -23,7 +23,7 @@ from service.books.engine import Engine
 from service.books.store import BookStore, Marks
 from service.books.tables import ROWS
 from service.reads import snapshots, stored_models
-from service.worker.advancer import safely
+from service.storage.tasks import safely
 
 T = TypeVar("T")
 _Fact = tuple[int, int, int]

@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from service.books.store import BookStore
 from service.core.errors import NotConfigured
 from service.ledger.store import Ledger
-from service.queue.client import end
 from service.settings import Settings
+from service.storage.tasks import end, safely
 from service.sync.reconcile.report import Report, last_summary
-from service.worker.advancer import safely
 
 _LONGEST = timedelta(days=30)  # for as long as Stripe lists events
 _OVERLAP = timedelta(days=1)
