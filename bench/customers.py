@@ -37,7 +37,7 @@ from service.settings import Settings
 from service.settings import load as load_settings
 from service.web.app import create_app
 from service.web.server import Server, configured
-from service.worker.trainer import learn
+from service.worker.trainer import train
 from tests.postgres import PostgresServer, steady_port
 
 Row = dict[str, str]
@@ -298,7 +298,7 @@ async def _learn(store: BookStore) -> dict[str, float]:
     before, started = _peak_mb(), time.perf_counter()
     ticking = asyncio.create_task(_longest_wait())
     await asyncio.sleep(0)
-    await learn(store, TODAY)
+    await train(store, TODAY)
     seconds, peak = time.perf_counter() - started, _peak_mb()
     ticking.cancel()
     held = (await asyncio.gather(ticking))[0]
@@ -306,7 +306,7 @@ async def _learn(store: BookStore) -> dict[str, float]:
 
 
 def _forget(connection: Connection) -> None:
-    for table in (tables.snapshots, tables.learnt):
+    for table in (tables.snapshots, tables.stored_models):
         connection.execute(delete(table))
 
 

@@ -112,7 +112,7 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
     told = events(lives(EVENTS // _EVENTS_EACH + 100))
     await append(ledger, islice(told, (await ledger.read(head)).position, EVENTS))
     rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
-    if (await store.read(store.marks)).position == 0:
+    if (await store.read(store.positions)).position == 0:
         started = time.perf_counter()
         await build(settings, ledger, store, EVENTS)
         seconds = time.perf_counter() - started

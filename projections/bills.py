@@ -106,7 +106,7 @@ def contract(history: Sequence[Event], rules: Rules) -> list[Row]:
     life = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in terms(told, rules)]
     return [
         Contract(
-            feeds=subject("subscription", state.event, data.subscription_id),
+            parent_key=subject("subscription", state.event, data.subscription_id),
             causes=causes(state.event),
             processor=state.event.processor,
             account=state.event.account,
@@ -176,7 +176,7 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     of, key = ("subscription", data.subscription_id) if data.subscription_id else ("invoice", data.invoice_id)
     return [
         IssuedInvoice(
-            feeds=subject(of, latest, key),
+            parent_key=subject(of, latest, key),
             causes=causes(latest),
             processor=latest.processor,
             account=latest.account,

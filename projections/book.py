@@ -38,7 +38,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     weeks_per_month: Fraction = Fraction(433, 100)
     policy: Policy = Policy()
 
-    def under(self, policy: Policy) -> "Rules":
+    def with_policy(self, policy: Policy) -> "Rules":
         """These rules with another policy."""
         return replace(self, policy=policy, weeks_per_month=policy.weeks_per_month or self.weeks_per_month)
 
@@ -51,14 +51,14 @@ class Rules(Struct, frozen=True, kw_only=True):
 class Row(Struct, frozen=True, kw_only=True):
     """One line of a book: text, integers, booleans. Dates are text, "2025-11-13".
 
-    `feeds` names the key under which a later stage reads this row; empty where none does. `causes`
+    `parent_key` names the key under which a later stage reads this row; empty where none does. `causes`
     is the JSON list of the events that the row's values come from.
     """
 
     table: ClassVar[str]
     indexes: ClassVar[tuple[tuple[str, ...], ...]] = ()  # what reads look rows up by
 
-    feeds: str = ""
+    parent_key: str = ""
     causes: str = "[]"
 
 
@@ -102,7 +102,7 @@ class Book(Struct, frozen=True, kw_only=True):
     totals: tuple[Total, ...]
     policy: Policy = Policy()
 
-    def under(self, name: str, policy: Policy) -> "Book":
+    def with_policy(self, name: str, policy: Policy) -> "Book":
         """A further version of this book, kept beside it under a policy of that name."""
         return replace(self, name=f"{self.name}:{name}", policy=policy)
 

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, merge_causes
 from projections.contracts import Term, states, terms
-from service.core.events import Event, joined
+from service.core.events import Event, join_key
 
 TRUST = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
@@ -80,7 +80,7 @@ def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
     event = term.event
     customer_id, currency, interval, every = owner
     return Step(
-        feeds=joined(event.processor, event.account, customer_id, currency),
+        parent_key=join_key(event.processor, event.account, customer_id, currency),
         causes=causes(event),
         account=event.account,
         currency=currency,
@@ -107,7 +107,7 @@ def movements(rows: Sequence[Step], _rules: Rules) -> list[Row]:
             found.append(
                 Movement(
                     causes=merge_causes([row.causes for row in day]),
-                    processor=first.feeds.split("|", 1)[0],
+                    processor=first.parent_key.split("|", 1)[0],
                     account=first.account,
                     currency=first.currency,
                     customer_id=first.customer_id,

@@ -16,7 +16,7 @@ from projections.bills import latest_invoice
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.collections import Cash, payment_cash
 from service.core.cadence import frequency
-from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, joined
+from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 from service.core.moments import day_of
 
 
@@ -24,7 +24,7 @@ class Order(Row, frozen=True, kw_only=True):
     """A paid invoice, or a payment of none, on the day it was paid. `source_id` is its id.
 
     `products` is JSON, [[product id, name, cents], …]: parts that add up to the amount; null where the
-    order names none. `smooth`: no attempt to collect it had failed.
+    order names none. `paid_first_try`: no attempt to collect it had failed.
     """
 
     table = "orders"
@@ -38,7 +38,7 @@ class Order(Row, frozen=True, kw_only=True):
     source_id: str
     amount_cents: int
     products: str
-    smooth: bool
+    paid_first_try: bool
     trust: str
 
 
@@ -143,7 +143,7 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
         day = day_of(data.paid_at or paid[0].occurred_at, rules.zone).isoformat()
         rows.append(
             Order(
-                feeds=_feeds(latest.processor, latest.account, data.customer_id, data.currency, day),
+                parent_key=_month_key(latest.processor, latest.account, data.customer_id, data.currency, day),
                 causes=causes(latest),
                 processor=latest.processor,
                 account=latest.account,
@@ -153,7 +153,7 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
                 source_id=data.invoice_id,
                 amount_cents=data.amount_paid,
                 products=json.encode(_products(data.lines, data.amount_paid)).decode(),
-                smooth=not failed,
+                paid_first_try=not failed,
                 trust=latest.trust,
             )
         )
@@ -165,7 +165,7 @@ def payment(history: Sequence[Event], rules: Rules) -> list[Row]:
     cash = [row for row in payment_cash(history, rules) if isinstance(row, Cash)]
     collected = [row for row in cash if row.kind == "collected"]
     failed = [event for event in history if _failed(event.data)]
-    rows: list[Row] = [_order(row, smooth=not failed) for row in collected]
+    rows: list[Row] = [_order(row, paid_first_try=not failed) for row in collected]
     rows += [_reversal(row) for row in cash if row.kind != "collected"]
     if failed and not any(_of_invoice(event.data) for event in history):
         data = failed[0].data
@@ -186,9 +186,9 @@ def _of_invoice(data: Data) -> bool:
     return isinstance(data, Invoice | InvoicePayment)
 
 
-def _order(row: Cash, *, smooth: bool) -> Order:
+def _order(row: Cash, *, paid_first_try: bool) -> Order:
     products = json.encode(_products((), row.amount_cents)).decode()
-    return Order(products=products, smooth=smooth, **_shared(row))
+    return Order(products=products, paid_first_try=paid_first_try, **_shared(row))
 
 
 def _reversal(row: Cash) -> Reversal:
@@ -198,8 +198,8 @@ def _reversal(row: Cash) -> Reversal:
 def _shared(row: Cash) -> dict[str, Any]:
     """What an order or a reversal has of the money that moved, under the customer's month."""
     names = "causes processor account currency customer_id date source_id amount_cents trust".split()
-    feeds = _feeds(row.processor, row.account, row.customer_id, row.currency, row.date)
-    return {"feeds": feeds, **{name: getattr(row, name) for name in names}}
+    parent_key = _month_key(row.processor, row.account, row.customer_id, row.currency, row.date)
+    return {"parent_key": parent_key, **{name: getattr(row, name) for name in names}}
 
 
 def _failure(
@@ -216,9 +216,9 @@ def _failure(
     )
 
 
-def _feeds(processor: str, account: str, customer_id: str | None, currency: str, day: str) -> str:
+def _month_key(processor: str, account: str, customer_id: str | None, currency: str, day: str) -> str:
     """The customer's month; nobody's for what names no customer."""
-    return joined(processor, account, customer_id, currency, day[:7]) if customer_id else ""
+    return join_key(processor, account, customer_id, currency, day[:7]) if customer_id else ""
 
 
 def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str | None, str | None, int]]:
@@ -255,7 +255,7 @@ def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]
     dates = [row.date for row in orders]
     return [
         CustomerMonth(
-            feeds=joined(first.processor, first.account, first.customer_id, first.currency),
+            parent_key=join_key(first.processor, first.account, first.customer_id, first.currency),
             processor=first.processor,
             account=first.account,
             currency=first.currency,
@@ -341,8 +341,8 @@ REVENUE = Book(
             table="order_days",
             of=Order,
             by=("currency", "account", "date"),
-            sums=("orders", "revenue_cents", "smooth_orders"),
-            measure=lambda row: (1, row.amount_cents, int(row.smooth)),
+            sums=("orders", "revenue_cents", "first_try_orders"),
+            measure=lambda row: (1, row.amount_cents, int(row.paid_first_try)),
         ),
         Total(
             table="failure_days",

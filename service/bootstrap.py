@@ -16,7 +16,7 @@ from sqlalchemy import Connection, column, select, table, text
 from projections import BOOKS, MRR
 from projections.book import Book, Rules
 from service.books import tables
-from service.books.ahead import begin_anew_if_ahead
+from service.books.ahead import reset_if_ahead_of_ledger
 from service.books.leases import Leases
 from service.books.store import BookStore, has_layout, lay_out_file, register, versions
 from service.books.view import Options
@@ -55,7 +55,7 @@ def books_schema(settings: Settings) -> str:
 def kept_books(settings: Settings) -> tuple[Book, ...]:
     """The books that are kept: those of the table, and MRR again under each other policy."""
     policies = load_rulebook(settings.rulebook).policies
-    return (*BOOKS, *(MRR.under(name, policy) for name, policy in policies.items()))
+    return (*BOOKS, *(MRR.with_policy(name, policy) for name, policy in policies.items()))
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -133,7 +133,7 @@ def _follow_ledger(
     connection: Connection, settings: Settings, add_books: Callable[[Connection], None]
 ) -> None:
     """Add what is missing of the books; begin them anew if they are ahead of the ledger in its file."""
-    begin_anew_if_ahead(connection, lambda: _end_of_file(settings.data_dir))
+    reset_if_ahead_of_ledger(connection, lambda: _end_of_file(settings.data_dir))
     add_books(connection)
 
 
@@ -218,7 +218,7 @@ def _settle_key(connection: Connection, settings: Settings) -> None:
 def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:
     _make_schema(connection, schema)
     tables.metadata.create_all(connection)
-    begin_anew_if_ahead(connection, lambda: _turn(connection))
+    reset_if_ahead_of_ledger(connection, lambda: _turn(connection))
     add_books(connection)
 
 

@@ -15,7 +15,7 @@ from service.storage.statements import POSTGRESQL
 log = structlog.get_logger()
 
 
-def begin_anew_if_ahead(connection: Connection, ledger_end: Callable[[], int]) -> bool:
+def reset_if_ahead_of_ledger(connection: Connection, ledger_end: Callable[[], int]) -> bool:
     """Empty all books if any holds a position that the ledger does not; whether they were emptied.
 
     `ledger_end` is asked after the books were: they follow a ledger that goes on meanwhile. Who holds which

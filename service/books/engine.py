@@ -79,7 +79,7 @@ class Engine:
         self._batch = self._size = batch
         self._ids: dict[str, int] = {}
         self._analyze_at = 0
-        self._marks: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
+        self._last_positions: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
         self._stop_at: int | None = None  # where the books are held just now
 
     async def catch_up(self, until: int | None = None) -> int:
@@ -108,27 +108,29 @@ class Engine:
         held = set(self._holding.fences)
         if not held:
             return 0
-        marks, self._marks = await self._positions(held), {}
-        start = min(marks.values())
+        positions, self._last_positions = await self._positions(held), {}
+        start = min(positions.values())
         if self._stop_at is not None and (until is None or until > self._stop_at):
             if start >= self._stop_at:
                 raise Overtaken(f"the books are held at position {self._stop_at} for a moment")
             until = self._stop_at
         due = {
-            book: {part for name, part in marks if (name, marks[name, part]) == (book.name, start)}
+            book: {part for name, part in positions if (name, positions[name, part]) == (book.name, start)}
             for book in self._store.books
         }
         due = {book: parts for book, parts in due.items() if parts}
-        ahead = [position for position in marks.values() if position > start]
+        ahead = [position for position in positions.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._size if stop is None else min(self._size, stop - start)
         news = await self._ledger.read(partial(self._news, start=start, limit=limit, due=due))
         if news.count:
             folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
             await self._store.write(partial(self._write, due=due, start=start, end=news.end, folded=folded))
-            marks |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
+            positions |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
             await self._analyze(news.end)
-        self._marks = marks if news.count else {}  # at rest look again: a crash may have undone the last step
+        self._last_positions = (
+            positions if news.count else {}
+        )  # at rest look again: a crash may have undone the last step
         return news.count
 
     async def _analyze(self, position: int) -> None:
@@ -149,20 +151,20 @@ class Engine:
     async def is_behind(self) -> bool:
         """Whether any partition, of whichever engine, has not reached the ledger's end."""
         end = (await self._ledger.read(head)).position
-        return (await self._store.read(self._store.marks)).position < end
+        return (await self._store.read(self._store.positions)).position < end
 
     async def _positions(self, held: set[int]) -> dict[tuple[str, int], int]:
         """The position of each held partition of each book: as this engine last wrote them, else read."""
-        if self._stop_at is not None or {part for _, part in self._marks} != held:
+        if self._stop_at is not None or {part for _, part in self._last_positions} != held:
 
             def find(connection: Connection) -> dict[tuple[str, int], int]:
-                self._ids = self._store.marks(connection).books
+                self._ids = self._store.positions(connection).books
                 self._stop_at = self._store.held(connection, self._ids)
                 return self._store.checkpoints(connection, self._ids)
 
             found = await self._store.read(find)
             return {unit: position for unit, position in found.items() if unit[1] in held}
-        return self._marks
+        return self._last_positions
 
     def _news(self, connection: Connection, start: int, limit: int, due: "Due") -> "_News":
         batch = after(connection, start, limit)
@@ -184,7 +186,7 @@ class Engine:
         self._holding.check(connection, set().union(*due.values()))
         for book, parts in due.items():
             book_id = self._ids[book.name]
-            rules = self._store.rules.under(book.policy)
+            rules = self._store.rules.with_policy(book.policy)
             changes = _apply(connection, book, book_id, folded[book], rules, min(parts))
             changed = end if changes.removed or changes.added else 0
             to = (end, changed, to_us(self._clock()))
@@ -227,8 +229,8 @@ _MOVE = HotStatement(
 )
 # A key that rows of several partitions feed is contributed to by one transaction at a time. Each locks
 # its keys in one order, so none waits for another that waits for it.
-_LOCK_FEEDS = HotInsert(
-    tables.feeds,
+_LOCK_KEYS = HotInsert(
+    tables.key_locks,
     conflict=lambda insert: insert.on_conflict_do_update(
         index_elements=("book", "key"), set_={"key": insert.excluded.key}
     ),
@@ -251,7 +253,7 @@ def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
     """What the histories contribute, before any lock is taken: it may take long."""
     folded = {}
     for book, parts in due.items():
-        own = rules.under(book.policy)
+        own = rules.with_policy(book.policy)
         folded[book] = {
             stage: {
                 name: stage.contribute(history, own)
@@ -276,7 +278,11 @@ def _apply(
     """Bring one book's rows and totals to what histories contribute; the totals of `partition`."""
     changes = Changes(removed=[], added=[])
     for stage in book.stages:
-        pieces = [folded[stage]] if stage in folded else _fed(connection, stage, book_id, changes, rules)
+        pieces = (
+            [folded[stage]]
+            if stage in folded
+            else _contribute_parents(connection, stage, book_id, changes, rules)
+        )
         for contributed in pieces:
             for row_type in stage.rows:
                 _replace(connection, row_type, book_id, contributed, changes)
@@ -285,7 +291,7 @@ def _apply(
     return changes
 
 
-def _fed(
+def _contribute_parents(
     connection: Connection, stage: Stage, book_id: int, changes: Changes, rules: Rules
 ) -> Iterator[Contributed]:
     """What a later stage contributes, of all rows under the keys that changed rows feed.
@@ -295,22 +301,24 @@ def _fed(
     sources = stage.reads
     assert isinstance(sources, tuple)  # noqa: S101 - stages that read histories are folded before
     changed = (row for row in (*changes.removed, *changes.added) if isinstance(row, sources))
-    touched = sorted({row.feeds for row in changed if row.feeds})
+    touched = sorted({row.parent_key for row in changed if row.parent_key})
     if touched and connection.dialect.name == POSTGRESQL:
-        _LOCK_FEEDS.add(connection, [(book_id, key) for key in touched])
+        _LOCK_KEYS.add(connection, [(book_id, key) for key in touched])
     for start in range(0, len(touched), _PIECE):
-        rows = fed_by(connection, stage, book_id, touched[start : start + _PIECE])
-        yield {key: stage.contribute(fed, rules) for key, fed in rows.items()}
+        rows = child_rows_of(connection, stage, book_id, touched[start : start + _PIECE])
+        yield {key: stage.contribute(children, rules) for key, children in rows.items()}
 
 
-def fed_by(connection: Connection, stage: Stage, book_id: int, keys: Sequence[str]) -> dict[str, list[Row]]:
+def child_rows_of(
+    connection: Connection, stage: Stage, book_id: int, keys: Sequence[str]
+) -> dict[str, list[Row]]:
     """The rows that feed each of these keys of a later stage."""
     rows: dict[str, list[Row]] = {key: [] for key in keys}
     for row_type in stage.reads:
         statements = tables.STATEMENTS[row_type]  # type: ignore[index]  # a later stage reads row types
-        for _id, _key, *values in statements.by_feeds.run(connection, book_id, list(rows)):
+        for _id, _key, *values in statements.by_parent_key.run(connection, book_id, list(rows)):
             row = statements.row(values)
-            rows[row.feeds].append(row)
+            rows[row.parent_key].append(row)
     return rows
 
 

@@ -59,15 +59,15 @@ def partition_of(key: str, partitions: int) -> int:
     return crc32(key.encode()) % partitions
 
 
-class Marks(Struct, frozen=True):
+class BookPositions(Struct, frozen=True):
     """Where the books are, by name: each one's id, and the position that all of its partitions hold.
 
-    `stamp` is another number whenever any row is another.
+    `version` is another number whenever any row is another.
     """
 
     books: dict[str, int]
-    positions: dict[str, int]
-    stamp: int
+    by_book: dict[str, int]
+    version: int
 
     @property
     def position(self) -> int:
@@ -76,7 +76,7 @@ class Marks(Struct, frozen=True):
 
     def reached(self, policy: str) -> int:
         """The position that all books hold which an answer under a policy is made from."""
-        return min((at for name, at in self.positions.items() if policy_of(name) in ("", policy)), default=0)
+        return min((at for name, at in self.by_book.items() if policy_of(name) in ("", policy)), default=0)
 
 
 def policy_of(name: str) -> str:
@@ -126,25 +126,25 @@ class BookStore:
     def analyze(self, connection: Connection) -> None:
         """Have PostgreSQL take the statistics of the books' tables; SQLite needs none."""
         if connection.dialect.name == POSTGRESQL:
-            grown = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.feeds)
+            grown = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks)
             connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in grown)}")
 
     async def register(self) -> None:
         """Make what is missing of these books under these rules, at position 0."""
         await self.write(lambda connection: register(connection, self.rules, self.books, self.partitions))
 
-    def marks(self, connection: Connection) -> Marks:
+    def positions(self, connection: Connection) -> BookPositions:
         """Where the books of these versions and rules are; of none that is not registered."""
         if self.builds is not None:
-            found = _MARKS_OF.run(connection, list(self.builds.values()))
+            found = _POSITIONS_OF.run(connection, list(self.builds.values()))
         else:
             rules = [key for _, _, key in self.versions]
-            live = _MARKS.run(connection, rules)
+            live = _POSITIONS.run(connection, rules)
             found = [row for row in live if (row[1], row[2], row[5]) in self.versions]
-        return Marks(
+        return BookPositions(
             books={row[1]: row[0] for row in found},
-            positions={row[1]: row[3] for row in found},
-            stamp=sum(row[4] for row in found),
+            by_book={row[1]: row[3] for row in found},
+            version=sum(row[4] for row in found),
         )
 
     def checkpoints(self, connection: Connection, books: dict[str, int]) -> dict[tuple[str, int], int]:
@@ -163,7 +163,7 @@ class BookStore:
 
 def versions(books: Sequence[Book], rules: Rules) -> frozenset[tuple[str, int, str]]:
     """What books are, as (name, version, rules): those under other rules are others."""
-    return frozenset((book.name, book.version, _rules_key(rules.under(book.policy))) for book in books)
+    return frozenset((book.name, book.version, _rules_key(rules.with_policy(book.policy))) for book in books)
 
 
 def _rules_key(rules: Rules) -> str:
@@ -193,7 +193,7 @@ _ADD_CHECKPOINTS = HotInsert(tables.checkpoints, conflict=_if_new)
 _ADD_LEASES = HotInsert(tables.leases, ("partition", "fence"), _if_new)
 _b, _c = tables.books.c, tables.checkpoints.c
 _BOOKS = HotStatement(lambda _: select(_b.id).where(_b.live, any_of(_b.rules, "rules")))
-_MARKED = (
+_POSITIONED = (
     select(
         _b.id,
         _b.name,
@@ -205,8 +205,8 @@ _MARKED = (
     .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
     .group_by(_b.id, _b.name, _b.version, _b.rules, _b.base)
 )
-_MARKS = HotStatement(lambda _: _MARKED.where(_b.live, any_of(_b.rules, "rules")))
-_MARKS_OF = HotStatement(lambda _: _MARKED.where(any_of(_b.id, "ids")))
+_POSITIONS = HotStatement(lambda _: _POSITIONED.where(_b.live, any_of(_b.rules, "rules")))
+_POSITIONS_OF = HotStatement(lambda _: _POSITIONED.where(any_of(_b.id, "ids")))
 _HELD = HotStatement(
     lambda dialect: select(func.min(_c.held)).where(
         any_of(_c.book, "books"), _c.held_until_us > now_us(dialect)

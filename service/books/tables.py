@@ -74,7 +74,7 @@ class _Table(SQLModel):
 class BookVersion(_Table, table=True):
     """One build of one version of a book under one set of rules. Its id is the `book` of every other table.
 
-    One build is live: it is read and kept up to date. `base` makes its stamp greater than that of the
+    One build is live: it is read and kept up to date. `base` makes its version greater than that of the
     build whose place it took. Ids are never used again: what is left of a removed build is nobody's.
     """
 
@@ -135,32 +135,32 @@ class WorkerSeen(_Table, table=True):
     seen_at: datetime = Field(sa_type=DateTime(timezone=True))
 
 
-class Feed(_Table, table=True):
+class KeyLock(_Table, table=True):
     """A key that rows of several partitions feed, locked by whoever contributes to it. On PostgreSQL only."""
 
-    __tablename__ = "feeds"
+    __tablename__ = "key_locks"
 
     book: int = Field(primary_key=True)
     key: str = Field(primary_key=True, sa_type=Text)
 
 
 class Snapshot(_Table, table=True):
-    """A document left ready by the worker, right as long as the books' rows are those of `stamp`."""
+    """A document left ready by the worker, right as long as the books' rows are those of `version`."""
 
     __tablename__ = "snapshots"
 
     name: str = Field(primary_key=True, sa_type=Text)
-    stamp: int = Field(sa_type=BigInteger)
+    version: int = Field(sa_type=BigInteger)
     body: bytes = Field(sa_type=LargeBinary)
 
 
-class Learnt(_Table, table=True):
-    """What the worker has learnt of a currency for a day, from the rows of `stamp`."""
+class StoredModel(_Table, table=True):
+    """What the worker has learnt of a currency for a day, from the rows of `version`."""
 
-    __tablename__ = "learnt"
+    __tablename__ = "stored_models"
 
     name: str = Field(primary_key=True, sa_type=Text)
-    stamp: int = Field(sa_type=BigInteger)
+    version: int = Field(sa_type=BigInteger)
     position: int = Field(sa_type=BigInteger)
     day: str = Field(sa_type=Text)
     body: bytes = Field(sa_type=LargeBinary)
@@ -216,11 +216,11 @@ class RowStatements:
         columns = [table.c.id, table.c.key, *(table.c[name] for name in names)]
         of_book = select(*columns).where(table.c.book == bindparam("book"))
         self.by_key = HotStatement(lambda _: of_book.where(any_of(table.c.key, "keys")))
-        self.by_feeds = HotStatement(lambda _: of_book.where(any_of(table.c.feeds, "keys")))
-        fed = (table.c.book == bindparam("book"), table.c.feeds > bindparam("after"))
-        self.fed = HotStatement(lambda _: select(func.count()).select_from(table).where(*fed))
-        feeding = select(table.c.feeds, func.count()).where(*fed).group_by(table.c.feeds)
-        self.feeding = HotStatement(lambda _: first(feeding.order_by(table.c.feeds)))
+        self.by_parent_key = HotStatement(lambda _: of_book.where(any_of(table.c.parent_key, "keys")))
+        later = (table.c.book == bindparam("book"), table.c.parent_key > bindparam("after"))
+        self.count_with_parent = HotStatement(lambda _: select(func.count()).select_from(table).where(*later))
+        parents = select(table.c.parent_key, func.count()).where(*later).group_by(table.c.parent_key)
+        self.parent_keys = HotStatement(lambda _: first(parents.order_by(table.c.parent_key)))
         self.insert = HotInsert(table, ("book", "key", *names))
         self.delete = HotStatement(lambda _: delete(table).where(any_of(table.c.id, "ids")))
         self._row = row
@@ -250,9 +250,9 @@ books: Table = BookVersion.__table__  # type: ignore[attr-defined]
 checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]
 leases: Table = Lease.__table__  # type: ignore[attr-defined]
 workers: Table = WorkerSeen.__table__  # type: ignore[attr-defined]
-feeds: Table = Feed.__table__  # type: ignore[attr-defined]
+key_locks: Table = KeyLock.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
-learnt: Table = Learnt.__table__  # type: ignore[attr-defined]
+stored_models: Table = StoredModel.__table__  # type: ignore[attr-defined]
 ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
 STATEMENTS = {row: RowStatements(row) for row in ROWS}
@@ -263,7 +263,7 @@ for _book in BOOKS:
     for _stage in _book.stages:
         if not isinstance(_stage.reads, str):
             for _row in _stage.reads:
-                Index(f"{_row.table}_by_feeds", ROWS[_row].c.book, ROWS[_row].c.feeds)
+                Index(f"{_row.table}_by_parent_key", ROWS[_row].c.book, ROWS[_row].c.parent_key)
 
 
 def layout() -> int:

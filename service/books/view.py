@@ -52,22 +52,22 @@ class Scope(Struct, frozen=True, kw_only=True):
     currency: str
     today: date
     account: str | None = None
-    policy: str = DEFAULT_POLICY  # of what counts in MRR; see `View.under`
+    policy: str = DEFAULT_POLICY  # of what counts in MRR; see `View.with_policy`
 
 
 class View(Struct, frozen=True, kw_only=True):
     """One read transaction on the books; `books` gives each book's id by its name.
 
-    `learnt` finds what the worker has learnt of this currency, by its kind.
+    `stored_model` finds the model of this currency that the worker has stored, by its kind.
     """
 
     connection: Connection
     books: dict[str, int]
     scope: Scope
     options: Options = DEFAULTS
-    learnt: Callable[[str], bytes | None] = _nothing
+    stored_model: Callable[[str], bytes | None] = _nothing
 
-    def under(self, policy: str, parameter: str = "policy") -> "View":
+    def with_policy(self, policy: str, parameter: str = "policy") -> "View":
         """The same view with MRR as a policy counts it.
 
         Raises ParameterError, which says of `parameter` what policies there are.
@@ -83,7 +83,7 @@ class View(Struct, frozen=True, kw_only=True):
         book = self.one(select(tables.books.c.rules).where(tables.books.c.id == self.books[MRR.name]))
         return _RULES.decode(book.rules)
 
-    def within(self, table: Table, book: str, *, currency: bool = True) -> list[ColumnElement[bool]]:
+    def filters(self, table: Table, book: str, *, currency: bool = True) -> list[ColumnElement[bool]]:
         """The conditions that keep a query on `table` inside the scope."""
         conditions = [table.c.book == self.books[book]]
         if currency:
@@ -103,10 +103,10 @@ class View(Struct, frozen=True, kw_only=True):
     def unpriced_contracts(self) -> int:
         """How many live contracts have a price or discount that can't be read."""
         table = tables.ROWS[Contract]
-        query = select(func.count()).where(*self.within(table, "bills"), table.c.unpriced)
+        query = select(func.count()).where(*self.filters(table, "bills"), table.c.unpriced)
         return int((self.one(query))[0])
 
-    def named(self, query: Select[Any], table: FromClause) -> Select[Any]:
+    def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""
         names = tables.ROWS[Name]
         return query.add_columns(names.c.name.label("customer_name")).select_from(

@@ -106,7 +106,7 @@ async def _find(
         causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}
         async with ledger.reading() as reader:
             with progress("events checked", len(causes)) as done:
-                return document | {"events": await provenance.behind(reader, causes, settings, done)}
+                return document | {"events": await provenance.trace(reader, causes, settings, done)}
 
 
 def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":
@@ -137,13 +137,13 @@ def _taken_apart(
     from service.core.errors import Unavailable  # noqa: PLC0415
     from service.reads.explain.figures import explain as take_apart  # noqa: PLC0415
 
-    marks = store.marks(connection)
-    if len(marks.books) < len(store.books):
+    positions = store.positions(connection)
+    if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
-    view = View(connection=connection, books=marks.books, scope=scope, options=read_options(settings))
+    view = View(connection=connection, books=positions.books, scope=scope, options=read_options(settings))
     document = take_apart(view, figure, given, 0, limit)
     del document["next_cursor"]
-    return document | {"position": marks.reached(given.get("policy", ""))}
+    return document | {"position": positions.reached(given.get("policy", ""))}
 
 
 def _holds(found: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from service.core.errors import ParameterError, SettingsError
 
 if TYPE_CHECKING:
     from service.settings import Settings
-    from service.transfer.importer import Fault, Sift, Summary, Told
+    from service.transfer.importer import Fault, SkipKnown, Summary, Told
     from service.transfer.ledger_format import End
     from service.transfer.observed import Observation
     from service.transfer.row_export import Exported, Format
@@ -45,7 +45,9 @@ def import_stripe(file: FileOrDash, *, account: Account = "", json: Json = False
     from service.clock import utc_now  # noqa: PLC0415
     from service.transfer import stripe  # noqa: PLC0415
 
-    _import(file, lambda source: stripe.read_events(source, utc_now(), account), stripe.sift, as_json=json)
+    _import(
+        file, lambda source: stripe.read_events(source, utc_now(), account), stripe.skip_known, as_json=json
+    )
 
 
 @imports.command("mxmerchant")
@@ -59,7 +61,9 @@ def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json 
 
     with command() as settings:
         observation = _observation(settings, file, observed_at)
-    _import(file, lambda source: mxmerchant.read_records(source, observation), observed.sift, as_json=json)
+    _import(
+        file, lambda source: mxmerchant.read_records(source, observation), observed.skip_known, as_json=json
+    )
 
 
 @imports.command("csv")
@@ -84,7 +88,7 @@ def import_csv(
     _import(
         file,
         lambda source: schedule.read_contracts(source, observation, biller, account),
-        observed.sift,
+        observed.skip_known,
         as_json=json,
     )
 
@@ -98,7 +102,7 @@ def import_ledger(file: FileOrDash, *, json: Json = False) -> None:
     """
     from service.transfer import ledger_import as ledger  # noqa: PLC0415
 
-    _import(file, ledger.read_ledger, ledger.sift, as_json=json, holds_quarantine=True)
+    _import(file, ledger.read_ledger, ledger.skip_known, as_json=json, holds_quarantine=True)
 
 
 @exports.command("ledger")
@@ -168,9 +172,11 @@ def _observation(settings: "Settings", file: Path, stated: str | None) -> "Obser
     return Observation(at=at, stated=stated is not None, keyed=vault(settings).digest)
 
 
-def _import(file: Path, read: "Read", sift: "Sift", *, as_json: bool, holds_quarantine: bool = False) -> None:
+def _import(
+    file: Path, read: "Read", skip_known: "SkipKnown", *, as_json: bool, holds_quarantine: bool = False
+) -> None:
     with command() as settings:
-        summary = asyncio.run(_take(settings, file, read, sift))
+        summary = asyncio.run(_take(settings, file, read, skip_known))
         show(summary, lambda: _said(summary), as_json=as_json)
         stopped = 0 if holds_quarantine else summary.quarantined + summary.conflicts
         if summary.unreadable_lines or stopped:
@@ -195,7 +201,7 @@ def _said(summary: "Summary") -> str:
     return "\n".join([*notes, *counts, f"The ledger is at position {summary.position}."])
 
 
-async def _take(settings: "Settings", file: Path, read: "Read", sift: "Sift") -> "Summary":
+async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "SkipKnown") -> "Summary":
     from service.bootstrap import open_ledger, prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.queue.nudge import nudge_once  # noqa: PLC0415
@@ -208,7 +214,7 @@ async def _take(settings: "Settings", file: Path, read: "Read", sift: "Sift") ->
     ledger = open_ledger(settings)
     try:
         with opened(file) as source, progress("bytes", source.size) as done:
-            summary = await take(ledger, read(source), sift, utc_now, _advance(source, done))
+            summary = await take(ledger, read(source), skip_known, utc_now, _advance(source, done))
     finally:
         await ledger.close()
     if settings.redis_url and summary.recorded:

@@ -321,14 +321,14 @@ def original_id(event_id: str) -> str:
 
 def subject(kind: str, event: Event, key: str) -> str:
     """The name of one history, in the scope of an event's processor and account."""
-    return joined(kind, event.processor, event.account, key)
+    return join_key(kind, event.processor, event.account, key)
 
 
-def joined(*parts: str) -> str:
+def join_key(*parts: str) -> str:
     """Parts as one name, "a|b|c"; no two lists of parts make the same one."""
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
 
 
-def apart(name: str) -> list[str]:
-    """The parts of a name that `joined` made."""
+def split_key(name: str) -> list[str]:
+    """The parts of a name that `join_key` made."""
     return [part.replace("%7C", "|").replace("%25", "%") for part in name.split("|")]

@@ -31,7 +31,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     why: str | None = None
 
 
-async def behind(
+async def trace(
     reader: LedgerReader,
     causes: Iterable[Cause],
     settings: Settings,

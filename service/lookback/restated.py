@@ -56,7 +56,7 @@ _RECORDED = HotStatement(
 )
 
 
-class Spot(NamedTuple):
+class FigureKey(NamedTuple):
     """A figure of an account on a day."""
 
     figure: str
@@ -69,7 +69,7 @@ class Change(NamedTuple):
     """What an event changed in what one history contributes; `name` is the history's."""
 
     name: str
-    spot: Spot
+    key: FigureKey
     customer_id: str
     cents: int
 
@@ -84,10 +84,10 @@ class Told(Struct, frozen=True, kw_only=True):
     changes: list[Change]
 
 
-class Late(NamedTuple):
+class LateChange(NamedTuple):
     """A change of a figure from one day gone to another."""
 
-    spot: Spot
+    key: FigureKey
     until: str
     customer_id: str
     cents: int
@@ -102,7 +102,7 @@ async def restate(ledger: Ledger, store: BookStore, since: int, until: int) -> l
     late = {each.position: found for each in told if (found := restated(each))}
     if not late:
         return []
-    currencies = {row.spot.currency for rows in late.values() for row in rows}
+    currencies = {row.key.currency for rows in late.values() for row in rows}
     async with store.reading() as connection:
         totals, reached = await connection.run_sync(partial(_standing, store=store, currencies=currencies))
     # The books as they stand, brought to `since`: without what they took in after it, with what they lack.
@@ -111,52 +111,52 @@ async def restate(ledger: Ledger, store: BookStore, since: int, until: int) -> l
     for each in (*earlier, *told, *later):
         for change in each.changes:
             part = partition_of(change.name, store.partitions)
-            taken_in = each.position <= reached[_FIGURES[change.spot.figure][0].name, part]
+            taken_in = each.position <= reached[_FIGURES[change.key.figure][0].name, part]
             if taken_in == (each.position > since):
-                totals.add(change.spot, -change.cents if taken_in else change.cents)
+                totals.add(change.key, -change.cents if taken_in else change.cents)
     return [row for each in told for row in _around(each, late.get(each.position, []), totals)]
 
 
-def restated(told: Told) -> list[Late]:
+def restated(told: Told) -> list[LateChange]:
     """What an event changed of days before the one on which it was recorded.
 
     MRR stands until it moves again: it differs from a day to another, at most to the last one gone.
     """
-    changed: dict[Spot, int] = defaultdict(int)
-    of: dict[tuple[Spot, str], int] = defaultdict(int)
+    changed: dict[FigureKey, int] = defaultdict(int)
+    of: dict[tuple[FigureKey, str], int] = defaultdict(int)
     for change in told.changes:
-        changed[change.spot] += change.cents
-        of[change.spot, change.customer_id] += change.cents
-    customers = {spot: customer for (spot, customer), cents in sorted(of.items(), reverse=True) if cents}
+        changed[change.key] += change.cents
+        of[change.key, change.customer_id] += change.cents
+    customers = {key: customer for (key, customer), cents in sorted(of.items(), reverse=True) if cents}
     found = [
-        Late(spot, spot.date, customers[spot], cents)
-        for spot, cents in changed.items()
-        if cents and spot.figure != MRR_FIGURE and spot.date < told.day
+        LateChange(key, key.date, customers[key], cents)
+        for key, cents in changed.items()
+        if cents and key.figure != MRR_FIGURE and key.date < told.day
     ]
-    moves: dict[tuple[str, str], list[Spot]] = defaultdict(list)
-    for spot, cents in changed.items():
-        if cents and spot.figure == MRR_FIGURE:
-            moves[spot.currency, spot.account].append(spot)
+    moves: dict[tuple[str, str], list[FigureKey]] = defaultdict(list)
+    for key, cents in changed.items():
+        if cents and key.figure == MRR_FIGURE:
+            moves[key.currency, key.account].append(key)
     for spots in moves.values():
         level = 0
         ordered = sorted(spots)
-        for spot, following in zip(ordered, [*(spot.date for spot in ordered[1:]), told.day], strict=True):
-            level += changed[spot]
-            if level and spot.date < told.day:
-                found.append(Late(spot, _day_before(min(following, told.day)), customers[spot], level))
+        for key, following in zip(ordered, [*(key.date for key in ordered[1:]), told.day], strict=True):
+            level += changed[key]
+            if level and key.date < told.day:
+                found.append(LateChange(key, _day_before(min(following, told.day)), customers[key], level))
     return sorted(found)
 
 
-def contributed(name: str, history: Sequence[Event], rules: Rules) -> dict[tuple[Spot, str], int]:
+def contributed(name: str, history: Sequence[Event], rules: Rules) -> dict[tuple[FigureKey, str], int]:
     """What one history adds to each figure, by customer."""
-    found: dict[tuple[Spot, str], int] = defaultdict(int)
+    found: dict[tuple[FigureKey, str], int] = defaultdict(int)
     for row in _CONTRIBUTE[name.split("|", 1)[0]](history, rules) if history else ():
         total = _TOTAL[type(row)]
         measured = dict(zip(total.sums, total.measure(row), strict=True))
         for figure, (_, kind, column) in _FIGURES.items():
             if kind is type(row) and measured[column]:
-                spot = Spot(figure, row.currency, row.account, row.date)  # type: ignore[attr-defined]
-                found[spot, row.customer_id] += measured[column]  # type: ignore[attr-defined]
+                key = FigureKey(figure, row.currency, row.account, row.date)  # type: ignore[attr-defined]
+                found[key, row.customer_id] += measured[column]  # type: ignore[attr-defined]
     return found
 
 
@@ -166,26 +166,26 @@ class _Totals:
     def __init__(self) -> None:
         self._days: dict[tuple[str, str, str | None], dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
-    def add(self, spot: Spot, cents: int) -> None:
-        for account in (spot.account, None):
-            self._days[spot.figure, spot.currency, account][spot.date] += cents
+    def add(self, key: FigureKey, cents: int) -> None:
+        for account in (key.account, None):
+            self._days[key.figure, key.currency, account][key.date] += cents
 
-    def figure(self, spot: Spot, account: str | None) -> int:
-        """MRR at the end of the spot's day; of anything else its month's."""
-        days = self._days[spot.figure, spot.currency, account].items()
-        if spot.figure == MRR_FIGURE:
-            return sum(cents for day, cents in days if day <= spot.date)
-        return sum(cents for day, cents in days if day[:7] == spot.date[:7])
+    def figure(self, key: FigureKey, account: str | None) -> int:
+        """MRR at the end of the key's day; of anything else its month's."""
+        days = self._days[key.figure, key.currency, account].items()
+        if key.figure == MRR_FIGURE:
+            return sum(cents for day, cents in days if day <= key.date)
+        return sum(cents for day, cents in days if day[:7] == key.date[:7])
 
-    def figures(self, spot: Spot) -> tuple[int, int]:
-        return self.figure(spot, spot.account), self.figure(spot, None)
+    def figures(self, key: FigureKey) -> tuple[int, int]:
+        return self.figure(key, key.account), self.figure(key, None)
 
 
-def _around(told: Told, late: Sequence[Late], totals: _Totals) -> list[Restatement]:
+def _around(told: Told, late: Sequence[LateChange], totals: _Totals) -> list[Restatement]:
     """An event's restatements, with the figures before and after it; the totals move on over it."""
-    before = [totals.figures(row.spot) for row in late]
+    before = [totals.figures(row.key) for row in late]
     for change in told.changes:
-        totals.add(change.spot, change.cents)
+        totals.add(change.key, change.cents)
     return [
         Restatement(
             position=told.position,
@@ -193,17 +193,17 @@ def _around(told: Told, late: Sequence[Late], totals: _Totals) -> list[Restateme
             recorded_at_us=told.recorded_at_us,
             cause=told.event.cause,
             type=told.event.type,
-            figure=row.spot.figure,
-            date=row.spot.date,
+            figure=row.key.figure,
+            date=row.key.date,
             until=row.until,
-            currency=row.spot.currency,
-            account=row.spot.account,
+            currency=row.key.currency,
+            account=row.key.account,
             customer_id=row.customer_id,
             change_cents=row.cents,
             before_cents=before[part][0],
-            after_cents=totals.figure(row.spot, row.spot.account),
+            after_cents=totals.figure(row.key, row.key.account),
             all_before_cents=before[part][1],
-            all_after_cents=totals.figure(row.spot, None),
+            all_after_cents=totals.figure(row.key, None),
         )
         for part, row in enumerate(late)
     ]
@@ -213,20 +213,20 @@ def _standing(
     connection: Connection, store: BookStore, currencies: Iterable[str]
 ) -> tuple[_Totals, Mapping[tuple[str, int], int]]:
     """The figures as they stand, and the position of each partition of each book at that."""
-    marks = store.marks(connection)
-    if len(marks.books) < len(store.books):
+    positions = store.positions(connection)
+    if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
     totals = _Totals()
     for figure, (book, kind, column) in _FIGURES.items():
         table = TOTALS[_TOTAL[kind].table]
         query = (
             select(table.c.currency, table.c.account, table.c.date, *sums(table, (column,)))
-            .where(table.c.book == marks.books[book.name], table.c.currency.in_(sorted(currencies)))
+            .where(table.c.book == positions.books[book.name], table.c.currency.in_(sorted(currencies)))
             .group_by(table.c.currency, table.c.account, table.c.date)
         )
         for currency, account, day, cents in connection.execute(query):
-            totals.add(Spot(figure, currency, account, day), cents)
-    books = {book.name: marks.books[book.name] for book, _, _ in _FIGURES.values()}
+            totals.add(FigureKey(figure, currency, account, day), cents)
+    books = {book.name: positions.books[book.name] for book, _, _ in _FIGURES.values()}
     return totals, store.checkpoints(connection, books)
 
 
@@ -280,12 +280,12 @@ def _changing(
 
 
 def _difference(
-    name: str, before: Mapping[tuple[Spot, str], int], now: Mapping[tuple[Spot, str], int]
+    name: str, before: Mapping[tuple[FigureKey, str], int], now: Mapping[tuple[FigureKey, str], int]
 ) -> list[Change]:
     return [
-        Change(name, spot, customer, cents)
-        for spot, customer in sorted({*before, *now})
-        if (cents := now.get((spot, customer), 0) - before.get((spot, customer), 0))
+        Change(name, key, customer, cents)
+        for key, customer in sorted({*before, *now})
+        if (cents := now.get((key, customer), 0) - before.get((key, customer), 0))
     ]
 
 

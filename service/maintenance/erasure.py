@@ -19,7 +19,7 @@ from service.books.store import BookStore
 from service.bootstrap import LEDGER_SCHEMA, open_books, prepare
 from service.core.delivery import Proof
 from service.core.errors import NotFound, ParameterError, SettingsError, Unavailable
-from service.core.events import MARK, CustomerErased, Event, apart
+from service.core.events import MARK, CustomerErased, Event, split_key
 from service.ledger import tables as ledger_tables
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -76,7 +76,7 @@ async def find(
 def _known(connection: Connection, customer_id: str) -> list[tuple[str, str]]:
     """The processors and accounts that tell of a customer of this id."""
     owners = connection.execute(select(_keys.c.owner).where(_keys.c.owner.like("customer|%"))).scalars()
-    found = (apart(owner) for owner in owners)
+    found = (split_key(owner) for owner in owners)
     return sorted((each[1], each[2]) for each in found if each[-1] == customer_id)
 
 
@@ -118,7 +118,7 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
 async def _take_in(ledger: Ledger, store: BookStore, position: int, clock: Callable[[], datetime]) -> None:
     """Bring the books to a position, beside whichever worker does so, too."""
     engine, deadline = Engine(ledger, store, clock), time.monotonic() + _BOOKS_SECONDS
-    while (await store.read(store.marks)).position < position:
+    while (await store.read(store.positions)).position < position:
         if time.monotonic() > deadline:
             raise Unavailable("the books have not taken the erasure in yet: run it again once they have")
         try:

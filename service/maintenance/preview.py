@@ -53,13 +53,15 @@ async def preview(
     histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))
 
     def find(connection: Connection) -> list[Impact] | None:
-        marks = store.marks(connection)
-        if marks.position != position or not {book.name for book in _FIGURES} <= marks.books.keys():
+        positions = store.positions(connection)
+        if positions.position != position or not {book.name for book in _FIGURES} <= positions.books.keys():
             return None
         return [
             impact
             for book in _FIGURES
-            for impact in _impacts(connection, book, marks.books[book.name], histories, store.rules, today)
+            for impact in _impacts(
+                connection, book, positions.books[book.name], histories, store.rules, today
+            )
         ]
 
     with suppress(SQLAlchemyError, OSError):  # the books may not be laid out
@@ -82,7 +84,7 @@ def _histories(connection: Connection, ledger: Ledger, events: Sequence[Event], 
 def _impacts(
     connection: Connection, book: Book, book_id: int, histories: Histories, rules: Rules, today: date
 ) -> Iterator[Impact]:
-    changed = _changed(connection, book, book_id, histories, rules.under(book.policy))
+    changed = _changed(connection, book, book_id, histories, rules.with_policy(book.policy))
     for total in book.totals:
         names = _FIGURES[book].get(total.table, ())
         first = "" if total.table == "mrr_days" else today.replace(day=1).isoformat()
@@ -122,7 +124,7 @@ def _changed(
     for stage in book.stages:
         changed.update(_contributed(stage, histories, rules) if isinstance(stage.reads, str) else {})
         if not isinstance(stage.reads, str):
-            changed.update(_fed(connection, stage, book_id, changed, rules))
+            changed.update(_contributed_parents(connection, stage, book_id, changed, rules))
     return Counter({row: count for row, count in changed.items() if count})
 
 
@@ -135,25 +137,25 @@ def _contributed(stage: Stage, histories: Histories, rules: Rules) -> Counter[Ro
     return found
 
 
-def _fed(
+def _contributed_parents(
     connection: Connection, stage: Stage, book_id: int, changed: Counter[Row], rules: Rules
 ) -> Counter[Row]:
     """What a later stage would contribute more, of the rows under the keys whose rows changed."""
     assert isinstance(stage.reads, tuple)  # noqa: S101 - the others read histories
-    fed: dict[str, dict[Row, int]] = defaultdict(dict)
+    changed_children: dict[str, dict[Row, int]] = defaultdict(dict)
     for row, count in changed.items():
-        if count and row.feeds and isinstance(row, stage.reads):
-            fed[row.feeds][row] = count
-    rows: dict[str, Counter[Row]] = {key: Counter() for key in fed}
+        if count and row.parent_key and isinstance(row, stage.reads):
+            changed_children[row.parent_key][row] = count
+    rows: dict[str, Counter[Row]] = {key: Counter() for key in changed_children}
     for row_type in stage.reads:
         statements = STATEMENTS[row_type]
-        for _id, _key, *values in statements.by_feeds.run(connection, book_id, sorted(rows)):
+        for _id, _key, *values in statements.by_parent_key.run(connection, book_id, sorted(rows)):
             row = statements.row(values)
-            rows[row.feeds][row] += 1
+            rows[row.parent_key][row] += 1
     found: Counter[Row] = Counter()
     for key, current in rows.items():
         new = Counter(current)
-        new.update(fed[key])
+        new.update(changed_children[key])
         found.update(stage.contribute(list(new.elements()), rules))
         found.subtract(stage.contribute(list(current.elements()), rules))
     return found

@@ -58,7 +58,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
         holders: dict[int, str | None] = dict(
             connection.execute(select(leases.c.partition, leases.c.worker)).all()
         )
-        found = store.checkpoints(connection, store.marks(connection).books)
+        found = store.checkpoints(connection, store.positions(connection).books)
         lags: dict[int, dict[str, int]] = {}
         for (book, partition), reached in sorted(found.items()):
             lags.setdefault(partition, {})[book] = max(position - reached, 0)

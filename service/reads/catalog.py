@@ -57,17 +57,17 @@ def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return mrr_reads.mrr(view.under(args["policy"]))
+    return mrr_reads.mrr(view.with_policy(args["policy"]))
 
 
 def _metrics(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    return metrics.metrics(view.under(args["policy"]), args["from"], args["to"], args["by"])
+    return metrics.metrics(view.with_policy(args["policy"]), args["from"], args["to"], args["by"])
 
 
 def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    view = view.under(args["policy"])
+    view = view.with_policy(args["policy"])
     document = mrr_reads.movements(view, args["from"], args["to"], args["by"])
     if args["detail"] == "customers":
         document["movements"] = mrr_reads.movement_rows(view, args["from"], args["to"])

@@ -37,7 +37,7 @@ class Side(Struct, frozen=True, kw_only=True):
 
 def sides(view: View, policies: Sequence[str]) -> tuple[Side, Side]:
     """The two policies with their rules. Raises ParameterError if one is not kept."""
-    first, second = (Side(policy=name, rules=view.under(name, "policies").rules()) for name in policies)
+    first, second = (Side(policy=name, rules=view.with_policy(name, "policies").rules()) for name in policies)
     return first, second
 
 
@@ -47,9 +47,9 @@ def differences(view: View, policies: Sequence[str], limit: int | None, after: s
     Largest difference first. Each contract names its `history`, from which `explained` takes the reasons.
     `next_cursor` is None on the last page; without a `limit` the page holds all that are left.
     """
-    first, second = (view.under(policy, "policies") for policy in policies)
+    first, second = (view.with_policy(policy, "policies") for policy in policies)
     rows = view.all(_page(first, second, None if limit is None else limit + 1, _size_and_feeds(after)))
-    listed = [list(contracts) for _, contracts in groupby(rows, key=lambda row: row.feeds)]
+    listed = [list(contracts) for _, contracts in groupby(rows, key=lambda row: row.parent_key)]
     page = listed[:limit]
     totals = [mrr(first), mrr(second)]
     names = ("policy", "weeks_per_month", "mrr_cents", "active_contracts", "customers")
@@ -59,7 +59,7 @@ def differences(view: View, policies: Sequence[str], limit: int | None, after: s
         "policies": [{name: total[name] for name in names} for total in totals],
         "difference_cents": totals[1]["mrr_cents"] - totals[0]["mrr_cents"],
         "customers": [_customer(contracts) for contracts in page],
-        "next_cursor": f"{page[-1][0].size}|{page[-1][0].feeds}" if len(listed) > len(page) else None,
+        "next_cursor": f"{page[-1][0].size}|{page[-1][0].parent_key}" if len(listed) > len(page) else None,
     }
 
 
@@ -179,7 +179,7 @@ def _customer(contracts: list[Any]) -> dict[str, Any]:
             {"contract_id": row.contract_id, **_amounts(row.first, row.second), "history": row.key}
             for row in contracts
         ],
-        "processor": of.feeds.partition("|")[0],
+        "processor": of.parent_key.partition("|")[0],
         "account": of.account,
     }
 
@@ -191,7 +191,7 @@ def _amounts(first: int, second: int) -> dict[str, int]:
 def _page(first: View, second: View, limit: int | None, after: tuple[int, str] | None) -> Select[Any]:
     """The contracts that differ, of the customers of a page: largest difference of a customer first."""
     contracts = _contracts(first, second).cte("contracts")
-    names = (contracts.c.feeds, contracts.c.account, contracts.c.customer_id)
+    names = (contracts.c.parent_key, contracts.c.account, contracts.c.customer_id)
     sums = _whole(contracts.c.first), _whole(contracts.c.second)
     customers = (
         select(
@@ -204,30 +204,32 @@ def _page(first: View, second: View, limit: int | None, after: tuple[int, str] |
         .having(func.sum(func.abs(contracts.c.second - contracts.c.first)) > 0)
         .subquery()
     )
-    size, feeds = customers.c.size, customers.c.feeds
-    some = select(customers).order_by(size.desc(), feeds).limit(limit)
+    size, parent_key = customers.c.size, customers.c.parent_key
+    some = select(customers).order_by(size.desc(), parent_key).limit(limit)
     if after:
-        some = some.where(or_(size < after[0], (size == after[0]) & (feeds > after[1])))
+        some = some.where(or_(size < after[0], (size == after[0]) & (parent_key > after[1])))
     page = some.subquery()
-    customer = func.substr(page.c.feeds, 1, func.length(page.c.feeds) - len("|usd"))
+    customer = func.substr(page.c.parent_key, 1, func.length(page.c.parent_key) - len("|usd"))
     named = (_names.c.book == first.books["customers"]) & (_names.c.key == literal("customer|") + customer)
     return (
         select(page, contracts.c.key, contracts.c.contract_id, contracts.c.first, contracts.c.second)
         .add_columns(_names.c.name.label("customer_name"))
-        .select_from(page.join(contracts, contracts.c.feeds == page.c.feeds).outerjoin(_names, named))
+        .select_from(
+            page.join(contracts, contracts.c.parent_key == page.c.parent_key).outerjoin(_names, named)
+        )
         .where(contracts.c.first != contracts.c.second)
-        .order_by(page.c.size.desc(), page.c.feeds, contracts.c.key)
+        .order_by(page.c.size.desc(), page.c.parent_key, contracts.c.key)
     )
 
 
 def _contracts(first: View, second: View) -> Select[Any]:
     """Every contract that has counted, with its MRR at the end of `today` under each policy."""
-    names = [_steps.c[name] for name in ("key", "feeds", "account", "customer_id", "contract_id")]
+    names = [_steps.c[name] for name in ("key", "parent_key", "account", "customer_id", "contract_id")]
     nothing = literal(0)
     moved = union_all(
         *(
             select(*names, one.label("first"), other.label("second")).where(
-                *view.within(_steps, "mrr"), _steps.c.date <= view.scope.today.isoformat()
+                *view.filters(_steps, "mrr"), _steps.c.date <= view.scope.today.isoformat()
             )
             for view, one, other in (
                 (first, _steps.c.mrr_cents, nothing),
@@ -249,7 +251,7 @@ def _whole(column: ColumnElement[Any]) -> ColumnElement[int]:
 def _size_and_feeds(cursor: str | None) -> tuple[int, str] | None:
     if cursor is None:
         return None
-    size, _, feeds = cursor.partition("|")
+    size, _, parent_key = cursor.partition("|")
     if not (size.isascii() and size.isdigit() and len(size) < 19):
         raise ParameterError("cursor: the `next_cursor` of the page before")
-    return int(size), feeds
+    return int(size), parent_key

@@ -101,7 +101,7 @@ def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tall
             _bills.c.amount_cents,
             customer_key(_bills).label("who"),
         )
-        .where(*view.within(_bills, "bills"), _bills.c.status != "uncollectible")
+        .where(*view.filters(_bills, "bills"), _bills.c.status != "uncollectible")
         .where(_bills.c.date.between(start, end) | (_bills.c.status == "upcoming"))
     )
     not_billed_yet = {row.key for row in stated if row.status == "upcoming"}
@@ -134,4 +134,4 @@ def _dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
 def _rolling(view: View, end: str) -> list[Any]:
     names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amounts")
     query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("who"))
-    return view.all(query.where(*view.within(_contracts, "bills"), _contracts.c.next_bill_date <= end))
+    return view.all(query.where(*view.filters(_contracts, "bills"), _contracts.c.next_bill_date <= end))

@@ -68,7 +68,7 @@ def contracts(view: View, status: str | None, limit: int | None, after: str | No
 
     Without a `limit` the page holds all that are left.
     """
-    query = view.named(select(_contracts), _contracts).where(*view.within(_contracts, "bills"))
+    query = view.with_names(select(_contracts), _contracts).where(*view.filters(_contracts, "bills"))
     if status:
         query = query.where(_contracts.c.status == status)
     if after:

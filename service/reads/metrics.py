@@ -23,7 +23,7 @@ _AMOUNTS = tuple(f"{kind}_cents" for kind in KINDS)
 _CUSTOMERS = ("new_customers", "reactivation_customers", "churn_customers")
 _SUMMED = {  # what is summed of which table of which book
     "movement_days": ("mrr", (*_AMOUNTS, *_CUSTOMERS)),
-    "order_days": ("revenue", ("smooth_orders",)),
+    "order_days": ("revenue", ("first_try_orders",)),
     "failure_days": ("revenue", ("failures", "recovered")),
 }
 
@@ -63,7 +63,7 @@ def measure(
     closing_cents = opening_cents + new + reactivation + expansion + contraction + churn
     closing_customers = opening_customers + joined + returned - left
     lost = -(contraction + churn)
-    payments = happened["smooth_orders"] + happened["failures"]
+    payments = happened["first_try_orders"] + happened["failures"]
     return {
         "opening_cents": opening_cents,
         **{name: happened[name] for name in _AMOUNTS},
@@ -120,7 +120,7 @@ def _by_month(view: View, start: date, end: date) -> dict[str, Counter[str]]:
         month = func.substr(days.c.date, 1, 7).label("month")
         found = view.all(
             select(month, *sums(days, names))
-            .where(*view.within(days, book), days.c.date.between(start.isoformat(), end.isoformat()))
+            .where(*view.filters(days, book), days.c.date.between(start.isoformat(), end.isoformat()))
             .group_by(month)
         )
         for row in found:
@@ -133,7 +133,7 @@ def _before(view: View, day: date) -> tuple[int, int]:
     days = TOTALS["movement_days"]
     row = view.one(
         select(*sums(days, (*_AMOUNTS, *_CUSTOMERS))).where(
-            *view.within(days, "mrr"), days.c.date < day.isoformat()
+            *view.filters(days, "mrr"), days.c.date < day.isoformat()
         )
     )
     return (

@@ -81,7 +81,7 @@ def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
 
 def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False) -> list[dict[str, Any]]:
     """The bills between two days, by date, with the customer's name."""
-    query = view.named(select(_bills), _bills).where(*_between(view, first, last))
+    query = view.with_names(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
         query = query.where(_bills.c.status.in_(UPCOMING))
     query = query.order_by(*_IN_ORDER)
@@ -144,7 +144,7 @@ def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
 def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
     """The money behind the months' cash, by date, each with its causes."""
     days = _moved.c.date.between(first.isoformat(), last.isoformat())
-    query = view.named(select(_moved), _moved).where(*view.within(_moved, "collections"), days)
+    query = view.with_names(select(_moved), _moved).where(*view.filters(_moved, "collections"), days)
     order = "date customer_id kind source_id part processor account".split()
     return [
         {
@@ -176,7 +176,7 @@ def months_between(first: date, last: date) -> list[str]:
 
 
 def _between(view: View, first: str, last: str) -> list[Any]:
-    return [*view.within(_bills, "bills"), _bills.c.date.between(first, last)]
+    return [*view.filters(_bills, "bills"), _bills.c.date.between(first, last)]
 
 
 def _month(table: Any) -> Any:
@@ -184,14 +184,14 @@ def _month(table: Any) -> Any:
 
 
 def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str, last: str) -> dict[str, Any]:
-    query = query.where(*view.within(table, book), table.c.date.between(first, last)).group_by("month")
+    query = query.where(*view.filters(table, book), table.c.date.between(first, last)).group_by("month")
     return {row.month: row for row in view.all(query)}
 
 
 def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
     found = view.all(
         select(_days.c.date, *sums(_days, _SUMS))
-        .where(*view.within(_days, "bills"), _days.c.date.between(first, last))
+        .where(*view.filters(_days, "bills"), _days.c.date.between(first, last))
         .group_by(_days.c.date)
         .order_by(_days.c.date)
     )
@@ -279,6 +279,6 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
 
 def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
     query = select(*sums(_cash, _CASH)).where(
-        *view.within(_cash, "collections"), _cash.c.date.between(first, last)
+        *view.filters(_cash, "collections"), _cash.c.date.between(first, last)
     )
     return dict((view.one(query))._mapping)  # noqa: SLF001

@@ -20,7 +20,7 @@ def mrr(view: View) -> dict[str, Any]:
     days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
     by_schedule = view.all(
         select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
-        .where(*view.within(days, "mrr"), days.c.date <= today)
+        .where(*view.filters(days, "mrr"), days.c.date <= today)
         .group_by(days.c.interval, days.c.every)
     )
     schedules = [
@@ -36,7 +36,7 @@ def mrr(view: View) -> dict[str, Any]:
     ]
     others = view.all(
         select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
-        .where(*view.within(days, "mrr", currency=False), days.c.date <= today)
+        .where(*view.filters(days, "mrr", currency=False), days.c.date <= today)
         .where(days.c.currency != view.scope.currency)
         .group_by(days.c.currency)
         .order_by(days.c.currency)
@@ -78,7 +78,7 @@ def paying_customers(view: View) -> int:
     days = TOTALS["movement_days"]
     names = ("new_customers", "reactivation_customers", "churn_customers")
     query = select(*sums(days, names)).where(
-        *view.within(days, "mrr"), days.c.date <= view.scope.today.isoformat()
+        *view.filters(days, "mrr"), days.c.date <= view.scope.today.isoformat()
     )
     new, reactivated, churned = view.one(query)
     return int(new + reactivated - churned)
@@ -93,12 +93,12 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     counts = tuple(f"{kind}_customers" for kind in KINDS)
     found = view.all(
         select(period, *sums(days, (*amounts, *counts)))
-        .where(*view.within(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
+        .where(*view.filters(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
         .group_by(period)
     )
     moved = {row.period: row for row in found}
     before = view.one(
-        select(*sums(days, amounts)).where(*view.within(days, "mrr"), days.c.date < first.isoformat())
+        select(*sums(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
     )
     level = sum(before)
     periods = []
@@ -126,8 +126,8 @@ def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
         "trust",
         "causes",
     )
-    query = view.named(select(*(table.c[name] for name in names)), table).where(
-        *view.within(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
+    query = view.with_names(select(*(table.c[name] for name in names)), table).where(
+        *view.filters(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
     )
     found = view.all(query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account))
     return [{**row._mapping, "causes": json.decode(row.causes)} for row in found]  # noqa: SLF001

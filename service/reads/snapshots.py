@@ -1,6 +1,6 @@
 """Snapshots: documents that the worker leaves ready, so that a read is a lookup.
 
-Each bears the stamp of the rows that it was made from, and is found only while that is the books' own. They
+Each bears the version of the rows that it was made from, and is found only while that is the books' own. They
 are made again once the worker has caught up.
 """
 
@@ -13,7 +13,7 @@ from msgspec import json
 from sqlalchemy import Connection, delete, select
 
 from service import predictions, reads
-from service.books.store import BookStore, Marks
+from service.books.store import BookPositions, BookStore
 from service.books.tables import TOTALS, snapshots
 from service.books.view import DEFAULTS, Options, Scope, View
 from service.reads.catalog import READS
@@ -35,10 +35,10 @@ def snapshot_name(
     return f"{read.name}|{scope.currency}|{asked}"
 
 
-def find(connection: Connection, name: str, stamp: int) -> bytes | None:
+def find(connection: Connection, name: str, version: int) -> bytes | None:
     """The document of this name, if it stands and is right for the rows of this view."""
     return connection.execute(
-        select(snapshots.c.body).where(snapshots.c.name == name, snapshots.c.stamp == stamp)
+        select(snapshots.c.body).where(snapshots.c.name == name, snapshots.c.version == version)
     ).scalar()
 
 
@@ -50,9 +50,9 @@ async def forget(store: BookStore) -> None:
 
 async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
     """Make those standing documents that are missing or no longer right; how many that were."""
-    stamp, documents = await store.read(lambda connection: _missing(connection, store, today, options))
+    version, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
-        rows = [(name, stamp, body) for name, body in sorted(documents.items())]
+        rows = [(name, version, body) for name, body in sorted(documents.items())]
         await store.write(lambda connection: _keep(connection, rows, today))
     return len(documents)
 
@@ -60,25 +60,25 @@ async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS)
 def _missing(
     connection: Connection, store: BookStore, today: date, options: Options
 ) -> tuple[int, dict[str, bytes]]:
-    marks = store.marks(connection)
+    positions = store.positions(connection)
     documents = {}
-    for currency in currencies(connection, marks):
+    for currency in currencies(connection, positions):
         scope = Scope(currency=currency, today=today)
-        view = View(connection=connection, books=marks.books, scope=scope, options=options)
+        view = View(connection=connection, books=positions.books, scope=scope, options=options)
         for read in (read for read in READS if read.standing):
             args = parse_all(read.parameters, {}, today)
             name = snapshot_name(store, read, view.scope, args, options)
-            if find(connection, name, marks.stamp) is None:
+            if find(connection, name, positions.version) is None:
                 documents[name] = json.encode(read.answer(view, args))
-    return marks.stamp, documents
+    return positions.version, documents
 
 
-def currencies(connection: Connection, marks: Marks) -> list[str]:
+def currencies(connection: Connection, positions: BookPositions) -> list[str]:
     """The currencies of the books."""
     found: set[str] = set()
     for table, book in (("bill_days", "bills"), ("order_days", "revenue")):
         days = TOTALS[table]
-        query = select(days.c.currency).distinct().where(days.c.book == marks.books[book])
+        query = select(days.c.currency).distinct().where(days.c.book == positions.books[book])
         found.update(connection.execute(query).scalars())
     return sorted(found)
 
@@ -93,7 +93,7 @@ _KEEP = HotInsert(
     snapshots,
     conflict=lambda insert: insert.on_conflict_do_update(
         index_elements=["name"],
-        set_={"stamp": insert.excluded.stamp, "body": insert.excluded.body},
-        where=snapshots.c.stamp < insert.excluded.stamp,
+        set_={"version": insert.excluded.version, "body": insert.excluded.body},
+        where=snapshots.c.version < insert.excluded.version,
     ),
 )

@@ -6,43 +6,47 @@ from datetime import date
 from msgspec import json
 from sqlalchemy import Connection, delete, select
 
-from service.books.store import BookStore, Marks
-from service.books.tables import learnt
+from service.books.store import BookPositions, BookStore
+from service.books.tables import stored_models
 from service.reads.snapshots import CODE
 from service.storage.statements import HotInsert
 
 
 def find(connection: Connection, store: BookStore, what: str, currency: str) -> bytes | None:
     """The last document of this kind, by this code from books of these versions."""
-    query = select(learnt.c.body).where(learnt.c.name == _name(store, what, currency))
+    query = select(stored_models.c.body).where(stored_models.c.name == _name(store, what, currency))
     return connection.execute(query).scalar()
 
 
 def is_fresh(
-    connection: Connection, store: BookStore, what: str, currency: str, stamp: int, day: date
+    connection: Connection, store: BookStore, what: str, currency: str, version: int, day: date
 ) -> bool:
-    """Whether the document is of the rows of `stamp` and of this day."""
-    query = select(learnt.c.stamp, learnt.c.day).where(learnt.c.name == _name(store, what, currency))
-    return tuple(connection.execute(query).one_or_none() or ()) == (stamp, day.isoformat())
+    """Whether the document is of the rows of `version` and of this day."""
+    query = select(stored_models.c.version, stored_models.c.day).where(
+        stored_models.c.name == _name(store, what, currency)
+    )
+    return tuple(connection.execute(query).one_or_none() or ()) == (version, day.isoformat())
 
 
 def positions(connection: Connection, store: BookStore, what: str) -> dict[str, int]:
     """The ledger position of each currency's document."""
-    names = learnt.c.name.like(_name(store, what, "%"))
-    return {row.name.split("|")[1]: row.position for row in connection.execute(select(learnt).where(names))}
+    names = stored_models.c.name.like(_name(store, what, "%"))
+    return {
+        row.name.split("|")[1]: row.position for row in connection.execute(select(stored_models).where(names))
+    }
 
 
 async def keep(
-    store: BookStore, currency: str, marks: Marks, day: date, documents: Mapping[str, bytes]
+    store: BookStore, currency: str, positions: BookPositions, day: date, documents: Mapping[str, bytes]
 ) -> None:
     """Keep documents by their kind, in place of those before, and none of other code."""
     rows = [
-        (_name(store, what, currency), marks.stamp, marks.position, day.isoformat(), body)
+        (_name(store, what, currency), positions.version, positions.position, day.isoformat(), body)
         for what, body in sorted(documents.items())
     ]
 
     def write(connection: Connection) -> None:
-        connection.execute(delete(learnt).where(learnt.c.name.not_like(f"%[{CODE},%")))
+        connection.execute(delete(stored_models).where(stored_models.c.name.not_like(f"%[{CODE},%")))
         _KEEP.add(connection, rows)
 
     await store.write(write)
@@ -53,9 +57,9 @@ def _name(store: BookStore, what: str, currency: str) -> str:
 
 
 _KEEP = HotInsert(
-    learnt,
+    stored_models,
     conflict=lambda insert: insert.on_conflict_do_update(
         index_elements=["name"],
-        set_={name: insert.excluded[name] for name in ("stamp", "position", "day", "body")},
+        set_={name: insert.excluded[name] for name in ("version", "position", "day", "body")},
     ),
 )

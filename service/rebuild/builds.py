@@ -33,7 +33,7 @@ _FOREVER_US = 1 << 62
 _ROWS = 2_000  # removed in one transaction
 _REST = 0.5  # between two of them, of what the first took: a live worker's turn
 
-_OF_BUILDS = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.feeds, tables.checkpoints)
+_OF_BUILDS = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks, tables.checkpoints)
 _b, _c = tables.books.c, tables.checkpoints.c
 _HOLD = HotStatement(
     lambda dialect: (
@@ -89,21 +89,21 @@ def switch(connection: Connection, store: BookStore, builds: Mapping[str, int]) 
     standing, risen = (store.checkpoints(connection, ids) for ids in (live, dict(builds)))
     if any(position > risen[unit] for unit, position in standing.items()):
         raise Overtaken("the live books have moved on")
-    stamps = _stamps(connection, [*live.values(), *builds.values()])
+    version_of = _versions(connection, [*live.values(), *builds.values()])
     connection.execute(update(tables.books).where(_b.id.in_(live.values())).values(live=False))
     for name, book_id in builds.items():
-        base = stamps[live[name]] + 1 - stamps[book_id] if name in live else 0
+        base = version_of[live[name]] + 1 - version_of[book_id] if name in live else 0
         connection.execute(update(tables.books).where(_b.id == book_id).values(live=True, base=base))
     return live
 
 
 def _standing(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:
     """The live books that builds are of, in the order in which an engine moves them."""
-    live = store.marks(connection).books
+    live = store.positions(connection).books
     return {book.name: live[book.name] for book in store.books if book.name in live and book.name in builds}
 
 
-def _stamps(connection: Connection, ids: list[int]) -> dict[int, int]:
+def _versions(connection: Connection, ids: list[int]) -> dict[int, int]:
     query = select(_c.book, cast(func.sum(_c.changed) + func.max(_b.base), BigInteger))
     joined = query.join_from(tables.checkpoints, tables.books, _c.book == _b.id)
     return dict(connection.execute(joined.where(_c.book.in_(ids)).group_by(_c.book)).all())

@@ -74,18 +74,18 @@ async def rebuild(
     they differ, and without waiting for live ones that are far behind. Raises Unavailable if the live books
     can't be caught up with.
     """
-    beside = frozenset((await store.read(store.marks)).books)
+    beside = frozenset((await store.read(store.positions)).books)
     made = await store.write(partial(builds.begin, store=store))
     until = (await ledger.read(head)).position
     await build(settings, ledger, store.of(made), until, processes=processes, progress=progress)
-    course = _Course(ledger, store, made, beside, clock, progress)
-    position, books = await course.compare(wait=not accept)
+    cutover = _Cutover(ledger, store, made, beside, clock, progress)
+    position, books = await cutover.compare(wait=not accept)
     if _differ(books) and (await ledger.read(head)).position > position:
         # A key destroyed is gone from every position, and the live books miss it from its own on only.
-        position, books = await course.compare(wait=not accept)
+        position, books = await cutover.compare(wait=not accept)
     switched = accept or not _differ(books)
     if switched:
-        await course.switch()
+        await cutover.switch()
     return Rebuild(position=position, live=switched, books=books)
 
 
@@ -102,7 +102,7 @@ async def _step(engine: Engine, until: int) -> int:
     return await engine.advance(until)
 
 
-class _Course:
+class _Cutover:
     """New builds on their way to the live ones' place; `beside` are the books that were live before."""
 
     def __init__(
@@ -187,7 +187,7 @@ class _Course:
                     await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _live(self) -> dict[str, int]:
-        found = (await self._store.read(self._store.marks)).books
+        found = (await self._store.read(self._store.positions)).books
         return {name: book_id for name, book_id in found.items() if name in self._beside}
 
     async def _live_lacks(self, at: int) -> int:

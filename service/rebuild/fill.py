@@ -31,7 +31,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from projections.book import Book, Row, Rules, Stage
 from service.books import tables
-from service.books.engine import Overtaken, Sums, add_to, fed_by, new_sums
+from service.books.engine import Overtaken, Sums, add_to, child_rows_of, new_sums
 from service.books.store import BookStore
 from service.bootstrap import kept_books, open_ledger
 from service.clock import utc_now
@@ -47,13 +47,13 @@ from service.storage.database import Database
 from service.storage.statements import HotStatement, any_of, first
 
 _PAGE = 2_000  # keys found at once
-_TASK = 2_000  # events, or rows that are fed, in one task of a process
+_TASK = 2_000  # events, or rows that are child_rows, in one task of a process
 _ROWS = 2_000  # rows in one transaction
 _REST = 0.5  # beside SQLite's live books, their worker's turn: this many times what a transaction took
 _ALONE = 20_000  # events for which one more process is worth its start
 
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-Task = tuple[Any, ...]  # the name of a method of `_Hand`, and its arguments
+Task = tuple[Any, ...]  # the name of a method of `_BuildWorker`, and its arguments
 _Totals = dict[tuple[str, str], Sums]  # by the names of book and table
 
 
@@ -77,11 +77,11 @@ async def build(
     books are found by name among those that the settings keep. Raises Overtaken if the books are removed
     meanwhile, Unavailable if a process is killed; whatever fails, the checkpoints stay at 0.
     """
-    ids = (await store.read(store.marks)).books
+    ids = (await store.read(store.positions)).books
     count = processes or min(os.cpu_count() or 1, 1 + until // _ALONE)
     totals: _Totals = {}
     rest = _REST if store.builds is not None and store.partitions == 1 else 0.0
-    async with _hands(settings, ledger, store.of(ids), until, count, rest) as run:
+    async with _workers(settings, ledger, store.of(ids), until, count, rest) as run:
 
         async def spread(what: str, tasks: AsyncIterator[Task], total: int) -> None:
             with progress(what, total) as done:
@@ -97,9 +97,11 @@ async def build(
         for book, number, stage in _stages(store):
             if not isinstance(stage.reads, str):
                 async with store.reading() as view:
-                    fed = await view.run_sync(_fed_rows, stage, ids[book.name])
+                    child_rows = await view.run_sync(_count_child_rows, stage, ids[book.name])
                 made = ", ".join(row.table for row in stage.rows)
-                await spread(f"{book.name}: {made}", _feeds(store, book, number, ids[book.name]), fed)
+                await spread(
+                    f"{book.name}: {made}", _parent_keys(store, book, number, ids[book.name]), child_rows
+                )
     await _finish(store, ids, totals, until)
 
 
@@ -141,18 +143,18 @@ async def _histories(ledger: Ledger, kinds: Iterable[str], until: int) -> AsyncI
             yield "histories", keys
 
 
-async def _feeds(store: BookStore, book: Book, number: int, book_id: int) -> AsyncIterator[Task]:
+async def _parent_keys(store: BookStore, book: Book, number: int, book_id: int) -> AsyncIterator[Task]:
     """The keys that rows feed to a later stage, in order."""
 
     def keys_after(connection: Connection, after: str) -> list[tuple[str, int]]:
         counted: Counter[str] = Counter()
         for row_type in book.stages[number].reads:
-            found = tables.STATEMENTS[row_type].feeding.run(connection, book_id, after, _PAGE)  # type: ignore[index]
+            found = tables.STATEMENTS[row_type].parent_keys.run(connection, book_id, after, _PAGE)  # type: ignore[index]
             counted.update(dict(found))
         return sorted(counted.items())[:_PAGE]
 
     async for keys in _pages(store.read, keys_after):
-        yield "feeds", book.name, number, keys
+        yield "parent_key", book.name, number, keys
 
 
 async def _pages(
@@ -186,9 +188,9 @@ _NAMES = HotStatement(
 )
 
 
-def _fed_rows(connection: Connection, stage: Stage, book_id: int) -> int:
-    found = (tables.STATEMENTS[row].fed.run(connection, book_id, "")[0][0] for row in stage.reads)  # type: ignore[index]
-    return sum(found)
+def _count_child_rows(connection: Connection, stage: Stage, book_id: int) -> int:
+    statements = [tables.STATEMENTS[row] for row in stage.reads if not isinstance(row, str)]
+    return sum(each.count_with_parent.run(connection, book_id, "")[0][0] for each in statements)
 
 
 # Those who do it
@@ -201,7 +203,7 @@ class _Done(Struct):
     totals: _Totals
 
 
-class _Hand:
+class _BuildWorker:
     """Does tasks, with a ledger and a store of its own process. `gate` lets one of all hands write."""
 
     def __init__(
@@ -222,7 +224,7 @@ class _Hand:
         name, *args = task
         methods: dict[str, Callable[..., Awaitable[_Done]]] = {
             "histories": self._histories,
-            "feeds": self._feeds,
+            "parent_key": self._parent_keys,
         }
         return await methods[name](*args)
 
@@ -238,13 +240,13 @@ class _Hand:
         await self._write(rows)
         return done
 
-    async def _feeds(self, name: str, number: int, keys: list[str]) -> _Done:
+    async def _parent_keys(self, name: str, number: int, keys: list[str]) -> _Done:
         """Contribute what the rows say that feed these keys of a later stage."""
         book = next(book for book in self._store.books if book.name == name)
         stage, book_id = book.stages[number], (self._store.builds or {})[name]
-        fed = await self._store.read(partial(fed_by, stage=stage, book_id=book_id, keys=keys))
-        done, rows = _Done(read=sum(map(len, fed.values())), totals={}), _Rows(list)
-        _contribute(self._store, book, stage, fed, rows, done.totals)
+        child_rows = await self._store.read(partial(child_rows_of, stage=stage, book_id=book_id, keys=keys))
+        done, rows = _Done(read=sum(map(len, child_rows.values())), totals={}), _Rows(list)
+        _contribute(self._store, book, stage, child_rows, rows, done.totals)
         await self._write(rows)
         return done
 
@@ -270,7 +272,7 @@ def _contribute(
     totals: _Totals,
 ) -> None:
     """Add to `rows` and `totals` what a stage says of what there is under each key."""
-    rules, book_id = store.rules.under(book.policy), (store.builds or {})[book.name]
+    rules, book_id = store.rules.with_policy(book.policy), (store.builds or {})[book.name]
     sums = {
         total: totals.setdefault((book.name, total.table), new_sums(total))
         for total in book.totals
@@ -334,17 +336,17 @@ async def _spread(run: Run, tasks: AsyncIterator[Task], width: int) -> AsyncIter
 
 
 @asynccontextmanager
-async def _hands(
+async def _workers(
     settings: Settings, ledger: Ledger, store: BookStore, until: int, count: int, rest: float
 ) -> AsyncIterator[Run]:
     """What does a task: in this process, or in one of `count` that end with it."""
     if count == 1:
-        yield _Hand(ledger, store, until, rest).do
+        yield _BuildWorker(ledger, store, until, rest).do
         return
     context = multiprocessing.get_context("spawn")  # a fork would share connections, and threads' locks
     gate = context.Lock() if store.partitions == 1 else None  # SQLite has one writer: a queue is fair
-    there = _Elsewhere(store.again, store.rules, store.builds or {}, store.partitions)
-    pool = ProcessPoolExecutor(count, context, partial(_begin, settings, there, until, rest, gate))
+    spec = _StoreSpec(store.again, store.rules, store.builds or {}, store.partitions)
+    pool = ProcessPoolExecutor(count, context, partial(_begin, settings, spec, until, rest, gate))
     loop = asyncio.get_running_loop()
     try:
         yield lambda task: loop.run_in_executor(pool, _do, task)
@@ -354,7 +356,7 @@ async def _hands(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Elsewhere(Struct):
+class _StoreSpec(Struct):
     """Builds, as another process opens them."""
 
     database: Callable[[], Database]
@@ -366,18 +368,18 @@ class _Elsewhere(Struct):
         return BookStore(self.database(), self.rules, books, self.partitions).of(self.builds)
 
 
-_hand: _Hand
+_worker: _BuildWorker
 _runner: asyncio.Runner
 
 
-def _begin(settings: Settings, there: _Elsewhere, until: int, rest: float, gate: Any) -> None:
+def _begin(settings: Settings, spec: _StoreSpec, until: int, rest: float, gate: Any) -> None:
     """Make this process ready for tasks, and let it end with the one that started it, however that ends."""
-    global _hand, _runner  # noqa: PLW0603 - a pool's tasks share nothing else
+    global _worker, _runner  # noqa: PLW0603 - a pool's tasks share nothing else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
     follow_parent()
-    _hand = _Hand(open_ledger(settings), there.store(kept_books(settings)), until, rest, gate)
+    _worker = _BuildWorker(open_ledger(settings), spec.store(kept_books(settings)), until, rest, gate)
     _runner = asyncio.Runner()
 
 
 def _do(task: Task) -> _Done:
-    return _runner.run(_hand.do(task))
+    return _runner.run(_worker.do(task))

@@ -15,7 +15,7 @@ from msgspec import json
 from handlers import mxmerchant
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Dispute, Event, Payment, Refund, joined
+from service.core.events import Dispute, Event, Payment, Refund, join_key
 from service.core.limits import check_limits
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -55,7 +55,7 @@ class Poller:
         now = self._clock()
         async with self._ledger.reading() as reader:
             prefixes = [
-                joined(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
+                join_key(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
                 for kind in ("subscription", "customer")
             ]
             last = {

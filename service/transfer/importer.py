@@ -73,13 +73,13 @@ class Summary(Struct, kw_only=True):
 
 
 # A batch, with those marked as known of which the ledger itself could not see that.
-Sift = Callable[[Ledger, Sequence[Told]], Awaitable[list[Told]]]
+SkipKnown = Callable[[Ledger, Sequence[Told]], Awaitable[list[Told]]]
 
 
 async def take(
     ledger: Ledger,
     items: Iterable[Told | Fault],
-    sift: Sift,
+    skip_known: SkipKnown,
     clock: Callable[[], datetime],
     done: Callable[[], None],
 ) -> Summary:
@@ -89,7 +89,7 @@ async def take(
     """
     summary = Summary()
     for batch in _batches(items, summary):
-        await _append(ledger, batch, sift, clock, summary)
+        await _append(ledger, batch, skip_known, clock, summary)
         done()
     async with ledger.reading() as reader:
         summary.position = (await reader.head()).position
@@ -114,9 +114,9 @@ def _batches(items: Iterable[Told | Fault], summary: Summary) -> Iterator[list[T
 
 
 async def _append(
-    ledger: Ledger, batch: list[Told], sift: Sift, clock: Callable[[], datetime], summary: Summary
+    ledger: Ledger, batch: list[Told], skip_known: SkipKnown, clock: Callable[[], datetime], summary: Summary
 ) -> None:
-    sifted = await sift(ledger, batch) if batch else []
+    sifted = await skip_known(ledger, batch) if batch else []
     news = [told.incoming for told in sifted if not told.known]
     outcomes = iter(await ledger.append(news, clock()) if news else ())
     for told in sifted:

@@ -173,7 +173,7 @@ def _quarantined(part: ledger_format.Quarantined, line: int) -> Told:
     return Told(line=line, incoming=again, notes=dismissed)
 
 
-async def sift(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
+async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     """Leave out the known events of what was taken as it was: by its content it can't be told again."""
     ids = [event.event_id for told in batch if told.on_trust for event in told.incoming.events]
     async with ledger.reading() as reader:

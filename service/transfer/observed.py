@@ -45,7 +45,7 @@ class Observation(Struct, frozen=True, kw_only=True):
         )
 
 
-async def sift(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
+async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     """Mark what was observed and is what the ledger knew of that moment, or has been told before."""
     stated = [event for told in batch if told.observed for event in told.incoming.events]
     last = await _last(ledger, stated)

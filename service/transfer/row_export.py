@@ -19,7 +19,7 @@ from service.reads.csv_cells import cell
 
 Format = Literal["csv", "parquet"]
 _GROUP = 10_000  # rows in memory, and in a row group
-_INNER = ("id", "book", "key", "feeds")  # columns that say nothing outside of their database
+_INNER = ("id", "book", "key", "parent_key")  # columns that say nothing outside of their database
 
 _Write = Callable[[Sequence[Sequence[Any]]], None]
 
@@ -59,17 +59,17 @@ async def export_rows(
     """
     chosen = _chosen(store.books, book, table)
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
-        if len(marks.books) < len(store.books):
+        positions = await connection.run_sync(store.positions)
+        if len(positions.books) < len(store.books):
             raise Unavailable("the books are not laid out yet")
         written = []
         for each in chosen:
             name = f"{each.book.replace(':', '-')}.{each.name}.{form}"
             path = to if table else to / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = await _write(connection, each, marks.books[each.book], path, form, done)
+            rows = await _write(connection, each, positions.books[each.book], path, form, done)
             written.append(Written(book=each.book, table=each.name, file=str(path), rows=rows))
-    reached = min(marks.positions[each.book] for each in chosen)
+    reached = min(positions.by_book[each.book] for each in chosen)
     return Exported(position=reached, tables=written)
 
 

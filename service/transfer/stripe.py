@@ -55,7 +55,7 @@ def _of_account(body: bytes, account: str) -> bytes:
     return body if not named or "account" in named else json.encode({"account": account, **named})
 
 
-async def sift(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
+async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     """Mark those that the ledger holds as another API version says them, or as nobody can read any more."""
     ids = [event.event_id for told in batch for event in told.incoming.events]
     async with ledger.reading() as reader:

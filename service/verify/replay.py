@@ -85,11 +85,11 @@ async def _read_reached(store: BookStore) -> Reached:
 
 def reached_by(connection: Connection, store: BookStore) -> Reached:
     """How far each partition of each book is. Raises Fault if one of the books is not there."""
-    marks = store.marks(connection)
-    if missing := sorted({book.name for book in store.books} - set(marks.books)):
+    positions = store.positions(connection)
+    if missing := sorted({book.name for book in store.books} - set(positions.books)):
         said = f"the books of these settings are not all there: {', '.join(missing)}; is the worker running?"
         raise Fault(said, Where(table="books"))
-    return store.checkpoints(connection, marks.books)
+    return store.checkpoints(connection, positions.books)
 
 
 async def _advance(
@@ -115,9 +115,9 @@ async def _catch_up(engine: Engine, until: int, done: Done) -> int:
 
 async def compare(live: AsyncConnection, store: BookStore, replayed: BookStore) -> dict[str, str]:
     """The digests of the live books in this view. Raises Fault if they are not those of the replayed ones."""
-    ids, digests = (await live.run_sync(store.marks)).books, {}
+    ids, digests = (await live.run_sync(store.positions)).books, {}
     async with replayed.reading() as other:
-        other_ids = (await other.run_sync(replayed.marks)).books
+        other_ids = (await other.run_sync(replayed.positions)).books
         for book in store.books:
             # At once: PostgreSQL ends a transaction that says nothing for a minute.
             digests[book.name], expected = await asyncio.gather(
@@ -154,5 +154,5 @@ async def replay(
 async def digests(store: BookStore) -> dict[str, str]:
     """The digest of each book as it stands."""
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
-        return {book.name: await digest(connection, book, marks.books[book.name]) for book in store.books}
+        positions = await connection.run_sync(store.positions)
+        return {book.name: await digest(connection, book, positions.books[book.name]) for book in store.books}

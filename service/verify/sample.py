@@ -63,7 +63,7 @@ async def verify_sample(ledger: Ledger, store: BookStore, sample: Sample, done: 
     count = 0
     async with store.reading() as connection:
         reached = await connection.run_sync(lambda view: reached_by(view, store))
-        ids = (await connection.run_sync(store.marks)).books
+        ids = (await connection.run_sync(store.positions)).books
         for book in store.books:
             folding = _Folding(ledger, store, connection, book, ids[book.name], reached)
             async for compared in folding.compare(sample):
@@ -90,21 +90,21 @@ class _Folding:
         self._book = book
         self._book_id = book_id
         self._reached = reached
-        self._rules = store.rules.under(book.policy)
+        self._rules = store.rules.with_policy(book.policy)
 
     async def compare(self, sample: Sample) -> AsyncIterator[int]:
         """Compare stage by stage what is chosen, then what that feeds; how many keys at once."""
-        fed: dict[type[Row], set[str]] = defaultdict(set)
+        parents: dict[type[Row], set[str]] = defaultdict(set)
         for stage in self._book.stages:
             if isinstance(stage.reads, str):
                 keys = sample.of(stage.reads)
             else:
-                keys = sorted(set().union(*(fed[source] for source in stage.reads)))
+                keys = sorted(set().union(*(parents[source] for source in stage.reads)))
             for start in range(0, len(keys), _PIECE):
                 wanted = await self._contributed(stage, keys[start : start + _PIECE])
                 await self._connection.run_sync(self._compare, stage, wanted)
-                for row in (row for rows in wanted.values() for row in rows if row.feeds):
-                    fed[type(row)].add(row.feeds)
+                for row in (row for rows in wanted.values() for row in rows if row.parent_key):
+                    parents[type(row)].add(row.parent_key)
                 yield len(wanted)
 
     async def _contributed(self, stage: Stage, keys: list[str]) -> _Contributed:
@@ -112,7 +112,7 @@ class _Folding:
         if isinstance(stage.reads, str):
             found = await self._histories(keys)
         else:
-            found = await self._connection.run_sync(self._rows_feeding, stage.reads, keys)
+            found = await self._connection.run_sync(self._child_rows, stage.reads, keys)
         return {key: stage.contribute(found[key], self._rules) if found[key] else [] for key in keys}
 
     async def _histories(self, names: list[str]) -> dict[str, list[Event]]:
@@ -128,15 +128,15 @@ class _Folding:
             )
         return {name: canonical(events) for name, events in found.items()}
 
-    def _rows_feeding(
+    def _child_rows(
         self, connection: Connection, sources: tuple[type[Row], ...], keys: list[str]
     ) -> dict[str, list[Row]]:
         rows: dict[str, list[Row]] = {key: [] for key in keys}
         for source in sources:
             statements = STATEMENTS[source]
-            for _id, _key, *values in statements.by_feeds.run(connection, self._book_id, keys):
+            for _id, _key, *values in statements.by_parent_key.run(connection, self._book_id, keys):
                 row = statements.row(values)
-                rows[row.feeds].append(row)
+                rows[row.parent_key].append(row)
         return rows
 
     def _compare(self, connection: Connection, stage: Stage, wanted: _Contributed) -> None:

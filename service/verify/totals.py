@@ -20,11 +20,11 @@ from service.verify.ledger import Done, quietly
 async def verify_totals(store: BookStore, done: Done = quietly) -> None:
     """Add up every row again and compare the totals; `done` hears of each row. Raises Fault at the first."""
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
+        positions = await connection.run_sync(store.positions)
         for book in store.books:
             for total in book.totals:
-                await _verify_total(connection, total, marks.books[book.name], done)
-                await _verify_partitions(connection, total, marks.books[book.name], store.partitions)
+                await _verify_total(connection, total, positions.books[book.name], done)
+                await _verify_partitions(connection, total, positions.books[book.name], store.partitions)
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, done: Done) -> None:

@@ -20,7 +20,7 @@ from service.ledger.writer import Writer
 from service.lookback.maker import LookBack
 from service.queue.nudge import Nudger, connect
 from service.settings import Settings
-from service.web.bounds import LOOK_SECONDS, Bound, within
+from service.web.bounds import LOOK_SECONDS, Limiter, with_timeout
 from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
@@ -71,8 +71,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     metrics=metrics,
                     silence=Silence(ledger),
                     progress=Progress(store),
-                    webhooks=Bound(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
-                    reads=Bound(metrics, "read", _READS),
+                    webhooks=Limiter(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
+                    reads=Limiter(metrics, "read", _READS),
                     options=read_options(settings),
                     lookback=lookback,
                 )
@@ -109,7 +109,7 @@ async def _healthz(_request: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     """The stores can be read; how far the books are behind, and which processor is silent."""
     state: State = request.state.daybook
-    return JSONResponse({"status": "ready", **await within(LOOK_SECONDS, _progress(state))})
+    return JSONResponse({"status": "ready", **await with_timeout(LOOK_SECONDS, _progress(state))})
 
 
 async def _progress(state: State) -> dict[str, Any]:
@@ -124,8 +124,8 @@ async def _lag(state: State) -> tuple[int, dict[str, int]]:
     async with state.ledger.reading() as reader:
         head = (await reader.head()).position
     async with state.store.reading() as connection:
-        marks = await connection.run_sync(state.store.marks)
-    return head, {name: max(head - position, 0) for name, position in marks.positions.items()}
+        positions = await connection.run_sync(state.store.positions)
+    return head, {name: max(head - position, 0) for name, position in positions.by_book.items()}
 
 
 async def _metrics(request: Request) -> Response:
@@ -133,7 +133,9 @@ async def _metrics(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
     try:
-        gauges = await within(LOOK_SECONDS, stored(state.ledger, state.store, state.silence, state.clock()))
+        gauges = await with_timeout(
+            LOOK_SECONDS, stored(state.ledger, state.store, state.silence, state.clock())
+        )
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
         gauges = [readable(False)]

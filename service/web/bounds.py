@@ -13,7 +13,7 @@ T = TypeVar("T")
 LOOK_SECONDS = 5.0  # for a look at the stores: who probes or scrapes often waits for no more than 10
 
 
-class Bound:
+class Limiter:
     """So many requests of a kind at once, and so many bytes of their bodies; any more are refused."""
 
     def __init__(self, metrics: Metrics, kind: str, requests: int, size: int = 0) -> None:
@@ -24,7 +24,7 @@ class Bound:
         self._refused = metrics.refused.labels(kind)
 
     @contextmanager
-    def one(self) -> Iterator[Callable[[int], None]]:
+    def slot(self) -> Iterator[Callable[[int], None]]:
         """A request until the block ends, and what takes room for bytes of it as they come, until then too.
 
         Both raise Busy where there is no room.
@@ -54,7 +54,7 @@ class Bound:
         return Busy(f"too many {self._kind} requests are under way")
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives; raises TimeoutError if that takes longer, whatever `work` does then.
 
     `asyncio.timeout` would wait until what it cancels has ended, and a connection that hangs doesn't.

@@ -95,13 +95,13 @@ async def _answer(request: Request, asked: Asked) -> Response:
     policies = asked.args["policies"].split(",")
 
     def find(connection: Connection) -> tuple[_Found, int, int]:
-        marks, view = view_of(connection, asked.scope, state)
+        positions, view = view_of(connection, asked.scope, state)
         found = _Found(
             document=COMPARE.answer(view, asked.args),
             sides=compare.sides(view, policies),
             positions=_positions(connection, view, policies, state),
         )
-        return found, marks.position, view.unpriced_contracts()
+        return found, positions.position, view.unpriced_contracts()
 
     found, position, unpriced = await state.store.read(find)
     document = await state.ledger.read(
@@ -120,10 +120,11 @@ def _positions(connection: Connection, view: View, policies: Sequence[str], stat
 
     Raises Unavailable while they are not the same, as when a policy is new: no reason would explain that.
     """
-    books = {policy: view.under(policy).books[MRR.name] for policy in policies}
-    marks = state.store.checkpoints(connection, books)
+    books = {policy: view.with_policy(policy).books[MRR.name] for policy in policies}
+    positions = state.store.checkpoints(connection, books)
     first, second = (
-        {part: position for (name, part), position in marks.items() if name == policy} for policy in policies
+        {part: position for (name, part), position in positions.items() if name == policy}
+        for policy in policies
     )
     if first != second:
         raise Unavailable("the books of these policies do not hold the same events yet")

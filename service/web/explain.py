@@ -72,8 +72,8 @@ async def _answer(request: Request, asked: Asked) -> Response:
     state: State = request.state.daybook
 
     def find(connection: Connection) -> tuple[dict[str, Any], int, int]:
-        marks, view = view_of(connection, asked.scope, state)
-        reached = marks.reached(asked.args["policy"] or "")
+        positions, view = view_of(connection, asked.scope, state)
+        reached = positions.reached(asked.args["policy"] or "")
         return EXPLAIN.answer(view, asked.args), reached, view.unpriced_contracts()
 
     document, position, unpriced = await state.store.read(find)
@@ -84,6 +84,6 @@ async def _answer(request: Request, asked: Asked) -> Response:
         return tagged(request, listed, "text/csv; charset=utf-8", following)
     async with state.ledger.reading() as reader:
         causes = {(cause, row["account"]) for row in rows for cause in row["causes"]}
-        document["events"] = await provenance.behind(reader, causes, state.settings)
+        document["events"] = await provenance.trace(reader, causes, state.settings)
     body = with_meta(json.encode(document), await meta_of(asked.scope.today, state, position, unpriced))
     return tagged(request, body, "application/json", following)

@@ -7,7 +7,7 @@ import structlog
 
 from service.books.store import BookStore
 from service.core.errors import Behind, Unavailable
-from service.web.bounds import LOOK_SECONDS, within
+from service.web.bounds import LOOK_SECONDS, with_timeout
 
 _POLL_SECONDS = 0.01
 
@@ -47,7 +47,7 @@ class Progress:
     async def _poll(self) -> None:
         try:
             while self._waiting:
-                self._tell(await within(LOOK_SECONDS, self._look()))
+                self._tell(await with_timeout(LOOK_SECONDS, self._look()))
                 await asyncio.sleep(_POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
             log.warning("store_unavailable", error=type(error).__name__)
@@ -57,7 +57,7 @@ class Progress:
             self._task = None
 
     async def _look(self) -> int:
-        return (await self._store.read(self._store.marks)).position
+        return (await self._store.read(self._store.positions)).position
 
     def _tell(self, at: int) -> None:
         now = time.monotonic()

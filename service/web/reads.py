@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.books.store import Marks
+from service.books.store import BookPositions
 from service.books.view import Scope, View, exact
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
@@ -29,7 +29,7 @@ from service.reads.csv_cells import cell
 from service.reads.parameters import LOOK_BACK, Parameter, choice, day, integer, parse_all, text
 from service.reads.read import Read
 from service.reads.schemas import columns
-from service.web.bounds import within
+from service.web.bounds import with_timeout
 from service.web.lookback import as_known, position_of, stands_at, today_of
 from service.web.state import State
 
@@ -196,11 +196,11 @@ async def when_reached(
     """
 
     async def respond() -> Response:
-        with state.reads.one():  # until it has ended, even if nobody waits for it any more
+        with state.reads.slot():  # until it has ended, even if nobody waits for it any more
             await state.progress.reach(at_least, timeout_ms)
             return await answer()
 
-    return await within(_READ_SECONDS + timeout_ms / 1000, respond())
+    return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
 async def _document(read: Read, asked: Asked, state: State) -> tuple[bytes, dict[str, Any]]:
@@ -221,12 +221,14 @@ async def _found(
     """A snapshot where one stands, else made now; None if the books do not stand at `position`."""
 
     def find(connection: Connection) -> tuple[bytes, int, int] | None:
-        marks, view = view_of(connection, asked.scope, state)
-        if position is not None and not stands_at(connection, marks.books, state, position):
+        positions, view = view_of(connection, asked.scope, state)
+        if position is not None and not stands_at(connection, positions.books, state, position):
             return None
         name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args, state.options)
-        body = snapshots.find(connection, name, marks.stamp) or json.encode(read.answer(view, asked.args))
-        return body, marks.reached(asked.args.get("policy", "")), view.unpriced_contracts()
+        body = snapshots.find(connection, name, positions.version) or json.encode(
+            read.answer(view, asked.args)
+        )
+        return body, positions.reached(asked.args.get("policy", "")), view.unpriced_contracts()
 
     found = await state.store.read(find)
     if found is None:
@@ -239,8 +241,8 @@ async def meta(state: State, scope: Scope) -> dict[str, Any]:
     """What every answer is marked with, for reads of the ledger."""
 
     def find(connection: Connection) -> tuple[int, int]:
-        marks, view = view_of(connection, scope, state)
-        return marks.position, view.unpriced_contracts()
+        positions, view = view_of(connection, scope, state)
+        return positions.position, view.unpriced_contracts()
 
     return await meta_of(scope.today, state, *await state.store.read(find))
 
@@ -257,17 +259,17 @@ def lasting(document: bytes, marked: dict[str, Any]) -> bytes | None:
     return with_meta(document, {name: value for name, value in marked.items() if name != "lag_events"})
 
 
-def view_of(connection: Connection, scope: Scope, state: State) -> tuple[Marks, View]:
+def view_of(connection: Connection, scope: Scope, state: State) -> tuple[BookPositions, View]:
     """Where the books are, and the view of them. Raises Unavailable before they are laid out."""
-    store, marks = state.store, state.store.marks(connection)
-    if len(marks.books) < len(store.books):
+    store, positions = state.store, state.store.positions(connection)
+    if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
 
     def found(what: str) -> bytes | None:
         return stored_models.find(connection, store, what, scope.currency)
 
-    return marks, View(
-        connection=connection, books=marks.books, scope=scope, options=state.options, learnt=found
+    return positions, View(
+        connection=connection, books=positions.books, scope=scope, options=state.options, stored_model=found
     )
 
 

@@ -12,7 +12,7 @@ from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.lookback.maker import LookBack
 from service.settings import Settings
-from service.web.bounds import Bound
+from service.web.bounds import Limiter
 from service.web.metrics import Metrics
 from service.web.progress import Progress
 
@@ -28,7 +28,7 @@ class State(Struct, frozen=True, kw_only=True):
     metrics: Metrics
     silence: Silence
     progress: Progress
-    webhooks: Bound
-    reads: Bound
+    webhooks: Limiter
+    reads: Limiter
     options: Options
     lookback: LookBack

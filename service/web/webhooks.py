@@ -54,7 +54,7 @@ def _receiver(endpoint: Endpoint) -> Any:
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
-            with state.webhooks.one() as take:
+            with state.webhooks.slot() as take:
                 incoming = _prove(endpoint, request, await _body(request, take), state)
                 started = perf_counter()
                 kept = await state.writer.append(incoming)

@@ -34,7 +34,7 @@ from service.storage.tasks import end, safely
 from service.sync.poll import Poller
 from service.sync.reconcile.run import Nightly, Reconciliation
 from service.worker.advancer import Advancer
-from service.worker.trainer import keep_learning
+from service.worker.trainer import keep_training
 
 LOOK = "look"  # the channel on which the worker that took a job tells every worker
 SWEEP_SECONDS = 5
@@ -69,7 +69,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 
         engine = Engine(ledger, store, clock, leases)
         advancer = Advancer(engine, store, today, read_options(settings))
-        stack.push_async_callback(end, asyncio.create_task(keep_learning(engine, store, today)))
+        stack.push_async_callback(end, asyncio.create_task(keep_training(engine, store, today)))
         if leases:
             stack.push_async_callback(_give_up, leases, asyncio.create_task(_hold(leases, advancer)))
         crons = [_sweep(advancer)]

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Select, Table, select
 from projections.mrr import Movement
 from projections.revenue import Order
 from service.books.engine import Engine
-from service.books.store import BookStore, Marks
+from service.books.store import BookPositions, BookStore
 from service.books.tables import ROWS
 from service.reads import snapshots, stored_models
 from service.storage.tasks import safely
@@ -33,12 +33,12 @@ _QUIET = 20  # it rests so many times as long as it has worked
 _PIECE = 10_000  # rows; in between, whatever else the worker does has its turn
 
 
-async def keep_learning(engine: Engine, store: BookStore, today: Callable[[], date]) -> None:
+async def keep_training(engine: Engine, store: BookStore, today: Callable[[], date]) -> None:
     """Learn for ever, whenever the books have changed and this process leads."""
 
     async def look() -> None:
         if engine.leads and not await engine.is_behind():
-            await learn(store, today())
+            await train(store, today())
 
     while True:
         started = perf_counter()
@@ -46,22 +46,22 @@ async def keep_learning(engine: Engine, store: BookStore, today: Callable[[], da
         await asyncio.sleep(max(_LOOK_SECONDS, _QUIET * (perf_counter() - started)))
 
 
-async def learn(store: BookStore, today: date) -> None:
+async def train(store: BookStore, today: date) -> None:
     """Fit what is missing for `today`, or is of older rows."""
     for currency in await store.read(lambda connection: _stale(connection, store, today)):
-        await safely(partial(_learn, store, currency, today))
+        await safely(partial(_train, store, currency, today))
 
 
-async def _learn(store: BookStore, currency: str, today: date) -> None:
+async def _train(store: BookStore, currency: str, today: date) -> None:
     """Read a currency's history in pieces, fit, and keep what came of it."""
     history = _History()
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
-        for query, rows in history.queries(marks, currency, today):
+        positions = await connection.run_sync(store.positions)
+        for query, rows in history.queries(positions, currency, today):
             async for piece in (await connection.stream(query)).partitions(_PIECE):
                 history.add(piece, rows)
-    documents = await _in_daemon(partial(_documents, history, today, marks.position))
-    await stored_models.keep(store, currency, marks, today, documents)
+    documents = await _in_daemon(partial(_documents, history, today, positions.position))
+    await stored_models.keep(store, currency, positions, today, documents)
 
 
 async def _in_daemon(work: Callable[[], T]) -> T:
@@ -83,11 +83,11 @@ async def _in_daemon(work: Callable[[], T]) -> T:
 
 def _stale(connection: Connection, store: BookStore, today: date) -> list[str]:
     """The currencies of which nothing is learnt from these rows for this day."""
-    marks = store.marks(connection)
+    positions = store.positions(connection)
     return [
         currency
-        for currency in snapshots.currencies(connection, marks)
-        if not stored_models.is_fresh(connection, store, "model", currency, marks.stamp, today)
+        for currency in snapshots.currencies(connection, positions)
+        if not stored_models.is_fresh(connection, store, "model", currency, positions.version, today)
     ]
 
 
@@ -100,12 +100,14 @@ class _History:
         self._customers: dict[tuple[str, str, str], int] = {}
         self._days: dict[str, int] = {}
 
-    def queries(self, marks: Marks, currency: str, today: date) -> list[tuple[Select[Any], list[_Fact]]]:
+    def queries(
+        self, positions: BookPositions, currency: str, today: date
+    ) -> list[tuple[Select[Any], list[_Fact]]]:
         """What to ask until the end of `today`, each with where its rows belong."""
 
         def ask(table: Table, book: str, column: str) -> Select[Any]:
             columns = (table.c[name] for name in ("processor", "account", "customer_id", "date", column))
-            within = (table.c.book == marks.books[book], table.c.currency == currency)
+            within = (table.c.book == positions.books[book], table.c.currency == currency)
             return select(*columns).where(
                 *within, table.c.date <= today.isoformat(), table.c.customer_id != ""
             )

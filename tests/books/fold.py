@@ -23,8 +23,8 @@ def rows_of(book: Book, events: Sequence[Event], rules: Rules = RULES) -> list[R
         if isinstance(stage.reads, str):
             inputs = [h for name, h in histories.items() if name.startswith(f"{stage.reads}|")]
         else:
-            read = sorted((r for r in rows if isinstance(r, stage.reads)), key=attrgetter("feeds"))
-            inputs = [list(same) for _, same in groupby(read, key=attrgetter("feeds"))]
+            read = sorted((r for r in rows if isinstance(r, stage.reads)), key=attrgetter("parent_key"))
+            inputs = [list(same) for _, same in groupby(read, key=attrgetter("parent_key"))]
         rows += [row for history in inputs for row in stage.contribute(history, rules)]
     return rows
 

@@ -129,7 +129,7 @@ async def document(
     args = parse_all(READ[name].parameters, asked, today)
 
     def answer(connection: Connection) -> dict:
-        books = store.marks(connection).books
+        books = store.positions(connection).books
         return READ[name].answer(View(connection=connection, books=books, scope=scope), args)
 
     return json.decode(json.encode(await store.read(answer)))

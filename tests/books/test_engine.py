@@ -33,8 +33,10 @@ EVENTS = (
 
 async def positions(store: BookStore) -> set[int]:
     async with store.reading() as connection:
-        marks = await connection.run_sync(store.marks)
-        return set((await connection.run_sync(lambda view: store.checkpoints(view, marks.books))).values())
+        positions = await connection.run_sync(store.positions)
+        return set(
+            (await connection.run_sync(lambda view: store.checkpoints(view, positions.books))).values()
+        )
 
 
 async def test_an_engine_that_another_overtook_writes_nothing_and_goes_on_after_it():

@@ -22,7 +22,7 @@ from service.core.errors import ParameterError, Unavailable
 from service.ledger.append import head
 from service.reads.snapshots import find, make_ready
 from service.rebuild import builds
-from service.rebuild import cutover as course
+from service.rebuild import cutover as cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
 from service.rebuild.fill import build, unseen
@@ -81,7 +81,7 @@ def rebuilt(shelf, store, **how):
 
 
 async def ids(store) -> dict[str, int]:
-    return (await store.read(store.marks)).books
+    return (await store.read(store.positions)).books
 
 
 async def rows(store, table, book_id):
@@ -122,7 +122,7 @@ async def test_books_of_another_database_are_filled_as_well(tmp_path):
 
 
 async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
-    monkeypatch.setattr(course, "_HOLD_SECONDS", 0)
+    monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
     async with new_shelf() as shelf, shelf.store() as store:
         await shelf.append(TOLD)
         busy = Engine(shelf.ledger, store, now)
@@ -170,17 +170,17 @@ async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_
         assert {name: old[name] for name in old if name != "mrr"}.items() <= (await ids(store)).items()
 
 
-@pytest.mark.parametrize("faulty", ["fed_by", "add_to"])
+@pytest.mark.parametrize("faulty", ["child_rows_of", "add_to"])
 async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
-    def fed_but_one(*args, right=bulk.fed_by, **named):
-        return {key: fed[1:] for key, fed in right(*args, **named).items()}
+    def all_but_one(*args, right=bulk.child_rows_of, **named):
+        return {key: rows[1:] for key, rows in right(*args, **named).items()}
 
     def add_nothing(*_args):
         pass
 
     async with kept() as (shelf, store):
         old = await ids(store)
-        monkeypatch.setattr(bulk, faulty, {"fed_by": fed_but_one, "add_to": add_nothing}[faulty])
+        monkeypatch.setattr(bulk, faulty, {"child_rows_of": all_but_one, "add_to": add_nothing}[faulty])
         found = await rebuilt(shelf, store)
         assert not found.live
         assert any(book.differences for book in found.books)
@@ -190,19 +190,19 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
 async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
     async with kept() as (shelf, store):
         await make_ready(store, TODAY)
-        stamp = (await store.read(store.marks)).stamp
+        version = (await store.read(store.positions)).version
         async with shelf.store(books=(OTHER,)) as changed:
             await rebuilt(shelf, changed, accept=True)
-        after = (await store.read(store.marks)).stamp
-        assert after > stamp
+        after = (await store.read(store.positions)).version
+        assert after > version
         names = tables.snapshots.c.name
         kept_names = await store.read(lambda c: c.execute(select(names)).scalars().all())
         assert kept_names
-        assert not any([await store.read(partial(find, name=name, stamp=after)) for name in kept_names])
+        assert not any([await store.read(partial(find, name=name, version=after)) for name in kept_names])
         assert await make_ready(store, TODAY) == len(kept_names)
         # and each later change still gives another
         await shelf.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
-        assert (await store.read(store.marks)).stamp > after
+        assert (await store.read(store.positions)).version > after
 
 
 async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_is_over():
@@ -216,7 +216,7 @@ async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_i
         for _ in range(2):
             with pytest.raises(Overtaken):
                 await engine.catch_up()
-        assert (await store.read(store.marks)).position == at
+        assert (await store.read(store.positions)).position == at
         assert await engine.advance(at) == 0
         over = update(tables.checkpoints).values(
             held_until_us=tables.checkpoints.c.held_until_us - 61_000_000
@@ -244,7 +244,7 @@ async def test_an_engine_in_the_middle_of_a_step_that_is_then_held_goes_up_to_th
             await slow.advance()
         with pytest.raises(Overtaken):
             await engine.catch_up()
-        assert (await store.read(store.marks)).position == len(TOLD) + 2
+        assert (await store.read(store.positions)).position == len(TOLD) + 2
 
 
 async def test_nothing_is_switched_to_that_lacks_what_is_read():
@@ -268,7 +268,7 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
                 (None, None, [])
             ]
             assert (await ids(risen)).keys() == {"mrr"}
-            assert (await risen.read(risen.marks)).position == len(TOLD)
+            assert (await risen.read(risen.positions)).position == len(TOLD)
             assert await ids(store) == old  # for what still runs of the earlier version
             removed = await builds.prune(risen, unseen)
             assert [(each.version, each.build) for each in removed] == [(MRR.version, old["mrr"])]
@@ -309,7 +309,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
         removed = await builds.prune(store, unseen)
         assert {each.build for each in removed} == {*old.values(), *killed.values()}
         assert sum(each.rows for each in removed) > len(TOLD)
-        for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.checkpoints, tables.feeds):
+        for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.checkpoints, tables.key_locks):
             query = select(table.c.book).distinct()
             found = await store.read(
                 lambda connection, query=query: connection.execute(query).scalars().all()
@@ -350,7 +350,7 @@ async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_
         found = await rebuilt(shelf, store, accept=True)
         assert found.live
         assert {book.live_digest for book in found.books} == {None}
-        assert (await store.read(store.marks)).position == len(TOLD) + 60
+        assert (await store.read(store.positions)).position == len(TOLD) + 60
 
 
 async def test_events_that_arrive_meanwhile_are_in_the_new_books():
@@ -385,7 +385,7 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
 
 async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatch):
     async with kept() as (shelf, store):
-        right = course._Course._advance
+        right = cutover._Cutover._advance
         later = [event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)]
 
         async def advance_and_be_overtaken(self, live, at):
@@ -394,8 +394,8 @@ async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatc
                 await shelf.append([later.pop()])
                 await Engine(shelf.ledger, store, now).catch_up()
 
-        monkeypatch.setattr(course, "_HOLD_SECONDS", 0)
-        monkeypatch.setattr(course._Course, "_advance", advance_and_be_overtaken)
+        monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
+        monkeypatch.setattr(cutover._Cutover, "_advance", advance_and_be_overtaken)
         found = await rebuilt(shelf, store)
         assert (found.live, found.position) == (True, len(TOLD) + 2)
 

@@ -154,7 +154,7 @@ def test_a_failure_counts_once_it_is_confirmed():
     paid = event(payment(), "2025-11-15")
 
     assert failures(event(told, "2025-11-14", rank=0), paid) == []
-    assert rows_of(REVENUE, [event(told, "2025-11-14", rank=0), paid])[0].smooth
+    assert rows_of(REVENUE, [event(told, "2025-11-14", rank=0), paid])[0].paid_first_try
     assert failures(event(but(told, awaits_confirmation=False), "2025-11-14", rank=0), paid) == [
         ("2025-11-14", True)
     ]
@@ -167,15 +167,15 @@ def test_an_order_is_whosever_any_telling_of_its_payment_says():
     assert {who for _, who, _ in orders(nobody, known)} == {"cus_1"}
 
 
-def test_an_order_is_smooth_where_no_attempt_had_failed():
-    def smooth(*events):
-        return [row.smooth for row in rows_of(REVENUE, events) if isinstance(row, Order)]
+def test_an_order_is_paid_at_first_try_where_no_attempt_had_failed():
+    def paid_first_try(*events):
+        return [row.paid_first_try for row in rows_of(REVENUE, events) if isinstance(row, Order)]
 
     failed = event(payment(status="failed"), "2025-11-14", rank=0)
     unpaid = event(invoice("open", payment_failed=True), "2025-11-14")
     bill = event(invoice("paid"), "2025-11-20")
-    assert smooth(event(payment(), "2025-11-15")) == smooth(bill) == [True]
-    assert smooth(failed, event(payment(), "2025-11-15")) == smooth(unpaid, bill) == [False]
+    assert paid_first_try(event(payment(), "2025-11-15")) == paid_first_try(bill) == [True]
+    assert paid_first_try(failed, event(payment(), "2025-11-15")) == paid_first_try(unpaid, bill) == [False]
 
 
 # The book against a recount
@@ -251,7 +251,7 @@ async def _rows(store: BookStore, kind: type) -> list:
     table = ROWS[kind]
 
     def read(connection):
-        book = store.marks(connection).books["revenue"]
+        book = store.positions(connection).books["revenue"]
         return list(connection.execute(select(table).where(table.c.book == book)))
 
     return await store.read(read)
@@ -261,7 +261,7 @@ async def _totals(store: BookStore, name: str, *columns: str) -> dict:
     table = TOTALS[name]
 
     def read(connection):
-        book = store.marks(connection).books["revenue"]
+        book = store.positions(connection).books["revenue"]
         return list(connection.execute(select(table).where(table.c.book == book)))
 
     rows = await store.read(read)
@@ -334,7 +334,7 @@ async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
         of = days[row.currency, row.account, row.date]
         of[0] += 1
         of[1] += row.amount_cents
-        of[2] += row.smooth
+        of[2] += row.paid_first_try
     by_day = ("currency", "account", "date")
     assert await _totals(store, "order_days", *by_day) == {key: tuple(of) for key, of in days.items()}
 

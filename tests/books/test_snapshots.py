@@ -40,7 +40,7 @@ async def standing(store, currency: str) -> dict:
         for read in STANDING:
             args = parse_all(read.parameters, {}, TODAY)
             name = snapshot_name(store, read, Scope(currency=currency, today=TODAY), args)
-            if (body := find(connection, name, store.marks(connection).stamp)) is not None:
+            if (body := find(connection, name, store.positions(connection).version)) is not None:
                 found[read.name] = json.decode(body)
         return found
 

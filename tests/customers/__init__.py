@@ -75,7 +75,7 @@ def view(*rules: Opportunity, learnt: Model | None = None, today: date = TODAY) 
         books={},
         scope=Scope(currency="usd", today=today),
         options=Options(opportunities=rules),
-        learnt=lambda _name: json.encode(learnt) if learnt else None,
+        stored_model=lambda _name: json.encode(learnt) if learnt else None,
     )
 
 

@@ -15,7 +15,7 @@ from service.books.store import BookStore
 from service.books.tables import TOTALS
 from service.core.events import Event, Unused
 from service.core.moments import day_of, from_us, to_us
-from service.lookback.restated import Change, Spot, Told, restate, restated
+from service.lookback.restated import Change, FigureKey, Told, restate, restated
 from tests.books.lives import Life, lives
 from tests.books.shelf import Shelf, incoming, new_shelf
 from tests.books.test_lives import examples
@@ -121,7 +121,7 @@ def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
         recorded_at_us=to_us(moment),
         day=day,
         changes=[
-            Change("subscription|acme||sub_1", Spot(figure, "usd", "", date), "cus_1", cents)
+            Change("subscription|acme||sub_1", FigureKey(figure, "usd", "", date), "cus_1", cents)
             for figure, date, cents in changes
         ],
     )
@@ -141,7 +141,7 @@ def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
 def test_mrr_differs_from_one_move_to_the_next(moved, spans):
     told = told_on("2025-11-10", *(("mrr", f"2025-11-{day}", cents) for day, cents in moved))
 
-    found = [(late.spot.date[-2:], late.until[-2:], late.cents) for late in restated(told)]
+    found = [(late.key.date[-2:], late.until[-2:], late.cents) for late in restated(told)]
 
     assert found == spans
 
@@ -164,7 +164,7 @@ async def _figures_of(shelf: Shelf) -> Figures:
 
 
 def _figures(connection: Connection, store: BookStore) -> Figures:
-    books = store.marks(connection).books
+    books = store.positions(connection).books
     found = Figures()
     for figure, (book, total, column) in FIGURES.items():
         table = TOTALS[total]

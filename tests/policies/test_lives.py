@@ -28,7 +28,7 @@ from tests.books.test_lives import deliveries, examples
 
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 PRESETS = load_rulebook().policies
-KEPT = (*BOOKS, *(MRR.under(name, policy) for name, policy in PRESETS.items()))
+KEPT = (*BOOKS, *(MRR.with_policy(name, policy) for name, policy in PRESETS.items()))
 FIRST, LAST = date(2024, 12, 1), date(2026, 12, 31)
 
 policies = st.builds(
@@ -53,7 +53,7 @@ def contracts(life: Life) -> list[list]:
 
 
 def side(name: str, policy: Policy, zone: str) -> compare.Side:
-    return compare.Side(policy=name, rules=Rules(reporting_tz=zone).under(policy))
+    return compare.Side(policy=name, rules=Rules(reporting_tz=zone).with_policy(policy))
 
 
 def cents(history: list, day: date, rules: Rules) -> int:
@@ -146,7 +146,7 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
     for second in PRESETS:
 
         def find(connection, policies=("default", second)):
-            view = View(connection=connection, books=store.marks(connection).books, scope=scope)
+            view = View(connection=connection, books=store.positions(connection).books, scope=scope)
             return compare.differences(view, policies, None, None), compare.sides(view, policies)
 
         page, both = await store.read(find)

@@ -121,7 +121,7 @@ async def test_one_that_was_paused_and_wakes_up_late_can_not_write(
 
 async def positions(store) -> dict:
     def find(connection: Connection) -> dict:
-        return store.checkpoints(connection, store.marks(connection).books)
+        return store.checkpoints(connection, store.positions(connection).books)
 
     return await store.read(find)
 

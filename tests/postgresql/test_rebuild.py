@@ -69,26 +69,26 @@ async def test_workers_go_on_and_reads_never_go_back(settings: Settings, ledger:
         async def read() -> list[int]:
             seen = []
             while not stopping.is_set():
-                marks = await store.read(store.marks)
-                assert len(marks.books) == len(store.books)
-                seen.append(marks.position)
+                positions = await store.read(store.positions)
+                assert len(positions.books) == len(store.books)
+                seen.append(positions.position)
                 await asyncio.sleep(0.005)
             return seen
 
         arriving, reading = asyncio.create_task(arrive()), asyncio.create_task(read())
-        old = (await store.read(store.marks)).books
+        old = (await store.read(store.positions)).books
 
         found = await rebuild(settings, ledger, store, now, processes=2)
 
         await arriving
-        while (await store.read(store.marks)).position < 160 * 8:  # noqa: ASYNC110 - others move it
+        while (await store.read(store.positions)).position < 160 * 8:  # noqa: ASYNC110 - others move it
             await asyncio.sleep(0.02)
         stopping.set()
         seen = await reading
         assert found.live
         assert {book.digest == book.live_digest for book in found.books} == {True}
         assert seen == sorted(seen)
-        assert not set((await store.read(store.marks)).books.values()) & set(old.values())
+        assert not set((await store.read(store.positions)).books.values()) & set(old.values())
         await verify_totals(store)
         straight = await begun(store)
         await Engine(ledger, straight, now).catch_up()

@@ -46,9 +46,9 @@ async def test_the_one_that_leads_knows_when_the_others_are_done(store: BookStor
 
 async def test_only_a_newer_document_replaces_one(store: BookStore) -> None:
     name = f'mrr|usd|["{TODAY}"]'
-    for stamp, body in ((1, b"old"), (3, b"new"), (2, b"late")):
-        await store.write(partial(snapshots._keep, rows=[(name, stamp, body)], today=TODAY))
+    for version, body in ((1, b"old"), (3, b"new"), (2, b"late")):
+        await store.write(partial(snapshots._keep, rows=[(name, version, body)], today=TODAY))
 
-    found = [await store.read(partial(snapshots.find, name=name, stamp=stamp)) for stamp in (1, 2, 3)]
+    found = [await store.read(partial(snapshots.find, name=name, version=version)) for version in (1, 2, 3)]
 
     assert found == [None, None, b"new"]

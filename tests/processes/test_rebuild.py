@@ -188,7 +188,7 @@ async def standing(settings: Settings) -> tuple[dict[str, int], dict[str, str], 
         }
 
     try:
-        book_ids = (await store.read(store.marks)).books
+        book_ids = (await store.read(store.positions)).books
         return book_ids, await digests(store), await store.read(lambda c: count(c, book_ids))
     finally:
         await store.close()

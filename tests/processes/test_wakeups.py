@@ -114,8 +114,8 @@ async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
 async def reaches(store: BookStore, position: int) -> bool:
     for _ in range(1_000):
         async with store.reading() as connection:
-            marks = await connection.run_sync(store.marks)
-        if set(marks.positions.values()) == {position}:
+            positions = await connection.run_sync(store.positions)
+        if set(positions.by_book.values()) == {position}:
             return True
         await asyncio.sleep(0.01)
     return False

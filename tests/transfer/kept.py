@@ -85,9 +85,10 @@ class Kept:
         try:
             await Engine(ledger, store, now).catch_up()
             async with store.reading() as connection:
-                marks = await connection.run_sync(store.marks)
+                positions = await connection.run_sync(store.positions)
                 return {
-                    book.name: await digest(connection, book, marks.books[book.name]) for book in store.books
+                    book.name: await digest(connection, book, positions.books[book.name])
+                    for book in store.books
                 }
         finally:
             await store.close()

@@ -183,7 +183,7 @@ async def test_partitions_at_several_positions_are_compared_each_at_its_own(serv
         ("ledger", "UPDATE turn SET position = position + 1", "turn"),
         ("ledger", "UPDATE turn SET digest = 'x'", "turn"),
         ("books", "UPDATE mrr_movements SET kind = 'churn'", "mrr_movements"),
-        ("books", "UPDATE orders SET smooth = NOT smooth", "orders"),
+        ("books", "UPDATE orders SET paid_first_try = NOT paid_first_try", "orders"),
         ("books", "DELETE FROM bills", "bills"),
         ("books", "UPDATE order_days SET orders = orders + 1", "order_days"),
         ("books", "UPDATE failure_days SET partition = 77", "failure_days"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.reads.customers.catalog import CUSTOMER_READS
-from service.worker.trainer import learn
+from service.worker.trainer import train
 from tests.web.running import Clock, Daybook, running
 from tests.web.shop import AT, post_shop
 from tests.web.test_api_docs import shows
@@ -21,7 +21,7 @@ EXAMPLES = re.findall(r"`GET (/[^`]+)`\n\n```json\n(.*?)```", TEXT, re.DOTALL)
 async def shop(data_dir: Path) -> AsyncIterator[Daybook]:
     async with running(data_dir, Clock(AT)) as daybook:
         await post_shop(daybook)
-        await learn(daybook.state.store, AT.date())
+        await train(daybook.state.store, AT.date())
         yield daybook
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.worker.trainer import learn
+from service.worker.trainer import train
 from tests.web.books import filled, pays
 from tests.web.conftest import NewDataDir
 from tests.web.running import NOW, Daybook, running
@@ -89,7 +89,7 @@ async def deliver(daybook: Daybook, deliveries: Sequence[Message], catch_up_ever
         if number % catch_up_every == catch_up_every - 1:
             await daybook.catch_up()
     await daybook.catch_up()
-    await learn(daybook.state.store, TODAY)
+    await train(daybook.state.store, TODAY)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ async def test_too_little_history_says_how_much_there_was(daybook: Daybook) -> N
         await pays(daybook, "cus", day, 5000)
     await daybook.record("customer.recorded", "2025-09-01T00:00:00Z", customer_id="named", name="Avery")
     await daybook.catch_up()
-    await learn(daybook.state.store, TODAY)
+    await train(daybook.state.store, TODAY)
 
     told, named = await predicted(daybook, "cus"), await predicted(daybook, "named")
 
@@ -263,7 +263,7 @@ async def test_a_contract_that_pays_less_has_not_ended(daybook: Daybook) -> None
             plan = subscription(number, cents, next_bill_at="2025-12-01T00:00:00Z")
             await daybook.record("subscription.recorded", f"{day}T12:00:00Z", **plan)
     await daybook.catch_up()
-    await learn(daybook.state.store, TODAY)
+    await train(daybook.state.store, TODAY)
 
     told = await predicted(daybook, "cust-1")
 
@@ -277,21 +277,21 @@ async def test_it_learns_of_each_currency_and_again_when_the_books_or_the_day_ha
         return (await predicted(daybook, "cus", currency=currency))["learnt"]
 
     store = daybook.state.store
-    await learn(store, TODAY)  # of nothing yet
+    await train(store, TODAY)  # of nothing yet
     await pays(daybook, "cus", "2025-09-01", 5000)
     await pays(daybook, "cus", "2025-09-01", 5000, currency="eur", payment_id="other")
     await daybook.catch_up()
     assert await learnt() is None
-    await learn(store, TODAY)
+    await train(store, TODAY)
     assert await learnt() == await learnt("eur") == {"on": "2025-11-13", "position": 2}
 
     await pays(daybook, "cus", "2025-10-01", 5000)
     await daybook.catch_up()
     # what was learnt of older rows stands until it is learnt anew
     assert await learnt() == {"on": "2025-11-13", "position": 2}
-    await learn(store, TODAY)
+    await train(store, TODAY)
     assert await learnt() == {"on": "2025-11-13", "position": 3}
 
-    await learn(store, TODAY + timedelta(days=1))
+    await train(store, TODAY + timedelta(days=1))
     (reason,) = reasons(await predicted(daybook, "cus"))
     assert reason.startswith("it was learnt on 2025-11-14;")

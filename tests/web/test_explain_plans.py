@@ -66,7 +66,7 @@ async def taken_apart(shelf: Shelf) -> list[str]:
 
     def find(connection: Connection) -> set[tuple[str, str]]:
         scope = Scope(currency="usd", today=date(2025, 11, 13))
-        view = View(connection=connection, books=store.marks(connection).books, scope=scope)
+        view = View(connection=connection, books=store.positions(connection).books, scope=scope)
         found = [explain(view, figure, given, 0, 3) for figure, given in FIGURES.items()]
         return {(cause, row["account"]) for each in found for row in each["rows"] for cause in row["causes"]}
 

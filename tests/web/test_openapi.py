@@ -16,7 +16,7 @@ from service.reads.schemas import SHAPES, columns
 from service.web.app import create_app
 from service.web.openapi import description
 from service.web.reads import COMMON, SCOPED
-from service.worker.trainer import learn
+from service.worker.trainer import train
 from tests.web.books import LISTS, invoices, path_of, pays, some_path
 from tests.web.running import NOW, Daybook, running, settings_for
 from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
@@ -203,7 +203,7 @@ async def test_what_a_read_answers_is_what_is_described(data_dir: Path, demo: Pa
                 assert is_described(
                     await daybook.get(path_of(read, "cust-1"), **query), answer_schema(read.path)
                 )
-        await learn(daybook.state.store, NOW.date())
+        await train(daybook.state.store, NOW.date())
         learnt = await daybook.get(path_of(read, "cust-9"))
     async with running(demo) as daybook:
         of_demo = await daybook.get(await some_path(daybook, read), today="2025-11-13")

@@ -15,7 +15,7 @@ from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core.errors import NotFound, ParameterError
-from service.core.events import joined
+from service.core.events import join_key
 from service.core.money import round_half_away
 from service.predictions.model import LIFETIME_DAYS, Facts, Model
 from service.predictions.predict import Predictions, predict
@@ -64,13 +64,13 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
             table.c.account == account,
         )
         query = select(*(table.c[name] for name in names))
-        return view.all(query.where(*view.within(table, book), *mine, *conditions))
+        return view.all(query.where(*view.filters(table, book), *mine, *conditions))
 
-    key = joined(processor, account, customer_id, view.scope.currency)
-    within = view.within(_movements, "mrr", currency=False)  # the key says it; SQLite would go by its index
+    key = join_key(processor, account, customer_id, view.scope.currency)
+    within = view.filters(_movements, "mrr", currency=False)  # the key says it; SQLite would go by its index
     moved = select(_movements).where(*within, _movements.c.key == key)
     names = ROWS[Name]
-    named = select(names.c.name).where(*view.within(names, "customers", currency=False))
+    named = select(names.c.name).where(*view.filters(names, "customers", currency=False))
     named = named.where(names.c.customer_id == customer_id, names.c.processor == processor)
     return Customer(
         processor=processor,
@@ -96,7 +96,7 @@ def _whose(view: View, customer_id: str, processor: str | None) -> tuple[str, st
     for table, book in _KNOWN:
         query = select(table.c.processor, table.c.account).where(table.c.customer_id == customer_id)
         found |= {
-            (row[0], row[1]) for row in view.all(query.where(*view.within(table, book, currency=False)))
+            (row[0], row[1]) for row in view.all(query.where(*view.filters(table, book, currency=False)))
         }
     found = {who for who in found if processor in (None, who[0])}
     if not found:
@@ -217,7 +217,7 @@ def _ordinal(day: str) -> int:
 
 def model(view: View) -> Model | None:
     """What the worker has learnt of this currency, if not on a later day than `today`."""
-    found = view.learnt("model")
+    found = view.stored_model("model")
     learnt = json.decode(found, type=Model) if found else None
     return learnt if learnt and learnt.day <= view.scope.today.toordinal() else None
 

@@ -41,7 +41,7 @@ _back = ROWS[Reversal]
 _cohorts = TOTALS["cohort_months"]
 
 
-class People(Struct, frozen=True):
+class CustomerSet(Struct, frozen=True):
     """The customers with an order, a table or a subquery of `_COLUMNS`, and the conditions of the query.
 
     `later` are those of them that were added up again; None where that is nobody.
@@ -57,20 +57,20 @@ class People(Struct, frozen=True):
         return self.of.c
 
 
-def people(view: View) -> People:
+def customers_at_end_of_day(view: View) -> CustomerSet:
     """The customers at the end of `today`."""
-    within, today = view.within(_customers, "revenue"), view.scope.today.isoformat()
+    within, today = view.filters(_customers, "revenue"), view.scope.today.isoformat()
     latest = view.one(select(func.max(_customers.c.changed_date)).where(*within))[0]
     if latest is None or latest <= today:
-        return People(_customers, [*within, Unsought(_customers.c.orders) > 0])
+        return CustomerSet(_customers, [*within, NoIndex(_customers.c.orders) > 0])
     later = _added_up(view).subquery()
     still = select(*(_customers.c[name] for name in _COLUMNS)).where(
         *within, _customers.c.orders > 0, _customers.c.changed_date <= today
     )
-    return People(union_all(still, select(later)).subquery(), [], later)
+    return CustomerSet(union_all(still, select(later)).subquery(), [], later)
 
 
-class Unsought(FunctionElement[Any]):
+class NoIndex(FunctionElement[Any]):
     """A column that SQLite seeks by no index.
 
     It would take the index of a condition that nearly all rows meet, and sort what it finds. PostgreSQL knows
@@ -84,8 +84,8 @@ class Unsought(FunctionElement[Any]):
         self.type = column.type
 
 
-@compiles(Unsought)
-def _unsought(element: Unsought, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(NoIndex)
+def _no_index(element: NoIndex, compiler: SQLCompiler, **options: Any) -> str:
     column = compiler.process(element.clauses, **options)
     return column if compiler.dialect.name == POSTGRESQL else f"+{column}"
 
@@ -98,7 +98,7 @@ def _added_up(view: View) -> Select[Any]:
 
     def back(*kinds: str) -> ColumnElement[int]:
         query = select(*sums(_back, ("amount_cents",))).where(
-            *view.within(_back, "revenue"), _back.c.kind.in_(kinds), _back.c.date <= today
+            *view.filters(_back, "revenue"), _back.c.kind.in_(kinds), _back.c.date <= today
         )
         return query.where(*(_back.c[name] == _orders.c[name] for name in _WHO)).scalar_subquery()
 
@@ -115,7 +115,7 @@ def _added_up(view: View) -> Select[Any]:
             (_revenue() - back("refunded", "disputed")).label("net_cents"),
         )
         .select_from(_customers.join(_orders, same))
-        .where(*view.within(_customers, "revenue"), _customers.c.changed_date > today)
+        .where(*view.filters(_customers, "revenue"), _customers.c.changed_date > today)
         .where(_orders.c.date <= today)
         .group_by(_orders.c.book, *(_orders.c[name] for name in _WHO))
     )
@@ -140,24 +140,24 @@ class CohortMonth(Struct):
         self.revenue_cents += revenue_cents
 
 
-def cohort_months(view: View, those: People) -> dict[tuple[str, str], CohortMonth]:
+def cohort_months(view: View, customers: CustomerSet) -> dict[tuple[str, str], CohortMonth]:
     """What cohorts bought by (cohort, month), until the end of `today`."""
     query = select(
         _cohorts.c.cohort, _cohorts.c.month, *sums(_cohorts, ("customers", "orders", "revenue_cents"))
     )
-    query = query.where(*view.within(_cohorts, "revenue")).group_by(_cohorts.c.cohort, _cohorts.c.month)
+    query = query.where(*view.filters(_cohorts, "revenue")).group_by(_cohorts.c.cohort, _cohorts.c.month)
     months: dict[tuple[str, str], CohortMonth] = defaultdict(CohortMonth)
     for cohort, month, *added in view.all(query):
         months[cohort, month].add(*added)
-    if those.later is not None:
-        _correct(view, those.later, months)
+    if customers.later is not None:
+        _correct(view, customers.later, months)
     return {key: found for key, found in months.items() if found.customers}
 
 
 def _correct(view: View, later: FromClause, months: dict[tuple[str, str], CohortMonth]) -> None:
     """Take out what customers with something later have bought, and put in what they had until `today`."""
     today = view.scope.today.isoformat()
-    changed = select(_customers.c.months).where(*view.within(_customers, "revenue"))
+    changed = select(_customers.c.months).where(*view.filters(_customers, "revenue"))
     for (listed,) in view.all(changed.where(_customers.c.changed_date > today)):
         of = json.decode(listed)
         for month, orders, cents in of:
@@ -167,6 +167,6 @@ def _correct(view: View, later: FromClause, months: dict[tuple[str, str], Cohort
     known = (func.count(distinct(customer_key(_orders))), func.count(), _revenue())
     same = and_(*(_orders.c[name] == later.c[name] for name in _WHO))
     query = select(cohort, month, *known).select_from(later.join(_orders, same))
-    query = query.where(*view.within(_orders, "revenue"), _orders.c.date <= today)
+    query = query.where(*view.filters(_orders, "revenue"), _orders.c.date <= today)
     for own, name, *added in view.all(query.group_by(cohort, month)):
         months[own, name].add(*added)

@@ -48,7 +48,7 @@ def _nothing(reason: str) -> Predictions:
 
 
 def _why_not(view: View) -> str:
-    found = view.learnt("model")
+    found = view.stored_model("model")
     if found is None:
         return f"nothing is learnt of {view.scope.currency} yet: the worker does so soon after it starts"
     on = _iso(json.decode(found, type=_Learnt).day)
@@ -66,7 +66,7 @@ def backtest(view: View) -> dict[str, Any]:
     """
     if view.scope.account is not None:
         raise ParameterError("account: not here; what is predicted is learnt of all accounts together")
-    found, scope = view.learnt("backtest"), {"currency": view.scope.currency}
+    found, scope = view.stored_model("backtest"), {"currency": view.scope.currency}
     if found is None:
         return {**scope, "learnt": None, **dict.fromkeys(_BACKTEST), "reason": _why_not(view)}
     document: dict[str, Any] = json.decode(found)

@@ -35,7 +35,13 @@ from service.reads.customers.classes import (
     segment_bounds,
     segment_of,
 )
-from service.reads.customers.customer_set import CohortMonth, People, Unsought, cohort_months, people
+from service.reads.customers.customer_set import (
+    CohortMonth,
+    CustomerSet,
+    NoIndex,
+    cohort_months,
+    customers_at_end_of_day,
+)
 from service.reads.customers.risk import with_risk
 from service.reads.months import months_between
 from service.reads.parameters import months_back
@@ -68,14 +74,17 @@ class Page(Struct, frozen=True, kw_only=True):
 
 def top(view: View, asked: Page) -> dict[str, Any]:
     """Customers by revenue, or by another measure."""
-    return _page(view, people(view), [], asked)
+    return _page(view, customers_at_end_of_day(view), [], asked)
 
 
 def at_risk(view: View, segments: Sequence[str], stage: str, asked: Page) -> dict[str, Any]:
     """Customers about to go, or gone, of some segments, with what is to be expected of them."""
-    those = people(view)
-    conditions = [_in_stage(view, Unsought(those.c.last_date), stage), _in_segments(view, those, segments)]
-    page = _page(view, those, conditions, asked)
+    customers = customers_at_end_of_day(view)
+    conditions = [
+        _in_stage(view, NoIndex(customers.c.last_date), stage),
+        _in_segments(view, customers, segments),
+    ]
+    page = _page(view, customers, conditions, asked)
     return {"stage": stage, **page, "customers": with_risk(view, page["customers"])}
 
 
@@ -85,19 +94,21 @@ def _in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnEl
     return last_date.between(start, end) if stage == "at_risk" else last_date < start
 
 
-def _in_segments(view: View, those: People, segments: Sequence[str]) -> ColumnElement[bool]:
-    revenue, bounds = those.c.revenue_cents, segment_bounds(view)
+def _in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) -> ColumnElement[bool]:
+    revenue, bounds = customers.c.revenue_cents, segment_bounds(view)
     reached = [revenue >= least for least in bounds]
     above = [revenue < least for least in bounds]
     ranges = (reached[0], *(and_(*pair) for pair in zip(above, reached[1:], strict=False)), above[-1])
     return or_(*(range_ for name, range_ in zip(SEGMENTS, ranges, strict=True) if name in segments))
 
 
-def _page(view: View, those: People, conditions: list[ColumnElement[bool]], asked: Page) -> dict[str, Any]:
+def _page(
+    view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]], asked: Page
+) -> dict[str, Any]:
     """One page of customers; ties by last purchase, then id."""
-    by = those.c[SORTS[asked.sort]]
-    ties = [those.c[name] for name in ("last_date", "customer_id", "processor", "account")]
-    query = view.named(select(those.of), those.of).where(*those.within, *conditions)
+    by = customers.c[SORTS[asked.sort]]
+    ties = [customers.c[name] for name in ("last_date", "customer_id", "processor", "account")]
+    query = view.with_names(select(customers.of), customers.of).where(*customers.within, *conditions)
     if asked.after:
         value, *others = _place(asked.after, SORTS[asked.sort])
         beyond = by < value if asked.order == "desc" else by > value
@@ -175,7 +186,7 @@ def _last_causes(view: View, page: Sequence[Any]) -> dict[tuple[str, str, str], 
             tuple_(_orders.c.customer_id, _orders.c.date).in_(some),
         )
         columns = (_orders.c[name] for name in ("processor", "account", "customer_id", "causes"))
-        for row in view.all(select(*columns).where(*view.within(_orders, "revenue"), asked)):
+        for row in view.all(select(*columns).where(*view.filters(_orders, "revenue"), asked)):
             found.setdefault((row.processor, row.account, row.customer_id), set()).update(
                 json.decode(row.causes)
             )
@@ -187,14 +198,14 @@ def _last_causes(view: View, page: Sequence[Any]) -> dict[tuple[str, str, str], 
 
 def distribution(view: View) -> dict[str, Any]:
     """How many customers, and how much of the revenue, each segment has."""
-    return {"currency": view.scope.currency, **_segments(view, people(view))}
+    return {"currency": view.scope.currency, **_segments(view, customers_at_end_of_day(view))}
 
 
-def _segments(view: View, those: People) -> dict[str, Any]:
+def _segments(view: View, customers: CustomerSet) -> dict[str, Any]:
     rows = []
     for name in SEGMENTS:
-        customers, cents = _tally(view, those, _in_segments(view, those, [name]))
-        rows.append({"segment": name, "customers": customers, "revenue_cents": cents})
+        count, cents = _tally(view, customers, _in_segments(view, customers, [name]))
+        rows.append({"segment": name, "customers": count, "revenue_cents": cents})
     return _shared(rows, "segments")
 
 
@@ -233,16 +244,16 @@ def purchase_frequency(view: View) -> dict[str, Any]:
 
 def _by_frequency(view: View) -> Select[Any]:
     """Customers and revenue by frequency, "" for one order: as the book has added them up, or anew."""
-    those = people(view)
-    if those.later is None:
+    customers = customers_at_end_of_day(view)
+    if customers.later is None:
         query = select(_frequencies.c.frequency, *sums(_frequencies, ("customers", "revenue_cents")))
-        return query.where(*view.within(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
-    gaps, lifespan = those.c.orders - 1, those.c.lifespan_days
+        return query.where(*view.filters(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
+    gaps, lifespan = customers.c.orders - 1, customers.c.lifespan_days
     *limited, (least_often, _) = FREQUENCIES.items()
     within = [(lifespan <= gaps * days, name) for name, days in limited if days]
     frequency = case((gaps == 0, ""), *within, else_=least_often).label("frequency")
-    columns = (frequency, func.count(), func.sum(those.c.revenue_cents))
-    return select(*columns).where(*those.within).group_by(frequency)
+    columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
+    return select(*columns).where(*customers.within).group_by(frequency)
 
 
 # Cohorts
@@ -251,7 +262,7 @@ def _by_frequency(view: View) -> Select[Any]:
 def cohorts(view: View, first: date, last: date) -> dict[str, Any]:
     """Customers by the month of their first purchase, and how many of them bought in each month since."""
     months: dict[str, dict[str, CohortMonth]] = {}
-    for (cohort, month), found in cohort_months(view, people(view)).items():
+    for (cohort, month), found in cohort_months(view, customers_at_end_of_day(view)).items():
         months.setdefault(cohort, {})[month] = found
     rows = [_cohort(view, name, months.get(name, {})) for name in months_between(first, last)]
     return {"currency": view.scope.currency, "cohorts": rows}
@@ -281,18 +292,18 @@ def _cohort(view: View, cohort: str, of: dict[str, CohortMonth]) -> dict[str, An
 
 def dashboard(view: View) -> dict[str, Any]:
     """What customers are worth altogether, who they are, and how that changes."""
-    those = people(view)
-    shares = _segments(view, those)
-    customers, total = shares["customers"], shares["revenue_cents"]
-    trend = _trend(view, those)
+    customers = customers_at_end_of_day(view)
+    shares = _segments(view, customers)
+    number, total = shares["customers"], shares["revenue_cents"]
+    trend = _trend(view, customers)
     before, whole = (trend[i]["revenue_cents"] for i in (-3, -2))
-    largest = _largest(view, those, [])
-    count, cents = _tally(view, those, _in_stage(view, those.c.last_date, "at_risk"))
+    largest = _largest(view, customers, [])
+    count, cents = _tally(view, customers, _in_stage(view, customers.c.last_date, "at_risk"))
     return {
         "currency": view.scope.currency,
-        "customers": customers,
+        "customers": number,
         "total_customer_value_cents": total,
-        "average_customer_value_cents": round_half_away(total, customers) if customers else None,
+        "average_customer_value_cents": round_half_away(total, number) if number else None,
         "top_customer_value_cents": largest[0]["total_revenue_cents"] if largest else None,
         "growth_rate": ratio(whole - before, before, 4),
         "growth_month": trend[-2]["month"],
@@ -301,27 +312,31 @@ def dashboard(view: View) -> dict[str, Any]:
         "at_risk": {
             "customers": count,
             "revenue_cents": cents,
-            "top_customers": _largest(view, those, [_in_stage(view, Unsought(those.c.last_date), "at_risk")]),
+            "top_customers": _largest(
+                view, customers, [_in_stage(view, NoIndex(customers.c.last_date), "at_risk")]
+            ),
         },
         "monthly_trend": trend[1:],
     }
 
 
-def _tally(view: View, those: People, *conditions: ColumnElement[bool]) -> tuple[int, int]:
+def _tally(view: View, customers: CustomerSet, *conditions: ColumnElement[bool]) -> tuple[int, int]:
     """How many customers, and their revenue."""
-    columns: list[Any] = [func.count(), func.coalesce(func.sum(those.c.revenue_cents), 0)]
-    count, cents = view.one(select(*columns).where(*those.within, *conditions))
+    columns: list[Any] = [func.count(), func.coalesce(func.sum(customers.c.revenue_cents), 0)]
+    count, cents = view.one(select(*columns).where(*customers.within, *conditions))
     return count, int(cents)
 
 
-def _largest(view: View, those: People, conditions: list[ColumnElement[bool]]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _page(view, those, conditions, Page(limit=5))["customers"]
+def _largest(
+    view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _page(view, customers, conditions, Page(limit=5))["customers"]
     return rows
 
 
-def _trend(view: View, those: People) -> list[dict[str, Any]]:
+def _trend(view: View, customers: CustomerSet) -> list[dict[str, Any]]:
     """Thirteen months up to this one: what was bought, by how many customers, how many of them new."""
-    months = cohort_months(view, those)
+    months = cohort_months(view, customers)
     trend = []
     for name in months_between(months_back(view.scope.today, 12), view.scope.today):
         of = {cohort: row for (cohort, month), row in months.items() if month == name}

@@ -152,7 +152,7 @@ def _product_names(view: View, customer: Customer, orders: Sequence[Any]) -> dic
             names[product] = name or names.get(product) or product
     named = _products.c
     query = select(named.product_id, named.name).where(
-        *view.within(_products, "customers", currency=False),
+        *view.filters(_products, "customers", currency=False),
         named.product_id.in_([product for product in names if product]),
         named.processor == customer.processor,
         named.account == customer.account,

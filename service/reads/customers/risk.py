@@ -11,7 +11,7 @@ from projections.mrr import Movement
 from projections.revenue import Order
 from service.books.tables import ROWS
 from service.books.view import View
-from service.core.events import joined
+from service.core.events import join_key
 from service.predictions.predict import predictor
 from service.reads.customers.customer import facts_from, model
 
@@ -32,7 +32,7 @@ def with_risk(view: View, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     for start in range(0, len(rows), _PIECE):
         piece = rows[start : start + _PIECE]
         ids = [row["customer_id"] for row in piece]
-        keys = [joined(*_who(row), view.scope.currency) for row in piece]
+        keys = [join_key(*_who(row), view.scope.currency) for row in piece]
         movements = _by_customer(view, _movements, "mrr", _movements.c.key.in_(keys))
         contracts = _by_customer(view, _contracts, "bills", _contracts.c.customer_id.in_(ids))
         last_days = [(row["customer_id"], row["last_purchase_date"]) for row in piece]
@@ -71,7 +71,7 @@ def _by_customer(
 ) -> dict[_Who, list[Any]]:
     """Rows by their customer; those with a date until the end of `today`, in its order."""
     of_currency = table is not _movements  # their key says it; SQLite would go by its index
-    query = select(table).where(*view.within(table, book, currency=of_currency), *conditions)
+    query = select(table).where(*view.filters(table, book, currency=of_currency), *conditions)
     if "date" in table.c:
         query = query.where(table.c.date <= view.scope.today.isoformat()).order_by(table.c.date)
     found: dict[_Who, list[Any]] = defaultdict(list)

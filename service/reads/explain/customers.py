@@ -26,7 +26,7 @@ def _mine(asked: Asked, table: Table, *of: ColumnElement[bool]) -> list[ColumnEl
     today = asked.view.scope.today
     who = [table.c[name] == asked.document[name] for name in ("customer_id", "processor", "account")]
     days = table.c.date.between(first_day(today, asked.args["period"]), today.isoformat())
-    return [*asked.view.within(table, "revenue"), *who, days, *of]
+    return [*asked.view.filters(table, "revenue"), *who, days, *of]
 
 
 def _bought(asked: Asked, adds: _Adds, *of: ColumnElement[bool]) -> Rows:

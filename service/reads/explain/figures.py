@@ -46,8 +46,8 @@ _DETAIL = {"movements": "customers", "cash": "cash", "orders": "orders", "revers
 class _Told(Struct, frozen=True, kw_only=True):
     """A document whose figures can be taken apart; `default` is the one meant without a pointer, if any is.
 
-    `fixed` are the parameters that make the document whole, whoever asks. `apart` makes it without its long
-    list, of that name, for the figures outside it.
+    `fixed` are the parameters that make the document whole, whoever asks. `without_list` names its long list
+    and makes the document without it, for the figures outside of that list.
     """
 
     path: str
@@ -56,7 +56,7 @@ class _Told(Struct, frozen=True, kw_only=True):
     default: str
     figures: Mapping[str, Explain]
     fixed: Mapping[str, str]
-    apart: tuple[str, Answer] | None = None
+    without_list: tuple[str, Answer] | None = None
 
 
 def _told(path: str, default: str, figures: Mapping[str, Explain], **fixed: str) -> _Told:
@@ -77,7 +77,7 @@ _BREAKDOWN = "monthly,quarterly,by_product"
 TOLD: dict[str, _Told] = {
     "month-detail": replace(
         _told("/api/v1/revenue/month-detail", "summary/total_cents", months.MONTH_DETAIL),
-        apart=("payments", lambda view, args: month_summary(view, args["year"], args["month"])),
+        without_list=("payments", lambda view, args: month_summary(view, args["year"], args["month"])),
     ),
     "current-month": _told("/api/v1/revenue/current-month", "summary/total_cents", months.CURRENT_MONTH),
     "monthly-totals": _told("/api/v1/revenue/monthly-totals", "", months.MONTHLY_TOTALS),
@@ -116,8 +116,8 @@ def explain(
         raise ParameterError(f"figure: {name}/… can't be explained; there are {', '.join(sorted(TOLD))}")
     path = [_unescaped(token) for token in (pointer or told.default).split("/")]
     args = _args(view, name, told, given, path[0])
-    view = view.under(args["policy"]) if "policy" in args else view
-    answer = told.apart[1] if told.apart and path[0] != told.apart[0] else told.answer
+    view = view.with_policy(args["policy"]) if "policy" in args else view
+    answer = told.without_list[1] if told.without_list and path[0] != told.without_list[0] else told.answer
     document = answer(view, args)
     row, place = _held(document, name, path)
     found = _explainer(name, told, place)(

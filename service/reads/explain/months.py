@@ -75,7 +75,7 @@ _OF_CASH: dict[str, ColumnElement[Any]] = {
 
 
 def _within(view: View, first: str, last: str) -> list[ColumnElement[bool]]:
-    return [*view.within(_bills, "bills"), _bills.c.date.between(first, last)]
+    return [*view.filters(_bills, "bills"), _bills.c.date.between(first, last)]
 
 
 def _added(view: View, first: str, last: str, adds: ColumnElement[Any], name: str) -> Explained:
@@ -84,7 +84,7 @@ def _added(view: View, first: str, last: str, adds: ColumnElement[Any], name: st
 
 
 def _moved(view: View, first: str, last: str, name: str) -> Explained:
-    where = [*view.within(_cash, "collections"), _cash.c.date.between(first, last)]
+    where = [*view.filters(_cash, "collections"), _cash.c.date.between(first, last)]
     return Explained(rows=[Rows(table=_cash, where=where, contributes=_OF_CASH[name])])
 
 
@@ -121,7 +121,7 @@ def _mrr_billed(asked: Asked) -> Explained:
     rows = Rows(
         table=_steps,
         source=chosen.join(_steps, of_them),
-        where=asked.view.within(_steps, "mrr", currency=False),
+        where=asked.view.filters(_steps, "mrr", currency=False),
         contributes=_steps.c.mrr_cents,
     )
     return Explained(rows=[rows], counting="the contracts' MRR on the day of their bill, each contract once")
@@ -129,14 +129,14 @@ def _mrr_billed(asked: Asked) -> Explained:
 
 def _bill(asked: Asked, names: str, adds: str | None = None) -> Explained:
     """One bill, found again by these of its columns."""
-    where = [*asked.view.within(_bills, "bills"), *same(_bills, asked.row, names)]
+    where = [*asked.view.filters(_bills, "bills"), *same(_bills, asked.row, names)]
     return Explained(rows=[Rows(table=_bills, where=where, contributes=_bills.c[adds or asked.name])])
 
 
 def _bills_mrr(asked: Asked) -> Explained:
     """The steps of a bill's contract until its day."""
-    where = [*asked.view.within(_bills, "bills"), *same(_bills, asked.row, _BILL)]
-    steps = [*asked.view.within(_steps, "mrr", currency=False), _steps.c.date <= asked.row["date"]]
+    where = [*asked.view.filters(_bills, "bills"), *same(_bills, asked.row, _BILL)]
+    steps = [*asked.view.filters(_steps, "mrr", currency=False), _steps.c.date <= asked.row["date"]]
     steps.append(_steps.c.key.in_(select(_bills.c.key).where(*where)))
     return Explained(rows=[Rows(table=_steps, where=steps, contributes=_steps.c.mrr_cents)])
 
@@ -166,7 +166,7 @@ def _of_months(asked: Asked) -> Explained:
 
 def _cash_row(asked: Asked) -> Explained:
     names = "date customer_id kind source_id amount_cents processor account causes"
-    where = [*asked.view.within(_cash, "collections"), *same(_cash, asked.row, names)]
+    where = [*asked.view.filters(_cash, "collections"), *same(_cash, asked.row, names)]
     return Explained(rows=[Rows(table=_cash, where=where, contributes=_cash.c.amount_cents)])
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Table, case
 from projections.mrr import KINDS, Movement, Step
 from service.books.tables import ROWS
 from service.books.view import View
-from service.core.events import joined
+from service.core.events import join_key
 from service.reads.customers import customer as customers_reads
 from service.reads.explain.rows import Asked, Explain, Explained, Rows
 from service.reads.mrr import counted
@@ -33,7 +33,7 @@ def customers(asked: Asked) -> Explained:
 
 
 def _until_today(view: View, table: Table, *, currency: bool = True) -> list[ColumnElement[bool]]:
-    return [*view.within(table, "mrr", currency=currency), table.c.date <= view.scope.today.isoformat()]
+    return [*view.filters(table, "mrr", currency=currency), table.c.date <= view.scope.today.isoformat()]
 
 
 def _arr(asked: Asked) -> Explained:
@@ -88,7 +88,7 @@ def customers_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
     Raises NotFound, or ParameterError where several have this id.
     """
-    view = view.under(args["policy"])
+    view = view.with_policy(args["policy"])
     found = customers_reads.find(view, args["customer_id"], args["processor"])
     mrr_cents = found.movements[-1].closing_cents if found.movements else 0
     return {
@@ -104,10 +104,10 @@ def customers_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 def _feeding(asked: Asked) -> list[ColumnElement[bool]]:
     """The steps of the customer of a row, in the view's currency: by the key that they feed alone."""
-    key = joined(
+    key = join_key(
         *(asked.row[name] for name in ("processor", "account", "customer_id")), asked.view.scope.currency
     )
-    return [*asked.view.within(_steps, "mrr", currency=False), _steps.c.feeds == key]
+    return [*asked.view.filters(_steps, "mrr", currency=False), _steps.c.parent_key == key]
 
 
 def _customers(asked: Asked) -> Explained:
@@ -134,7 +134,7 @@ _CUSTOMERS = {
 
 def _moved(asked: Asked, kind: str, adds: Any = _moves.c.amount_cents) -> Explained:
     first, last = _bounds(asked)
-    where = [*asked.view.within(_moves, "mrr"), _moves.c.date.between(first, last)]
+    where = [*asked.view.filters(_moves, "mrr"), _moves.c.date.between(first, last)]
     adds = case((_moves.c.kind == kind, adds), else_=0)
     return Explained(rows=[Rows(table=_moves, where=where, contributes=adds)])
 
@@ -148,7 +148,7 @@ def _closing(asked: Asked) -> Explained:
 
 
 def _until(asked: Asked, days: ColumnElement[bool]) -> Explained:
-    where = [*asked.view.within(_moves, "mrr"), days]
+    where = [*asked.view.filters(_moves, "mrr"), days]
     return Explained(rows=[Rows(table=_moves, where=where, contributes=_moves.c.amount_cents)])
 
 

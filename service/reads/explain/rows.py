@@ -133,7 +133,7 @@ def _shown(table: Table, row: Any, contributes: int) -> dict[str, Any]:
         "table": str(table.name),  # SQLAlchemy has a type of its own for it
         "key": row.key,
         "date": row.date,
-        "processor": columns.get("processor") or row.feeds.partition("|")[0],
+        "processor": columns.get("processor") or row.parent_key.partition("|")[0],
         "account": row.account,
         "customer_id": row.customer_id,
         "contract_id": columns.get("contract_id"),

@@ -29,7 +29,9 @@ async def several_of(store: BookStore, row: type[R], book: str, keys: Iterable[s
 
     def find(connection: Connection) -> dict[str, list[R]]:
         found: dict[str, list[R]] = {}
-        for _, key, *values in statements.by_key.run(connection, store.marks(connection).books[book], names):
+        for _, key, *values in statements.by_key.run(
+            connection, store.positions(connection).books[book], names
+        ):
             found.setdefault(key, []).append(statements.row(values))  # type: ignore[arg-type]
         return found
 
@@ -45,7 +47,7 @@ async def live_keys(
     def page(connection: Connection) -> list[tuple[str, str]]:
         query = (
             select(table.c.key, table.c.status)
-            .where(table.c.book == store.marks(connection).books[book])
+            .where(table.c.book == store.positions(connection).books[book])
             .where(table.c.key > after, table.c.key < prefix + "\U0010ffff")
             .order_by(table.c.key)
             .limit(_PAGE)
@@ -62,7 +64,7 @@ async def accounts_of(store: BookStore, row: type[Row], book: str, prefix: str) 
     table = ROWS[row]
 
     def find(connection: Connection) -> list[str]:
-        of_book = table.c.book == store.marks(connection).books[book]
+        of_book = table.c.book == store.positions(connection).books[book]
         query = select(table.c.account, table.c.key).where(of_book).order_by(table.c.key).limit(1)
         found: list[str] = []
         after = prefix
@@ -85,7 +87,7 @@ async def reach_head(ledger: Ledger, store: BookStore, pause: Callable[[float], 
     async with ledger.reading() as reader:
         head = (await reader.head()).position
     quiet, at = 0, -1
-    while (found := (await store.read(store.marks)).position) < head:
+    while (found := (await store.read(store.positions)).position) < head:
         quiet, at = (quiet + 1, at) if found <= at else (0, found)
         if quiet > _QUIET_LOOKS:
             raise Unavailable(f"the books hold position {at}, not yet {head}; is a worker running?")

@@ -21,7 +21,7 @@ from projections.collections import Cash, payment_cash
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Event, Refund, joined, subjects
+from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
 from service.ledger.draft import Incoming
@@ -221,7 +221,7 @@ class Reconciler:
         return compared(kind, self._merchant_id, key.rpartition("|")[2], stated, books)
 
     def _key(self, kind: str, key: str) -> str:
-        return joined(kind, PROCESSOR, self._merchant_id, key)
+        return join_key(kind, PROCESSOR, self._merchant_id, key)
 
 
 def _money(rows: Sequence[Row], event: Event) -> Facts:

@@ -24,7 +24,7 @@ from projections.contracts import TERMINAL
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
-from service.core.events import joined
+from service.core.events import join_key
 from service.core.moments import day_of, rfc3339
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
@@ -274,7 +274,7 @@ class Reconciler:
         its = told.data.object
         customer = its.customer.get("id") if isinstance(its.customer, dict) else its.customer
         key = its.id if its.object == "customer" else customer
-        owner = joined("customer", PROCESSOR, told.account or "", key if isinstance(key, str) else "")
+        owner = join_key("customer", PROCESSOR, told.account or "", key if isinstance(key, str) else "")
         keys = await self._ledger.read(lambda connection: self._ledger.vault.keys(connection, [owner]))
         return owner in keys and keys[owner] is None
 
@@ -394,11 +394,11 @@ def _fetched(told: _Told, body: bytes, now: datetime) -> Incoming:
 def _subject(told: _Told) -> str:
     """The key of the thing that an event tells of; of a subscription or invoice it is that of its row."""
     its = told.data.object
-    return joined(its.object or "", PROCESSOR, told.account or "", its.id or "")
+    return join_key(its.object or "", PROCESSOR, told.account or "", its.id or "")
 
 
 def _key(kind: Kind, account: str, key: str) -> str:
-    return joined(kind.name, PROCESSOR, account, key)
+    return join_key(kind.name, PROCESSOR, account, key)
 
 
 def _id_of(key: str) -> str:
