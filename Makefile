@@ -15,21 +15,26 @@ help:
 
 # Runtime packages for run and demo, all of them for the rest; each from its lock file, with hashes.
 .venv/.runtime: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
+	@echo "Installing Daybook's packages into .venv (about a minute, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+	@echo "Installed$(if $(NEXT),; $(NEXT) ...,.)"
 
 .venv/.dev: .venv/.runtime requirements-dev.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing the packages of tests and checks into .venv (some minutes, once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 setup: .venv/.dev
 
+run: NEXT := now starting the service
 run: .venv/.runtime
 	@$(BIN)/daybook run
 
+demo: NEXT := now starting the service, then posting November 2025
 demo: .venv/.runtime
 	@$(BIN)/daybook demo
 
