@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,9 +55,12 @@ async def export_rows(
 ) -> Exported:
     """Write one table to the file `to`, or those of one book or of all into a directory of that name.
 
-    `done` is called with so many rows. Raises ParameterError for what does not exist, Unavailable before
-    the books are laid out.
+    `done` is called with so many rows. Raises ParameterError for a book or table that does not exist, and
+    for Parquet where pyarrow is not installed, both before anything is written; Unavailable before the books
+    are laid out.
     """
+    if form == "parquet" and find_spec("pyarrow") is None:
+        raise ParameterError('--format parquet needs pyarrow: pip install "daybook[parquet]"')
     chosen = _chosen(store.books, book, table)
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
