@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct, json
 from msgspec.structs import replace
 
+from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
 
 
@@ -35,7 +36,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     """The settings that figures depend on. Other rules are another version of the same book."""
 
     reporting_tz: str = "UTC"
-    weeks_per_month: Fraction = Fraction(433, 100)
+    weeks_per_month: Fraction = WEEKS_PER_MONTH
     policy: Policy = Policy()
 
     def with_policy(self, policy: Policy) -> "Rules":

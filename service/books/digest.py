@@ -4,7 +4,7 @@ And, where two digests differ, the keys under which the books do.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from projections.book import Book, Row, Total
 from service.books import tables
 from service.books.view import sums
+from service.core.progress import Advance, no_advance
 
 _MODULUS = 1 << 256
 _PIECE = 1_000  # rows between two words of progress
@@ -36,22 +37,16 @@ class Difference(Struct, frozen=True, kw_only=True):
     right: list[dict[str, Any]]
 
 
-def _quiet(_rows: int) -> None:
-    pass
-
-
-async def digest(
-    connection: AsyncConnection, book: Book, book_id: int, done: Callable[[int], None] = _quiet
-) -> str:
+async def digest(connection: AsyncConnection, book: Book, book_id: int, advance: Advance = no_advance) -> str:
     """64 hex digits: the sum of SHA-256 over every row and every total that is not all zero.
 
-    `done` is told the rows, some at a time.
+    `advance` is called with how many rows were read, some at a time.
     """
     total = 0
     for row_type in tables.row_types(book):
-        total += await _sum(connection, _rows_of(row_type, book_id), row_type.table, 0, done)
+        total += await _sum(connection, _rows_of(row_type, book_id), row_type.table, 0, advance)
     for of in book.totals:
-        total += await _sum(connection, added_up(of, book_id), of.table, len(of.sums), done)
+        total += await _sum(connection, added_up(of, book_id), of.table, len(of.sums), advance)
     return f"{total % _MODULUS:064x}"
 
 
@@ -69,7 +64,7 @@ def _rows_of(row_type: type[Row], book_id: int) -> Select[Any]:
 
 
 async def _sum(
-    connection: AsyncConnection, query: Select[Any], name: str, width: int, done: Callable[[int], None]
+    connection: AsyncConnection, query: Select[Any], name: str, width: int, advance: Advance
 ) -> int:
     """The sum over a query's rows; those whose last `width` columns are all zero say nothing."""
     total = 0
@@ -78,31 +73,31 @@ async def _sum(
             values = tuple(row)
             if not width or any(values[-width:]):
                 total += int.from_bytes(sha256(json.encode((name, *values))).digest())
-        done(len(piece))
+        advance(len(piece))
     return total
 
 
 async def differences(
-    book: Book, left: Kept, right: Kept, limit: int = 20, done: Callable[[int], None] = _quiet
+    book: Book, left: Kept, right: Kept, limit: int = 20, advance: Advance = no_advance
 ) -> list[Difference]:
     """The keys under which two books are not the same, the first `limit` of each table, in order.
 
-    The two may be builds in one view of a database, or be in two databases. `done` is told the rows, some at
-    a time.
+    The two may be builds in one view of a database, or be in two databases. `advance` is
+    called with how many rows were read, some at a time.
     """
     found: list[Difference] = []
     for row_type in tables.row_types(book):
         table = tables.ROWS[row_type]
         names = [column.name for column in table.c][2:]  # `key` and what follows it
         one, other = (
-            _grouped(view, _rows_of(row_type, book_id).order_by(table.c.key), slice(1), 0, done)
+            _grouped(view, _rows_of(row_type, book_id).order_by(table.c.key), slice(1), 0, advance)
             for view, book_id in (left, right)
         )
         found += await _unlike(row_type.table, names, one, other, limit)
     for of in book.totals:
         by = [tables.TOTALS[of.table].c[name] for name in of.by]
         one, other = (
-            _grouped(view, added_up(of, book_id).order_by(*by), slice(len(by)), len(of.sums), done)
+            _grouped(view, added_up(of, book_id).order_by(*by), slice(len(by)), len(of.sums), advance)
             for view, book_id in (left, right)
         )
         found += await _unlike(of.table, [*of.by, *of.sums], one, other, limit)
@@ -110,7 +105,7 @@ async def differences(
 
 
 async def _grouped(
-    view: AsyncConnection, query: Select[Any], key: slice, width: int, done: Callable[[int], None]
+    view: AsyncConnection, query: Select[Any], key: slice, width: int, advance: Advance
 ) -> AsyncGenerator[_Under]:
     """The rows of a query under each key, in the query's order; without sums that are all zero."""
     under: _Under = ((), [])
@@ -118,7 +113,7 @@ async def _grouped(
     async for row in await view.stream(query):
         values = tuple(row)
         if (read := read + 1) % _PIECE == 0:
-            done(_PIECE)
+            advance(_PIECE)
         if width and not any(values[-width:]):
             continue
         if values[key] != under[0]:

@@ -45,7 +45,7 @@ def verify(
         chosen = Sample(sample, randbits(32) if seed is None else seed) if sample else None
         anchors = Anchors(anchor, vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
         try:
-            found = asyncio.run(verify_all(settings, sample=chosen, anchors=anchors, watch=progress))
+            found = asyncio.run(verify_all(settings, sample=chosen, anchors=anchors, progress=progress))
         except Integrity as error:
             where = to_builtins(error.where) if isinstance(error, Fault) else None
             said = str(error)

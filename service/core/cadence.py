@@ -16,6 +16,8 @@ FREQUENCIES: dict[str, int | None] = {  # of purchases: average days between the
 }
 
 _ADVERB = {"day": "Daily", "week": "Weekly", "month": "Monthly", "year": "Yearly"}
+WEEKS_PER_MONTH = Fraction(433, 100)  # unless a setting or a policy says otherwise
+
 _NAMED = {("month", 3): "quarterly"}
 
 
@@ -25,6 +27,17 @@ def frequency(orders: int, lifespan_days: int) -> str | None:
     if gaps < 1:
         return None
     return next(name for name, days in FREQUENCIES.items() if days is None or lifespan_days <= gaps * days)
+
+
+def parse_weeks_per_month(value: str | Fraction) -> Fraction:
+    """How many weeks a month counts, exact. Raises ValueError for what is no number from 4 to 5."""
+    try:
+        weeks = Fraction(value)
+    except (ValueError, ZeroDivisionError, TypeError):
+        weeks = Fraction(0)
+    if not 4 <= weeks <= 5:
+        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
+    return weeks
 
 
 def per_month(interval: str, weeks_per_month: Fraction) -> Fraction:

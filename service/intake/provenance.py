@@ -1,15 +1,16 @@
 """What caused a row, down to its bytes: each event, and whether its delivery still proves what it proved."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, json
 
-from service.core.delivery import Endpoint, Proof
+from service.core.delivery import Proof
 from service.core.errors import Erased, Integrity, VerificationError
 from service.core.moments import from_us, rfc3339
+from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of
 from service.ledger import chain
 from service.ledger.store import LedgerReader
@@ -35,11 +36,11 @@ async def trace(
     reader: LedgerReader,
     causes: Iterable[Cause],
     settings: Settings,
-    done: Callable[[int], None] = lambda _: None,
+    advance: Advance = no_advance,
 ) -> list[dict[str, Any]]:
     """The events of these names by position, each with its delivery, whose signature is checked again.
 
-    `done` hears of each. Raises Integrity if the ledger lacks one.
+    `advance` is called for each. Raises Integrity if the ledger lacks one.
     """
     wanted = set(causes)
     found = await reader.ids({name.partition(":")[2] for name, _ in wanted})
@@ -52,7 +53,7 @@ async def trace(
         if row["delivery"] not in deliveries:
             deliveries[row["delivery"]] = await _delivery(reader, row, settings)
         events.append(_shown(row) | {"delivery": deliveries[row["delivery"]]})
-        done(1)
+        advance(1)
     return events
 
 
@@ -65,18 +66,12 @@ def check(proof: Proof, headers: Mapping[str, str], body: bytes, settings: Setti
     if proof.method not in _SIGNED or proof.signed_at is None or endpoint is None:
         return Checked(verified=None, why=_UNSIGNED.get(proof.method, "it came without a signature"))
     name = proof.processor.partition(".")[2]
-    secrets = _secrets(endpoint, name, settings)
+    secrets = settings.secrets_of(endpoint, name)
     try:
         endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at)
     except VerificationError:
         return Checked(verified=None, why="no secret that is configured now made this signature")
     return Checked(verified=True)
-
-
-def _secrets(endpoint: Endpoint, name: str, settings: Settings) -> Sequence[str]:
-    configured = getattr(settings, endpoint.secrets)
-    found: Sequence[str] = configured.get(name, ()) if isinstance(configured, dict) else configured
-    return found
 
 
 async def _rows(reader: LedgerReader, positions: Sequence[int]) -> list[dict[str, Any]]:

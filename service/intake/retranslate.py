@@ -30,6 +30,7 @@ from service.core.events import (
 )
 from service.core.limits import check_limits
 from service.core.moments import rfc3339
+from service.core.progress import Advance
 from service.intake import quarantine
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
@@ -307,8 +308,8 @@ class Retranslator:
         self.report = Report(left_out=Counter(), changes=[], applied=apply)
         self.events: list[Event] = []  # to be appended: the first MOST_EVENTS, and one more if there are more
 
-    async def run(self, after: int, done: Callable[[int], None]) -> Report:
-        """Read quarantine, then all deliveries after a position, again. `done` is told of positions."""
+    async def run(self, after: int, advance: Advance) -> Report:
+        """Read quarantine, then all deliveries after a position, again; `advance` counts positions."""
         await self._quarantine()
         async with self._ledger.reading() as reader:
             until = (await reader.head()).position
@@ -318,7 +319,7 @@ class Retranslator:
                 found = await self._page(reader, page)
             if self.report.applied and found:
                 await self._ledger.append(found, self._clock())
-            done(end - after)
+            advance(end - after)
             after = end
         return self.report
 

@@ -4,7 +4,6 @@ Whoever finds one may read it without a lock: it never changes again. One is mad
 process makes it.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from secrets import token_hex
 from tempfile import mkdtemp
 
 from msgspec import Struct
+
+from service.storage.files import locked, sync_file
 
 _DIRECTORY = "lookback"
 _BUILDING = "building-"
@@ -63,8 +64,7 @@ class Files:
     def turn(self) -> Iterator[None]:
         """Wait until nobody else makes a file. What a killed process left is removed."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._directory / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._directory / "lock"):
             for left in self._directory.glob(f"{_BUILDING}*"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
@@ -80,8 +80,7 @@ class Files:
 
     def put(self, made: Path, wanted: Wanted) -> None:
         """Put a file in its place, on disk and whole; drop those that were not used for longest."""
-        with open(made, "rb") as file:
-            os.fsync(file.fileno())
+        sync_file(made)
         os.replace(made, self._path(wanted))
         kept = sorted(self._directory.glob("*.db"), key=lambda path: -path.stat().st_mtime_ns)
         total = 0

@@ -48,16 +48,22 @@ def follow_lifeline() -> None:
         threading.Thread(target=_wait, args=(path,), daemon=True, name="lifeline").start()
 
 
-def follow_parent() -> None:
-    """End this process, which `multiprocessing` started, at once when the one that started it is gone."""
-    threading.Thread(target=_wait_for_parent, daemon=True, name="parent").start()
+def follow_parent(*, gracefully: bool = False) -> None:
+    """End this process, which `multiprocessing` started, when the process that started it is gone.
+
+    It ends at once; `gracefully`, by a SIGTERM to itself.
+    """
+    threading.Thread(target=_wait_for_parent, args=(gracefully,), daemon=True, name="parent").start()
 
 
-def _wait_for_parent() -> None:
+def _wait_for_parent(gracefully: bool) -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - it is what started us
+    assert parent is not None  # noqa: S101 - it started this process
     parent.join()
-    os._exit(1)
+    if gracefully:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        os._exit(1)
 
 
 def _wait(path: str) -> None:

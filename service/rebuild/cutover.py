@@ -21,10 +21,11 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.books.tables import rows_of
 from service.core.errors import Unavailable
+from service.core.progress import Progress, no_progress
 from service.ledger.append import head
 from service.ledger.store import Ledger
 from service.rebuild import builds
-from service.rebuild.fill import Progress, build, unseen
+from service.rebuild.fill import build
 from service.settings import Settings
 
 _HOLD_SECONDS = 5.0
@@ -66,7 +67,7 @@ async def rebuild(
     *,
     processes: int | None = None,
     accept: bool = False,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> Rebuild:
     """Build all books of `store` anew, and let them take the live ones' place if they are the same.
 
@@ -171,18 +172,18 @@ class _Cutover:
             missing = goal - min(await self._reached(self._made))
             if missing <= _NEAR:
                 return
-            with self._progress("catching up", missing * len(self._made)) as done:
+            with self._progress("catching up", missing * len(self._made)) as advance:
                 while count := await _step(self._engine, goal):
-                    done(count)
+                    advance(count)
         raise Unavailable("events arrive faster than they can be taken in; try again when fewer do")
 
     async def _advance(self, live: dict[str, int], at: int) -> None:
         """Bring the live books to a position, as their workers do if there are any."""
         engine = Engine(self._ledger, self._store.of(live), self._clock)
-        with self._progress("the live books catching up", None) as done:
+        with self._progress("the live books catching up", None) as advance:
             while live and min(await self._reached(live)) < at:
                 try:
-                    done(await _step(engine, at))
+                    advance(await _step(engine, at))
                 except Overtaken:
                     await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -205,13 +206,13 @@ class _Cutover:
         """What the two books are at the position of the view."""
         new, old = self._made[book.name], live.get(book.name)
         size = sum([await view.run_sync(rows_of, book, each) for each in (new, old) if each is not None])
-        with self._progress(f"{book.name}: comparing", size) as done:
-            ours = await digest(view, book, new, done)
-            theirs = None if old is None else await digest(view, book, old, done)
+        with self._progress(f"{book.name}: comparing", size) as advance:
+            ours = await digest(view, book, new, advance)
+            theirs = None if old is None else await digest(view, book, old, advance)
             unlike = (
                 []
                 if old is None or theirs == ours
-                else await differences(book, (view, old), (view, new), done=done)
+                else await differences(book, (view, old), (view, new), advance=advance)
             )
         return Rebuilt(
             name=book.name,

@@ -1,6 +1,6 @@
 """Building: empty books filled from the ledger, history by history, with no write for each event.
 
-    await build(settings, ledger, store, until, processes=None, progress=unseen)
+    await build(settings, ledger, store, until, processes=None, progress=no_progress)
 
 brings every book of `store` from position 0 to `until`. The store may be that of the settings, opened for
 builds that are not live (`BookStore.of`), or any other with empty books, such as a new SQLite file. It may
@@ -38,6 +38,7 @@ from service.clock import utc_now
 from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.core.order import canonical
+from service.core.progress import Progress, no_progress
 from service.ledger import tables as ledger_tables
 from service.ledger.history import histories
 from service.ledger.store import Ledger
@@ -52,14 +53,8 @@ _ROWS = 2_000  # rows in one transaction
 _REST = 0.5  # beside SQLite's live books, their worker's turn: this many times what a transaction took
 _ALONE = 20_000  # events for which one more process is worth its start
 
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 Task = tuple[Any, ...]  # the name of a method of `_BuildWorker`, and its arguments
 _Totals = dict[tuple[str, str], Sums]  # by the names of book and table
-
-
-def unseen(_what: str, _total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    """No progress is shown."""
-    return nullcontext(lambda _count: None)
 
 
 async def build(
@@ -69,7 +64,7 @@ async def build(
     until: int,
     *,
     processes: int | None = None,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> None:
     """Fill the empty books of `store` with all events up to `until`; returns once their checkpoints say so.
 

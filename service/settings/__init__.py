@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
+from service.core.delivery import Endpoint
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings.redis_url import parse as parse_redis_url
@@ -36,16 +38,6 @@ def _pairs(value: Any) -> Any:
     if not all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and secret for name, _, secret in pairs):
         raise ValueError("name=whsec_… pairs, comma-separated")
     return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
-
-
-def _fraction(value: Any) -> Any:
-    try:
-        weeks = Fraction(value)
-    except (ValueError, ZeroDivisionError, TypeError):
-        weeks = Fraction(0)
-    if not 4 <= weeks <= 5:
-        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
-    return weeks
 
 
 def _limits(value: Any) -> Any:
@@ -97,7 +89,7 @@ class Settings(BaseSettings):
     stripe_api_url: str | None = None
     reporting_tz: str = "UTC"
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
-    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(_fraction)] = Fraction(433, 100)
+    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH
     rulebook: Path | None = None
     segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_limits)] = (
         Decimal(10_000),
@@ -178,6 +170,11 @@ class Settings(BaseSettings):
         if not info.data["api_keys"] and not _is_loopback(host):
             raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
         return host
+
+    def secrets_of(self, endpoint: Endpoint, name: str = "") -> tuple[str, ...]:
+        """The secrets that verify an endpoint's deliveries: those of `name` where each name has its own."""
+        secrets: tuple[str, ...] | dict[str, tuple[str, ...]] = getattr(self, endpoint.secrets)
+        return secrets.get(name, ()) if isinstance(secrets, dict) else secrets
 
     @property
     def polls_mxmerchant(self) -> bool:

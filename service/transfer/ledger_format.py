@@ -15,6 +15,7 @@ from service.core.delivery import Proof
 from service.core.errors import Integrity
 from service.core.events import Moment
 from service.core.moments import from_us
+from service.core.progress import Advance
 from service.ledger.draft import Head
 from service.ledger.store import Ledger
 
@@ -98,8 +99,8 @@ def digest_of(previous: bytes, part: bytes) -> bytes:
     return sha256(previous + part).digest()
 
 
-async def export(ledger: Ledger, out: BinaryIO, done: Callable[[int], None]) -> End:
-    """Write the ledger as it is now; `done` is called with so many events.
+async def export(ledger: Ledger, out: BinaryIO, advance: Advance) -> End:
+    """Write the ledger as it is now; `advance` is called with how many events were written.
 
     Raises Integrity if positions are missing. Pages are transactions of their own: what is in the ledger
     stays as it is, and a long one would keep SQLite from tidying up its journal.
@@ -112,7 +113,7 @@ async def export(ledger: Ledger, out: BinaryIO, done: Callable[[int], None]) -> 
     async for delivery in _deliveries(ledger, head):
         write(delivery)
         deliveries += 1
-        done(len(delivery.events))
+        advance(len(delivery.events))
     async for row in _quarantined(ledger):
         write(row)
         quarantined += 1

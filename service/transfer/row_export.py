@@ -16,7 +16,9 @@ from service.books.digest import added_up
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.core.errors import ParameterError, Unavailable
+from service.core.progress import Advance
 from service.reads.csv_cells import cell
+from service.storage.files import named_when_whole
 
 Format = Literal["csv", "parquet"]
 _GROUP = 10_000  # rows in memory, and in a row group
@@ -51,13 +53,13 @@ class _Table(Struct, frozen=True, kw_only=True):
 
 
 async def export_rows(
-    store: BookStore, book: str | None, table: str | None, to: Path, form: Format, done: Callable[[int], None]
+    store: BookStore, book: str | None, table: str | None, to: Path, form: Format, advance: Advance
 ) -> Exported:
     """Write one table to the file `to`, or those of one book or of all into a directory of that name.
 
-    `done` is called with so many rows. Raises ParameterError for a book or table that does not exist, and
-    for Parquet where pyarrow is not installed, both before anything is written; Unavailable before the books
-    are laid out.
+    `advance` counts rows. Raises ParameterError for a book or table that does not exist, and for Parquet
+    where pyarrow is not installed, both before anything is written; Unavailable before the books are laid
+    out.
     """
     if form == "parquet" and find_spec("pyarrow") is None:
         raise ParameterError('--format parquet needs pyarrow: pip install "daybook[parquet]"')
@@ -71,7 +73,7 @@ async def export_rows(
             name = f"{each.book.replace(':', '-')}.{each.name}.{form}"
             path = to if table else to / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = await _write(connection, each, positions.books[each.book], path, form, done)
+            rows = await _write(connection, each, positions.books[each.book], path, form, advance)
             written.append(Written(book=each.book, table=each.name, file=str(path), rows=rows))
     reached = min(positions.by_book[each.book] for each in chosen)
     return Exported(position=reached, tables=written)
@@ -120,17 +122,16 @@ async def _write(
     book_id: int,
     path: Path,
     form: Format,
-    done: Callable[[int], None],
+    advance: Advance,
 ) -> int:
     """A table's rows as a file; how many. Until it is whole it has another name."""
-    count, partial = 0, path.with_name(f"{path.name}.partial")
-    with _FORMS[form](partial, of.columns) as write:
+    count = 0
+    with named_when_whole(path) as partial, _FORMS[form](partial, of.columns) as write:
         found = await connection.stream(of.query(book_id))
         async for rows in found.partitions(_GROUP):
             write(rows)
             count += len(rows)
-            done(len(rows))
-    partial.replace(path)
+            advance(len(rows))
     return count
 
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from msgspec import DecodeError, Raw, json
 
 from service.core.errors import ParameterError, Unreadable
+from service.storage.files import named_when_whole
 
 STANDARD = Path("-")
 MOST = 64 << 20  # bytes of a line, or of a document over several: more are no JSON that we read
@@ -81,14 +82,12 @@ def created(path: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as raw:
+    with named_when_whole(path) as partial, open(partial, "wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile(path.stem, "wb", 6, raw, mtime=0) as zipped:
                 yield cast(BinaryIO, zipped)
         else:
             yield raw
-    partial.replace(path)
 
 
 def last_changed(path: Path) -> datetime:

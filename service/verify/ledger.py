@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Table, select, tuple_
 
 from service.core.errors import Integrity
 from service.core.events import subjects
+from service.core.progress import Advance, no_advance
 from service.ledger import chain, tables
 from service.ledger.append import head as end_of
 from service.ledger.draft import Head
@@ -16,8 +17,6 @@ from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Where, differing
 from service.verify.sealed import verify_keys, verify_sealed
-
-Done = Callable[[int], None]
 
 _PAGE = 1_000
 _ID_COLUMNS = ("event_id", "processor", "account", "position", "content_digest")
@@ -31,17 +30,13 @@ _turn: Table = tables.Turn.__table__  # type: ignore[attr-defined]
 _Row = dict[str, Any]
 
 
-def quietly(_count: int) -> None:
-    """Nobody watches."""
-
-
 async def verify_chain(
-    ledger: Ledger, done: Done = quietly, names: Callable[[Iterable[str]], None] = lambda _: None
+    ledger: Ledger, advance: Advance = no_advance, names: Callable[[Iterable[str]], None] = lambda _: None
 ) -> int:
     """Recompute every link, every raw delivery's digest and both indexes, and open what is sealed.
 
-    How many events there are. `done` hears how many more were checked, `names` the subjects of each. Raises
-    Fault at the first that is not as it should be.
+    Returns how many events there are. `advance` counts them; `names` is called with the subjects of each.
+    Raises Fault at the first that is not as it should be.
     """
     head, indexed = Head(position=0, digest=chain.GENESIS), 0
     async with ledger.reading() as reader:
@@ -53,7 +48,7 @@ async def verify_chain(
             await _verify_subjects(reader, found)
             indexed += len(found)
             names(name for name, _ in found)
-            done(len(rows))
+            advance(len(rows))
         await _verify_end(ledger, reader, head)
         await verify_keys(ledger, reader)
         await _verify_count(ledger, _ids, head.position, await reader.ids_count())

@@ -21,10 +21,10 @@ from service.books.digest import Difference, differences, digest
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore, lay_out_file
 from service.clock import utc_now
+from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.fault import Fault, Where, differing
-from service.verify.ledger import Done, quietly
 
 _ROUNDS = 10  # after the events that came meanwhile: the view of the live books should be a short one
 
@@ -44,12 +44,12 @@ class _Held:
 
 
 async def verify_replay(
-    ledger: Ledger, store: BookStore, fill: Fill | None = None, done: Done = quietly
+    ledger: Ledger, store: BookStore, fill: Fill | None = None, advance: Advance = no_advance
 ) -> tuple[int, dict[str, str]]:
     """Replay the log and compare; the position that all books hold, and each one's digest.
 
-    `fill` does most of it at once where it is given, and the engine the rest; `done` hears how many events
-    that were. Raises Fault at the first row or total that differs.
+    Where `fill` is given it does most of the replay at once, and the engine does the rest; `advance` counts
+    the engine's events. Raises Fault at the first row or total that differs.
     """
     with TemporaryDirectory(prefix="daybook-replay-") as directory:
         async with _scratch(Path(directory)) as database:
@@ -58,11 +58,14 @@ async def verify_replay(
             if fill and (position := min((await _read_reached(store)).values())):
                 await fill(replayed(store.books), position)
             for _ in range(_ROUNDS):
-                if await _advance(ledger, replayed, store.books, await _read_reached(store), done) <= BATCH:
+                if (
+                    await _advance(ledger, replayed, store.books, await _read_reached(store), advance)
+                    <= BATCH
+                ):
                     break
             async with store.reading() as live:
                 reached = await live.run_sync(lambda view: reached_by(view, store))
-                await _advance(ledger, replayed, store.books, reached, done)
+                await _advance(ledger, replayed, store.books, reached, advance)
                 digests = await compare(live, store, replayed(store.books))
     return min(reached.values()), digests
 
@@ -93,22 +96,22 @@ def reached_by(connection: Connection, store: BookStore) -> Reached:
 
 
 async def _advance(
-    ledger: Ledger, opened: _Opened, books: Sequence[Book], reached: Reached, done: Done
+    ledger: Ledger, opened: _Opened, books: Sequence[Book], reached: Reached, advance: Advance
 ) -> int:
     """Bring each partition of each book to the position given; how many events that took."""
-    count = await _catch_up(Engine(ledger, opened(books), utc_now), min(reached.values()), done)
+    count = await _catch_up(Engine(ledger, opened(books), utc_now), min(reached.values()), advance)
     for book in books:
         parts = sorted((at, part) for (name, part), at in reached.items() if name == book.name)
         for position, same in groupby(parts, key=itemgetter(0)):
             holding = _Held(part for _, part in same)
-            count += await _catch_up(Engine(ledger, opened((book,)), utc_now, holding), position, quietly)
+            count += await _catch_up(Engine(ledger, opened((book,)), utc_now, holding), position, no_advance)
     return count
 
 
-async def _catch_up(engine: Engine, until: int, done: Done) -> int:
+async def _catch_up(engine: Engine, until: int, advance: Advance) -> int:
     total = 0
     while advanced := await engine.advance(until):
-        done(advanced)
+        advance(advanced)
         total += advanced
     return total
 

@@ -16,10 +16,10 @@ from service.books.store import BookStore, partition_of
 from service.books.tables import STATEMENTS
 from service.core.events import Event
 from service.core.order import canonical
+from service.core.progress import Advance, no_advance
 from service.ledger.history import histories
 from service.ledger.store import Ledger
 from service.verify.fault import Fault, Where, differing
-from service.verify.ledger import Done, quietly
 from service.verify.replay import Reached, reached_by
 
 _PIECE = 100  # histories at once
@@ -54,7 +54,9 @@ class Sample:
         return [name for _, name in self._lowest[kind]]
 
 
-async def verify_sample(ledger: Ledger, store: BookStore, sample: Sample, done: Done = quietly) -> int:
+async def verify_sample(
+    ledger: Ledger, store: BookStore, sample: Sample, advance: Advance = no_advance
+) -> int:
     """Fold the chosen histories again, and all that they feed; how many keys were compared.
 
     Each is folded up to where its partition stands, so workers may be at several positions. Raises Fault at
@@ -67,7 +69,7 @@ async def verify_sample(ledger: Ledger, store: BookStore, sample: Sample, done: 
         for book in store.books:
             folding = _Folding(ledger, store, connection, book, ids[book.name], reached)
             async for compared in folding.compare(sample):
-                done(compared)
+                advance(compared)
                 count += compared
     return count
 

@@ -13,21 +13,21 @@ from projections.book import Row, Total
 from service.books.digest import added_up
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
+from service.core.progress import Advance, no_advance
 from service.verify.fault import Fault, Where
-from service.verify.ledger import Done, quietly
 
 
-async def verify_totals(store: BookStore, done: Done = quietly) -> None:
-    """Add up every row again and compare the totals; `done` hears of each row. Raises Fault at the first."""
+async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None:
+    """Add up every row again and compare the totals; `advance` counts rows. Raises Fault at the first."""
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:
             for total in book.totals:
-                await _verify_total(connection, total, positions.books[book.name], done)
+                await _verify_total(connection, total, positions.books[book.name], advance)
                 await _verify_partitions(connection, total, positions.books[book.name], store.partitions)
 
 
-async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, done: Done) -> None:
+async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, advance: Advance) -> None:
     group = attrgetter(*total.by)
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
     async for row in _rows(connection, total.of, book_id):
@@ -35,7 +35,7 @@ async def _verify_total(connection: AsyncConnection, total: Total, book_id: int,
             into = sums[group(part)]
             for i, value in enumerate(total.measure(part)):
                 into[i] += value
-        done(1)
+        advance(1)
     for stored in await connection.execute(added_up(total, book_id)):
         expected = sums.pop(group(stored), [0] * len(total.sums))
         wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]

@@ -24,6 +24,7 @@ from service.core.errors import Unreadable
 from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
+from service.core.progress import Advance, no_advance
 from service.ledger.draft import Incoming
 from service.ledger.history import FOLDED, event_of
 from service.ledger.store import Ledger, LedgerReader
@@ -41,7 +42,7 @@ _TRUSTS = ("signed", "fetched", "unsigned")
 class Reconciler:
     """One run for the settings' merchant; close it to close its clients.
 
-    `done` is told of each page; a dry run writes nothing at all.
+    `advance` is called for each page; a dry run writes nothing at all.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Reconciler:
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dry_run: bool = False,
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._merchant_id = settings.mxmerchant_merchant_id or ""
         self._client = mxmerchant_api.client_for(
@@ -67,7 +68,7 @@ class Reconciler:
         self._clock = clock
         self._pause = pause
         self._dry_run = dry_run
-        self._done = done
+        self._advance = advance
         self._listed = 0
         self._missed: Counter[str] = Counter()
         self._compared: Counter[str] = Counter()
@@ -115,7 +116,7 @@ class Reconciler:
             self._listed, self._compared["contract"] = len(records), len(records)
             if found == before or not found:
                 break
-        self._done(len(records))
+        self._advance(len(records))
         return found
 
     async def _differing_contracts(self, records: Sequence[Any]) -> dict[str, list[Difference]]:
@@ -173,7 +174,7 @@ class Reconciler:
             found |= await self._differing_payments(listed)
             self._listed += len(records)
             self._compared["payment"] += len(listed)
-            self._done(len(records))
+            self._advance(len(records))
         return found
 
     def _listed_payment(self, record: Any) -> Event | None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from service.books.store import BookStore
 from service.core.errors import NotConfigured
+from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.storage.tasks import end, safely
@@ -16,7 +17,7 @@ _OVERLAP = timedelta(days=1)
 
 
 class Reconciliation:
-    """What the settings let be reconciled, on stores that are open. `done` is told of each page."""
+    """What the settings let be reconciled, on stores that are open. `advance` is called for each page."""
 
     def __init__(
         self,
@@ -24,13 +25,13 @@ class Reconciliation:
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._done = done
+        self._advance = advance
 
     async def stripe(self, since: datetime | None = None, *, dry_run: bool = False) -> Report:
         """Reconcile with Stripe; by default from a day before the last run on, at most 30 days back.
@@ -44,7 +45,9 @@ class Reconciliation:
             raise NotConfigured("DAYBOOK_STRIPE_API_KEY is unset")
         api = Api(self._settings.stripe_api_key, self._settings.stripe_api_url)
         try:
-            run = Reconciler(api, self._ledger, self._store, self._clock, dry_run=dry_run, done=self._done)
+            run = Reconciler(
+                api, self._ledger, self._store, self._clock, dry_run=dry_run, advance=self._advance
+            )
             return await run.run(since or await self._since_last())
         finally:
             await api.close()
@@ -64,7 +67,7 @@ class Reconciliation:
                 "of DAYBOOK_MXMERCHANT_API_URL, _CONSUMER_KEY, _CONSUMER_SECRET, _MERCHANT_ID one is unset"
             )
         run = Reconciler(
-            self._settings, self._ledger, self._store, self._clock, dry_run=dry_run, done=self._done
+            self._settings, self._ledger, self._store, self._clock, dry_run=dry_run, advance=self._advance
         )
         try:
             return await run.run()

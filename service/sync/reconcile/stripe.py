@@ -26,6 +26,7 @@ from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
 from service.core.events import join_key
 from service.core.moments import day_of, rfc3339
+from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -147,7 +148,7 @@ class _Told(Struct, frozen=True):
 
 
 class Reconciler:
-    """One run over all accounts. `done` is told of each page; a dry run writes nothing at all."""
+    """One run over all accounts. `advance` is called for each page; a dry run writes nothing at all."""
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class Reconciler:
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dry_run: bool = False,
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -166,7 +167,7 @@ class Reconciler:
         self._clock = clock
         self._pause = pause
         self._dry_run = dry_run
-        self._done = done
+        self._advance = advance
         self._listed = 0
         self._missed: Counter[str] = Counter()
         self._would_append: set[str] = set()
@@ -239,7 +240,7 @@ class Reconciler:
             page = [_told(body, account) for body in bodies]
             await self._append(list(zip(page, bodies, strict=True)))
             self._listed += len(page)
-            self._done(len(page))
+            self._advance(len(page))
             yield page
 
     async def _append(self, page: Sequence[tuple[_Told, bytes]]) -> None:
@@ -304,7 +305,7 @@ class Reconciler:
                 found |= await self._differences(kind, account, stated)
                 seen |= stated.keys()
                 self._compared[kind.name] += len(bodies)
-                self._done(len(bodies))
+                self._advance(len(bodies))
             prefix = _key(kind, account, "")
             async for keys in live_keys(self._store, kind.row, "bills", prefix, kind.is_live):
                 unlisted |= set(keys) - seen
@@ -345,7 +346,7 @@ class Reconciler:
                 }
                 await reach_head(self._ledger, self._store, self._pause)
                 looked |= await self._differences(kind, account, stated)
-                self._done(len(stated))
+                self._advance(len(stated))
         return looked
 
     async def _differences(
