@@ -21,6 +21,7 @@ from service.core.moments import rfc3339
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
 from service.sync.reconcile.report import Summary
+from tests.docs.test_references import anchors, links
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.web.running import running, settings_for
@@ -28,7 +29,6 @@ from tests.web.senders import STANDARD
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 ALERTS_DOCUMENT = (ROOT / "docs" / "alerts.md").read_text("utf-8")
 PROMETHEUS = {"up"}  # what it says itself
@@ -49,13 +49,8 @@ EXPRESSIONS = [
     *(target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]),
 ]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+SINGLE = yaml.safe_load((DEPLOY / "compose.single.yaml").read_text("utf-8"))
 UNITS = sorted(DEPLOY.glob("*.service"))
-
-
-def anchors(text: str) -> set[str]:
-    """The addresses of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def bare(expression: str) -> str:
@@ -214,22 +209,42 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop() -> None:
-    ours = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+@pytest.mark.parametrize(
+    ("compose", "commands"), [(COMPOSE, {"web", "worker"}), (SINGLE, {"run"})], ids=["many", "single"]
+)
+def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop(
+    compose: dict[str, Any], commands: set[str]
+) -> None:
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
 
-    assert {parsed(service["command"]) for service in ours.values()} == {"web", "worker"}
+    assert {parsed(service["command"]) for service in ours.values()} == commands
     for service in ours.values():
         assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS
         assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
         assert (ROOT / service["build"]["dockerfile"]).exists()
         assert service["env_file"] == "daybook.env"
-    for name, service in COMPOSE["services"].items():
-        assert set(service.get("depends_on", ())) <= set(COMPOSE["services"])
+    for name, service in compose["services"].items():
+        assert set(service.get("depends_on", ())) <= set(compose["services"])
         assert "healthcheck" in service or service.get("command") == ["worker"], name
         assert "stop_grace_period" in service
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists() or source == "./certificates"
+            assert source in compose["volumes"] or (DEPLOY / source).exists() or source == "./certificates"
+
+
+def test_a_single_container_uses_its_own_stores_on_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = SINGLE["services"]["daybook"]
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DAYBOOK_{name.upper()}", raising=False)
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, value)
+
+    settings = load(_env_file=DEPLOY / "daybook.env.example")
+
+    assert (settings.database_url, settings.redis_url, settings.host) == (None, None, "0.0.0.0")
+    directory = re.findall(r"DAYBOOK_DATA_DIR=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert [volume.partition(":")[2] for volume in service["volumes"]] == directory
+    assert service["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]  # plain HTTP: for a proxy only
 
 
 def test_the_proxy_sends_to_the_webs_of_compose() -> None:
@@ -274,19 +289,6 @@ def test_the_example_of_an_environment_can_be_used(monkeypatch: pytest.MonkeyPat
     assert settings.host == "0.0.0.0"
     assert settings.database_url
     assert settings.redis_url
-
-
-def links(document: Path) -> list[tuple[str, str]]:
-    """The path and the anchor of every link of a document to another, or to itself."""
-    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text("utf-8"))
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
-def test_a_document_links_to_what_is_there(document: Path) -> None:
-    for path, anchor in links(document):
-        target = (document.parent / path).resolve() if path else document
-        assert target.exists(), path
-        assert not anchor or anchor in anchors(target.read_text("utf-8")), anchor
 
 
 def test_operations_and_alerts_tell_of_every_file() -> None:
