@@ -359,7 +359,7 @@ async def test_the_poller_compares_with_what_counts(
         update={"mxmerchant_merchant_id": "1000000001", "mxmerchant_api_url": "http://mx.test"}
     )
     poller = Poller(settings, daybook.state.ledger, daybook.clock)
-    monkeypatch.setattr("service.sync.poll.api.fetch_contracts", fetch)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
     with monkeypatch.context() as older:
         older.setattr(mxmerchant, "_cadence", lambda _contract: ("week", 1))
         older.setattr(mxmerchant, "_minor", lambda *_told: 1)
@@ -377,7 +377,7 @@ async def test_the_poller_compares_with_what_counts(
     async def fetch_payment(*_asked: Any) -> dict[str, Any]:
         return {"id": "7", "merchantId": "1000000001", "amount": "9.00", "status": "Approved"}
 
-    monkeypatch.setattr("service.sync.poll.api.fetch_payment", fetch_payment)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_payment", fetch_payment)
     assert (await poller.confirmations(), await poller.confirmations()) == (1, 0)
     await poller.close()
     assert (await retranslate(command))["changes"] == []
