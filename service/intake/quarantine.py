@@ -9,7 +9,7 @@ from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
 
 from service.core.delivery import Proof
-from service.core.differences import Difference, differences
+from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
 from service.intake.translation import endpoint_of, read_delivery
@@ -93,13 +93,13 @@ async def shown(reader: LedgerReader, waiting: int) -> dict[str, Any]:
     }
 
 
-async def _differences(reader: LedgerReader, row: dict[str, Any]) -> list[Difference] | None:
+async def _differences(reader: LedgerReader, row: dict[str, Any]) -> list[FieldDifference] | None:
     """What the body says otherwise than the recorded one; None where there is none to compare with."""
     recorded = await _recorded(reader, row["conflicts_with"]) if row["conflicts_with"] else None
     if recorded is None or row["body"] is None:
         return None
     try:
-        return list(differences(json.decode(recorded), json.decode(row["body"])))
+        return list(field_differences(json.decode(recorded), json.decode(row["body"])))
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -17,16 +17,16 @@ from msgspec.structs import replace
 
 from handlers import mxmerchant
 from service.core.delivery import Endpoint, Proof
-from service.core.differences import Difference, differences
+from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, Unreadable
 from service.core.events import (
-    MARK,
-    SUPERSEDED,
+    REVISION_MARK,
+    SUPERSEDED_SUFFIX,
     Event,
     Superseded,
     original_id,
-    revision,
-    superseding,
+    revision_id,
+    superseding_event,
 )
 from service.core.limits import check_limits
 from service.core.moments import rfc3339
@@ -60,7 +60,7 @@ class Change(Struct, frozen=True, kw_only=True):
     cause: str
     type: str
     position: int
-    differences: list[Difference]
+    differences: list[FieldDifference]
 
 
 class Report(Struct, kw_only=True):
@@ -134,16 +134,16 @@ def compare(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) 
         elif told is None or told.standing is None:
             if told or not _is_partial(delivery.proof):
                 number = told.tellings + 1 if told else 1
-                new.append(replace(event, event_id=revision(event.event_id, number)))
+                new.append(replace(event, event_id=revision_id(event.event_id, number)))
                 changes.append(_change("added", event, delivery.position, []))
-        elif found := list(differences(_plain(told.standing.event), _plain(event))):
-            revised = replace(event, event_id=revision(event.event_id, told.tellings + 1))
-            new += [superseding(told.standing.event, revised.event_id), revised]
+        elif found := list(field_differences(_plain(told.standing.event), _plain(event))):
+            revised = replace(event, event_id=revision_id(event.event_id, told.tellings + 1))
+            new += [superseding_event(told.standing.event, revised.event_id), revised]
             changes.append(_change("changed", told.standing.event, told.standing.position, found))
         else:
             held.append(told.standing.event)
     for old in _dropped(delivery, read, known):
-        new.append(superseding(old.event, None))
+        new.append(superseding_event(old.event, None))
         changes.append(_change("dropped", old.event, old.position, []))
     incoming = replace(read, events=[*held, *new], reason=None, detail="")
     return Retranslation(changes=changes, events=new, incoming=incoming)
@@ -169,7 +169,7 @@ def _key(event: Event) -> EventKey:
     return event.processor, event.account, event.event_id
 
 
-def _change(kind: str, event: Event, position: int, found: list[Difference]) -> Change:
+def _change(kind: str, event: Event, position: int, found: list[FieldDifference]) -> Change:
     return Change(kind=kind, cause=event.cause, type=event.type, position=position, differences=found)
 
 
@@ -242,8 +242,8 @@ async def told_of(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventK
     ids, number = set(event_ids), 0
     while ids:
         number += 1
-        names = [revision(each, number) for each in ids]
-        rows = await reader.recorded([*names, *(name + SUPERSEDED for name in names)])
+        names = [revision_id(each, number) for each in ids]
+        rows = await reader.recorded([*names, *(name + SUPERSEDED_SUFFIX for name in names)])
         gone = {(*_key(row.event)[:2], _superseded(row)) for row in rows if _superseded(row)}
         for row in rows:
             if not _superseded(row):
@@ -268,7 +268,7 @@ async def deliveries(reader: LedgerReader, after: int, until: int) -> tuple[list
     rows = await reader.rows(after, end - after)
     own: dict[int, dict[EventKey, bytes]] = defaultdict(dict)
     for row in rows:
-        if MARK not in row["event_id"]:
+        if REVISION_MARK not in row["event_id"]:
             key = row["processor"], row["account"], row["event_id"]
             own[row["delivery"]][key] = row["content_digest"]
     found = [
@@ -362,5 +362,5 @@ class Retranslator:
         for kind, count in Counter(change.kind for change in changes).items():
             setattr(self.report, kind, getattr(self.report, kind) + count)
         self.report.changes += changes[: self._shown - len(self.report.changes)]
-        self._coming |= {_key(event) for event in events if MARK not in event.event_id}
+        self._coming |= {_key(event) for event in events if REVISION_MARK not in event.event_id}
         self.events += events[: MOST_EVENTS + 1 - len(self.events)]

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from handlers import ENDPOINTS
 from service.core.delivery import Endpoint, Proof
 from service.core.errors import Unreadable
-from service.core.events import MARK, Event
+from service.core.events import REVISION_MARK, Event
 from service.core.limits import check_limits
 from service.ledger.draft import Incoming
 
@@ -45,8 +45,8 @@ def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof)
 
 def _checked(event: Event) -> Event:
     """The event itself; raises Unreadable if it is beyond the limits, or named like a revision of ours."""
-    if MARK in event.event_id:
-        raise Unreadable(f"an event's id holds {MARK}, which only revisions hold")
+    if REVISION_MARK in event.event_id:
+        raise Unreadable(f"an event's id holds {REVISION_MARK}, which only revisions hold")
     return check_limits(event)
 
 

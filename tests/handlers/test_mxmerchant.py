@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
-from service.core.cadence import per_month, schedule
+from service.core.cadence import per_month, schedule_label
 from service.core.delivery import Proof
 from service.core.errors import Unavailable, Unreadable, VerificationError
 from service.core.events import (
@@ -180,7 +180,7 @@ def test_the_sample_makes_the_recurring_revenue_that_is_expected_of_it() -> None
     assert expected["mrr_cents"] == sum(
         round_fraction(Fraction(i.unit_amount or 0) * per_month(i.interval, factor) / i.every) for i in items
     )
-    labels = [schedule(i.interval, i.every).removeprefix("Weekly - ") for i in items]
+    labels = [schedule_label(i.interval, i.every).removeprefix("Weekly - ") for i in items]
     assert {label: labels.count(label) for label in labels} == expected["schedules"]
 
 

@@ -13,7 +13,7 @@ from handlers import stripe
 from handlers.stripe.state import Reading
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import MARK, Event, Subscription, revision, superseding
+from service.core.events import REVISION_MARK, Event, Subscription, revision_id, superseding_event
 from service.ledger.draft import Incoming
 from service.transfer import ledger_format
 from service.transfer.ledger_format import Line, digest_of
@@ -64,9 +64,9 @@ def retranslated(event: Event) -> Incoming:
     assert isinstance(event.data, Subscription)
     told = posted("stripe", EVENT)
     revised = replace(
-        event, event_id=revision(event.event_id, 2), data=replace(event.data, status="past_due")
+        event, event_id=revision_id(event.event_id, 2), data=replace(event.data, status="past_due")
     )
-    return replace(told, events=[superseding(event, revised.event_id), revised])
+    return replace(told, events=[superseding_event(event, revised.event_id), revised])
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_newer_translation_wins_and_is_told(
         row
         for row in full.rows()
         if (row["processor"], row["type"]) == ("stripe", "subscription.recorded")
-        and MARK not in row["event_id"]
+        and REVISION_MARK not in row["event_id"]
     ]
     assert taken["differences"] == len(translated)
     assert taken["notes"][0]["detail"].endswith("is translated otherwise here: data")
