@@ -214,7 +214,7 @@ async def _fetched(reader: LedgerReader, endpoint: Endpoint, delivery: Delivery,
         if told:
             event: Event | None = mxmerchant.confirmation(record, told, observed_at)
         else:
-            event = mxmerchant.listed(record, key[1], observed_at)
+            event = mxmerchant.listed_payment_event(record, key[1], observed_at)
         return replace(again, events=[check_limits(event)] if event else [], reason=None, detail="")
     except Unreadable as error:
         return replace(again, events=[], reason="unreadable", detail=str(error))

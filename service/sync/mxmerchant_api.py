@@ -9,8 +9,8 @@ import httpx
 import msgspec
 from msgspec import Meta, Struct
 
-from handlers.mxmerchant import KEY
-from handlers.standard import read
+from handlers.mxmerchant import KEY_PATTERN
+from handlers.standard import parse
 from service.core.errors import Unavailable, Unreadable
 
 PAGE = 100
@@ -38,7 +38,7 @@ async def fetch_contracts(
     offset, count = 0, 1
     while offset < count:
         query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
-        page = read(_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
+        page = parse(_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
         count = page.record_count
         if not page.records:
             break
@@ -64,7 +64,7 @@ async def payment_pages(
     offset, count = 0, 1
     while offset < count:
         query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
-        page = read(_json(await _get(client, "/checkout/v3/payment", query, pause)), _Page)
+        page = parse(_json(await _get(client, "/checkout/v3/payment", query, pause)), _Page)
         count = page.record_count
         if not page.records:
             break
@@ -81,13 +81,15 @@ async def fetch_payment(
 
     Raises Unavailable if the API can't be asked now, and Unreadable if it refuses this one payment.
     """
-    if not re.fullmatch(KEY, payment_id):  # it may come from an unsigned body: let it name no other path
+    if not re.fullmatch(
+        KEY_PATTERN, payment_id
+    ):  # it may come from an unsigned body: let it name no other path
         return None
     response = await _get(client, f"/checkout/v3/payment/{payment_id}", {}, pause)
     if response.status_code == httpx.codes.NOT_FOUND:
         return None
     try:
-        return read(_json(response), dict[str, Any])
+        return parse(_json(response), dict[str, Any])
     except Unavailable as refusal:
         raise Unreadable(str(refusal)) from None
 

@@ -65,7 +65,7 @@ class Poller:
             }
         observed = [(record, self._observe(record, now)) for record in records]
         stated = [event for _, events in observed if isinstance(events, list) for event in events]
-        news = {event.event_id for event in mxmerchant.changed(stated, last)}
+        news = {event.event_id for event in mxmerchant.changed_events(stated, last)}
         deliveries = []
         for record, events in observed:
             if isinstance(events, str):
@@ -94,7 +94,7 @@ class Poller:
 
     async def _payment(self, told: Event) -> dict[str, Any] | None:
         assert isinstance(told.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
-        payment_id = mxmerchant.told_id(told.data)
+        payment_id = mxmerchant.api_payment_id(told.data)
         try:
             return await mxmerchant_api.fetch_payment(self._client, payment_id)
         except Unreadable as error:

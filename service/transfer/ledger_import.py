@@ -6,7 +6,7 @@ from hashlib import sha256
 from msgspec import DecodeError, json
 from msgspec.structs import replace
 
-from handlers.standard import settled
+from handlers.standard import normalize
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import TYPES, Event
@@ -112,8 +112,8 @@ def _event(told: ledger_format.Event) -> Event:
 
 def _checked(event: Event) -> Event:
     """The event itself. Raises Unreadable if no book could hold it."""
-    settled(event.data, "$.data")
-    settled(event.occurred_at, "$.occurred_at")
+    normalize(event.data, "$.data")
+    normalize(event.occurred_at, "$.occurred_at")
     return check_limits(event)
 
 

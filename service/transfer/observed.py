@@ -10,7 +10,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.mxmerchant import changed
+from handlers.mxmerchant import changed_events
 from service.core.delivery import Proof
 from service.core.events import Data, Event, subjects
 from service.core.moments import rfc3339
@@ -51,7 +51,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     last = await _last(ledger, stated)
     async with ledger.reading() as reader:
         held = {row[0] for row in await reader.ids(event.event_id for event in stated)}
-    news = changed(stated, last)
+    news = changed_events(stated, last)
     return [_marked(told, news, held, last) for told in batch]
 
 

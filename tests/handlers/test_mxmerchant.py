@@ -730,7 +730,7 @@ def test_a_refund_is_confirmed_by_its_own_id_and_not_by_its_payments() -> None:
     notification = told("RefundCreated", CONFIRMABLE, paymentId=22343388)
 
     assert isinstance(notification.data, Refund)
-    assert mxmerchant.told_id(notification.data) == "22343393"
+    assert mxmerchant.api_payment_id(notification.data) == "22343393"
     assert mxmerchant.confirmation(fixture("refund"), notification, OBSERVED).trust == "fetched"
     with pytest.raises(Unreadable, match="not the one"):
         mxmerchant.confirmation(fixture("payment"), notification, OBSERVED)
@@ -748,16 +748,18 @@ def polled(records: list[dict[str, Any]], observed_at: datetime = OBSERVED) -> l
 
 
 def test_a_poll_that_finds_nothing_new_tells_nothing() -> None:
-    first = mxmerchant.changed(polled(CONTRACTS), {})
+    first = mxmerchant.changed_events(polled(CONTRACTS), {})
 
     assert {e.type for e in first} == {"subscription.recorded", "customer.recorded"}
-    assert mxmerchant.changed(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
+    assert mxmerchant.changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
 
 
 def test_a_poll_tells_only_what_changed() -> None:
     later = [*CONTRACTS[1:], CONTRACT | {"amount": "600.00", "grandTotalAmount": "5"}]
 
-    [event] = mxmerchant.changed(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
+    [event] = mxmerchant.changed_events(
+        polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS))
+    )
 
     assert subjects(event) == ["subscription|mxmerchant|1000000001|8797"]
 
@@ -767,10 +769,10 @@ def test_two_spellings_of_one_customers_name_do_not_alternate_for_ever() -> None
         CONTRACT | {"id": i, "customerId": 7, "customerName": name}
         for i, name in ((1, "A. Stone"), (2, "Avery"))
     ]
-    first = mxmerchant.changed(polled(records), {})
+    first = mxmerchant.changed_events(polled(records), {})
 
     assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery"]
-    assert mxmerchant.changed(polled(records[::-1]), known(first)) == []
+    assert mxmerchant.changed_events(polled(records[::-1]), known(first)) == []
 
 
 # Fetching

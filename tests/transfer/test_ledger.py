@@ -10,7 +10,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import stripe
-from handlers.stripe.state import Reading
+from handlers.stripe.state import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import REVISION_MARK, Event, Subscription, revision_id, superseding_event
@@ -196,9 +196,9 @@ def test_nothing_is_taken_from_where_a_file_was_changed(full: Kept, change: Any,
 def test_a_newer_translation_wins_and_is_told(
     full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.FAMILIES["customer.subscription."]
-    newer = Reading(reading.payload, lambda *told: replace(reading.say(*told), declined=True))
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", newer)
+    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    newer = ObjectTranslation(reading.payload, lambda *told: replace(reading.translate(*told), declined=True))
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
 
     taken = new.take("ledger", file)
 
@@ -215,9 +215,9 @@ def test_a_newer_translation_wins_and_is_told(
 def test_a_translation_that_loses_an_event_does_not_lose_it(
     full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.FAMILIES["customer.subscription."]
-    older = Reading(reading.payload, lambda *_: unreadable())
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", older)
+    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    older = ObjectTranslation(reading.payload, lambda *_: unreadable())
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", older)
 
     taken = new.take("ledger", file)
 

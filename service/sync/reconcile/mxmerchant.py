@@ -177,7 +177,7 @@ class Reconciler:
         return found
 
     def _listed_payment(self, record: Any) -> Event | None:
-        event = mxmerchant.listed(record, self._merchant_id, self._clock())
+        event = mxmerchant.listed_payment_event(record, self._merchant_id, self._clock())
         return event and check_limits(event)
 
     async def _ids(self, reader: LedgerReader, records: Sequence[Any]) -> dict[str, int]:
@@ -196,7 +196,7 @@ class Reconciler:
         return event_of([row[column.name] for column in FOLDED])
 
     def _names(self, key: str, trust: str) -> list[str]:
-        return mxmerchant.event_ids(self._merchant_id, key, trust)
+        return mxmerchant.payment_event_ids(self._merchant_id, key, trust)
 
     async def _append(self, missing: Sequence[Incoming]) -> None:
         self._missed.update(event.type for incoming in missing for event in incoming.events)
@@ -209,7 +209,7 @@ class Reconciler:
         rows = await several_of(self._store, Cash, "collections", {subject for subject, _ in listed})
         found = {}
         for subject, event in listed:
-            key = self._key("payment", mxmerchant.told_id(event.data))  # type: ignore[arg-type]
+            key = self._key("payment", mxmerchant.api_payment_id(event.data))  # type: ignore[arg-type]
             stated = _money(payment_cash([event], self._store.rules), event)
             if differences := self._compare("payment", key, stated, _money(rows.get(subject, ()), event)):
                 found[key] = differences
@@ -227,7 +227,7 @@ class Reconciler:
 def _money(rows: Sequence[Row], event: Event) -> Facts:
     """What cash rows say of one payment or refund: minor units collected, or refunded."""
     kind = "refunded" if isinstance(event.data, Refund) else "collected"
-    source_id = mxmerchant.told_id(event.data)  # type: ignore[arg-type]
+    source_id = mxmerchant.api_payment_id(event.data)  # type: ignore[arg-type]
     own = [row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)]
     return {f"{kind}_cents": sum(row.amount_cents for row in own)}
 

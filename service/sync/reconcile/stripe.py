@@ -365,7 +365,7 @@ class Reconciler:
     def _facts(self, kind: Kind, account: str, body: bytes, today: str) -> Facts:
         """What the books would say of the thing as Stripe has it; why not, where it can't be read."""
         try:
-            event = stripe.observed(json.decode(body), account, self._clock())
+            event = stripe.observed_event(json.decode(body), account, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
         [row] = kind.contribute([event], self._store.rules)
