@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.store import BookStore
-from service.intake.silence import Heard, Silence
+from service.intake.silence import ProcessorActivity, SilenceMonitor
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.stored_models import positions
@@ -90,7 +90,7 @@ def readable(value: bool) -> Metric:
     )
 
 
-async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: datetime) -> list[Metric]:
+async def stored(ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
     found = await read_status(ledger, store)
     async with ledger.reading() as reader:
@@ -118,12 +118,12 @@ async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: dateti
         *_kept(found),
         learnt,
         quarantine,
-        *_heard(await silence.heard(now), now),
+        *_heard(await silence.read_activity(now), now),
         *_reconciled(reconciled, now),
     ]
 
 
-def _heard(found: Iterable[Heard], now: datetime) -> Iterable[Metric]:
+def _heard(found: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:
     """How long each processor has been silent, and for how long it may be."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_heard",
