@@ -42,7 +42,7 @@ from service.core.events import (
 )
 from service.core.money import round_fraction
 from service.core.order import canonical
-from service.sync.mxmerchant_api import client_for, fetch_contracts, fetch_payment
+from service.sync.mxmerchant_api import fetch_contracts, fetch_payment, make_client
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/mxmerchant"
 MERCHANT = "1000000001"
@@ -958,7 +958,7 @@ async def test_a_reset_connection_is_tried_again_over_a_real_socket() -> None:
     ]
 
     # when it is polled
-    async with unsteady_server(*answers) as (url, requests), client_for(url, "k", "s") as client:
+    async with unsteady_server(*answers) as (url, requests), make_client(url, "k", "s") as client:
         records = await fetch_contracts(client, MERCHANT, pause=Pauses())
 
     # then all contracts are had, and each request was authorised
@@ -971,7 +971,7 @@ async def test_nobody_listening_is_unavailable_and_tells_no_secret() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        async with client_for(url, "the-key", "the-secret") as client:
+        async with make_client(url, "the-key", "the-secret") as client:
             with pytest.raises(Unavailable, match="ConnectError, 4 times") as caught:
                 await fetch_payment(client, "1", pause=Pauses())
 

@@ -359,17 +359,17 @@ async def test_the_poller_compares_with_what_counts(
         update={"mxmerchant_merchant_id": "1000000001", "mxmerchant_api_url": "http://mx.test"}
     )
     poller = Poller(settings, daybook.state.ledger, daybook.clock)
-    monkeypatch.setattr("service.sync.poll.api.fetch_contracts", fetch)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
     with monkeypatch.context() as older:
         older.setattr(mxmerchant, "_cadence", lambda _contract: ("week", 1))
         older.setattr(mxmerchant, "_minor", lambda *_told: 1)
-        assert await poller.contracts() == 1
+        assert await poller.poll_contracts() == 1
         await daybook.post(MX_TOKEN, payment("7", 900))
     applied = await retranslate(command, "--apply")
     assert applied["changed"] == 2
 
     # then the poller has nothing new to tell, and confirms under the payment's own id
-    assert await poller.contracts() == 0
+    assert await poller.poll_contracts() == 0
     async with daybook.state.ledger.reading() as reader:
         (told,) = await reader.unconfirmed("mxmerchant", NOW)
     assert told.event_id == "1000000001:PaymentSuccess:7:unsigned"
@@ -377,8 +377,8 @@ async def test_the_poller_compares_with_what_counts(
     async def fetch_payment(*_asked: Any) -> dict[str, Any]:
         return {"id": "7", "merchantId": "1000000001", "amount": "9.00", "status": "Approved"}
 
-    monkeypatch.setattr("service.sync.poll.api.fetch_payment", fetch_payment)
-    assert (await poller.confirmations(), await poller.confirmations()) == (1, 0)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_payment", fetch_payment)
+    assert (await poller.confirm_payments(), await poller.confirm_payments()) == (1, 0)
     await poller.close()
     assert (await retranslate(command))["changes"] == []
     monkeypatch.setitem(mxmerchant._STATUS_MEANINGS[mxmerchant.Payment], "approved", "failed")
