@@ -362,7 +362,7 @@ async def test_the_poller_compares_with_what_counts(
     monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
     with monkeypatch.context() as older:
         older.setattr(mxmerchant, "_cadence", lambda _contract: ("week", 1))
-        older.setattr(mxmerchant, "_minor", lambda *_told: 1)
+        older.setattr(mxmerchant, "_parse_minor", lambda *_told: 1)
         assert await poller.poll_contracts() == 1
         await daybook.post(MX_TOKEN, payment("7", 900))
     applied = await retranslate(command, "--apply")
