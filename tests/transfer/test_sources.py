@@ -71,6 +71,6 @@ def test_of_a_line_that_is_too_long_only_the_beginning_is_held(
 
     with open_source(file) as source:
         found = list(source.lines())
-        assert source.read == source.size == file.stat().st_size
+        assert source.bytes_read == source.size == file.stat().st_size
 
     assert found == [(1, b"1234567890"), (2, b"123456789\n"), (3, b"1234567890"), (4, b"last")]
