@@ -20,7 +20,7 @@ from service.cli import app
 from service.core.moments import rfc3339
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
-from service.sync.reconcile.report import Summary
+from service.sync.reconcile.report import ReconciliationSummary
 from tests.docs.test_references import anchors, links
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
@@ -64,7 +64,9 @@ async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
         for amount in (100, 200):  # of which the second conflicts
             await daybook.post(STANDARD, STANDARD.event("1", amount), message_id="msg_1")
         moment = daybook.clock.now
-        last = Summary(began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0)
+        last = ReconciliationSummary(
+            began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0
+        )
         await daybook.state.ledger.keep("reconciled|stripe", encode(last), moment)
         text = (await daybook.http.get("/metrics")).text
     found: dict[str, set[str]] = defaultdict(set)

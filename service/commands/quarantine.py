@@ -10,7 +10,7 @@ from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, end
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.intake.quarantine import Retried
+    from service.intake.quarantine import RetryResult
     from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
@@ -35,12 +35,12 @@ def list_waiting(
     Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
     """
     from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.intake.quarantine import listed, rows_of  # noqa: PLC0415
+    from service.intake.quarantine import list_entry, read_rows  # noqa: PLC0415
 
     async def find(settings: "Settings") -> list[dict[str, Any]]:
         async with kept_ledger(settings) as ledger, ledger.reading() as reader:
-            rows = rows_of(reader, settled=every, processor=processor, reason=reason)
-            return [listed(row) async for row in rows]
+            rows = read_rows(reader, settled=every, processor=processor, reason=reason)
+            return [list_entry(row) async for row in rows]
 
     with command() as settings:
         found = asyncio.run(find(settings))
@@ -54,11 +54,11 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
     Exits 0, 2 if there is no such one, 3 if the ledger can't be read.
     """
     from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.intake.quarantine import shown  # noqa: PLC0415
+    from service.intake.quarantine import read_document  # noqa: PLC0415
 
     async def find(settings: "Settings") -> dict[str, Any]:
         async with kept_ledger(settings) as ledger, ledger.reading() as reader:
-            return await shown(reader, waiting)
+            return await read_document(reader, waiting)
 
     with command() as settings:
         found = asyncio.run(find(settings))
@@ -84,12 +84,12 @@ def retry(
     if bool(waiting) == every:
         raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
 
-    async def read_again(settings: "Settings") -> "list[Retried]":
+    async def read_again(settings: "Settings") -> "list[RetryResult]":
         from service.clock import utc_now  # noqa: PLC0415
         from service.intake import quarantine  # noqa: PLC0415
 
         async with kept_ledger(settings) as ledger:
-            numbers, found = waiting or await quarantine.unread(ledger), []
+            numbers, found = waiting or await quarantine.retryable_ids(ledger), []
             with progress("retry", len(numbers)) as done:
                 for each in numbers:
                     found.append(await quarantine.retry(ledger, each, utc_now()))
@@ -179,7 +179,7 @@ def _decoded(raw: bytes) -> dict[str, Any]:
     return told
 
 
-def _retried(found: "list[Retried]") -> "RenderableType":
+def _retried(found: "list[RetryResult]") -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
 
     if not found:

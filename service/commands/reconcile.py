@@ -13,7 +13,7 @@ from service.core.errors import ParameterError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.sync.reconcile.report import Report
+    from service.sync.reconcile.report import ReconciliationReport
     from service.sync.reconcile.run import Reconciliation
 
 app = typer.Typer(no_args_is_help=True, help="Compare processors' APIs with the ledger and the books.")
@@ -53,16 +53,16 @@ def _span(text: str) -> timedelta:
 
 def _reconcile(
     settings: Settings,
-    work: "Callable[[Reconciliation, datetime], Awaitable[Report]]",
+    work: "Callable[[Reconciliation, datetime], Awaitable[ReconciliationReport]]",
     *,
     as_json: bool,
 ) -> None:
     from service.bootstrap import open_books, open_ledger, prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.sync.reconcile.report import shown  # noqa: PLC0415
+    from service.sync.reconcile.report import to_tables  # noqa: PLC0415
     from service.sync.reconcile.run import Reconciliation  # noqa: PLC0415
 
-    async def run() -> "Report":
+    async def run() -> "ReconciliationReport":
         ledger, store = open_ledger(settings), open_books(settings)
         try:
             with progress("listed and compared") as done:
@@ -73,6 +73,6 @@ def _reconcile(
 
     prepare(settings)
     report = asyncio.run(run())
-    show(report.document(), lambda: shown(report), as_json=as_json)
+    show(report.document(), lambda: to_tables(report), as_json=as_json)
     if not report.is_clean:
         raise typer.Exit(EXIT_FAULT)

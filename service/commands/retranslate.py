@@ -11,7 +11,7 @@ from service.commands.shell import EXIT_FAULT, Json, command, progress, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.intake.retranslate import Report
+    from service.intake.retranslate import RetranslationReport
     from service.settings import Settings
 
 
@@ -29,14 +29,14 @@ def retranslate(
     differs, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be used.
     """
 
-    async def run(settings: "Settings") -> "Report":
+    async def run(settings: "Settings") -> "RetranslationReport":
         from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
         from service.clock import utc_now  # noqa: PLC0415
         from service.intake.retranslate import Retranslator  # noqa: PLC0415
         from service.maintenance.preview import preview  # noqa: PLC0415
 
         async with kept_ledger(settings) as ledger:
-            run_over = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
+            run_over = Retranslator(ledger, utc_now, processor=processor, apply=apply, max_changes=limit)
             async with ledger.reading() as reader:
                 head = (await reader.head()).position
             with progress("retranslate", max(head - after, 0)) as done:
@@ -57,7 +57,7 @@ def retranslate(
         raise typer.Exit(EXIT_FAULT)
 
 
-def _shown(report: "Report") -> "RenderableType":
+def _shown(report: "RetranslationReport") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def _shown(report: "Report") -> "RenderableType":
     return Group(*listed, "\n".join(_summary(report)))
 
 
-def _summary(report: "Report") -> list[str]:
+def _summary(report: "RetranslationReport") -> list[str]:
     left_out = ", ".join(f"{count} {why}" for why, count in sorted(report.left_out.items())) or "none"
     lines = [
         f"deliveries read again: {report.deliveries}; left out: {left_out}",

@@ -13,13 +13,13 @@ from service.core.errors import ParameterError, SettingsError
 
 if TYPE_CHECKING:
     from service.settings import Settings
-    from service.transfer.importer import Fault, SkipKnown, Summary, Told
-    from service.transfer.ledger_format import End
-    from service.transfer.observed import Observation
-    from service.transfer.row_export import Exported, Format
-    from service.transfer.sources import Source
+    from service.transfer.importer import ImportItem, ImportSummary, LineFault, SkipKnown
+    from service.transfer.ledger_format import ExportEnd
+    from service.transfer.observations import Observation
+    from service.transfer.row_export import FileFormat, RowExport
+    from service.transfer.sources import ImportSource
 
-    Read = Callable[[Source], Iterator[Told | Fault]]
+    Read = Callable[[ImportSource], Iterator[ImportItem | LineFault]]
 
 imports = typer.Typer(no_args_is_help=True, help="Take a file into the ledger. Repeating it changes nothing.")
 exports = typer.Typer(no_args_is_help=True, help="Write the ledger, or the books' rows, to files.")
@@ -57,12 +57,15 @@ def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json 
     Exits 0, 1 if a record could not be read or is in quarantine, 2 if an argument is wrong, 3 if a store
     can't be used.
     """
-    from service.transfer import mxmerchant, observed  # noqa: PLC0415
+    from service.transfer import mxmerchant, observations  # noqa: PLC0415
 
     with command() as settings:
         observation = _observation(settings, file, observed_at)
     _import(
-        file, lambda source: mxmerchant.read_records(source, observation), observed.skip_known, as_json=json
+        file,
+        lambda source: mxmerchant.read_records(source, observation),
+        observations.skip_known,
+        as_json=json,
     )
 
 
@@ -81,14 +84,14 @@ def import_csv(
     customer_name, currency, status, start_date. Exits 0, 1 if a row could not be read or is in
     quarantine, 2 if an argument or the first line is wrong, 3 if a store can't be used.
     """
-    from service.transfer import observed, schedule  # noqa: PLC0415
+    from service.transfer import contract_table, observations  # noqa: PLC0415
 
     with command() as settings:
         observation = _observation(settings, file, observed_at)
     _import(
         file,
-        lambda source: schedule.read_contracts(source, observation, biller, account),
-        observed.skip_known,
+        lambda source: contract_table.read_contracts(source, observation, biller, account),
+        observations.skip_known,
         as_json=json,
     )
 
@@ -118,11 +121,11 @@ def export_ledger(
     Names and e-mail addresses are in it in the clear. Exits 0, 1 if positions are missing, 2 if an
     argument or a setting is wrong, 3 if a store can't be read.
     """
-    from service.transfer.sources import STANDARD  # noqa: PLC0415
+    from service.transfer.sources import STANDARD_STREAM  # noqa: PLC0415
 
     with command() as settings:
         end = asyncio.run(_export_ledger(settings, output))
-        if output != STANDARD:
+        if output != STANDARD_STREAM:
             said = (
                 f"{end.deliveries} deliveries, {end.events} events, {end.quarantined} in quarantine: {output}"
             )
@@ -157,19 +160,19 @@ def _observation(settings: "Settings", file: Path, stated: str | None) -> "Obser
     from service.bootstrap import prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.ledger.master_key import vault  # noqa: PLC0415
-    from service.transfer.observed import Observation  # noqa: PLC0415
-    from service.transfer.sources import check_readable, last_changed  # noqa: PLC0415
+    from service.transfer.observations import Observation  # noqa: PLC0415
+    from service.transfer.sources import check_readable, last_modified  # noqa: PLC0415
 
     check_readable(file)
     try:
-        at = datetime.fromisoformat(stated) if stated else last_changed(file)
+        at = datetime.fromisoformat(stated) if stated else last_modified(file)
         at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ParameterError("--observed-at: a time such as 2025-11-30T12:00:00Z") from None
     if at > utc_now():
         raise ParameterError("--observed-at: it is to come" if stated else f"{file} is of a day to come")
     prepare(settings)
-    return Observation(at=at, stated=stated is not None, keyed=vault(settings).digest)
+    return Observation(observed_at=at, is_stated=stated is not None, keyed_digest=vault(settings).digest)
 
 
 def _import(
@@ -183,7 +186,7 @@ def _import(
             raise typer.Exit(EXIT_FAULT)
 
 
-def _said(summary: "Summary") -> str:
+def _said(summary: "ImportSummary") -> str:
     counts = [
         f"{count:>10} {name}"
         for name, count in (
@@ -201,20 +204,20 @@ def _said(summary: "Summary") -> str:
     return "\n".join([*notes, *counts, f"The ledger is at position {summary.position}."])
 
 
-async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "SkipKnown") -> "Summary":
+async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "SkipKnown") -> "ImportSummary":
     from service.bootstrap import open_ledger, prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.queue.nudge import nudge_once  # noqa: PLC0415
-    from service.transfer.importer import take  # noqa: PLC0415
-    from service.transfer.sources import STANDARD, check_readable, opened  # noqa: PLC0415
+    from service.transfer.importer import import_items  # noqa: PLC0415
+    from service.transfer.sources import STANDARD_STREAM, check_readable, open_source  # noqa: PLC0415
 
-    if file != STANDARD:
+    if file != STANDARD_STREAM:
         check_readable(file)
     prepare(settings)
     ledger = open_ledger(settings)
     try:
-        with opened(file) as source, progress("bytes", source.size) as done:
-            summary = await take(ledger, read(source), skip_known, utc_now, _advance(source, done))
+        with open_source(file) as source, progress("bytes", source.size) as done:
+            summary = await import_items(ledger, read(source), skip_known, utc_now, _advance(source, done))
     finally:
         await ledger.close()
     if settings.redis_url and summary.recorded:
@@ -222,33 +225,33 @@ async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "Ski
     return summary
 
 
-def _advance(source: "Source", done: Callable[[int], None]) -> Callable[[], None]:
+def _advance(source: "ImportSource", done: Callable[[int], None]) -> Callable[[], None]:
     """Tell how many bytes were read since the last time."""
     before = 0
 
     def advance() -> None:
         nonlocal before
-        done(source.read - before)
-        before = source.read
+        done(source.bytes_read - before)
+        before = source.bytes_read
 
     return advance
 
 
-async def _export_ledger(settings: "Settings", output: Path) -> "End":
+async def _export_ledger(settings: "Settings", output: Path) -> "ExportEnd":
     from service.bootstrap import kept_ledger  # noqa: PLC0415
     from service.ledger.append import head  # noqa: PLC0415
-    from service.transfer.ledger_format import export  # noqa: PLC0415
-    from service.transfer.sources import created  # noqa: PLC0415
+    from service.transfer.ledger_format import export_ledger  # noqa: PLC0415
+    from service.transfer.sources import open_output  # noqa: PLC0415
 
     async with kept_ledger(settings) as ledger:
         events = (await ledger.read(head)).position
-        with created(output) as out, progress("events", events) as done:
-            return await export(ledger, out, done)
+        with open_output(output) as out, progress("events", events) as done:
+            return await export_ledger(ledger, out, done)
 
 
 async def _export_rows(
-    settings: "Settings", book: str | None, table: str | None, form: "Format", output: Path
-) -> "Exported":
+    settings: "Settings", book: str | None, table: str | None, form: "FileFormat", output: Path
+) -> "RowExport":
     from service.bootstrap import open_books  # noqa: PLC0415
     from service.storage.database import books_path  # noqa: PLC0415
     from service.transfer.row_export import export_rows as write  # noqa: PLC0415
