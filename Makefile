@@ -1,4 +1,4 @@
-.PHONY: setup run demo test check storm bench lock clean
+.PHONY: setup run demo test check wheel package-test storm bench lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -9,6 +9,7 @@ help:
 	@echo "make run     install and start the service"
 	@echo "make test    install and run every test and check"
 	@echo "make check   lint, types and imports only"
+	@echo "make wheel   build dist/daybook-*.whl    make package-test  install it elsewhere and try it"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
 	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
 	@echo "make setup   install only      make lock  renew the pinned versions"
@@ -46,6 +47,14 @@ check: .venv/.dev
 
 test: check
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Without what an earlier build left: setuptools would take it in.
+wheel: .venv/.runtime
+	rm -rf build dist
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+
+package-test: .venv/.dev wheel
+	$(BIN)/pytest tests/package/wheel.py
 
 storm: .venv/.dev
 	STORM_SECONDS=$(SECONDS) STORM_RUNS=$(RUNS) STORM_SEED=$(SEED) $(BIN)/pytest -s tests/storm/test_storm.py

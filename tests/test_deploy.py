@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from msgspec.json import encode
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.bootstrap import prepare
-from service.cli import app
 from service.core.moments import rfc3339
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
 from service.sync.reconcile.report import ReconciliationSummary
+from tests.commands.parsing import parse
 from tests.docs.test_references import anchors, links
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
@@ -169,14 +168,6 @@ def test_the_dashboards_panels_have_places_of_their_own() -> None:
         taken |= cells
 
 
-def parsed(arguments: list[str]) -> str:
-    """The name of the command that `daybook` with these arguments runs; fails if there is none."""
-    name, *rest = arguments
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    command.make_context(name, rest)  # raises at an option that is not known
-    return name
-
-
 def unit(path: Path) -> RawConfigParser:
     read = RawConfigParser(strict=False, comment_prefixes=("#",), inline_comment_prefixes=None)
     read.optionxform = str  # type: ignore[assignment, method-assign]
@@ -191,7 +182,7 @@ def test_a_unit_runs_a_command_that_exists_and_leaves_it_time_to_stop(path: Path
     program, *arguments = service["ExecStart"].split()
 
     assert program == "/opt/daybook/current/bin/daybook"
-    assert parsed(arguments) in {"web", "worker"}  # `run` needs a checkout
+    assert parse(arguments).name in {"web", "worker"}
     assert int(service["TimeoutStopSec"]) > STOP_SECONDS
     assert service["KillSignal"] == "SIGTERM"
     assert service["Restart"] == "always"
@@ -219,7 +210,7 @@ def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop(
 ) -> None:
     ours = {name: service for name, service in compose["services"].items() if "build" in service}
 
-    assert {parsed(service["command"]) for service in ours.values()} == commands
+    assert {parse(service["command"]).name for service in ours.values()} == commands
     for service in ours.values():
         assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS
         assert (DEPLOY / service["build"]["context"]).resolve() == ROOT

@@ -8,6 +8,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from io import TextIOWrapper
@@ -18,6 +19,15 @@ from service.core.errors import SettingsError
 LIFELINE = "DAYBOOK_LIFELINE"
 STOP_SECONDS = 8  # a process told to stop has ended by then, whatever hangs
 _WAIT_SECONDS = 15.0
+
+
+def command_line(name: str) -> list[str]:
+    """How this Daybook's command of that name is started, as another process.
+
+    By the Python that runs this one, whose environment need not be active (-P: nor is the working directory
+    searched for modules).
+    """
+    return [sys.executable, "-P", "-m", "service.cli", name]
 
 
 def hold_lifeline(data_dir: Path, seconds: float = _WAIT_SECONDS) -> TextIOWrapper:

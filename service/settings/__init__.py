@@ -3,11 +3,13 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -204,19 +206,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load(**given: Any) -> Settings:
-    """The settings from the environment; `given` beats it.
+def load(options: Mapping[str, str] = MappingProxyType({}), **given: Any) -> Settings:
+    """The settings from the environment; `given`, and a command's `options`, beat it.
 
-    Raises SettingsError in one line: the variable, what it holds (never a secret) and what it may hold.
+    Raises SettingsError in one line: the variable or the option, what it holds (never a secret) and what it
+    may hold.
     """
     try:
-        return Settings(**given)
+        return Settings(**{**given, **options})
     except ValidationError as error:
         first = error.errors()[0]
         may_hold = str(first["msg"]).removeprefix("Value error, ")
         name = str(first["loc"][0])
         holds = "a value not shown here" if _is_secret(name) else repr(first["input"])
-        raise SettingsError(f"{_PREFIX}{name.upper()} holds {holds}; it may hold: {may_hold}") from None
+        stated = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
+        raise SettingsError(f"{stated} holds {holds}; it may hold: {may_hold}") from None
 
 
 def _is_secret(name: str) -> bool:

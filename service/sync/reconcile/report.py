@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import Struct, json
 
 from projections.bills import Contract, IssuedInvoice, mrr_on
 from service.ledger.store import Ledger, LedgerReader
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 MAX_LISTED = 1_000  # differing objects whose differences are listed; more are only counted
 
@@ -151,22 +148,3 @@ def compare_facts(
         for name in names
         if stated.get(name) != books.get(name)
     ]
-
-
-def to_tables(report: ReconciliationReport) -> "RenderableType":
-    """The report as tables for people."""
-    from rich.console import Group  # noqa: PLC0415 - only the command shows it
-    from rich.table import Table  # noqa: PLC0415
-
-    verb = "would be appended" if report.dry_run else "appended"
-    missed = ", ".join(f"{count} {kind}" for kind, count in sorted(report.missed.items())) or "nothing"
-    counts = ", ".join(f"{kind}s {count}" for kind, count in report.compared.items())
-    summary = (
-        f"{report.processor}: {report.listed} listed; {verb}: {missed}. "
-        f"Compared: {counts}; {report.differing} differ."
-    )
-    table = Table("kind", "id", "account", "field", report.processor, "books")
-    for difference in report.differences:
-        values = ("" if value is None else str(value) for value in (difference.stated, difference.books))
-        table.add_row(difference.kind, difference.id, difference.account, difference.field, *values)
-    return Group(summary, *([table] if report.differences else []))

@@ -10,6 +10,7 @@ from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.storage.tasks import end, safely
+from service.sync.reconcile.mxmerchant import MxmerchantReconciler
 from service.sync.reconcile.report import ReconciliationReport, read_last_summary
 
 _MAX_PERIOD = timedelta(days=30)  # for as long as Stripe lists events
@@ -41,19 +42,20 @@ class Reconciliation:
 
         Raises NotConfigured without an API key, Unavailable if Stripe or the books can't be read.
         """
-        from service.sync.reconcile.stripe import StripeReconciler  # noqa: PLC0415
-        from service.sync.stripe_api import StripeApiClient  # noqa: PLC0415 - the library's client is slow to import
+        from service.sync.reconcile import stripe  # noqa: PLC0415 - Stripe's library, which a worker may not need
 
         if not self._settings.stripe_api_key:
             raise NotConfigured("DAYBOOK_STRIPE_API_KEY is unset")
-        api = StripeApiClient(self._settings.stripe_api_key, self._settings.stripe_api_url)
-        try:
-            run = StripeReconciler(
-                api, self._ledger, self._store, self._clock, dry_run=dry_run, advance=self._advance
-            )
-            return await run.run(since or await self._since_last())
-        finally:
-            await api.close()
+        since = since or await self._since_last()
+        return await stripe.reconcile(
+            self._settings,
+            self._ledger,
+            self._store,
+            self._clock,
+            since,
+            dry_run=dry_run,
+            advance=self._advance,
+        )
 
     async def _since_last(self) -> datetime:
         async with self._ledger.reading() as reader:
@@ -63,8 +65,6 @@ class Reconciliation:
 
     async def mxmerchant(self, *, dry_run: bool = False) -> ReconciliationReport:
         """Reconcile with MX Merchant. Raises NotConfigured and Unavailable as `stripe` does."""
-        from service.sync.reconcile.mxmerchant import MxmerchantReconciler  # noqa: PLC0415
-
         if not self._settings.polls_mxmerchant:
             raise NotConfigured(
                 "of DAYBOOK_MXMERCHANT_API_URL, _CONSUMER_KEY, _CONSUMER_SECRET, _MERCHANT_ID one is unset"

@@ -31,6 +31,7 @@ from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
+from service.settings import Settings
 from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
 from service.sync.reconcile.report import (
     MAX_LISTED,
@@ -148,6 +149,25 @@ class _ListedEvent(Struct, frozen=True):
     data: _EventData
     account: str | None = None
     pending_webhooks: int = 0
+
+
+async def reconcile(
+    settings: Settings,
+    ledger: Ledger,
+    store: BookStore,
+    clock: Callable[[], datetime],
+    since: datetime,
+    *,
+    dry_run: bool,
+    advance: Advance,
+) -> ReconciliationReport:
+    """One run with the settings' API key; raises as `StripeReconciler.run` does."""
+    api = StripeApiClient(settings.stripe_api_key or "", settings.stripe_api_url)
+    try:
+        reconciler = StripeReconciler(api, ledger, store, clock, dry_run=dry_run, advance=advance)
+        return await reconciler.run(since)
+    finally:
+        await api.close()
 
 
 class StripeReconciler:
