@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from service.predictions.backtest import backtest, foresee
+from service.predictions.backtest import backtest, predict_at_cut
 from service.predictions.fit import History, fit
 from service.predictions.model import HORIZON_DAYS
 
@@ -121,7 +121,7 @@ def report(customers: int, seed: int, day: int) -> dict[str, Any]:
 def against_truth(known: History, left: Ints, day: int, tested: dict[str, Any]) -> dict[str, Any]:
     """Brier scores of a backtest's predictions, and of its naive ones, against who has truly left."""
     cut = day - HORIZON_DAYS
-    told = foresee(known.as_of(cut), cut)
+    told = predict_at_cut(known.as_of(cut), cut)
     gone = left[told.customer] <= day
     naive = np.where(told.live, *(tested["churn"][kind]["naive"] for kind in ("tenure", "gap")))
     true: dict[str, Any] = {}

@@ -138,7 +138,7 @@ def _documents(history: _History, today: date, position: int) -> dict[str, bytes
     """The model and its backtest."""
     from service.predictions import backtest, fit  # noqa: PLC0415 - numpy is for this process alone
 
-    known, day = fit.history(*history.numbered()), today.toordinal()
+    known, day = fit.build_history(*history.numbered()), today.toordinal()
     return {
         "model": json.encode(replace(fit.fit(known, day), position=position)),
         "backtest": json.encode({"position": position, **backtest.backtest(known, day)}),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import json
 
 from service.core.cadence import add_months
-from service.predictions.model import Estimate, Model, survival
+from service.predictions.model import Estimate, Model, survival_probability
 from service.reads.customers.customer import Customer
 from service.reads.customers.forecast import expected, forecast, narrowed, scheduled
 from service.reads.customers.trend import STUDENT, Month, full_months, seasons
@@ -217,7 +217,7 @@ def test_a_live_contract_without_a_date_is_foretold_by_its_orders() -> None:
 
 @given(st.floats(0.01, 0.99), st.integers(1, 500))
 def test_the_interval_is_narrower_than_the_known_one_and_has_the_value(left: float, ahead: int) -> None:
-    known = survival(curve({ahead: left}, 2000), 0, ahead)
+    known = survival_probability(curve({ahead: left}, 2000), 0, ahead)
     ours = narrowed(known)
     bounds = known.low, ours.low, ours.value, ours.high, known.high
     assert [*bounds] == sorted(bound for bound in bounds if bound is not None)

@@ -28,12 +28,12 @@ from service.predictions.model import (
     Facts,
     Model,
     State,
-    following,
-    needed,
-    source,
-    state,
-    still_buys,
-    survival,
+    choose_curve,
+    later_gap_curve,
+    later_order_probability,
+    shortage_reason,
+    state_of,
+    survival_probability,
 )
 from service.reads.customers.customer import Customer, dated_bills, facts, header, live_contracts, model
 from service.reads.customers.trend import (
@@ -81,8 +81,8 @@ class Survival(Struct, frozen=True, kw_only=True):
         if days > self.reach:
             return None
         if self.later:
-            return Estimate(still_buys(self.curve, self.later, self.at.age, days))
-        return narrowed(survival(self.curve, self.at.age, days))
+            return Estimate(later_order_probability(self.curve, self.later, self.at.age, days))
+        return narrowed(survival_probability(self.curve, self.at.age, days))
 
 
 class Course(Struct, frozen=True, kw_only=True):
@@ -163,16 +163,16 @@ def _days_to(day: str, today: int) -> int:
 
 def still_there(known: Facts, learnt: Model | None) -> Survival:
     """A customer's curve: one that reaches a year ahead if there is one, however many months are asked."""
-    at = state(known)
+    at = state_of(known)
     if learnt is None:
         return Survival(at=at, reason="no survival is known of this day (yet)")
     if at is None:
         return Survival(reason="no order and no live contract to tell survival by")
-    found = [source(learnt, at, ahead) for ahead in (_YEAR_DAYS, learnt.horizon_days, 1)]
+    found = [choose_curve(learnt, at, ahead) for ahead in (_YEAR_DAYS, learnt.horizon_days, 1)]
     best = next((one for one in found if one.curve), found[-1])
-    later = following(learnt, at) if at.kind == "gap" else None
+    later = later_gap_curve(learnt, at) if at.kind == "gap" else None
     if at.kind == "gap" and best.curve and later is None:
-        return Survival(at=at, reason=learnt.reasons.get("gap", {}).get(ALL) or needed(ALL, 0, 0))
+        return Survival(at=at, reason=learnt.reasons.get("gap", {}).get(ALL) or shortage_reason(ALL, 0, 0))
     return Survival(at=at, curve=best.curve, later=later, reason=best.reason)
 
 
