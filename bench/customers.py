@@ -32,11 +32,11 @@ from service.books import tables
 from service.books.store import BookStore
 from service.bootstrap import open_ledger, prepare
 from service.reads.catalog import READS
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.settings import Settings
 from service.settings import load as load_settings
 from service.web.app import create_app
-from service.web.server import Server, configured
+from service.web.server import Server, build_config
 from service.worker.trainer import train
 from tests.postgres import PostgresServer, steady_port
 
@@ -69,7 +69,9 @@ LISTS = {
     "customers/top, half a year ago": f"{_ANALYTICS}/customers/top?today=2025-07-01",
 }
 OF_ONE = ("revenue", "forecast", "opportunities")
-LEFT_READY = [name for name, path in LISTS.items() if path in {read.path for read in READS if read.standing}]
+LEFT_READY = [
+    name for name, path in LISTS.items() if path in {read.path for read in READS if read.precomputed}
+]
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -187,7 +189,7 @@ def _reads(place: Place) -> dict[str, Times]:
 
 def _leave_ready(place: Place) -> Row:
     started = time.perf_counter()
-    count = asyncio.run(on_books(place.settings, lambda store: make_ready(store, TODAY)))
+    count = asyncio.run(on_books(place.settings, lambda store: precompute(store, TODAY)))
     seconds = time.perf_counter() - started
     return {
         "what": f"{place.customers:,} customers",
@@ -373,7 +375,7 @@ async def _body(port: int, path: str) -> bytes:
 def _serve() -> None:
     """A web process to which it is always `NOW`."""
     settings = load_settings()
-    config = configured(settings)
+    config = build_config(settings)
     config.app = partial(create_app, settings, lambda: NOW)
     Server(config, lambda _: None).run()
 

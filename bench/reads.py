@@ -7,7 +7,7 @@ import httpx
 from bench.engine import COUNT, SUBSCRIPTIONS
 from bench.ledgers import NOW, bench_ledger, lives
 from service.books.engine import Engine
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.settings import load
 from service.web.app import create_app
 
@@ -31,7 +31,7 @@ async def measure() -> list[dict[str, str]]:
         await bench.append(lives(COUNT, SUBSCRIPTIONS))
         store = await bench.store()
         await Engine(bench.ledger, store, lambda: NOW).catch_up()
-        await make_ready(store, NOW.date())
+        await precompute(store, NOW.date())
         await store.close()
         app = create_app(load(data_dir=bench.directory), lambda: NOW)
         rows = []

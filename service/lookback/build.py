@@ -27,7 +27,7 @@ from service.lookback.files import Files, Wanted
 from service.lookback.known import digest_at
 from service.lookback.restated import restate
 from service.processes.lifeline import follow_parent
-from service.reads.restatements import keep
+from service.reads.restatements import save_restatements
 from service.rebuild.fill import build as build_books
 from service.settings import Settings
 from service.storage.database import SqliteDatabase, books_path
@@ -122,7 +122,7 @@ async def _restated(
     found, store = SqliteDatabase(path, "NORMAL"), open_books(settings)
     try:
         rows = await restate(ledger, store, since, wanted.position)
-        await found.write(partial(keep, rows=rows))
+        await found.write(partial(save_restatements, rows=rows))
     finally:
         await store.close()
         await found.close()

@@ -1,4 +1,4 @@
-"""The fields of answers: each described once. It means the same wherever its name stands."""
+"""The fields of answers, each described once: a field name means the same in every answer."""
 
 from service.reads.shapes import Schema, cents, count, day, flag, moment, one, or_null, ratio, text, texts
 

@@ -20,9 +20,8 @@ from service.books.store import BookStore, lay_out_file
 from service.bootstrap import books_beside
 from service.core.errors import ParameterError, Unavailable
 from service.ledger.append import head
-from service.reads.snapshots import find, make_ready
-from service.rebuild import builds
-from service.rebuild import cutover
+from service.reads.snapshots import find, precompute
+from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
 from service.rebuild.fill import build, unseen
@@ -189,7 +188,7 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
 
 async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
     async with kept() as (shelf, store):
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         version = (await store.read(store.positions)).version
         async with shelf.store(books=(OTHER,)) as changed:
             await rebuilt(shelf, changed, accept=True)
@@ -199,7 +198,7 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
         kept_names = await store.read(lambda c: c.execute(select(names)).scalars().all())
         assert kept_names
         assert not any([await store.read(partial(find, name=name, version=after)) for name in kept_names])
-        assert await make_ready(store, TODAY) == len(kept_names)
+        assert await precompute(store, TODAY) == len(kept_names)
         # and each later change still gives another
         await shelf.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
         assert (await store.read(store.positions)).version > after
