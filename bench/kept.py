@@ -12,7 +12,7 @@ from bench.lives import Lives, events
 from projections.book import Book
 from service.books.engine import Engine
 from service.books.store import BookStore
-from service.bootstrap import kept_books, open_books, open_ledger, prepare
+from service.bootstrap import configured_books, open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.append import head
@@ -101,7 +101,7 @@ class FromEmpty(Struct, frozen=True, kw_only=True):
 
 def sets_of_books(settings: Settings) -> Iterator[tuple[str, tuple[Book, ...]]]:
     """Which books are measured beside each other, the least first."""
-    every = kept_books(settings)
+    every = configured_books(settings)
     named = {book.name: book for book in every}
     four = tuple(named[name] for name in ("mrr", "bills", "collections", "customers"))
     yield "mrr, bills, collections, customers (baseline)", four

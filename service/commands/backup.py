@@ -47,11 +47,11 @@ def restore(
     from msgspec import to_builtins  # noqa: PLC0415
 
     from service.clock import utc_now  # noqa: PLC0415
-    from service.maintenance.backup import Refused, put_back  # noqa: PLC0415
+    from service.maintenance.backup import Refused, restore  # noqa: PLC0415
 
     with command() as settings:
         try:
-            where, held, aside = put_back(settings, directory, utc_now(), force=force)
+            where, held, aside = restore(settings, directory, utc_now(), force=force)
         except Refused as error:
             raise ended(EXIT_REFUSED, str(error)) from None
         said = f"{where}: restored up to position {held.position}, {held.digest}"

@@ -9,7 +9,7 @@ import typer
 from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
 
 if TYPE_CHECKING:
-    from service.maintenance.erasure import Erased
+    from service.maintenance.erasure import Erasure
     from service.settings import Settings
 
 
@@ -26,14 +26,14 @@ def erase(
     Exits 0, 2 if there is no such customer or there are several, 3 if a store can't be used or others keep it
     from being done (run it again), 4 if it is not confirmed.
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.maintenance.erasure import erase as forget  # noqa: PLC0415
-    from service.maintenance.erasure import find  # noqa: PLC0415
+    from service.maintenance.erasure import make_erasure_event  # noqa: PLC0415
 
-    async def run(settings: "Settings") -> "Erased":
-        async with kept_ledger(settings) as ledger:
-            event = await find(ledger, customer, processor, account, utc_now())
+    async def run(settings: "Settings") -> "Erasure":
+        async with existing_ledger(settings) as ledger:
+            event = await make_erasure_event(ledger, customer, processor, account, utc_now())
             whose = f"{event.processor} {event.account}".strip()
             if not yes and not (
                 sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")

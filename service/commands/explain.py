@@ -90,10 +90,10 @@ async def _find(
     settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
 ) -> dict[str, Any]:
     """The figure with its rows, their events, and the position of the books."""
-    from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
+    from service.bootstrap import existing_ledger, open_books  # noqa: PLC0415
     from service.intake import provenance  # noqa: PLC0415
 
-    async with kept_ledger(settings) as ledger:
+    async with existing_ledger(settings) as ledger:
         store = open_books(settings)
         try:
             scope = _scope(settings, common)

@@ -34,11 +34,11 @@ def list_waiting(
 
     Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
     from service.intake.quarantine import listed, rows_of  # noqa: PLC0415
 
     async def find(settings: "Settings") -> list[dict[str, Any]]:
-        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
+        async with existing_ledger(settings) as ledger, ledger.reading() as reader:
             rows = rows_of(reader, settled=every, processor=processor, reason=reason)
             return [listed(row) async for row in rows]
 
@@ -53,11 +53,11 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
 
     Exits 0, 2 if there is no such one, 3 if the ledger can't be read.
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
     from service.intake.quarantine import shown  # noqa: PLC0415
 
     async def find(settings: "Settings") -> dict[str, Any]:
-        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
+        async with existing_ledger(settings) as ledger, ledger.reading() as reader:
             return await shown(reader, waiting)
 
     with command() as settings:
@@ -79,7 +79,7 @@ def retry(
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
 
     if bool(waiting) == every:
         raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
@@ -88,7 +88,7 @@ def retry(
         from service.clock import utc_now  # noqa: PLC0415
         from service.intake import quarantine  # noqa: PLC0415
 
-        async with kept_ledger(settings) as ledger:
+        async with existing_ledger(settings) as ledger:
             numbers, found = waiting or await quarantine.unread(ledger), []
             with progress("retry", len(numbers)) as done:
                 for each in numbers:
@@ -115,7 +115,7 @@ def dismiss(
     Exits 0, also for those settled before; 2 if there is no such one or no reason, 3 if the ledger can't be
     used.
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.intake.quarantine import dismiss as settle  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def dismiss(
         raise ended(EXIT_SETTINGS, "--because needs a reason")
 
     async def dismissed(settings: "Settings") -> list[int]:
-        async with kept_ledger(settings) as ledger:
+        async with existing_ledger(settings) as ledger:
             return sorted(await settle(ledger, waiting, because, utc_now()))
 
     with command() as settings:

@@ -36,7 +36,7 @@ def rebuild(
     keys are listed) or no progress was made for five minutes, 2 if a setting or the name of a book is wrong,
     3 if a store can't be used or another rebuild is under way.
     """
-    from service.bootstrap import books_beside  # noqa: PLC0415
+    from service.bootstrap import books_for_rebuild  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
     from service.rebuild.builds import prune as remove  # noqa: PLC0415
     from service.rebuild.cutover import rebuild as build  # noqa: PLC0415
@@ -51,7 +51,7 @@ def rebuild(
                 yield lambda count: (moved(count), done(count))[1]
 
         async def run() -> "Rebuild | list[Removed]":
-            async with books_beside(settings, books or ()) as (ledger, store):
+            async with books_for_rebuild(settings, books or ()) as (ledger, store):
                 if prune:
                     return await remove(store, progress)
                 return await build(

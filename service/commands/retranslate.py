@@ -30,12 +30,12 @@ def retranslate(
     """
 
     async def run(settings: "Settings") -> "Report":
-        from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
+        from service.bootstrap import existing_ledger, open_books  # noqa: PLC0415
         from service.clock import utc_now  # noqa: PLC0415
         from service.intake.retranslate import Retranslator  # noqa: PLC0415
         from service.maintenance.preview import preview  # noqa: PLC0415
 
-        async with kept_ledger(settings) as ledger:
+        async with existing_ledger(settings) as ledger:
             run_over = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
             async with ledger.reading() as reader:
                 head = (await reader.head()).position

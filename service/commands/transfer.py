@@ -235,12 +235,12 @@ def _advance(source: "Source", done: Callable[[int], None]) -> Callable[[], None
 
 
 async def _export_ledger(settings: "Settings", output: Path) -> "End":
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
+    from service.bootstrap import existing_ledger  # noqa: PLC0415
     from service.ledger.append import head  # noqa: PLC0415
     from service.transfer.ledger_format import export  # noqa: PLC0415
     from service.transfer.sources import created  # noqa: PLC0415
 
-    async with kept_ledger(settings) as ledger:
+    async with existing_ledger(settings) as ledger:
         events = (await ledger.read(head)).position
         with created(output) as out, progress("events", events) as done:
             return await export(ledger, out, done)
