@@ -61,11 +61,11 @@ def _with_state(app, state):
 
 
 async def _times(client: httpx.AsyncClient, path: str) -> tuple[float, float]:
-    found = []
+    milliseconds = []
     for _ in range(TIMES):
         started = time.perf_counter()
         answer = await client.get(path)
-        found.append((time.perf_counter() - started) * 1_000)
+        milliseconds.append((time.perf_counter() - started) * 1_000)
         assert answer.status_code == 200, answer.text
-    found.sort()
-    return found[TIMES // 2], found[int(TIMES * 0.99)]
+    milliseconds.sort()
+    return milliseconds[TIMES // 2], milliseconds[int(TIMES * 0.99)]

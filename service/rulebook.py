@@ -124,9 +124,7 @@ def _read(path: Path) -> Rulebook:
 def _parse_weeks(_kind: Any, value: Any) -> Fraction:
     """Weeks in a month, from text, since TOML has no fractions. Raises ValueError."""
     try:
-        weeks = Fraction(
-            value if isinstance(value, str) else ""
-        )  # a TOML float may differ from the written decimal
+        weeks = Fraction(value if isinstance(value, str) else "")  # a TOML float would be inexact
     except (ValueError, ZeroDivisionError):
         weeks = Fraction(0)
     if not 4 <= weeks <= 5:

@@ -1,8 +1,8 @@
 """The nudge: an arq job, enqueued after a commit, that wakes a worker. It carries no event.
 
 Its id contains the position, since `enqueue_job` does nothing while a job of the same id is queued or
-running: an event committed during a run would have to wait for the sweep. One nudge is sent at a time, and the commits
-made meanwhile share the next one, so that a slow Redis delays the books and nothing else.
+running: an event committed during a run would have to wait for the sweep. One nudge is sent at a time, and
+the commits made meanwhile share the next one, so that a slow Redis delays the books and nothing else.
 """
 
 import asyncio
