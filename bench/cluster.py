@@ -228,16 +228,18 @@ def _cpu(parts: dict[str, list[int]]) -> dict[str, dict[int, float]]:
 
 def _threads(pid: int) -> tuple[float, float]:
     """CPU seconds of the main threads of a process and its children, and of all other threads."""
-    loops = others = 0.0
+    main_threads = other_threads = 0.0
     family = psutil.Process(pid)
     for process in (family, *family.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             for thread in process.threads():
                 seconds = thread.user_time + thread.system_time
-                loops, others = (
-                    (loops + seconds, others) if thread.id == process.pid else (loops, others + seconds)
+                main_threads, other_threads = (
+                    (main_threads + seconds, other_threads)
+                    if thread.id == process.pid
+                    else (main_threads, other_threads + seconds)
                 )
-    return loops, others
+    return main_threads, other_threads
 
 
 @contextmanager

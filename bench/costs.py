@@ -122,12 +122,12 @@ async def measure(server: PostgresServer) -> Costs:
 
 def incoming(first: int, count: int) -> list[Incoming]:
     """The load's webhooks as the web process would append them."""
-    made = []
+    deliveries = []
     for number in range(first, first + count):
         body = load.event(number)
         payload = json.decode(body)
         proof = Proof(processor="stripe", method="bench", received_at=NOW)
-        made.append(
+        deliveries.append(
             Incoming(
                 events=list(_STRIPE.translate(payload, proof)),
                 content_digest=content_digest(payload, _STRIPE),
@@ -136,7 +136,7 @@ def incoming(first: int, count: int) -> list[Incoming]:
                 proof=proof,
             )
         )
-    return made
+    return deliveries
 
 
 async def _append_costs(server: PostgresServer, ledger: Ledger) -> dict[int, TransactionCost]:

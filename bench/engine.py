@@ -91,5 +91,5 @@ async def _long_history(bench: Bench) -> dict[str, str]:
     }
 
 
-def _row(what: str, rate: float, base: float) -> dict[str, str]:
-    return {"what": what, "events/s": f"{rate:,.0f}", "ratio": f"{rate / base:.2f}"}
+def _row(label: str, rate: float, base: float) -> dict[str, str]:
+    return {"what": label, "events/s": f"{rate:,.0f}", "ratio": f"{rate / base:.2f}"}

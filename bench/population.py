@@ -86,21 +86,24 @@ def population(customers: int, seed: int, day: int) -> tuple[Population, Ints]:
 
 def as_history(population_: Population) -> History:
     """The population as the model reads it."""
-    (buyer, bought, amount), (mover, moved, closing) = population_.orders, population_.movements
+    (order_customer, order_day, amount), (move_customer, move_day, closing) = (
+        population_.orders,
+        population_.movements,
+    )
     return History(
         n=population_.n,
-        order_customer=buyer,
-        order_day=bought,
+        order_customer=order_customer,
+        order_day=order_day,
         order_amount=amount,
-        move_customer=mover,
-        move_day=moved,
+        move_customer=move_customer,
+        move_day=move_day,
         move_closing=closing,
     )
 
 
 def report(customers: int, seed: int, day: int) -> dict[str, Any]:
     """Sizes, seconds, the backtest, and Brier scores of its predictions against who has truly left."""
-    population_, left = population(customers, seed, day)
+    population_, left_days = population(customers, seed, day)
     history = as_history(population_)
     began = perf_counter()
     fit(history, day)
@@ -114,15 +117,17 @@ def report(customers: int, seed: int, day: int) -> dict[str, Any]:
         "fit_s": round(fitted - began, 2),
         "backtest_s": round(tested - fitted, 2),
         **result,
-        "true_churn": score_against_truth(history, left, day, result),
+        "true_churn": score_against_truth(history, left_days, day, result),
     }
 
 
-def score_against_truth(history: History, left: Ints, day: int, tested: dict[str, Any]) -> dict[str, Any]:
+def score_against_truth(
+    history: History, left_days: Ints, day: int, tested: dict[str, Any]
+) -> dict[str, Any]:
     """Brier scores of a backtest's predictions, and of its naive ones, against who has truly left."""
     cut = day - HORIZON_DAYS
     predictions = predict_at_cut(history.as_of(cut), cut)
-    has_left = left[predictions.customer] <= day
+    has_left = left_days[predictions.customer] <= day
     naive = np.where(predictions.live, *(tested["churn"][kind]["naive"] for kind in ("tenure", "gap")))
     scores: dict[str, Any] = {}
     for name, kind in (
@@ -195,14 +200,14 @@ def _buyers(rng: np.random.Generator, arrival: Ints, day: int) -> tuple[tuple[In
     row, number = _number_within_rows(count)
     gap = np.maximum(np.round(rng.exponential(mean_gap[row])), 1).astype(np.int64)
     gap[number == 0] = 0
-    since = np.cumsum(gap)
+    days_since_first = np.cumsum(gap)
     first = np.flatnonzero(number == 0)
-    when = arrival[row] + since - since[first][row]
+    when = arrival[row] + days_since_first - days_since_first[first][row]
     usual = np.exp(rng.normal(np.log(6000), 0.8, n))
     amount = np.maximum(np.round(usual[row] * np.exp(rng.normal(0, 0.35, len(row)))), 100).astype(np.int64)
-    left = when[np.append(first[1:], len(row)) - 1]
+    left_days = when[np.append(first[1:], len(row)) - 1]
     is_seen = when <= day
-    return (row[is_seen], when[is_seen], amount[is_seen]), left
+    return (row[is_seen], when[is_seen], amount[is_seen]), left_days
 
 
 def _number_within_rows(counts: Ints) -> tuple[Ints, Ints]:

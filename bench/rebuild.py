@@ -58,10 +58,10 @@ class Load(Struct):
     read: list[float] = []
     failed: list[str] = []
 
-    def row(self, what: str) -> Row:
+    def row(self, label: str) -> Row:
         read, posted = sorted(self.read), sorted(self.posted)
         return {
-            "what": what,
+            "what": label,
             "webhooks": f"{len(posted):,}",
             "webhook p99 ms": f"{quantile(posted, 0.99) * 1_000:.0f}",
             "read p50 ms": f"{quantile(read, 0.5) * 1_000:.0f}",
@@ -89,19 +89,19 @@ def measure_tables() -> Iterator[tuple[str, list[Row]]]:
         f"Rebuild of {rebuild.position:,} events (load {os.getloadavg()[0]:.1f})",
         [
             {
-                "what": what,
+                "what": label,
                 "seconds": f"{took:,.0f}",
                 "events/s": f"{rate:,.0f}",
                 "ratio": f"{rate / base:.2f}",
             }
-            for what, (rate, took) in rates.items()
+            for label, (rate, took) in rates.items()
         ],
     )
     equal = all(book.digest == book.live_digest for book in rebuild.books)
     same = "equal" if equal else "DIFFERENT"
     yield (
         f"Meanwhile (digests {same}, live: {rebuild.live}, webhooks lost: {lost})",
-        [load_.row(what) for what, load_ in loads.items()],
+        [load_.row(label) for label, load_ in loads.items()],
     )
 
 

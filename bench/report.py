@@ -31,11 +31,11 @@ LAYOUTS = {  # who would run it so, by how many times today's load
 def measure_tables() -> Tables:
     """Every table as (title, rows), yielded as soon as it is measured."""
     with PostgresServer(fsync=True) as server:
-        plain = asyncio.run(costs.baseline(server))
+        row_rates = asyncio.run(costs.baseline(server))
         baseline = cluster.measure_baseline()
         yield (
             "PostgreSQL itself, durable, one connection",
-            [{"what": name, "rows/s": f"{rate:,.0f}"} for name, rate in plain.items()],
+            [{"what": name, "rows/s": f"{rate:,.0f}"} for name, rate in row_rates.items()],
         )
         results = [cluster.measure(case, server) for case in CASES]
         load = " ".join(f"{result:.1f}" for result in os.getloadavg())
@@ -49,7 +49,7 @@ def measure_tables() -> Tables:
         yield "CPU, µs a webhook or event", [row for result in results for row in _shares(result)]
         event_costs = asyncio.run(costs.measure(server))
     yield "What an event costs on PostgreSQL", _costs(event_costs)
-    disk = 1 / plain["one by one"]
+    disk = 1 / row_rates["one by one"]
     parameters = derive_parameters(
         event_costs, disk, next(f for f in results if f.case.postgres and f.case.webs == 1)
     )

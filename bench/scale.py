@@ -35,8 +35,8 @@ def line_through(sizes: Sequence[int], seconds: Sequence[float]) -> CostLine:
     weights = [1 / s for s in seconds]
     a, b, c = (sum(w * w * n**power for w, n in zip(weights, sizes, strict=True)) for power in (0, 1, 2))
     d, e = (sum(w * n**power for w, n in zip(weights, sizes, strict=True)) for power in (0, 1))
-    each = (a * e - b * d) / (a * c - b * b)
-    return CostLine(batch=max(0.0, (d - b * each) / a), event=max(0.0, each))
+    per_event = (a * e - b * d) / (a * c - b * b)
+    return CostLine(batch=max(0.0, (d - b * per_event) / a), event=max(0.0, per_event))
 
 
 class Parameters(Struct, frozen=True, kw_only=True):

@@ -77,8 +77,8 @@ def back_up(
     with _one_at_a_time(directory):
         if target.exists():
             raise Refused(f"{target} is there already")
-        for left in directory.glob(".partial-*"):  # by a backup that was killed
-            shutil.rmtree(left)
+        for abandoned in directory.glob(".partial-*"):  # by a backup that was killed
+            shutil.rmtree(abandoned)
         partial = Path(mkdtemp(prefix=".partial-", dir=directory))
         try:
             backup = _write_backup(settings.data_dir, partial, now, watch)

@@ -61,8 +61,8 @@ async def make_erasure_event(
     if not matching:
         raise NotFound(f"the ledger tells of no customer {customer_id}")
     if len(matching) > 1:
-        listed = ", ".join(f"{name} {account}".strip() for name, account in matching)
-        raise ParameterError(f"there are several of that id, of {listed}: say --processor and --account")
+        names = ", ".join(f"{name} {account}".strip() for name, account in matching)
+        raise ParameterError(f"there are several of that id, of {names}: say --processor and --account")
     return Event(
         processor=matching[0][0],
         account=matching[0][1],

@@ -65,7 +65,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
         return Status(
             position=position,
             leased=store.partitions > 1,
-            workers={name: rfc3339(at) for name, at in sorted(living.items())},
+            workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[
                 Partition(
                     partition=partition,

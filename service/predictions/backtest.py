@@ -107,10 +107,10 @@ def _unit_values(states: States) -> Floats:
 def find_active(history: History, day: int) -> Ints:
     """The customers with a live contract, or with a recent purchase and no contract that ended since."""
     states = states_at(history, day)
-    lately = (
+    bought_recently = (
         (states.last_day >= day - ACTIVE_DAYS) & (states.orders > 0) & (states.ended_day < states.last_day)
     )
-    return np.flatnonzero(states.live | lately)
+    return np.flatnonzero(states.live | bought_recently)
 
 
 def churned(history: History, customers: Ints, live: Bools, cut: int, day: int) -> Bools:

@@ -74,16 +74,16 @@ def build_history(
     n: int, orders: Iterable[tuple[int, int, int]], movements: Iterable[tuple[int, int, int]]
 ) -> History:
     """The history of (customer, day, amount) and (customer, day, closing MRR), given in any order."""
-    bought = np.array(sorted(orders), dtype=np.int64).reshape(-1, 3).T
-    moved = np.array(sorted(movements), dtype=np.int64).reshape(-1, 3).T
+    orders_sorted = np.array(sorted(orders), dtype=np.int64).reshape(-1, 3).T
+    movements_sorted = np.array(sorted(movements), dtype=np.int64).reshape(-1, 3).T
     return History(
         n=n,
-        order_customer=bought[0],
-        order_day=bought[1],
-        order_amount=bought[2],
-        move_customer=moved[0],
-        move_day=moved[1],
-        move_closing=moved[2],
+        order_customer=orders_sorted[0],
+        order_day=orders_sorted[1],
+        order_amount=orders_sorted[2],
+        move_customer=movements_sorted[0],
+        move_day=movements_sorted[1],
+        move_closing=movements_sorted[2],
     )
 
 

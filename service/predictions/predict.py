@@ -256,18 +256,18 @@ def _multiply(units: Estimate, price: int) -> Estimate:
     return Estimate(units.value * price, low, high)
 
 
-def _add(one: Estimate, other: Estimate) -> Estimate:
+def _add(first: Estimate, second: Estimate) -> Estimate:
     """The sum of two estimates by one curve: their bounds add up."""
-    if one.low is None and other.low is None:
-        return Estimate(one.value + other.value)
+    if first.low is None and second.low is None:
+        return Estimate(first.value + second.value)
     low, high = (
         sum(
             getattr(estimate, name) if estimate.low is not None else estimate.value
-            for estimate in (one, other)
+            for estimate in (first, second)
         )
         for name in ("low", "high")
     )
-    return Estimate(one.value + other.value, low, high)
+    return Estimate(first.value + second.value, low, high)
 
 
 def _cents(money: float) -> int:

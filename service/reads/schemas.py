@@ -48,7 +48,7 @@ _QUARANTINED_OVERRIDES = {
     "settled_because": or_null(text("why it was dismissed"), "where it was not"),
 }
 _BILL_STATUS = text(
-    "where the bill stands", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
+    "the status of the bill", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
 )
 _BILL_CONTRACT = or_null(FIELDS["contract_id"], "for a bill of no contract")
 
@@ -199,7 +199,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         key=text("the history or customer that it is a row of"),
         contract_id=or_null(FIELDS["contract_id"], "for a row of no contract"),
         source_id=or_null(FIELDS["source_id"], "for a row of none"),
-        kind=or_null(text("what moved, or where the bill stands"), "where that is said by the table"),
+        kind=or_null(text("what moved, or the status of the bill"), "where the table implies it"),
     ),
     "ProvedDelivery": shape(
         "position method received_at signed_at body_bytes verified why",

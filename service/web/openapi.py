@@ -140,11 +140,11 @@ def _ledger() -> dict[str, Any]:
 
 def _quarantine() -> dict[str, Any]:
     id_parameter = _in_path("id", "its number in quarantine", {"type": "integer", "minimum": 1})
-    listed = [_parameter(parameter) for parameter in QUARANTINE]
+    list_parameters = [_parameter(parameter) for parameter in QUARANTINE]
     scoped = [_parameter(parameter) for parameter in SCOPED]
     summary = "What was proved and could not be recorded, a page at a time"
     problems = (400, 401, 503, 504)
-    listing = _operation("ledger", summary, "Quarantine", listed, problems)
+    listing = _operation("ledger", summary, "Quarantine", list_parameters, problems)
     detail = _operation(
         "ledger",
         "One of them with its body",
@@ -184,11 +184,15 @@ def _service() -> dict[str, Any]:
 
 
 def _webhook(endpoint: Endpoint) -> dict[str, Any]:
-    processor, *named = endpoint.path.removeprefix("/webhooks/").split("/")
-    own = "one event, as `/schemas/event.json` describes it"
-    body = own if processor == "standard" else f"what {processor} posts, its bytes as they were signed"
+    processor, *variables = endpoint.path.removeprefix("/webhooks/").split("/")
+    event_description = "one event, as `/schemas/event.json` describes it"
+    body = (
+        event_description
+        if processor == "standard"
+        else f"what {processor} posts, its bytes as they were signed"
+    )
     parameters = [
-        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in named),
+        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in variables),
         *(
             {
                 "name": name,
@@ -203,7 +207,7 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "tags": ["webhooks"],
         "summary": f"A webhook of {processor}"
-        + (f", by {named[0].strip('{}')} in its path" if named else ""),
+        + (f", by {variables[0].strip('{}')} in its path" if variables else ""),
         "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
         "security": [],
         "parameters": parameters,

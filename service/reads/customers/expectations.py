@@ -80,5 +80,5 @@ def backtest(view: View) -> dict[str, Any]:
         }
     document: dict[str, Any] = json.decode(body)
     document |= {name: _iso(document[name]) for name in ("day", "cut")}
-    learnt = {"on": document["day"], "position": document.pop("position")}
-    return {**scope, "learnt": learnt, **document, "reason": None}
+    trained = {"on": document["day"], "position": document.pop("position")}
+    return {**scope, "learnt": trained, **document, "reason": None}

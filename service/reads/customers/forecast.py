@@ -155,8 +155,8 @@ def _annual_row(rows: Sequence[dict[str, Any]], margin: float | None) -> dict[st
 
 
 def _sum_or_none(amounts: Sequence[int | None]) -> int | None:
-    known = [cents for cents in amounts if cents is not None]
-    return sum(known) if len(known) == len(amounts) else None
+    present = [cents for cents in amounts if cents is not None]
+    return sum(present) if len(present) == len(amounts) else None
 
 
 def _cents(amount: float | None) -> int | None:

@@ -150,13 +150,13 @@ def _product_names(view: View, customer: Customer, orders: Sequence[Any]) -> dic
     for row in orders:
         for product, name, _ in json.decode(row.products):
             names[product] = name or names.get(product) or product
-    named = _products.c
-    query = select(named.product_id, named.name).where(
+    columns = _products.c
+    query = select(columns.product_id, columns.name).where(
         *view.filters(_products, "customers", currency=False),
-        named.product_id.in_([product for product in names if product]),
-        named.processor == customer.processor,
-        named.account == customer.account,
-        named.name.is_not(None),
+        columns.product_id.in_([product for product in names if product]),
+        columns.processor == customer.processor,
+        columns.account == customer.account,
+        columns.name.is_not(None),
     )
     return names | {row.product_id: row.name for row in view.all(query)}
 

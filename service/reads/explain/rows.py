@@ -97,8 +97,8 @@ def page(view: View, sources: Sequence[RowSource], offset: int, limit: int | Non
 
 def matches_row(table: Table, row: dict[str, Any], names: str) -> list[ColumnElement[bool]]:
     """The conditions that select the row of a document again, by the named columns."""
-    shown = row | {"causes": json.encode(row["causes"]).decode()}
-    return [table.c[name] == shown[name] for name in names.split()]
+    stored = row | {"causes": json.encode(row["causes"]).decode()}
+    return [table.c[name] == stored[name] for name in names.split()]
 
 
 def _select_rows(view: View, source: RowSource, *, only_contributing: bool) -> _SelectedRows:
