@@ -17,7 +17,7 @@ from service.books import tables
 from service.books.digest import differences
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore, lay_out_file
-from service.bootstrap import books_beside
+from service.bootstrap import books_for_rebuild
 from service.core.errors import ParameterError, Unavailable
 from service.ledger.append import head
 from service.reads.snapshots import find, precompute
@@ -295,7 +295,7 @@ async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
 @asynccontextmanager
 async def books_of(shelf, *books):
     """Books that nobody has registered."""
-    async with books_beside(shelf.settings, ["mrr"]) as (_, store):
+    async with books_for_rebuild(shelf.settings, ["mrr"]) as (_, store):
         yield BookStore(store._database, store.rules, books, store.partitions)
 
 
@@ -400,16 +400,16 @@ async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatc
 
 
 async def test_one_rebuild_at_a_time():
-    async with kept() as (shelf, _), books_beside(shelf.settings, []):
+    async with kept() as (shelf, _), books_for_rebuild(shelf.settings, []):
         with pytest.raises(Unavailable):
-            async with books_beside(shelf.settings, []):
+            async with books_for_rebuild(shelf.settings, []):
                 pass
 
 
 async def test_only_books_that_there_are():
     async with kept() as (shelf, _):
         with pytest.raises(ParameterError, match=r"mrr:stripe"):
-            async with books_beside(shelf.settings, ["mrrr"]):
+            async with books_for_rebuild(shelf.settings, ["mrrr"]):
                 pass
 
 
