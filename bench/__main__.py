@@ -21,7 +21,7 @@ console = Console()
 
 
 def main() -> None:
-    load = " ".join(f"{found:.1f}" for found in os.getloadavg())
+    load = " ".join(f"{average:.1f}" for average in os.getloadavg())
     console.print(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, "
         f"{os.cpu_count()} cores, load {load}\n"
@@ -42,9 +42,9 @@ def _on_sqlite() -> Tables:
 
 PARTS = {
     "sqlite": _on_sqlite,
-    "customers": customers.measured,
-    "rebuild": rebuild.measured,
-    "processes": report.tables,
+    "customers": customers.measure_tables,
+    "rebuild": rebuild.measure_tables,
+    "processes": report.measure_tables,
 }
 
 

@@ -1,7 +1,7 @@
-"""Webhooks over HTTP to several processes on one machine, to their figures in a read.
+"""Measures webhooks over HTTP to several processes on one machine, until their figures are in a read.
 
-Everything shares the machine: whoever sends, PostgreSQL, Valkey, web processes and workers. So each part's
-CPU is counted, too: what limits throughput here is their sum.
+The sender, PostgreSQL, Valkey, web processes and workers share the machine. So each part's CPU is counted,
+too, since their sum limits throughput here.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ START_SECONDS = 60.0
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """So many processes; `sharing` web processes have one port."""
+    """The numbers of processes; web processes with `sharing` have one port."""
 
     name: str
     webs: int
@@ -54,12 +54,12 @@ CASES = (
 
 
 class Phase(Struct, frozen=True, kw_only=True):
-    """A stretch of a run: what was done in it, and the CPU seconds of each part."""
+    """A phase of a run: its count of webhooks or events, its duration, and the CPU seconds of each part."""
 
     count: int
     seconds: float
     cpu: dict[str, float]
-    each: Sequence[float] = ()
+    latencies: Sequence[float] = ()
 
     @property
     def rate(self) -> float:
@@ -74,8 +74,8 @@ class Phase(Struct, frozen=True, kw_only=True):
         return self.cpu.get(part, 0.0) / self.count
 
 
-class Measured(Struct, frozen=True, kw_only=True):
-    """What one case gave: webhooks alone, books behind, both at once, and from a 200 to its figure."""
+class CaseResult(Struct, frozen=True, kw_only=True):
+    """The result of a case: webhooks alone, books behind, both at once, and from a 200 to its figure."""
 
     case: Case
     ingest: Phase
@@ -86,7 +86,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     reads: Phase  # of MRR, one after another
 
 
-def stores_nothing() -> Phase:
+def measure_baseline() -> Phase:
     """The baseline: the same server and routing, which verifies and decodes."""
     port = steady_port()
     with process(["-m", "bench.baseline", str(port)], {}) as pid:
@@ -94,8 +94,8 @@ def stores_nothing() -> Phase:
         return asyncio.run(_ingest([port], load.requests(COUNT), {"web": [pid]}))
 
 
-def measure(case: Case, server: PostgresServer) -> Measured:
-    """All of one case, from empty stores; every process has ended when it returns."""
+def measure(case: Case, server: PostgresServer) -> CaseResult:
+    """Measure one case, from empty stores; every process has ended when it returns."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory()))
         valkey = ValkeyServer(port=steady_port(), data_dir=directory / "valkey")
@@ -119,23 +119,23 @@ def measure(case: Case, server: PostgresServer) -> Measured:
         for port in ports:
             wait_ready(port)
         asyncio.run(load.send(ports, load.requests(CONNECTIONS), CONNECTIONS))
-        at = CONNECTIONS
-        ingest = asyncio.run(_ingest(ports, load.requests(COUNT, first=at), parts))
-        at += COUNT
+        sent_count = CONNECTIONS
+        ingest = asyncio.run(_ingest(ports, load.requests(COUNT, first=sent_count), parts))
+        sent_count += COUNT
         parts["worker"] = [
             stack.enter_context(process(["-m", "service.cli", "worker"], settings))
             for _ in range(case.workers)
         ]
-        behind = _behind(ports[0], at, parts)
+        behind = _behind(ports[0], sent_count, parts)
         if case.postgres:
             analyze(server, settings["DAYBOOK_DATABASE_URL"])
-        fresh = asyncio.run(_ingest(ports, load.requests(COUNT, first=at), parts))
-        at += COUNT
+        fresh = asyncio.run(_ingest(ports, load.requests(COUNT, first=sent_count), parts))
+        sent_count += COUNT
         started = time.perf_counter()
         _wait_for(lambda: _lag(ports[0]) == 0, "the books have caught up")
         seconds = fresh.seconds + time.perf_counter() - started
-        freshness = asyncio.run(_freshness(ports, load.requests(SAMPLES, first=at)))
-        return Measured(
+        freshness = asyncio.run(_freshness(ports, load.requests(SAMPLES, first=sent_count)))
+        return CaseResult(
             case=case,
             ingest=ingest,
             behind=behind,
@@ -150,11 +150,11 @@ async def _ingest(ports: Sequence[int], prepared: Sequence[bytes], parts: dict[s
     before = _cpu(parts)
     sent = await load.send(ports, prepared, CONNECTIONS)
     cpu = _used(before, _cpu(parts))
-    return Phase(count=len(prepared), seconds=sent.seconds, cpu=cpu, each=sent.each)
+    return Phase(count=len(prepared), seconds=sent.seconds, cpu=cpu, latencies=sent.latencies)
 
 
 def _behind(port: int, end: int, parts: dict[str, list[int]]) -> Phase:
-    """From the first batch that the workers took in, so that their start does not count."""
+    """Measure from the first batch that the workers have processed, so that their start does not count."""
     lag = end
     while lag == end:  # the first batch may be all that one look sees: a start that is late
         time.sleep(0.01)
@@ -167,37 +167,37 @@ def _behind(port: int, end: int, parts: dict[str, list[int]]) -> Phase:
 
 async def _freshness(ports: Sequence[int], prepared: Sequence[bytes]) -> list[float]:
     """From each webhook's 200 until a read that waits for it is answered; a few at a time."""
-    chance = random.Random(1)
+    rng = random.Random(1)
     waiting = iter(prepared)
 
     async def reader(port: int) -> list[float]:
         streams = await asyncio.open_connection("127.0.0.1", port)
-        each = []
+        latencies = []
         for request in waiting:
             position = json.loads(await load.ask(*streams, request))["position"]
             started = time.perf_counter()
             path = f"/api/v1/mrr?at_least={position}&timeout_ms=10000"
             await load.ask(*streams, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-            each.append(time.perf_counter() - started)
-            await asyncio.sleep(chance.uniform(0, 0.1))
+            latencies.append(time.perf_counter() - started)
+            await asyncio.sleep(rng.uniform(0, 0.1))
         streams[1].close()
-        return each
+        return latencies
 
-    found = await asyncio.gather(*(reader(ports[n % len(ports)]) for n in range(READERS)))
-    return sorted(chain.from_iterable(found))
+    latencies_by_reader = await asyncio.gather(*(reader(ports[n % len(ports)]) for n in range(READERS)))
+    return sorted(chain.from_iterable(latencies_by_reader))
 
 
 async def _reads(port: int, parts: dict[str, list[int]]) -> Phase:
     """MRR as it stands, when nothing else is asked."""
     streams = await asyncio.open_connection("127.0.0.1", port)
-    before, each = _cpu(parts), []
+    before, latencies = _cpu(parts), []
     for _ in range(READS):
         started = time.perf_counter()
         await load.ask(*streams, b"GET /api/v1/mrr HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        each.append(time.perf_counter() - started)
+        latencies.append(time.perf_counter() - started)
     streams[1].close()
     cpu = _used(before, _cpu(parts))
-    return Phase(count=READS, seconds=sum(each), cpu=cpu, each=sorted(each))
+    return Phase(count=READS, seconds=sum(latencies), cpu=cpu, latencies=sorted(latencies))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -211,29 +211,35 @@ def _used(before: dict[str, dict[int, float]], after: dict[str, dict[int, float]
 def _cpu(parts: dict[str, list[int]]) -> dict[str, dict[int, float]]:
     """CPU seconds so far by part and process. A web process's main thread is its event loop; the rest are
     its stores'."""
-    found = {"sender": {0: time.process_time()}}
+    seconds_by_part = {"sender": {0: time.process_time()}}
     for name, pids in parts.items():
         if name == "web":
             threads = [_threads(pid) for pid in pids]
-            found["web"] = {pid: loop for pid, (loop, _) in zip(pids, threads, strict=True)}
-            found["its store threads"] = {pid: others for pid, (_, others) in zip(pids, threads, strict=True)}
+            seconds_by_part["web"] = {pid: loop for pid, (loop, _) in zip(pids, threads, strict=True)}
+            seconds_by_part["its store threads"] = {
+                pid: others for pid, (_, others) in zip(pids, threads, strict=True)
+            }
         elif pids:
-            found[name] = {pid: seconds for root in pids for pid, seconds in cpu_seconds(root).items()}
-    return found
+            seconds_by_part[name] = {
+                pid: seconds for root in pids for pid, seconds in cpu_seconds(root).items()
+            }
+    return seconds_by_part
 
 
 def _threads(pid: int) -> tuple[float, float]:
     """CPU seconds of the main threads of a process and its children, and of all other threads."""
-    loops = others = 0.0
+    main_threads = other_threads = 0.0
     family = psutil.Process(pid)
     for process in (family, *family.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             for thread in process.threads():
                 seconds = thread.user_time + thread.system_time
-                loops, others = (
-                    (loops + seconds, others) if thread.id == process.pid else (loops, others + seconds)
+                main_threads, other_threads = (
+                    (main_threads + seconds, other_threads)
+                    if thread.id == process.pid
+                    else (main_threads, other_threads + seconds)
                 )
-    return loops, others
+    return main_threads, other_threads
 
 
 @contextmanager
@@ -271,9 +277,9 @@ def _wait_open(port: int) -> None:
 
 def _lag(port: int) -> int:
     """How many events the book that is furthest behind lacks."""
-    found = _ready(port)
-    assert found is not None
-    return max(found["lag_events"].values())
+    ready = _ready(port)
+    assert ready is not None
+    return max(ready["lag_events"].values())
 
 
 def _ready(port: int) -> dict | None:
@@ -284,9 +290,9 @@ def _ready(port: int) -> dict | None:
         return None
 
 
-def _wait_for(condition, what: str) -> None:
+def _wait_for(condition, description: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(what)
+            raise TimeoutError(description)
         time.sleep(0.01)

@@ -1,6 +1,6 @@
-"""What an event costs on PostgreSQL in each part, measured in this process: the parameters of `scale`.
+"""Measures in this process the cost of an event on PostgreSQL in each part: the parameters of `scale`.
 
-CPU is counted by process, so that a busy machine changes little; of times the best of several is taken.
+CPU is counted by process, so that a busy machine matters little; of durations, the best of several counts.
 """
 
 import time
@@ -18,7 +18,7 @@ from msgspec import Struct, json
 from sqlalchemy import Connection
 
 from bench import load
-from bench.scale import Line, line_through
+from bench.scale import CostLine, line_through
 from handlers import ENDPOINTS
 from service.books.engine import Engine
 from service.books.store import BookStore
@@ -35,30 +35,30 @@ from tests.postgres import PostgresServer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (1, 8, 32, 128, 256)
-WIDE, SMALL, SMALLS = 1_000, 16, 60  # events of a large batch and a small one, and how many small ones
+WIDE, SMALL, SMALL_BATCHES = 1_000, 16, 60  # events of a large batch and a small one, and how many small ones
 _STRIPE = next(endpoint for endpoint in ENDPOINTS if endpoint.path == "/webhooks/stripe")
 
 
-class Spent(Struct, frozen=True, kw_only=True):
-    """What a transaction took: in all, of this process's CPU and of PostgreSQL's, and bytes of WAL."""
+class TransactionCost(Struct, frozen=True, kw_only=True):
+    """The cost of a transaction: duration, CPU of this process and of PostgreSQL, and bytes of WAL."""
 
     seconds: float
-    ours: float
-    theirs: float
+    own_cpu: float
+    postgres_cpu: float
     wal: float
 
 
 class Costs(Struct, frozen=True, kw_only=True):
-    """What a transaction costs, by the size of its batch; sizes in bytes."""
+    """The costs of transactions by the size of their batch; sizes on disk are in bytes."""
 
-    turn: Line  # an append, from its first message to its commit
-    turn_cpu: Line  # of that, the web process's CPU
-    turn_postgres: Line  # and PostgreSQL's
-    fold: Line  # a worker's transaction, by the events in partitions that it holds: its own CPU
-    fold_postgres: Line  # and PostgreSQL's
+    turn: CostLine  # an append, from its first message to its commit
+    turn_cpu: CostLine  # of that, the web process's CPU
+    turn_postgres: CostLine  # and PostgreSQL's
+    fold: CostLine  # a worker's transaction, by the events in partitions that it holds: its own CPU
+    fold_postgres: CostLine  # and PostgreSQL's
     pass_over: float  # a worker's CPU for an event in a partition of another
-    appends: dict[int, Spent]
-    folds: dict[str, Spent]
+    appends: dict[int, TransactionCost]
+    folds: dict[str, TransactionCost]
     wal_append: float
     wal_fold: float
     disk_ledger: float
@@ -72,19 +72,19 @@ async def baseline(server: PostgresServer) -> dict[str, float]:
     add = await connection.prepare(
         "INSERT INTO rows SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])"
     )
-    body, at, found = load.event(0), 0, {}
+    body, number, rates = load.event(0), 0, {}
     for name, size, times in (("batches of 200", 200, 20), ("one by one", 1, 600)):
         best = 0.0
         for _ in range(3):
             started = time.perf_counter()
             for _ in range(times):
-                numbers = range(at, at + size)
-                at += size
+                numbers = range(number, number + size)
+                number += size
                 await add.fetch(list(numbers), [f"evt_{n}" for n in numbers], [body] * size)
             best = max(best, times * size / (time.perf_counter() - started))
-        found[name] = best
+        rates[name] = best
     await connection.close()
-    return found
+    return rates
 
 
 async def measure(server: PostgresServer) -> Costs:
@@ -95,10 +95,10 @@ async def measure(server: PostgresServer) -> Costs:
         prepare(settings)
         ledger = open_ledger(settings)
         wal = _wal(server)
-        appends = await _appends(server, ledger)
+        appends = await _append_costs(server, ledger)
         appended, wal = (await ledger.read(head)).position, _wal(server) - wal
         analyze(server, url)
-        folds = await _folds(server, ledger, settings)
+        folds = await _fold_costs(server, ledger, settings)
         sizes = _sizes(server, url)
         await ledger.close()
     batches = list(appends)
@@ -106,28 +106,28 @@ async def measure(server: PostgresServer) -> Costs:
     share = 1 / PARTITIONS
     return Costs(
         turn=line_through(batches, [spent.seconds for spent in appends.values()]),
-        turn_cpu=line_through(batches, [spent.ours for spent in appends.values()]),
-        turn_postgres=line_through(batches, [spent.theirs for spent in appends.values()]),
-        fold=line_through([WIDE, SMALL], [wide.ours, small.ours]),
-        fold_postgres=line_through([WIDE, SMALL], [wide.theirs, small.theirs]),
-        pass_over=max(0.0, (narrow.ours - wide.ours * share) / (1 - share)) / WIDE,
+        turn_cpu=line_through(batches, [spent.own_cpu for spent in appends.values()]),
+        turn_postgres=line_through(batches, [spent.postgres_cpu for spent in appends.values()]),
+        fold=line_through([WIDE, SMALL], [wide.own_cpu, small.own_cpu]),
+        fold_postgres=line_through([WIDE, SMALL], [wide.postgres_cpu, small.postgres_cpu]),
+        pass_over=max(0.0, (narrow.own_cpu - wide.own_cpu * share) / (1 - share)) / WIDE,
         appends=appends,
         folds=folds,
         wal_append=wal / appended,
         wal_fold=wide.wal / WIDE,
         disk_ledger=sizes["daybook"] / appended,
-        disk_books=sizes["books"] / (4 * WIDE * (1 + share) + SMALLS * SMALL),
+        disk_books=sizes["books"] / (4 * WIDE * (1 + share) + SMALL_BATCHES * SMALL),
     )
 
 
 def incoming(first: int, count: int) -> list[Incoming]:
-    """What the web process makes of the load's webhooks."""
-    made = []
+    """The load's webhooks as the web process would append them."""
+    deliveries = []
     for number in range(first, first + count):
         body = load.event(number)
         payload = json.decode(body)
         proof = Proof(processor="stripe", method="bench", received_at=NOW)
-        made.append(
+        deliveries.append(
             Incoming(
                 events=list(_STRIPE.translate(payload, proof)),
                 content_digest=content_digest(payload, _STRIPE),
@@ -136,38 +136,42 @@ def incoming(first: int, count: int) -> list[Incoming]:
                 proof=proof,
             )
         )
-    return made
+    return deliveries
 
 
-async def _appends(server: PostgresServer, ledger: Ledger) -> dict[int, Spent]:
-    """By the size of the batch, one after another."""
+async def _append_costs(server: PostgresServer, ledger: Ledger) -> dict[int, TransactionCost]:
+    """The costs of appends by the size of the batch."""
     await ledger.append(incoming(10**6, 64), NOW)  # connects
-    found, at = {}, 0
+    costs_by_size, first = {}, 0
     for size in SIZES:
         times = max(12, min(160, 1_536 // size))
-        batches = iter([incoming(at + size * n, size) for n in range(times)])
-        at += size * times
-        found[size] = await _spent(server, lambda batches=batches: ledger.append(next(batches), NOW), times)
-    return found
+        batches = iter([incoming(first + size * n, size) for n in range(times)])
+        first += size * times
+        costs_by_size[size] = await _measure_cost(
+            server, lambda batches=batches: ledger.append(next(batches), NOW), times
+        )
+    return costs_by_size
 
 
-async def _folds(server: PostgresServer, ledger: Ledger, settings: Settings) -> dict[str, Spent]:
-    """By what a worker holds: everything in large batches and in small ones, or one partition."""
-    found = {}
+async def _fold_costs(
+    server: PostgresServer, ledger: Ledger, settings: Settings
+) -> dict[str, TransactionCost]:
+    """The costs of folds: with all partitions in large and in small batches, and with one partition."""
+    costs = {}
     store = await _empty_books(settings)
     wide = Engine(ledger, store, lambda: NOW, batch=WIDE)
     await wide.advance()  # connects
     analyze(server, settings.database_url or "")
-    found["wide"] = await _spent(server, wide.advance, 3)
+    costs["wide"] = await _measure_cost(server, wide.advance, 3)
     small = Engine(ledger, store, lambda: NOW, batch=SMALL)
-    found["small"] = await _spent(server, small.advance, SMALLS)
+    costs["small"] = await _measure_cost(server, small.advance, SMALL_BATCHES)
     await store.close()
     store = await _empty_books(settings.model_copy(update={"weeks_per_month": Fraction(52, 12)}))
-    narrow = Engine(ledger, store, lambda: NOW, _One(), batch=WIDE)
+    narrow = Engine(ledger, store, lambda: NOW, _OnePartition(), batch=WIDE)
     await narrow.advance()
-    found["narrow"] = await _spent(server, narrow.advance, 3)
+    costs["narrow"] = await _measure_cost(server, narrow.advance, 3)
     await store.close()
-    return found
+    return costs
 
 
 async def _empty_books(settings: Settings) -> BookStore:
@@ -177,34 +181,36 @@ async def _empty_books(settings: Settings) -> BookStore:
     return store
 
 
-class _One:
+class _OnePartition:
     """Holds one partition of all."""
 
     def __init__(self) -> None:
         self.fences = {0: 0}
 
     def check(self, connection: Connection, partitions: Iterable[int]) -> None:
-        """Nobody else is there."""
+        """There is no other worker."""
 
 
-async def _spent(server: PostgresServer, work: Callable[[], Awaitable[Any]], times: int) -> Spent:
-    """Its best time, and its CPU on the average: ticks are too long for a single one."""
-    wal, postgres, ours = _wal(server), cpu_seconds(postmaster(server)), time.process_time()
-    each = []
+async def _measure_cost(
+    server: PostgresServer, work: Callable[[], Awaitable[Any]], times: int
+) -> TransactionCost:
+    """The best duration and the mean CPU of a transaction; the CPU clock is too coarse for a single one."""
+    wal, postgres, own_cpu = _wal(server), cpu_seconds(postmaster(server)), time.process_time()
+    durations = []
     for _ in range(times):
         started = time.perf_counter()
         await work()
-        each.append(time.perf_counter() - started)
-    return Spent(
-        seconds=min(each),
-        ours=(time.process_time() - ours) / times,
-        theirs=cpu_between(postgres, cpu_seconds(postmaster(server))) / times,
+        durations.append(time.perf_counter() - started)
+    return TransactionCost(
+        seconds=min(durations),
+        own_cpu=(time.process_time() - own_cpu) / times,
+        postgres_cpu=cpu_between(postgres, cpu_seconds(postmaster(server))) / times,
         wal=(_wal(server) - wal) / times,
     )
 
 
 def analyze(server: PostgresServer, url: str) -> None:
-    """What autovacuum does within a minute: without statistics, plans made for empty tables stand."""
+    """Update the statistics, as autovacuum would within a minute; plans are for empty tables until then."""
     server.sql("ANALYZE", database=url.rsplit("/", 1)[1])
 
 
@@ -213,18 +219,18 @@ def postmaster(server: PostgresServer) -> int:
 
 
 def cpu_seconds(pid: int) -> dict[int, float]:
-    """What a process and each of its children have used so far, by process id."""
-    found = {}
+    """The CPU seconds of a process and its children so far, by process id."""
+    seconds_by_pid = {}
     family = psutil.Process(pid)
     for process in (family, *family.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            found[process.pid] = times.user + times.system
-    return found
+            seconds_by_pid[process.pid] = times.user + times.system
+    return seconds_by_pid
 
 
 def cpu_between(before: dict[int, float], after: dict[int, float]) -> float:
-    """What was used meanwhile. What has ended, as autovacuum's processes do, is left out."""
+    """The CPU seconds used between two measurements, without processes that ended meanwhile."""
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
@@ -234,11 +240,11 @@ def _wal(server: PostgresServer) -> int:
 
 def _sizes(server: PostgresServer, url: str) -> dict[str, int]:
     """Bytes of tables with their indexes: the ledger's, and the books'."""
-    found = server.sql(
+    output = server.sql(
         """SELECT CASE WHEN nspname = 'daybook' THEN nspname ELSE 'books' END,
             sum(pg_table_size(c.oid) + pg_indexes_size(c.oid))
         FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
         WHERE relkind = 'r' AND nspname LIKE 'daybook%' GROUP BY 1""",
         database=url.rsplit("/", 1)[1],
     )
-    return {name: int(size) for name, size in (line.split("|") for line in found.splitlines())}
+    return {name: int(size) for name, size in (line.split("|") for line in output.splitlines())}

@@ -1,7 +1,7 @@
-"""What many customers cost: books, reads about customers, learning; and how well what is learnt foresees.
+"""Measures books, customer reads and training with many customers, and how well the predictions hold.
 
 `python -m bench customers`, by environment variables: CUSTOMERS in the ledger (5,000); REQUESTS of each read
-(200); BENCH_DATA, a directory that keeps ledgers and books to be measured again; BENCH_POSTGRES=1, to measure
+(200); BENCH_DATA, a directory that keeps ledgers and books for the next run; BENCH_POSTGRES=1, to measure
 on PostgreSQL. Every read is measured beside the same with a tenth of the customers.
 """
 
@@ -24,19 +24,19 @@ from sqlalchemy import Connection, delete
 
 from bench import load
 from bench.cluster import process, quantile, wait_ready
-from bench.kept import Built, FromEmpty, append, build, on_books, sets_of_books
+from bench.dataset import BuildResult, EmptyBooksBench, append, book_sets, build, with_books
 from bench.ledgers import NOW
 from bench.lives import SEED, TODAY, WHALE, WHALE_CURRENCY, Lives, events, lives
-from bench.population import against_truth, as_history
+from bench.population import as_history, score_against_truth
 from service.books import tables
 from service.books.store import BookStore
 from service.bootstrap import open_ledger, prepare
 from service.reads.catalog import READS
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.settings import Settings
 from service.settings import load as load_settings
 from service.web.app import create_app
-from service.web.server import Server, configured
+from service.web.server import Server, build_config
 from service.worker.trainer import train
 from tests.postgres import PostgresServer, steady_port
 
@@ -46,8 +46,8 @@ CUSTOMERS = int(os.environ.get("CUSTOMERS", "5000"))
 REQUESTS = int(os.environ.get("REQUESTS", "200"))
 ENGINE_EVENTS = min(50_000, 4 * CUSTOMERS)
 WARM_UP = 10
-PATIENCE_SECONDS = 20.0  # for the requests of one read that is slow; at least so many are made:
-LEAST = 20
+MAX_SECONDS = 20.0  # for the requests of one read that is slow; at least so many are made:
+MIN_REQUESTS = 20
 SAMPLE = 100  # customers of whom one after another is read
 
 _ANALYTICS = "/api/payment/analytics"
@@ -68,20 +68,22 @@ LISTS = {
     "contracts": "/api/v1/contracts",
     "customers/top, half a year ago": f"{_ANALYTICS}/customers/top?today=2025-07-01",
 }
-OF_ONE = ("revenue", "forecast", "opportunities")
-LEFT_READY = [name for name, path in LISTS.items() if path in {read.path for read in READS if read.standing}]
+CUSTOMER_READS = ("revenue", "forecast", "opportunities")
+PRECOMPUTED = [
+    name for name, path in LISTS.items() if path in {read.path for read in READS if read.precomputed}
+]
 
 
-class Place(Struct, frozen=True, kw_only=True):
-    """So many customers, and where their ledger and books are."""
+class Dataset(Struct, frozen=True, kw_only=True):
+    """A ledger with its books, of so many customers."""
 
     customers: int
     settings: Settings
-    built: Built
+    built: BuildResult
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells another process where that is."""
+        """The environment variables by which another process finds the dataset."""
         url = self.settings.database_url
         return {
             "DAYBOOK_DATA_DIR": str(self.settings.data_dir),
@@ -89,28 +91,28 @@ class Place(Struct, frozen=True, kw_only=True):
         }
 
 
-class Times(Struct, frozen=True, kw_only=True):
-    """How long each request took, in order of that."""
+class Latencies(Struct, frozen=True, kw_only=True):
+    """The seconds of all requests, sorted."""
 
-    each: Sequence[float]
+    seconds: Sequence[float]
 
     def ms(self, share: float) -> float:
-        return quantile(self.each, share) * 1_000
+        return quantile(self.seconds, share) * 1_000
 
 
-def measured() -> Iterator[tuple[str, list[Row]]]:
+def measure_tables() -> Iterator[tuple[str, list[Row]]]:
     """Every table as (title, rows), each when it is measured."""
     with ExitStack() as stack:
         directory = Path(os.environ.get("BENCH_DATA") or stack.enter_context(TemporaryDirectory()))
         server = stack.enter_context(PostgresServer()) if os.environ.get("BENCH_POSTGRES") else None
         if not server:
             yield _title(f"Books of customers, {ENGINE_EVENTS:,} events"), asyncio.run(_engine())
-        large, small = (_place(count, directory, server) for count in (CUSTOMERS, CUSTOMERS // 10))
-        yield _title("Built, where it was not there yet"), [_built(place) for place in (small, large)]
-        yield _title("Learning"), [_learning(place) for place in (small, large)]
-        yield _title(f"Reads, {CUSTOMERS:,} customers"), _beside(_reads, large, small)
-        yield _title("All that the worker leaves ready"), [_leave_ready(place) for place in (small, large)]
-        yield _title("Reads that are left ready"), _beside(_ready_reads, large, small)
+        large, small = (_build_dataset(count, directory, server) for count in (CUSTOMERS, CUSTOMERS // 10))
+        yield _title("Built, where it was not there yet"), [_build_row(dataset) for dataset in (small, large)]
+        yield _title("Learning"), [_training(dataset) for dataset in (small, large)]
+        yield _title(f"Reads, {CUSTOMERS:,} customers"), _compare(_reads, large, small)
+        yield _title("All that the worker leaves ready"), [_precompute(dataset) for dataset in (small, large)]
+        yield _title("Reads that are left ready"), _compare(_precomputed_reads, large, small)
         yield _title("The backtest, over HTTP"), _backtest(large)
 
 
@@ -122,39 +124,41 @@ def _title(text: str) -> str:
 
 
 async def _engine() -> list[Row]:
-    """Events a second into empty books, by which books there are."""
+    """Events a second into empty books, by the set of books."""
     with TemporaryDirectory() as directory:
         settings = load_settings(data_dir=Path(directory))
         prepare(settings)
         ledger = open_ledger(settings)
-        of = lives(ENGINE_EVENTS // 20)
-        count = await append(ledger, events(of))
-        emptied = FromEmpty(settings=settings, ledger=ledger)
-        found = {name: await emptied.rate(books, count) for name, books in sets_of_books(settings)}
+        population_lives = lives(ENGINE_EVENTS // 20)
+        count = await append(ledger, events(population_lives))
+        bench = EmptyBooksBench(settings=settings, ledger=ledger)
+        rates = {name: await bench.rate(books, count) for name, books in book_sets(settings)}
         await ledger.close()
-    base = next(iter(found.values()))
+    base = next(iter(rates.values()))
     return [
         {"what": name, "events/s": f"{rate:,.0f}", "ratio": f"{rate / base:.2f}"}
-        for name, rate in found.items()
+        for name, rate in rates.items()
     ]
 
 
-def _place(customers: int, directory: Path, server: PostgresServer | None) -> Place:
+def _build_dataset(customers: int, directory: Path, server: PostgresServer | None) -> Dataset:
     data_dir = directory / str(customers)
     data_dir.mkdir(parents=True, exist_ok=True)
     settings = load_settings(data_dir=data_dir, database_url=server and server.new_database())
-    return Place(customers=customers, settings=settings, built=asyncio.run(build(settings, lives(customers))))
+    return Dataset(
+        customers=customers, settings=settings, built=asyncio.run(build(settings, lives(customers)))
+    )
 
 
-def _built(place: Place) -> Row:
-    built, data_dir = place.built, place.settings.data_dir
+def _build_row(dataset: Dataset) -> Row:
+    built, data_dir = dataset.built, dataset.settings.data_dir
     sizes = {
         f"{name} MB": f"{path.stat().st_size / 1e6:,.0f}"
         for name in ("ledger", "books")
         if (path := data_dir / f"{name}.db").exists()
     }
     return {
-        "what": f"{place.customers:,} customers",
+        "what": f"{dataset.customers:,} customers",
         "events": f"{built.events:,}",
         "appended/s": _rate(built.appended, built.append_seconds),
         "folded/s": _rate(built.folded, built.fold_seconds),
@@ -170,148 +174,148 @@ def _rate(count: int, seconds: float) -> str:
 
 
 @contextmanager
-def _served(place: Place) -> Iterator[int]:
-    """The port of a web process to which it is `NOW`."""
+def _serve_dataset(dataset: Dataset) -> Iterator[int]:
+    """The port of a web process whose clock stands at `NOW`."""
     port = steady_port()
-    environment = place.environment | {"DAYBOOK_PORT": str(port)}
+    environment = dataset.environment | {"DAYBOOK_PORT": str(port)}
     with process(["-m", "bench.customers", "serve"], environment):
         wait_ready(port)
         yield port
 
 
-def _reads(place: Place) -> dict[str, Times]:
-    """Each read's times, its answer made of the rows."""
-    with _served(place) as port:
-        return asyncio.run(_ask_all(port, _paths(place)))
+def _reads(dataset: Dataset) -> dict[str, Latencies]:
+    """The latencies of each read, its answer made from rows."""
+    with _serve_dataset(dataset) as port:
+        return asyncio.run(_ask_all(port, _paths(dataset)))
 
 
-def _leave_ready(place: Place) -> Row:
+def _precompute(dataset: Dataset) -> Row:
     started = time.perf_counter()
-    count = asyncio.run(on_books(place.settings, lambda store: make_ready(store, TODAY)))
+    count = asyncio.run(with_books(dataset.settings, lambda store: precompute(store, TODAY)))
     seconds = time.perf_counter() - started
     return {
-        "what": f"{place.customers:,} customers",
+        "what": f"{dataset.customers:,} customers",
         "documents": str(count),
         "seconds": f"{seconds:.1f}",
     }
 
 
-def _ready_reads(place: Place) -> dict[str, Times]:
-    """The times of those that are left ready."""
-    paths = _paths(place)
-    with _served(place) as port:
-        return asyncio.run(_ask_all(port, {name: paths[name] for name in LEFT_READY}))
+def _precomputed_reads(dataset: Dataset) -> dict[str, Latencies]:
+    """The latencies of the precomputed reads."""
+    paths = _paths(dataset)
+    with _serve_dataset(dataset) as port:
+        return asyncio.run(_ask_all(port, {name: paths[name] for name in PRECOMPUTED}))
 
 
-def _paths(place: Place) -> dict[str, list[str]]:
-    """What is asked for each read, in turn."""
-    chance = random.Random(SEED)
-    some = [f"cus_{chance.randrange(place.customers)}" for _ in range(SAMPLE)]
+def _paths(dataset: Dataset) -> dict[str, list[str]]:
+    """The paths requested for each read, in turn."""
+    rng = random.Random(SEED)
+    customers = [f"cus_{rng.randrange(dataset.customers)}" for _ in range(SAMPLE)]
     of_one = {
-        f"customers/…/{name}": [f"{_ANALYTICS}/customers/{customer}/{name}" for customer in some]
-        for name in OF_ONE
+        f"customers/…/{name}": [f"{_ANALYTICS}/customers/{customer}/{name}" for customer in customers]
+        for name in CUSTOMER_READS
     }
     of_whale = {
         f"customers/(a whale)/{name}": [f"{_ANALYTICS}/customers/{WHALE}/{name}?currency={WHALE_CURRENCY}"]
-        for name in OF_ONE
+        for name in CUSTOMER_READS
     }
     lists = {name: [path] for name, path in LISTS.items()}
     return {"healthz": ["/healthz"], **lists, **of_one, **of_whale}
 
 
-async def _ask_all(port: int, paths: Mapping[str, Sequence[str]]) -> dict[str, Times]:
-    return {name: await _ask(port, asked) for name, asked in paths.items()}
+async def _ask_all(port: int, paths: Mapping[str, Sequence[str]]) -> dict[str, Latencies]:
+    return {name: await _ask(port, paths_of_read) for name, paths_of_read in paths.items()}
 
 
-async def _ask(port: int, paths: Sequence[str], requests: int = REQUESTS) -> Times:
+async def _ask(port: int, paths: Sequence[str], requests: int = REQUESTS) -> Latencies:
     """One client, one request after another."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    each: list[float] = []
+    seconds: list[float] = []
     for path in cycle(paths):
-        if len(each) == WARM_UP + requests or (len(each) > LEAST and sum(each) > PATIENCE_SECONDS):
+        if len(seconds) == WARM_UP + requests or (len(seconds) > MIN_REQUESTS and sum(seconds) > MAX_SECONDS):
             break
         request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
         started = time.perf_counter()
         await load.ask(reader, writer, request)
-        each.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - started)
     writer.close()
-    return Times(each=sorted(each[WARM_UP:]))
+    return Latencies(seconds=sorted(seconds[WARM_UP:]))
 
 
-def _beside(measure: Callable[[Place], dict[str, Times]], large: Place, small: Place) -> list[Row]:
-    """Beside the same with a tenth of the customers: the ratio is of the medians."""
-    found, tenth = measure(large), measure(small)
+def _compare(measure: Callable[[Dataset], dict[str, Latencies]], large: Dataset, small: Dataset) -> list[Row]:
+    """Compare with a tenth of the customers; the ratio is of the medians."""
+    large_latencies, small_latencies = measure(large), measure(small)
     return [
         {
             "what": name,
-            "requests": str(len(times.each)),
+            "requests": str(len(times.seconds)),
             "p50 ms": f"{times.ms(0.5):.1f}",
             "p99 ms": f"{times.ms(0.99):.1f}",
-            "a tenth: p50": f"{tenth[name].ms(0.5):.1f}",
-            "p99": f"{tenth[name].ms(0.99):.1f}",
-            "ratio": f"{times.ms(0.5) / tenth[name].ms(0.5):.2f}",
+            "a tenth: p50": f"{small_latencies[name].ms(0.5):.1f}",
+            "p99": f"{small_latencies[name].ms(0.99):.1f}",
+            "ratio": f"{times.ms(0.5) / small_latencies[name].ms(0.5):.2f}",
         }
-        for name, times in found.items()
+        for name, times in large_latencies.items()
     ]
 
 
-# Learning
+# Training
 
 
-def _learning(place: Place) -> Row:
-    """What learning takes in a process of its own, how long nothing else ran in it, and what reads took."""
+def _training(dataset: Dataset) -> Row:
+    """The time and memory of training in its own process, its longest pause, and the reads' latencies."""
     path = [f"{_ANALYTICS}/customers/top?limit=11"]
-    with _served(place) as port:
+    with _serve_dataset(dataset) as port:
         before = asyncio.run(_ask(port, path))
-        with _child("learn", place) as child:
-            meanwhile = Times(each=sorted(_while_running(child, port, path)))
-            learnt = json.decode(child.stdout.read())
+        with _child("train", dataset) as child:
+            meanwhile = Latencies(seconds=sorted(_while_running(child, port, path)))
+            training = json.decode(child.stdout.read())
     return {
-        "what": f"{place.customers:,} customers",
-        "seconds": f"{learnt['seconds']:.1f}",
-        "peak MB": f"{learnt['peak_mb']:,.0f}",
-        "before": f"{learnt['before_mb']:,.0f}",
-        "its loop held, ms": f"{learnt['held'] * 1_000:,.0f}",
+        "what": f"{dataset.customers:,} customers",
+        "seconds": f"{training['seconds']:.1f}",
+        "peak MB": f"{training['peak_mb']:,.0f}",
+        "before": f"{training['before_mb']:,.0f}",
+        "its loop held, ms": f"{training['held'] * 1_000:,.0f}",
         "top, p50 / p99 ms": f"{before.ms(0.5):.1f} / {before.ms(0.99):.1f}",
         "meanwhile": f"{meanwhile.ms(0.5):.1f} / {meanwhile.ms(0.99):.1f}",
     }
 
 
 def _while_running(child: Popen[bytes], port: int, path: Sequence[str]) -> list[float]:
-    """The times of requests that are made until a process has ended."""
-    found: list[float] = []
+    """The latencies of requests made until a process has ended."""
+    latencies: list[float] = []
     while child.poll() is None:
-        found += asyncio.run(_ask(port, path, requests=LEAST)).each
-    return found
+        latencies += asyncio.run(_ask(port, path, requests=MIN_REQUESTS)).seconds
+    return latencies
 
 
 @contextmanager
-def _child(task: str, place: Place) -> Iterator[Popen[bytes]]:
+def _child(task: str, dataset: Dataset) -> Iterator[Popen[bytes]]:
     command = [sys.executable, "-m", "bench.customers", task]
-    with Popen(command, env={**os.environ, **place.environment}, stdout=PIPE) as child:
+    with Popen(command, env={**os.environ, **dataset.environment}, stdout=PIPE) as child:
         yield child
 
 
-async def _learn(store: BookStore) -> dict[str, float]:
-    """Everything learnt anew; how long the event loop waited for it at most."""
-    await store.write(_forget)
+async def _train(store: BookStore) -> dict[str, float]:
+    """Train all models again; also the longest time that training kept the event loop waiting."""
+    await store.write(_remove_precomputed)
     before, started = _peak_mb(), time.perf_counter()
     ticking = asyncio.create_task(_longest_wait())
     await asyncio.sleep(0)
     await train(store, TODAY)
     seconds, peak = time.perf_counter() - started, _peak_mb()
     ticking.cancel()
-    held = (await asyncio.gather(ticking))[0]
-    return {"seconds": seconds, "before_mb": before, "peak_mb": peak, "held": held}
+    longest_wait = (await asyncio.gather(ticking))[0]
+    return {"seconds": seconds, "before_mb": before, "peak_mb": peak, "held": longest_wait}
 
 
-def _forget(connection: Connection) -> None:
+def _remove_precomputed(connection: Connection) -> None:
     for table in (tables.snapshots, tables.stored_models):
         connection.execute(delete(table))
 
 
 async def _longest_wait() -> float:
-    """How long the event loop let a task wait at most, until that is cancelled."""
+    """The longest time that the event loop kept a task waiting, measured until cancelled."""
     longest, last = 0.0, time.perf_counter()
     try:
         while True:
@@ -323,26 +327,29 @@ async def _longest_wait() -> float:
 
 
 def _peak_mb() -> float:
-    """Of this process alone: what getrusage tells begins with that of the process that started it."""
+    """The peak memory of this process alone; getrusage would start at its parent's peak."""
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
     return int(peak.split()[1]) / 1_024
 
 
-# What is learnt
+# Predictions
 
 
-def _backtest(place: Place) -> list[Row]:
-    """What the service says, beside who truly left: which only whoever made these lives can know."""
-    with _served(place) as port:
-        told = json.decode(asyncio.run(_body(port, f"{_ANALYTICS}/predictions/backtest")))
-    of: Lives = lives(place.customers)
-    truth = against_truth(as_history(of.seen), of.left, TODAY.toordinal(), told)
+def _backtest(dataset: Dataset) -> list[Row]:
+    """The service's backtest, beside the customers who truly left, which only the generator knows."""
+    with _serve_dataset(dataset) as port:
+        backtest = json.decode(asyncio.run(_body(port, f"{_ANALYTICS}/predictions/backtest")))
+    population_lives: Lives = lives(dataset.customers)
+    truth = score_against_truth(
+        as_history(population_lives.population), population_lives.left_days, TODAY.toordinal(), backtest
+    )
     return [
-        _foresight(kind, told["churn"][kind], truth[kind], told["revenue"][kind]) for kind in told["churn"]
+        _prediction_row(kind, backtest["churn"][kind], truth[kind], backtest["revenue"][kind])
+        for kind in backtest["churn"]
     ]
 
 
-def _foresight(kind: str, churn: dict[str, Any], truth: dict[str, Any], revenue: dict[str, Any]) -> Row:
+def _prediction_row(kind: str, churn: dict[str, Any], truth: dict[str, Any], revenue: dict[str, Any]) -> Row:
     return {
         "what": kind,
         "customers": f"{churn['n']:,}",
@@ -371,9 +378,9 @@ async def _body(port: int, path: str) -> bytes:
 
 
 def _serve() -> None:
-    """A web process to which it is always `NOW`."""
+    """Run a web process whose clock stands at `NOW`."""
     settings = load_settings()
-    config = configured(settings)
+    config = build_config(settings)
     config.app = partial(create_app, settings, lambda: NOW)
     Server(config, lambda _: None).run()
 
@@ -382,4 +389,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         _serve()
     else:
-        print(json.encode(asyncio.run(on_books(load_settings(), _learn))).decode())
+        print(json.encode(asyncio.run(with_books(load_settings(), _train))).decode())

@@ -32,8 +32,8 @@ async def measure() -> list[dict[str, str]]:
                     rates[name].append((COUNT - 64) / sent.seconds)
     base = max(rates["stores nothing"])
     return [
-        {"what": name, "webhooks/s": f"{max(found):,.0f}", "ratio": f"{max(found) / base:.2f}"}
-        for name, found in rates.items()
+        {"what": name, "webhooks/s": f"{max(values):,.0f}", "ratio": f"{max(values) / base:.2f}"}
+        for name, values in rates.items()
     ]
 
 

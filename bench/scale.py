@@ -1,8 +1,8 @@
 """A model of many processes: web processes, the turn to append, PostgreSQL, and workers by partition.
 
-Pure and seeded: no clock and no I/O. Its parameters are what `costs` and `cluster` measured in the same run,
-or stated below. It says what would saturate first, and is only as good as its assumptions: costs that do not
-grow with the number of processes, partitions that are equally busy, and a network that takes no time.
+Pure and seeded: no clock and no I/O. Its parameters were measured by `costs` and `cluster` in the same run,
+or are stated below. It shows the part that would saturate first. Its assumptions are that costs do not grow
+with the number of processes, that partitions are equally busy, and that the network takes no time.
 """
 
 import heapq
@@ -20,8 +20,8 @@ _SLICE_SECONDS = 0.001  # how long a process keeps a core that others want
 _POLL_SECONDS = 0.02  # how often a worker finds a nudge: as in service/worker/main.py
 
 
-class Line(Struct, frozen=True):
-    """Seconds for a batch: so much for each one, and so much for each of its events."""
+class CostLine(Struct, frozen=True):
+    """Seconds for a batch: a constant part, and a part for each of its events."""
 
     batch: float
     event: float
@@ -30,30 +30,30 @@ class Line(Struct, frozen=True):
         return self.batch + self.event * size
 
 
-def line_through(sizes: Sequence[int], seconds: Sequence[float]) -> Line:
+def line_through(sizes: Sequence[int], seconds: Sequence[float]) -> CostLine:
     """The least squares of relative errors: small batches count as much as large ones."""
     weights = [1 / s for s in seconds]
     a, b, c = (sum(w * w * n**power for w, n in zip(weights, sizes, strict=True)) for power in (0, 1, 2))
     d, e = (sum(w * n**power for w, n in zip(weights, sizes, strict=True)) for power in (0, 1))
-    each = (a * e - b * d) / (a * c - b * b)
-    return Line(batch=max(0.0, (d - b * each) / a), event=max(0.0, each))
+    per_event = (a * e - b * d) / (a * c - b * b)
+    return CostLine(batch=max(0.0, (d - b * per_event) / a), event=max(0.0, per_event))
 
 
 class Parameters(Struct, frozen=True, kw_only=True):
-    """What one event costs in each part, in seconds of CPU, or of waiting for a disk."""
+    """The cost of one event in each part, in seconds of CPU, or of waiting for a disk."""
 
     web: float  # a webhook: received, verified, translated, answered
-    append_web: Line  # an append: the web process's share
-    append_postgres: Line  # and PostgreSQL's
+    append_web: CostLine  # an append: the web process's share
+    append_postgres: CostLine  # and PostgreSQL's
     disk: float  # a commit that waits for the disk
-    fold_worker: Line  # a worker's transaction over the events in its own partitions
-    fold_postgres: Line
+    fold_worker: CostLine  # a worker's transaction over the events in its own partitions
+    fold_postgres: CostLine
     pass_over: float  # an event in a partition of another, which it reads all the same
     sender: float = 0.0  # who sends, where it runs on the same machine
 
 
 class Layout(Struct, frozen=True, kw_only=True):
-    """How many of everything. Without `shared_cores`, each process and PostgreSQL have cores of their own."""
+    """Numbers of processes and cores. Without `shared_cores`, each process and PostgreSQL have their own."""
 
     webs: int
     workers: int
@@ -62,7 +62,7 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What a run gave: seconds, webhooks a second, and the share of time that each part was busy."""
+    """The outcome of a run: seconds, webhooks a second, and the share of time that each part was busy."""
 
     throughput: float
     folded: float  # events a second through the books
@@ -76,7 +76,7 @@ class Simulation:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._due: list[tuple[float, int, Task]] = []
+        self._events: list[tuple[float, int, Task]] = []
         self._number = 0
 
     def start(self, task: "Task") -> None:
@@ -84,20 +84,20 @@ class Simulation:
 
     def at(self, moment: float, task: "Task") -> None:
         self._number += 1
-        heapq.heappush(self._due, (moment, self._number, task))
+        heapq.heappush(self._events, (moment, self._number, task))
 
     def run(self, done: Callable[[], bool]) -> None:
         """Until `done`, or nothing is left to happen."""
-        while self._due and not done():
-            self.now, _, task = heapq.heappop(self._due)
+        while self._events and not done():
+            self.now, _, task = heapq.heappop(self._events)
             self._step(task)
 
     def _step(self, task: "Task") -> None:
-        for asked in task:
-            if isinstance(asked, float):
-                self.at(self.now + asked, task)
+        for request in task:
+            if isinstance(request, float):
+                self.at(self.now + request, task)
                 return
-            if not asked.join(task):
+            if not request.join(task):
                 return
 
 
@@ -105,18 +105,18 @@ Task = Generator["float | Servers", None, None]
 
 
 class Servers:
-    """So many servers with one queue, first come, first served."""
+    """A number of servers with one queue, first come, first served."""
 
     def __init__(self, simulation: Simulation, count: int) -> None:
         self.count = count
         self._simulation = simulation
         self._free = count
         self._waiting: deque[Task] = deque()
-        self._held = 0.0
+        self._busy_seconds = 0.0
         self._since = 0.0
 
     def join(self, task: Task) -> bool:
-        """Whether a server is free for the task; if not, it is told when one is."""
+        """Whether a server is free for the task; if not, the task continues when one is."""
         if self._free:
             self._account()
             self._free -= 1
@@ -125,7 +125,7 @@ class Servers:
         return False
 
     def leave(self) -> None:
-        """Free a server, for the first who waits."""
+        """Free a server, for the first waiting task."""
         if self._waiting:
             self._simulation.start(self._waiting.popleft())
         else:
@@ -135,31 +135,31 @@ class Servers:
     def utilisation(self) -> float:
         """The share of all servers' time, so far, in which they were held."""
         self._account()
-        return self._held / (self.count * self._simulation.now) if self._simulation.now else 0.0
+        return self._busy_seconds / (self.count * self._simulation.now) if self._simulation.now else 0.0
 
     def _account(self) -> None:
-        self._held += (self.count - self._free) * (self._simulation.now - self._since)
+        self._busy_seconds += (self.count - self._free) * (self._simulation.now - self._since)
         self._since = self._simulation.now
 
 
 class Cores(Servers):
-    """Cores that several processes share: the one that has had least goes first, as the system does it."""
+    """Cores that processes share: the process that has used least goes first, as in the operating system."""
 
     def __init__(self, simulation: Simulation, count: int) -> None:
         super().__init__(simulation, count)
-        self._had: dict[Servers, float] = {}  # CPU seconds of each process, as the queue counts them
+        self._used_seconds: dict[Servers, float] = {}  # CPU seconds of each process, as the queue counts them
         self._least = 0.0
         self._queue: list[tuple[float, int, Task]] = []
         self._joined = 0
         self.asking: Servers = self  # whose task joins next
 
     def join(self, task: Task) -> bool:
-        had = self._had[self.asking] = max(self._had.get(self.asking, 0.0), self._least)
+        used = self._used_seconds[self.asking] = max(self._used_seconds.get(self.asking, 0.0), self._least)
         if super().join(task):
             return True
         self._waiting.pop()
         self._joined += 1
-        heapq.heappush(self._queue, (had, self._joined, task))
+        heapq.heappush(self._queue, (used, self._joined, task))
         return False
 
     def leave(self) -> None:
@@ -169,27 +169,27 @@ class Cores(Servers):
         super().leave()
 
     def spend(self, process: Servers, seconds: float) -> None:
-        self._had[process] = self._had.get(process, 0.0) + seconds
+        self._used_seconds[process] = self._used_seconds.get(process, 0.0) + seconds
 
 
 def capacities(parameters: Parameters, layout: Layout) -> dict[str, float]:
-    """Events a second that each part can take by itself, in full batches; the least of them is the limit."""
+    """The events a second that each part can process alone, in full batches; the lowest is the limit."""
     p, share = parameters, 1 / max(1, layout.workers)
     append_web, append_postgres = (line.at(COMMIT) / COMMIT for line in (p.append_web, p.append_postgres))
     fold = p.fold_worker.at(BATCH * share) / BATCH + p.pass_over * (1 - share)
     fold_postgres = p.fold_postgres.at(BATCH * share) / BATCH
     postgres = append_postgres + layout.workers * fold_postgres
-    found = {
+    rates = {
         "web": layout.webs / (p.web + append_web),
         "turn": 1 / (append_web + append_postgres + p.disk / COMMIT),
         "PostgreSQL": layout.postgres_cores / postgres,
     }
     if layout.workers:
-        found["worker"] = 1 / (fold + fold_postgres)
+        rates["worker"] = 1 / (fold + fold_postgres)
     if layout.shared_cores:
         cpu = p.sender + p.web + append_web + postgres + layout.workers * fold
-        found["cores"] = layout.shared_cores / cpu
-    return found
+        rates["cores"] = layout.shared_cores / cpu
+    return rates
 
 
 def simulate(
@@ -201,7 +201,7 @@ def simulate(
     count: int = 5_000,
     seed: int = 1,
 ) -> Outcome:
-    """Webhooks that come by chance at so many a second, or over connections that each wait for a 200."""
+    """Simulate webhooks that arrive at random, `per_second`, or over connections that each wait for a 200."""
     return _Run(parameters, layout, seed).outcome(per_second, connections, count)
 
 
@@ -272,16 +272,16 @@ class _Run:
     def _webhook(self, web: int) -> Task:
         if self._p.sender:
             yield from self._compute(self._senders, self._p.sender)
-        came = self._simulation.now
+        arrived_at = self._simulation.now
         yield from self._compute(self._webs[web], self._p.web)
-        answered = Servers(self._simulation, 1)
-        answered.join(_nobody())  # held until it is committed
-        self._queues[web].append((came, answered))
+        committed = Servers(self._simulation, 1)
+        committed.join(_nobody())  # held until it is committed
+        self._queues[web].append((arrived_at, committed))
         if not self._writing[web]:
             self._writing[web] = True
             self._simulation.start(self._write(web))
-        yield answered
-        self._latency.append(self._simulation.now - came)
+        yield committed
+        self._latency.append(self._simulation.now - arrived_at)
 
     def _write(self, web: int) -> Task:
         """A web process's writer: group commit, one turn at a time."""
@@ -294,30 +294,30 @@ class _Run:
             yield self._p.disk
             self._commits += [self._simulation.now] * len(batch)
             self._turn.leave()
-            for _, answered in batch:
-                answered.leave()
+            for _, committed in batch:
+                committed.leave()
         self._writing[web] = False
 
     # What a worker does
 
     def _work(self, worker: int, count: int) -> Task:
-        """Fold what is new in its share of the partitions; what is in others it only reads."""
-        held = len(range(worker, PARTITIONS, len(self._workers))) / PARTITIONS
+        """Fold the new events in the worker's share of the partitions; read the others only."""
+        share = len(range(worker, PARTITIONS, len(self._workers))) / PARTITIONS
         while self._folded[worker] < count:
             new = min(BATCH, len(self._commits) - self._folded[worker])
             if not new:
                 yield self._chance.uniform(0.0, _POLL_SECONDS)
                 continue
-            cost = self._p.fold_worker.at(new * held) + self._p.pass_over * new * (1 - held)
+            cost = self._p.fold_worker.at(new * share) + self._p.pass_over * new * (1 - share)
             yield from self._compute(self._workers[worker], cost)
-            yield from self._compute(self._postgres, self._p.fold_postgres.at(new * held))
+            yield from self._compute(self._postgres, self._p.fold_postgres.at(new * share))
             start = self._folded[worker]
             self._folded[worker] += new
             if worker == 0:
                 self._lag += [self._simulation.now - at for at in self._commits[start : start + new]]
 
     def _compute(self, servers: Servers, seconds: float) -> Task:
-        """Keep a process busy, and a core where they are shared: in slices, as the system gives them."""
+        """Keep a process busy, and a shared core, if any: in slices, as the system schedules them."""
         yield servers
         if self._shared is None:
             yield seconds

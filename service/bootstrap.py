@@ -1,4 +1,4 @@
-"""Where the stores are: the ledger and the books that the settings name, made ready and opened."""
+"""Prepares and opens the ledger and the books that the settings name."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,22 +39,22 @@ from service.storage.database import (
 from service.storage.files import locked
 
 LEDGER_SCHEMA = "daybook"
-_PREPARING = 0xDA7B00C  # one at a time: an advisory lock
+_PREPARE_LOCK = 0xDA7B00C  # the key of an advisory lock: one process prepares at a time
 _REBUILDING = "another rebuild is under way"
 
 
 def books_schema(settings: Settings) -> str:
-    """The schema of the books of this layout, these versions and rules; others leave it standing.
+    """The name of the schema for books of this layout, with these versions and rules.
 
-    With them go the leases: whoever keeps other books must not hold the partitions of these. Policies come
-    and go within it.
+    Books of another version have their own schema with their own leases: a worker of that version must not
+    hold partitions of these books. Added or removed policies don't change the schema.
     """
-    kept = [tables.layout(), sorted(versions(BOOKS, rules_of(settings)))]
-    return f"daybook_books_{crc32(json.encode(kept)):08x}"
+    identity = [tables.layout(), sorted(versions(BOOKS, rules_of(settings)))]
+    return f"daybook_books_{crc32(json.encode(identity)):08x}"
 
 
-def kept_books(settings: Settings) -> tuple[Book, ...]:
-    """The books that are kept: those of the table, and MRR again under each other policy."""
+def configured_books(settings: Settings) -> tuple[Book, ...]:
+    """All books: those of the table, and MRR once more under each policy of the rulebook."""
     policies = load_rulebook(settings.rulebook).policies
     return (*BOOKS, *(MRR.with_policy(name, policy) for name, policy in policies.items()))
 
@@ -68,7 +68,7 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 @asynccontextmanager
-async def kept_ledger(settings: Settings) -> AsyncIterator[Ledger]:
+async def existing_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """The ledger, open until the block ends. Raises SettingsError if there is none yet."""
     if not settings.database_url and not ledger_path(settings.data_dir).exists():
         raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
@@ -81,27 +81,27 @@ async def kept_ledger(settings: Settings) -> AsyncIterator[Ledger]:
 
 def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookStore:
     """The books under the settings' rules. Close it, or the process hangs at its end."""
-    books = books or kept_books(settings)
+    books = books or configured_books(settings)
     if settings.database_url:
-        shared = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
-        return BookStore(shared, rules_of(settings), books, _partitions(settings))
+        database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
+        return BookStore(database, rules_of(settings), books, _partitions(settings))
     file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", brief=True)
     return BookStore(file, rules_of(settings), books)
 
 
 def read_options(settings: Settings) -> Options:
-    """What of the settings reads depend on."""
+    """The settings on which reads depend."""
     opportunities = load_rulebook(settings.rulebook).opportunities
     return Options(segment_limits=settings.segment_limits, opportunities=opportunities)
 
 
 def rules_of(settings: Settings) -> Rules:
-    """The rules that the settings name, under the default policy."""
+    """The rules by the settings, under the default policy."""
     return Rules(reporting_tz=settings.reporting_tz, weeks_per_month=settings.weeks_per_month)
 
 
 def open_leases(settings: Settings) -> Leases | None:
-    """The leases of this process; None where there is one worker. They come with connections of their own."""
+    """The leases of this process, with their own connections; None on SQLite, which has one worker."""
     if not settings.database_url:
         return None
     name = f"{gethostname()}:{os.getpid()}:{token_hex(2)}"
@@ -109,14 +109,14 @@ def open_leases(settings: Settings) -> Leases | None:
 
 
 def prepare(settings: Settings, *, books: bool = True) -> None:
-    """Bring the ledger's schema and the books to what this version needs; quick when they are.
+    """Bring the ledger's schema and the books to what this version needs; quick if nothing is missing.
 
-    Whoever starts first does it, and the others wait. Without `books` none is made live that is not. Raises
+    The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
     SettingsError if the ledger has another master key than this process.
     """
-    kept, rules = kept_books(settings), rules_of(settings)
-    register_all = partial(register, rules=rules, books=kept, partitions=_partitions(settings))
-    add_books = register_all if books else _add_none
+    all_books, rules = configured_books(settings), rules_of(settings)
+    register_all = partial(register, rules=rules, books=all_books, partitions=_partitions(settings))
+    add_books = register_all if books else _add_no_books
     if settings.database_url:
         schema = books_schema(settings)
         postgres_once(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
@@ -125,35 +125,39 @@ def prepare(settings: Settings, *, books: bool = True) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
         migrate_file(settings.data_dir)
-        in_file(settings.data_dir, partial(_settle_key, settings=settings))
-        lay_out_file(settings.data_dir, partial(_follow_ledger, settings=settings, add_books=add_books))
+        in_file(settings.data_dir, partial(_prepare_master_key, settings=settings))
+        lay_out_file(
+            settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
+        )
 
 
-def _follow_ledger(
+def _prepare_books_in_file(
     connection: Connection, settings: Settings, add_books: Callable[[Connection], None]
 ) -> None:
-    """Add what is missing of the books; begin them anew if they are ahead of the ledger in its file."""
-    reset_if_ahead_of_ledger(connection, lambda: _end_of_file(settings.data_dir))
+    """Add missing books to the file; empty the books if they are ahead of the ledger."""
+    reset_if_ahead_of_ledger(connection, lambda: _ledger_position_in_file(settings.data_dir))
     add_books(connection)
 
 
 @asynccontextmanager
-async def books_beside(settings: Settings, names: Sequence[str]) -> AsyncIterator[tuple[Ledger, BookStore]]:
-    """The ledger and the books of these names (all of them for none), to make and remove builds of them.
+async def books_for_rebuild(
+    settings: Settings, names: Sequence[str]
+) -> AsyncIterator[tuple[Ledger, BookStore]]:
+    """The ledger and the named books (all books for no names), to make and remove builds of them.
 
-    One process has that right at a time, for as long as it lives. Raises Unavailable if another has it,
-    ParameterError for a name that no book has, SettingsError if there is no ledger, or the books' file is of
-    another layout: whatever runs would lose it.
+    One process at a time may do so. Raises Unavailable if another process does, ParameterError for an unknown
+    name, SettingsError if there is no ledger, or if the books' file has another layout, since the next start
+    would replace it.
     """
-    kept = kept_books(settings)
-    if unknown := set(names) - {book.name for book in kept}:
-        raise ParameterError(f"{min(unknown)}: no such book; there are {', '.join(b.name for b in kept)}")
+    books = configured_books(settings)
+    if unknown := set(names) - {book.name for book in books}:
+        raise ParameterError(f"{min(unknown)}: no such book; there are {', '.join(b.name for b in books)}")
     if not settings.database_url and not has_layout(settings.data_dir):
         raise SettingsError("books.db is of another layout than this version's: start it, and it is filled")
-    async with kept_ledger(settings) as ledger:
+    async with existing_ledger(settings) as ledger:
         prepare(settings, books=False)
         async with _alone(settings):
-            store = open_books(settings, [book for book in kept if book.name in names or not names])
+            store = open_books(settings, [book for book in books if book.name in names or not names])
             try:
                 yield ledger, store
             finally:
@@ -177,7 +181,7 @@ async def _alone(settings: Settings) -> AsyncIterator[None]:
         yield
 
 
-def _add_none(_connection: Connection) -> None:
+def _add_no_books(_connection: Connection) -> None:
     """Leave the books as they are."""
 
 
@@ -188,11 +192,11 @@ def _partitions(settings: Settings) -> int:
 def _prepare_ledger(connection: Connection, settings: Settings) -> None:
     _make_schema(connection, LEDGER_SCHEMA)
     migrate(connection)
-    _settle_key(connection, settings)
+    _prepare_master_key(connection, settings)
 
 
-def _settle_key(connection: Connection, settings: Settings) -> None:
-    """Make a new ledger's master key; make sure that an old one's is this."""
+def _prepare_master_key(connection: Connection, settings: Settings) -> None:
+    """Make the master key of a new ledger; check the master key of an existing one."""
     if not is_keyed(connection):
         master_key.make(settings)
     try:
@@ -206,12 +210,12 @@ def _settle_key(connection: Connection, settings: Settings) -> None:
 def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:
     _make_schema(connection, schema)
     tables.metadata.create_all(connection)
-    reset_if_ahead_of_ledger(connection, lambda: _turn(connection))
+    reset_if_ahead_of_ledger(connection, lambda: _ledger_position(connection))
     add_books(connection)
 
 
-def _end_of_file(data_dir: Path) -> int:
-    """The last position of the ledger in a file."""
+def _ledger_position_in_file(data_dir: Path) -> int:
+    """The last position of the ledger in its SQLite file."""
     engine = sqlite_engine(ledger_path(data_dir), "read")
     try:
         with engine.begin() as connection:
@@ -220,12 +224,12 @@ def _end_of_file(data_dir: Path) -> int:
         engine.dispose()
 
 
-def _turn(connection: Connection) -> int:
-    """The ledger's last position, in a transaction on the books."""
-    turn = table("turn", column("position"), schema=LEDGER_SCHEMA)
-    return int(connection.execute(select(turn.c.position)).scalar_one())
+def _ledger_position(connection: Connection) -> int:
+    """The ledger's last position, read in a transaction on the books."""
+    turn_table = table("turn", column("position"), schema=LEDGER_SCHEMA)
+    return int(connection.execute(select(turn_table.c.position)).scalar_one())
 
 
 def _make_schema(connection: Connection, name: str) -> None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARING})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
     connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {name}")

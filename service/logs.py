@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, JSON when nobody watches."""
+"""Structured logs: one line for each event, as JSON unless on a terminal."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure() -> None:
-    """Log to standard error: for people on a terminal, as JSON otherwise. Never a payload or a secret."""
+    """Log to standard error: readable on a terminal, else as JSON. Payloads and secrets are never logged."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[

@@ -1,4 +1,4 @@
-"""The rulebook: policies of what counts in MRR, and rules of what to offer to whom, from TOML."""
+"""The rulebook, from TOML: policies of what counts in MRR, and rules for offers to customers."""
 
 import re
 import tomllib
@@ -14,11 +14,11 @@ from msgspec import Meta, Struct, ValidationError, convert
 from projections.book import Policy
 from service.core.cadence import parse_weeks_per_month
 
-_OWN = Path(__file__).with_name("rulebook.toml")
+_BUILT_IN = Path(__file__).with_name("rulebook.toml")
 _DEFAULT = "default"
 
 
-_WORDS = {  # what `when` may ask for, in the words of the customer reads
+_WORDS = {  # the allowed words in fields of `when`, as in the customer reads
     "segments": ("whale", "high_value", "medium_value", "low_value"),
     "activity": ("highly_active", "active", "declining", "at_risk"),
     "lifecycle": ("new", "active", "at_risk", "churned"),
@@ -26,7 +26,7 @@ _WORDS = {  # what `when` may ask for, in the words of the customer reads
 _CADENCE = re.compile(
     r"daily|weekly|monthly|quarterly|yearly|every (?!3 months)([2-9]|[1-9]\d+) (day|week|month|year)s"
 )
-NAMES = (  # what a text may name in braces
+NAMES = (  # the names that a text may contain in braces
     *"customer orders revenue net_revenue average_order last_purchase days_quiet".split(),
     *"segment activity lifecycle churn_risk mrr cadence next_bill_date ends_date".split(),
 )
@@ -38,7 +38,7 @@ _Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a rule asks of a customer; what is None is not asked. Raises ValueError at an unknown word."""
+    """The conditions of a rule; a field that is None sets none. Raises ValueError for an unknown word."""
 
     segments: _Words | None = None
     activity: _Words | None = None
@@ -63,9 +63,9 @@ class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Opportunity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule: where all of `when` is so, `text` is recommended, its names in braces filled in.
+    """One rule: if all conditions of `when` are met, `text` is recommended, with its names filled in.
 
-    Raises ValueError where the text names what is not in `NAMES`.
+    Raises ValueError if the text contains a name that is not in `NAMES`.
     """
 
     rule: Annotated[str, Meta(min_length=1)]
@@ -82,36 +82,39 @@ class Opportunity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Rulebook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a file says. Policies by name, `default` not among them."""
+    """The content of a rulebook file. Policies are by name, and `default` is not among them."""
 
     policies: dict[_PolicyName, Policy] = {}
     opportunities: tuple[Opportunity, ...] = ()
 
     def __post_init__(self) -> None:
-        if twice := [name for name, n in Counter(row.rule for row in self.opportunities).items() if n > 1]:
-            raise ValueError(f"opportunities: two have the rule {twice[0]!r}")
+        if duplicates := [
+            name for name, uses in Counter(row.rule for row in self.opportunities).items() if uses > 1
+        ]:
+            raise ValueError(f"opportunities: two have the rule {duplicates[0]!r}")
 
 
 @lru_cache(maxsize=8)
 def load_rulebook(path: Path | None = None) -> Rulebook:
-    """Daybook's own rulebook, with an operator's laid over it.
+    """The built-in rulebook, extended or overridden by an operator's file.
 
-    Raises ValueError in one line: what the file may hold.
+    Raises ValueError in one line with the allowed content of the file.
     """
-    own = _read(_OWN)
+    built_in = _read(_BUILT_IN)
     if path is None:
-        return own
-    theirs = _read(path)
-    if _DEFAULT in theirs.policies:
+        return built_in
+    custom = _read(path)
+    if _DEFAULT in custom.policies:
         raise ValueError("a file that leaves the policy `default` as it is; give yours another name")
     return Rulebook(
-        policies=own.policies | theirs.policies, opportunities=theirs.opportunities or own.opportunities
+        policies=built_in.policies | custom.policies,
+        opportunities=custom.opportunities or built_in.opportunities,
     )
 
 
 def _read(path: Path) -> Rulebook:
     try:
-        book = convert(tomllib.loads(path.read_text()), Rulebook, dec_hook=_fraction)
+        book = convert(tomllib.loads(path.read_text()), Rulebook, dec_hook=_parse_weeks)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the path of a file that can be read ({type(error).__name__})") from None
     except (tomllib.TOMLDecodeError, ValidationError) as error:
@@ -119,11 +122,10 @@ def _read(path: Path) -> Rulebook:
     return book
 
 
-def _fraction(_kind: Any, value: Any) -> Fraction:
-    """Weeks in a month: the one type here that TOML lacks. Raises ValueError."""
+def _parse_weeks(_kind: Any, value: Any) -> Fraction:
+    """Weeks in a month, from text, since TOML has no fractions. Raises ValueError."""
     try:
-        return parse_weeks_per_month(
-            value if isinstance(value, str) else ""
-        )  # a TOML float is not what was written
+        # a float of TOML would not be exact
+        return parse_weeks_per_month(value if isinstance(value, str) else "")
     except ValueError as error:
         raise ValueError(f"{error}, in quotes") from None

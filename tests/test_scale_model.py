@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from bench.scale import (
     COMMIT,
+    CostLine,
     Layout,
-    Line,
     Parameters,
     Servers,
     Simulation,
@@ -22,11 +22,11 @@ from bench.scale import (
 
 PARAMETERS = Parameters(
     web=300e-6,
-    append_web=Line(1.5e-3, 45e-6),
-    append_postgres=Line(1e-3, 35e-6),
+    append_web=CostLine(1.5e-3, 45e-6),
+    append_postgres=CostLine(1e-3, 35e-6),
     disk=0.5e-3,
-    fold_worker=Line(4e-3, 160e-6),
-    fold_postgres=Line(2e-3, 60e-6),
+    fold_worker=CostLine(4e-3, 160e-6),
+    fold_postgres=CostLine(2e-3, 60e-6),
     pass_over=16e-6,
     sender=45e-6,
 )

@@ -12,7 +12,7 @@ from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
 from service.maintenance import erasure
 
 if TYPE_CHECKING:
-    from service.maintenance.erasure import Erased
+    from service.maintenance.erasure import Erasure
     from service.settings import Settings
 
 
@@ -35,9 +35,9 @@ def erase(
         daybook erase cus_1 --processor stripe --account acct_1 --yes
     """
 
-    async def run(settings: "Settings") -> "Erased":
-        async with bootstrap.kept_ledger(settings) as ledger:
-            event = await erasure.find(ledger, customer, processor, account, utc_now())
+    async def run(settings: "Settings") -> "Erasure":
+        async with bootstrap.existing_ledger(settings) as ledger:
+            event = await erasure.make_erasure_event(ledger, customer, processor, account, utc_now())
             whose = f"{event.processor} {event.account}".strip()
             if not yes and not (
                 sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")

@@ -102,7 +102,7 @@ async def _find(
     settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
 ) -> dict[str, Any]:
     """The figure with its rows, their events, and the position of the books."""
-    async with bootstrap.kept_ledger(settings) as ledger:
+    async with bootstrap.existing_ledger(settings) as ledger:
         store = bootstrap.open_books(settings)
         try:
             scope = _scope(settings, common)

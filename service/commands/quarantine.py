@@ -46,7 +46,7 @@ def list_waiting(
     """
 
     async def find(settings: "Settings") -> list[dict[str, Any]]:
-        async with bootstrap.kept_ledger(settings) as ledger, ledger.reading() as reader:
+        async with bootstrap.existing_ledger(settings) as ledger, ledger.reading() as reader:
             rows = quarantine.read_rows(reader, settled=every, processor=processor, reason=reason)
             return [quarantine.list_entry(row) async for row in rows]
 
@@ -68,7 +68,7 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
     """
 
     async def find(settings: "Settings") -> dict[str, Any]:
-        async with bootstrap.kept_ledger(settings) as ledger, ledger.reading() as reader:
+        async with bootstrap.existing_ledger(settings) as ledger, ledger.reading() as reader:
             return await quarantine.read_document(reader, waiting)
 
     with command() as settings:
@@ -99,7 +99,7 @@ def retry(
         raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
 
     async def read_again(settings: "Settings") -> "list[RetryResult]":
-        async with bootstrap.kept_ledger(settings) as ledger:
+        async with bootstrap.existing_ledger(settings) as ledger:
             numbers, found = waiting or await quarantine.retryable_ids(ledger), []
             with progress("retry", len(numbers)) as done:
                 for each in numbers:
@@ -134,7 +134,7 @@ def dismiss(
         raise ended(EXIT_SETTINGS, "--because needs a reason")
 
     async def dismissed(settings: "Settings") -> list[int]:
-        async with bootstrap.kept_ledger(settings) as ledger:
+        async with bootstrap.existing_ledger(settings) as ledger:
             return sorted(await quarantine.dismiss(ledger, waiting, because, utc_now()))
 
     with command() as settings:

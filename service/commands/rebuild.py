@@ -55,7 +55,7 @@ def rebuild(
                 yield lambda count: (moved(count), done(count))[1]
 
         async def run() -> "Rebuild | list[Removed]":
-            async with bootstrap.books_beside(settings, books or ()) as (ledger, store):
+            async with bootstrap.books_for_rebuild(settings, books or ()) as (ledger, store):
                 if prune:
                     return await builds.prune(store, progress)
                 return await rebuilding.rebuild(

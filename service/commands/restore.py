@@ -30,7 +30,7 @@ def restore(
     """
     with command() as settings:
         try:
-            where, held, aside = backups.put_back(settings, directory, utc_now(), force=force)
+            where, held, aside = backups.restore(settings, directory, utc_now(), force=force)
         except backups.Refused as error:
             raise ended(EXIT_REFUSED, str(error)) from None
         said = f"{where}: restored up to position {held.position}, {held.digest}"

@@ -39,7 +39,7 @@ def retranslate(
     """
 
     async def run(settings: "Settings") -> "RetranslationReport":
-        async with bootstrap.kept_ledger(settings) as ledger:
+        async with bootstrap.existing_ledger(settings) as ledger:
             run_over = retranslation.Retranslator(
                 ledger, utc_now, processor=processor, apply=apply, max_changes=limit
             )

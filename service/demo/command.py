@@ -1,4 +1,4 @@
-"""Start a Daybook of the demo's own, post, wait until its books hold it all, print, stay up."""
+"""Runs the demo: starts a Daybook of its own, posts webhooks, waits for the books, prints a report."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import httpx
 from rich.console import Console
 
 from service.core.errors import DaybookError
-from service.demo import posts, tables
+from service.demo import posts, report
 from service.processes.lifeline import command_line
 
 _START_SECONDS = 30.0
@@ -30,9 +30,9 @@ def show(data_dir: Path, wanted_port: int, *, stay: bool, console: Console) -> N
         _wait_ready(client, process, data_dir)
         position, count = _post_all(client)
         console.print(f"Posted {count} signed webhooks; the ledger is at position {position}.\n")
-        tables.november(client, position, console)
+        report.print_november(client, position, console)
         if stay:
-            tables.urls(client, console)
+            report.print_urls(client, console)
             with suppress(KeyboardInterrupt):
                 process.wait()
 

@@ -1,4 +1,4 @@
-"""What the demo posts: a CSV of next bills as signed Stripe webhooks, and MX Merchant contract records."""
+"""The demo's requests: a CSV of next bills as signed Stripe webhooks, and MX Merchant contract records."""
 
 import csv
 import time
@@ -21,7 +21,7 @@ _SUBSCRIBED_AT = datetime(2025, 11, 12, 9, tzinfo=UTC)
 
 
 class Post(Struct, frozen=True, kw_only=True):
-    """One request: where, its bytes, and the headers that sign them."""
+    """One request: its path, its bytes, and the headers that sign them."""
 
     path: str
     body: bytes
@@ -40,7 +40,7 @@ def stripe_posts() -> Iterator[Post]:
 
 
 def mxmerchant_post() -> Post:
-    """The contract records of `mx_contracts.json`, as a relay would sign them."""
+    """The contract records of `mx_contracts.json`, signed as by a relay."""
     body = (HERE / "mx_contracts.json").read_bytes()
     now = datetime.now(UTC)
     headers = {

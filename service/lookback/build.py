@@ -20,14 +20,14 @@ from service import core, logs
 from service.books import tables
 from service.books.engine import Engine
 from service.books.store import BookStore, lay_out_file, versions
-from service.bootstrap import kept_books, open_books, open_ledger, rules_of
+from service.bootstrap import configured_books, open_books, open_ledger, rules_of
 from service.clock import utc_now
 from service.ledger.store import Ledger
 from service.lookback.files import Files, Wanted
 from service.lookback.known import digest_at
 from service.lookback.restated import restate
 from service.processes.lifeline import follow_parent
-from service.reads.restatements import keep
+from service.reads.restatements import save_restatements
 from service.rebuild.fill import build as build_books
 from service.settings import Settings
 from service.storage.database import SqliteDatabase, books_path
@@ -42,7 +42,7 @@ _CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 def books_of(settings: Settings) -> tuple[Book, ...]:
     """The books that are looked back at: all that reads with `position` are made from."""
-    return tuple(book for book in kept_books(settings) if book.name != REVENUE.name)
+    return tuple(book for book in configured_books(settings) if book.name != REVENUE.name)
 
 
 def files_of(settings: Settings) -> Files:
@@ -122,7 +122,7 @@ async def _restated(
     found, store = SqliteDatabase(path, "NORMAL"), open_books(settings)
     try:
         rows = await restate(ledger, store, since, wanted.position)
-        await found.write(partial(keep, rows=rows))
+        await found.write(partial(save_restatements, rows=rows))
     finally:
         await store.close()
         await found.close()

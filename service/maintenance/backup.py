@@ -1,4 +1,4 @@
-"""Backup and restore of a data directory with SQLite's files, which a running Daybook goes on writing."""
+"""Backup and restore of a data directory with SQLite's files, also while a Daybook writes to them."""
 
 import shutil
 import sqlite3
@@ -23,19 +23,19 @@ from service.storage.files import locked, sync_directory, sync_file
 from service.verify.files import verify_file
 
 MANIFEST = "backup.json"
-_PLACES = (master_key.NAME, "ledger.db", "books.db")  # in this order: without its key a ledger is none
+_FILES = (master_key.NAME, "ledger.db", "books.db")  # in this order: a ledger can't be read without its key
 _PAGES = 1_000  # in one step of a copy
-_HEAD = "SELECT position, hex(digest) FROM events ORDER BY position DESC LIMIT 1"
-_REACHED = "SELECT max(position) FROM checkpoints"
-_LAID_OUT = "SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'"
-_SCHEMA = "SELECT version_num FROM alembic_version"
+_HEAD_QUERY = "SELECT position, hex(digest) FROM events ORDER BY position DESC LIMIT 1"
+_BOOKS_POSITION_QUERY = "SELECT max(position) FROM checkpoints"
+_LAYOUT_QUERY = "SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'"
+_SCHEMA_QUERY = "SELECT version_num FROM alembic_version"
 
 
 class Refused(DaybookError):
-    """Not done: it would take the place of something, or of what is in use."""
+    """Refused, since something that exists or is in use would be replaced."""
 
 
-class Copied(Struct, frozen=True, kw_only=True):
+class BackupFile(Struct, frozen=True, kw_only=True):
     """One file of a backup."""
 
     bytes: int
@@ -43,25 +43,26 @@ class Copied(Struct, frozen=True, kw_only=True):
 
 
 class Backup(Struct, frozen=True, kw_only=True):
-    """What a backup holds: the ledger up to a position with its digest, and the books up to another."""
+    """The manifest of a backup: the ledger's last position and digest, and the books' position."""
 
     made_at: str
     position: int
     digest: str
     schema: str
     books_position: int | None
-    files: dict[str, Copied]
+    files: dict[str, BackupFile]
 
 
 def back_up(
     settings: Settings, directory: Path, now: datetime, progress: Progress = no_progress
 ) -> tuple[Path, Backup]:
-    """Write a backup into a new directory inside `directory`, named after `now`; where, and what it holds.
+    """Write a backup into a new directory inside `directory`, named after `now`. Returns path and manifest.
 
-    It has its name only once it is whole, on disk, and checked. Raises SettingsError where there is nothing
-    to back up, Refused if another backup is under way there, Integrity if the copy is not sound.
+    The directory gets its name only once the backup is complete, on disk, and checked. Raises SettingsError
+    if there is nothing to back up, Refused if another backup is under way there, Integrity if the copy is
+    damaged.
     """
-    _on_files(settings)
+    _require_files(settings)
     if not ledger_path(settings.data_dir).exists():
         raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
     directory.mkdir(parents=True, exist_ok=True)
@@ -69,20 +70,20 @@ def back_up(
     with _one_at_a_time(directory):
         if target.exists():
             raise Refused(f"{target} is there already")
-        for left in directory.glob(".partial-*"):  # by a backup that was killed
-            shutil.rmtree(left)
+        for abandoned in directory.glob(".partial-*"):  # by a backup that was killed
+            shutil.rmtree(abandoned)
         partial = Path(mkdtemp(prefix=".partial-", dir=directory))
         try:
-            made = _fill(settings.data_dir, partial, now, progress)
+            backup = _write_backup(settings.data_dir, partial, now, progress)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_directory(directory)
-    return target, made
+    return target, backup
 
 
-def _on_files(settings: Settings) -> None:
+def _require_files(settings: Settings) -> None:
     if settings.database_url:
         raise SettingsError(
             "the ledger is in PostgreSQL (DAYBOOK_DATABASE_URL): back up its schema daybook with pg_dump, or "
@@ -100,66 +101,70 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
         yield
 
 
-def _fill(data_dir: Path, partial: Path, now: datetime, progress: Progress) -> Backup:
-    """Copy everything, check it, and say what it is.
+def _write_backup(data_dir: Path, partial: Path, now: datetime, progress: Progress) -> Backup:
+    """Copy all files, check them, and write the manifest.
 
-    The books first: what they hold is then in the ledger, whose copy is of a later moment.
+    The books are copied first, so that the ledger's copy, made later, holds all of their events.
     """
     books, ledger = books_path(data_dir), ledger_path(data_dir)
-    reached = _copy(books, partial / books.name, _REACHED, progress)[0] if _is_laid_out(books) else None
-    position, digest = _copy(ledger, partial / ledger.name, _HEAD, progress) or (0, "")
-    if reached is not None and reached > position:
-        raise Integrity(f"the books hold position {reached}, and the ledger ends at {position}")
+    books_position = (
+        _copy(books, partial / books.name, _BOOKS_POSITION_QUERY, progress)[0]
+        if _is_laid_out(books)
+        else None
+    )
+    position, digest = _copy(ledger, partial / ledger.name, _HEAD_QUERY, progress) or (0, "")
+    if books_position is not None and books_position > position:
+        raise Integrity(f"the books hold position {books_position}, and the ledger ends at {position}")
     if (key := data_dir / master_key.NAME).exists():
         shutil.copyfile(key, partial / master_key.NAME)
     with closing(sqlite3.connect(partial / ledger.name)) as connection:
-        schema = connection.execute(_SCHEMA).fetchone()[0]
-    made = Backup(
+        schema = connection.execute(_SCHEMA_QUERY).fetchone()[0]
+    backup = Backup(
         made_at=rfc3339(now),
         position=position,
         digest=digest.lower(),
         schema=schema,
-        books_position=reached,
-        files={path.name: _copied(path) for path in sorted(partial.iterdir())},
+        books_position=books_position,
+        files={path.name: _describe_file(path) for path in sorted(partial.iterdir())},
     )
-    (partial / MANIFEST).write_bytes(json.format(json.encode(made)) + b"\n")
+    (partial / MANIFEST).write_bytes(json.format(json.encode(backup)) + b"\n")
     _settle(partial)
-    return made
+    return backup
 
 
 def _is_laid_out(books: Path) -> bool:
-    """Whether there are books: who only opens the file makes an empty one."""
+    """Whether the file holds books: opening it alone creates an empty file."""
     if not books.exists():
         return False
     with closing(sqlite3.connect(books)) as connection:
-        return bool(connection.execute(_LAID_OUT).fetchone())
+        return bool(connection.execute(_LAYOUT_QUERY).fetchone())
 
 
 def _copy(source: Path, target: Path, query: str, progress: Progress) -> Any:
-    """Copy a file as it is at one moment, and what `query` finds there; checked, with no files beside it.
+    """Copy a database file as of one moment, check the copy, and return the result of `query` in it.
 
-    In steps, while others write. The open transaction keeps the moment: without one, SQLite begins a copy
-    again whenever somebody has written, and under load it would never end.
+    The copy is made in steps, while others write. The open transaction holds the snapshot: without it, SQLite
+    starts the copy again after every write, and under load would never finish.
     """
     with closing(sqlite3.connect(source, isolation_level=None)) as reading:
         reading.execute("PRAGMA query_only = ON")
         reading.execute("BEGIN")
-        found = reading.execute(query).fetchone()
+        result = reading.execute(query).fetchone()
         pages = reading.execute("PRAGMA page_count").fetchone()[0]
         with progress(f"copy {source.name}", pages) as advance, closing(sqlite3.connect(target)) as copy:
             reading.backup(copy, pages=_PAGES, progress=lambda _code, _left, _all: advance(_PAGES))
             copy.execute("PRAGMA journal_mode = DELETE")
     with progress(f"check {source.name}", None), closing(sqlite3.connect(target)) as copy:
         verify_file(target)
-        if copy.execute(query).fetchone() != found:
+        if copy.execute(query).fetchone() != result:
             raise Integrity(f"the copy of {source.name} is not what was copied")
-    return found
+    return result
 
 
-def _copied(path: Path) -> Copied:
+def _describe_file(path: Path) -> BackupFile:
     path.chmod(0o600)
     with open(path, "rb") as file:
-        return Copied(bytes=path.stat().st_size, sha256=file_digest(file, "sha256").hexdigest())
+        return BackupFile(bytes=path.stat().st_size, sha256=file_digest(file, "sha256").hexdigest())
 
 
 def _settle(directory: Path) -> None:
@@ -169,50 +174,50 @@ def _settle(directory: Path) -> None:
     sync_directory(directory)
 
 
-def put_back(
+def restore(
     settings: Settings, source: Path, now: datetime, *, force: bool = False
 ) -> tuple[Path, Backup, Path | None]:
-    """Put a backup in place; which it was, what it holds, and where what stood there was moved to.
+    """Restore a backup. Returns its path, its manifest, and the directory to which replaced files were moved.
 
-    `source` is a backup, or a directory of them, of which the last is taken. Raises Refused if a Daybook
-    runs on the data directory, or a ledger is there and `force` is not given; Integrity if the backup is
-    damaged; then nothing was changed.
+    `source` is a backup, or a directory of backups, of which the last is used. Raises Refused if a Daybook
+    runs on the data directory, or if there is a ledger and `force` is not given; Integrity if the backup is
+    damaged. Nothing is changed then.
     """
-    _on_files(settings)
-    chosen, held = _read(source)
+    _require_files(settings)
+    chosen, backup = _read_manifest(source)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _alone(settings.data_dir):
         if ledger_path(settings.data_dir).exists() and not force:
             raise Refused(f"{settings.data_dir} holds a ledger; --force moves it aside")
-        copies = Path(mkdtemp(prefix=".restore-", dir=settings.data_dir))
+        copied_dir = Path(mkdtemp(prefix=".restore-", dir=settings.data_dir))
         try:
-            for name, expected in held.files.items():
-                shutil.copyfile(chosen / name, copies / name)
-                if _copied(copies / name) != expected:
+            for name, expected in backup.files.items():
+                shutil.copyfile(chosen / name, copied_dir / name)
+                if _describe_file(copied_dir / name) != expected:
                     raise Integrity(f"{chosen / name} is damaged: it is not what was backed up")
-            _settle(copies)
-            aside = _move_aside(settings.data_dir, held, now)
-            for name in (name for name in _PLACES if name in held.files):
-                (copies / name).rename(settings.data_dir / name)
+            _settle(copied_dir)
+            aside = _move_aside(settings.data_dir, backup, now)
+            for name in (name for name in _FILES if name in backup.files):
+                (copied_dir / name).rename(settings.data_dir / name)
             sync_directory(settings.data_dir)
         finally:
-            shutil.rmtree(copies)
-    return chosen, held, aside
+            shutil.rmtree(copied_dir)
+    return chosen, backup, aside
 
 
-def _read(source: Path) -> tuple[Path, Backup]:
-    """The backup in a directory, or the last of those in it."""
-    found = [source / MANIFEST, *sorted(source.glob(f"[0-9]*/{MANIFEST}"), reverse=True)]
-    manifest = next((path for path in found if path.exists()), None)
+def _read_manifest(source: Path) -> tuple[Path, Backup]:
+    """The path and manifest of the backup in a directory, or of the last backup inside it."""
+    manifests = [source / MANIFEST, *sorted(source.glob(f"[0-9]*/{MANIFEST}"), reverse=True)]
+    manifest = next((path for path in manifests if path.exists()), None)
     if manifest is None:
         raise SettingsError(f"there is no backup in {source}")
     try:
-        held = json.decode(manifest.read_bytes(), type=Backup)
+        backup = json.decode(manifest.read_bytes(), type=Backup)
     except DecodeError as error:
         raise Integrity(f"{manifest} is damaged: {error}") from None
-    if unknown := sorted(set(held.files) - set(_PLACES)):
+    if unknown := sorted(set(backup.files) - set(_FILES)):
         raise Integrity(f"{manifest} is damaged: a backup holds no {unknown[0]}")
-    return manifest.parent, held
+    return manifest.parent, backup
 
 
 @contextmanager
@@ -241,16 +246,18 @@ def _is_open(path: Path) -> bool:
     return False
 
 
-def _move_aside(data_dir: Path, held: Backup, now: datetime) -> Path | None:
-    """Move what a backup takes the place of into a directory of its own, which is returned."""
-    stand = [data_dir / f"{name}{end}" for name in _PLACES for end in ("", "-wal", "-shm", "-journal")]
-    stand = [
-        path for path in stand if path.exists() and (path.name != master_key.NAME or path.name in held.files)
+def _move_aside(data_dir: Path, backup: Backup, now: datetime) -> Path | None:
+    """Move the files that a backup replaces into a new directory, which is returned."""
+    replaced = [data_dir / f"{name}{end}" for name in _FILES for end in ("", "-wal", "-shm", "-journal")]
+    replaced = [
+        path
+        for path in replaced
+        if path.exists() and (path.name != master_key.NAME or path.name in backup.files)
     ]
-    if not stand:
+    if not replaced:
         return None
     aside = Path(mkdtemp(prefix=now.strftime("replaced-%Y%m%dT%H%M%SZ-"), dir=data_dir))
-    for path in stand:
+    for path in replaced:
         path.rename(aside / path.name)
     sync_directory(aside)
     sync_directory(data_dir)

@@ -1,4 +1,4 @@
-"""Erasing a customer: the ledger forgets, the books follow, and no file keeps what they said before."""
+"""Erases a customer: destroys the keys in the ledger, and removes the data from the books and the files."""
 
 import asyncio
 import sqlite3
@@ -28,16 +28,16 @@ from service.lookback import files
 from service.settings import Settings
 from service.storage.database import books_path, ledger_path, postgres_once, postgres_rewrite, sqlite_engine
 
-_BOOKS_SECONDS = 60.0  # for the books to take it in
-_FILES_SECONDS = 20.0  # for those who read a file to let go of what it held
+_BOOKS_SECONDS = 60.0  # for the books to advance past the erasure
+_FILES_SECONDS = 20.0  # for readers to release a file
 _LOOK_SECONDS = 0.1
 
 _keys = ledger_tables.Key.__table__  # type: ignore[attr-defined]
 _names = tables.ROWS[Name]
 
 
-class Erased(Struct, frozen=True, kw_only=True):
-    """Whom the ledger has forgotten, and the position of the event that says so."""
+class Erasure(Struct, frozen=True, kw_only=True):
+    """The erased customer, and the position of the erasure's event."""
 
     customer_id: str
     processor: str
@@ -45,27 +45,27 @@ class Erased(Struct, frozen=True, kw_only=True):
     position: int
 
 
-async def find(
+async def make_erasure_event(
     ledger: Ledger, customer_id: str, processor: str | None, account: str | None, now: datetime
 ) -> Event:
-    """The event that will say that this customer is erased.
+    """The event that records the erasure of this customer, not appended yet.
 
-    Raises NotFound if the ledger tells of none, ParameterError if of several, SettingsError if it began
-    before what it holds was sealed.
+    Raises NotFound if the ledger has no such customer, ParameterError if it has several, SettingsError if
+    the ledger's first events are not sealed.
     """
     async with ledger.reading() as reader:
         if (await reader.head()).position and not is_sealed((await reader.stored_delivery(1))["body"]):
             raise SettingsError("this ledger began in the clear: import its export into an empty one first")
-    known = await ledger.read(lambda connection: _known(connection, customer_id))
-    found = [each for each in known if processor in (None, each[0]) and account in (None, each[1])]
-    if not found:
+    accounts = await ledger.read(lambda connection: _accounts_of(connection, customer_id))
+    matching = [pair for pair in accounts if processor in (None, pair[0]) and account in (None, pair[1])]
+    if not matching:
         raise NotFound(f"the ledger tells of no customer {customer_id}")
-    if len(found) > 1:
-        listed = ", ".join(f"{of} {account}".strip() for of, account in found)
-        raise ParameterError(f"there are several of that id, of {listed}: say --processor and --account")
+    if len(matching) > 1:
+        names = ", ".join(f"{name} {account}".strip() for name, account in matching)
+        raise ParameterError(f"there are several of that id, of {names}: say --processor and --account")
     return Event(
-        processor=found[0][0],
-        account=found[0][1],
+        processor=matching[0][0],
+        account=matching[0][1],
         event_id=f"{customer_id}{REVISION_MARK}erased",
         occurred_at=now,
         trust="unsigned",
@@ -73,41 +73,42 @@ async def find(
     )
 
 
-def _known(connection: Connection, customer_id: str) -> list[tuple[str, str]]:
-    """The processors and accounts that tell of a customer of this id."""
+def _accounts_of(connection: Connection, customer_id: str) -> list[tuple[str, str]]:
+    """The processors and accounts that have a customer of this id."""
     owners = connection.execute(select(_keys.c.owner).where(_keys.c.owner.like("customer|%"))).scalars()
-    found = (split_key(owner) for owner in owners)
-    return sorted((each[1], each[2]) for each in found if each[-1] == customer_id)
+    keys = (split_key(owner) for owner in owners)
+    return sorted((key[1], key[2]) for key in keys if key[-1] == customer_id)
 
 
-async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callable[[], datetime]) -> Erased:
-    """Append the event, with which the keys are gone, and leave nothing that was made of what they opened.
+async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callable[[], datetime]) -> Erasure:
+    """Append the event, which destroys the customer's keys, and remove all data derived from the sealed text.
 
-    Killed anywhere, or run again, it goes on from there. Raises Unavailable while others keep it from it.
+    It can be run again after a failure at any point, and continues. Raises Unavailable while other processes
+    hold the files.
     """
     prepare(settings)  # the books may have been deleted
     body = json.encode(event)
     proof = Proof(processor=event.processor, method="operator", received_at=clock(), trust=event.trust)
-    told = Incoming(
+    incoming = Incoming(
         events=[event],
         content_digest=sha256(event.event_id.encode()).digest(),
         headers=b"{}",
         body=body,
         proof=proof,
     )
-    (outcome,) = await ledger.append([told], clock())
+    (outcome,) = await ledger.append([incoming], clock())
     assert outcome.position is not None  # noqa: S101 - it has an event
     store = open_books(settings)
     try:
-        await _take_in(ledger, store, outcome.position, clock)
+        await _advance_books(ledger, store, outcome.position, clock)
     finally:
         await store.close()
     files.forget(settings.data_dir)
     if settings.database_url:
-        await _scrub_server(settings.database_url, event)
+        await _scrub_database(settings.database_url, event)
     else:
         await asyncio.to_thread(_scrub_files, settings.data_dir, event)
-    return Erased(
+    return Erasure(
         customer_id=event.data.customer_id,  # type: ignore[attr-defined]
         processor=event.processor,
         account=event.account,
@@ -115,8 +116,10 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
     )
 
 
-async def _take_in(ledger: Ledger, store: BookStore, position: int, clock: Callable[[], datetime]) -> None:
-    """Bring the books to a position, beside whichever worker does so, too."""
+async def _advance_books(
+    ledger: Ledger, store: BookStore, position: int, clock: Callable[[], datetime]
+) -> None:
+    """Advance the books to a position, whether or not a worker does so at the same time."""
     engine, deadline = Engine(ledger, store, clock), time.monotonic() + _BOOKS_SECONDS
     while (await store.read(store.positions)).position < position:
         if time.monotonic() > deadline:
@@ -127,48 +130,48 @@ async def _take_in(ledger: Ledger, store: BookStore, position: int, clock: Calla
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _forget_name(connection: Connection, event: Event) -> None:
-    """Take a customer's name out of books that never move again, and out of what was left ready."""
+def _remove_name(connection: Connection, event: Event) -> None:
+    """Remove a customer's name from the books, also from outdated ones, and remove all snapshots."""
     assert isinstance(event.data, CustomerErased)  # noqa: S101 - `find` makes no other
-    of = (
+    is_customer = (
         _names.c.customer_id == event.data.customer_id,
         _names.c.processor == event.processor,
         _names.c.account == event.account,
     )
-    connection.execute(update(_names).where(*of).values(name=None))
+    connection.execute(update(_names).where(*is_customer).values(name=None))
     connection.execute(delete(tables.snapshots))
 
 
 def _scrub_files(data_dir: Path, event: Event) -> None:
-    """Write the books' file anew, without what stands between its rows, and nothing in either file's log."""
+    """Rewrite the books' file without its free space, and empty both files' logs."""
     books = books_path(data_dir)
     engine = sqlite_engine(books, "write", "NORMAL")
     with engine.begin() as connection:
-        _forget_name(connection, event)
+        _remove_name(connection, event)
     engine.dispose()
-    _until_let(books, "VACUUM")
+    _run_exclusively(books, "VACUUM")
     for path in (books, ledger_path(data_dir)):
-        _until_let(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        _run_exclusively(path, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def _scrub_server(url: str, event: Event) -> None:
-    """The same in a database: the books of every version that stands in it."""
-    listed = text(
+async def _scrub_database(url: str, event: Event) -> None:
+    """Remove the data from PostgreSQL, from the books of every version in the database."""
+    schema_query = text(
         """SELECT table_schema FROM information_schema.tables
         WHERE table_name = 'customers' AND starts_with(table_schema, 'daybook_books_')"""
     )  # others may have their own tables in this database
     schemas = await asyncio.to_thread(
-        postgres_once, url, lambda connection: list(connection.execute(listed).scalars())
+        postgres_once, url, lambda connection: list(connection.execute(schema_query).scalars())
     )
     for schema in schemas:
-        await asyncio.to_thread(postgres_once, url, lambda c: _forget_name(c, event), schema)
+        await asyncio.to_thread(postgres_once, url, lambda c: _remove_name(c, event), schema)
     books = (f"{schema}.{table}" for schema in schemas for table in ("customers", "snapshots"))
     ledger = (f"{LEDGER_SCHEMA}.{table}" for table in ("keys", "quarantine"))
     await postgres_rewrite(url, (*books, *ledger))
 
 
-def _until_let(path: Path, statement: str) -> None:
-    """Run a statement that needs the file for itself for a moment."""
+def _run_exclusively(path: Path, statement: str) -> None:
+    """Run a statement that needs exclusive access to the file; try again while others read it."""
     deadline = time.monotonic() + _FILES_SECONDS
     with closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as connection:
         while True:

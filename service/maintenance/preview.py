@@ -25,7 +25,7 @@ from service.ledger.history import histories as read_histories
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
-# What is shown: MRR at the end of today, and what this month adds up to.
+# The previewed figures: MRR at the end of today, and the totals of this month.
 _FIGURES: dict[Book, dict[str, tuple[str, ...]]] = {
     MRR: {"mrr_days": ("mrr_cents",)},
     BILLS: {"bill_days": ("billed_cents", "upcoming_cents")},
@@ -33,8 +33,8 @@ _FIGURES: dict[Book, dict[str, tuple[str, ...]]] = {
 }
 
 
-class Histories(Struct, frozen=True, kw_only=True):
-    """The histories that events belong to, in canonical order: as they are, and with these events."""
+class HistoryPair(Struct, frozen=True, kw_only=True):
+    """The histories to which events belong, in canonical order: without the events, and with them."""
 
     before: dict[str, list[Event]]
     after: dict[str, list[Event]]
@@ -69,46 +69,46 @@ async def preview(
     return None
 
 
-def _histories(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> Histories:
-    new: dict[str, list[Event]] = defaultdict(list)
+def _histories(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> HistoryPair:
+    new_events: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         for name in subjects(event):
-            new[name].append(event)
-    found = read_histories(connection, new, position, ledger.vault)
-    return Histories(
-        before={name: canonical(history) for name, history in found.items()},
-        after={name: canonical([*history, *new[name]]) for name, history in found.items()},
+            new_events[name].append(event)
+    histories = read_histories(connection, new_events, position, ledger.vault)
+    return HistoryPair(
+        before={name: canonical(history) for name, history in histories.items()},
+        after={name: canonical([*history, *new_events[name]]) for name, history in histories.items()},
     )
 
 
 def _impacts(
-    connection: Connection, book: Book, book_id: int, histories: Histories, rules: Rules, today: date
+    connection: Connection, book: Book, book_id: int, histories: HistoryPair, rules: Rules, today: date
 ) -> Iterator[Impact]:
-    changed = _changed(connection, book, book_id, histories, rules.with_policy(book.policy))
+    changed_rows = _changed_rows(connection, book, book_id, histories, rules.with_policy(book.policy))
     for total in book.totals:
         names = _FIGURES[book].get(total.table, ())
         first = "" if total.table == "mrr_days" else today.replace(day=1).isoformat()
         last = (today if total.table == "mrr_days" else last_of_month(today)).isoformat()
-        moved: Counter[tuple[str, str]] = Counter()
-        for row, count in changed.items():
+        changes: Counter[tuple[str, str]] = Counter()
+        for row, count in changed_rows.items():
             if isinstance(row, total.of) and first <= row.date <= last:  # type: ignore[attr-defined]
                 measured = dict(zip(total.sums, total.measure(row), strict=True))
                 for name in names:
-                    moved[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
+                    changes[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
         before_by_currency = _current_sums(connection, total.table, book_id, names, (first, last))
-        for (name, currency), change in sorted(moved.items()):
+        for (name, currency), change in sorted(changes.items()):
             before = before_by_currency.get(currency, {}).get(name, 0)
             if change:
                 yield Impact(figure=name, currency=currency, before_cents=before, after_cents=before + change)
 
 
 def _current_sums(
-    connection: Connection, of: str, book_id: int, names: tuple[str, ...], days: tuple[str, str]
+    connection: Connection, total: str, book_id: int, names: tuple[str, ...], days: tuple[str, str]
 ) -> Mapping[str, Mapping[str, int]]:
     """The sums of a total from one day to another, by currency."""
     if not names:
         return {}
-    table = TOTALS[of]
+    table = TOTALS[total]
     query = select(table.c.currency, *sums(table, names)).where(
         table.c.book == book_id, table.c.date.between(*days)
     )
@@ -116,31 +116,31 @@ def _current_sums(
     return {row.currency: {name: getattr(row, name) for name in names} for row in rows}
 
 
-def _changed(
-    connection: Connection, book: Book, book_id: int, histories: Histories, rules: Rules
+def _changed_rows(
+    connection: Connection, book: Book, book_id: int, histories: HistoryPair, rules: Rules
 ) -> Counter[Row]:
-    """How many more of each row the book would have; fewer where that is negative."""
+    """By row, how many more of it the book would have; negative for fewer."""
     changed: Counter[Row] = Counter()
     for stage in book.stages:
-        changed.update(_contributed(stage, histories, rules) if isinstance(stage.reads, str) else {})
+        changed.update(_changes_of_histories(stage, histories, rules) if isinstance(stage.reads, str) else {})
         if not isinstance(stage.reads, str):
-            changed.update(_contributed_parents(connection, stage, book_id, changed, rules))
+            changed.update(_changes_of_parents(connection, stage, book_id, changed, rules))
     return Counter({row: count for row, count in changed.items() if count})
 
 
-def _contributed(stage: Stage, histories: Histories, rules: Rules) -> Counter[Row]:
-    found: Counter[Row] = Counter()
+def _changes_of_histories(stage: Stage, histories: HistoryPair, rules: Rules) -> Counter[Row]:
+    changes: Counter[Row] = Counter()
     for name, history in histories.after.items():
         if name.startswith(f"{stage.reads}|"):
-            found.update(stage.contribute(history, rules))
-            found.subtract(stage.contribute(histories.before[name], rules))
-    return found
+            changes.update(stage.contribute(history, rules))
+            changes.subtract(stage.contribute(histories.before[name], rules))
+    return changes
 
 
-def _contributed_parents(
+def _changes_of_parents(
     connection: Connection, stage: Stage, book_id: int, changed: Counter[Row], rules: Rules
 ) -> Counter[Row]:
-    """What a later stage would contribute more, of the rows under the keys whose rows changed."""
+    """The changes in a later stage's rows, from the parent keys whose child rows changed."""
     assert isinstance(stage.reads, tuple)  # noqa: S101 - the others read histories
     changed_children: dict[str, dict[Row, int]] = defaultdict(dict)
     for row, count in changed.items():
@@ -152,10 +152,10 @@ def _contributed_parents(
         for _id, _key, *values in statements.by_parent_key.run(connection, book_id, sorted(rows)):
             row = statements.row(values)
             rows[row.parent_key][row] += 1
-    found: Counter[Row] = Counter()
+    changes: Counter[Row] = Counter()
     for key, current in rows.items():
         new = Counter(current)
         new.update(changed_children[key])
-        found.update(stage.contribute(list(new.elements()), rules))
-        found.subtract(stage.contribute(list(current.elements()), rules))
-    return found
+        changes.update(stage.contribute(list(new.elements()), rules))
+        changes.subtract(stage.contribute(list(current.elements()), rules))
+    return changes

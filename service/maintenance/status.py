@@ -1,4 +1,4 @@
-"""Who keeps what up to date, and how far it is: the operator's view."""
+"""The status for operators: which worker holds which partition, and how far its books are."""
 
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from service.settings import Settings
 
 
 class Partition(Struct, frozen=True, kw_only=True):
-    """One partition: its worker, None where nobody holds it, and the events that each book lacks of it."""
+    """One partition: its worker, None if no worker holds it, and each book's lag in events."""
 
     partition: int
     worker: str | None
@@ -36,7 +36,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 async def find_status(settings: Settings) -> Status:
-    """How things are now. Raises SQLAlchemy's errors where a store can't be read."""
+    """The present status. Raises SQLAlchemy's errors if a store can't be read."""
     ledger, store = open_ledger(settings), open_books(settings)
     try:
         return await read_status(ledger, store)
@@ -50,32 +50,32 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
     position = (await ledger.read(head)).position
 
     def find(connection: Connection) -> Status:
-        seen = _alive(connection) if store.partitions > 1 else {}
+        living = _living_workers(connection) if store.partitions > 1 else {}
         holders: dict[int, str | None] = dict(
             connection.execute(select(leases.c.partition, leases.c.worker)).all()
         )
-        found = store.checkpoints(connection, store.positions(connection).books)
+        positions = store.checkpoints(connection, store.positions(connection).books)
         lags: dict[int, dict[str, int]] = {}
-        for (book, partition), reached in sorted(found.items()):
-            lags.setdefault(partition, {})[book] = max(position - reached, 0)
+        for (book, partition), book_position in sorted(positions.items()):
+            lags.setdefault(partition, {})[book] = max(position - book_position, 0)
         return Status(
             position=position,
             leased=store.partitions > 1,
-            workers={name: rfc3339(at) for name, at in sorted(seen.items())},
+            workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[
                 Partition(
-                    partition=number,
-                    worker=holder if (holder := holders.get(number)) in seen else None,
+                    partition=partition,
+                    worker=holder if (holder := holders.get(partition)) in living else None,
                     lag_events=lag,
                 )
-                for number, lag in sorted(lags.items())
+                for partition, lag in sorted(lags.items())
             ],
         )
 
     return await store.read(find)
 
 
-def _alive(connection: Connection) -> dict[str, datetime]:
-    """When each worker that lives was last seen."""
-    lately = workers.c.seen_at > func.clock_timestamp() - ALIVE
-    return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(lately)).all())
+def _living_workers(connection: Connection) -> dict[str, datetime]:
+    """The living workers by name, with the time at which each was last seen."""
+    is_alive = workers.c.seen_at > func.clock_timestamp() - ALIVE
+    return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(is_alive)).all())

@@ -1,4 +1,4 @@
-"""Fitting: a history of purchases and contracts to survival curves; vectorised, and only for the worker."""
+"""Fits survival curves to a history of purchases and contracts. Vectorised; runs in the worker only."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,9 @@ from msgspec import Struct
 from service.predictions.model import (
     ALL,
     ENDED,
+    FREQUENCY_BOUNDS,
     HORIZON_DAYS,
+    LEAST_FREQUENT,
     LIFETIME_DAYS,
     MIN_EVENTS,
     MIN_SPELLS,
@@ -18,26 +20,25 @@ from service.predictions.model import (
     ONE_ORDER,
     PERIOD_BOUNDS,
     PERIODS,
-    RHYTHMS,
-    SLOWEST,
     STEP_DAYS,
     Curve,
     Kind,
     Model,
-    needed,
-    period_stratum,
+    shortage_reason,
+    stratum_of_period,
 )
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-MIN_AT_RISK = 10  # a curve ends where fewer are followed: there, one more event is a leap
-NOBODY = 1e-6  # survival so small is none: nothing is divided by it
-STRATA = (ONE_ORDER, *(name for name, _ in RHYTHMS), SLOWEST, ENDED, ALL)  # an array holds the index of one
-_ENDED = STRATA.index(ENDED)
-_OF_PERIOD = np.array([STRATA.index(period_stratum(months)) for months in PERIODS])
-_NEVER = -1
-_DAYS = 1 << 22  # more than any day's ordinal: a customer and a day make one sortable number
+MIN_AT_RISK = 10  # a curve ends where fewer spells are observed: one more event would be a leap
+NOBODY = 1e-6  # smaller survival counts as none: nothing is divided by it
+# Arrays hold a stratum as its index here.
+STRATA = (ONE_ORDER, *(name for name, _ in FREQUENCY_BOUNDS), LEAST_FREQUENT, ENDED, ALL)
+_ENDED_INDEX = STRATA.index(ENDED)
+_STRATUM_OF_PERIOD = np.array([STRATA.index(stratum_of_period(months)) for months in PERIODS])
+_UNKNOWN = -1
+_DAY_RANGE = 1 << 22  # more than any day's ordinal: a customer and a day make one sortable number
 
 
 class History(Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class History(Struct, frozen=True, kw_only=True):
     move_closing: Ints
 
     def as_of(self, day: int) -> "History":
-        """What was known at the close of `day`."""
+        """The history as known at the close of `day`."""
         orders, moves = self.order_day <= day, self.move_day <= day
         return History(
             n=self.n,
@@ -69,20 +70,20 @@ class History(Struct, frozen=True, kw_only=True):
         )
 
 
-def history(
+def build_history(
     n: int, orders: Iterable[tuple[int, int, int]], movements: Iterable[tuple[int, int, int]]
 ) -> History:
-    """A `History` of (customer, day, amount) and (customer, day, closing) in any order."""
-    bought = np.array(sorted(orders), dtype=np.int64).reshape(-1, 3).T
-    moved = np.array(sorted(movements), dtype=np.int64).reshape(-1, 3).T
+    """The history of (customer, day, amount) and (customer, day, closing MRR), given in any order."""
+    orders_sorted = np.array(sorted(orders), dtype=np.int64).reshape(-1, 3).T
+    movements_sorted = np.array(sorted(movements), dtype=np.int64).reshape(-1, 3).T
     return History(
         n=n,
-        order_customer=bought[0],
-        order_day=bought[1],
-        order_amount=bought[2],
-        move_customer=moved[0],
-        move_day=moved[1],
-        move_closing=moved[2],
+        order_customer=orders_sorted[0],
+        order_day=orders_sorted[1],
+        order_amount=orders_sorted[2],
+        move_customer=movements_sorted[0],
+        move_day=movements_sorted[1],
+        move_closing=movements_sorted[2],
     )
 
 
@@ -105,31 +106,31 @@ class States(Struct, frozen=True, kw_only=True):
 
     @property
     def live(self) -> Bools:
-        """Who has a live contract: the kind `tenure`; of the others, who has ordered is of the kind `gap`."""
+        """Who has a live contract: the kind `tenure`. Everybody else with an order is of the kind `gap`."""
         return self.mrr > 0
 
 
-def states(known: History, day: int) -> States:
-    """Each customer's state at the close of `day`, by the rules of `model.state`."""
-    known = known.as_of(day)
-    orders = np.bincount(known.order_customer, minlength=known.n).astype(np.int64)
-    first, last, tenure, ended, period = (np.full(known.n, _NEVER) for _ in range(5))
-    first[known.order_customer[::-1]] = known.order_day[::-1]
-    last[known.order_customer] = known.order_day
-    revenue, mrr = np.zeros(known.n, dtype=np.int64), np.zeros(known.n, dtype=np.int64)
-    np.add.at(revenue, known.order_customer, known.order_amount)
-    mrr[known.move_customer] = known.move_closing
-    rose, fell = _turns(known)
-    tenure[known.move_customer[rose]] = known.move_day[rose]
-    ended[known.move_customer[fell]] = known.move_day[fell]
+def states_at(history: History, day: int) -> States:
+    """Each customer's state at the close of `day`, by the rules of `model.state_of`."""
+    history = history.as_of(day)
+    orders = np.bincount(history.order_customer, minlength=history.n).astype(np.int64)
+    first, last, tenure, ended, period = (np.full(history.n, _UNKNOWN) for _ in range(5))
+    first[history.order_customer[::-1]] = history.order_day[::-1]
+    last[history.order_customer] = history.order_day
+    revenue, mrr = np.zeros(history.n, dtype=np.int64), np.zeros(history.n, dtype=np.int64)
+    np.add.at(revenue, history.order_customer, history.order_amount)
+    mrr[history.move_customer] = history.move_closing
+    starts, ends = _starts_and_ends(history)
+    tenure[history.move_customer[starts]] = history.move_day[starts]
+    ended[history.move_customer[ends]] = history.move_day[ends]
     live = mrr > 0
-    stratum = _strata(orders, first, last)
-    stratum[~live & (ended >= last)] = _ENDED
+    stratum = _strata_of(orders, first, last)
+    stratum[~live & (ended >= last)] = _ENDED_INDEX
     age = day - np.where(live, tenure, np.maximum(last, ended))
     stratum[live & (orders < 2) & (age <= NEW_DAYS)] = STRATA.index(ALL)
-    period[known.order_customer] = _periods(known)
-    period[~live | (last < tenure)] = _NEVER
-    stratum = np.where(period == _NEVER, stratum, _OF_PERIOD[period])
+    period[history.order_customer] = _period_of_orders(history)
+    period[~live | (last < tenure)] = _UNKNOWN
+    stratum = np.where(period == _UNKNOWN, stratum, _STRATUM_OF_PERIOD[period])
     return States(
         orders=orders,
         first_day=first,
@@ -144,23 +145,24 @@ def states(known: History, day: int) -> States:
     )
 
 
-def fit(known: History, day: int, horizon_days: int = HORIZON_DAYS) -> Model:
-    """The model of what was known at the close of `day`."""
-    known = known.as_of(day)
+def fit(history: History, day: int, horizon_days: int = HORIZON_DAYS) -> Model:
+    """The model fitted to the history until the close of `day`."""
+    history = history.as_of(day)
     reasons: dict[str, dict[str, str]] = {"tenure": {}, "gap": {}}
     return Model(
         day=day,
         horizon_days=horizon_days,
-        tenure=_curves(tenures(known, day), "tenure", reasons["tenure"]),
-        gap=_curves(gaps(known, day), "gap", reasons["gap"]),
+        tenure=_fit_curves(tenure_spells(history, day), "tenure", reasons["tenure"]),
+        gap=_fit_curves(gap_spells(history, day), "gap", reasons["gap"]),
         reasons=reasons,
     )
 
 
 class Spells(Struct, frozen=True, kw_only=True):
-    """Stretches of time within one stratum, followed from age `entry` (exclusive) to `exit`.
+    """Stretches of time within one stratum, observed from age `entry` (exclusive) to `exit`.
 
-    There comes the `event`, or nothing more is known. `spell` numbers the whole that a stretch is part of.
+    At `exit` comes the `event`, or the observation ends without it. `spell` numbers the whole spell that a
+    stretch is part of.
     """
 
     spell: Ints
@@ -170,142 +172,152 @@ class Spells(Struct, frozen=True, kw_only=True):
     event: Bools
 
 
-def tenures(known: History, day: int) -> Spells:
+def tenure_spells(history: History, day: int) -> Spells:
     """Contracts' lives, cut at each purchase, since that is when a customer's stratum may change.
 
-    A customer enters a stratum's curve at the age of being found in it: at once where the first bill tells
-    the period. To count a whole life under the stratum that it ended in would show the early lost as "One
-    order", and make all others immortal so long.
+    A customer enters a stratum's curve at the age at which the stratum became known: at once where the first
+    bill tells the period. Counting the whole life under its last stratum would put all early losses under
+    "One order", and make the other strata immortal until then (immortal time bias).
     """
-    rose, fell = _turns(known)
-    customer, begin = known.move_customer[rose], known.move_day[rose]
-    ends = np.append(known.move_customer[fell] * _DAYS + known.move_day[fell], np.iinfo(np.int64).max)
-    end_at = ends[np.searchsorted(ends, customer * _DAYS + begin)]
-    event = end_at // _DAYS == customer
-    end = np.where(event, end_at % _DAYS, day)
+    is_start, is_end = _starts_and_ends(history)
+    customer, start_day = history.move_customer[is_start], history.move_day[is_start]
+    end_keys = np.append(
+        history.move_customer[is_end] * _DAY_RANGE + history.move_day[is_end], np.iinfo(np.int64).max
+    )
+    end_key = end_keys[np.searchsorted(end_keys, customer * _DAY_RANGE + start_day)]
+    ended = end_key // _DAY_RANGE == customer
+    end_day = np.where(ended, end_key % _DAY_RANGE, day)
 
-    starts = customer * _DAYS + begin
-    order_keys = known.order_customer * _DAYS + known.order_day
+    start_keys = customer * _DAY_RANGE + start_day
+    order_keys = history.order_customer * _DAY_RANGE + history.order_day
     last_of_day = np.append(order_keys[1:] != order_keys[:-1], True)[: len(order_keys)]
-    bought = np.flatnonzero(last_of_day)
-    spell = np.searchsorted(starts, order_keys[bought], side="left") - 1  # the spell begun before that day
-    within = spell >= 0
-    within &= customer[spell] == known.order_customer[bought] if len(customer) else False
-    within[within] &= known.order_day[bought[within]] < end[spell[within]]
-    bought, spell = bought[within], spell[within]
+    orders_index = np.flatnonzero(last_of_day)
+    # The spell that began before the day of the order.
+    spell = np.searchsorted(start_keys, order_keys[orders_index], side="left") - 1
+    is_inside = spell >= 0
+    is_inside &= customer[spell] == history.order_customer[orders_index] if len(customer) else False
+    is_inside[is_inside] &= history.order_day[orders_index[is_inside]] < end_day[spell[is_inside]]
+    orders_index, spell = orders_index[is_inside], spell[is_inside]
 
-    number = np.arange(len(customer))
-    order = np.concatenate([np.searchsorted(order_keys, starts, side="right") - 1, bought])
-    spell = np.concatenate([number, spell])
-    orders, first, last = _orders_at(known, order, customer[spell])
-    entry = np.where(np.arange(len(spell)) < len(number), 0, last - begin[spell])
-    of = np.where((orders > 0) & (last >= begin[spell]), np.append(_periods(known), _NEVER)[order], _NEVER)
-    stratum = np.where(of == _NEVER, _strata(orders, first, last), _OF_PERIOD[of])
-    return _merged(spell, stratum, entry, end - begin, event)
+    spells = np.arange(len(customer))
+    order = np.concatenate([np.searchsorted(order_keys, start_keys, side="right") - 1, orders_index])
+    spell = np.concatenate([spells, spell])
+    orders, first, last = _orders_until(history, order, customer[spell])
+    entry = np.where(np.arange(len(spell)) < len(spells), 0, last - start_day[spell])
+    period = np.where(
+        (orders > 0) & (last >= start_day[spell]),
+        np.append(_period_of_orders(history), _UNKNOWN)[order],
+        _UNKNOWN,
+    )
+    stratum = np.where(period == _UNKNOWN, _strata_of(orders, first, last), _STRATUM_OF_PERIOD[period])
+    return _merge_stretches(spell, stratum, entry, end_day - start_day, ended)
 
 
-def gaps(known: History, day: int) -> Spells:
+def gap_spells(history: History, day: int) -> Spells:
     """Times between purchases of customers without a live contract.
 
     A gap begins with a purchase, or with the end of a contract, and ends with the next purchase or contract.
-    Its stratum is the one at its beginning: of a customer who is in a gap now, no more is known.
+    Its stratum is the one at its beginning, since that is all that is known of a customer in a gap now.
     """
-    rose, fell = _turns(known)
-    moves = known.move_customer * _DAYS + known.move_day
-    order_keys = known.order_customer * _DAYS + known.order_day
-    points = np.unique(np.concatenate([order_keys, moves[rose], moves[fell]]))
-    customer, when = points // _DAYS, points % _DAYS
-    orders, first, last = _orders_at(known, np.searchsorted(order_keys, points, side="right") - 1, customer)
-    move = np.searchsorted(moves, points, side="right") - 1
-    moved = move >= 0
-    moved[moved] = known.move_customer[move[moved]] == customer[moved]
-    live = np.zeros(len(points), dtype=bool)
-    live[moved] = known.move_closing[move[moved]] > 0
-    stratum = _strata(orders, first, last)
-    stratum[np.isin(points, moves[fell])] = _ENDED
+    is_start, is_end = _starts_and_ends(history)
+    move_keys = history.move_customer * _DAY_RANGE + history.move_day
+    order_keys = history.order_customer * _DAY_RANGE + history.order_day
+    keys = np.unique(np.concatenate([order_keys, move_keys[is_start], move_keys[is_end]]))
+    customer, days = keys // _DAY_RANGE, keys % _DAY_RANGE
+    orders, first, last = _orders_until(
+        history, np.searchsorted(order_keys, keys, side="right") - 1, customer
+    )
+    move = np.searchsorted(move_keys, keys, side="right") - 1
+    has_move = move >= 0
+    has_move[has_move] = history.move_customer[move[has_move]] == customer[has_move]
+    live = np.zeros(len(keys), dtype=bool)
+    live[has_move] = history.move_closing[move[has_move]] > 0
+    stratum = _strata_of(orders, first, last)
+    stratum[np.isin(keys, move_keys[is_end])] = _ENDED_INDEX
 
-    again = np.append(customer[1:] == customer[:-1], False)[: len(points)]
-    until = np.where(again, np.append(when[1:], day)[: len(points)], day)
-    quiet = ~live & (orders > 0) & (until > when)
+    is_followed = np.append(customer[1:] == customer[:-1], False)[: len(keys)]
+    end_day = np.where(is_followed, np.append(days[1:], day)[: len(keys)], day)
+    quiet = ~live & (orders > 0) & (end_day > days)
     return Spells(
         spell=np.flatnonzero(quiet),
         stratum=stratum[quiet],
         entry=np.zeros(int(quiet.sum()), dtype=np.int64),
-        exit=(until - when)[quiet],
-        event=again[quiet],
+        exit=(end_day - days)[quiet],
+        event=is_followed[quiet],
     )
 
 
-def _turns(known: History) -> tuple[Bools, Bools]:
-    """Which movements raise MRR from 0, and which bring it down to 0."""
-    same = np.append(False, known.move_customer[1:] == known.move_customer[:-1])[: len(known.move_customer)]
-    before = np.where(same, np.append(0, known.move_closing[:-1])[: len(known.move_closing)], 0)
-    return (before <= 0) & (known.move_closing > 0), (before > 0) & (known.move_closing <= 0)
+def _starts_and_ends(history: History) -> tuple[Bools, Bools]:
+    """Masks of the movements that raise MRR from 0, and of those that bring it down to 0."""
+    customer, closing = history.move_customer, history.move_closing
+    is_same_customer = np.append(False, customer[1:] == customer[:-1])[: len(customer)]
+    opening = np.where(is_same_customer, np.append(0, closing[:-1])[: len(closing)], 0)
+    return (opening <= 0) & (closing > 0), (opening > 0) & (closing <= 0)
 
 
-def _periods(known: History) -> Ints:
-    """`model.period` of each order's day, as an index of `PERIODS`; -1 where it is not known."""
-    keys = known.order_customer * _DAYS + known.order_day
+def _period_of_orders(history: History) -> Ints:
+    """`model.billing_period` of each order's day, as an index of `PERIODS`; -1 where it is not known."""
+    keys = history.order_customer * _DAY_RANGE + history.order_day
     day = np.cumsum(np.append(False, keys[1:] != keys[:-1])[: len(keys)])
     amount = np.zeros(len(keys), dtype=np.int64)
-    np.add.at(amount, day, known.order_amount)
-    move = np.searchsorted(known.move_customer * _DAYS + known.move_day, keys, side="right") - 1
-    has = move >= 0
-    has[has] = known.move_customer[move[has]] == known.order_customer[has]
+    np.add.at(amount, day, history.order_amount)
+    move = np.searchsorted(history.move_customer * _DAY_RANGE + history.move_day, keys, side="right") - 1
+    has_move = move >= 0
+    has_move[has_move] = history.move_customer[move[has_move]] == history.order_customer[has_move]
     mrr = np.zeros(len(keys), dtype=np.int64)
-    mrr[has] = known.move_closing[move[has]]
-    found = np.searchsorted(PERIOD_BOUNDS, amount[day] / np.maximum(mrr, 1), side="right") - 1
-    return np.where((mrr > 0) & (found < len(PERIODS)), found, _NEVER)
+    mrr[has_move] = history.move_closing[move[has_move]]
+    period = np.searchsorted(PERIOD_BOUNDS, amount[day] / np.maximum(mrr, 1), side="right") - 1
+    return np.where((mrr > 0) & (period < len(PERIODS)), period, _UNKNOWN)
 
 
-def _orders_at(known: History, order: Ints, customer: Ints) -> tuple[Ints, Ints, Ints]:
-    """Orders so far, first and last day as of an order's index; zeros where that is not the customer's."""
-    begins = np.searchsorted(known.order_customer, customer)
-    has = order >= begins
-    order, begins = order[has], begins[has]
+def _orders_until(history: History, order_index: Ints, customer: Ints) -> tuple[Ints, Ints, Ints]:
+    """Count, first and last day of orders up to an order's index; zeros where it isn't the customer's."""
+    first_index = np.searchsorted(history.order_customer, customer)
+    has_order = order_index >= first_index
+    order_index, first_index = order_index[has_order], first_index[has_order]
     counts, first, last = (np.zeros(len(customer), dtype=np.int64) for _ in range(3))
-    counts[has] = order - begins + 1
-    first[has], last[has] = known.order_day[begins], known.order_day[order]
+    counts[has_order] = order_index - first_index + 1
+    first[has_order], last[has_order] = history.order_day[first_index], history.order_day[order_index]
     return counts, first, last
 
 
-def _strata(orders: Ints, first: Ints, last: Ints) -> Ints:
-    """`model.stratum` of arrays, as indexes of `STRATA`."""
-    stratum = np.full(len(orders), STRATA.index(SLOWEST))
-    for name, bound in reversed(RHYTHMS):
+def _strata_of(orders: Ints, first: Ints, last: Ints) -> Ints:
+    """`model.stratum_of` for arrays, as indexes of `STRATA`."""
+    stratum = np.full(len(orders), STRATA.index(LEAST_FREQUENT))
+    for name, bound in reversed(FREQUENCY_BOUNDS):
         stratum[last - first <= bound * (orders - 1)] = STRATA.index(name)
     stratum[orders < 2] = STRATA.index(ONE_ORDER)
     return stratum
 
 
-def _merged(spell: Ints, stratum: Ints, entry: Ints, exits: Ints, event: Bools) -> Spells:
-    """Stretches of spells, with neighbours of one stratum made one; only a spell's last has its event."""
+def _merge_stretches(spell: Ints, stratum: Ints, entry: Ints, exits: Ints, event: Bools) -> Spells:
+    """The stretches with neighbours of one stratum merged; only a spell's last stretch has its event."""
     order = np.lexsort((entry, spell))
     spell, stratum, entry = spell[order], stratum[order], entry[order]
-    changes = np.append(True, (spell[1:] != spell[:-1]) | (stratum[1:] != stratum[:-1]))[: len(spell)]
-    spell, stratum, entry = spell[changes], stratum[changes], entry[changes]
+    is_new = np.append(True, (spell[1:] != spell[:-1]) | (stratum[1:] != stratum[:-1]))[: len(spell)]
+    spell, stratum, entry = spell[is_new], stratum[is_new], entry[is_new]
     last = np.append(spell[1:] != spell[:-1], True)[: len(spell)]
-    until = np.where(last, exits[spell], np.append(entry[1:], 0)[: len(spell)])
-    followed = until > entry
+    exit_age = np.where(last, exits[spell], np.append(entry[1:], 0)[: len(spell)])
+    followed = exit_age > entry
     return Spells(
         spell=spell[followed],
         stratum=stratum[followed],
         entry=entry[followed],
-        exit=until[followed],
+        exit=exit_age[followed],
         event=(last & event[spell])[followed],
     )
 
 
-def _curves(spells: Spells, kind: Kind, reasons: dict[str, str]) -> dict[str, Curve]:
-    """A curve for each stratum and for all, as far as there is enough; `reasons` is told what is missing."""
+def _fit_curves(spells: Spells, kind: Kind, reasons: dict[str, str]) -> dict[str, Curve]:
+    """A curve for each stratum and for all together. Adds to `reasons` why a curve is missing."""
     curves: dict[str, Curve] = {}
     for number, name in enumerate(STRATA):
-        chosen = spells.stratum == number if name != ALL else np.ones(len(spells.stratum), dtype=bool)
-        n, events = len(np.unique(spells.spell[chosen])), int(spells.event[chosen].sum())
+        is_chosen = spells.stratum == number if name != ALL else np.ones(len(spells.stratum), dtype=bool)
+        n, events = len(np.unique(spells.spell[is_chosen])), int(spells.event[is_chosen].sum())
         if n < MIN_SPELLS or events < MIN_EVENTS:
-            reasons[name] = needed(name, n, events)
+            reasons[name] = shortage_reason(name, n, events)
             continue
-        curve = _curve(spells.entry[chosen], spells.exit[chosen], spells.event[chosen], n, kind)
+        curve = _curve(spells.entry[is_chosen], spells.exit[is_chosen], spells.event[is_chosen], n, kind)
         if curve:
             curves[name] = curve
         else:

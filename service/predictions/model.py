@@ -1,15 +1,15 @@
-"""A fitted model, and what its curves say of an age: survival, read without numpy.
+"""A fitted model, and the estimates that its survival curves give for a customer; needs no numpy.
 
 Two kinds of curves (Kaplan and Meier, 1958), each by stratum, and pooled under `ALL`:
 
     tenure   a live contract: days from the day that MRR rose from 0 to the day that it falls to 0
     gap      everybody else: days from a purchase, or from the end of a contract, to the next purchase
 
-A contract is of the stratum of its billing period, which its first order tells; everybody else of that of the
-days between their orders.
+A contract belongs to the stratum of its billing period, which is known from its first order. Everybody else
+belongs to the stratum of the average days between their orders.
 
-Days are ordinals (`date.toordinal()`), money is minor units of one currency. A curve says something only of
-the ages `start` to `end`, where enough spells were followed; beyond them there is no estimate, only a reason.
+Days are ordinals (`date.toordinal()`), money is minor units of one currency. A curve holds only for the ages
+`start` to `end`, at which enough spells were observed; beyond them there is no estimate, only a reason.
 """
 
 import math
@@ -27,13 +27,13 @@ Kind = Literal["tenure", "gap"]
 ALL = "all"
 ONE_ORDER = "One order"
 ENDED = "Contract ended"
-RHYTHMS = tuple((name, days) for name, days in FREQUENCIES.items() if days)
-SLOWEST = next(name for name, days in FREQUENCIES.items() if days is None)
+FREQUENCY_BOUNDS = tuple((name, days) for name, days in FREQUENCIES.items() if days)
+LEAST_FREQUENT = next(name for name, days in FREQUENCIES.items() if days is None)
 
-NEW_DAYS = 30  # so long "One order" says nothing of a contract: its second bill was hardly due
+NEW_DAYS = 30  # until then "One order" tells nothing about a contract: its second bill was hardly due
 MONTH_DAYS = 365 / 12
 PERIODS = (*(days / MONTH_DAYS for days in (7, 14, 28)), 1.0, 2.0, 3.0, 6.0, 12.0, 24.0, 36.0)  # months
-PERIOD_BOUNDS = (  # below the first, between two, above the last; an order of less or more tells no period
+PERIOD_BOUNDS = (  # between two of them lies one period; below the first and above the last there is none
     PERIODS[0] / math.sqrt(2),
     *(math.sqrt(short * long) for short, long in pairwise(PERIODS)),
     PERIODS[-1] * math.sqrt(2),
@@ -44,11 +44,11 @@ MIN_EVENTS = 10
 HORIZON_DAYS = 90
 LIFETIME_DAYS = 1095  # 36 months
 STEP_DAYS = 15  # divides both
-_Z = 1.959963984540054  # the normal quantile of a 95 % interval
+_NORMAL_QUANTILE_95 = 1.959963984540054  # the normal quantile of a 95 % interval
 
 
 class Curve(Struct, frozen=True, kw_only=True):
-    """Survival by age, from 1.0 at age `start`: the steps only, good until age `end`.
+    """Survival by age, from 1.0 at age `start`: the steps only, valid until age `end`.
 
     `greenwood` is the sum of d / (n (n - d)) up to each step. `renewals` (gaps only) is the expected number
     of purchases within 0, 15, 30 … 1095 days of a purchase, when every gap follows this curve.
@@ -65,7 +65,7 @@ class Curve(Struct, frozen=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """What was learnt up to the close of `day`, of the ledger up to `position`.
+    """The curves fitted to all events up to the close of `day`, in the ledger up to `position`.
 
     `reasons` says by kind and stratum why a curve is missing.
     """
@@ -87,11 +87,11 @@ class Estimate(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """One customer at the close of `today`.
+    """The facts about one customer, at the close of `today`, that predictions use.
 
     `tenure_day` is when MRR last rose from 0, `ended_day` when it last fell to 0. `orders` counts every
     order, `revenue_cents` is net of refunds. `last_order_cents` is what was ordered on `last_day`, and
-    `last_order_mrr_cents` the MRR at its close: together they tell the billing period.
+    `last_order_mrr_cents` the MRR at its close: the billing period follows from the two.
 
     Of live contracts: `bills` are those to come, (day, minor units) by day, for 36 months;
     `undated_mrr_cents` is the MRR of those that bill on no stated date. `overdue_date` is the stated date
@@ -116,89 +116,89 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 
 class State(Struct, frozen=True):
-    """All that a curve needs to know of a customer: which one to read, and from which age."""
+    """Which curve applies to a customer, and the age from which to read it."""
 
     kind: Kind
     stratum: str
     age: int
 
 
-class Source(Struct, frozen=True):
-    """The curve that was found for a state; `reason` says why it is not the stratum's own, or is none."""
+class CurveChoice(Struct, frozen=True):
+    """The curve for a state; `reason` says why it is not the stratum's own, or why there is none."""
 
     curve: Curve | None
     reason: str | None
 
 
-def stratum(orders: int, first_day: int, last_day: int) -> str:
+def stratum_of(orders: int, first_day: int, last_day: int) -> str:
     """The class of the average days between purchases, (last - first) / (orders - 1)."""
     if orders < 2:
         return ONE_ORDER
-    for name, bound in RHYTHMS:
+    for name, bound in FREQUENCY_BOUNDS:
         if last_day - first_day <= bound * (orders - 1):
             return name
-    return SLOWEST
+    return LEAST_FREQUENT
 
 
-def period(order_cents: int, mrr_cents: int) -> float | None:
-    """The months that an order pays for, as contracts bill; None where that is none of `PERIODS`."""
+def billing_period(order_cents: int, mrr_cents: int) -> float | None:
+    """The billing period, in months, for which an order pays; None where that is none of `PERIODS`."""
     if mrr_cents <= 0:
         return None
     number = bisect_right(PERIOD_BOUNDS, order_cents / mrr_cents)
     return PERIODS[number - 1] if 0 < number <= len(PERIODS) else None
 
 
-def period_stratum(months: float) -> str:
-    """The class of a billing period, by the bounds of `stratum`; a month has 30 days."""
-    return next((name for name, bound in RHYTHMS if months * 30 <= bound), SLOWEST)
+def stratum_of_period(months: float) -> str:
+    """The class of a billing period, by the bounds of `stratum_of`; a month counts 30 days."""
+    return next((name for name, bound in FREQUENCY_BOUNDS if months * 30 <= bound), LEAST_FREQUENT)
 
 
-def state(facts: Facts) -> State | None:
-    """The kind, stratum and age of a customer; None without a live contract and any purchase."""
+def state_of(facts: Facts) -> State | None:
+    """The kind, stratum and age of a customer; None without both a live contract and a purchase."""
     first, last, ended = facts.first_day or 0, facts.last_day or 0, facts.ended_day or 0
     if facts.mrr_cents > 0 and facts.tenure_day is not None:
         age = max(facts.today - facts.tenure_day, 0)
         is_billed = facts.orders and last >= facts.tenure_day
-        months = period(facts.last_order_cents, facts.last_order_mrr_cents) if is_billed else None
+        months = billing_period(facts.last_order_cents, facts.last_order_mrr_cents) if is_billed else None
         if months is not None:
-            return State("tenure", period_stratum(months), age)
+            return State("tenure", stratum_of_period(months), age)
         new = facts.orders < 2 and age <= NEW_DAYS
-        return State("tenure", ALL if new else stratum(facts.orders, first, last), age)
+        return State("tenure", ALL if new else stratum_of(facts.orders, first, last), age)
     if not facts.orders:
         return None
-    name = ENDED if ended >= last else stratum(facts.orders, first, last)
+    name = ENDED if ended >= last else stratum_of(facts.orders, first, last)
     return State("gap", name, max(facts.today - max(last, ended), 0))
 
 
-def source(model: Model, at: State, ahead: int) -> Source:
-    """The first curve that covers `ahead` days from the age: the stratum's, else the pooled one, or none."""
-    curves = model.tenure if at.kind == "tenure" else model.gap
+def choose_curve(model: Model, state: State, days_ahead: int) -> CurveChoice:
+    """The first curve that covers the next `days_ahead`: the stratum's, else the pooled one, or none."""
+    curves = model.tenure if state.kind == "tenure" else model.gap
     reasons: list[str] = []
-    for name in dict.fromkeys((at.stratum, ALL)):
+    for name in dict.fromkeys((state.stratum, ALL)):
         curve = curves.get(name)
         if curve is None:
-            reasons.append(model.reasons.get(at.kind, {}).get(name) or needed(name, 0, 0))
-        elif curve.start <= at.age and at.age + ahead <= curve.end:
-            return Source(curve, "; ".join(reasons) or None)
+            reasons.append(model.reasons.get(state.kind, {}).get(name) or shortage_reason(name, 0, 0))
+        elif curve.start <= state.age and state.age + days_ahead <= curve.end:
+            return CurveChoice(curve, "; ".join(reasons) or None)
         else:
             reasons.append(
-                f"{name}: no history that long, days {at.age} to {at.age + ahead} are asked, "
+                f"{name}: no history that long, days {state.age} to {state.age + days_ahead} are asked, "
                 f"{curve.start} to {curve.end} known"
             )
-    return Source(None, "; ".join(reasons))
+    return CurveChoice(None, "; ".join(reasons))
 
 
-def needed(name: str, spells: int, events: int) -> str:
-    """The reason of a missing curve: how much there was and how much is needed."""
+def shortage_reason(name: str, spells: int, events: int) -> str:
+    """Why a curve is missing: how many spells and events there were, and how many are needed."""
     return f"{name}: {spells} spells and {events} events, {MIN_SPELLS} and {MIN_EVENTS} are needed"
 
 
-def survival(curve: Curve, age: int, ahead: int) -> Estimate:
-    """P(still there at age + ahead | there at age), with the log-log interval of Greenwood's variance.
+def survival_probability(curve: Curve, age: int, days_ahead: int) -> Estimate:
+    """P(survives until age + days_ahead | survived until age), with the log-log Greenwood interval.
 
-    Both ages must lie within the curve: see `source`.
+    Both ages must lie within the curve: see `choose_curve`.
     """
-    start, end = bisect_right(curve.days, age), bisect_right(curve.days, age + ahead)
+    start, end = bisect_right(curve.days, age), bisect_right(curve.days, age + days_ahead)
     if start == end:
         return Estimate(1.0)
     before, variance = (curve.survival[start - 1], curve.greenwood[start - 1]) if start else (1.0, 0.0)
@@ -206,14 +206,14 @@ def survival(curve: Curve, age: int, ahead: int) -> Estimate:
     if not 0.0 < value < 1.0:
         return Estimate(value)
     log = math.log(value)
-    spread = math.exp(min(_Z * math.sqrt(curve.greenwood[end - 1] - variance) / -log, 50.0))
+    spread = math.exp(min(_NORMAL_QUANTILE_95 * math.sqrt(curve.greenwood[end - 1] - variance) / -log, 50.0))
     return Estimate(value, math.exp(log * spread), math.exp(log / spread))
 
 
-def paid_months(curve: Curve, age: int, days: int) -> Estimate:
+def expected_paid_months(curve: Curve, age: int, days: int) -> Estimate:
     """Expected months under contract in the next `days`: the area under the curve, by steps of 15 days."""
-    points = _points(days)
-    chances = [survival(curve, age, point) for point in points]
+    points = _step_days(days)
+    chances = [survival_probability(curve, age, point) for point in points]
 
     def area(heights: list[float]) -> float:
         return (
@@ -231,80 +231,88 @@ def paid_months(curve: Curve, age: int, days: int) -> Estimate:
     )
 
 
-def billed(curve: Curve, age: int, bills: Iterable[tuple[int, int]]) -> Estimate:
-    """Bills (days ahead, amount), each times the survival to its day. No day may lie beyond the curve."""
-    found = [(survival(curve, age, ahead), amount) for ahead, amount in bills]
-    value = sum(chance.value * amount for chance, amount in found)
-    if all(chance.low is None for chance, _ in found):
+def expected_bills(curve: Curve, age: int, bills: Iterable[tuple[int, int]]) -> Estimate:
+    """The sum of bills (days ahead, amount), each times the survival to its day.
+
+    No day may lie beyond the curve.
+    """
+    chances = [(survival_probability(curve, age, days_ahead), amount) for days_ahead, amount in bills]
+    value = sum(chance.value * amount for chance, amount in chances)
+    if all(chance.low is None for chance, _ in chances):
         return Estimate(value)
     return Estimate(
         value,
-        sum((chance.value if chance.low is None else chance.low) * amount for chance, amount in found),
-        sum((chance.value if chance.high is None else chance.high) * amount for chance, amount in found),
+        sum((chance.value if chance.low is None else chance.low) * amount for chance, amount in chances),
+        sum((chance.value if chance.high is None else chance.high) * amount for chance, amount in chances),
     )
 
 
-def further_orders(curve: Curve, later: Curve | None, age: int, days: int, whole: int) -> Estimate:
-    """Expected purchases in the next `whole` days, the first of them in `days`, as far as the curve goes.
+def expected_orders(
+    curve: Curve, later_gaps: Curve | None, age: int, first_days: int, total_days: int
+) -> Estimate:
+    """Expected purchases in the next `total_days`, if the first of them comes within `first_days`.
 
-    Σ over steps of P(the next purchase falls in the step) x (1 + renewals of `later` in what remains). The
-    interval is that of the first purchase's probability.
+    Summed over the steps of `curve`: P(the next purchase falls in the step) x (1 + renewals of `later_gaps`
+    in the remaining days). The interval is that of the probability of the first purchase.
     """
-    points = _points(days)
-    left = [survival(curve, age, point).value for point in points]
+    points = _step_days(first_days)
+    survivals = [survival_probability(curve, age, point).value for point in points]
     value = sum(
-        (a - b) * (1 + (_renewals(later, whole - u) + _renewals(later, whole - v)) / 2)
-        for (u, v), (a, b) in zip(pairwise(points), pairwise(left), strict=True)
+        (a - b) * (1 + (_renewals(later_gaps, total_days - u) + _renewals(later_gaps, total_days - v)) / 2)
+        for (u, v), (a, b) in zip(pairwise(points), pairwise(survivals), strict=True)
     )
-    last = survival(curve, age, days)
-    if last.low is None or last.high is None:
+    at_end = survival_probability(curve, age, first_days)
+    if at_end.low is None or at_end.high is None:
         return Estimate(value)
-    scale = value / (1 - last.value)
-    return Estimate(value, scale * (1 - last.high), scale * (1 - last.low))
+    scale = value / (1 - at_end.value)
+    return Estimate(value, scale * (1 - at_end.high), scale * (1 - at_end.low))
 
 
-def _points(days: int) -> list[int]:
+def _step_days(days: int) -> list[int]:
     return [*range(0, days, STEP_DAYS), days]
 
 
 def _renewals(curve: Curve | None, days: int) -> float:
     if curve is None or not curve.renewals:
         return 0.0
-    whole, part = divmod(min(days, LIFETIME_DAYS), STEP_DAYS)
-    low = curve.renewals[whole]
-    return low + (curve.renewals[whole + 1] - low) * part / STEP_DAYS if part else low
+    steps, rest = divmod(min(days, LIFETIME_DAYS), STEP_DAYS)
+    at_step = curve.renewals[steps]
+    return at_step + (curve.renewals[steps + 1] - at_step) * rest / STEP_DAYS if rest else at_step
 
 
-def expected_units(model: Model, at: State, days: int) -> tuple[Estimate | None, Source, int]:
+def expected_units(model: Model, state: State, days: int) -> tuple[Estimate | None, CurveChoice, int]:
     """Months of MRR (tenure) or orders (gap) in the next `days`; the curve; how many days it reaches.
 
-    What lies beyond the curve counts nothing: it is a restricted mean.
+    The days beyond the curve count nothing: the estimate is a restricted mean.
     """
-    found = source(model, at, min(days, model.horizon_days))
-    if found.curve is None:
-        found = source(model, at, min(days, 1))
-    if found.curve is None:
-        return None, found, 0
-    reach = min(days, found.curve.end - at.age)
-    if at.kind == "tenure":
-        return paid_months(found.curve, at.age, reach), found, reach
-    return further_orders(found.curve, following(model, at), at.age, reach, days), found, reach
+    choice = choose_curve(model, state, min(days, model.horizon_days))
+    if choice.curve is None:
+        choice = choose_curve(model, state, min(days, 1))
+    if choice.curve is None:
+        return None, choice, 0
+    reach = min(days, choice.curve.end - state.age)
+    if state.kind == "tenure":
+        return expected_paid_months(choice.curve, state.age, reach), choice, reach
+    return expected_orders(choice.curve, later_gap_curve(model, state), state.age, reach, days), choice, reach
 
 
-def following(model: Model, at: State) -> Curve | None:
+def later_gap_curve(model: Model, state: State) -> Curve | None:
     """The curve of the gaps that follow the next order."""
-    own = None if at.stratum in {ONE_ORDER, ENDED} else model.gap.get(at.stratum)
-    return own or model.gap.get(ALL)
+    own_curve = None if state.stratum in {ONE_ORDER, ENDED} else model.gap.get(state.stratum)
+    return own_curve or model.gap.get(ALL)
 
 
-def still_buys(curve: Curve, later: Curve, age: int, days: int) -> float:
-    """P(an order comes after the next `days`): the buyer has not gone for good by then.
+def later_order_probability(curve: Curve, later_gaps: Curve, age: int, days: int) -> float:
+    """P(an order comes after the next `days`): the customer has not left for good by then.
 
-    Any order is the last with the probability that a gap of `later` never ends, as far as it is known. So
-    they have gone if none comes at all, or with that probability for each order that is expected in `days`.
+    Any order is the last one with the probability that a gap of `later_gaps` never ends, as far as the curve
+    goes. So a customer has left if no order comes at all, or with that probability after each of the orders
+    that are expected within `days`.
     """
     reach = min(curve.end - age, LIFETIME_DAYS)
-    never = survival(curve, age, reach).value
-    last = survival(later, later.start, min(later.end, LIFETIME_DAYS) - later.start).value
-    orders = further_orders(curve, later, age, min(days, reach), days).value
-    return min(max(1 - never - last * orders, 0.0), 1.0)
+    chance_of_none = survival_probability(curve, age, reach).value
+    chance_of_last_order = survival_probability(
+        later_gaps, later_gaps.start, min(later_gaps.end, LIFETIME_DAYS) - later_gaps.start
+    ).value
+    orders = expected_orders(curve, later_gaps, age, min(days, reach), days).value
+    return min(max(1 - chance_of_none - chance_of_last_order * orders, 0.0), 1.0)

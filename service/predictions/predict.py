@@ -1,4 +1,4 @@
-"""What is told of one customer: the API's figures, each with where it comes from or why it is missing."""
+"""The predictions for one customer, as the API shows them: each with its basis, or why it is missing."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from service.core.money import round_fraction
 from service.predictions.model import (
     LIFETIME_DAYS,
     Curve,
+    CurveChoice,
     Estimate,
     Facts,
     Model,
-    Source,
     State,
-    billed,
+    choose_curve,
+    expected_bills,
+    expected_paid_months,
     expected_units,
-    paid_months,
-    source,
-    state,
-    survival,
+    state_of,
+    survival_probability,
 )
 
 STATED = "stated"
@@ -32,7 +32,7 @@ KAPLAN_MEIER = "kaplan-meier"
 
 
 class Basis(Struct, frozen=True, kw_only=True):
-    """Where a figure comes from; without a figure, why there is none."""
+    """The method and sample behind a figure; without a figure, the reason why there is none."""
 
     method: str | None = None
     n: int | None = None
@@ -52,65 +52,69 @@ class Predictions(Struct, frozen=True, kw_only=True):
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
-    """What all of one state share: survival over the horizon, units of 36 months, quartiles of days."""
+    """What is predicted alike for all customers in one state.
 
-    found: Source
+    Survival over the horizon; units in 36 months, by the curve `units_choice` as far as it reaches; quartiles
+    of the days until the next purchase.
+    """
+
+    choice: CurveChoice
     survival: Estimate | None
     units: Estimate | None
-    units_from: Source
+    units_choice: CurveChoice
     reach: int
     quartiles: tuple[int | None, int | None, int | None]
 
 
-def outlook(model: Model, at: State) -> Outlook:
-    """All that the curves say of a state."""
-    found = source(model, at, model.horizon_days)
-    units, units_from, reach = expected_units(model, at, LIFETIME_DAYS)
-    curve = found.curve
+def build_outlook(model: Model, state: State) -> Outlook:
+    """The estimates that the curves give for a state."""
+    choice = choose_curve(model, state, model.horizon_days)
+    units, units_choice, reach = expected_units(model, state, LIFETIME_DAYS)
+    curve = choice.curve
     return Outlook(
-        found=found,
-        survival=survival(curve, at.age, model.horizon_days) if curve else None,
+        choice=choice,
+        survival=survival_probability(curve, state.age, model.horizon_days) if curve else None,
         units=units,
-        units_from=units_from,
+        units_choice=units_choice,
         reach=reach,
         quartiles=(
             (
-                _days_until(curve, at.age, 0.25),
-                _days_until(curve, at.age, 0.5),
-                _days_until(curve, at.age, 0.75),
+                _days_until_event(curve, state.age, 0.25),
+                _days_until_event(curve, state.age, 0.5),
+                _days_until_event(curve, state.age, 0.75),
             )
-            if curve and at.kind == "gap"
+            if curve and state.kind == "gap"
             else (None, None, None)
         ),
     )
 
 
 def predict(facts: Facts, model: Model) -> Predictions:
-    """What the API says of one customer; for many, see `predictor`."""
-    return _tell(facts, model, lambda at: outlook(model, at))
+    """The predictions for one customer; for many customers, see `predictor`."""
+    return _predict(facts, model, lambda state: build_outlook(model, state))
 
 
 def predictor(model: Model) -> Callable[[Facts], Predictions]:
-    """`predict` for many customers of one model: what those of one state share is computed once."""
-    outlooks = cache(lambda at: outlook(model, at))
-    return lambda facts: _tell(facts, model, outlooks)
+    """`predict` for many customers by one model: the outlook of each state is computed once."""
+    outlooks = cache(lambda state: build_outlook(model, state))
+    return lambda facts: _predict(facts, model, outlooks)
 
 
 _Figure = tuple[Any, Basis]
 
 
-def _tell(facts: Facts, model: Model, outlooks: Callable[[State], Outlook]) -> Predictions:
-    at = state(facts)
-    if at is None:
+def _predict(facts: Facts, model: Model, outlooks: Callable[[State], Outlook]) -> Predictions:
+    state = state_of(facts)
+    if state is None:
         nothing = None, Basis(reason="no purchase and no live contract")
         return _predictions(nothing, nothing, nothing, nothing)
-    view = outlooks(at)
-    value = _lifetime(facts, at, view)
-    if at.kind == "tenure":
-        chance, day = _next_bill(facts, model, at)
-        return _predictions(value, chance, day, _churn(facts, model, view))
-    chance, risk = _purchase(view)
-    return _predictions(value, chance, _purchase_date(facts, view), risk)
+    outlook = outlooks(state)
+    value = _lifetime_value(facts, state, outlook)
+    if state.kind == "tenure":
+        chance, day = _next_bill(facts, model, state)
+        return _predictions(value, chance, day, _churn_risk(facts, model, outlook))
+    chance, risk = _purchase_and_churn(outlook)
+    return _predictions(value, chance, _purchase_date(facts, outlook), risk)
 
 
 def _predictions(value: _Figure, chance: _Figure, day: _Figure, risk: _Figure) -> Predictions:
@@ -128,51 +132,55 @@ def _predictions(value: _Figure, chance: _Figure, day: _Figure, risk: _Figure) -
     )
 
 
-def _lifetime(facts: Facts, at: State, view: Outlook) -> _Figure:
+def _lifetime_value(facts: Facts, state: State, outlook: Outlook) -> _Figure:
     """Net revenue so far and what the next 36 months are expected to bring."""
-    if at.kind == "tenure" and not (facts.bills or facts.undated_mrr_cents):
+    if state.kind == "tenure" and not (facts.bills or facts.undated_mrr_cents):
         end = facts.ends_date and f"set to end on {facts.ends_date}, before another bill"
         return facts.revenue_cents, Basis(method=STATED, reason=end or "no bill within the next 36 months")
-    found, curve, reach = view.units_from, view.units_from.curve, view.reach
-    if view.units is None or curve is None:
-        return None, Basis(reason=found.reason)
-    if at.kind == "gap":
-        money, until, accrual = _times(view.units, facts.average_order_cents), LIFETIME_DAYS, None
+    choice, curve, reach = outlook.units_choice, outlook.units_choice.curve, outlook.reach
+    if outlook.units is None or curve is None:
+        return None, Basis(reason=choice.reason)
+    if state.kind == "gap":
+        revenue, until, accrual = (
+            _multiply(outlook.units, facts.average_order_cents),
+            LIFETIME_DAYS,
+            None,
+        )
     else:
-        money, until, accrual = _contracted(facts, curve, at.age, reach)
-    short = f"counts {reach} of the next {LIFETIME_DAYS} days: no history that long"
-    reason = "; ".join(filter(None, (found.reason, accrual, short if reach < until else None))) or None
+        revenue, until, accrual = _contract_revenue(facts, curve, state.age, reach)
+    limit = f"counts {reach} of the next {LIFETIME_DAYS} days: no history that long"
+    reason = "; ".join(filter(None, (choice.reason, accrual, limit if reach < until else None))) or None
     interval = None
-    if money.low is not None and money.high is not None:
-        interval = facts.revenue_cents + _cents(money.low), facts.revenue_cents + _cents(money.high)
-    return facts.revenue_cents + _cents(money.value), _basis(curve, interval, reason)
+    if revenue.low is not None and revenue.high is not None:
+        interval = facts.revenue_cents + _cents(revenue.low), facts.revenue_cents + _cents(revenue.high)
+    return facts.revenue_cents + _cents(revenue.value), _basis(curve, interval, reason)
 
 
-def _contracted(facts: Facts, curve: Curve, age: int, reach: int) -> tuple[Estimate, int, str | None]:
-    """What live contracts bring in `reach` days; how far ahead they bring something; whether any is undated.
+def _contract_revenue(facts: Facts, curve: Curve, age: int, reach: int) -> tuple[Estimate, int, str | None]:
+    """The revenue of live contracts in `reach` days; the last day ahead that has any; a note on undated ones.
 
-    The MRR of an undated one accrues evenly, until the stated end.
+    The MRR of a contract without a dated bill accrues evenly, until its stated end.
     """
-    ahead = [(day - facts.today, cents) for day, cents in facts.bills]
-    money = billed(curve, age, [bill for bill in ahead if bill[0] <= reach])
-    until = max((day for day, _ in ahead), default=0)
+    dated_bills = [(day - facts.today, cents) for day, cents in facts.bills]
+    revenue = expected_bills(curve, age, [bill for bill in dated_bills if bill[0] <= reach])
+    last_day = max((day for day, _ in dated_bills), default=0)
     if not facts.undated_mrr_cents:
-        return money, until, None
+        return revenue, last_day, None
     days = LIFETIME_DAYS if facts.ends_date is None else _ordinal(facts.ends_date) - facts.today
     days = min(max(days, 0), LIFETIME_DAYS)
-    accrued = _times(paid_months(curve, age, min(days, reach)), facts.undated_mrr_cents)
-    return _both(money, accrued), max(days, until), "no next bill is dated: MRR accrues evenly"
+    accrued = _multiply(expected_paid_months(curve, age, min(days, reach)), facts.undated_mrr_cents)
+    return _add(revenue, accrued), max(days, last_day), "no next bill is dated: MRR accrues evenly"
 
 
-def _churn(facts: Facts, model: Model, view: Outlook) -> _Figure:
-    """A live contract's risk to end within the horizon."""
+def _churn_risk(facts: Facts, model: Model, outlook: Outlook) -> _Figure:
+    """The risk that a live contract ends within the horizon."""
     if facts.ends_date is not None and _ordinal(facts.ends_date) - facts.today <= model.horizon_days:
         return 1.0, Basis(method=STATED, reason=f"set to end on {facts.ends_date}")
-    return _chance(view.found, view.survival and _complement(view.survival))
+    return _probability(outlook.choice, outlook.survival and _complement(outlook.survival))
 
 
-def _next_bill(facts: Facts, model: Model, at: State) -> tuple[_Figure, _Figure]:
-    """Whether and when a live contract bills next: the date is known, whether it lives until then is not."""
+def _next_bill(facts: Facts, model: Model, state: State) -> tuple[_Figure, _Figure]:
+    """The probability that a live contract reaches its next bill, and the stated date of that bill."""
     first = facts.bills[0][0] if facts.bills else None
     is_last = facts.ends_date is not None and not facts.undated_mrr_cents
     if is_last and (first is None or first >= _ordinal(str(facts.ends_date))):
@@ -182,50 +190,52 @@ def _next_bill(facts: Facts, model: Model, at: State) -> tuple[_Figure, _Figure]
         overdue = facts.overdue_date and f"the bill of {facts.overdue_date} is overdue"
         nothing = None, Basis(reason=overdue or "the contract has no next bill")
         return nothing, nothing
-    ahead = first - facts.today
-    found = source(model, at, ahead)
-    chance = _chance(found, survival(found.curve, at.age, ahead) if found.curve else None)
+    days_ahead = first - facts.today
+    choice = choose_curve(model, state, days_ahead)
+    chance = _probability(
+        choice, survival_probability(choice.curve, state.age, days_ahead) if choice.curve else None
+    )
     return chance, (date.fromordinal(first).isoformat(), Basis(method=STATED))
 
 
-def _purchase(view: Outlook) -> tuple[_Figure, _Figure]:
-    """The probability to buy within the horizon, and that of not buying."""
+def _purchase_and_churn(outlook: Outlook) -> tuple[_Figure, _Figure]:
+    """The probability of a purchase within the horizon, and that of none."""
     return (
-        _chance(view.found, view.survival and _complement(view.survival)),
-        _chance(view.found, view.survival),
+        _probability(outlook.choice, outlook.survival and _complement(outlook.survival)),
+        _probability(outlook.choice, outlook.survival),
     )
 
 
-def _purchase_date(facts: Facts, view: Outlook) -> _Figure:
+def _purchase_date(facts: Facts, outlook: Outlook) -> _Figure:
     """The first day by which buying is at least as likely as not, between the quartiles."""
-    curve = view.found.curve
+    curve = outlook.choice.curve
     if curve is None:
-        return None, Basis(reason=view.found.reason)
+        return None, Basis(reason=outlook.choice.reason)
     early, middle, late = (
-        None if ahead is None else date.fromordinal(facts.today + ahead).isoformat()
-        for ahead in view.quartiles
+        None if days_ahead is None else date.fromordinal(facts.today + days_ahead).isoformat()
+        for days_ahead in outlook.quartiles
     )
     if middle is None:
         reason = f"another purchase is less likely than not within the {curve.end} days that are known"
         return None, Basis(n=curve.n, events=curve.events, reason=reason)
-    return middle, _basis(curve, (early, late), view.found.reason)
+    return middle, _basis(curve, (early, late), outlook.choice.reason)
 
 
-def _days_until(curve: Curve, age: int, chance: float) -> int | None:
-    """The fewest days from `age` by which the event has come with this probability; None if it never has."""
+def _days_until_event(curve: Curve, age: int, chance: float) -> int | None:
+    """The fewest days after which the event has come with this probability; None if it never has."""
     start = bisect_right(curve.days, age)
-    left = (curve.survival[start - 1] if start else 1.0) * (1 - chance) + 1e-12
-    found = bisect_left(curve.survival, -left, lo=start, key=neg)
-    return curve.days[found] - age if found < len(curve.days) else None
+    target = (curve.survival[start - 1] if start else 1.0) * (1 - chance) + 1e-12
+    index = bisect_left(curve.survival, -target, lo=start, key=neg)
+    return curve.days[index] - age if index < len(curve.days) else None
 
 
-def _chance(found: Source, estimate: Estimate | None) -> _Figure:
-    if estimate is None or found.curve is None:
-        return None, Basis(reason=found.reason)
+def _probability(choice: CurveChoice, estimate: Estimate | None) -> _Figure:
+    if estimate is None or choice.curve is None:
+        return None, Basis(reason=choice.reason)
     interval = None
     if estimate.low is not None and estimate.high is not None:
         interval = round(estimate.low, 4), round(estimate.high, 4)
-    return round(estimate.value, 4), _basis(found.curve, interval, found.reason)
+    return round(estimate.value, 4), _basis(choice.curve, interval, choice.reason)
 
 
 def _basis(curve: Curve, interval: tuple[Any, Any] | None, reason: str | None) -> Basis:
@@ -238,23 +248,26 @@ def _complement(chance: Estimate) -> Estimate:
     return Estimate(1 - chance.value, 1 - chance.high, 1 - chance.low)
 
 
-def _times(units: Estimate, price: int) -> Estimate:
-    """Units to money; a negative price (more refunded than paid) turns the interval around."""
+def _multiply(units: Estimate, price: int) -> Estimate:
+    """Units to money; a negative price (more refunded than paid) swaps the bounds."""
     if units.low is None or units.high is None:
         return Estimate(units.value * price)
     low, high = sorted((units.low * price, units.high * price))
     return Estimate(units.value * price, low, high)
 
 
-def _both(one: Estimate, other: Estimate) -> Estimate:
-    """Two sums by one curve: their bounds add up."""
-    if one.low is None and other.low is None:
-        return Estimate(one.value + other.value)
+def _add(first: Estimate, second: Estimate) -> Estimate:
+    """The sum of two estimates by one curve: their bounds add up."""
+    if first.low is None and second.low is None:
+        return Estimate(first.value + second.value)
     low, high = (
-        sum(getattr(each, name) if each.low is not None else each.value for each in (one, other))
+        sum(
+            getattr(estimate, name) if estimate.low is not None else estimate.value
+            for estimate in (first, second)
+        )
         for name in ("low", "high")
     )
-    return Estimate(one.value + other.value, low, high)
+    return Estimate(first.value + second.value, low, high)
 
 
 def _cents(money: float) -> int:

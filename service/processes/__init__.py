@@ -1,1 +1,1 @@
-"""Processes: what starts them, and what ends them together."""
+"""Starts processes, and ends them together."""

@@ -1,7 +1,7 @@
-"""Processes that end together: the supervisor's lock is the lifeline of those it started.
+"""Processes that end together: the supervisor's lock is the lifeline of the processes that it started.
 
-A supervisor that is killed hard can tell nobody. So it holds a lock that the kernel takes from it,
-and each of its processes waits for that lock and stops when it gets it.
+A supervisor that is killed can't stop its processes. So it holds a lock, which the kernel releases then, and
+each of its processes waits for that lock and stops when it gets it.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from service.core.errors import SettingsError
 
 LIFELINE = "DAYBOOK_LIFELINE"
-STOP_SECONDS = 8  # a process told to stop has ended by then, whatever hangs
+STOP_SECONDS = 8  # a process that is told to stop ends within this time, even if something hangs
 _WAIT_SECONDS = 15.0
 
 
@@ -31,7 +31,7 @@ def command_line(name: str) -> list[str]:
 
 
 def hold_lifeline(data_dir: Path, seconds: float = _WAIT_SECONDS) -> TextIOWrapper:
-    """Take the data directory's lock for this process; keep what is returned.
+    """Take the data directory's lock for this process; it is held as long as the returned file is open.
 
     Waits `seconds` for the processes of a run that was killed to end; raises SettingsError if they don't,
     since then another Daybook runs there. A POSIX lock is used because a fork does not inherit it.
@@ -55,7 +55,7 @@ def follow_lifeline() -> None:
     """Stop this process (by SIGTERM to itself) when the supervisor named in the environment is gone."""
     path = os.environ.get(LIFELINE)
     if path:
-        threading.Thread(target=_wait, args=(path,), daemon=True, name="lifeline").start()
+        threading.Thread(target=_stop_once_released, args=(path,), daemon=True, name="lifeline").start()
 
 
 def follow_parent(*, gracefully: bool = False) -> None:
@@ -76,7 +76,7 @@ def _wait_for_parent(gracefully: bool) -> None:
         os._exit(1)
 
 
-def _wait(path: str) -> None:
+def _stop_once_released(path: str) -> None:
     with open(path, "r+") as lock:
         fcntl.lockf(lock, fcntl.LOCK_SH)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""The queue: Redis or Valkey, which only says that there is something new; losing it loses nothing."""
+"""The queue in Redis or Valkey. It only wakes workers, so losing it loses no work."""

@@ -1,7 +1,7 @@
-"""Redis (or Valkey) by DAYBOOK_REDIS_URL: one pool of connections, every key and channel under a prefix.
+"""The client of Redis (or Valkey): a pool of connections that put a prefix before every key and channel.
 
-arq names its keys by constants, so the prefix goes on where a command becomes bytes: pipelines and
-transactions pass there too.
+arq's key names are constants, so the prefix is added where a command is encoded, which also covers pipelines
+and transactions.
 """
 
 from typing import Any
@@ -24,66 +24,69 @@ from redis.typing import EncodableT
 
 from service.settings.redis_url import RedisUrl, parse
 
-TIMEOUT_SECONDS = 2.0  # to connect, and for an answer: Redis may hang, and whoever asks can do without it
+TIMEOUT_SECONDS = 2.0  # to connect, and for an answer: Redis may hang, and callers can do without it
 
 _NONE, _FIRST, _ALL = slice(1, 1), slice(1, 2), slice(1, None)
-KEYS = {  # which arguments are keys or channels, of the commands that arq and we use
-    command: which
-    for which, commands in (
+KEYS = {  # the arguments that are keys or channels, by command; all commands that arq and Daybook use
+    command: key_slice
+    for key_slice, commands in (
         (_NONE, "AUTH DBSIZE DISCARD EXEC INFO MULTI PING SELECT UNWATCH"),
-        (_FIRST, "EXPIRE GET INCRBY PEXPIRE PSETEX PUBLISH SET ZADD ZCARD ZINCRBY ZRANGEBYSCORE ZREM ZSCORE"),
+        (
+            _FIRST,
+            "EXPIRE GET INCRBY PEXPIRE PSETEX PUBLISH SET ZADD ZCARD ZINCRBY ZRANGEBYSCORE ZREM ZSCORE",
+        ),
         (_ALL, "DEL EXISTS SUBSCRIBE WATCH"),
     )
     for command in commands.split()
 }
 
 
-class _Prefixed(AbstractConnection):
-    """Puts the prefix on. A command that is not in the table raises: it might leave without one."""
+class _PrefixedConnection(AbstractConnection):
+    """Adds the prefix to keys. A command that is not in the table raises: its keys can't be prefixed."""
 
     def __init__(self, *, prefix: str, **options: Any) -> None:
         super().__init__(**options)
         self._prefix = f"{prefix}:".encode()
 
     def pack_command(self, *args: EncodableT) -> list[bytes]:
-        which = KEYS.get(str(args[0]))
-        if which is None:
+        key_slice = KEYS.get(str(args[0]))
+        if key_slice is None:
             raise DataError(f"which arguments of {args[0]!r} are keys is not known")
-        keys = [self._prefix + self.encoder.encode(key) for key in args[which]]  # type: ignore[no-untyped-call]
+        keys = [self._prefix + self.encoder.encode(key) for key in args[key_slice]]  # type: ignore[no-untyped-call]
         return super().pack_command(args[0], *keys, *args[1 + len(keys) :])
 
 
-class _Tcp(_Prefixed, Connection):
+class _TcpConnection(_PrefixedConnection, Connection):
     pass
 
 
-class _Tls(_Prefixed, SSLConnection):
+class _TlsConnection(_PrefixedConnection, SSLConnection):
     pass
 
 
-class _Unix(_Prefixed, UnixDomainSocketConnection):
+class _UnixConnection(_PrefixedConnection, UnixDomainSocketConnection):
     pass
 
 
-class _Master(_Prefixed, SentinelManagedConnection):
+class _MasterConnection(_PrefixedConnection, SentinelManagedConnection):
     pass
 
 
-class _MasterTls(_Prefixed, SentinelManagedSSLConnection):
+class _MasterTlsConnection(_PrefixedConnection, SentinelManagedSSLConnection):
     pass
 
 
 _CONNECTIONS = {
-    "redis": _Tcp,
-    "rediss": _Tls,
-    "unix": _Unix,
-    "redis+sentinel": _Master,
-    "rediss+sentinel": _MasterTls,
+    "redis": _TcpConnection,
+    "rediss": _TlsConnection,
+    "unix": _UnixConnection,
+    "redis+sentinel": _MasterConnection,
+    "rediss+sentinel": _MasterTlsConnection,
 }
 
 
 class _Sentinels(Sentinel):
-    """Keeps no connection to a sentinel: it is asked only where a new one to the master is made."""
+    """Closes connections to sentinels, which are asked only before a new connection to the master."""
 
     async def discover_master(self, service_name: str) -> Any:
         try:
@@ -94,37 +97,37 @@ class _Sentinels(Sentinel):
 
 
 def connection_pool(url: str, prefix: str) -> ConnectionPool:
-    """The pool; it connects when it is used, and again after a loss. Raises ValueError if the URL is none.
+    """The pool; it connects when used, and again after a loss. Raises ValueError for an invalid URL.
 
     A certificate must be valid for the host's name, unless `ssl_check_hostname=false`.
     """
-    where = parse(url)
-    tls = {"ssl_check_hostname": True, **where.tls} if where.scheme.startswith("rediss") else {}
+    redis_url = parse(url)
+    tls = {"ssl_check_hostname": True, **redis_url.tls} if redis_url.scheme.startswith("rediss") else {}
     options: dict[str, Any] = {
-        "connection_class": _CONNECTIONS[where.scheme],
+        "connection_class": _CONNECTIONS[redis_url.scheme],
         "prefix": prefix,
-        "username": where.username,
-        "password": where.password,
-        "db": where.db,
+        "username": redis_url.username,
+        "password": redis_url.password,
+        "db": redis_url.db,
         "socket_timeout": TIMEOUT_SECONDS,
         "lib_name": None,  # with the next one: no CLIENT SETINFO, which an ACL may refuse
         "lib_version": None,
         **tls,
     }
-    if where.master:
-        return SentinelConnectionPool(where.master, _sentinels(where, tls), **options)  # type: ignore[no-untyped-call]
-    if where.socket:
-        return ConnectionPool(path=where.socket, **options)
-    ((host, port),) = where.addresses
+    if redis_url.master:
+        return SentinelConnectionPool(redis_url.master, _build_sentinel(redis_url, tls), **options)  # type: ignore[no-untyped-call]
+    if redis_url.socket:
+        return ConnectionPool(path=redis_url.socket, **options)
+    ((host, port),) = redis_url.addresses
     return ConnectionPool(host=host, port=port, **options)
 
 
-def _sentinels(where: RedisUrl, tls: dict[str, Any]) -> Sentinel:
+def _build_sentinel(redis_url: RedisUrl, tls: dict[str, Any]) -> Sentinel:
     return _Sentinels(  # type: ignore[no-untyped-call]
-        where.addresses,
+        redis_url.addresses,
         sentinel_kwargs={
-            "username": where.sentinel_username,
-            "password": where.sentinel_password,
+            "username": redis_url.sentinel_username,
+            "password": redis_url.sentinel_password,
             "socket_timeout": TIMEOUT_SECONDS,
             "ssl": bool(tls),
             **tls,

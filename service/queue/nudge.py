@@ -1,8 +1,8 @@
-"""The nudge: after a commit, an arq job says "look", never "here is an event".
+"""The nudge: an arq job, enqueued after a commit, that wakes a worker. It carries no event.
 
-Its id carries the position, since `enqueue_job` does nothing while a job of the same id is queued or
-running: an event committed during a run would wait for the sweep. One nudge is under way at a time,
-and commits that gather meanwhile share the next, so a slow Redis costs freshness and nothing else.
+Its id contains the position, since `enqueue_job` does nothing while a job of the same id is queued or
+running: an event committed during a run would have to wait for the sweep. One nudge is sent at a time, and
+the commits made meanwhile share the next one, so that a slow Redis delays the books and nothing else.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ QUEUE = "queue"
 _RETRY_SECONDS = 0.5
 
 serialize: Callable[[dict[str, Any]], bytes] = msgspec.msgpack.encode
-deserialize: Callable[[bytes], dict[str, Any]] = msgspec.msgpack.decode  # never pickle: Redis is shared
+deserialize: Callable[[bytes], dict[str, Any]] = msgspec.msgpack.decode  # not pickle: Redis may be shared
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ def connect(url: str, prefix: str) -> ArqRedis:
 
 
 async def nudge_once(url: str, prefix: str, position: int) -> None:
-    """Ask once for the books to be advanced; if Redis is away, the worker's sweep will do it."""
+    """Request once that the books are advanced; if Redis is away, the worker's sweep advances them."""
     redis = connect(url, prefix)
     with suppress(RedisError, OSError):
         await _enqueue(redis, position)
@@ -50,32 +50,32 @@ async def _enqueue(redis: ArqRedis, position: int) -> None:
 class Nudger:
     """Sends nudges from one task; `nudge` never waits and never fails. The client is closed with it."""
 
-    def __init__(self, redis: ArqRedis, failed: Callable[[], None]) -> None:
+    def __init__(self, redis: ArqRedis, on_failure: Callable[[], None]) -> None:
         self._redis = redis
-        self._failed = failed
+        self._on_failure = on_failure
         self._position = 0
-        self._wanted = asyncio.Event()
+        self._is_requested = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="nudger")
 
     def nudge(self, position: int) -> None:
-        """Ask for the books to be advanced to `position` at least."""
+        """Request that the books are advanced to `position` at least."""
         self._position = max(self._position, position)
-        self._wanted.set()
+        self._is_requested.set()
 
     async def close(self) -> None:
-        """Stop; a nudge not sent is made good by the worker's sweep."""
+        """Stop; the worker's sweep replaces a nudge that was not sent."""
         await end(self._task)
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
     async def _run(self) -> None:
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._is_requested.wait()
+            self._is_requested.clear()
             try:
                 await _enqueue(self._redis, self._position)
             except (RedisError, OSError) as error:
                 log.warning("nudge_failed", error=type(error).__name__, position=self._position)
-                self._failed()
-                self._wanted.set()
+                self._on_failure()
+                self._is_requested.set()
                 await asyncio.sleep(_RETRY_SECONDS)

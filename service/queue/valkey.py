@@ -1,4 +1,4 @@
-"""The embedded Valkey: a server of our own, on a socket that only this data directory's processes use."""
+"""The embedded Valkey: a server on a socket that only this data directory's processes use."""
 
 import signal
 import tempfile
@@ -21,16 +21,16 @@ def socket_path(data_dir: Path) -> Path:
 
 
 def url(data_dir: Path) -> str:
-    """What DAYBOOK_REDIS_URL is for the embedded server."""
+    """The value of DAYBOOK_REDIS_URL for the embedded server."""
     return f"unix://{socket_path(data_dir)}"
 
 
 def serve(data_dir: Path) -> None:
-    """Run the server until SIGTERM or SIGINT, again if it dies. It keeps nothing: losing it loses nothing."""
+    """Run the server until SIGTERM or SIGINT, again if it dies. It stores nothing durably."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _end_orphan(data_dir)
+    _stop_orphan(data_dir)
     while not stopping.is_set():
         server = ValkeyServer(port=0, data_dir=data_dir / "valkey", unix_socket_path=socket_path(data_dir))
         with server:
@@ -39,8 +39,8 @@ def serve(data_dir: Path) -> None:
     socket_path(data_dir).unlink(missing_ok=True)
 
 
-def _end_orphan(data_dir: Path) -> None:
-    """A server left by a run that was killed still has our socket: end it."""
+def _stop_orphan(data_dir: Path) -> None:
+    """Stop the server of an earlier run that was killed: it still has the socket."""
     if socket_path(data_dir).exists():
         try:
             with Redis(unix_socket_path=str(socket_path(data_dir)), socket_timeout=_ANSWER_SECONDS) as orphan:

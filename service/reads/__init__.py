@@ -1,1 +1,1 @@
-"""Reads: documents made from totals and rows. No rule of the books stands here."""
+"""Reads: documents made from totals and rows. The rules of the books are not here, but in `projections`."""

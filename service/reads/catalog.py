@@ -1,4 +1,4 @@
-"""The reads: one line each. The API serves them, the worker leaves the standing ones ready."""
+"""The reads: one line each. The API serves them; the worker keeps the precomputed ones ready."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -106,7 +106,7 @@ READS = (
         shape="CurrentMonth",
         rows="days",
         parameters=LOOK_BACK,
-        standing=True,
+        precomputed=True,
     ),
     Read(
         path="/api/v1/revenue/month-detail",
@@ -119,7 +119,7 @@ READS = (
             integer("month", lambda today: today.month, 1, 12, "the month, by default this one"),
             *LOOK_BACK,
         ),
-        standing=True,
+        precomputed=True,
     ),
     Read(
         path="/api/v1/revenue/quarterly-forecast",
@@ -151,7 +151,7 @@ READS = (
             choice("detail", None, ("cash",), "with the payments, refunds and disputes behind the months"),
             *LOOK_BACK,
         ),
-        standing=True,
+        precomputed=True,
     ),
     Read(
         path="/api/v1/mrr",
@@ -160,7 +160,7 @@ READS = (
         shape="Mrr",
         rows="by_schedule",
         parameters=(_POLICY, *LOOK_BACK),
-        standing=True,
+        precomputed=True,
     ),
     Read(
         path="/api/v1/mrr/movements",
@@ -176,7 +176,7 @@ READS = (
             _POLICY,
             *LOOK_BACK,
         ),
-        standing=True,
+        precomputed=True,
     ),
     Read(
         path="/api/v1/metrics",

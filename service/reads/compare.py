@@ -1,4 +1,4 @@
-"""What two policies count differently: customer by customer, contract by contract, rule by rule."""
+"""Compares MRR under two policies: by customer, by contract, and by rule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -28,29 +28,33 @@ _steps = ROWS[Step]
 _names = ROWS[Name]
 
 
-class Side(Struct, frozen=True, kw_only=True):
-    """One of the two policies: its name, and the rules as they are under it."""
+class PolicySide(Struct, frozen=True, kw_only=True):
+    """One of the two policies: its name, and the rules of the books under it."""
 
     policy: str
     rules: Rules
 
 
-def sides(view: View, policies: Sequence[str]) -> tuple[Side, Side]:
+def policy_sides(view: View, policies: Sequence[str]) -> tuple[PolicySide, PolicySide]:
     """The two policies with their rules. Raises ParameterError if one is not kept."""
-    first, second = (Side(policy=name, rules=view.with_policy(name, "policies").rules()) for name in policies)
+    first, second = (
+        PolicySide(policy=name, rules=view.with_policy(name, "policies").rules()) for name in policies
+    )
     return first, second
 
 
-def differences(view: View, policies: Sequence[str], limit: int | None, after: str | None) -> dict[str, Any]:
+def find_differences(
+    view: View, policies: Sequence[str], limit: int | None, after: str | None
+) -> dict[str, Any]:
     """MRR under both policies at the end of `today`, and a page of customers whose contracts differ.
 
-    Largest difference first. Each contract names its `history`, from which `explained` takes the reasons.
-    `next_cursor` is None on the last page; without a `limit` the page holds all that are left.
+    The largest difference comes first. Each contract names its `history`, which `with_reasons` needs.
+    `next_cursor` is None on the last page; without a `limit` the page holds all remaining ones.
     """
     first, second = (view.with_policy(policy, "policies") for policy in policies)
-    rows = view.all(_page(first, second, None if limit is None else limit + 1, _size_and_feeds(after)))
-    listed = [list(contracts) for _, contracts in groupby(rows, key=lambda row: row.parent_key)]
-    page = listed[:limit]
+    rows = view.all(_page(first, second, None if limit is None else limit + 1, _parse_cursor(after)))
+    by_customer = [list(contracts) for _, contracts in groupby(rows, key=lambda row: row.parent_key)]
+    page = by_customer[:limit]
     totals = [mrr(first), mrr(second)]
     names = ("policy", "weeks_per_month", "mrr_cents", "active_contracts", "customers")
     return {
@@ -58,129 +62,139 @@ def differences(view: View, policies: Sequence[str], limit: int | None, after: s
         "date": view.scope.today.isoformat(),
         "policies": [{name: total[name] for name in names} for total in totals],
         "difference_cents": totals[1]["mrr_cents"] - totals[0]["mrr_cents"],
-        "customers": [_customer(contracts) for contracts in page],
-        "next_cursor": f"{page[-1][0].size}|{page[-1][0].parent_key}" if len(listed) > len(page) else None,
+        "customers": [_customer_row(contracts) for contracts in page],
+        "next_cursor": _make_cursor(page[-1][0]) if len(by_customer) > len(page) else None,
     }
 
 
-def explained(
-    document: dict[str, Any], histories: Mapping[str, Sequence[Event]], day: date, first: Side, second: Side
+def with_reasons(
+    document: dict[str, Any],
+    histories: Mapping[str, Sequence[Event]],
+    day: date,
+    first: PolicySide,
+    second: PolicySide,
 ) -> dict[str, Any]:
-    """The document of `differences` with each contract's reasons, from its history as the ledger tells it."""
+    """The document of `find_differences` with each contract's reasons, from its history in the ledger."""
 
-    def contract(row: dict[str, Any]) -> dict[str, Any]:
-        told = canonical(histories[row["history"]])
-        return {name: row[name] for name in row if name != "history"} | bridge(told, day, first, second)
+    def explained(row: dict[str, Any]) -> dict[str, Any]:
+        history = canonical(histories[row["history"]])
+        fields = {name: row[name] for name in row if name != "history"}
+        return fields | explain_contract(history, day, first, second)
 
     def customer(row: dict[str, Any]) -> dict[str, Any]:
-        contracts = [contract(each) for each in row["contracts"]]
+        contracts = [explained(contract) for contract in row["contracts"]]
         return {
             **row,
             "contracts": contracts,
-            "trust": min((each["trust"] for each in contracts), key=TRUST.index),
-            "causes": sorted({cause for each in contracts for cause in each["causes"]}),
+            "trust": min((contract["trust"] for contract in contracts), key=TRUST.index),
+            "causes": sorted({cause for contract in contracts for cause in contract["causes"]}),
         }
 
     return {**document, "customers": [customer(row) for row in document["customers"]]}
 
 
-def bridge(history: Sequence[Event], day: date, first: Side, second: Side) -> dict[str, Any]:
-    """What leads from a contract's MRR at the end of `day` under one policy to that under the other.
+def explain_contract(
+    history: Sequence[Event], day: date, first: PolicySide, second: PolicySide
+) -> dict[str, Any]:
+    """The reasons why a contract's MRR at the end of `day` differs between the two policies.
 
-    `history` is in canonical order, and tells of the contract by that day under one of them at least.
+    `history` is in canonical order. The contract must exist by that day under at least one of the policies.
 
-    The rules are exchanged one at a time, in the order of `_BRIDGE`, and the contract is folded again
-    after each: what that changes is the rule's amount. So the amounts add up to the difference, to the
-    cent; where two rules would each leave a contract out, the one before takes the whole of it.
+    The first policy's rules are exchanged for the second's one at a time, in the order of `_BRIDGE_STEPS`,
+    and the contract is folded again after each exchange. A rule's amount is the change in MRR by it, so the
+    amounts add up to the difference. Where each of two rules excludes a contract, the earlier one has
+    the whole amount.
     """
-    # The state is the same under both, but that one may count from before it was told.
-    state = next(filter(None, (_on(day, states(history, side.rules)) for side in (first, second))))
+    # The state is the same under both policies, but under one of them it may count from an earlier day.
+    state = next(filter(None, (_effective_on(day, states(history, side.rules)) for side in (first, second))))
     rules = first.rules
-    before = start = _on(day, terms(states(history, rules), rules))
+    term = first_term = _effective_on(day, terms(states(history, rules), rules))
     reasons = []
-    for rule, (exchange, say) in _BRIDGE.items():
+    for rule, (exchange, describe) in _BRIDGE_STEPS.items():
         exchanged = exchange(rules, second.rules)
-        after = before if exchanged == rules else _on(day, terms(states(history, exchanged), exchanged))
-        if amount := _cents(after) - _cents(before):
-            words = (f"{side.policy} {say(state, side.rules)}" for side in (first, second))
-            reasons.append({"rule": rule, "amount_cents": amount, "text": "; ".join(words)})
-        rules, before = exchanged, after
-    told = [term for term in (start, before) if term]
+        exchanged_term = (
+            term if exchanged == rules else _effective_on(day, terms(states(history, exchanged), exchanged))
+        )
+        if amount := _cents(exchanged_term) - _cents(term):
+            descriptions = (f"{side.policy} {describe(state, side.rules)}" for side in (first, second))
+            reasons.append({"rule": rule, "amount_cents": amount, "text": "; ".join(descriptions)})
+        rules, term = exchanged, exchanged_term
+    terms_at_ends = [term for term in (first_term, term) if term]
     return {
         "status": state.data.status,
         "reasons": reasons,
-        "trust": min((term.event.trust for term in told), key=TRUST.index),
-        "causes": sorted({term.event.cause for term in told}),
+        "trust": min((term.event.trust for term in terms_at_ends), key=TRUST.index),
+        "causes": sorted({term.event.cause for term in terms_at_ends}),
     }
 
 
-def _on(day: date, found: Sequence[Dated]) -> Dated | None:
-    """What holds at the end of a day, of what holds each from its own day on."""
-    return next((each for each in reversed(found) if each.day <= day), None)
+def _effective_on(day: date, dated: Sequence[Dated]) -> Dated | None:
+    """The item in effect at the end of a day, of items that each take effect on their own day."""
+    return next((item for item in reversed(dated) if item.day <= day), None)
 
 
 def _cents(term: Term | None) -> int:
     return term.mrr_cents if term else 0
 
 
-def _field(name: str) -> Callable[[Rules, Rules], Rules]:
-    """Rules with one field of their policy as it is in others."""
-    return lambda rules, others: replace(
-        rules, policy=replace(rules.policy, **{name: getattr(others.policy, name)})
+def _exchange_field(name: str) -> Callable[[Rules, Rules], Rules]:
+    """A function that takes one field of the policy from other rules."""
+    return lambda rules, other_rules: replace(
+        rules, policy=replace(rules.policy, **{name: getattr(other_rules.policy, name)})
     )
 
 
-def _weeks(rules: Rules, others: Rules) -> Rules:
-    return replace(rules, weeks_per_month=others.weeks_per_month)
+def _exchange_weeks(rules: Rules, other_rules: Rules) -> Rules:
+    return replace(rules, weeks_per_month=other_rules.weeks_per_month)
 
 
-def _say_status(state: State, rules: Rules) -> str:
+def _describe_status(state: State, rules: Rules) -> str:
     status = state.data.status
     return f"counts {status}" if status in rules.policy.statuses else f"leaves out {status}"
 
 
-def _say_paused(_state: State, rules: Rules) -> str:
+def _describe_paused(_state: State, rules: Rules) -> str:
     return f"{'counts' if rules.policy.paused else 'leaves out'} what has its collection paused"
 
 
-def _say_discounts(state: State, rules: Rules) -> str:
+def _describe_discounts(state: State, rules: Rules) -> str:
     durations = sorted({d.duration for d in discounts_of(state.data)} - {*rules.policy.ignored_discounts})
     return f"deducts {' and '.join(durations) or 'no'} discounts"
 
 
-def _say_churn(state: State, rules: Rules) -> str:
+def _describe_churn(state: State, rules: Rules) -> str:
     if rules.policy.churn == "when_set_to_cancel" or not state.data.cancel_at:
         return "stops counting once an end is set"
     return f"counts until the end, set for {day_of(state.data.cancel_at, rules.zone)}"
 
 
-def _say_weeks(_state: State, rules: Rules) -> str:
+def _describe_weeks(_state: State, rules: Rules) -> str:
     return f"takes {exact(rules.weeks_per_month)} weeks a month"
 
 
-# By rule: how to exchange it, and what each policy does by it. In the order in which they are exchanged.
-_BRIDGE: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[State, Rules], str]]] = {
-    "statuses": (_field("statuses"), _say_status),
-    "paused": (_field("paused"), _say_paused),
-    "discounts": (_field("ignored_discounts"), _say_discounts),
-    "churn": (_field("churn"), _say_churn),
-    "weeks_per_month": (_weeks, _say_weeks),
+# By rule, in the order of exchange: how to exchange it, and how to describe what a policy does by it.
+_BRIDGE_STEPS: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[State, Rules], str]]] = {
+    "statuses": (_exchange_field("statuses"), _describe_status),
+    "paused": (_exchange_field("paused"), _describe_paused),
+    "discounts": (_exchange_field("ignored_discounts"), _describe_discounts),
+    "churn": (_exchange_field("churn"), _describe_churn),
+    "weeks_per_month": (_exchange_weeks, _describe_weeks),
 }
 
 
-def _customer(contracts: list[Any]) -> dict[str, Any]:
-    """A customer's row, without what the histories tell."""
-    of = contracts[0]
+def _customer_row(contracts: list[Any]) -> dict[str, Any]:
+    """A customer's row, without the reasons, which come from the histories."""
+    first_row = contracts[0]
     return {
-        "customer_id": of.customer_id,
-        "customer_name": of.customer_name,
-        **_amounts(of.customer_first, of.customer_second),
+        "customer_id": first_row.customer_id,
+        "customer_name": first_row.customer_name,
+        **_amounts(first_row.customer_first, first_row.customer_second),
         "contracts": [
             {"contract_id": row.contract_id, **_amounts(row.first, row.second), "history": row.key}
             for row in contracts
         ],
-        "processor": of.parent_key.partition("|")[0],
-        "account": of.account,
+        "processor": first_row.parent_key.partition("|")[0],
+        "account": first_row.account,
     }
 
 
@@ -189,10 +203,10 @@ def _amounts(first: int, second: int) -> dict[str, int]:
 
 
 def _page(first: View, second: View, limit: int | None, after: tuple[int, str] | None) -> Select[Any]:
-    """The contracts that differ, of the customers of a page: largest difference of a customer first."""
+    """The contracts that differ, for the customers of a page; the largest difference first."""
     contracts = _contracts(first, second).cte("contracts")
     names = (contracts.c.parent_key, contracts.c.account, contracts.c.customer_id)
-    sums = _whole(contracts.c.first), _whole(contracts.c.second)
+    sums = _sum(contracts.c.first), _sum(contracts.c.second)
     customers = (
         select(
             *names,
@@ -205,17 +219,17 @@ def _page(first: View, second: View, limit: int | None, after: tuple[int, str] |
         .subquery()
     )
     size, parent_key = customers.c.size, customers.c.parent_key
-    some = select(customers).order_by(size.desc(), parent_key).limit(limit)
+    page_query = select(customers).order_by(size.desc(), parent_key).limit(limit)
     if after:
-        some = some.where(or_(size < after[0], (size == after[0]) & (parent_key > after[1])))
-    page = some.subquery()
+        page_query = page_query.where(or_(size < after[0], (size == after[0]) & (parent_key > after[1])))
+    page = page_query.subquery()
     customer = func.substr(page.c.parent_key, 1, func.length(page.c.parent_key) - len("|usd"))
-    named = (_names.c.book == first.books["customers"]) & (_names.c.key == literal("customer|") + customer)
+    is_name = (_names.c.book == first.books["customers"]) & (_names.c.key == literal("customer|") + customer)
     return (
         select(page, contracts.c.key, contracts.c.contract_id, contracts.c.first, contracts.c.second)
         .add_columns(_names.c.name.label("customer_name"))
         .select_from(
-            page.join(contracts, contracts.c.parent_key == page.c.parent_key).outerjoin(_names, named)
+            page.join(contracts, contracts.c.parent_key == page.c.parent_key).outerjoin(_names, is_name)
         )
         .where(contracts.c.first != contracts.c.second)
         .order_by(page.c.size.desc(), page.c.parent_key, contracts.c.key)
@@ -225,30 +239,34 @@ def _page(first: View, second: View, limit: int | None, after: tuple[int, str] |
 def _contracts(first: View, second: View) -> Select[Any]:
     """Every contract that has counted, with its MRR at the end of `today` under each policy."""
     names = [_steps.c[name] for name in ("key", "parent_key", "account", "customer_id", "contract_id")]
-    nothing = literal(0)
-    moved = union_all(
+    zero = literal(0)
+    steps = union_all(
         *(
-            select(*names, one.label("first"), other.label("second")).where(
+            select(*names, first_cents.label("first"), second_cents.label("second")).where(
                 *view.filters(_steps, "mrr"), _steps.c.date <= view.scope.today.isoformat()
             )
-            for view, one, other in (
-                (first, _steps.c.mrr_cents, nothing),
-                (second, nothing, _steps.c.mrr_cents),
+            for view, first_cents, second_cents in (
+                (first, _steps.c.mrr_cents, zero),
+                (second, zero, _steps.c.mrr_cents),
             )
         )
     ).subquery()
-    by = [moved.c[column.name] for column in names]
-    return select(*by, _whole(moved.c.first).label("first"), _whole(moved.c.second).label("second")).group_by(
-        *by
-    )
+    columns = [steps.c[column.name] for column in names]
+    return select(
+        *columns, _sum(steps.c.first).label("first"), _sum(steps.c.second).label("second")
+    ).group_by(*columns)
 
 
-def _whole(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """A sum as a whole number, as PostgreSQL's are not."""
+def _sum(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """A sum cast to an integer, since PostgreSQL sums to a numeric."""
     return cast(func.sum(column), BigInteger)
 
 
-def _size_and_feeds(cursor: str | None) -> tuple[int, str] | None:
+def _make_cursor(row: Any) -> str:
+    return f"{row.size}|{row.parent_key}"
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
     if cursor is None:
         return None
     size, _, parent_key = cursor.partition("|")

@@ -1,4 +1,4 @@
-"""The fields of answers: each described once. It means the same wherever its name stands."""
+"""The fields of answers, each described once: a field name means the same in every answer."""
 
 from service.reads.shapes import Schema, cents, count, day, flag, moment, one, or_null, ratio, text, texts
 
@@ -100,11 +100,11 @@ FIELDS: dict[str, Schema] = {
     "recovered_payments": count("how many of `failed_payments` have been paid since, up to now"),
     # Things
     "customer_id": text("the customer's id at the processor; empty where the processor names none"),
-    "customer_name": or_null(text("the customer's name"), "where none was told"),
+    "customer_name": or_null(text("the customer's name"), "where none is known"),
     "contract_id": text("the id of the subscription or contract at the processor"),
     "source_id": text("the id of the invoice, payment, refund or dispute at the processor"),
     "invoice_id": or_null(text("the invoice's id at the processor"), _UPCOMING),
-    "processor": text('who told it: "stripe", "mxmerchant" or "standard.<name>"'),
+    "processor": text('the processor that sent it: "stripe", "mxmerchant" or "standard.<name>"'),
     "account": text("the processor's account that it belongs to; empty for the only one"),
     "trust": text("how the events behind it were proved", enum=TRUST),
     "causes": texts("the events that made this row, each for `/api/v1/ledger/causes/{cause}`"),
@@ -146,7 +146,7 @@ FIELDS: dict[str, Schema] = {
     "data": {"type": "object", "description": "the state after it happened, in the ledger's words"},
     "before": {
         "type": ["object", "null"],
-        "description": "the state until then; null where it was not told",
+        "description": "the state before it happened; null where the processor does not send it",
     },
     "content_digest": text(f"{DIGEST} of the body without what a redelivery may change"),
     "delivery": count("position of the first event of the delivery that it came in"),
@@ -162,7 +162,7 @@ FIELDS: dict[str, Schema] = {
     },
     # Restatements
     "until": day(
-        "the last day that it changed; of MRR, which stands until it moves, at most the last one gone"
+        "the last day of the change; of MRR, which holds until it moves again, at most the last past day"
     ),
     "change_cents": cents("what the event changed, on each of these days"),
     "before_cents": cents("before the event: MRR at the end of `date`, any other figure of its month"),
@@ -173,14 +173,14 @@ FIELDS: dict[str, Schema] = {
     "of": {
         "type": "object",
         "additionalProperties": {"type": "string"},
-        "description": "the texts that stand beside it in that read's answer: what it is a figure of",
+        "description": "the texts beside it in that read's answer, which identify the figure",
     },
     "value": {
         "type": ["number", "null"],
         "description": "the figure as the read shows it; amounts in minor units of `currency`",
     },
     "formula": or_null(
-        text("how the value is made of `sum` and `terms`, or what is counted"), "where it is a plain sum"
+        text("how the value follows from `sum` and `terms`, or what is counted"), "where it is a plain sum"
     ),
     "terms": {
         "type": "object",

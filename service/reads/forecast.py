@@ -1,4 +1,4 @@
-"""What is billed and what is coming, by month and quarter: contracts rolled on by their interval."""
+"""Billed and upcoming amounts by month and quarter; contracts bill on by their interval."""
 
 from collections import defaultdict
 from datetime import date
@@ -19,7 +19,7 @@ _contracts = ROWS[Contract]
 
 
 class _Tally:
-    """What a stretch of time bills; months add up to quarters."""
+    """The bills of a month, quarter or year."""
 
     def __init__(self) -> None:
         self.billed_cents = self.upcoming_cents = self.bills = 0
@@ -89,49 +89,52 @@ def _month_end(day: date) -> str:
     return month_bounds(day.year, day.month)[1]
 
 
-def _tallies(view: View, first: date, last: date, parts: Any) -> dict[str, _Tally]:
-    """Each bill and each rolled bill between two days, added to every part of time that it is in."""
+def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _Tally]:
+    """Tallies of the bills between two days: stated ones, and later ones by the contracts' intervals.
+
+    `parts_of` gives the names of the month, quarter or year tallies in which a day counts.
+    """
     start, end = first.isoformat(), last.isoformat()
     tallies: dict[str, _Tally] = defaultdict(_Tally)
-    stated = view.all(
+    bills = view.all(
         select(
             _bills.c.key,
             _bills.c.date,
             _bills.c.status,
             _bills.c.amount_cents,
-            customer_key(_bills).label("who"),
+            customer_key(_bills).label("customer"),
         )
         .where(*view.filters(_bills, "bills"), _bills.c.status != "uncollectible")
         .where(_bills.c.date.between(start, end) | (_bills.c.status == "upcoming"))
     )
-    not_billed_yet = {row.key for row in stated if row.status == "upcoming"}
-    for row in stated:
+    not_billed_yet = {row.key for row in bills if row.status == "upcoming"}
+    for row in bills:
         if row.status != "upcoming" and start <= row.date <= end:
-            for part in parts(row.date):
-                tallies[part].add(row.who, row.amount_cents, upcoming=row.status in UPCOMING)
-    known: dict[tuple[Any, ...], list[str]] = {}  # many contracts bill on the same days
-    for row in _rolling(view, end):
+            for part in parts_of(row.date):
+                tallies[part].add(row.customer, row.amount_cents, upcoming=row.status in UPCOMING)
+    days_by_rule: dict[tuple[Any, ...], list[str]] = {}  # many contracts bill on the same days
+    for row in _contracts_until(view, end):
         rule = row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date
-        days = known.get(rule)
+        days = days_by_rule.get(rule)
         if days is None:
-            days = known[rule] = _dates(rule, start, end)
+            days = days_by_rule[rule] = _bill_dates(rule, start, end)
         amounts = json.decode(row.amounts) if days else []
         for day in days:
-            billed = day == row.next_bill_date and row.key not in not_billed_yet
+            is_billed = day == row.next_bill_date and row.key not in not_billed_yet
             cents = amount_on(amounts, day)
-            if cents and not billed:
-                for part in parts(day):
-                    tallies[part].add(row.who, cents, upcoming=True)
+            if cents and not is_billed:
+                for part in parts_of(day):
+                    tallies[part].add(row.customer, cents, upcoming=True)
     return tallies
 
 
-def _dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
-    """The bill dates between two days that `roll` gives by a rule."""
+def _bill_dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
+    """The bill dates from `start` to `end` by a contract's rule, the arguments of `roll`."""
     days = dropwhile(lambda day: day < start, roll(*rule, since=start))
     return list(takewhile(lambda day: day <= end, days))
 
 
-def _rolling(view: View, end: str) -> list[Any]:
+def _contracts_until(view: View, end: str) -> list[Any]:
     names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amounts")
-    query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("who"))
+    query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("customer"))
     return view.all(query.where(*view.filters(_contracts, "bills"), _contracts.c.next_bill_date <= end))

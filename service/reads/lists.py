@@ -1,4 +1,4 @@
-"""Lists straight from an index: what is coming, and the contracts."""
+"""Lists of upcoming bills and of contracts."""
 
 from datetime import date
 from typing import Any
@@ -16,7 +16,7 @@ _contracts = ROWS[Contract]
 
 
 def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
-    """Next bills and drafts between two days, each contract's once, and their days."""
+    """Next bills and drafts between two days, one for each contract, and their sums by day."""
     rows = bill_rows(view, first.isoformat(), last.isoformat(), upcoming_only=True)
     payments = [
         {
@@ -49,11 +49,11 @@ def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
         "days": [
             {
                 "billing_date": day,
-                "payment_count": len(of_day),
-                "daily_revenue_cents": sum(row["amount_cents"] for row in of_day),
-                "customers": sorted({row["customer_name"] or row["customer_id"] for row in of_day}),
+                "payment_count": len(bills),
+                "daily_revenue_cents": sum(row["amount_cents"] for row in bills),
+                "customers": sorted({row["customer_name"] or row["customer_id"] for row in bills}),
             }
-            for day, of_day in days.items()
+            for day, bills in days.items()
         ],
         "payments": payments,
     }
@@ -64,7 +64,7 @@ def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 
 
 def contracts(view: View, status: str | None, limit: int | None, after: str | None) -> dict[str, Any]:
-    """One page of contracts in the order of their keys; `next_cursor` is None on the last.
+    """One page of contracts in the order of their keys; `next_cursor` is None on the last page.
 
     Without a `limit` the page holds all that are left.
     """

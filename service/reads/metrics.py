@@ -1,4 +1,4 @@
-"""The metrics of recurring revenue by month, quarter or year: one calculation, from months that add up."""
+"""The metrics of recurring revenue by month, quarter or year, all calculated from sums by month."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from service.books.view import View, sums
 from service.core.cadence import add_months
 from service.core.money import round_fraction
 from service.reads.forecast import quarter_of
-from service.reads.mrr import counted
+from service.reads.mrr import describe_counting
 
 PERIODS = {"month": 1, "quarter": 3, "year": 12}  # months in each
 
 _DIGITS = 6  # of a rate
 _AMOUNTS = tuple(f"{kind}_cents" for kind in KINDS)
 _CUSTOMERS = ("new_customers", "reactivation_customers", "churn_customers")
-_SUMMED = {  # what is summed of which table of which book
+_SUMMED_COLUMNS = {  # by table of totals: its book, and the columns to sum
     "movement_days": ("mrr", (*_AMOUNTS, *_CUSTOMERS)),
     "order_days": ("revenue", ("first_try_orders",)),
     "failure_days": ("revenue", ("failures", "recovered")),
@@ -30,20 +30,20 @@ _SUMMED = {  # what is summed of which table of which book
 
 def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     """The metrics of every period that holds a day from `first` to `last`, each period whole."""
-    spans = list(_spans(first, last, PERIODS[by]))
-    start, end = spans[0][0], spans[-1][1]
+    days_of_periods = list(_periods(first, last, PERIODS[by]))
+    start, end = days_of_periods[0][0], days_of_periods[-1][1]
     months = _by_month(view, start, end)
-    mrr_cents, customers = _before(view, start)
+    mrr_cents, customers = _opening(view, start)
     periods = []
-    for begins, ends in spans:
-        happened: Counter[str] = Counter()
+    for begins, ends in days_of_periods:
+        sums_of_period: Counter[str] = Counter()
         for month, sums_of_month in months.items():
             if begins.isoformat()[:7] <= month <= ends.isoformat()[:7]:
-                happened.update(sums_of_month)
-        figures = measure(mrr_cents, customers, happened, PERIODS[by])
+                sums_of_period.update(sums_of_month)
+        figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by])
         periods.append(
             {
-                "period": _name(begins, by),
+                "period": _period_name(begins, by),
                 "from": begins.isoformat(),
                 "to": ends.isoformat(),
                 "complete": ends <= view.scope.today,
@@ -51,46 +51,46 @@ def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
             }
         )
         mrr_cents, customers = figures["closing_cents"], figures["closing_customers"]
-    return {**counted(view), "by": by, "periods": periods}
+    return {**describe_counting(view), "by": by, "periods": periods}
 
 
 def measure(
-    opening_cents: int, opening_customers: int, happened: Counter[str], months: int
+    opening_cents: int, opening_customers: int, sums_of_period: Counter[str], months: int
 ) -> dict[str, Any]:
-    """The metrics of one period of so many months, by the sums of what happened in it."""
-    new, reactivation, expansion, contraction, churn = (happened[name] for name in _AMOUNTS)
-    joined, returned, left = (happened[name] for name in _CUSTOMERS)
+    """The metrics of one period, from its opening figures, its sums and its length in months."""
+    new, reactivation, expansion, contraction, churn = (sums_of_period[name] for name in _AMOUNTS)
+    new_customers, reactivated, churned = (sums_of_period[name] for name in _CUSTOMERS)
     closing_cents = opening_cents + new + reactivation + expansion + contraction + churn
-    closing_customers = opening_customers + joined + returned - left
+    closing_customers = opening_customers + new_customers + reactivated - churned
     lost = -(contraction + churn)
-    payments = happened["first_try_orders"] + happened["failures"]
+    payments = sums_of_period["first_try_orders"] + sums_of_period["failures"]
     return {
         "opening_cents": opening_cents,
-        **{name: happened[name] for name in _AMOUNTS},
+        **{name: sums_of_period[name] for name in _AMOUNTS},
         "closing_cents": closing_cents,
         "opening_customers": opening_customers,
-        "new_customers": joined,
-        "reactivated_customers": returned,
-        "churned_customers": left,
+        "new_customers": new_customers,
+        "reactivated_customers": reactivated,
+        "churned_customers": churned,
         "closing_customers": closing_customers,
         "arr_cents": 12 * closing_cents,
         "arpa_cents": _cents(closing_cents, closing_customers),
-        "customer_churn_rate": _rate(left, opening_customers),
+        "customer_churn_rate": _rate(churned, opening_customers),
         "gross_mrr_churn_rate": _rate(lost, opening_cents),
         "net_mrr_churn_rate": _rate(lost - expansion, opening_cents),
         "net_revenue_retention": _rate(opening_cents + expansion - lost, opening_cents),
         "quick_ratio": _rate(new + reactivation + expansion, lost),
-        "ltv_cents": _cents(closing_cents * months * opening_customers, closing_customers * left),
+        "ltv_cents": _cents(closing_cents * months * opening_customers, closing_customers * churned),
         "payments": payments,
-        "failed_payments": happened["failures"],
-        "recovered_payments": happened["recovered"],
-        "failed_payment_rate": _rate(happened["failures"], payments),
-        "recovery_rate": _rate(happened["recovered"], happened["failures"]),
+        "failed_payments": sums_of_period["failures"],
+        "recovered_payments": sums_of_period["recovered"],
+        "failed_payment_rate": _rate(sums_of_period["failures"], payments),
+        "recovery_rate": _rate(sums_of_period["recovered"], sums_of_period["failures"]),
     }
 
 
 def _rate(part: int, whole: int) -> float | None:
-    """A quotient, half away from zero; None of nothing."""
+    """A quotient, rounded half away from zero; None if `whole` is 0."""
     return round_fraction(Fraction(part, whole) * 10**_DIGITS) / 10**_DIGITS if whole else None
 
 
@@ -98,8 +98,8 @@ def _cents(amount: int, parts: int) -> int | None:
     return round_fraction(Fraction(amount, parts)) if parts else None
 
 
-def _spans(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
-    """The first and last day of every period of so many months that holds a day between two."""
+def _periods(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
+    """The first and last day of every period, `months` long, that holds a day from `first` to `last`."""
     begins = date(first.year, (first.month - 1) // months * months + 1, 1)
     while begins <= last:
         following = add_months(begins, months, 1)
@@ -107,28 +107,28 @@ def _spans(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
         begins = following
 
 
-def _name(begins: date, by: str) -> str:
+def _period_name(begins: date, by: str) -> str:
     day = begins.isoformat()
     return {"month": day[:7], "quarter": quarter_of(day), "year": day[:4]}[by]
 
 
 def _by_month(view: View, start: date, end: date) -> dict[str, Counter[str]]:
-    """What happened in each month that has anything: the sums of all tables, by their columns' names."""
+    """The sums of all tables by month, each by its column's name; months without any are left out."""
     months: dict[str, Counter[str]] = {}
-    for table, (book, names) in _SUMMED.items():
+    for table, (book, names) in _SUMMED_COLUMNS.items():
         days = TOTALS[table]
         month = func.substr(days.c.date, 1, 7).label("month")
-        found = view.all(
+        rows = view.all(
             select(month, *sums(days, names))
             .where(*view.filters(days, book), days.c.date.between(start.isoformat(), end.isoformat()))
             .group_by(month)
         )
-        for row in found:
+        for row in rows:
             months.setdefault(row.month, Counter()).update({name: getattr(row, name) for name in names})
     return months
 
 
-def _before(view: View, day: date) -> tuple[int, int]:
+def _opening(view: View, day: date) -> tuple[int, int]:
     """MRR and paying customers at the end of the day before."""
     days = TOTALS["movement_days"]
     row = view.one(

@@ -1,4 +1,4 @@
-"""A month's bills in full, and months side by side."""
+"""A month's bills in detail, and totals by month."""
 
 import calendar
 from datetime import date
@@ -15,12 +15,12 @@ from service.core import cadence
 from service.reads.mrr import mrr
 
 _bills = ROWS[Bill]
-_days = TOTALS["bill_days"]
-_cash = TOTALS["cash_days"]
-_moved = ROWS[Cash]
+_bill_days = TOTALS["bill_days"]
+_cash_days = TOTALS["cash_days"]
+_cash = ROWS[Cash]
 _CASH = tuple(f"{kind}_cents" for kind in KINDS)
-_COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
-_IN_ORDER = tuple(  # whatever order the rows were written in, and whatever database sorts them
+_COUNTED = _bills.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
+_ORDER = tuple(  # the same on every database, whatever order the rows were written in
     _bills.c[name].nulls_first()
     for name in "date customer_id contract_id invoice_id processor account".split()
 )
@@ -37,7 +37,7 @@ _SUMS = (
 
 
 def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
-    """A month without its list of payments: summary, weeks, days and the ten largest."""
+    """A month without its list of payments: summary, weeks, days and the ten largest bills."""
     first, last = month_bounds(year, month)
     days = _by_day(view, first, last)
     weeks = _weeks(view, first, last, days)
@@ -52,12 +52,12 @@ def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
         "month": month,
         "currency": view.scope.currency,
         "summary": {
-            "customers": _customers(view, first, last),
+            "customers": _count_customers(view, first, last),
             "payments": tally["payments"],
             "total_cents": total,
             "later_cents": tally["later_cents"],
             "schedule_total_cents": total + tally["later_cents"],
-            "mrr_cents": _mrr_billed(view, first, last),
+            "mrr_cents": _mrr_of_billed(view, first, last),
             "billed_cents": tally["billed_cents"],
             "collected_cents": cash["collected_cents"],
             "open_cents": tally["open_cents"],
@@ -84,7 +84,7 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
     query = view.with_names(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
         query = query.where(_bills.c.status.in_(UPCOMING))
-    query = query.order_by(*_IN_ORDER)
+    query = query.order_by(*_ORDER)
     return [
         {
             "date": row.date,
@@ -110,32 +110,40 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
 
 
 def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
-    """Every month from `first` to `last`: billed by bill date, cash by its own days."""
+    """Totals of every month from `first` to `last`: bills by bill date, cash by the day it moved."""
     start, end = first.isoformat(), last.isoformat()
-    billed = _by_month(view, select(_month(_days), *sums(_days, _SUMS)), _days, "bills", start, end)
-    cash = _by_month(view, select(_month(_cash), *sums(_cash, _CASH)), _cash, "collections", start, end)
-    count = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
+    bills_by_month = _by_month(
+        view, select(_month(_bill_days), *sums(_bill_days, _SUMS)), _bill_days, "bills", start, end
+    )
+    cash_by_month = _by_month(
+        view, select(_month(_cash_days), *sums(_cash_days, _CASH)), _cash_days, "collections", start, end
+    )
+    count_query = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
         _ISSUED
     )
-    customers = _by_month(view, count, _bills, "bills", start, end)
+    customers_by_month = _by_month(view, count_query, _bills, "bills", start, end)
     months = []
     for name in months_between(first, last):
-        bill, money, who = billed.get(name), cash.get(name), customers.get(name)
-        collected, refunded, disputed = (getattr(money, column) if money else 0 for column in _CASH)
+        bills, cash, customers = (
+            bills_by_month.get(name),
+            cash_by_month.get(name),
+            customers_by_month.get(name),
+        )
+        collected, refunded, disputed = (getattr(cash, column) if cash else 0 for column in _CASH)
         months.append(
             {
                 "month": name,
-                "billed_cents": bill.billed_cents if bill else 0,
+                "billed_cents": bills.billed_cents if bills else 0,
                 "collected_cents": collected,
                 "refunded_cents": refunded,
                 "disputed_cents": disputed,
                 "net_cents": collected - refunded - disputed,
-                "open_cents": bill.open_cents if bill else 0,
-                "uncollectible_cents": bill.uncollectible_cents if bill else 0,
-                "upcoming_cents": bill.upcoming_cents if bill else 0,
-                "bills": bill.bills - bill.upcoming_bills if bill else 0,
-                "upcoming_bills": bill.upcoming_bills if bill else 0,
-                "customers": who.customers if who else 0,
+                "open_cents": bills.open_cents if bills else 0,
+                "uncollectible_cents": bills.uncollectible_cents if bills else 0,
+                "upcoming_cents": bills.upcoming_cents if bills else 0,
+                "bills": bills.bills - bills.upcoming_bills if bills else 0,
+                "upcoming_bills": bills.upcoming_bills if bills else 0,
+                "customers": customers.customers if customers else 0,
             }
         )
     return {"currency": view.scope.currency, "months": months}
@@ -143,8 +151,8 @@ def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
 
 def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
     """The money behind the months' cash, by date, each with its causes."""
-    days = _moved.c.date.between(first.isoformat(), last.isoformat())
-    query = view.with_names(select(_moved), _moved).where(*view.filters(_moved, "collections"), days)
+    days = _cash.c.date.between(first.isoformat(), last.isoformat())
+    query = view.with_names(select(_cash), _cash).where(*view.filters(_cash, "collections"), days)
     order = "date customer_id kind source_id part processor account".split()
     return [
         {
@@ -159,7 +167,7 @@ def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
             "trust": row.trust,
             "causes": json.decode(row.causes),
         }
-        for row in view.all(query.order_by(*(_moved.c[name] for name in order)))
+        for row in view.all(query.order_by(*(_cash.c[name] for name in order)))
     ]
 
 
@@ -189,13 +197,13 @@ def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str,
 
 
 def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
-    found = view.all(
-        select(_days.c.date, *sums(_days, _SUMS))
-        .where(*view.filters(_days, "bills"), _days.c.date.between(first, last))
-        .group_by(_days.c.date)
-        .order_by(_days.c.date)
+    rows = view.all(
+        select(_bill_days.c.date, *sums(_bill_days, _SUMS))
+        .where(*view.filters(_bill_days, "bills"), _bill_days.c.date.between(first, last))
+        .group_by(_bill_days.c.date)
+        .order_by(_bill_days.c.date)
     )
-    customers = _distinct(view, _bills.c.date, first, last)
+    customers = _count_customers_by(view, _bills.c.date, first, last)
     return [
         {
             **{name: getattr(row, name) for name in _SUMS},
@@ -204,35 +212,35 @@ def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
             "payments": row.bills,
             "total_cents": row.billed_cents + row.upcoming_cents,
         }
-        for row in found
+        for row in rows
         if row.bills
     ]
 
 
 def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Days 1–7, 8–14, 15–21, 22–28 and what is left of the month."""
-    number = (cast(func.substr(_bills.c.date, 9, 2), Integer) - 1) // 7 + 1
-    customers = _distinct(view, case((number > 5, 5), else_=number), first, last)
+    """The weeks of a month: days 1–7, 8–14, 15–21, 22–28 and the rest of the month."""
+    week_number = (cast(func.substr(_bills.c.date, 9, 2), Integer) - 1) // 7 + 1
+    customers = _count_customers_by(view, case((week_number > 5, 5), else_=week_number), first, last)
     weeks = []
     for week in range(1, 6):
         starts, ends = week * 7 - 6, min(week * 7, int(last[-2:]))
         if starts > ends:
             break
-        inside = [day for day in days if starts <= int(day["date"][-2:]) <= ends]
+        days_of_week = [day for day in days if starts <= int(day["date"][-2:]) <= ends]
         weeks.append(
             {
                 "week": week,
                 "from": f"{first[:8]}{starts:02d}",
                 "to": f"{first[:8]}{ends:02d}",
                 "customers": customers.get(week, 0),
-                "payments": sum(day["payments"] for day in inside),
-                "total_cents": sum(day["total_cents"] for day in inside),
+                "payments": sum(day["payments"] for day in days_of_week),
+                "total_cents": sum(day["total_cents"] for day in days_of_week),
             }
         )
     return weeks
 
 
-def _distinct(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
+def _count_customers_by(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
     query = select(group.label("part"), func.count(distinct(customer_key(_bills))))
     return {
         row[0]: row[1]
@@ -240,27 +248,27 @@ def _distinct(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
     }
 
 
-def _customers(view: View, first: str, last: str) -> int:
+def _count_customers(view: View, first: str, last: str) -> int:
     query = select(func.count(distinct(customer_key(_bills)))).where(*_between(view, first, last), _COUNTED)
     return int((view.one(query))[0])
 
 
-def _mrr_billed(view: View, first: str, last: str) -> int:
-    """The MRR of the contracts billed, each once."""
-    each = (
+def _mrr_of_billed(view: View, first: str, last: str) -> int:
+    """The MRR of the billed contracts, each counted once."""
+    contracts = (
         select(func.max(_bills.c.mrr_cents).label("mrr_cents"))
         .where(*_between(view, first, last), _COUNTED, _bills.c.contract_id.is_not(None))
         .group_by(_bills.c.processor, _bills.c.account, _bills.c.contract_id)
         .subquery()
     )
-    return int((view.one(select(func.coalesce(func.sum(each.c.mrr_cents), 0))))[0])
+    return int((view.one(select(func.coalesce(func.sum(contracts.c.mrr_cents), 0))))[0])
 
 
 def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
     query = (
         select(_bills)
         .where(*_between(view, first, last), _COUNTED)
-        .order_by(_bills.c.amount_cents.desc(), *_IN_ORDER)
+        .order_by(_bills.c.amount_cents.desc(), *_ORDER)
         .limit(10)
     )
     return [
@@ -278,7 +286,7 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
 
 
 def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
-    query = select(*sums(_cash, _CASH)).where(
-        *view.filters(_cash, "collections"), _cash.c.date.between(first, last)
+    query = select(*sums(_cash_days, _CASH)).where(
+        *view.filters(_cash_days, "collections"), _cash_days.c.date.between(first, last)
     )
     return dict((view.one(query))._mapping)  # noqa: SLF001

@@ -12,11 +12,11 @@ from service.books.view import View, exact, sums
 from service.core import cadence
 from service.core.money import round_half_away
 
-_DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
+_CUSTOMER_VERBS = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
 
 
 def mrr(view: View) -> dict[str, Any]:
-    """MRR at the end of `today`, from the events known now."""
+    """MRR at the end of `today`, by the events known now."""
     days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
     by_schedule = view.all(
         select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
@@ -34,7 +34,7 @@ def mrr(view: View) -> dict[str, Any]:
         for row in sorted(by_schedule, key=lambda r: (cadence.INTERVALS.index(r.interval), r.every))
         if row.contracts or row.mrr_cents
     ]
-    others = view.all(
+    other_currencies = view.all(
         select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
         .where(*view.filters(days, "mrr", currency=False), days.c.date <= today)
         .where(days.c.currency != view.scope.currency)
@@ -45,7 +45,7 @@ def mrr(view: View) -> dict[str, Any]:
     customers = paying_customers(view)
     count = {(row["interval"], row["every"]): row["contracts"] for row in schedules}
     return {
-        **counted(view),
+        **describe_counting(view),
         "date": today,
         "mrr_cents": total,
         "arr_cents": total * 12,
@@ -58,14 +58,14 @@ def mrr(view: View) -> dict[str, Any]:
         "ten_week_count": count.get(("week", 10), 0),
         "other_currencies": [
             {"currency": row.currency, "mrr_cents": row.mrr_cents, "active_contracts": row.contracts}
-            for row in others
+            for row in other_currencies
             if row.contracts or row.mrr_cents
         ],
     }
 
 
-def counted(view: View) -> dict[str, Any]:
-    """In what currency and by which rules MRR is counted in an answer."""
+def describe_counting(view: View) -> dict[str, Any]:
+    """The fields of an answer that say in which currency and by which rules MRR is counted."""
     return {
         "currency": view.scope.currency,
         "policy": view.scope.policy,
@@ -85,30 +85,35 @@ def paying_customers(view: View) -> int:
 
 
 def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
-    """Opening MRR, what moved it, and closing MRR, for every period from `first` to `last`."""
+    """Opening MRR, its movements and closing MRR for every period from `first` to `last`."""
     days = TOTALS["movement_days"]
     width = 7 if by == "month" else 10
     period = func.substr(days.c.date, 1, width).label("period")
     amounts = tuple(f"{kind}_cents" for kind in KINDS)
     counts = tuple(f"{kind}_customers" for kind in KINDS)
-    found = view.all(
+    rows = view.all(
         select(period, *sums(days, (*amounts, *counts)))
         .where(*view.filters(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
         .group_by(period)
     )
-    moved = {row.period: row for row in found}
+    rows_by_period = {row.period: row for row in rows}
     before = view.one(
         select(*sums(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
     )
     level = sum(before)
     periods = []
     for name in _periods(first, last, width):
-        row = moved.get(name)
+        row = rows_by_period.get(name)
         change = {name: getattr(row, name) if row else 0 for name in amounts}
         opening, level = level, level + sum(change.values())
-        done = {f"{_DONE[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0 for kind in KINDS}
-        periods.append({"period": name, "opening_cents": opening, **change, "closing_cents": level, **done})
-    return {**counted(view), "by": by, "periods": periods}
+        customers = {
+            f"{_CUSTOMER_VERBS[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0
+            for kind in KINDS
+        }
+        periods.append(
+            {"period": name, "opening_cents": opening, **change, "closing_cents": level, **customers}
+        )
+    return {**describe_counting(view), "by": by, "periods": periods}
 
 
 def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
@@ -129,8 +134,8 @@ def movement_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
     query = view.with_names(select(*(table.c[name] for name in names)), table).where(
         *view.filters(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
     )
-    found = view.all(query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account))
-    return [{**row._mapping, "causes": json.decode(row.causes)} for row in found]  # noqa: SLF001
+    rows = view.all(query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account))
+    return [{**row._mapping, "causes": json.decode(row.causes)} for row in rows]  # noqa: SLF001
 
 
 def _periods(first: date, last: date, width: int) -> list[str]:

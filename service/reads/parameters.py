@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from service.core.errors import ParameterError
 
 _YEARS = range(1970, 3000)
-_DAYS_AT_MOST = 3_700  # a range of days longer than ten years is a mistake
+_MAX_RANGE_DAYS = 3_700  # a range of days longer than ten years is a mistake
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """One query parameter. `default` takes today; None as a result means that it may be left out."""
+    """One query parameter. `default` gives its value by today's date; None means that it was left out."""
 
     name: str
     parse: Callable[[str], Any]
@@ -27,7 +27,7 @@ class Parameter(Struct, frozen=True, kw_only=True):
 
 
 def parse_all(parameters: tuple[Parameter, ...], query: dict[str, str], today: date) -> dict[str, Any]:
-    """Every parameter's value by its name. Raises ParameterError naming the one that can't be used."""
+    """Every parameter's value by its name. Raises ParameterError that names an unusable one."""
     values = {}
     for parameter in parameters:
         text = query.get(parameter.name)
@@ -109,26 +109,29 @@ def flag(name: str, *, default: bool, description: str) -> Parameter:
     )
 
 
-def _printable(value: str) -> str:
-    """Text as every id and status is (service.core.limits); PostgreSQL takes no NUL. Raises ValueError."""
+def _require_printable(value: str) -> str:
+    """The text itself, if it is printable as every id and status is (service.core.limits).
+
+    Raises ValueError if not: PostgreSQL takes no NUL.
+    """
     if not value.isprintable():
         raise ValueError(value)
     return value
 
 
 def text(name: str, description: str) -> Parameter:
-    """Printable text, or nothing."""
+    """Printable text; None by default."""
     return Parameter(
         name=name,
-        parse=_printable,
+        parse=_require_printable,
         default=lambda _: None,
         schema={"type": "string"},
         description=f"{description}; printable text",
     )
 
 
-def _date(value: str) -> date:
-    """ "2025-11-13", in a year that the calendar's arithmetic can't leave; raises ValueError."""
+def _parse_date(value: str) -> date:
+    """The date of "2025-11-13"; raises ValueError, also for years too near the calendar's ends."""
     parsed = date.fromisoformat(value)
     if parsed.year not in _YEARS or parsed.isoformat() != value:
         raise ValueError(value)
@@ -139,7 +142,7 @@ def day(name: str, default: Callable[[date], date], description: str) -> Paramet
     """A date, "2025-11-13"."""
     return Parameter(
         name=name,
-        parse=_date,
+        parse=_parse_date,
         default=default,
         schema={"type": "string", "format": "date"},
         description=f"{description}; a date such as 2025-11-13",
@@ -167,17 +170,17 @@ SCOPE = (
 )
 
 
-def _known_at(value: str) -> date | datetime:
-    """A date, or a moment in RFC 3339; raises ValueError."""
+def _parse_known_at(value: str) -> date | datetime:
+    """The date, or the moment in RFC 3339; raises ValueError."""
     if len(value) == 10:
-        return _date(value)
+        return _parse_date(value)
     moment = datetime.fromisoformat(value.upper())
     if moment.tzinfo is None or value[10] not in "Tt" or moment.year not in _YEARS:
         raise ValueError(value)
     return moment
 
 
-# The books as they were known: only what had been recorded until then.
+# Parameters for the books as they were known earlier: by the events that had been recorded until then.
 LOOK_BACK = (
     replace(
         integer("position", lambda _: 0, 0, 2**62, "only what the ledger held up to this position"),
@@ -185,7 +188,7 @@ LOOK_BACK = (
     ),
     Parameter(
         name="known_at",
-        parse=_known_at,
+        parse=_parse_known_at,
         default=lambda _: None,
         schema={"type": "string"},
         description="only what had been recorded by then, as 2025-11-13T10:30:00Z, or by the end of a day, "
@@ -198,7 +201,7 @@ def month_start(name: str, default: Callable[[date], date], description: str) ->
     """The first day of a month "2025-01", or a date as it is."""
     return Parameter(
         name=name,
-        parse=lambda value: _date(f"{value}-01" if len(value) == 7 else value),
+        parse=lambda value: _parse_date(f"{value}-01" if len(value) == 7 else value),
         default=default,
         schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
         description=f"{description}; a month such as 2025-01, or a date",
@@ -209,7 +212,7 @@ def month_end(name: str, default: Callable[[date], date], description: str) -> P
     """The last day of a month "2025-12", or a date as it is."""
 
     def parse(value: str) -> date:
-        return last_of_month(_date(f"{value}-01")) if len(value) == 7 else _date(value)
+        return last_of_month(_parse_date(f"{value}-01")) if len(value) == 7 else _parse_date(value)
 
     return Parameter(
         name=name,
@@ -221,11 +224,13 @@ def month_end(name: str, default: Callable[[date], date], description: str) -> P
 
 
 def cursor() -> Parameter:
-    """Where the next page starts, as the page before said."""
+    """The start of a page: the `next_cursor` of the page before."""
 
     def parse(value: str) -> str:
         try:
-            return _printable(base64.b64decode(value.encode(), altchars=b"-_", validate=True).decode())
+            return _require_printable(
+                base64.b64decode(value.encode(), altchars=b"-_", validate=True).decode()
+            )
         except (binascii.Error, UnicodeError) as error:
             raise ValueError(value) from error
 
@@ -258,5 +263,5 @@ def check_range(first: date, last: date) -> None:
     """Raise ParameterError unless the days are in order and at most ten years apart."""
     if first > last:
         raise ParameterError("from: a day that is not after `to`")
-    if last - first > timedelta(days=_DAYS_AT_MOST):
+    if last - first > timedelta(days=_MAX_RANGE_DAYS):
         raise ParameterError("to: a day at most ten years after `from`")

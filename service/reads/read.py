@@ -1,4 +1,4 @@
-"""What a read is: a path, its parameters, and the function that makes its document."""
+"""A read: its path, its parameters, and the function that makes its document."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
 
 
 class Read(Struct, frozen=True, kw_only=True):
-    """One read. `shape` names its answer's schema, `rows` its list for CSV; a standing one is kept ready.
+    """One read. `shape` names its answer's schema, `rows` the list of the answer that CSV shows.
 
-    `rows` is empty where there is no list. `path` may hold a part of any text, `{customer_id}`; it is
-    handed to `answer` with the parameters.
+    `rows` is empty where there is no list. `path` may hold a variable, `{customer_id}`, which `answer` gets
+    with the parameters. The worker keeps the answer of a `precomputed` read ready, by its default parameters.
     """
 
     path: str
@@ -24,7 +24,7 @@ class Read(Struct, frozen=True, kw_only=True):
     shape: str
     rows: str
     parameters: tuple[Parameter, ...] = ()
-    standing: bool = False
+    precomputed: bool = False
     dated: bool = True  # `calculation_date` is a date; else the moment of the calculation
 
     @property

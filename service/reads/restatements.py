@@ -1,4 +1,4 @@
-"""Restatements: what late events changed of figures of days already gone. Read from a file of their own."""
+"""Restatements: the changes that late events made to figures of past days. They have a file of their own."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,7 +20,7 @@ _DAYS = 30
 
 
 class Restatement(Struct, frozen=True, kw_only=True):
-    """What one event changed of one figure, from the day `date` to `until`.
+    """The change that one event made to one figure, from the day `date` to `until`.
 
     `before_cents` and `after_cents` are the account's figure, `all_…` that of all accounts.
     """
@@ -55,17 +55,17 @@ _restatements = Table(
 )
 
 
-def keep(connection: Connection, rows: Sequence[Restatement]) -> None:
-    """Add rows to the file's table, making it where there is none."""
+def save_restatements(connection: Connection, rows: Sequence[Restatement]) -> None:
+    """Add rows to the file's table, which is created if there is none."""
     _metadata.create_all(connection)
     if rows:
         connection.execute(insert(_restatements), [asdict(row) for row in rows])
 
 
 def _answer(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    found = _page(view, args["limit"], args["cursor"])
-    page = found[: args["limit"]]
-    more = len(found) > len(page)
+    rows = _page(view, args["limit"], args["cursor"])
+    page = rows[: args["limit"]]
+    more = len(rows) > len(page)
     return {
         "currency": view.scope.currency,
         "from": args["from"].isoformat(),
@@ -76,18 +76,18 @@ def _answer(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(view: View, limit: int | None, after: str | None) -> list[Any]:
-    """A page and one more, or without a `limit` all that are left."""
+    """The rows of a page and one more; without a `limit`, all remaining ones."""
     table = _restatements.c
     query = select(_restatements).where(table.currency == view.scope.currency)
     if view.scope.account is not None:
         query = query.where(table.account == view.scope.account)
     if after is not None:
-        query = query.where(tuple_(table.position, table.part) > tuple_(*_place(after)))
+        query = query.where(tuple_(table.position, table.part) > tuple_(*_parse_cursor(after)))
     query = query.order_by(table.position, table.part)
     return view.all(query.limit(None if limit is None else limit + 1))
 
 
-def _place(cursor: str) -> tuple[int, int]:
+def _parse_cursor(cursor: str) -> tuple[int, int]:
     position, _, part = cursor.partition("|")
     if not all(number.isascii() and number.isdigit() and len(number) < 19 for number in (position, part)):
         raise ParameterError("cursor: the `next_cursor` of the page before")

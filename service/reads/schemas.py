@@ -1,4 +1,4 @@
-"""The shapes of answers, made of the fields; where a field means something else, the shape says so itself."""
+"""The shapes of answers, made of the fields. A shape overrides the description of a field where needed."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ from service.reads.shapes import (
 
 _TALLY = "billed_cents upcoming_cents total_cents customers bills"
 _MONTH = "year month currency summary weeks days top top_share"
-_MONTH_OWN = {
+_MONTH_OVERRIDES = {
     "month": count("the calendar month, 1 to 12"),
     "summary": one("Summary", "the month in figures"),
     "weeks": many("Week", "the month's weeks, all of them"),
@@ -32,12 +32,12 @@ _EVENT = (
     "position cause processor account event_id type occurred_at recorded_at rank trust data before "
     "content_digest delivery digest"
 )
-_EVENT_OWN = {
+_EVENT_OVERRIDES = {
     "recorded_at": moment("when it was recorded"),
     "rank": count("orders the events of one moment: how far along its life the thing is"),
 }
 _QUARANTINED = "id received_at processor reason detail conflicts_with status settled_at settled_because"
-_QUARANTINED_OWN = {
+_QUARANTINED_OVERRIDES = {
     "id": count("its number in quarantine"),
     "received_at": moment("when it came"),
     "reason": text("why it is there", enum=["unreadable", "conflict", "malformed"]),
@@ -48,7 +48,7 @@ _QUARANTINED_OWN = {
     "settled_because": or_null(text("why it was dismissed"), "where it was not"),
 }
 _BILL_STATUS = text(
-    "where the bill stands", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
+    "the status of the bill", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
 )
 _BILL_CONTRACT = or_null(FIELDS["contract_id"], "for a bill of no contract")
 
@@ -74,9 +74,11 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         status=_BILL_STATUS,
         contract_id=_BILL_CONTRACT,
     ),
-    "CurrentMonth": shape(f"{_MONTH} meta", **_MONTH_OWN),
+    "CurrentMonth": shape(f"{_MONTH} meta", **_MONTH_OVERRIDES),
     "MonthDetail": shape(
-        f"{_MONTH} payments meta", **_MONTH_OWN, payments=many("Bill", "every bill of the month, by date")
+        f"{_MONTH} payments meta",
+        **_MONTH_OVERRIDES,
+        payments=many("Bill", "every bill of the month, by date"),
     ),
     "ForecastMonth": shape(f"month {_TALLY}"),
     "ForecastQuarter": shape(
@@ -174,7 +176,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "Restatement": shape(
         "recorded_at position cause type figure date until month currency account customer_id change_cents "
         "before_cents after_cents",
-        recorded_at=_EVENT_OWN["recorded_at"],
+        recorded_at=_EVENT_OVERRIDES["recorded_at"],
         position=count("the event's position in the ledger"),
         figure=text(
             "what changed: MRR, or what `monthly-totals` shows under this name",
@@ -197,7 +199,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         key=text("the history or customer that it is a row of"),
         contract_id=or_null(FIELDS["contract_id"], "for a row of no contract"),
         source_id=or_null(FIELDS["source_id"], "for a row of none"),
-        kind=or_null(text("what moved, or where the bill stands"), "where that is said by the table"),
+        kind=or_null(text("what moved, or the status of the bill"), "where the table implies it"),
     ),
     "ProvedDelivery": shape(
         "position method received_at signed_at body_bytes verified why",
@@ -209,7 +211,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "Cause": shape(
         "cause position account type occurred_at recorded_at trust link delivery",
         position=FIELDS["position"],
-        recorded_at=_EVENT_OWN["recorded_at"],
+        recorded_at=_EVENT_OVERRIDES["recorded_at"],
         link=text("where the event and its raw bytes are"),
         delivery=one("ProvedDelivery", "what it came in, its signature checked again"),
     ),
@@ -247,11 +249,11 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "LedgerHead": shape(
         "position digest meta", position=count("the last position; 0 when the ledger is empty")
     ),
-    "LedgerEvent": shape(_EVENT, **_EVENT_OWN),
+    "LedgerEvent": shape(_EVENT, **_EVENT_OVERRIDES),
     "LedgerEvents": shape("events next_after head meta", events=many("LedgerEvent", "one page, by position")),
     "Delivery": shape(
         f"{_EVENT} superseded_by raw_body raw_body_base64 headers verification meta",
-        **_EVENT_OWN,
+        **_EVENT_OVERRIDES,
         superseded_by=or_null(
             text("the name of the event that says that this one counts no more, and what does in its place"),
             "where it counts",
@@ -267,11 +269,11 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         secret=or_null(count("which of the configured secrets matched, from 1"), "where none is used"),
         confirmable=flag("whether a fetch from the processor will confirm it"),
     ),
-    "Quarantined": shape(_QUARANTINED, **_QUARANTINED_OWN),
+    "Quarantined": shape(_QUARANTINED, **_QUARANTINED_OVERRIDES),
     "Quarantine": shape("quarantine next_cursor meta", quarantine=many("Quarantined", "one page, by id")),
     "QuarantinedDelivery": shape(
         f"{_QUARANTINED} headers verification raw_body raw_body_base64 differences meta",
-        **_QUARANTINED_OWN,
+        **_QUARANTINED_OVERRIDES,
         verification=one("Verification", "what was proved of it"),
         raw_body=or_null(FIELDS["raw_body"], "once its customer was erased"),
         raw_body_base64=or_null(FIELDS["raw_body_base64"], "once its customer was erased"),
@@ -317,7 +319,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
 
 
 def columns(answer: str, rows: str) -> list[str]:
-    """The names of the CSV columns of an answer's list: its fields, but for lists of rows inside."""
-    of = SHAPES[answer]["properties"][rows]["items"]["$ref"].rpartition("/")[2]
-    fields = SHAPES[of]["properties"]
+    """The names of the CSV columns of an answer's list: its fields, except lists of objects."""
+    shape_name = SHAPES[answer]["properties"][rows]["items"]["$ref"].rpartition("/")[2]
+    fields = SHAPES[shape_name]["properties"]
     return [name for name, field in fields.items() if "$ref" not in field.get("items", {})]

@@ -1,4 +1,4 @@
-"""JSON Schemas in few words, for the description of the API."""
+"""Short constructors of JSON Schemas, for the description of the API."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def flag(description: str) -> Schema:
 
 
 def or_null(field: Schema, when: str) -> Schema:
-    """A field that may be null, and when it is."""
+    """A field that is null in some cases; `when` describes them."""
     return {
         **field,
         "type": [field["type"], "null"],
@@ -45,7 +45,7 @@ def or_null(field: Schema, when: str) -> Schema:
 
 
 def ratio(formula: str, whole: str) -> Schema:
-    """A quotient of sums; it is null where what it is divided by is 0."""
+    """A quotient of sums; null where the divisor is 0."""
     return or_null({"type": "number", "description": f"{formula}, to six digits"}, f"where {whole} is 0")
 
 
@@ -65,14 +65,14 @@ def texts(description: str) -> Schema:
     return {"type": "array", "items": {"type": "string"}, "description": description}
 
 
-def shape(fields: dict[str, Schema], names: str, **own: Schema) -> Schema:
-    """An object of these fields, in their order; one with a question mark may be left out.
+def shape(fields: dict[str, Schema], names: str, **overrides: Schema) -> Schema:
+    """An object of the named fields, in their order; a name with a question mark is optional.
 
-    A field is described as `fields` has it, unless `own` says it otherwise.
+    A field has its schema from `overrides`, else from `fields`.
     """
-    stated = [name.partition("?") for name in names.split()]
+    parts = [name.partition("?") for name in names.split()]
     return {
         "type": "object",
-        "properties": {name: own.get(name) or fields[name] for name, _, _ in stated},
-        "required": [name for name, optional, _ in stated if not optional],
+        "properties": {name: overrides.get(name) or fields[name] for name, _, _ in parts},
+        "required": [name for name, optional, _ in parts if not optional],
     }

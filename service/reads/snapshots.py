@@ -1,7 +1,7 @@
-"""Snapshots: documents that the worker leaves ready, so that a read is a lookup.
+"""Snapshots: precomputed documents, so that a read is a lookup.
 
-Each bears the version of the rows that it was made from, and is found only while that is the books' own. They
-are made again once the worker has caught up.
+Each has the version of the rows from which it was made, and is found only while the books have that version.
+The worker makes them again once the books have caught up with the ledger.
 """
 
 from datetime import date
@@ -22,38 +22,40 @@ from service.reads.read import Read
 from service.storage.statements import HotInsert
 
 # Another version of this code may make the same document in another shape.
-_SOURCES = sorted(path for of in (reads, predictions) for path in Path(of.__path__[0]).rglob("*.py"))
+_SOURCES = sorted(
+    path for package in (reads, predictions) for path in Path(package.__path__[0]).rglob("*.py")
+)
 CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
 def snapshot_name(
     store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: Options = DEFAULTS
 ) -> str:
-    """The name under which a document stands: of which books and code, what was asked, with every default."""
+    """The name of a document: it holds the books, the code, and all parameters with their defaults."""
     limits = [str(limit) for limit in options.segment_limits]
-    asked = json.encode([CODE, store.key, limits, scope.account, scope.today, args]).decode()
-    return f"{read.name}|{scope.currency}|{asked}"
+    key = json.encode([CODE, store.key, limits, scope.account, scope.today, args]).decode()
+    return f"{read.name}|{scope.currency}|{key}"
 
 
 def find(connection: Connection, name: str, version: int) -> bytes | None:
-    """The document of this name, if it stands and is right for the rows of this view."""
+    """The document of this name, if there is one for this version of the rows."""
     return connection.execute(
         select(snapshots.c.body).where(snapshots.c.name == name, snapshots.c.version == version)
     ).scalar()
 
 
-async def forget(store: BookStore) -> None:
-    """Remove what other code has made: nobody will find it."""
-    others = snapshots.c.name.not_like(f"%[{CODE},%")
-    await store.write(lambda connection: connection.execute(delete(snapshots).where(others)))
+async def remove_outdated(store: BookStore) -> None:
+    """Remove the documents that other versions of the code have made: no read looks for them."""
+    is_of_other_code = snapshots.c.name.not_like(f"%[{CODE},%")
+    await store.write(lambda connection: connection.execute(delete(snapshots).where(is_of_other_code)))
 
 
-async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
-    """Make those standing documents that are missing or no longer right; how many that were."""
+async def precompute(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
+    """Make the precomputed documents that are missing or outdated. Returns their number."""
     version, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
         rows = [(name, version, body) for name, body in sorted(documents.items())]
-        await store.write(lambda connection: _keep(connection, rows, today))
+        await store.write(lambda connection: _save(connection, rows, today))
     return len(documents)
 
 
@@ -62,10 +64,10 @@ def _missing(
 ) -> tuple[int, dict[str, bytes]]:
     positions = store.positions(connection)
     documents = {}
-    for currency in currencies(connection, positions):
+    for currency in list_currencies(connection, positions):
         scope = Scope(currency=currency, today=today)
         view = View(connection=connection, books=positions.books, scope=scope, options=options)
-        for read in (read for read in READS if read.standing):
+        for read in (read for read in READS if read.precomputed):
             args = parse_all(read.parameters, {}, today)
             name = snapshot_name(store, read, view.scope, args, options)
             if find(connection, name, positions.version) is None:
@@ -73,23 +75,23 @@ def _missing(
     return positions.version, documents
 
 
-def currencies(connection: Connection, positions: BookPositions) -> list[str]:
-    """The currencies of the books."""
-    found: set[str] = set()
+def list_currencies(connection: Connection, positions: BookPositions) -> list[str]:
+    """The currencies of the books, sorted."""
+    currencies: set[str] = set()
     for table, book in (("bill_days", "bills"), ("order_days", "revenue")):
         days = TOTALS[table]
         query = select(days.c.currency).distinct().where(days.c.book == positions.books[book])
-        found.update(connection.execute(query).scalars())
-    return sorted(found)
+        currencies.update(connection.execute(query).scalars())
+    return sorted(currencies)
 
 
-def _keep(connection: Connection, rows: list[tuple[str, int, bytes]], today: date) -> None:
-    """A newer document is not replaced by an older one that took longer to make."""
-    _KEEP.add(connection, rows)
+def _save(connection: Connection, rows: list[tuple[str, int, bytes]], today: date) -> None:
+    """Save documents, and remove those of other days. An older document never replaces a newer one."""
+    _UPSERT.add(connection, rows)
     connection.execute(delete(snapshots).where(snapshots.c.name.not_like(f'%"{today.isoformat()}"%')))
 
 
-_KEEP = HotInsert(
+_UPSERT = HotInsert(
     snapshots,
     conflict=lambda insert: insert.on_conflict_do_update(
         index_elements=["name"],

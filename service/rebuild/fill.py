@@ -33,7 +33,7 @@ from projections.book import Book, Row, Rules, Stage
 from service.books import tables
 from service.books.engine import Overtaken, Sums, add_to, child_rows_of, new_sums
 from service.books.store import BookStore
-from service.bootstrap import kept_books, open_ledger
+from service.bootstrap import configured_books, open_ledger
 from service.clock import utc_now
 from service.core.errors import Unavailable
 from service.core.moments import to_us
@@ -372,7 +372,7 @@ def _begin(settings: Settings, spec: _StoreSpec, until: int, rest: float, gate: 
     global _worker, _runner  # noqa: PLW0603 - a pool's tasks share nothing else
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
     follow_parent()
-    _worker = _BuildWorker(open_ledger(settings), spec.store(kept_books(settings)), until, rest, gate)
+    _worker = _BuildWorker(open_ledger(settings), spec.store(configured_books(settings)), until, rest, gate)
     _runner = asyncio.Runner()
 
 

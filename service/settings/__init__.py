@@ -24,48 +24,48 @@ from service.rulebook import load_rulebook
 from service.settings.redis_url import parse as parse_redis_url
 
 _PREFIX = "DAYBOOK_"
-_MASTER_BYTES = 32
+_MASTER_KEY_BYTES = 32
 
 
-def _split(value: Any) -> Any:
+def _parse_list(value: Any) -> Any:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
 
 
-def _pairs(value: Any) -> Any:
+def _parse_pairs(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    pairs = [part.partition("=") for part in _split(value)]
+    pairs = [part.partition("=") for part in _parse_list(value)]
     if not all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and secret for name, _, secret in pairs):
         raise ValueError("name=whsec_… pairs, comma-separated")
     return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
 
 
-def _limits(value: Any) -> Any:
+def _parse_limits(value: Any) -> Any:
     try:
-        limits = tuple(Decimal(part) for part in _split(value))
+        limits = tuple(Decimal(part) for part in _parse_list(value))
     except (InvalidOperation, TypeError):
         limits = ()
     if (
         len(limits) != 3
         or not all(limit.is_finite() for limit in limits)
-        or not _falling(Decimal(10**12), *limits, Decimal(0))
+        or not _is_falling(Decimal(10**12), *limits, Decimal(0))
     ):
         raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
     return limits
 
 
-def _falling(*values: Decimal) -> bool:
+def _is_falling(*values: Decimal) -> bool:
     return all(higher > lower for higher, lower in pairwise(values))
 
 
-List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_pairs)]
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
+Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
 
 class Settings(BaseSettings):
-    """Each field is a variable with the prefix DAYBOOK_."""
+    """The settings: each field is an environment variable with the prefix DAYBOOK_."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, arbitrary_types_allowed=True
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
     weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH
     rulebook: Path | None = None
-    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_limits)] = (
+    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_parse_limits)] = (
         Decimal(10_000),
         Decimal(1_000),
         Decimal(100),
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _driver(cls, url: str | None) -> str | None:
+    def _check_database_url(cls, url: str | None) -> str | None:
         try:
             urlsplit(url or "").port  # noqa: B018 - raises where it is no number
         except ValueError:
@@ -114,47 +114,47 @@ class Settings(BaseSettings):
 
     @field_validator("master_key")
     @classmethod
-    def _master(cls, key: str | None) -> str | None:
+    def _check_master_key(cls, key: str | None) -> str | None:
         try:
-            whole = not key or len(base64.b64decode(key, validate=True)) == _MASTER_BYTES
+            is_valid = not key or len(base64.b64decode(key, validate=True)) == _MASTER_KEY_BYTES
         except (binascii.Error, ValueError):
-            whole = False
-        if not whole:
+            is_valid = False
+        if not is_valid:
             raise ValueError(
-                f"{_MASTER_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
+                f"{_MASTER_KEY_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
             )
         return key or None
 
     @field_validator("redis_url")
     @classmethod
-    def _redis(cls, url: str | None) -> str | None:
+    def _check_redis_url(cls, url: str | None) -> str | None:
         if url:
             parse_redis_url(url)
         return url or None
 
     @field_validator("mxmerchant_webhook_secrets")
     @classmethod
-    def _relay_keys(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_relay_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_is_key, secrets)):
             raise ValueError("whsec_ and a key in base64; several with commas between them")
         return secrets
 
     @field_validator("standard_webhook_secrets")
     @classmethod
-    def _biller_keys(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    def _check_biller_secrets(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         if not all(_is_key(secret) for several in secrets.values() for secret in several):
             raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
         return secrets
 
     @field_validator("rulebook")
     @classmethod
-    def _readable(cls, path: Path | None) -> Path | None:
+    def _check_rulebook(cls, path: Path | None) -> Path | None:
         load_rulebook(path)
         return path
 
     @field_validator("reporting_tz")
     @classmethod
-    def _zone(cls, name: str) -> str:
+    def _check_zone(cls, name: str) -> str:
         try:
             ZoneInfo(name)
         except (KeyError, ValueError, OSError) as error:
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
 
     @field_validator("reporting_currency", mode="before")
     @classmethod
-    def _lower(cls, code: Any) -> Any:
+    def _lower_case(cls, code: Any) -> Any:
         return code.lower() if isinstance(code, str) else code
 
     @field_validator("host")
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
 
     @property
     def polls_mxmerchant(self) -> bool:
-        """Whether MX Merchant's API is set up, to poll contracts and to confirm notifications."""
+        """Whether MX Merchant's API is configured, to poll contracts and to confirm notifications."""
         return all(
             (
                 self.mxmerchant_api_url,
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 
 
 def _is_key(secret: str) -> bool:
-    """Whether a Standard Webhooks secret holds a key: without one, every delivery would be refused."""
+    """Whether a Standard Webhooks secret contains a key; without one, every delivery would be refused."""
     try:
         return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
     except (binascii.Error, ValueError):
@@ -206,21 +206,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load(options: Mapping[str, str] = MappingProxyType({}), **given: Any) -> Settings:
-    """The settings from the environment; `given`, and a command's `options`, beat it.
+def load(options: Mapping[str, str] = MappingProxyType({}), **overrides: Any) -> Settings:
+    """The settings from the environment; `overrides`, and the `options` of a command, take precedence.
 
-    Raises SettingsError in one line: the variable or the option, what it holds (never a secret) and what it
-    may hold.
+    Raises SettingsError in one line: the variable or the option, its value (never a secret) and the allowed
+    values.
     """
     try:
-        return Settings(**{**given, **options})
+        return Settings(**{**overrides, **options})
     except ValidationError as error:
         first = error.errors()[0]
-        may_hold = str(first["msg"]).removeprefix("Value error, ")
+        expected = str(first["msg"]).removeprefix("Value error, ")
         name = str(first["loc"][0])
-        holds = "a value not shown here" if _is_secret(name) else repr(first["input"])
-        stated = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
-        raise SettingsError(f"{stated} holds {holds}; it may hold: {may_hold}") from None
+        value = "a value not shown here" if _is_secret(name) else repr(first["input"])
+        source = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
+        raise SettingsError(f"{source} holds {value}; it may hold: {expected}") from None
 
 
 def _is_secret(name: str) -> bool:

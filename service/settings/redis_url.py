@@ -1,4 +1,4 @@
-"""What DAYBOOK_REDIS_URL may hold. Imports no client: settings read it in every process."""
+"""Parses DAYBOOK_REDIS_URL. Imports no Redis client, since every process reads the settings."""
 
 import os
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 
-_FORMS = (
+_ALLOWED_FORMS = (
     "unset, or redis://[user:password@]host[:port][/db], rediss://…, unix:///socket[?db=0], "
     "redis+sentinel://host[:port],…[/db]?master=name or rediss+sentinel://…; more in docs/operations.md"
 )
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_TLS = {*_FILES, "ssl_check_hostname"}
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS = {*_TLS_FILES, "ssl_check_hostname"}
 _SENTINEL = {"master", "sentinel_username", "sentinel_password"}
 _ARGUMENTS = {
     "redis": {"db"},
@@ -21,7 +21,7 @@ _ARGUMENTS = {
     "redis+sentinel": {"db", *_SENTINEL},
     "rediss+sentinel": {"db", *_SENTINEL, *_TLS},
 }
-_SWITCH = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
 class RedisUrl(Struct, frozen=True, kw_only=True):
@@ -40,16 +40,16 @@ class RedisUrl(Struct, frozen=True, kw_only=True):
 
 
 def parse(url: str) -> RedisUrl:
-    """Raises ValueError with what the URL may hold, and nothing of what it holds: passwords are in it."""
+    """The parsed URL. Raises ValueError with the allowed forms, but not the URL, which holds passwords."""
     try:
-        found = _parse(url)
-    except (ValueError, KeyError):  # these may show what could not be read
-        raise ValueError(_FORMS) from None
-    if not all(os.access(found.tls[name], os.R_OK) for name in _FILES if name in found.tls):
-        raise ValueError(f"a URL whose {', '.join(_FILES)} are files that can be read")
-    if ("ssl_certfile" in found.tls) != ("ssl_keyfile" in found.tls):
+        redis_url = _parse(url)
+    except (ValueError, KeyError):  # their messages may contain parts of the URL
+        raise ValueError(_ALLOWED_FORMS) from None
+    if not all(os.access(redis_url.tls[name], os.R_OK) for name in _TLS_FILES if name in redis_url.tls):
+        raise ValueError(f"a URL whose {', '.join(_TLS_FILES)} are files that can be read")
+    if ("ssl_certfile" in redis_url.tls) != ("ssl_keyfile" in redis_url.tls):
         raise ValueError("a URL with ssl_certfile and ssl_keyfile, or neither")
-    return found
+    return redis_url
 
 
 def _parse(url: str) -> RedisUrl:
@@ -61,7 +61,7 @@ def _parse(url: str) -> RedisUrl:
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     socket, path = (unquote(parts.path), "") if at_socket else ("", parts.path.strip("/"))
-    found = RedisUrl(
+    result = RedisUrl(
         scheme=parts.scheme,
         addresses=tuple(_address(host, 26379 if by_sentinel else 6379) for host in hosts.split(",") if host),
         socket=socket,
@@ -72,15 +72,17 @@ def _parse(url: str) -> RedisUrl:
         sentinel_username=arguments.get("sentinel_username"),
         sentinel_password=arguments.get("sentinel_password"),
         tls={
-            name: _SWITCH[value] if name == "ssl_check_hostname" else value
+            name: _BOOLEANS[value] if name == "ssl_check_hostname" else value
             for name, value in arguments.items()
             if name in _TLS
         },
     )
-    places = len(found.addresses)
-    if found.db < 0 or not (found.master and places if by_sentinel else bool(socket) + places == 1):
+    address_count = len(result.addresses)
+    if result.db < 0 or not (
+        result.master and address_count if by_sentinel else bool(socket) + address_count == 1
+    ):
         raise ValueError(parts.scheme)
-    return found
+    return result
 
 
 def _address(host: str, port: int) -> tuple[str, int]:

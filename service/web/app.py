@@ -25,7 +25,7 @@ from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
 from service.web.ledger import ledger_routes
-from service.web.metrics import Metrics, readable, stored
+from service.web.metrics import Metrics, read_gauges, readable_gauge
 from service.web.problems import HANDLERS
 from service.web.progress import Progress
 from service.web.quarantine import quarantine_routes
@@ -34,9 +34,9 @@ from service.web.restatements import restatement_routes
 from service.web.state import State
 from service.web.webhooks import webhook_routes
 
-_WEBHOOKS = 1_024  # four full commits: whatever waits behind them is better sent to another process, or later
-_WEBHOOK_BYTES = 32 << 20  # of their bodies, as they come: 32 KiB each, when a processor's usually have 5
-_READS = 256  # each may hold a document of some MiB, and the database has connections for few at once
+_MAX_WEBHOOKS = 1_024  # four full commits: any more are better sent to another process, or later
+_MAX_WEBHOOK_BYTES = 32 << 20  # of their bodies: 32 KiB each, while a processor's bodies usually have 5
+_MAX_READS = 256  # each may hold a document of some MiB, and there are few database connections
 
 log = structlog.get_logger()
 
@@ -71,8 +71,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     metrics=metrics,
                     silence=SilenceMonitor(ledger),
                     progress=Progress(store),
-                    webhooks=Limiter(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
-                    reads=Limiter(metrics, "read", _READS),
+                    webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
+                    reads=Limiter(metrics, "read", _MAX_READS),
                     options=read_options(settings),
                     lookback=lookback,
                 )
@@ -115,7 +115,9 @@ async def _readyz(request: Request) -> Response:
 async def _progress(state: State) -> dict[str, Any]:
     head, lag = await _lag(state)
     now = state.clock()
-    silent = [silence for each in await state.silence.read_activity(now) if (silence := each.silence(now))]
+    silent = [
+        silence for processor in await state.silence.read_activity(now) if (silence := processor.silence(now))
+    ]
     return {"position": head, "lag_events": lag, "silent": silent}
 
 
@@ -129,14 +131,14 @@ async def _lag(state: State) -> tuple[int, dict[str, int]]:
 
 
 async def _metrics(request: Request) -> Response:
-    """The counters in any case: when a store is away they are what tells how the webhooks fare."""
+    """The counters, and the gauges if the stores can be read: the counters matter most when they can't."""
     check_key(request)
     state: State = request.state.daybook
     try:
         gauges = await with_timeout(
-            LOOK_SECONDS, stored(state.ledger, state.store, state.silence, state.clock())
+            LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock())
         )
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)
-        gauges = [readable(False)]
+        gauges = [readable_gauge(False)]
     return Response(state.metrics.text(gauges), media_type=CONTENT_TYPE_PLAIN_1_0_0)

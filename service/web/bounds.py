@@ -1,4 +1,4 @@
-"""What one web process has under way at once, and for how long: a burst costs answers, never the process."""
+"""Limits on the concurrent requests of a web process, and on their time, against bursts."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -10,11 +10,11 @@ from service.web.metrics import Metrics
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 5.0  # for a look at the stores: who probes or scrapes often waits for no more than 10
+LOOK_SECONDS = 5.0  # for a look at the stores: probes and scrapers often wait for 10 s at most
 
 
 class Limiter:
-    """So many requests of a kind at once, and so many bytes of their bodies; any more are refused."""
+    """Limits the concurrent requests of a kind, and the bytes of their bodies; it refuses any more."""
 
     def __init__(self, metrics: Metrics, kind: str, requests: int, size: int = 0) -> None:
         self._kind = kind
@@ -25,9 +25,9 @@ class Limiter:
 
     @contextmanager
     def slot(self) -> Iterator[Callable[[int], None]]:
-        """A request until the block ends, and what takes room for bytes of it as they come, until then too.
+        """Holds a place for a request until the block ends. Yields a function to reserve bytes for its body.
 
-        Both raise Busy where there is no room.
+        Both raise Busy if there is no room.
         """
         taken = 0
 
@@ -55,12 +55,12 @@ class Limiter:
 
 
 async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; raises TimeoutError if that takes longer, whatever `work` does then.
+    """The result of `work`; raises TimeoutError as soon as the time is over, even if `work` hangs.
 
-    `asyncio.timeout` would wait until what it cancels has ended, and a connection that hangs doesn't.
+    `asyncio.timeout` would wait for the cancelled work to end, which a hanging connection never does.
     """
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_heard)
+    task.add_done_callback(_retrieve_exception)
     try:
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
@@ -70,7 +70,7 @@ async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
 
-def _heard(task: asyncio.Future[Any]) -> None:
-    """An error that comes too late for anyone is nothing to warn of."""
+def _retrieve_exception(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a task that nobody waits for any more, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Two policies side by side: what differs is read from the books, and why from the ledger."""
+"""Compares two policies: the differences come from the books, the reasons from the ledger."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from service.reads.parameters import Parameter, cursor, integer, to_cursor
 from service.reads.read import Read
 from service.reads.schemas import columns
 from service.web.reads import (
-    Asked,
+    ReadQuery,
+    answer_when_reached,
+    build_meta,
     check_key,
-    meta_of,
-    parse,
-    tagged,
+    open_view,
+    parse_query,
+    tagged_response,
     to_csv,
-    view_of,
-    when_reached,
     with_meta,
 )
 from service.web.state import State
 
 
-def _two(text: str) -> str:
+def _parse_pair(text: str) -> str:
     """Two names with a comma between them; raises ValueError."""
     first, second = text.split(",")
     if first == second or not text.isprintable():
@@ -45,21 +45,21 @@ def _two(text: str) -> str:
     return text
 
 
-def _differences(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    page = compare.differences(view, args["policies"].split(","), args["limit"], args["cursor"])
+def _find_differences(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    page = compare.find_differences(view, args["policies"].split(","), args["limit"], args["cursor"])
     return {**page, "next_cursor": to_cursor(page["next_cursor"])}
 
 
 COMPARE = Read(
     path="/api/v1/mrr/compare",
     summary="What two policies count differently in MRR, customer by customer, and why",
-    answer=_differences,
+    answer=_find_differences,
     shape="Comparison",
     rows="customers",
     parameters=(
         Parameter(
             name="policies",
-            parse=_two,
+            parse=_parse_pair,
             default=lambda _: f"{DEFAULT_POLICY},stripe",
             schema={"type": "string"},
             description="two policies of the rulebook, or `default`, with a comma between them",
@@ -70,11 +70,11 @@ COMPARE = Read(
 )
 
 
-class _Found(Struct, frozen=True, kw_only=True):
-    """What the books say: the document but for its reasons, and how far each partition of them is."""
+class _BooksPart(Struct, frozen=True, kw_only=True):
+    """The part that comes from the books: the document without its reasons, and each partition's position."""
 
     document: dict[str, Any]
-    sides: tuple[compare.Side, compare.Side]
+    sides: tuple[compare.PolicySide, compare.PolicySide]
     positions: dict[int, int]
 
 
@@ -86,39 +86,42 @@ def compare_routes() -> list[Route]:
 async def _respond(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
-    asked = parse(COMPARE, request, state)
-    return await when_reached(state, asked.at_least, asked.timeout_ms, partial(_answer, request, asked))
+    query = parse_query(COMPARE, request, state)
+    return await answer_when_reached(
+        state, query.at_least, query.timeout_ms, partial(_answer, request, query)
+    )
 
 
-async def _answer(request: Request, asked: Asked) -> Response:
+async def _answer(request: Request, query: ReadQuery) -> Response:
     state: State = request.state.daybook
-    policies = asked.args["policies"].split(",")
+    policies = query.args["policies"].split(",")
 
-    def find(connection: Connection) -> tuple[_Found, int, int]:
-        positions, view = view_of(connection, asked.scope, state)
-        found = _Found(
-            document=COMPARE.answer(view, asked.args),
-            sides=compare.sides(view, policies),
+    def find(connection: Connection) -> tuple[_BooksPart, int, int]:
+        positions, view = open_view(connection, query.scope, state)
+        books_part = _BooksPart(
+            document=COMPARE.answer(view, query.args),
+            sides=compare.policy_sides(view, policies),
             positions=_positions(connection, view, policies, state),
         )
-        return found, positions.position, view.unpriced_contracts()
+        return books_part, positions.position, view.unpriced_contracts()
 
-    found, position, unpriced = await state.store.read(find)
+    books_part, position, unpriced = await state.store.read(find)
     document = await state.ledger.read(
-        partial(_explained, vault=state.ledger.vault, found=found, day=asked.scope.today)
+        partial(_add_reasons, vault=state.ledger.vault, books_part=books_part, day=query.scope.today)
     )
-    following = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
-    if asked.csv:
-        listed = to_csv(columns(COMPARE.shape, COMPARE.rows), document[COMPARE.rows])
-        return tagged(request, listed, "text/csv; charset=utf-8", following)
-    body = with_meta(json.encode(document), await meta_of(asked.scope.today, state, position, unpriced))
-    return tagged(request, body, "application/json", following)
+    next_page = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
+    if query.csv:
+        body = to_csv(columns(COMPARE.shape, COMPARE.rows), document[COMPARE.rows])
+        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
+    body = with_meta(json.encode(document), await build_meta(query.scope.today, state, position, unpriced))
+    return tagged_response(request, body, "application/json", next_page)
 
 
 def _positions(connection: Connection, view: View, policies: Sequence[str], state: State) -> dict[int, int]:
     """The position of each partition of the two books.
 
-    Raises Unavailable while they are not the same, as when a policy is new: no reason would explain that.
+    Raises Unavailable while the two books' positions differ, as when a policy is new: no rule
+    would explain the difference then.
     """
     books = {policy: view.with_policy(policy).books[MRR.name] for policy in policies}
     positions = state.store.checkpoints(connection, books)
@@ -131,14 +134,14 @@ def _positions(connection: Connection, view: View, policies: Sequence[str], stat
     return first
 
 
-def _explained(connection: Connection, vault: Vault, found: _Found, day: date) -> dict[str, Any]:
-    """The document with its reasons, from each contract's history as far as its partition of the books is."""
+def _add_reasons(connection: Connection, vault: Vault, books_part: _BooksPart, day: date) -> dict[str, Any]:
+    """The document with its reasons, from each contract's history up to its partition's position."""
     by_position = defaultdict(list)
-    for customer in found.document[COMPARE.rows]:
+    for customer in books_part.document[COMPARE.rows]:
         for contract in customer["contracts"]:
             name = contract["history"]
-            by_position[found.positions[partition_of(name, len(found.positions))]].append(name)
-    told: dict[str, list[Event]] = {}
+            by_position[books_part.positions[partition_of(name, len(books_part.positions))]].append(name)
+    histories_by_key: dict[str, list[Event]] = {}
     for position, names in by_position.items():
-        told |= histories(connection, names, position, vault)
-    return compare.explained(found.document, told, day, *found.sides)
+        histories_by_key |= histories(connection, names, position, vault)
+    return compare.with_reasons(books_part.document, histories_by_key, day, *books_part.sides)

@@ -1,4 +1,4 @@
-"""Look back: a read's answer from books that hold only what was known then."""
+"""Look back: answer a read from books that hold only the events known at an earlier moment."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,17 +20,17 @@ from service.lookback.known import digest_at, end_us, known_by
 from service.web.state import State
 
 
-def today_of(known_at: date | datetime | None, today: date, zone: ZoneInfo) -> date:
-    """The day that `today` is by default: that of `known_at`, if it has come."""
+def default_today(known_at: date | datetime | None, today: date, zone: ZoneInfo) -> date:
+    """The default of `today`: the day of `known_at`, unless that is in the future."""
     if known_at is None:
         return today
     return min(today, day_of(known_at, zone) if isinstance(known_at, datetime) else known_at)
 
 
-async def position_of(args: dict[str, Any], state: State) -> int | None:
-    """The position up to which the books are asked for; None for the books as they are.
+async def requested_position(args: dict[str, Any], state: State) -> int | None:
+    """The ledger position for which the books are requested; None for the books as they are now.
 
-    What is known by a moment that has not come is what is known now. Raises ParameterError.
+    A `known_at` in the future means now. Raises ParameterError.
     """
     position, known_at = args.get("position"), args.get("known_at")
     if position is not None and known_at is not None:
@@ -45,22 +45,22 @@ async def position_of(args: dict[str, Any], state: State) -> int | None:
 
 
 async def known_position(known_at: date | datetime, state: State) -> int | None:
-    """The last position recorded by a moment, or by the end of a day; None if that has not come."""
+    """The last position recorded by a moment, or by the end of a day; None if that is in the future."""
     moment_us = end_us(known_at, ZoneInfo(state.settings.reporting_tz))
     if moment_us >= to_us(state.clock()):
         return None
     return await state.ledger.read(partial(known_by, moment_us=moment_us))
 
 
-def stands_at(connection: Connection, books: dict[str, int], state: State, position: int) -> bool:
-    """Whether the books of this state hold the events up to this position, and no more in any partition."""
+def is_at_position(connection: Connection, books: dict[str, int], state: State, position: int) -> bool:
+    """Whether all partitions of the books hold exactly the events up to this position."""
     return set(state.store.checkpoints(connection, books).values()) == {position}
 
 
 @asynccontextmanager
-async def as_known(state: State, position: int, timeout_ms: int) -> AsyncIterator[State]:
-    """The state with books of the first `position` events. Raises Unavailable while they are being made."""
-    wanted = await wanted_at(state.ledger, position)
+async def state_as_known(state: State, position: int, timeout_ms: int) -> AsyncIterator[State]:
+    """The state with books of the first `position` events. Raises Unavailable while they are being built."""
+    wanted = await wanted_books(state.ledger, position)
     path = await state.lookback.reach(wanted, timeout_ms)
     store = open_file(state.settings, path)
     try:
@@ -69,7 +69,7 @@ async def as_known(state: State, position: int, timeout_ms: int) -> AsyncIterato
         await store.close()
 
 
-async def wanted_at(ledger: Ledger, position: int, since: int | None = None) -> Wanted:
-    """What is wanted, named by the chain's digest."""
+async def wanted_books(ledger: Ledger, position: int, since: int | None = None) -> Wanted:
+    """The wanted books file, identified by the chain's digest at `position`."""
     digest = await ledger.read(partial(digest_at, position=position))
     return Wanted(position=position, digest=digest, since=since)

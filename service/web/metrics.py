@@ -16,11 +16,11 @@ from service.books.store import BookStore
 from service.intake.silence import ProcessorActivity, SilenceMonitor
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
-from service.reads.stored_models import positions
+from service.reads.stored_models import positions as model_positions
 from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
-_RECONCILED = ("stripe", "mxmerchant")
+_RECONCILED_PROCESSORS = ("stripe", "mxmerchant")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -64,66 +64,68 @@ class Metrics:
             registry=self.registry,
         )
 
-    def text(self, stored: Iterable[Metric]) -> bytes:
+    def text(self, read_gauges: Iterable[Metric]) -> bytes:
         """What Prometheus reads: the counters of every process, and what the stores said."""
         shared = os.environ.get(DIRECTORY)
         counted = MultiProcessCollector(None, shared) if shared else self.registry  # type: ignore[no-untyped-call]
-        return generate_latest(_Scrape(counted, stored))
+        return generate_latest(_Scrape(counted, read_gauges))
 
 
 class _Scrape:
     """A collector for one scrape."""
 
-    def __init__(self, counted: CollectorRegistry | MultiProcessCollector, stored: Iterable[Metric]) -> None:
-        self._counted = counted
-        self._stored = stored
+    def __init__(self, counters: CollectorRegistry | MultiProcessCollector, gauges: Iterable[Metric]) -> None:
+        self._counters = counters
+        self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._counted.collect()
-        yield from self._stored
+        yield from self._counters.collect()
+        yield from self._gauges
 
 
-def readable(value: bool) -> Metric:
+def readable_gauge(value: bool) -> Metric:
     """Whether the stores could be read for this scrape; without them the gauges below are missing."""
     return GaugeMetricFamily(
         "daybook_stores_readable", "1 if the ledger and the books could be read just now", value=value
     )
 
 
-async def stored(ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime) -> list[Metric]:
+async def read_gauges(
+    ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime
+) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
-    found = await read_status(ledger, store)
+    status = await read_status(ledger, store)
     async with ledger.reading() as reader:
         quarantined = await reader.quarantined()
-        reconciled = {name: await read_last_summary(reader, name) for name in _RECONCILED}
+        reconciled = {name: await read_last_summary(reader, name) for name in _RECONCILED_PROCESSORS}
     position = GaugeMetricFamily(
-        "daybook_ledger_position", "The ledger's last position", value=found.position
+        "daybook_ledger_position", "The ledger's last position", value=status.position
     )
     quarantine = GaugeMetricFamily(
         "daybook_quarantine", "Deliveries in quarantine", labels=("processor", "reason")
     )
     for names, count in quarantined.items():
         quarantine.add_metric(names, count)
-    learnt = GaugeMetricFamily(
+    model_lag = GaugeMetricFamily(
         "daybook_learnt_lag_events",
         "Ledger position less that of which predictions were learnt",
         labels=("currency",),
     )
-    known = await store.read(lambda connection: positions(connection, store, "model"))
-    for currency, reached in known.items():
-        learnt.add_metric((currency,), found.position - reached)
+    positions_by_currency = await store.read(lambda connection: model_positions(connection, store, "model"))
+    for currency, model_position in positions_by_currency.items():
+        model_lag.add_metric((currency,), status.position - model_position)
     return [
-        readable(True),
+        readable_gauge(True),
         position,
-        *_kept(found),
-        learnt,
+        *_book_gauges(status),
+        model_lag,
         quarantine,
-        *_heard(await silence.read_activity(now), now),
-        *_reconciled(reconciled, now),
+        *_silence_gauges(await silence.read_activity(now), now),
+        *_reconciliation_gauges(reconciled, now),
     ]
 
 
-def _heard(found: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:
+def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:
     """How long each processor has been silent, and for how long it may be."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_heard",
@@ -135,14 +137,16 @@ def _heard(found: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric
         "Seconds of silence that are more than usual for a processor",
         labels=("processor",),
     )
-    for each in found:
-        since.add_metric((each.processor,), (now - each.last_at).total_seconds())
-        if each.limit is not None:
-            limit.add_metric((each.processor,), each.limit.total_seconds())
+    for processor in processors:
+        since.add_metric((processor.processor,), (now - processor.last_at).total_seconds())
+        if processor.limit is not None:
+            limit.add_metric((processor.processor,), processor.limit.total_seconds())
     return since, limit
 
 
-def _reconciled(found: Mapping[str, ReconciliationSummary | None], now: datetime) -> Iterable[Metric]:
+def _reconciliation_gauges(
+    summaries: Mapping[str, ReconciliationSummary | None], now: datetime
+) -> Iterable[Metric]:
     """When each processor was last reconciled to the end, what was missed, and what differs."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_reconciled",
@@ -159,7 +163,7 @@ def _reconciled(found: Mapping[str, ReconciliationSummary | None], now: datetime
         "Things that the processor and the books had otherwise at the last reconciliation",
         labels=("processor",),
     )
-    for processor, summary in found.items():
+    for processor, summary in summaries.items():
         if summary:
             ended = datetime.fromisoformat(summary.finished_at)
             since.add_metric((processor,), (now - ended).total_seconds())
@@ -168,21 +172,21 @@ def _reconciled(found: Mapping[str, ReconciliationSummary | None], now: datetime
     return since, missed, differing
 
 
-def _kept(found: Status) -> Iterable[Metric]:
+def _book_gauges(status: Status) -> Iterable[Metric]:
     """How far the books are and, where there can be many workers, who keeps them."""
     lag = GaugeMetricFamily("daybook_book_lag_events", "Ledger position less the book's", labels=("book",))
-    for book in found.partitions[0].lag_events if found.partitions else ():
-        lag.add_metric((book,), max(part.lag_events[book] for part in found.partitions))
+    for book in status.partitions[0].lag_events if status.partitions else ():
+        lag.add_metric((book,), max(partition.lag_events[book] for partition in status.partitions))
     yield lag
-    if found.leased:
-        yield GaugeMetricFamily("daybook_workers", "Workers that live", value=len(found.workers))
-        unheld = sum(part.worker is None for part in found.partitions)
+    if status.leased:
+        yield GaugeMetricFamily("daybook_workers", "Workers that live", value=len(status.workers))
+        unheld = sum(partition.worker is None for partition in status.partitions)
         yield GaugeMetricFamily("daybook_partitions_unheld", "Partitions that no worker holds", value=unheld)
         lags = GaugeMetricFamily(
             "daybook_partition_lag_events",
             "Ledger position less the furthest book's, by partition",
             labels=("partition",),
         )
-        for part in found.partitions:
-            lags.add_metric((str(part.partition),), max(part.lag_events.values()))
+        for partition in status.partitions:
+            lags.add_metric((str(partition.partition),), max(partition.lag_events.values()))
         yield lags

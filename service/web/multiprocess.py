@@ -1,7 +1,7 @@
-"""Several web processes on one socket: a dead one is started again, and they end together.
+"""Several web processes on one socket: a dead one is replaced, and all of them end together.
 
-Not uvicorn's own supervisor: it can't be given a server of ours, waits without end for a process that
-hangs, and stops them all when one that died can't start again at once, as while a database is away.
+Uvicorn's own supervisor won't do: it takes no server class of ours, waits without limit for a process that
+hangs, and stops all processes if a replacement can't start at once, as while a database is away.
 """
 
 import multiprocessing
@@ -22,10 +22,10 @@ from service import logs
 from service.processes.lifeline import STOP_SECONDS, follow_parent
 from service.settings import Settings
 from service.web.metrics import DIRECTORY
-from service.web.server import announce, configured, serve
+from service.web.server import announce, build_config, serve
 
 _LOOK_SECONDS = 0.2
-_PAUSE_SECONDS = 5.0  # at most, between two starts of one that dies at once; twice that is a life
+_PAUSE_SECONDS = 5.0  # the longest pause before a replacement; after twice that, a process counts as healthy
 
 log = structlog.get_logger()
 
@@ -37,11 +37,11 @@ def serve_many(settings: Settings, count: int) -> int:
         return _Processes(settings, count).run()
 
 
-class _Started(Struct, frozen=True, kw_only=True):
-    """A process, when it started, and how long after that another may start in its place."""
+class _RunningProcess(Struct, frozen=True, kw_only=True):
+    """A process, its start time, and the least time after that before it may be replaced."""
 
     process: SpawnProcess
-    started: float
+    started_at: float
     pause_seconds: float
 
 
@@ -49,63 +49,65 @@ class _Processes:
     def __init__(self, settings: Settings, count: int) -> None:
         self._settings = settings
         self._count = count
-        self._socket = configured(settings).bind_socket()
+        self._socket = build_config(settings).bind_socket()
         self._context = multiprocessing.get_context("spawn")
-        self._listening, self._listens = self._context.Pipe(duplex=False)
-        self._said = self._stopping = False
+        self._ready_receiver, self._ready_sender = self._context.Pipe(duplex=False)
+        self._is_announced = self._is_stopping = False
 
     def run(self) -> int:
-        """Keep them alive until a signal; or until one can't start, if none ever did."""
+        """Keep the processes alive until a signal; or until one can't start, if none has started yet."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, self._handle_signal)
         running = [self._start(_LOOK_SECONDS) for _ in range(self._count)]
-        while not self._stopping:
+        while not self._is_stopping:
             time.sleep(_LOOK_SECONDS)
-            self._hear()
-            for at, one in enumerate(running):
-                age = time.monotonic() - one.started
-                if one.process.is_alive() or age < one.pause_seconds or self._stopping:
+            self._announce_once_ready()
+            for index, child in enumerate(running):
+                age = time.monotonic() - child.started_at
+                if child.process.is_alive() or age < child.pause_seconds or self._is_stopping:
                     continue
-                if one.process.exitcode == STARTUP_FAILURE and not self._said:
-                    self._end(running)
+                if child.process.exitcode == STARTUP_FAILURE and not self._is_announced:
+                    self._stop_all(running)
                     return STARTUP_FAILURE
-                log.warning("process_died", pid=one.process.pid, exitcode=one.process.exitcode)
-                mark_process_dead(one.process.pid)  # type: ignore[no-untyped-call]
-                doubled = min(2 * one.pause_seconds, _PAUSE_SECONDS)
-                running[at] = self._start(doubled if age < 2 * _PAUSE_SECONDS else _LOOK_SECONDS)
-        self._end(running)
+                log.warning("process_died", pid=child.process.pid, exitcode=child.process.exitcode)
+                mark_process_dead(child.process.pid)  # type: ignore[no-untyped-call]
+                doubled = min(2 * child.pause_seconds, _PAUSE_SECONDS)
+                running[index] = self._start(doubled if age < 2 * _PAUSE_SECONDS else _LOOK_SECONDS)
+        self._stop_all(running)
         return 0
 
-    def _hear(self) -> None:
-        """Say where we listen once one of them does; read what others say, or it fills the pipe."""
-        while self._listening.poll():
-            self._listening.recv_bytes()
-            if not self._said:
+    def _announce_once_ready(self) -> None:
+        """Announce the address once a process is ready. Reads all messages, to keep the pipe empty."""
+        while self._ready_receiver.poll():
+            self._ready_receiver.recv_bytes()
+            if not self._is_announced:
                 announce([self._socket])
-            self._said = True
+            self._is_announced = True
 
-    def _start(self, pause_seconds: float) -> _Started:
-        process = self._context.Process(target=_serve_one, args=(self._settings, self._socket, self._listens))
+    def _start(self, pause_seconds: float) -> _RunningProcess:
+        process = self._context.Process(
+            target=_serve, args=(self._settings, self._socket, self._ready_sender)
+        )
         process.start()
-        return _Started(process=process, started=time.monotonic(), pause_seconds=pause_seconds)
+        return _RunningProcess(process=process, started_at=time.monotonic(), pause_seconds=pause_seconds)
 
-    def _stop(self, _number: int, _frame: object) -> None:
-        self._stopping = True
+    def _handle_signal(self, _number: int, _frame: object) -> None:
+        self._is_stopping = True
 
-    def _end(self, running: list[_Started]) -> None:
-        """Let all of them stop, and end what has not by then."""
-        self._socket.close()  # while it is open here, connections are taken that nobody will answer
+    def _stop_all(self, running: list[_RunningProcess]) -> None:
+        """Terminate the processes, and kill those that have not ended in time."""
+        self._socket.close()  # while it is open, the kernel accepts connections that nobody will answer
         deadline = time.monotonic() + STOP_SECONDS
-        for one in running:
-            one.process.terminate()
-        for one in running:
-            one.process.join(max(0.0, deadline - time.monotonic()))
-            one.process.kill()
-            one.process.join()
+        for child in running:
+            child.process.terminate()
+        for child in running:
+            child.process.join(max(0.0, deadline - time.monotonic()))
+            child.process.kill()
+            child.process.join()
 
 
-def _serve_one(settings: Settings, listening: socket.socket, listens: Connection) -> None:
-    """One of the processes, from its start to its end."""
+def _serve(settings: Settings, listener: socket.socket, ready_sender: Connection) -> None:
+    """Run one of the processes."""
     logs.configure()
     follow_parent(gracefully=True)
-    serve(settings, [listening], lambda _sockets: listens.send_bytes(b"listens"))
+    serve(settings, [listener], lambda _sockets: ready_sender.send_bytes(b"listens"))

@@ -1,4 +1,4 @@
-"""The API's description, OpenAPI 3.1, made from the tables that the service itself runs by."""
+"""The API's description, OpenAPI 3.1, generated from the same tables that the service uses."""
 
 import re
 from datetime import date
@@ -14,7 +14,7 @@ from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import SHAPES
 from service.web.compare import COMPARE
 from service.web.explain import EXPLAIN
-from service.web.ledger import LISTED
+from service.web.ledger import LIST_PARAMETERS
 from service.web.quarantine import QUARANTINE
 from service.web.reads import COMMON, SCOPED
 
@@ -46,7 +46,7 @@ _LINK = {
     "Link": {"schema": {"type": "string"}, "description": 'the next page, `rel="next"`, if there is one'}
 }
 
-# What is signed, by the setting that holds the secrets.
+# The headers that sign a webhook, by the setting that holds the secrets.
 _STANDARD = {
     "webhook-id": "the message's id, the same at every attempt",
     "webhook-timestamp": "the attempt's time in whole seconds since 1970",
@@ -67,7 +67,7 @@ _IN_PATH = {
 
 @cache
 def description() -> dict[str, Any]:
-    """The document."""
+    """The OpenAPI document."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Daybook", "version": "0.1.0", "description": _ABOUT},
@@ -91,12 +91,12 @@ def description() -> dict[str, Any]:
 
 
 def _read(read: Read) -> dict[str, Any]:
-    named = [_in_path(name, _IN_PATH[name]) for name in re.findall("{(.*?)}", read.path)]
-    parameters = [*named, *(_parameter(parameter) for parameter in (*read.parameters, *COMMON))]
+    path_parameters = [_in_path(name, _IN_PATH[name]) for name in re.findall("{(.*?)}", read.path)]
+    parameters = [*path_parameters, *(_parameter(parameter) for parameter in (*read.parameters, *COMMON))]
     csv = f"`{read.rows}` as CSV, one line each" if read.rows else None
     if csv and read.paged:
         csv += "; all of them without a `limit`"
-    problems = tuple(sorted({400, 401, 503, 504, *([404] if named or read is EXPLAIN else [])}))
+    problems = tuple(sorted({400, 401, 503, 504, *([404] if path_parameters or read is EXPLAIN else [])}))
     tag = "reads" if read.dated else "customers"
     operation = _operation(tag, read.summary, read.shape, parameters, problems, csv)
     return _with_link(operation) if read.paged else operation
@@ -110,7 +110,7 @@ def _with_link(operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ledger() -> dict[str, Any]:
-    page = [_parameter(parameter) for parameter in LISTED]
+    page = [_parameter(parameter) for parameter in LIST_PARAMETERS]
     scoped = [_parameter(parameter) for parameter in SCOPED]
     position = [_in_path("position", "the event's position in the ledger", {"type": "integer", "minimum": 1})]
     cause = [_in_path("cause", 'a name out of `causes`, such as "stripe:evt_1"')]
@@ -139,20 +139,24 @@ def _ledger() -> dict[str, Any]:
 
 
 def _quarantine() -> dict[str, Any]:
-    waiting = _in_path("id", "its number in quarantine", {"type": "integer", "minimum": 1})
-    listed = [_parameter(parameter) for parameter in QUARANTINE]
+    id_parameter = _in_path("id", "its number in quarantine", {"type": "integer", "minimum": 1})
+    list_parameters = [_parameter(parameter) for parameter in QUARANTINE]
     scoped = [_parameter(parameter) for parameter in SCOPED]
-    about = "What was proved and could not be recorded, a page at a time"
+    summary = "What was proved and could not be recorded, a page at a time"
     problems = (400, 401, 503, 504)
-    listing = _operation("ledger", about, "Quarantine", listed, problems)
-    one = _operation(
-        "ledger", "One of them with its body", "QuarantinedDelivery", [waiting, *scoped], (*problems, 404)
+    listing = _operation("ledger", summary, "Quarantine", list_parameters, problems)
+    detail = _operation(
+        "ledger",
+        "One of them with its body",
+        "QuarantinedDelivery",
+        [id_parameter, *scoped],
+        (*problems, 404),
     )
-    return {"/api/v1/quarantine": {"get": _with_link(listing)}, "/api/v1/quarantine/{id}": {"get": one}}
+    return {"/api/v1/quarantine": {"get": _with_link(listing)}, "/api/v1/quarantine/{id}": {"get": detail}}
 
 
 def _service() -> dict[str, Any]:
-    """Health, metrics and this description; open but for the metrics."""
+    """Health, metrics and this description; only the metrics need a key."""
     texts = {
         "/metrics": ("Prometheus metrics", "text/plain"),
         "/docs": ("This description as a page", "text/html"),
@@ -180,11 +184,15 @@ def _service() -> dict[str, Any]:
 
 
 def _webhook(endpoint: Endpoint) -> dict[str, Any]:
-    processor, *named = endpoint.path.removeprefix("/webhooks/").split("/")
-    own = "one event, as `/schemas/event.json` describes it"
-    body = own if processor == "standard" else f"what {processor} posts, its bytes as they were signed"
+    processor, *variables = endpoint.path.removeprefix("/webhooks/").split("/")
+    event_description = "one event, as `/schemas/event.json` describes it"
+    body = (
+        event_description
+        if processor == "standard"
+        else f"what {processor} posts, its bytes as they were signed"
+    )
     parameters = [
-        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in named),
+        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in variables),
         *(
             {
                 "name": name,
@@ -199,7 +207,7 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "tags": ["webhooks"],
         "summary": f"A webhook of {processor}"
-        + (f", by {named[0].strip('{}')} in its path" if named else ""),
+        + (f", by {variables[0].strip('{}')} in its path" if variables else ""),
         "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
         "security": [],
         "parameters": parameters,
@@ -209,7 +217,7 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
             "content": _content("application/json", {"type": "object"}),
         },
         "responses": {
-            "200": {"description": "It is kept", "content": _content("application/json", _to("Received"))},
+            "200": {"description": "It is kept", "content": _content("application/json", _ref("Received"))},
             **{str(code): _problem(code, text) for code, text in _REFUSED.items()},
         },
     }
@@ -223,7 +231,7 @@ def _operation(
     problems: tuple[int, ...],
     csv: str | None = None,
 ) -> dict[str, Any]:
-    content = _content("application/json", _to(shape))
+    content = _content("application/json", _ref(shape))
     if csv:
         content |= _content("text/csv", {"type": "string", "description": csv})
     answer: dict[str, Any] = {"description": summary, "content": content}
@@ -236,14 +244,14 @@ def _operation(
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     """A query parameter; its default where that is the same on every day."""
-    one, other = (parameter.default(day) for day in (date(2001, 2, 3), date(2004, 5, 6)))
-    default = {"default": one} if one is not None and one == other else {}
-    listed = {"style": "form", "explode": False} if parameter.schema["type"] == "array" else {}
+    default, default_elsewhen = (parameter.default(day) for day in (date(2001, 2, 3), date(2004, 5, 6)))
+    schema_default = {"default": default} if default is not None and default == default_elsewhen else {}
+    list_style = {"style": "form", "explode": False} if parameter.schema["type"] == "array" else {}
     return {
         "name": parameter.name,
         "in": "query",
-        "schema": parameter.schema | default,
-        **listed,
+        "schema": parameter.schema | schema_default,
+        **list_style,
         "description": parameter.description,
     }
 
@@ -254,7 +262,7 @@ def _in_path(name: str, text: str, schema: dict[str, Any] | None = None) -> dict
 
 
 def _problem(code: int, text: str) -> dict[str, Any]:
-    answer = {"description": text, "content": _content("application/problem+json", _to("Problem"))}
+    answer = {"description": text, "content": _content("application/problem+json", _ref("Problem"))}
     return answer | ({"headers": _HEADERS[code]} if code in _HEADERS else {})
 
 
@@ -262,5 +270,5 @@ def _content(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {media_type: {"schema": schema}}
 
 
-def _to(shape: str) -> dict[str, Any]:
+def _ref(shape: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{shape}"}

@@ -1,4 +1,4 @@
-"""Reads that wait for the books: one poll of the database for all of them."""
+"""Lets reads wait until the books hold a position, with one poll of the database for all of them."""
 
 import asyncio
 import time
@@ -15,11 +15,11 @@ log = structlog.get_logger()
 
 
 class Progress:
-    """How far the books are, looked at for as long as anybody waits."""
+    """Polls the books' position for as long as a read waits for it."""
 
     def __init__(self, store: BookStore) -> None:
         self._store = store
-        self._waiting: dict[asyncio.Future[None], tuple[int, float]] = {}
+        self._waiters: dict[asyncio.Future[None], tuple[int, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def reach(self, position: int, timeout_ms: int) -> None:
@@ -29,45 +29,45 @@ class Progress:
         """
         if not position:
             return
-        reached = asyncio.get_running_loop().create_future()
-        self._waiting[reached] = position, time.monotonic() + timeout_ms / 1000
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = position, time.monotonic() + timeout_ms / 1000
         if self._task is None:
             self._task = asyncio.create_task(self._poll(), name="progress")
         try:
-            await reached
+            await waiter
         finally:
-            del self._waiting[reached]
+            del self._waiters[waiter]
 
-    def hurry(self, seconds: float) -> None:
-        """Let nobody wait for longer than this: the process is stopping."""
-        latest = time.monotonic() + seconds
-        for reached, (position, deadline) in self._waiting.items():
-            self._waiting[reached] = position, min(deadline, latest)
+    def shorten_waits(self, seconds: float) -> None:
+        """Limit the remaining wait of all reads, since the process is stopping."""
+        latest_deadline = time.monotonic() + seconds
+        for waiter, (position, deadline) in self._waiters.items():
+            self._waiters[waiter] = position, min(deadline, latest_deadline)
 
     async def _poll(self) -> None:
         try:
-            while self._waiting:
-                self._tell(await with_timeout(LOOK_SECONDS, self._look()))
+            while self._waiters:
+                self._resolve(await with_timeout(LOOK_SECONDS, self._read_position()))
                 await asyncio.sleep(_POLL_SECONDS)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+        except Exception as error:  # noqa: BLE001 - any error ends the waits
             log.warning("store_unavailable", error=type(error).__name__)
-            for reached in self._waiting:
-                _fail(reached, Unavailable("the books can't be read now"))
+            for waiter in self._waiters:
+                _fail(waiter, Unavailable("the books can't be read now"))
         finally:
             self._task = None
 
-    async def _look(self) -> int:
+    async def _read_position(self) -> int:
         return (await self._store.read(self._store.positions)).position
 
-    def _tell(self, at: int) -> None:
+    def _resolve(self, current: int) -> None:
         now = time.monotonic()
-        for reached, (position, deadline) in self._waiting.items():
-            if at >= position and not reached.done():
-                reached.set_result(None)
+        for waiter, (position, deadline) in self._waiters.items():
+            if current >= position and not waiter.done():
+                waiter.set_result(None)
             elif now >= deadline:
-                _fail(reached, Behind(f"the books hold position {at}, not yet {position}"))
+                _fail(waiter, Behind(f"the books hold position {current}, not yet {position}"))
 
 
-def _fail(reached: asyncio.Future[None], error: Exception) -> None:
-    if not reached.done():
-        reached.set_exception(error)
+def _fail(waiter: asyncio.Future[None], error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

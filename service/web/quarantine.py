@@ -1,4 +1,4 @@
-"""Quarantine as a read: what could not be recorded, and why; a body only where one is asked for."""
+"""Quarantine as a read: deliveries that could not be recorded, and why; bodies only in the detail."""
 
 from typing import Any
 
@@ -26,33 +26,33 @@ def quarantine_routes() -> list[Route]:
     """GET routes under /api/v1/quarantine."""
     return [
         Route("/api/v1/quarantine", ledger_read(_list, QUARANTINE), methods=["GET"]),
-        Route("/api/v1/quarantine/{id}", ledger_read(_one), methods=["GET"]),
+        Route("/api/v1/quarantine/{id}", ledger_read(_detail), methods=["GET"]),
     ]
 
 
-async def _list(request: Request, asked: dict[str, Any]) -> Response:
+async def _list(request: Request, args: dict[str, Any]) -> Response:
     async with request.state.daybook.ledger.reading() as reader:
         rows = await reader.waiting(
-            _number("cursor", asked["cursor"] or "0"),
-            asked["limit"] + 1,
-            settled=asked["status"] == "all",
-            processor=asked["processor"],
-            reason=asked["reason"],
+            _parse_number("cursor", args["cursor"] or "0"),
+            args["limit"] + 1,
+            settled=args["status"] == "all",
+            processor=args["processor"],
+            reason=args["reason"],
         )
-    page = [quarantine.list_entry(row) for row in rows[: asked["limit"]]]
-    following = to_cursor(str(page[-1]["id"])) if len(rows) > len(page) else None
-    document = {"quarantine": page, "next_cursor": following}
-    return await ledger_answer(request, asked, document, {"cursor": following} if following else None)
+    page = [quarantine.list_entry(row) for row in rows[: args["limit"]]]
+    next_page = to_cursor(str(page[-1]["id"])) if len(rows) > len(page) else None
+    document = {"quarantine": page, "next_cursor": next_page}
+    return await ledger_answer(request, args, document, {"cursor": next_page} if next_page else None)
 
 
-async def _one(request: Request, asked: dict[str, Any]) -> Response:
-    number = _number("id", request.path_params["id"])
+async def _detail(request: Request, args: dict[str, Any]) -> Response:
+    number = _parse_number("id", request.path_params["id"])
     async with request.state.daybook.ledger.reading() as reader:
         document = await quarantine.read_document(reader, number)
-    return await ledger_answer(request, asked, document)
+    return await ledger_answer(request, args, document)
 
 
-def _number(name: str, given: str) -> int:
-    if not (given.isascii() and given.isdigit() and len(given) < 19):
+def _parse_number(name: str, text_: str) -> int:
+    if not (text_.isascii() and text_.isdigit() and len(text_) < 19):
         raise ParameterError(f"{name}: a whole number as `/api/v1/quarantine` gives it")
-    return int(given)
+    return int(text_)

@@ -1,4 +1,4 @@
-"""Reads out: find the document, mark it with position and lag, send bytes."""
+"""Serves the reads: finds or makes the document, adds `meta` with position and lag, answers."""
 
 import csv
 import io
@@ -30,11 +30,11 @@ from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, intege
 from service.reads.read import Read
 from service.reads.schemas import columns
 from service.web.bounds import with_timeout
-from service.web.lookback import as_known, position_of, stands_at, today_of
+from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
 from service.web.state import State
 
-AS_KNOWN = "as_known"  # the freshness of an answer that nothing will change
-_READ_SECONDS = 10.0  # for the stores, besides what the books may take to get there
+AS_KNOWN = "as_known"  # the freshness of an answer that can't change any more
+_READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
 
 
 WAIT = (
@@ -46,8 +46,8 @@ SCOPED = (*SCOPE, *WAIT)
 COMMON = (*SCOPED, FORMAT)
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """A request for a read, parsed."""
+class ReadQuery(Struct, frozen=True, kw_only=True):
+    """The parsed parameters of a request for a read."""
 
     scope: Scope
     args: dict[str, Any]
@@ -57,25 +57,25 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class _Page(Struct):
-    """What of a document says that there is more of its list."""
+    """The field of a paged document that leads to the next page."""
 
     next_cursor: str | None = None
 
 
 def read_routes() -> list[Route]:
     """One GET route for each read in the catalog."""
-    return [Route(_any_text(read.path), _reader(read), methods=["GET"]) for read in READS]
+    return [Route(_allow_slashes(read.path), _reader(read), methods=["GET"]) for read in READS]
 
 
-def _any_text(path: str) -> str:
-    """A route's path whose parts may hold slashes, as ids may."""
+def _allow_slashes(path: str) -> str:
+    """The path with variables that may contain slashes, as ids may."""
     return path.replace("}", ":path}")
 
 
 def check_key(request: Request) -> None:
     """Raise Unauthorized unless no key is set, or the request carries one that is.
 
-    Every key is compared, each in constant time, so that time tells nothing of them.
+    Every key is compared, each in constant time, so that the time taken reveals nothing about the keys.
     """
     keys = request.state.daybook.settings.api_keys
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -89,27 +89,31 @@ def _reader(read: Read) -> Any:
     async def respond(request: Request) -> Response:
         check_key(request)
         state: State = request.state.daybook
-        asked = parse(read, request, state)
-        answer = partial(_answer, read, request, asked)
-        return await when_reached(state, asked.at_least, asked.timeout_ms, answer)
+        query = parse_query(read, request, state)
+        answer = partial(_answer, read, request, query)
+        return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
 
     return respond
 
 
-async def _answer(read: Read, request: Request, asked: Asked) -> Response:
+async def _answer(read: Read, request: Request, query: ReadQuery) -> Response:
     state: State = request.state.daybook
-    document, marked = await _document(read, asked, state)
-    body = with_meta(document, marked)
+    document, meta = await _document(read, query, state)
+    body = with_meta(document, meta)
     cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
-    following = {"cursor": cursor} if cursor else None
-    if asked.csv:
+    next_page = {"cursor": cursor} if cursor else None
+    if query.csv:
         names = columns(read.shape, read.rows)
-        listed = to_csv(names, json.decode(body)[read.rows])
-        return tagged(request, listed, "text/csv; charset=utf-8", following)
+        body = to_csv(names, json.decode(body)[read.rows])
+        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
     if read.dated:
-        return tagged(request, body, "application/json", following, same_as=lasting(document, marked))
-    at_a_moment = marked | {"calculation_date": _moment(asked.scope.today, state)}
-    return tagged(request, with_meta(document, at_a_moment), "application/json", following, same_as=body)
+        return tagged_response(
+            request, body, "application/json", next_page, tag_source=without_lag(document, meta)
+        )
+    timed_meta = meta | {"calculation_date": _moment(query.scope.today, state)}
+    return tagged_response(
+        request, with_meta(document, timed_meta), "application/json", next_page, tag_source=body
+    )
 
 
 def _moment(today: date, state: State) -> str:
@@ -120,16 +124,16 @@ def _moment(today: date, state: State) -> str:
     return rfc3339(datetime.combine(today, time(), ZoneInfo(state.settings.reporting_tz)))
 
 
-def parse(read: Read, request: Request, state: State) -> Asked:
-    """What a request asks of a read."""
-    common = query(COMMON, read.parameters, request, _today(read, request, state))
+def parse_query(read: Read, request: Request, state: State) -> ReadQuery:
+    """The query of a request for a read. Raises ParameterError."""
+    common = parse_parameters(COMMON, read.parameters, request, _today(read, request, state))
     args = parse_all(read.parameters, dict(request.query_params), common["today"]) | request.path_params
     if common["format"] == "csv" and not read.rows:
         raise ParameterError("format: json; this read has no list")
     csv = bool(read.rows) and wants_csv(common["format"], request)
     if csv and read.paged and "limit" not in request.query_params:
-        args["limit"] = None  # a file says nowhere that it is cut
-    return Asked(
+        args["limit"] = None  # a CSV file could not show that it is only a page
+    return ReadQuery(
         scope=scope_of(common, state),
         args=args,
         at_least=common["at_least"],
@@ -139,12 +143,12 @@ def parse(read: Read, request: Request, state: State) -> Asked:
 
 
 def _today(read: Read, request: Request, state: State) -> date:
-    """`today` where a request names none."""
+    """The default of `today`: the day of `known_at`, if the request has one."""
     today = today_in(state)
     if not read.looks_back:
         return today
     known_at = parse_all(LOOK_BACK, dict(request.query_params), today)["known_at"]
-    return today_of(known_at, today, ZoneInfo(state.settings.reporting_tz))
+    return default_today(known_at, today, ZoneInfo(state.settings.reporting_tz))
 
 
 def scope_of(common: dict[str, Any], state: State) -> Scope:
@@ -153,113 +157,117 @@ def scope_of(common: dict[str, Any], state: State) -> Scope:
     return Scope(currency=currency, account=common["account"], today=common["today"])
 
 
-def query(
-    parameters: tuple[Parameter, ...], others: tuple[Parameter, ...], request: Request, today: date
+def parse_parameters(
+    parameters: tuple[Parameter, ...], others_allowed: tuple[Parameter, ...], request: Request, today: date
 ) -> dict[str, Any]:
-    """The values of `parameters`, with every default filled in; `others` may be there too.
+    """The values of `parameters`, with every default filled in; `others_allowed` may be given, too.
 
-    Raises ParameterError for what is not known or can't be used.
+    Raises ParameterError for an unknown parameter or an unusable value.
     """
     given = dict(request.query_params)
-    known = {parameter.name for parameter in (*parameters, *others)}
+    known = {parameter.name for parameter in (*parameters, *others_allowed)}
     if unknown := set(given) - known:
         raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
     return parse_all(parameters, given, today)
 
 
-def wants_csv(stated: str | None, request: Request) -> bool:
+def wants_csv(format_: str | None, request: Request) -> bool:
     """Whether the answer is CSV: `format` says so, else the Accept header."""
-    return stated == "csv" or (stated is None and "text/csv" in request.headers.get("accept", ""))
+    return format_ == "csv" or (format_ is None and "text/csv" in request.headers.get("accept", ""))
 
 
-async def when_reached(
+async def answer_when_reached(
     state: State, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
 ) -> Response:
-    """The answer once the books hold `at_least`, as one of so many reads, whatever the stores do.
+    """The answer once the books hold `at_least`, with a limit on time and on concurrent reads.
 
     Raises Busy, Behind, or TimeoutError.
     """
 
     async def respond() -> Response:
-        with state.reads.slot():  # until it has ended, even if nobody waits for it any more
+        with state.reads.slot():  # held until the work ends, even if the caller has left
             await state.progress.reach(at_least, timeout_ms)
             return await answer()
 
     return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
-async def _document(read: Read, asked: Asked, state: State) -> tuple[bytes, dict[str, Any]]:
-    """The document and its `meta`; from books of the first so many events where that is asked."""
-    position = await position_of(asked.args, state)
-    found = await _found(read, asked, state, position)
-    if found is None and position is not None:
-        async with as_known(state, position, asked.timeout_ms) as then:
-            found = await _found(read, asked, then, position)
-    if found is None:
+async def _document(read: Read, query: ReadQuery, state: State) -> tuple[bytes, dict[str, Any]]:
+    """The document and its `meta`, from the books at an earlier position if the query asks for one."""
+    position = await requested_position(query.args, state)
+    result = await _find_document(read, query, state, position)
+    if result is None and position is not None:
+        async with state_as_known(state, position, query.timeout_ms) as known_state:
+            result = await _find_document(read, query, known_state, position)
+    if result is None:
         raise Unavailable("the books as known then can't be read now")
-    return found
+    return result
 
 
-async def _found(
-    read: Read, asked: Asked, state: State, position: int | None
+async def _find_document(
+    read: Read, query: ReadQuery, state: State, position: int | None
 ) -> tuple[bytes, dict[str, Any]] | None:
-    """A snapshot where one stands, else made now; None if the books do not stand at `position`."""
+    """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
 
     def find(connection: Connection) -> tuple[bytes, int, int] | None:
-        positions, view = view_of(connection, asked.scope, state)
-        if position is not None and not stands_at(connection, positions.books, state, position):
+        positions, view = open_view(connection, query.scope, state)
+        if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
-        name = snapshots.snapshot_name(state.store, read, asked.scope, asked.args, state.options)
+        name = snapshots.snapshot_name(state.store, read, query.scope, query.args, state.options)
         body = snapshots.find(connection, name, positions.version) or json.encode(
-            read.answer(view, asked.args)
+            read.answer(view, query.args)
         )
-        return body, positions.reached(asked.args.get("policy", "")), view.unpriced_contracts()
+        return body, positions.reached(query.args.get("policy", "")), view.unpriced_contracts()
 
-    found = await state.store.read(find)
-    if found is None:
+    result = await state.store.read(find)
+    if result is None:
         return None
-    marked = await meta_of(asked.scope.today, state, *found[1:])
-    return found[0], marked if position is None else marked | {"data_freshness": AS_KNOWN}
+    meta = await build_meta(query.scope.today, state, *result[1:])
+    return result[0], meta if position is None else meta | {"data_freshness": AS_KNOWN}
 
 
-async def meta(state: State, scope: Scope) -> dict[str, Any]:
-    """What every answer is marked with, for reads of the ledger."""
+async def read_meta(state: State, scope: Scope) -> dict[str, Any]:
+    """The `meta` of an answer that is read from the ledger."""
 
     def find(connection: Connection) -> tuple[int, int]:
-        positions, view = view_of(connection, scope, state)
+        positions, view = open_view(connection, scope, state)
         return positions.position, view.unpriced_contracts()
 
-    return await meta_of(scope.today, state, *await state.store.read(find))
+    return await build_meta(scope.today, state, *await state.store.read(find))
 
 
-def with_meta(body: bytes, marked: dict[str, Any]) -> bytes:
+def with_meta(body: bytes, meta: dict[str, Any]) -> bytes:
     """A JSON object's bytes with `meta` as its last field."""
-    return body[:-1] + b',"meta":' + json.encode(marked) + b"}"
+    return body[:-1] + b',"meta":' + json.encode(meta) + b"}"
 
 
-def lasting(document: bytes, marked: dict[str, Any]) -> bytes | None:
-    """What of an answer stays, where that is all but how far behind the ledger it is; else None."""
-    if marked["data_freshness"] != AS_KNOWN:
+def without_lag(document: bytes, meta: dict[str, Any]) -> bytes | None:
+    """An answer without its lag, if nothing else of it can change any more; else None."""
+    if meta["data_freshness"] != AS_KNOWN:
         return None
-    return with_meta(document, {name: value for name, value in marked.items() if name != "lag_events"})
+    return with_meta(document, {name: value for name, value in meta.items() if name != "lag_events"})
 
 
-def view_of(connection: Connection, scope: Scope, state: State) -> tuple[BookPositions, View]:
-    """Where the books are, and the view of them. Raises Unavailable before they are laid out."""
+def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookPositions, View]:
+    """The books' positions, and a view of the books. Raises Unavailable before they are laid out."""
     store, positions = state.store, state.store.positions(connection)
     if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
 
-    def found(what: str) -> bytes | None:
-        return stored_models.find(connection, store, what, scope.currency)
+    def find_model(kind: str) -> bytes | None:
+        return stored_models.find(connection, store, kind, scope.currency)
 
     return positions, View(
-        connection=connection, books=positions.books, scope=scope, options=state.options, stored_model=found
+        connection=connection,
+        books=positions.books,
+        scope=scope,
+        options=state.options,
+        stored_model=find_model,
     )
 
 
-async def meta_of(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
-    """What an answer made at this position of the books is marked with."""
+async def build_meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
+    """The `meta` of an answer that was made from the books at this position."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (ledger_head(connection).position, recorded_at(connection, position))
     )
@@ -279,29 +287,31 @@ def today_in(state: State) -> date:
     return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
 
 
-def tagged(
+def tagged_response(
     request: Request,
     body: bytes,
     media_type: str,
-    following: dict[str, Any] | None = None,
-    same_as: bytes | None = None,
+    next_page: dict[str, Any] | None = None,
+    tag_source: bytes | None = None,
 ) -> Response:
     """`body` with its ETag, or 304 if the caller has it already.
 
-    `following`: the parameters that ask for the next page, where there is one. `same_as`: the body without
-    what says nothing new, which makes the tag a weak one.
+    `next_page` holds the parameters that ask for the next page, if there is one. `tag_source` is the body
+    without the parts that change even when the content does not; the tag is a weak one then.
     """
-    etag = f'"{sha256(same_as or body).hexdigest()[:32]}"'
+    etag = f'"{sha256(tag_source or body).hexdigest()[:32]}"'
     headers = {
-        "ETag": f"W/{etag}" if same_as else etag,
+        "ETag": f"W/{etag}" if tag_source else etag,
         "Cache-Control": "private, no-cache",
         "Vary": "Accept",
     }
-    if following:
-        asked = urlencode(dict(request.query_params) | following)
-        headers["Link"] = f'<{request.url.path}?{asked}>; rel="next"'
-    held = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if etag in held or "*" in held:
+    if next_page:
+        parameters_of_page = urlencode(dict(request.query_params) | next_page)
+        headers["Link"] = f'<{request.url.path}?{parameters_of_page}>; rel="next"'
+    known_tags = [
+        tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
+    ]
+    if etag in known_tags or "*" in known_tags:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
 

@@ -1,4 +1,4 @@
-"""What late events changed of days already gone: read from a file that is made for the range asked for."""
+"""Restatements: read from a file that is built for the requested range of days."""
 
 from datetime import timedelta
 from functools import partial
@@ -16,19 +16,19 @@ from service.reads.parameters import check_range
 from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import columns
 from service.storage.database import SqliteDatabase
-from service.web.lookback import known_position, wanted_at
+from service.web.lookback import known_position, wanted_books
 from service.web.reads import (
     AS_KNOWN,
-    Asked,
+    ReadQuery,
+    answer_when_reached,
+    build_meta,
     check_key,
-    lasting,
-    meta,
-    meta_of,
-    parse,
-    tagged,
+    parse_query,
+    read_meta,
+    tagged_response,
     to_csv,
-    when_reached,
     with_meta,
+    without_lag,
 )
 from service.web.state import State
 
@@ -41,40 +41,44 @@ def restatement_routes() -> list[Route]:
 async def _respond(request: Request) -> Response:
     check_key(request)
     state: State = request.state.daybook
-    asked = parse(RESTATEMENTS, request, state)
-    return await when_reached(state, asked.at_least, asked.timeout_ms, partial(_answer, request, asked))
+    query = parse_query(RESTATEMENTS, request, state)
+    return await answer_when_reached(
+        state, query.at_least, query.timeout_ms, partial(_answer, request, query)
+    )
 
 
-async def _answer(request: Request, asked: Asked) -> Response:
+async def _answer(request: Request, query: ReadQuery) -> Response:
     state: State = request.state.daybook
-    check_range(asked.args["from"], asked.args["to"])
-    since = await known_position(asked.args["from"] - timedelta(days=1), state)
-    until = await known_position(asked.args["to"], state)
+    check_range(query.args["from"], query.args["to"])
+    since = await known_position(query.args["from"] - timedelta(days=1), state)
+    until = await known_position(query.args["to"], state)
     end = (await state.ledger.read(head)).position
     position = end if until is None else until
-    wanted = await wanted_at(state.ledger, position, end if since is None else since)
-    path = await state.lookback.reach(wanted, asked.timeout_ms)
-    document = await _read(path, asked)
-    following = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
-    if asked.csv:
-        listed = to_csv(columns(RESTATEMENTS.shape, RESTATEMENTS.rows), document[RESTATEMENTS.rows])
-        return tagged(request, listed, "text/csv; charset=utf-8", following)
+    wanted = await wanted_books(state.ledger, position, end if since is None else since)
+    path = await state.lookback.reach(wanted, query.timeout_ms)
+    document = await _read(path, query)
+    next_page = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
+    if query.csv:
+        body = to_csv(columns(RESTATEMENTS.shape, RESTATEMENTS.rows), document[RESTATEMENTS.rows])
+        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
     body = json.encode(document)
-    unpriced = (await meta(state, asked.scope))["unpriced_contracts"]
-    marked = await meta_of(asked.scope.today, state, position, unpriced)
+    unpriced = (await read_meta(state, query.scope))["unpriced_contracts"]
+    meta = await build_meta(query.scope.today, state, position, unpriced)
     if until is not None:
-        marked["data_freshness"] = AS_KNOWN
-    same = lasting(body, marked)
-    return tagged(request, with_meta(body, marked), "application/json", following, same_as=same)
+        meta["data_freshness"] = AS_KNOWN
+    tag_source = without_lag(body, meta)
+    return tagged_response(
+        request, with_meta(body, meta), "application/json", next_page, tag_source=tag_source
+    )
 
 
-async def _read(path: Path, asked: Asked) -> dict[str, Any]:
+async def _read(path: Path, query: ReadQuery) -> dict[str, Any]:
     """The document, from the file."""
     database = SqliteDatabase(path, "NORMAL", brief=True)
     try:
         return await database.read(
             lambda connection: RESTATEMENTS.answer(
-                View(connection=connection, books={}, scope=asked.scope), asked.args
+                View(connection=connection, books={}, scope=query.scope), query.args
             )
         )
     finally:

@@ -1,4 +1,4 @@
-"""The web process's server: it says where it listens once it answers, and stops in time."""
+"""The web process's server: it announces its address once it answers, and stops in time."""
 
 import gc
 import signal
@@ -16,39 +16,39 @@ from service.settings import Settings
 from service.web.app import create_app
 
 # A stop: 2 s for reads that wait for the books, 6 s for requests under way, 8 s for everything, whatever a
-# store does; whoever supervises us often kills after 10.
-_WAITS_SECONDS = 2.0
-_REQUESTS_SECONDS = 6
+# store does; supervisors often kill a process after 10 s.
+_WAIT_SECONDS = 2.0
+_REQUEST_SECONDS = 6
 
 
 class Server(uvicorn.Server):
-    """Calls `listens` with its sockets once requests are answered, and has ended in time once it stops."""
+    """Calls `on_listening` with its sockets once it answers requests, and stops within a time limit."""
 
-    def __init__(self, config: uvicorn.Config, listens: Callable[[list[socket.socket]], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[list[socket.socket]], None]) -> None:
         super().__init__(config)
-        self._listens = listens
+        self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and call `on_listening`."""
         await super().startup(sockets)
-        gc.freeze()  # what was made until now stays: no collection needs to look at it again
+        gc.freeze()  # the objects made so far stay: no collection needs to visit them
         if self.started:
-            self._listens([bound for server in self.servers for bound in server.sockets])
+            self._on_listening([listener for server in self.servers for listener in server.sockets])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; the kernel ends us if that takes too long, as when a thread hangs in a store."""
+        """Stop; the kernel kills the process if that takes too long, as when a thread hangs in a store."""
         signal.alarm(STOP_SECONDS)
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is under way, then end."""
-        self.lifespan.state["daybook"].progress.hurry(_WAITS_SECONDS)
+        """Answer the requests under way, then end."""
+        self.lifespan.state["daybook"].progress.shorten_waits(_WAIT_SECONDS)
         self.lifespan.state["daybook"].lookback.stop()
         await super().shutdown(sockets)
 
 
-def configured(settings: Settings) -> uvicorn.Config:
-    """How each web process serves."""
+def build_config(settings: Settings) -> uvicorn.Config:
+    """The uvicorn configuration of each web process."""
     return uvicorn.Config(
         partial(create_app, settings),
         factory=True,
@@ -57,26 +57,26 @@ def configured(settings: Settings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_REQUESTS_SECONDS,
+        timeout_graceful_shutdown=_REQUEST_SECONDS,
     )
 
 
 def announce(sockets: list[socket.socket]) -> None:
-    """Say where we listen."""
-    for bound in sockets:
-        host, port = bound.getsockname()[:2]
+    """Print the addresses on which the process listens."""
+    for listener in sockets:
+        host, port = listener.getsockname()[:2]
         print(f"Daybook listens on http://{host}:{port} (docs at /docs)", flush=True)  # noqa: T201
 
 
 def serve(
     settings: Settings,
     sockets: list[socket.socket] | None = None,
-    listens: Callable[[list[socket.socket]], None] = announce,
+    on_listening: Callable[[list[socket.socket]], None] = announce,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)  # uvicorn raises the signal again when it has stopped
-    server = Server(configured(settings), listens)
+    server = Server(build_config(settings), on_listening)
     server.run(sockets)
     if not server.started:
         sys.exit(uvicorn.config.STARTUP_FAILURE)

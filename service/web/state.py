@@ -1,4 +1,4 @@
-"""What the web process holds while it runs."""
+"""The parts of a web process that live as long as it runs."""
 
 from collections.abc import Callable
 from datetime import datetime

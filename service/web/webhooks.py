@@ -1,4 +1,4 @@
-"""Webhooks in: verify the raw bytes, translate, append, and only then say 200."""
+"""Webhooks in: verify the raw bytes, translate, append, and only then answer 200."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ from service.ledger.draft import Incoming, Outcome
 from service.web.state import State
 
 MAX_BODY_BYTES = 1 << 20
-_BODY_SECONDS = 5.0  # from its head on; who sends more slowly would keep out the others
-# What a delivery is kept with: enough to check its signature again, and no credential of ours.
-_KEPT_HEADERS = (
+_BODY_SECONDS = 5.0  # after the headers; a slower sender would take up room that others need
+# The headers stored with a delivery: enough to check its signature again, and no credential.
+_STORED_HEADERS = (
     "stripe-signature",
     "webhook-id",
     "webhook-timestamp",
@@ -53,16 +53,16 @@ def _receiver(endpoint: Endpoint) -> Any:
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
-            with state.webhooks.slot() as take:
-                incoming = _prove(endpoint, request, await _body(request, take), state)
+            with state.webhooks.slot() as reserve:
+                incoming = _prove(endpoint, request, await _body(request, reserve), state)
                 started = perf_counter()
-                kept = await state.writer.append(incoming)
+                result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
-            outcome = _name(kept, incoming)
-            _watch(incoming.events, processor, state)
+            outcome = _outcome_label(result, incoming)
+            _count_missing_next_bills(incoming.events, processor, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
-            return Response(json.encode(_answer(kept)), media_type="application/json")
+            return Response(json.encode(_answer(result)), media_type="application/json")
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
@@ -75,10 +75,10 @@ def _receiver(endpoint: Endpoint) -> Any:
     return receive
 
 
-async def _body(request: Request, take: Callable[[int], None]) -> bytes:
-    """The raw bytes; `take` is asked for room as they come, so that a stated length alone keeps out nobody.
+async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
+    """The raw bytes. Room is reserved as they arrive, so that a stated length alone takes up none.
 
-    Raises TooLarge as soon as they are known to be too many, TooSlow, and what `take` raises.
+    Raises TooLarge as soon as the body is known to be too large, TooSlow, and the errors of `reserve`.
     """
     too_large = TooLarge(f"the body is over {MAX_BODY_BYTES} bytes")
     stated = request.headers.get("content-length", "")
@@ -90,7 +90,7 @@ async def _body(request: Request, take: Callable[[int], None]) -> bytes:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > MAX_BODY_BYTES:
                     raise too_large
-                take(len(chunk))
+                reserve(len(chunk))
                 body += chunk
     except TimeoutError:
         raise TooSlow(f"the body took over {_BODY_SECONDS:.0f} s to arrive") from None
@@ -100,7 +100,7 @@ async def _body(request: Request, take: Callable[[int], None]) -> bytes:
 
 
 def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
-    """The delivery as the ledger takes it. Raises VerificationError or NotConfigured; keeps nothing."""
+    """The verified delivery, ready to append. Raises VerificationError or NotConfigured."""
     headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
     secrets = state.settings.secrets_of(endpoint, request.path_params.get("name", ""))
     if not secrets:
@@ -108,30 +108,30 @@ def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> I
     proof = endpoint.verify(headers, body, secrets, state.clock())
     if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
         proof = replace(proof, confirmable=True)
-    kept = json.encode({name: headers[name] for name in _KEPT_HEADERS if name in headers})
-    return read_delivery(endpoint, kept, body, proof)
+    stored_headers = json.encode({name: headers[name] for name in _STORED_HEADERS if name in headers})
+    return read_delivery(endpoint, stored_headers, body, proof)
 
 
-def _answer(kept: Outcome) -> dict[str, Any]:
-    answer: dict[str, Any] = {"received": True, "position": kept.position, "duplicate": kept.duplicate}
-    if kept.conflict:
+def _answer(result: Outcome) -> dict[str, Any]:
+    answer: dict[str, Any] = {"received": True, "position": result.position, "duplicate": result.duplicate}
+    if result.conflict:
         answer["conflict"] = True
-    if kept.quarantined:
+    if result.quarantined:
         answer["quarantined"] = True
     return answer
 
 
-def _name(kept: Outcome, incoming: Incoming) -> str:
-    if kept.quarantined:
+def _outcome_label(result: Outcome, incoming: Incoming) -> str:
+    if result.quarantined:
         return incoming.reason or "quarantined"
-    if kept.conflict:
+    if result.conflict:
         return "conflict"
-    return "duplicate" if kept.duplicate else "recorded"
+    return "duplicate" if result.duplicate else "recorded"
 
 
-def _watch(events: Sequence[Event], processor: str, state: State) -> None:
-    """Count live subscriptions without a next bill: a processor's new shape shows here first."""
+def _count_missing_next_bills(events: Sequence[Event], processor: str, state: State) -> None:
+    """Count live subscriptions without a next bill: a new payload shape of a processor shows here first."""
     for data in (event.data for event in events if isinstance(event.data, Subscription)):
-        dated = data.next_bill_at or data.next_bill_on
-        if data.status in ("active", "trialing", "past_due") and not dated:
+        has_next_bill = data.next_bill_at or data.next_bill_on
+        if data.status in ("active", "trialing", "past_due") and not has_next_bill:
             state.metrics.null_next_bills.labels(processor).inc()

@@ -1,4 +1,4 @@
-"""Advancing the books in one task: woken by whoever knows of something new, and now and then by itself."""
+"""Advances the books in one task, at each wake-up and at intervals."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.books.view import DEFAULTS, Options
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.storage.tasks import safely
 
-_ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
-_AGAIN_SECONDS = 0.5
-_BEHIND_SECONDS = 0.1  # how often a worker that makes the snapshots looks whether the others are done
-_QUIET = 10  # snapshots are made again after this many times what making them took
+_UNWOKEN_SECONDS = 15.0  # without a wake-up for so long, the task advances by itself: Redis may hang
+_RETRY_SECONDS = 0.5
+_BEHIND_SECONDS = 0.1  # how often the worker that makes the snapshots checks whether the others are done
+_REST_FACTOR = 10  # snapshots are made again after a rest of so many times as long as making them took
 
 log = structlog.get_logger()
 
@@ -26,8 +26,8 @@ log = structlog.get_logger()
 class Advancer:
     """Advances the books in one task of its own; jobs only wake it.
 
-    A wake-up during a run makes it look again. The task is not arq's: a job has a timeout, and what it
-    would cut off is a thread that goes on.
+    A wake-up during a run causes another run. The work does not run in arq's jobs, since a job's timeout
+    would leave its thread running.
     """
 
     def __init__(
@@ -36,53 +36,56 @@ class Advancer:
         store: BookStore,
         today: Callable[[], date],
         options: Options = DEFAULTS,
-        alone_seconds: float = _ALONE_SECONDS,
+        unwoken_seconds: float = _UNWOKEN_SECONDS,
     ) -> None:
         self._engine = engine
         self._store = store
         self._today = today
         self._options = options
-        self._alone_seconds = alone_seconds
-        self._wanted = asyncio.Event()
+        self._unwoken_seconds = unwoken_seconds
+        self._wake_up = asyncio.Event()
         self._stopped = False
-        self._ready_after = 0.0
+        self._snapshots_after = 0.0
 
     async def wake(self) -> None:
-        """Have the books brought to the ledger's end; returns at once."""
-        self._wanted.set()
+        """Request a run; returns at once."""
+        self._wake_up.set()
 
     def stop(self) -> None:
-        """End the run between two transactions."""
+        """Stop after the present transaction."""
         self._stopped = True
-        self._wanted.set()
+        self._wake_up.set()
 
     async def run(self) -> None:
-        """Look now, at each wake-up, and now and then, until stopped."""
+        """Advance now, at each wake-up and at intervals, until stopped."""
         while not self._stopped:
-            self._wanted.clear()
-            await safely(self._look)
+            self._wake_up.clear()
+            await safely(self._advance)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._alone_seconds)
+                await asyncio.wait_for(self._wake_up.wait(), self._unwoken_seconds)
 
-    async def _look(self) -> None:
+    async def _advance(self) -> None:
         try:
             while not self._stopped and (advanced := await self._engine.advance()):
                 log.debug("advanced", events=advanced)
-        except Overtaken:  # by one that has just taken a partition, of which this one will hear soon
-            self._look_again(_BEHIND_SECONDS)
+        except Overtaken:  # another worker has just taken a partition; the leases will soon show it
+            self._advance_again(_BEHIND_SECONDS)
             return
-        except (SQLAlchemyError, OSError):  # a store is away, or a step was too much: the next is smaller
-            self._look_again(_AGAIN_SECONDS)
+        except (
+            SQLAlchemyError,
+            OSError,
+        ):  # a store is away, or a step was too large
+            self._advance_again(_RETRY_SECONDS)
             raise
-        if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
+        if self._engine.leads and perf_counter() >= self._snapshots_after and not self._stopped:
             started = perf_counter()
-            if await self._engine.is_behind():  # others are at work, and say nothing when they are done
-                self._look_again(_BEHIND_SECONDS)
+            if await self._engine.is_behind():  # other workers, which don't report their end, are at work
+                self._advance_again(_BEHIND_SECONDS)
                 return
             try:
-                await make_ready(self._store, self._today(), self._options)
-            finally:  # what fails takes long, too
-                self._ready_after = perf_counter() + _QUIET * (perf_counter() - started)
+                await precompute(self._store, self._today(), self._options)
+            finally:  # also after a failure, which takes as long
+                self._snapshots_after = perf_counter() + _REST_FACTOR * (perf_counter() - started)
 
-    def _look_again(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._wanted.set)
+    def _advance_again(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._wake_up.set)

@@ -1,8 +1,8 @@
-"""The worker: arq runs the work, and does not carry it. A job says "look"; the ledger says at what.
+"""The worker. A job in the queue only wakes it; the events to work on are in the ledger.
 
-One worker takes the job and tells the others on a channel. Losing every key in Redis loses nothing: a
-cron sweep looks too, and so does every start. When Redis goes, arq's worker ends; it is started again
-until told to stop, and looks in between.
+One worker takes the job and wakes the others by a message on a channel. Losing every key in Redis loses no
+work, since a cron sweep and every start wake the worker, too. When Redis goes away, arq's worker ends; it is
+started again until the process stops, and the books are advanced at each start.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from service.books.leases import ROUND_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.processes.lifeline import STOP_SECONDS
 from service.queue.nudge import QUEUE, connect, deserialize, serialize
-from service.reads.snapshots import forget
+from service.reads.snapshots import remove_outdated
 from service.settings import Settings
 from service.storage.tasks import end, safely
 from service.sync.poll import Poller
@@ -36,23 +36,24 @@ from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.worker.advancer import Advancer
 from service.worker.trainer import keep_training
 
-LOOK = "look"  # the channel on which the worker that took a job tells every worker
+ADVANCE_CHANNEL = "look"  # the channel on which the worker that took a job wakes every worker
 SWEEP_SECONDS = 5
-_POLL_SECONDS = 0.02  # how often arq looks into its queue: the freshness of a quiet system
+_POLL_SECONDS = 0.02  # how often arq polls its queue: the delay of a quiet system
 _RESTART_SECONDS = 0.5
-_SILENT_SECONDS = 3.0 * SWEEP_SECONDS  # each sweep is told on the channel: longer, and it is dead
+# Each sweep sends a message; without one for longer, the connection is dead.
+_MESSAGE_TIMEOUT_SECONDS = 3.0 * SWEEP_SECONDS
 
 log = structlog.get_logger()
 
 
 async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
-    """Run until SIGTERM or SIGINT. Needs `redis_url`; raises nothing that a restart would mend."""
+    """Run until SIGTERM or SIGINT. Needs `redis_url`. Raises no error that a restart would fix."""
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(_unheard)
+    asyncio.get_running_loop().set_exception_handler(_handle_unretrieved)
 
     def stop() -> None:
-        signal.alarm(STOP_SECONDS)  # should a store hang, the kernel ends us, and the leases run out
+        signal.alarm(STOP_SECONDS)  # if a store hangs, the kernel kills the process, and the leases expire
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,7 +62,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
         ledger, store = open_ledger(settings), open_books(settings)
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(store.close)
-        await forget(store)  # what another version left ready
+        await remove_outdated(store)  # the snapshots of other versions
         leases = open_leases(settings)
 
         def today() -> date:
@@ -71,30 +72,32 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
         advancer = Advancer(engine, store, today, read_options(settings))
         stack.push_async_callback(end, asyncio.create_task(keep_training(engine, store, today)))
         if leases:
-            stack.push_async_callback(_give_up, leases, asyncio.create_task(_hold(leases, advancer)))
-        crons = [_sweep(advancer)]
+            stack.push_async_callback(
+                _release_leases, leases, asyncio.create_task(_renew_leases(leases, advancer))
+            )
+        crons = [_sweep_cron(advancer)]
         if settings.polls_mxmerchant:
             poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
-            crons += _polls(poller)
+            crons += _poll_crons(poller)
         nightly = NightlyReconciliation(settings, Reconciliation(settings, ledger, store, clock))
         stack.push_async_callback(nightly.close)
         if nightly.has_work:
-            crons.append(_nightly(nightly))
-        to_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
-        await serve_jobs(to_redis, advancer, crons, stopping)
+            crons.append(_reconcile_cron(nightly))
+        connect_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
+        await serve_jobs(connect_redis, advancer, crons, stopping)
 
 
-def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What arq leaves behind when Redis goes is no news: a task that nobody waits for, a pipeline cut off."""
+def _handle_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log a lost Redis in one line: arq leaves tasks that nobody awaits, and interrupted pipelines."""
     if isinstance(context.get("exception"), RedisError) or isinstance(context.get("client"), Redis):
         log.warning("redis_lost", error=context["message"])
     else:
         loop.default_exception_handler(context)
 
 
-async def _hold(leases: Leases, advancer: Advancer) -> None:
-    """Renew the leases for ever; look when there are others."""
+async def _renew_leases(leases: Leases, advancer: Advancer) -> None:
+    """Renew the leases for ever; wake the advancer when they have changed."""
 
     async def renew() -> None:
         if await leases.renew():
@@ -105,57 +108,60 @@ async def _hold(leases: Leases, advancer: Advancer) -> None:
         await asyncio.sleep(ROUND_SECONDS)
 
 
-async def _give_up(leases: Leases, holding: asyncio.Task[None]) -> None:
-    """Let the others have the partitions at once."""
-    await end(holding)
+async def _release_leases(leases: Leases, renewal: asyncio.Task[None]) -> None:
+    """Release the partitions to the other workers at once."""
+    await end(renewal)
     await safely(leases.close)
 
 
 async def serve_jobs(
-    to_redis: Callable[[], ArqRedis], advancer: Advancer, crons: Sequence[CronJob], stopping: asyncio.Event
+    connect_redis: Callable[[], ArqRedis],
+    advancer: Advancer,
+    crons: Sequence[CronJob],
+    stopping: asyncio.Event,
 ) -> None:
     """Run the advancer, the channel's listener and arq's worker until `stopping`.
 
-    arq's worker is started again when Redis goes, with a client of its own: it closes the one it has.
+    arq's worker is started again when Redis goes away, with a new client, since it closes its own.
     """
     advancing = asyncio.create_task(advancer.run(), name="advancer")
-    listening = asyncio.create_task(_listen(to_redis, advancer), name="listener")
+    listening = asyncio.create_task(_listen(connect_redis, advancer), name="listener")
     stop = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
         await advancer.wake()
-        redis = to_redis()
+        redis = connect_redis()
         worker = _arq_worker(redis, advancer, crons)
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await _without_redis(end(running))
-        with suppress(RedisError, OSError, asyncio.CancelledError):  # that of the jobs it has just cancelled
+        await _ignore_lost_redis(end(running))
+        with suppress(RedisError, OSError, asyncio.CancelledError):  # of its cancelled jobs
             await worker.close()
         with suppress(RedisError, OSError):
-            await redis.aclose()  # arq leaves it open where its own goodbye fails
+            await redis.aclose()  # arq leaves it open if its own closing fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
-    await _without_redis(end(listening))
+    await _ignore_lost_redis(end(listening))
     advancer.stop()
     await advancing
 
 
-async def _listen(to_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
-    """Look whenever another worker was told to; for ever, on a new connection when Redis went."""
+async def _listen(connect_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
+    """Wake the advancer at each message of another worker, for ever; reconnect when Redis went away."""
     while True:
-        await _without_redis(_hear(to_redis, advancer))
+        await _ignore_lost_redis(_advance_on_messages(connect_redis, advancer))
         await asyncio.sleep(_RESTART_SECONDS)
 
 
-async def _hear(to_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
-    """Look at each message until none comes. The first says that we are subscribed: nothing is missed."""
-    async with to_redis() as redis, redis.pubsub() as channel:
-        await channel.subscribe(LOOK)
-        while await channel.get_message(timeout=_SILENT_SECONDS):
+async def _advance_on_messages(connect_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
+    """Wake the advancer at each message until none comes. The first one confirms the subscription."""
+    async with connect_redis() as redis, redis.pubsub() as channel:
+        await channel.subscribe(ADVANCE_CHANNEL)
+        while await channel.get_message(timeout=_MESSAGE_TIMEOUT_SECONDS):
             await advancer.wake()
 
 
 def _arq_worker(redis: ArqRedis, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
     return Worker(
-        functions=[func(_look(advancer), name="advance", keep_result=0)],
+        functions=[func(_advance_job(advancer), name="advance", keep_result=0)],
         cron_jobs=crons,
         redis_pool=redis,
         queue_name=QUEUE,
@@ -171,24 +177,24 @@ def _arq_worker(redis: ArqRedis, advancer: Advancer, crons: Sequence[CronJob]) -
     )
 
 
-def _sweep(advancer: Advancer) -> CronJob:
-    """Look every few seconds whether or not anybody said so; it also makes a new day's snapshots."""
+def _sweep_cron(advancer: Advancer) -> CronJob:
+    """Wake every few seconds without a job, too. This also makes a new day's snapshots."""
     seconds = set(range(0, 60, SWEEP_SECONDS))
-    return cron(_look(advancer), name="sweep", second=seconds, keep_result=0)
+    return cron(_advance_job(advancer), name="sweep", second=seconds, keep_result=0)
 
 
-def _look(advancer: Advancer) -> WorkerCoroutine:
-    """Look, and tell every worker to: arq gives a job to one of them only."""
+def _advance_job(advancer: Advancer) -> WorkerCoroutine:
+    """Wake every worker by a message, since arq gives a job to only one of them."""
 
-    async def look(ctx: dict[Any, Any]) -> None:
+    async def advance(ctx: dict[Any, Any]) -> None:
         await advancer.wake()
-        await _without_redis(ctx["redis"].publish(LOOK, b""))
+        await _ignore_lost_redis(ctx["redis"].publish(ADVANCE_CHANNEL, b""))
 
-    return look
+    return advance
 
 
-def _polls(poller: Poller) -> list[CronJob]:
-    """Contracts at the start and every five minutes, confirmations twice a minute."""
+def _poll_crons(poller: Poller) -> list[CronJob]:
+    """Poll contracts at the start and every five minutes, confirmations twice a minute."""
     minutes = set(range(0, 60, 5))
     contracts, confirm = _job(poller.poll_contracts), _job(poller.confirm_payments)
     return [
@@ -204,8 +210,8 @@ def _polls(poller: Poller) -> list[CronJob]:
     ]
 
 
-def _nightly(nightly: NightlyReconciliation) -> CronJob:
-    """Reconcile in the small hours; the worker that gets the job leads this."""
+def _reconcile_cron(nightly: NightlyReconciliation) -> CronJob:
+    """Reconcile at night, in the worker that gets the job."""
     return cron(_job(nightly.start), name="reconcile", hour={3}, minute={17}, timeout=60, keep_result=0)
 
 
@@ -216,8 +222,8 @@ def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
     return job
 
 
-async def _without_redis(work_once: Awaitable[Any]) -> None:
-    """Wait for work that ends with an error when Redis is away; that is no news, and nothing is lost."""
+async def _ignore_lost_redis(work_once: Awaitable[Any]) -> None:
+    """Wait for work; log an error of Redis, which loses nothing."""
     try:
         await work_once
     except (RedisError, OSError) as error:

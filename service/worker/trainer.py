@@ -1,7 +1,7 @@
-"""Learning: what predictions are made from, fitted by the one worker that leads.
+"""Trains the prediction models, in the worker that leads.
 
-A fit reads all orders and movements of a currency, and is done again some time after they have changed:
-predictions need not be of the newest event, and say what they are of.
+Fitting reads all orders and movements of a currency, and is repeated some time after they have changed.
+Predictions need not include the newest event; they show the position of their model.
 """
 
 import asyncio
@@ -26,46 +26,46 @@ from service.reads import snapshots, stored_models
 from service.storage.tasks import safely
 
 T = TypeVar("T")
-_Fact = tuple[int, int, int]
+_Entry = tuple[int, int, int]
 
-_LOOK_SECONDS = 2.0
-_QUIET = 20  # it rests so many times as long as it has worked
-_PIECE = 10_000  # rows; in between, whatever else the worker does has its turn
+_CHECK_SECONDS = 2.0
+_REST_FACTOR = 20  # training rests for so many times as long as it took
+_BATCH = 10_000  # rows; between batches, the worker's other tasks get their turn
 
 
 async def keep_training(engine: Engine, store: BookStore, today: Callable[[], date]) -> None:
-    """Learn for ever, whenever the books have changed and this process leads."""
+    """Train for ever, whenever the books have changed and this process leads."""
 
-    async def look() -> None:
+    async def train_if_leading() -> None:
         if engine.leads and not await engine.is_behind():
             await train(store, today())
 
     while True:
         started = perf_counter()
-        await safely(look)
-        await asyncio.sleep(max(_LOOK_SECONDS, _QUIET * (perf_counter() - started)))
+        await safely(train_if_leading)
+        await asyncio.sleep(max(_CHECK_SECONDS, _REST_FACTOR * (perf_counter() - started)))
 
 
 async def train(store: BookStore, today: date) -> None:
-    """Fit what is missing for `today`, or is of older rows."""
-    for currency in await store.read(lambda connection: _stale(connection, store, today)):
+    """Fit the models that are missing for `today`, or that were made from older rows."""
+    for currency in await store.read(lambda connection: _stale_currencies(connection, store, today)):
         await safely(partial(_train, store, currency, today))
 
 
 async def _train(store: BookStore, currency: str, today: date) -> None:
-    """Read a currency's history in pieces, fit, and keep what came of it."""
+    """Read a currency's history in batches, fit its model, and save it with its backtest."""
     history = _History()
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
-        for query, rows in history.queries(positions, currency, today):
-            async for piece in (await connection.stream(query)).partitions(_PIECE):
-                history.add(piece, rows)
-    documents = await _in_daemon(partial(_documents, history, today, positions.position))
-    await stored_models.keep(store, currency, positions, today, documents)
+        for query, entries in history.queries(positions, currency, today):
+            async for batch in (await connection.stream(query)).partitions(_BATCH):
+                history.add(batch, entries)
+    documents = await _run_in_daemon_thread(partial(_fit_documents, history, today, positions.position))
+    await stored_models.save(store, currency, positions, today, documents)
 
 
-async def _in_daemon(work: Callable[[], T]) -> T:
-    """What a function gives in a thread that no exit of this process waits for."""
+async def _run_in_daemon_thread(work: Callable[[], T]) -> T:
+    """The result of a function, run in a thread that does not delay the exit of this process."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -81,65 +81,67 @@ async def _in_daemon(work: Callable[[], T]) -> T:
     return await done
 
 
-def _stale(connection: Connection, store: BookStore, today: date) -> list[str]:
-    """The currencies of which nothing is learnt from these rows for this day."""
+def _stale_currencies(connection: Connection, store: BookStore, today: date) -> list[str]:
+    """The currencies without a model made from the present rows for this day."""
     positions = store.positions(connection)
     return [
         currency
-        for currency in snapshots.currencies(connection, positions)
+        for currency in snapshots.list_currencies(connection, positions)
         if not stored_models.is_fresh(connection, store, "model", currency, positions.version, today)
     ]
 
 
 class _History:
-    """What customers of a currency paid, and what their MRR became: (customer, day, minor units)."""
+    """Orders and MRR movements in one currency, as (customer, day, minor units)."""
 
     def __init__(self) -> None:
-        self.orders: list[_Fact] = []
-        self.moves: list[_Fact] = []
+        self.orders: list[_Entry] = []
+        self.moves: list[_Entry] = []
         self._customers: dict[tuple[str, str, str], int] = {}
         self._days: dict[str, int] = {}
 
     def queries(
         self, positions: BookPositions, currency: str, today: date
-    ) -> list[tuple[Select[Any], list[_Fact]]]:
-        """What to ask until the end of `today`, each with where its rows belong."""
+    ) -> list[tuple[Select[Any], list[_Entry]]]:
+        """The queries for rows until the end of `today`, each with the list that takes its rows."""
 
-        def ask(table: Table, book: str, column: str) -> Select[Any]:
+        def select_until_today(table: Table, book: str, column: str) -> Select[Any]:
             columns = (table.c[name] for name in ("processor", "account", "customer_id", "date", column))
-            within = (table.c.book == positions.books[book], table.c.currency == currency)
+            conditions = (table.c.book == positions.books[book], table.c.currency == currency)
             return select(*columns).where(
-                *within, table.c.date <= today.isoformat(), table.c.customer_id != ""
+                *conditions, table.c.date <= today.isoformat(), table.c.customer_id != ""
             )
 
         return [
-            (ask(ROWS[Order], "revenue", "amount_cents"), self.orders),
-            (ask(ROWS[Movement], "mrr", "closing_cents"), self.moves),
+            (select_until_today(ROWS[Order], "revenue", "amount_cents"), self.orders),
+            (select_until_today(ROWS[Movement], "mrr", "closing_cents"), self.moves),
         ]
 
-    def add(self, rows: Sequence[Any], to: list[_Fact]) -> None:
-        """Take in rows of one of the queries."""
+    def add(self, rows: Sequence[Any], entries: list[_Entry]) -> None:
+        """Add the rows of a query to its list."""
         for processor, account, customer_id, day, cents in rows:
             customer = self._customers.setdefault((processor, account, customer_id), len(self._customers))
             if day not in self._days:
                 self._days[day] = date.fromisoformat(day).toordinal()
-            to.append((customer, self._days[day], cents))
+            entries.append((customer, self._days[day], cents))
 
-    def numbered(self) -> tuple[int, Iterator[_Fact], Iterator[_Fact]]:
-        """How many customers, orders and movements; customers by their ids, however the rows came."""
+    def numbered(self) -> tuple[int, Iterator[_Entry], Iterator[_Entry]]:
+        """The number of customers, orders and movements; customers are numbered in order of their ids."""
         ranks = [0] * len(self._customers)
-        for rank, who in enumerate(sorted(self._customers)):
-            ranks[self._customers[who]] = rank
-        orders, moves = (((ranks[c], day, cents) for c, day, cents in of) for of in (self.orders, self.moves))
+        for rank, customer in enumerate(sorted(self._customers)):
+            ranks[self._customers[customer]] = rank
+        orders, moves = (
+            ((ranks[c], day, cents) for c, day, cents in entries) for entries in (self.orders, self.moves)
+        )
         return len(ranks), orders, moves
 
 
-def _documents(history: _History, today: date, position: int) -> dict[str, bytes]:
+def _fit_documents(history: _History, today: date, position: int) -> dict[str, bytes]:
     """The model and its backtest."""
     from service.predictions import backtest, fit  # noqa: PLC0415 - numpy is for this process alone
 
-    known, day = fit.history(*history.numbered()), today.toordinal()
+    history_arrays, day = fit.build_history(*history.numbered()), today.toordinal()
     return {
-        "model": json.encode(replace(fit.fit(known, day), position=position)),
-        "backtest": json.encode({"position": position, **backtest.backtest(known, day)}),
+        "model": json.encode(replace(fit.fit(history_arrays, day), position=position)),
+        "backtest": json.encode({"position": position, **backtest.backtest(history_arrays, day)}),
     }

@@ -19,7 +19,7 @@ from service.books.engine import Engine
 from service.bootstrap import open_books, open_ledger
 from service.cli import app
 from service.core.errors import Integrity, SettingsError
-from service.maintenance.backup import MANIFEST, Refused, back_up, put_back
+from service.maintenance.backup import MANIFEST, Refused, back_up, restore
 from service.settings import Settings, load
 from service.verify import verify_all
 from tests.books.shelf import NOW, incoming, now
@@ -49,7 +49,7 @@ async def test_what_was_backed_up_comes_back_and_verifies(kept: Settings, tmp_pa
     where, made = back_up(kept, tmp_path / "backups", NOW)
     await tell_one_more(kept)
 
-    found, held, aside = put_back(elsewhere(kept), tmp_path / "backups", NOW)
+    found, held, aside = restore(elsewhere(kept), tmp_path / "backups", NOW)
 
     assert (found, held, aside) == (where, made, None)
     assert (made.position, made.books_position) == (len(TOLD), len(TOLD))
@@ -80,7 +80,7 @@ async def test_books_in_a_backup_are_never_ahead_of_its_ledger(kept: Settings, t
     _, made = await asyncio.to_thread(back_up, kept, tmp_path / "backups", NOW, watch)
 
     assert (made.books_position, made.position) == (len(TOLD), len(TOLD) + 1)
-    put_back(elsewhere(kept), tmp_path / "backups", NOW)
+    restore(elsewhere(kept), tmp_path / "backups", NOW)
     assert (await verify_all(elsewhere(kept))).lag_events == 1
 
 
@@ -106,7 +106,7 @@ async def test_a_copy_is_of_one_moment_and_ends_though_others_write(kept: Settin
         back_up(kept, tmp_path / "backups", NOW, watch)
 
     assert 3 < steps < 8
-    put_back(elsewhere(kept), tmp_path / "backups", NOW)
+    restore(elsewhere(kept), tmp_path / "backups", NOW)
     assert rows(elsewhere(kept), "ledger.db", "SELECT count(*) FROM ballast") == [(4_000,)]
 
 
@@ -114,8 +114,8 @@ def test_backups_stand_beside_each_other_and_the_last_is_restored(kept: Settings
     first, _ = back_up(kept, tmp_path / "backups", NOW)
     second, _ = back_up(kept, tmp_path / "backups", NOW + timedelta(days=1))
 
-    assert put_back(elsewhere(kept), tmp_path / "backups", NOW)[0] == second
-    assert put_back(elsewhere(kept), first, NOW, force=True)[0] == first
+    assert restore(elsewhere(kept), tmp_path / "backups", NOW)[0] == second
+    assert restore(elsewhere(kept), first, NOW, force=True)[0] == first
     with pytest.raises(Refused, match="there already"):
         back_up(kept, tmp_path / "backups", NOW)
 
@@ -135,7 +135,7 @@ def test_what_failed_or_was_killed_leaves_no_backup(kept: Settings, tmp_path: Pa
 
     assert [path.name for path in backups.iterdir()] == [".lock"]
     with pytest.raises(SettingsError, match="no backup"):
-        put_back(elsewhere(kept), backups, NOW)
+        restore(elsewhere(kept), backups, NOW)
 
 
 def test_books_that_are_not_there_are_not_missed(kept: Settings, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_damaged_backup_changes_nothing(kept: Settings, tmp_path: Path, name: 
     before = rows(kept, "ledger.db", "SELECT * FROM events")
 
     with pytest.raises(Integrity, match="damaged"):
-        put_back(kept, where, NOW, force=True)
+        restore(kept, where, NOW, force=True)
 
     assert rows(kept, "ledger.db", "SELECT * FROM events") == before
     assert not list(kept.data_dir.glob(".restore-*"))
@@ -175,8 +175,8 @@ async def test_a_ledger_is_only_replaced_by_force_and_then_kept(kept: Settings, 
     await tell_one_more(kept)
 
     with pytest.raises(Refused, match="--force"):
-        put_back(kept, tmp_path / "backups", NOW)
-    _, _, aside = put_back(kept, tmp_path / "backups", NOW, force=True)
+        restore(kept, tmp_path / "backups", NOW)
+    _, _, aside = restore(kept, tmp_path / "backups", NOW, force=True)
 
     assert (await verify_all(kept)).events == len(TOLD)
     assert (await verify_all(load(data_dir=aside))).events == len(TOLD) + 1
@@ -190,7 +190,7 @@ def test_a_log_that_was_left_of_another_ledger_is_not_played_into_the_restored_o
     target.data_dir.mkdir()
     (target.data_dir / "ledger.db-wal").write_bytes(b"of another")
 
-    _, _, aside = put_back(target, tmp_path / "backups", NOW)
+    _, _, aside = restore(target, tmp_path / "backups", NOW)
 
     assert (aside / "ledger.db-wal").read_bytes() == b"of another"
     assert rows(target, "ledger.db", "SELECT count(*) FROM events") == [(len(TOLD),)]
@@ -221,10 +221,10 @@ def test_a_ledger_in_use_is_not_replaced(kept: Settings, tmp_path: Path, process
         running.stdout.readline()
 
         with pytest.raises(Refused, match="stop it first"):
-            put_back(kept, tmp_path / "backups", NOW, force=True)
+            restore(kept, tmp_path / "backups", NOW, force=True)
 
         running.stdin.close()
-    put_back(kept, tmp_path / "backups", NOW, force=True)
+    restore(kept, tmp_path / "backups", NOW, force=True)
 
 
 def run(settings: Settings, *arguments: str) -> tuple[int, str]:
@@ -256,4 +256,4 @@ def test_with_postgresql_both_say_what_to_do_instead(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="pg_dump"):
         back_up(settings, tmp_path, NOW)
     with pytest.raises(SettingsError, match="pg_dump"):
-        put_back(settings, tmp_path, NOW)
+        restore(settings, tmp_path, NOW)

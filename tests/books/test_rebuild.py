@@ -17,11 +17,11 @@ from service.books import tables
 from service.books.digest import differences
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore, lay_out_file
-from service.bootstrap import books_beside
+from service.bootstrap import books_for_rebuild
 from service.core.errors import ParameterError, Unavailable
 from service.core.progress import no_progress
 from service.ledger.append import head
-from service.reads.snapshots import find, make_ready
+from service.reads.snapshots import find, precompute
 from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
@@ -189,7 +189,7 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
 
 async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
     async with kept() as (shelf, store):
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         version = (await store.read(store.positions)).version
         async with shelf.store(books=(OTHER,)) as changed:
             await rebuilt(shelf, changed, accept=True)
@@ -199,7 +199,7 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
         kept_names = await store.read(lambda c: c.execute(select(names)).scalars().all())
         assert kept_names
         assert not any([await store.read(partial(find, name=name, version=after)) for name in kept_names])
-        assert await make_ready(store, TODAY) == len(kept_names)
+        assert await precompute(store, TODAY) == len(kept_names)
         # and each later change still gives another
         await shelf.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
         assert (await store.read(store.positions)).version > after
@@ -296,7 +296,7 @@ async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
 @asynccontextmanager
 async def books_of(shelf, *books):
     """Books that nobody has registered."""
-    async with books_beside(shelf.settings, ["mrr"]) as (_, store):
+    async with books_for_rebuild(shelf.settings, ["mrr"]) as (_, store):
         yield BookStore(store._database, store.rules, books, store.partitions)
 
 
@@ -401,16 +401,16 @@ async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatc
 
 
 async def test_one_rebuild_at_a_time():
-    async with kept() as (shelf, _), books_beside(shelf.settings, []):
+    async with kept() as (shelf, _), books_for_rebuild(shelf.settings, []):
         with pytest.raises(Unavailable):
-            async with books_beside(shelf.settings, []):
+            async with books_for_rebuild(shelf.settings, []):
                 pass
 
 
 async def test_only_books_that_there_are():
     async with kept() as (shelf, _):
         with pytest.raises(ParameterError, match=r"mrr:stripe"):
-            async with books_beside(shelf.settings, ["mrrr"]):
+            async with books_for_rebuild(shelf.settings, ["mrrr"]):
                 pass
 
 

@@ -13,7 +13,7 @@ from service.books.view import Scope
 from service.core.events import Customer
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
-from service.reads.snapshots import find, make_ready, snapshot_name
+from service.reads.snapshots import find, precompute, snapshot_name
 from tests.books.shelf import document, new_shelf, now
 from tests.books.told import at, but, created, event, invoice, item, payment, subscription
 
@@ -29,7 +29,7 @@ EUROS = (
     created(subscription(subscription_id="sub_2", currency="eur"), "2025-01-10"),
     event(invoice(invoice_id="in_2", currency="eur"), "2025-11-13"),
 )
-STANDING = [read for read in READS if read.standing]
+STANDING = [read for read in READS if read.precomputed]
 
 
 async def standing(store, currency: str) -> dict:
@@ -59,7 +59,7 @@ async def advance(shelf, store, *events) -> None:
 async def test_what_stands_is_what_would_be_made_afresh():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS, *EUROS)
-        assert await make_ready(store, TODAY) == 2 * len(STANDING)
+        assert await precompute(store, TODAY) == 2 * len(STANDING)
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == await fresh(store, currency)
 
@@ -67,18 +67,18 @@ async def test_what_stands_is_what_would_be_made_afresh():
 async def test_what_stands_is_not_made_again():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS)
-        await make_ready(store, TODAY)
-        assert await make_ready(store, TODAY) == 0
+        await precompute(store, TODAY)
+        assert await precompute(store, TODAY) == 0
 
 
 async def test_a_change_of_a_row_drops_the_documents_of_every_currency():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS, *EUROS)
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         await advance(shelf, store, event(payment(payment_id="pi_9"), "2025-11-13"))
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == {}
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == await fresh(store, currency)
 
@@ -86,7 +86,7 @@ async def test_a_change_of_a_row_drops_the_documents_of_every_currency():
 async def test_a_change_of_a_name_drops_every_document():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS, *EUROS)
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         await advance(shelf, store, event(Customer(customer_id="cus_1", name="Blake"), "2025-02-09"))
         assert await standing(store, "usd") == await standing(store, "eur") == {}
 
@@ -94,7 +94,7 @@ async def test_a_change_of_a_name_drops_every_document():
 async def test_an_event_that_changes_no_row_drops_nothing():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS)
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         await advance(shelf, store, event(payment(payment_id="pi_8", status="pending"), "2025-11-13"))
         assert len(await standing(store, "usd")) == len(STANDING)
 
@@ -102,18 +102,18 @@ async def test_an_event_that_changes_no_row_drops_nothing():
 async def test_another_day_has_documents_of_its_own():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS)
-        await make_ready(store, TODAY)
-        await make_ready(store, date(2025, 11, 14))
+        await precompute(store, TODAY)
+        await precompute(store, date(2025, 11, 14))
         assert await standing(store, "usd") == {}
 
 
 async def test_a_change_in_another_currency_shows_in_what_stands():
     async with new_shelf() as shelf, shelf.store() as store:
         await advance(shelf, store, *DOLLARS, *EUROS)
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         dearer = but(EUROS[0].data, items=(item(99_900),))
         await advance(shelf, store, event(dearer, "2025-02-01"))
-        await make_ready(store, TODAY)
+        await precompute(store, TODAY)
         assert await standing(store, "usd") == await fresh(store, "usd")
 
 
@@ -122,6 +122,6 @@ async def test_other_rules_have_documents_of_their_own():
         await advance(shelf, store, *DOLLARS)
         async with shelf.store(Rules(weeks_per_month=Fraction(52, 12))) as other:
             await advance(shelf, other)
-            await make_ready(other, TODAY)
-        await make_ready(store, TODAY)
+            await precompute(other, TODAY)
+        await precompute(store, TODAY)
         assert await standing(store, "usd") == await fresh(store, "usd")

@@ -62,7 +62,7 @@ def customer(
         customer_id="cus_1",
         name="Ada",
         orders=sorted(orders or [], key=lambda row: row.date),
-        back=back or [],
+        reversals=back or [],
         contracts=contracts or [],
         movements=movements,
     )

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from msgspec import json
 
 from service.core.cadence import add_months
-from service.predictions.model import Estimate, Model, survival
+from service.predictions.model import Estimate, Model, survival_probability
 from service.reads.customers.customer import Customer
-from service.reads.customers.forecast import expected, forecast, narrowed, scheduled
-from service.reads.customers.trend import Month, full_months, seasons
+from service.reads.customers.forecast import build_forecast, forecast, narrow_interval, scheduled_bills
+from service.reads.customers.trend import Month, full_months, seasonal_indices
 from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order, view
 
 STARTED = date(2025, 1, 1)
@@ -23,7 +23,7 @@ AGE = (TODAY - STARTED).days  # of the contract made by hand
 def told(
     whom: Customer, months: int = 12, learnt: Model | None = None, today: date = TODAY
 ) -> dict[str, Any]:
-    return expected(whom, today, months, learnt)
+    return build_forecast(whom, today, months, learnt)
 
 
 def column(document: dict[str, Any], name: str = "expected_cents") -> list[Any]:
@@ -90,7 +90,7 @@ def test_without_a_model_bills_count_as_they_are_scheduled() -> None:
 
 def test_bills_roll_on_by_their_interval_until_the_contract_ends() -> None:
     yearly = contract(interval="year", next_bill_date="2026-05-31", anchor_day=31, ends_date="2028-05-31")
-    assert [day for month in scheduled([yearly], months(36)).values() for day, _ in month] == [
+    assert [day for month in scheduled_bills([yearly], months(36)).values() for day, _ in month] == [
         "2026-05-31",
         "2027-05-31",
     ]
@@ -217,8 +217,8 @@ def test_a_live_contract_without_a_date_is_foretold_by_its_orders() -> None:
 
 @given(st.floats(0.01, 0.99), st.integers(1, 500))
 def test_the_interval_is_narrower_than_the_known_one_and_has_the_value(left: float, ahead: int) -> None:
-    known = survival(curve({ahead: left}, 2000), 0, ahead)
-    ours = narrowed(known)
+    known = survival_probability(curve({ahead: left}, 2000), 0, ahead)
+    ours = narrow_interval(known)
     bounds = known.low, ours.low, ours.value, ours.high, known.high
     assert [*bounds] == sorted(bound for bound in bounds if bound is not None)
     assert ours.value == known.value
@@ -226,7 +226,7 @@ def test_the_interval_is_narrower_than_the_known_one_and_has_the_value(left: flo
 
 @pytest.mark.parametrize("chance", [Estimate(0.5, 0.0, 0.9), Estimate(0.5, 0.1, 1.0)])
 def test_an_interval_at_its_limit_stays(chance: Estimate) -> None:
-    assert narrowed(chance) == chance
+    assert narrow_interval(chance) == chance
 
 
 # Orders
@@ -325,13 +325,13 @@ def test_the_interval_comes_from_the_months_about_their_mean() -> None:
 
 @pytest.mark.parametrize(("count", "known"), [(23, False), (24, True)])
 def test_seasons_need_two_full_years(count: int, known: bool) -> None:
-    indices, reason = seasons([Month(name, 100, 1) for name in past(count)])
+    indices, reason = seasonal_indices([Month(name, 100, 1) for name in past(count)])
     assert (indices is not None, reason is None) == (known, known)
 
 
 def test_seasons_need_orders_in_two_years() -> None:
     rows = [Month(name, 100 * (n < 12), n < 12) for n, name in enumerate(past(24))]
-    assert seasons(rows) == (None, "1 full years with orders, 2 are needed")
+    assert seasonal_indices(rows) == (None, "1 full years with orders, 2 are needed")
 
 
 def test_a_yearly_order_is_expected_in_its_month() -> None:
@@ -448,7 +448,7 @@ def test_no_more_is_expected_than_is_scheduled(whom: Customer, tenure: Any) -> N
 
 @given(st.lists(cents, min_size=24, max_size=48))
 def test_indices_of_the_seasons_are_one_on_average(amounts: list[int]) -> None:
-    indices, _ = seasons(
+    indices, _ = seasonal_indices(
         [Month(name, amount, 1) for name, amount in zip(past(len(amounts)), amounts, strict=True)]
     )
     assert indices is None or sum(indices.values()) == 12

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.reads.customers.customer import Customer
-from service.reads.customers.opportunities import opportunities, recommended
+from service.reads.customers.opportunities import opportunities, recommend
 from service.rulebook import NAMES, Opportunity, When, load_rulebook
 from tests.customers import ago, contract, curve, customer, model, movement, order, view
 
@@ -14,7 +14,7 @@ MONTHLY, YEARLY = contract(), contract(interval="year")
 
 
 def applies(when: When, whom: Customer, risk: float | None = None) -> bool:
-    return bool(recommended(view(Opportunity(rule="one", kind="offer", text="x", when=when)), whom, risk))
+    return bool(recommend(view(Opportunity(rule="one", kind="offer", text="x", when=when)), whom, risk))
 
 
 def bought(cents: int) -> Customer:
@@ -119,7 +119,7 @@ def test_what_is_not_known_is_never_so(when: When) -> None:
 def test_the_reasons_are_the_facts_that_were_asked_for() -> None:
     when = When(segments=("low_value",), orders_at_most=3, quiet_days_at_least=2, ending=False)
     rule = Opportunity(rule="one", kind="offer", text="{orders} of them", when=when)
-    assert recommended(view(rule), quiet(5), 0.9) == [
+    assert recommend(view(rule), quiet(5), 0.9) == [
         {
             "rule": "one",
             "kind": "offer",
@@ -160,30 +160,30 @@ FULL = customer(
 )
 def test_a_text_is_filled_in(name: str, told: str) -> None:
     rule = Opportunity(rule="one", kind="offer", text=f"<{{{name}}}>")
-    assert recommended(view(rule), FULL, 0.621)[0]["text"] == f"<{told}>"
+    assert recommend(view(rule), FULL, 0.621)[0]["text"] == f"<{told}>"
 
 
 def test_every_name_is_known_of_somebody() -> None:
     rule = Opportunity(rule="one", kind="offer", text=" ".join(f"{{{name}}}" for name in NAMES))
-    assert recommended(view(rule), FULL, 0.5)
+    assert recommend(view(rule), FULL, 0.5)
 
 
 @pytest.mark.parametrize(
     "name", sorted({*NAMES} - {"customer", "orders", "revenue", "net_revenue", "segment"})
 )
 def test_a_text_that_names_what_is_not_known_is_not_told(name: str) -> None:
-    assert not recommended(view(Opportunity(rule="one", kind="offer", text=f"{{{name}}}")), customer(), None)
+    assert not recommend(view(Opportunity(rule="one", kind="offer", text=f"{{{name}}}")), customer(), None)
 
 
 def test_a_name_that_holds_braces_stays_as_it_is() -> None:
     rule = Opportunity(rule="one", kind="offer", text="{{{customer}}}")
     whom = replace(customer(), name="{orders}")
-    assert recommended(view(rule), whom, None)[0]["text"] == "{{orders}}"
+    assert recommend(view(rule), whom, None)[0]["text"] == "{{orders}}"
 
 
 def test_a_customer_without_a_name_is_named_by_id() -> None:
     rule = Opportunity(rule="one", kind="offer", text="{customer}")
-    assert recommended(view(rule), replace(customer(), name=None), None)[0]["text"] == "cus_1"
+    assert recommend(view(rule), replace(customer(), name=None), None)[0]["text"] == "cus_1"
 
 
 KINDS = [
@@ -200,7 +200,7 @@ KINDS = [
 def test_rules_of_the_kinds_asked_for_are_told_in_the_order_of_the_file(
     kinds: tuple[str, ...], rules: str
 ) -> None:
-    assert [row["rule"] for row in recommended(view(*KINDS), customer(), None, *kinds)] == list(rules)
+    assert [row["rule"] for row in recommend(view(*KINDS), customer(), None, *kinds)] == list(rules)
 
 
 def test_the_document_has_who_it_is_about_and_what_to_do() -> None:
@@ -246,8 +246,8 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
 )
 def test_each_of_daybooks_own_rules_finds_its_customer(rule: str, whom: Any, risk: float | None) -> None:
     own = view(*load_rulebook().opportunities)
-    assert rule in [row["rule"] for row in recommended(own, whom, risk)]
+    assert rule in [row["rule"] for row in recommend(own, whom, risk)]
 
 
 def test_daybooks_own_rules_tell_nothing_of_a_customer_of_whom_nothing_is_known() -> None:
-    assert recommended(view(*load_rulebook().opportunities), customer(), None) == []
+    assert recommend(view(*load_rulebook().opportunities), customer(), None) == []

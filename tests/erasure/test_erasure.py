@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.bootstrap import kept_ledger, prepare
+from service.bootstrap import existing_ledger, prepare
 from service.core.errors import NotFound, ParameterError
-from service.maintenance.erasure import erase, find
+from service.maintenance.erasure import erase, make_erasure_event
 from service.verify import verify_all
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
@@ -108,7 +108,7 @@ def refund(customer: str, **more: Any) -> dict[str, Any]:
 
 async def forget(daybook: Daybook, customer: str = "cus_ada") -> int:
     state = daybook.state
-    event = await find(state.ledger, customer, None, None, daybook.clock())
+    event = await make_erasure_event(state.ledger, customer, None, None, daybook.clock())
     return (await erase(state.settings, state.ledger, event, daybook.clock)).position
 
 
@@ -211,7 +211,7 @@ async def test_erasing_again_does_no_harm(daybook: Daybook) -> None:
 async def test_one_killed_after_its_event_is_gone_on_with(
     daybook: Daybook, server: PostgresServer | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.maintenance.erasure._take_in", killed)
+    monkeypatch.setattr("service.maintenance.erasure._advance_books", killed)
     with pytest.raises(KeyboardInterrupt):
         await forget(daybook)
     assert left(daybook, server)
@@ -228,7 +228,7 @@ async def killed(*_: Any) -> None:
 
 async def test_whom_the_ledger_does_not_know_can_not_be_erased(daybook: Daybook) -> None:
     with pytest.raises(NotFound, match="cus_eve"):
-        await find(daybook.state.ledger, "cus_eve", None, None, daybook.clock())
+        await make_erasure_event(daybook.state.ledger, "cus_eve", None, None, daybook.clock())
 
 
 async def test_of_several_of_one_id_one_must_be_named(daybook: Daybook) -> None:
@@ -239,8 +239,8 @@ async def test_of_several_of_one_id_one_must_be_named(daybook: Daybook) -> None:
     ledger, now = daybook.state.ledger, daybook.clock()
 
     with pytest.raises(ParameterError, match="stripe, stripe acct_1"):
-        await find(ledger, "cus_ada", None, None, now)
-    assert (await find(ledger, "cus_ada", "stripe", "acct_1", now)).account == "acct_1"
+        await make_erasure_event(ledger, "cus_ada", None, None, now)
+    assert (await make_erasure_event(ledger, "cus_ada", "stripe", "acct_1", now)).account == "acct_1"
 
 
 async def test_what_names_no_customer_goes_with_the_invoice_or_payment_that_does(daybook: Daybook) -> None:
@@ -346,8 +346,8 @@ async def test_books_that_were_deleted_keep_nobody_from_being_erased(tmp_path: P
         if name.startswith("books.db"):
             os.remove(tmp_path / name)
 
-    async with kept_ledger(settings) as ledger:
-        event = await find(ledger, "cus_ada", None, None, daybook.clock())
+    async with existing_ledger(settings) as ledger:
+        event = await make_erasure_event(ledger, "cus_ada", None, None, daybook.clock())
         erased = await erase(settings, ledger, event, daybook.clock)
 
     await verify_all(settings)  # the books are there again

@@ -52,8 +52,8 @@ def contracts(life: Life) -> list[list]:
     return [canonical(event for _, event in pairs) for _, pairs in groupby(told, key=lambda pair: pair[0])]
 
 
-def side(name: str, policy: Policy, zone: str) -> compare.Side:
-    return compare.Side(policy=name, rules=Rules(reporting_tz=zone).with_policy(policy))
+def side(name: str, policy: Policy, zone: str) -> compare.PolicySide:
+    return compare.PolicySide(policy=name, rules=Rules(reporting_tz=zone).with_policy(policy))
 
 
 def cents(history: list, day: date, rules: Rules) -> int:
@@ -69,7 +69,9 @@ def test_reasons_add_up_to_the_difference_of_any_contract(life, one, other, day)
         amounts = [cents(history, day, each.rules) for each in (first, second)]
         if amounts[0] == amounts[1]:
             continue
-        there, back = (compare.bridge(history, day, *pair) for pair in ((first, second), (second, first)))
+        there, back = (
+            compare.explain_contract(history, day, *pair) for pair in ((first, second), (second, first))
+        )
         assert sum(reason["amount_cents"] for reason in there["reasons"]) == amounts[1] - amounts[0]
         assert sum(reason["amount_cents"] for reason in back["reasons"]) == amounts[0] - amounts[1]
         assert there["causes"]
@@ -85,7 +87,7 @@ def test_policies_that_differ_in_one_rule_have_no_other_reason(life, one, field,
     day = date(2025, 6, 15)
     for history in contracts(life):
         if cents(history, day, first.rules) != cents(history, day, second.rules):
-            (reason,) = compare.bridge(history, day, first, second)["reasons"]
+            (reason,) = compare.explain_contract(history, day, first, second)["reasons"]
             assert reason["rule"] == {"ignored_discounts": "discounts"}.get(field, field)
 
 
@@ -147,14 +149,14 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
 
         def find(connection, policies=("default", second)):
             view = View(connection=connection, books=store.positions(connection).books, scope=scope)
-            return compare.differences(view, policies, None, None), compare.sides(view, policies)
+            return compare.find_differences(view, policies, None, None), compare.policy_sides(view, policies)
 
         page, both = await store.read(find)
         names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
         told = await shelf.ledger.read(
             lambda connection, of=names: histories(connection, of, 2**40, shelf.ledger.vault)
         )
-        shown = compare.explained(page, told, day, *both)
+        shown = compare.with_reasons(page, told, day, *both)
         assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]
         for row in shown["customers"]:
             assert row["difference_cents"] == row["second_mrr_cents"] - row["first_mrr_cents"]

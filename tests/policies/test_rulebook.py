@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from projections.book import Policy
-from service.bootstrap import books_schema, kept_books
+from service.bootstrap import books_schema, configured_books
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings import load
@@ -51,7 +51,7 @@ def test_one_of_a_presets_name_takes_its_place(tmp_path: Path) -> None:
 
 
 def test_each_policy_has_a_book_of_its_own(tmp_path: Path, rulebook: Path) -> None:
-    names = [book.name for book in kept_books(settings_for(tmp_path, rulebook=rulebook))]
+    names = [book.name for book in configured_books(settings_for(tmp_path, rulebook=rulebook))]
 
     assert [name for name in names if name.startswith("mrr")] == [
         "mrr",

@@ -40,14 +40,14 @@ async def test_the_one_that_leads_knows_when_the_others_are_done(store: BookStor
     assert not await leading.is_behind()
 
     # and what is made then is what would be made afresh
-    assert await snapshots.make_ready(store, TODAY) == len(STANDING)
+    assert await snapshots.precompute(store, TODAY) == len(STANDING)
     assert await standing(store, "usd") == await fresh(store, "usd")
 
 
 async def test_only_a_newer_document_replaces_one(store: BookStore) -> None:
     name = f'mrr|usd|["{TODAY}"]'
     for version, body in ((1, b"old"), (3, b"new"), (2, b"late")):
-        await store.write(partial(snapshots._keep, rows=[(name, version, body)], today=TODAY))
+        await store.write(partial(snapshots._save, rows=[(name, version, body)], today=TODAY))
 
     found = [await store.read(partial(snapshots.find, name=name, version=version)) for version in (1, 2, 3)]
 

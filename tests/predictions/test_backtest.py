@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from bench.population import as_history, population
-from service.predictions.backtest import backtest, bill_days, churned, foresee
-from service.predictions.fit import History, fit, history
+from service.predictions.backtest import backtest, bill_days, churned, predict_at_cut
+from service.predictions.fit import History, build_history, fit
 from service.predictions.predict import predictor
 from tests.predictions import facts_of
 
@@ -49,7 +49,7 @@ def test_a_young_contract_is_judged_by_its_billing_period() -> None:
     known = as_history(seen)
     who, start, _, months, _ = seen.contracts
     fresh = who[(months == 12) & (start > CUT - 80) & (start <= CUT)]
-    told = foresee(known.as_of(CUT), CUT)
+    told = predict_at_cut(known.as_of(CUT), CUT)
     chosen = told.live & np.isin(told.customer, fresh)
     lost = churned(known, told.customer, told.live, CUT, DAY)
     assert chosen.sum() > 50
@@ -69,7 +69,7 @@ def test_no_bill_of_a_yearly_contract_is_expected_before_its_year_is_over() -> N
     ends = [(customer, CUT - 100 + customer, 0) for customer in range(20)]
     bills = [(customer, day, 1200) for customer, day, _ in lives]
     bills += [(customer, day + 365, 1200) for customer, day, _ in lives[:40]]
-    seen = foresee(history(60, bills, [*lives, *ends]), CUT)
+    seen = predict_at_cut(build_history(60, bills, [*lives, *ends]), CUT)
     young = seen.customer >= 40
     assert seen.revenue[young].tolist() == [0.0] * 20
     assert not np.isnan(seen.risk[young]).any()
@@ -82,7 +82,7 @@ def test_what_is_predicted_is_what_comes(result: dict[str, Any]) -> None:
 
 
 def test_the_backtest_foretells_what_the_api_would_have_said(known: History) -> None:
-    seen = foresee(known, CUT)
+    seen = predict_at_cut(known, CUT)
     tell = predictor(fit(known, CUT))
     for number, customer in list(enumerate(seen.customer))[::40]:
         one = facts_of(known.as_of(CUT), int(customer), CUT)
@@ -103,7 +103,7 @@ def test_a_changed_future_changes_no_prediction(known: History) -> None:
         order_amount=known.order_amount[kept],
         move_closing=np.where(known.move_day > CUT, known.move_closing * 7 + 3, known.move_closing),
     )
-    one, two = foresee(known, CUT), foresee(other, CUT)
+    one, two = predict_at_cut(known, CUT), predict_at_cut(other, CUT)
     assert np.array_equal(one.customer, two.customer)
     assert one.risk.tobytes() == two.risk.tobytes()
     assert one.revenue.tobytes() == two.revenue.tobytes()
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_population() -> None:
 
 @pytest.mark.parametrize("orders", [[], [(0, DAY - 100, 500)]])
 def test_too_little_history_gives_nulls_and_a_reason(orders: list[tuple[int, int, int]]) -> None:
-    result = backtest(history(1, orders, []), DAY)
+    result = backtest(build_history(1, orders, []), DAY)
     assert result["churn"]["all"]["n"] == 0
     assert result["churn"]["all"]["brier"] is None
     assert result["churn"]["all"]["reason"]
@@ -126,5 +126,5 @@ def test_too_little_history_gives_nulls_and_a_reason(orders: list[tuple[int, int
 
 
 def test_whose_contract_has_ended_is_not_foretold_as_a_customer() -> None:
-    known = history(1, [(0, CUT - 20, 500)], [(0, CUT - 50, 100), (0, CUT - 10, 0)])
-    assert not len(foresee(known, CUT).customer)
+    known = build_history(1, [(0, CUT - 20, 500)], [(0, CUT - 50, 100), (0, CUT - 10, 0)])
+    assert not len(predict_at_cut(known, CUT).customer)

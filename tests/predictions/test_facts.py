@@ -8,12 +8,12 @@ from msgspec import json
 
 from service.predictions.model import Facts
 from service.predictions.predict import predict
-from service.reads.customers.customer import Customer, facts, facts_from
+from service.reads.customers.customer import Customer, facts_from, facts_of
 from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order
 
 
 def told(whom: Customer) -> Facts:
-    return facts(whom, TODAY)
+    return facts_of(whom, TODAY)
 
 
 def days(known: Facts) -> list[str]:

@@ -21,14 +21,14 @@ from service.predictions.model import (
     Facts,
     Model,
     State,
+    billing_period,
+    choose_curve,
     expected_units,
-    needed,
-    period,
-    source,
-    state,
-    still_buys,
-    stratum,
-    survival,
+    later_order_probability,
+    shortage_reason,
+    state_of,
+    stratum_of,
+    survival_probability,
 )
 from service.predictions.predict import predict, predictor
 
@@ -128,14 +128,14 @@ facts = st.builds(
     ],
 )
 def test_strata_have_their_upper_bound(orders: int, days: int, name: str) -> None:
-    assert stratum(orders, TODAY - days, TODAY) == name
+    assert stratum_of(orders, TODAY - days, TODAY) == name
 
 
 def test_a_new_contract_has_no_rhythm_until_its_second_bill_is_due() -> None:
     new = Facts(today=TODAY, orders=1, first_day=TODAY, last_day=TODAY, mrr_cents=100, tenure_day=TODAY - 30)
     old = Facts(today=TODAY, orders=1, first_day=TODAY, last_day=TODAY, mrr_cents=100, tenure_day=TODAY - 31)
-    assert state(new) == State("tenure", ALL, 30)
-    assert state(old) == State("tenure", ONE_ORDER, 31)
+    assert state_of(new) == State("tenure", ALL, 30)
+    assert state_of(old) == State("tenure", ONE_ORDER, 31)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_a_new_contract_has_no_rhythm_until_its_second_bill_is_due() -> None:
     ],
 )
 def test_an_order_pays_for_what_contracts_bill(cents: int, months: float | None) -> None:
-    assert period(cents, 100) == (None if months is None else pytest.approx(months))
-    assert period(cents, 0) is None
+    assert billing_period(cents, 100) == (None if months is None else pytest.approx(months))
+    assert billing_period(cents, 0) is None
 
 
 def test_a_contract_is_of_its_billing_period_from_the_first_bill_on() -> None:
@@ -168,35 +168,35 @@ def test_a_contract_is_of_its_billing_period_from_the_first_bill_on() -> None:
     yearly = Facts(
         today=TODAY, orders=1, first_day=TODAY, last_day=TODAY, mrr_cents=10_000, tenure_day=TODAY, **paid
     )
-    assert state(yearly) == State("tenure", "Annual+", 0)
-    assert state(replace(yearly, tenure_day=TODAY + 1)) == State("tenure", ALL, 0)
+    assert state_of(yearly) == State("tenure", "Annual+", 0)
+    assert state_of(replace(yearly, tenure_day=TODAY + 1)) == State("tenure", ALL, 0)
 
 
 def test_after_the_end_of_a_contract_the_quiet_time_begins_then() -> None:
     ended = Facts(today=TODAY, orders=5, first_day=TODAY - 200, last_day=TODAY - 40, ended_day=TODAY - 20)
-    assert state(ended) == State("gap", ENDED, 20)
+    assert state_of(ended) == State("gap", ENDED, 20)
 
 
 def test_a_purchase_after_the_end_counts_by_rhythm_again() -> None:
     back = Facts(today=TODAY, orders=5, first_day=TODAY - 100, last_day=TODAY - 4, ended_day=TODAY - 20)
-    assert state(back) == State("gap", "Monthly", 4)
+    assert state_of(back) == State("gap", "Monthly", 4)
 
 
 def test_survival_is_conditional_on_having_come_so_far() -> None:
-    assert survival(HALVES, 0, 90).value == 0.5
-    assert survival(HALVES, 10, 90).value == 0.5
-    assert survival(HALVES, 0, 100).value == 0.25
-    assert survival(HALVES, 100, 90).value == 1.0
+    assert survival_probability(HALVES, 0, 90).value == 0.5
+    assert survival_probability(HALVES, 10, 90).value == 0.5
+    assert survival_probability(HALVES, 0, 100).value == 0.25
+    assert survival_probability(HALVES, 100, 90).value == 1.0
 
 
 def test_without_events_there_is_no_interval() -> None:
-    assert survival(HALVES, 100, 90).low is None
+    assert survival_probability(HALVES, 100, 90).low is None
 
 
 @given(curves(), st.data())
 def test_an_interval_holds_its_value_and_stays_within_zero_and_one(curve: Curve, data: st.DataObject) -> None:
     age = data.draw(st.integers(0, curve.end))
-    chance = survival(curve, age, data.draw(st.integers(0, curve.end - age)))
+    chance = survival_probability(curve, age, data.draw(st.integers(0, curve.end - age)))
     assert 0.0 <= chance.value <= 1.0
     if chance.low is not None and chance.high is not None:
         assert 0.0 <= chance.low <= chance.value <= chance.high <= 1.0
@@ -206,7 +206,7 @@ def test_an_interval_holds_its_value_and_stays_within_zero_and_one(curve: Curve,
 def test_a_longer_horizon_is_never_safer(curve: Curve, data: st.DataObject) -> None:
     age = data.draw(st.integers(0, curve.end))
     near, far = sorted(data.draw(st.integers(0, curve.end - age)) for _ in range(2))
-    assert survival(curve, age, far).value <= survival(curve, age, near).value
+    assert survival_probability(curve, age, far).value <= survival_probability(curve, age, near).value
 
 
 @given(facts, curves(), curves())
@@ -245,7 +245,7 @@ def test_a_model_reads_back_from_its_json(tenure: Curve, gap: Curve) -> None:
 
 @given(facts, curves(), curves())
 def test_more_days_bring_no_less_revenue(one: Facts, tenure: Curve, gap: Curve) -> None:
-    learnt, at = model(tenure, gap), state(one)
+    learnt, at = model(tenure, gap), state_of(one)
     if at is None:
         return
     # from the horizon on, what can be read is the same curve
@@ -367,10 +367,13 @@ def test_a_buyer_buys_again_on_the_even_day_between_the_quartiles() -> None:
 def test_who_orders_by_chance_has_gone_by_and_by() -> None:
     # each order is followed by another 10 days later, or by none: half of them stay each time
     often = replace(HALVES, days=(10,), survival=(0.5,), greenwood=(0.01,), renewals=HALVING)
-    chances = [still_buys(often, often, 0, days) for days in (0, 10, 20, 40)]
+    chances = [later_order_probability(often, often, 0, days) for days in (0, 10, 20, 40)]
     assert chances == pytest.approx([0.5, 0.25, 0.125, 0.03125], abs=0.05)
-    assert all(a >= b for a, b in pairwise(still_buys(often, often, 0, days) for days in range(0, 1095, 30)))
-    assert still_buys(often, often, 0, LIFETIME_DAYS) == pytest.approx(0, abs=0.02)
+    assert all(
+        a >= b
+        for a, b in pairwise(later_order_probability(often, often, 0, days) for days in range(0, 1095, 30))
+    )
+    assert later_order_probability(often, often, 0, LIFETIME_DAYS) == pytest.approx(0, abs=0.02)
 
 
 def test_an_unlikely_purchase_has_no_date() -> None:
@@ -390,7 +393,7 @@ def test_without_a_curve_nothing_is_said() -> None:
     told = predict(quiet(5), model())
     assert told.estimated_ltv_cents is None
     assert told.basis["estimated_ltv_cents"].reason == "; ".join(
-        needed(name, 0, 0) for name in (ONE_ORDER, ALL)
+        shortage_reason(name, 0, 0) for name in (ONE_ORDER, ALL)
     )
 
 
@@ -408,12 +411,12 @@ def test_the_own_stratum_comes_first_and_the_pooled_one_with_a_reason() -> None:
         horizon_days=HORIZON_DAYS,
         tenure={},
         gap={"Monthly": own, ALL: pooled},
-        reasons={"gap": {"Annual+": needed("Annual+", 12, 3)}},
+        reasons={"gap": {"Annual+": shortage_reason("Annual+", 12, 3)}},
     )
-    assert source(learnt, at, 90).curve is own
-    assert source(learnt, at, 90).reason is None
-    assert source(learnt, State("gap", "Monthly", 250), 90).curve is pooled
-    thin = source(learnt, State("gap", "Annual+", 0), 90)
+    assert choose_curve(learnt, at, 90).curve is own
+    assert choose_curve(learnt, at, 90).reason is None
+    assert choose_curve(learnt, State("gap", "Monthly", 250), 90).curve is pooled
+    thin = choose_curve(learnt, State("gap", "Annual+", 0), 90)
     assert thin.curve is pooled
     assert thin.reason == "Annual+: 12 spells and 3 events, 30 and 10 are needed"
 

@@ -23,7 +23,7 @@ from service.core.errors import Unavailable
 from service.ledger import master_key
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
-from service.maintenance.erasure import find
+from service.maintenance.erasure import make_erasure_event
 from service.settings import Settings, load
 from service.storage.database import SqliteDatabase, ledger_path
 from service.sync.poll import Poller
@@ -176,7 +176,7 @@ async def test_of_somebody_erased_nothing_is_told_again(polled: Polled) -> None:
     await polled.poller.poll_contracts()
     row = next(row for row in await polled.events() if row["type"] == "customer.recorded")
     customer = json.decode(row["data"])["customer_id"]
-    erased = await find(polled.ledger, customer, None, None, Clock.now)
+    erased = await make_erasure_event(polled.ledger, customer, None, None, Clock.now)
     await polled.ledger.append([incoming(erased)], Clock.now)
 
     assert await polled.poller.poll_contracts() == 0

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 
 from service.books import tables
 from service.books.engine import Engine
-from service.bootstrap import books_beside, open_books, open_ledger, prepare
+from service.bootstrap import books_for_rebuild, open_books, open_ledger, prepare
 from service.rebuild.cutover import Rebuild, rebuild
 from service.settings import Settings, load
 from service.storage.database import books_path
@@ -169,7 +169,7 @@ def rebuild_alone(data_dir: Path, begun: Any) -> None:
 
     async def run() -> None:
         settings = load(data_dir=data_dir)
-        async with books_beside(settings, []) as (ledger, store):
+        async with books_for_rebuild(settings, []) as (ledger, store):
             begun.set()
             await rebuild(settings, ledger, store, now, processes=1)
 

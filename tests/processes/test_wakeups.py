@@ -85,7 +85,7 @@ async def test_an_event_committed_while_a_job_runs_shows_up_without_the_sweep(
     await store.register()
     store.holding = True
     advancer = Counting(
-        Engine(ledger, store, lambda: NOW), store, lambda: date(2026, 1, 1), alone_seconds=600
+        Engine(ledger, store, lambda: NOW), store, lambda: date(2026, 1, 1), unwoken_seconds=600
     )
     stopping = asyncio.Event()
     to_redis = partial(connect, valkey.connection_url, "daybook")
@@ -148,7 +148,7 @@ async def test_an_event_committed_after_a_runs_last_look_shows_up_without_the_sw
     ledger, store = open_ledger(load(data_dir=tmp_path)), Slow(tmp_path)
     await store.register()
     await ledger.append([delivery(1)], NOW)
-    advancer = Counting(Engine(ledger, store, lambda: NOW), store, store.today, alone_seconds=600)
+    advancer = Counting(Engine(ledger, store, lambda: NOW), store, store.today, unwoken_seconds=600)
     stopping = asyncio.Event()
     to_redis = partial(connect, valkey.connection_url, "daybook")
     nudger = Nudger(to_redis(), lambda: None)
@@ -190,7 +190,7 @@ async def test_a_run_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path)
     ledger, store = open_ledger(settings), open_books(settings)
     await store.register()
     await ledger.append([delivery(1)], NOW)
-    advancer = Advancer(Faulty(ledger, store, lambda: NOW), store, NOW.date, alone_seconds=0.01)
+    advancer = Advancer(Faulty(ledger, store, lambda: NOW), store, NOW.date, unwoken_seconds=0.01)
     advancing = asyncio.create_task(advancer.run())
 
     assert await reaches(store, 1)

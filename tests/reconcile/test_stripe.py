@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from service.core.errors import Unavailable
-from service.maintenance.erasure import erase, find
+from service.maintenance.erasure import erase, make_erasure_event
 from service.sync.reconcile.report import ReconciliationReport
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import (
@@ -138,7 +138,10 @@ async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
     api.shop.events += [told, event(2, "customer.subscription.updated", expanded, SECONDS - HOUR)]
     await daybook.deliver(event(3, "customer.created", {"object": "customer", "id": "cus_1"}, SECONDS), told)
     await erase(
-        daybook.settings, daybook.ledger, await find(daybook.ledger, "cus_1", None, None, NOW), daybook.clock
+        daybook.settings,
+        daybook.ledger,
+        await make_erasure_event(daybook.ledger, "cus_1", None, None, NOW),
+        daybook.clock,
     )
 
     assert (await daybook.reconcile(api)).missed == {}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.web.app import create_app
-from service.worker.main import _nightly
+from service.worker.main import _reconcile_cron
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import KEY, StripeApi, refusal, subscription
 
@@ -182,7 +182,7 @@ async def test_the_nightly_job_reconciles_from_a_day_before_the_last_one(
     nightly = NightlyReconciliation(
         settings, Reconciliation(settings, daybook.ledger, daybook.store, daybook.clock)
     )
-    job = _nightly(nightly)
+    job = _reconcile_cron(nightly)
     nights = []
     for _ in range(2):
         await job.coroutine({})  # type: ignore[call-arg]

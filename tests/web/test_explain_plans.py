@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from service.books.view import Scope, View
 from service.intake.provenance import trace
-from service.reads.explain.figures import TOLD, explain
+from service.reads.explain.figures import EXPLAINABLE, explain
 from service.settings import load
 from service.storage.database import books_path, ledger_path
 from tests.books.shelf import Shelf, new_shelf
@@ -29,7 +29,7 @@ GIVEN = {
 }
 FIGURES = {
     f"{name}/{figure.replace('*', '0')}": GIVEN.get(name, {})
-    for name, told in TOLD.items()
+    for name, told in EXPLAINABLE.items()
     for figure in told.figures
     if name != "mrr" and figure != "summary/book_mrr_cents"
 } | {"mrr/mrr_cents": {"customer_id": "cus_7"}}

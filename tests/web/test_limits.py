@@ -64,7 +64,7 @@ async def in_flight(daybook: Daybook, kind: str, count: int) -> None:
 async def test_one_webhook_too_many_is_503_and_the_others_are_kept(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_WEBHOOKS", 2)
+    monkeypatch.setattr(app, "_MAX_WEBHOOKS", 2)
     async with running(data_dir) as daybook:
         go_on = asyncio.Event()
         under_way = [upload(daybook, key, go_on) for key in ("1", "2")]
@@ -88,7 +88,7 @@ async def test_bodies_are_bounded_by_the_sum_of_what_has_come(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, stated: bool
 ) -> None:
     # given room for one body of the longest, and nearly all of one there
-    monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB + 10_000)
+    monkeypatch.setattr(app, "_MAX_WEBHOOK_BYTES", MIB + 10_000)
     async with running(data_dir) as daybook:
         go_on = asyncio.Event()
         under_way = upload(daybook, "1", go_on, MIB, at_first=MIB - 10, stated=stated)
@@ -107,7 +107,7 @@ async def test_bodies_are_bounded_by_the_sum_of_what_has_come(
 async def test_a_body_that_outgrows_what_is_left_is_refused_and_gives_it_back(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_WEBHOOK_BYTES", 50_000)
+    monkeypatch.setattr(app, "_MAX_WEBHOOK_BYTES", 50_000)
     async with running(data_dir) as daybook:
         first, second = asyncio.Event(), asyncio.Event()
         outgrown = upload(daybook, "1", first, 40_000, at_first=20_000)
@@ -138,8 +138,8 @@ async def test_who_sends_a_head_and_no_more_keeps_nobody_out(daybook: Daybook, s
 
 
 async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_WEBHOOKS", 1)
-    monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB)
+    monkeypatch.setattr(app, "_MAX_WEBHOOKS", 1)
+    monkeypatch.setattr(app, "_MAX_WEBHOOK_BYTES", MIB)
     async with running(data_dir) as daybook:
         for _ in range(3):
             assert (await daybook.post(STRIPE, b"x", secret="whsec_wrong")).status_code == 400
@@ -149,7 +149,7 @@ async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch:
 
 
 def test_it_is_said_before_a_byte_of_the_body(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_WEBHOOKS", 0)
+    monkeypatch.setattr(app, "_MAX_WEBHOOKS", 0)
     with served(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
         connection.sendall(
             f"POST {STRIPE.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n".encode()
@@ -176,7 +176,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(
 async def test_one_read_too_many_is_503_and_those_that_wait_for_the_books_count(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_READS", 2)
+    monkeypatch.setattr(app, "_MAX_READS", 2)
     async with running(data_dir) as daybook:
         await daybook.post(STRIPE, STRIPE.event("1", 100))
         paths = ("/api/v1/mrr", "/api/v1/ledger/head")

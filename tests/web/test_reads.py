@@ -11,7 +11,7 @@ import pytest
 
 from service.reads.catalog import READS
 from service.reads.read import Read
-from service.reads.snapshots import make_ready
+from service.reads.snapshots import precompute
 from service.web.reads import COMMON
 from tests.web.books import LISTS, path_of, some_path
 from tests.web.running import NOW, Daybook, running
@@ -408,7 +408,7 @@ async def test_a_document_left_ready_is_the_one_that_would_be_made(
     async with running(Path(shutil.copytree(demo, tmp_path / "data"))) as daybook:
         path = await some_path(daybook, read)
         fresh = (await daybook.ask(path)).content
-        await make_ready(daybook.state.store, daybook.clock.now.date())
+        await precompute(daybook.state.store, daybook.clock.now.date())
         ready = (await daybook.ask(path)).content
         await daybook.post(
             STANDARD, recorded(RECORDED, subscription("1", 77, next_bill_at="2025-11-20T12:00:00Z"))

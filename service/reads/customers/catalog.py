@@ -30,14 +30,14 @@ _SORTED = (
 _PROCESSOR = text("processor", "whose customer, where several processors have one of this id")
 
 
-def _find(view: View, args: dict[str, Any]) -> customer.Customer:
+def _find_customer(view: View, args: dict[str, Any]) -> customer.Customer:
     return customer.find(view, args["customer_id"], args["processor"])
 
 
 def _revenue(view: View, args: dict[str, Any]) -> dict[str, Any]:
     return revenue.revenue(
         view,
-        _find(view, args),
+        _find_customer(view, args),
         args["period"],
         args["breakdown"],
         with_predictions=args["include_predictions"],
@@ -46,23 +46,25 @@ def _revenue(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forecast(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return forecast.forecast(view, _find(view, args), args["months"])
+    return forecast.forecast(view, _find_customer(view, args), args["months"])
 
 
 def _opportunities(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return opportunities.opportunities(view, _find(view, args))
+    return opportunities.opportunities(view, _find_customer(view, args))
 
 
 def _top(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.top(view, _asked(args)))
+    return _page(lists.top(view, _page_request(args)))
 
 
 def _at_risk(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.at_risk(view, args["segments"], args["stage"], _asked(args)))
+    return _page(lists.at_risk(view, args["segments"], args["stage"], _page_request(args)))
 
 
-def _asked(args: dict[str, Any]) -> lists.Page:
-    return lists.Page(sort=args["sort"], order=args["order"], limit=args["limit"], after=args["cursor"])
+def _page_request(args: dict[str, Any]) -> lists.PageRequest:
+    return lists.PageRequest(
+        sort=args["sort"], order=args["order"], limit=args["limit"], after=args["cursor"]
+    )
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _read(
     shape: str,
     rows: str,
     *parameters: Parameter,
-    standing: bool = False,
+    precomputed: bool = False,
 ) -> Read:
     return Read(
         path=f"{_PATH}/{path}",
@@ -106,7 +108,7 @@ def _read(
         shape=shape,
         rows=rows,
         parameters=parameters,
-        standing=standing,
+        precomputed=precomputed,
         dated=False,
     )
 
@@ -121,7 +123,7 @@ CUSTOMER_READS = (
         *_SORTED,
         integer("limit", lambda _: 10, 1, 1000, "customers a page"),
         cursor(),
-        standing=True,
+        precomputed=True,
     ),
     _read(
         "customers/at-risk",
@@ -145,7 +147,7 @@ CUSTOMER_READS = (
             "from", lambda today: months_back(today, 11), "the first cohort, by default eleven months back"
         ),
         month_end("to", last_of_month, "the last cohort, by default this month's"),
-        standing=True,
+        precomputed=True,
     ),
     _read(
         "distribution",
@@ -153,7 +155,7 @@ CUSTOMER_READS = (
         _distribution,
         "Distribution",
         "segments",
-        standing=True,
+        precomputed=True,
     ),
     _read(
         "purchase-frequency",
@@ -161,7 +163,7 @@ CUSTOMER_READS = (
         _frequency,
         "PurchaseFrequency",
         "frequencies",
-        standing=True,
+        precomputed=True,
     ),
     _read(
         "dashboard",
@@ -169,11 +171,11 @@ CUSTOMER_READS = (
         _dashboard,
         "Dashboard",
         "monthly_trend",
-        standing=True,
+        precomputed=True,
     ),
     _read(
         "predictions/backtest",
-        "How well the predictions would have foreseen the last months, beside a naive guess",
+        "How well the predictions would have predicted the last months, beside a naive guess",
         _backtest,
         "Backtest",
         "",

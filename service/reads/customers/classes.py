@@ -1,4 +1,4 @@
-"""What a customer is by their orders: segment, activity, lifecycle, purchase frequency."""
+"""Classes of customers by their orders: segment, activity, lifecycle."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -6,7 +6,12 @@ from math import ceil
 from service.books.view import View
 from service.core.money import round_half_away, to_minor
 
-SEGMENTS = ("whale", "high_value", "medium_value", "low_value")  # by the limits of the settings, downwards
+SEGMENTS = (
+    "whale",
+    "high_value",
+    "medium_value",
+    "low_value",
+)  # by the settings' limits, highest first
 AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned
 NEW_DAYS = 30
 
@@ -17,14 +22,14 @@ def segment_bounds(view: View) -> tuple[int, ...]:
 
 
 def segment_of(revenue_cents: int, bounds: Sequence[int]) -> str:
-    """The segment of a customer by all that they have paid."""
+    """The segment of a customer by their total revenue."""
     return next(
         (name for name, least in zip(SEGMENTS, bounds, strict=False) if revenue_cents >= least), SEGMENTS[-1]
     )
 
 
 def activity_of(days_quiet: int) -> str:
-    """How active a customer is by the days since the last purchase."""
+    """A customer's activity by the days since the last purchase."""
     if days_quiet > 90:
         return "at_risk"
     if days_quiet > 60:
@@ -33,7 +38,7 @@ def activity_of(days_quiet: int) -> str:
 
 
 def lifecycle_of(days_known: int, days_quiet: int) -> str:
-    """Where a customer is by the days since the first and the last purchase."""
+    """A customer's lifecycle stage by the days since the first and the last purchase."""
     if days_known < NEW_DAYS:
         return "new"
     start, end = AT_RISK_DAYS
@@ -43,6 +48,6 @@ def lifecycle_of(days_known: int, days_quiet: int) -> str:
 
 
 def ratio(part: int, whole: int, digits: int) -> float | None:
-    """`part` of `whole`, rounded half away from zero; None of nothing."""
+    """`part` ÷ `whole`, rounded half away from zero; None if `whole` is 0."""
     scale: int = 10**digits
     return round_half_away(part * scale, whole) / scale if whole else None

@@ -1,4 +1,4 @@
-"""One customer: all that the books know of them at the end of a day."""
+"""One customer: everything that the books hold about them at the end of a day."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -22,10 +22,10 @@ from service.predictions.predict import Predictions, predict
 from service.reads.customers.classes import activity_of, lifecycle_of, segment_bounds, segment_of
 
 _orders = ROWS[Order]
-_back = ROWS[Reversal]
+_reversals = ROWS[Reversal]
 _contracts = ROWS[Contract]
 _movements = ROWS[Movement]
-_KNOWN = [
+_CUSTOMER_TABLES = [
     (ROWS[CustomerRevenue], "revenue"),
     (_contracts, "bills"),
     (ROWS[IssuedInvoice], "bills"),
@@ -33,7 +33,7 @@ _KNOWN = [
 ]
 _ORDER = ("date", "source_id", "amount_cents", "products", "trust", "causes")  # there may be thousands
 _REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
-_UNKNOWN = "no order, contract or name of this customer is known"
+_UNKNOWN_CUSTOMER = "no order, contract or name of this customer is known"
 
 
 class Customer(Struct, frozen=True, kw_only=True):
@@ -44,43 +44,44 @@ class Customer(Struct, frozen=True, kw_only=True):
     customer_id: str
     name: str | None
     orders: list[Any]
-    back: list[Any]
+    reversals: list[Any]
     contracts: list[Any]
     movements: list[Any]
 
 
-# What is known
+# Rows of the books
 
 
 def find(view: View, customer_id: str, processor: str | None) -> Customer:
     """The customer of this id. Raises NotFound, or ParameterError where several have it."""
-    processor, account = _whose(view, customer_id, processor)
+    processor, account = _find_account(view, customer_id, processor)
     today = view.scope.today.isoformat()
 
     def rows(table: Any, book: str, names: Sequence[str], *conditions: Any) -> list[Any]:
-        mine = (
+        is_customers = (
             table.c.customer_id == customer_id,
             table.c.processor == processor,
             table.c.account == account,
         )
         query = select(*(table.c[name] for name in names))
-        return view.all(query.where(*view.filters(table, book), *mine, *conditions))
+        return view.all(query.where(*view.filters(table, book), *is_customers, *conditions))
 
     key = join_key(processor, account, customer_id, view.scope.currency)
-    within = view.filters(_movements, "mrr", currency=False)  # the key says it; SQLite would go by its index
-    moved = select(_movements).where(*within, _movements.c.key == key)
+    # The key holds the currency; with a condition on it, SQLite would choose the currency's index.
+    conditions = view.filters(_movements, "mrr", currency=False)
+    movements = select(_movements).where(*conditions, _movements.c.key == key)
     names = ROWS[Name]
-    named = select(names.c.name).where(*view.filters(names, "customers", currency=False))
-    named = named.where(names.c.customer_id == customer_id, names.c.processor == processor)
+    name_query = select(names.c.name).where(*view.filters(names, "customers", currency=False))
+    name_query = name_query.where(names.c.customer_id == customer_id, names.c.processor == processor)
     return Customer(
         processor=processor,
         account=account,
         customer_id=customer_id,
-        name=next((row.name for row in view.all(named.where(names.c.account == account))), None),
+        name=next((row.name for row in view.all(name_query.where(names.c.account == account))), None),
         orders=_by_date(rows(_orders, "revenue", _ORDER, _orders.c.date <= today)),
-        back=_by_date(rows(_back, "revenue", _REVERSAL, _back.c.date <= today)),
+        reversals=_by_date(rows(_reversals, "revenue", _REVERSAL, _reversals.c.date <= today)),
         contracts=sorted(rows(_contracts, "bills", _contracts.c.keys()), key=lambda row: row.contract_id),
-        movements=sorted(view.all(moved.where(_movements.c.date <= today)), key=lambda row: row.date),
+        movements=sorted(view.all(movements.where(_movements.c.date <= today)), key=lambda row: row.date),
     )
 
 
@@ -88,27 +89,27 @@ def _by_date(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: (row.date, row.source_id))
 
 
-def _whose(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
+def _find_account(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
     """The processor and account of the one customer that has this id."""
-    if not customer_id.isprintable():  # as every id is; PostgreSQL takes no NUL
-        raise NotFound(_UNKNOWN)
-    found: set[tuple[str, str]] = set()
-    for table, book in _KNOWN:
+    if not customer_id.isprintable():  # every id is printable, and PostgreSQL takes no NUL
+        raise NotFound(_UNKNOWN_CUSTOMER)
+    accounts: set[tuple[str, str]] = set()
+    for table, book in _CUSTOMER_TABLES:
         query = select(table.c.processor, table.c.account).where(table.c.customer_id == customer_id)
-        found |= {
+        accounts |= {
             (row[0], row[1]) for row in view.all(query.where(*view.filters(table, book, currency=False)))
         }
-    found = {who for who in found if processor in (None, who[0])}
-    if not found:
-        raise NotFound(_UNKNOWN)
-    if len(found) > 1:
-        several = ", ".join(f"processor={name}&account={account}" for name, account in sorted(found))
+    accounts = {account for account in accounts if processor in (None, account[0])}
+    if not accounts:
+        raise NotFound(_UNKNOWN_CUSTOMER)
+    if len(accounts) > 1:
+        several = ", ".join(f"processor={name}&account={account}" for name, account in sorted(accounts))
         raise ParameterError(f"processor: several customers have this id; ask for one of {several}")
-    return found.pop()
+    return accounts.pop()
 
 
-def facts(customer: Customer, today: date) -> Facts:
-    """What predictions are made from."""
+def facts_of(customer: Customer, today: date) -> Facts:
+    """The facts about a customer that predictions are made from."""
     orders = customer.orders
     paid = sum(row.amount_cents for row in orders)
     last_date = orders[-1].date if orders else None
@@ -117,7 +118,7 @@ def facts(customer: Customer, today: date) -> Facts:
         first_date=orders[0].date if orders else None,
         last_date=last_date,
         paid_cents=paid,
-        net_cents=paid - sum(row.amount_cents for row in customer.back),
+        net_cents=paid - sum(row.amount_cents for row in customer.reversals),
         last_order_cents=sum(row.amount_cents for row in orders if row.date == last_date),
         movements=customer.movements,
         contracts=customer.contracts,
@@ -125,7 +126,7 @@ def facts(customer: Customer, today: date) -> Facts:
     )
 
 
-def facts_from(  # noqa: PLR0913 - what a customer's row has, and two kinds of rows beside it
+def facts_from(  # noqa: PLR0913 - the columns of a customer's row, and rows of two other tables
     *,
     orders: int,
     first_date: str | None,
@@ -137,16 +138,16 @@ def facts_from(  # noqa: PLR0913 - what a customer's row has, and two kinds of r
     contracts: Sequence[Any],
     today: date,
 ) -> Facts:
-    """The facts of a customer by the orders added up, the movements by date, and the contracts.
+    """The facts about a customer, from the sums of orders, the movements by date, and the contracts.
 
-    `last_order_cents` is all that was ordered on the last date: two contracts may bill on one day.
+    `last_order_cents` is the sum of the last day's orders, since two contracts may bill on one day.
     """
-    started = [move.date for move in movements if move.kind in ("new", "reactivation")]
-    ended = [move.date for move in movements if move.kind == "churn"]
+    started_dates = [movement.date for movement in movements if movement.kind in ("new", "reactivation")]
+    ended_dates = [movement.date for movement in movements if movement.kind == "churn"]
     day = today.isoformat()
-    live = _live(contracts, day)
-    stated = [row.next_bill_date for row in live if row.next_bill_date]
-    until = date.fromordinal(today.toordinal() + LIFETIME_DAYS).isoformat()
+    live = _select_live(contracts, day)
+    bill_dates = [row.next_bill_date for row in live if row.next_bill_date]
+    last_day = date.fromordinal(today.toordinal() + LIFETIME_DAYS).isoformat()
     return Facts(
         today=today.toordinal(),
         orders=orders,
@@ -155,13 +156,15 @@ def facts_from(  # noqa: PLR0913 - what a customer's row has, and two kinds of r
         revenue_cents=net_cents,
         average_order_cents=round_half_away(paid_cents, orders) if orders else 0,
         last_order_cents=last_order_cents,
-        last_order_mrr_cents=_closing([move for move in movements if move.date <= (last_date or "")]),
+        last_order_mrr_cents=_closing(
+            [movement for movement in movements if movement.date <= (last_date or "")]
+        ),
         mrr_cents=_closing(movements),
-        tenure_day=_ordinal(started[-1]) if started else None,
-        ended_day=_ordinal(ended[-1]) if ended else None,
-        bills=tuple((_ordinal(bill), cents) for bill, cents in dated_bills(live, day, until)),
+        tenure_day=_ordinal(started_dates[-1]) if started_dates else None,
+        ended_day=_ordinal(ended_dates[-1]) if ended_dates else None,
+        bills=tuple((_ordinal(bill), cents) for bill, cents in dated_bills(live, day, last_day)),
         undated_mrr_cents=sum(mrr_on(row.terms, day) for row in live if _is_undated(row, day)),
-        overdue_date=min(stated) if stated and max(stated) < day else None,
+        overdue_date=min(bill_dates) if bill_dates and max(bill_dates) < day else None,
         ends_date=_ends_on(live, day),
     )
 
@@ -172,10 +175,10 @@ def _closing(movements: Sequence[Any]) -> int:
 
 def live_contracts(customer: Customer, today: str) -> list[Any]:
     """The contracts that count in MRR at the end of `today`."""
-    return _live(customer.contracts, today)
+    return _select_live(customer.contracts, today)
 
 
-def _live(contracts: Iterable[Any], today: str) -> list[Any]:
+def _select_live(contracts: Iterable[Any], today: str) -> list[Any]:
     return [row for row in contracts if mrr_on(row.terms, today)]
 
 
@@ -186,7 +189,7 @@ def _ends_on(live: Iterable[Any], today: str) -> str | None:
 
 
 def _is_undated(row: Any, today: str) -> bool:
-    """Whether a contract goes on for a period at least, and no next bill is stated."""
+    """Whether a contract continues for at least one period and has no stated next bill."""
     dates = roll(today, row.interval, row.every, None, row.ends_date)
     return not row.next_bill_date and len(list(islice(dates, 2))) == 2
 
@@ -215,21 +218,21 @@ def _ordinal(day: str) -> int:
     return date.fromisoformat(day).toordinal()
 
 
-def model(view: View) -> Model | None:
-    """What the worker has learnt of this currency, if not on a later day than `today`."""
-    found = view.stored_model("model")
-    learnt = json.decode(found, type=Model) if found else None
-    return learnt if learnt and learnt.day <= view.scope.today.toordinal() else None
+def read_model(view: View) -> Model | None:
+    """The currency's model, unless the worker fitted it on a later day than `today`."""
+    document = view.stored_model("model")
+    model = json.decode(document, type=Model) if document else None
+    return model if model and model.day <= view.scope.today.toordinal() else None
 
 
-def predictions(view: View, customer: Customer) -> Predictions | None:
-    """What is to be expected of a customer; None where nothing is learnt for this day."""
-    learnt = model(view)
-    return predict(facts(customer, view.scope.today), learnt) if learnt else None
+def predict_customer(view: View, customer: Customer) -> Predictions | None:
+    """The predictions for a customer; None where there is no model for this day."""
+    model = read_model(view)
+    return predict(facts_of(customer, view.scope.today), model) if model else None
 
 
 def header(view: View, customer: Customer) -> dict[str, Any]:
-    """Whom an answer is about."""
+    """The fields that identify the customer in an answer."""
     return {
         "success": True,
         "customer_id": customer.customer_id,
@@ -240,12 +243,16 @@ def header(view: View, customer: Customer) -> dict[str, Any]:
     }
 
 
-def classes(view: View, customer: Customer) -> dict[str, Any]:
+def classify(view: View, customer: Customer) -> dict[str, Any]:
     """Segment, activity and lifecycle at the end of `today`; the last two are null before any order."""
     paid, orders, today = sum(row.amount_cents for row in customer.orders), customer.orders, view.scope.today
-    known, quiet = ((today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1))
+    days_known, days_quiet = (
+        (today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1)
+    )
     return {
         "customer_segment": segment_of(paid, segment_bounds(view)),
-        "activity_status": None if quiet is None else activity_of(quiet),
-        "lifecycle_stage": None if known is None or quiet is None else lifecycle_of(known, quiet),
+        "activity_status": None if days_quiet is None else activity_of(days_quiet),
+        "lifecycle_stage": None
+        if days_known is None or days_quiet is None
+        else lifecycle_of(days_known, days_quiet),
     }

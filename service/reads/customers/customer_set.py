@@ -1,7 +1,7 @@
-"""The customers at the end of a day, as something to select from.
+"""The customers at the end of a day, as a table or subquery to select from.
 
-Those in whose row nothing is later than `today` are taken as the book has them; the others are added up again
-from their orders until then. So today's answer is a lookup, and any other is right.
+A customer's row is used as it is if it holds nothing later than `today`; else it is computed again from the
+orders until then. So an answer for today is a lookup, and one for an earlier day is right, too.
 """
 
 from collections import defaultdict
@@ -29,52 +29,52 @@ from service.books.tables import ROWS, TOTALS
 from service.books.view import View, customer_key, sums
 from service.storage.statements import POSTGRESQL, days_between
 
-_WHO = ("processor", "account", "currency", "customer_id")
+_KEY_COLUMNS = ("processor", "account", "currency", "customer_id")
 _COLUMNS = (
-    *_WHO,
+    *_KEY_COLUMNS,
     *"first_date last_date lifespan_days orders".split(),
     *"revenue_cents refunded_cents disputed_cents net_cents".split(),
 )
 _customers = ROWS[CustomerRevenue]
 _orders = ROWS[Order]
-_back = ROWS[Reversal]
+_reversals = ROWS[Reversal]
 _cohorts = TOTALS["cohort_months"]
 
 
 class CustomerSet(Struct, frozen=True):
-    """The customers with an order, a table or a subquery of `_COLUMNS`, and the conditions of the query.
+    """The customers with an order: a table or subquery of `_COLUMNS`, and the conditions to query it with.
 
-    `later` are those of them that were added up again; None where that is nobody.
+    `recomputed` holds the customers whose rows were computed again; None if there are none.
     """
 
-    of: FromClause
-    within: list[ColumnElement[bool]]
-    later: FromClause | None = None
+    table: FromClause
+    conditions: list[ColumnElement[bool]]
+    recomputed: FromClause | None = None
 
     @property
     def c(self) -> Any:
         """The columns."""
-        return self.of.c
+        return self.table.c
 
 
 def customers_at_end_of_day(view: View) -> CustomerSet:
     """The customers at the end of `today`."""
-    within, today = view.filters(_customers, "revenue"), view.scope.today.isoformat()
-    latest = view.one(select(func.max(_customers.c.changed_date)).where(*within))[0]
-    if latest is None or latest <= today:
-        return CustomerSet(_customers, [*within, NoIndex(_customers.c.orders) > 0])
-    later = _added_up(view).subquery()
-    still = select(*(_customers.c[name] for name in _COLUMNS)).where(
-        *within, _customers.c.orders > 0, _customers.c.changed_date <= today
+    conditions, today = view.filters(_customers, "revenue"), view.scope.today.isoformat()
+    latest_change = view.one(select(func.max(_customers.c.changed_date)).where(*conditions))[0]
+    if latest_change is None or latest_change <= today:
+        return CustomerSet(_customers, [*conditions, NoIndex(_customers.c.orders) > 0])
+    recomputed = _recompute(view).subquery()
+    unchanged = select(*(_customers.c[name] for name in _COLUMNS)).where(
+        *conditions, _customers.c.orders > 0, _customers.c.changed_date <= today
     )
-    return CustomerSet(union_all(still, select(later)).subquery(), [], later)
+    return CustomerSet(union_all(unchanged, select(recomputed)).subquery(), [], recomputed)
 
 
 class NoIndex(FunctionElement[Any]):
-    """A column that SQLite seeks by no index.
+    """A column for which SQLite uses no index.
 
-    It would take the index of a condition that nearly all rows meet, and sort what it finds. PostgreSQL knows
-    how many those are.
+    SQLite would choose the index of a condition that nearly all rows meet, and then sort them all. PostgreSQL
+    estimates how many rows meet it.
     """
 
     inherit_cache = True
@@ -90,58 +90,60 @@ def _no_index(element: NoIndex, compiler: SQLCompiler, **options: Any) -> str:
     return column if compiler.dialect.name == POSTGRESQL else f"+{column}"
 
 
-def _added_up(view: View) -> Select[Any]:
-    """The customers in whose row something is later than `today`, from their orders until then."""
+def _recompute(view: View) -> Select[Any]:
+    """The customers whose rows hold something later than `today`, computed from their orders until then."""
     today = view.scope.today.isoformat()
-    same = and_(*(_customers.c[name] == _orders.c[name] for name in ("book", *_WHO)))
+    is_same_customer = and_(*(_customers.c[name] == _orders.c[name] for name in ("book", *_KEY_COLUMNS)))
     first, last = func.min(_orders.c.date), func.max(_orders.c.date)
 
-    def back(*kinds: str) -> ColumnElement[int]:
-        query = select(*sums(_back, ("amount_cents",))).where(
-            *view.filters(_back, "revenue"), _back.c.kind.in_(kinds), _back.c.date <= today
+    def reversed_cents(*kinds: str) -> ColumnElement[int]:
+        query = select(*sums(_reversals, ("amount_cents",))).where(
+            *view.filters(_reversals, "revenue"), _reversals.c.kind.in_(kinds), _reversals.c.date <= today
         )
-        return query.where(*(_back.c[name] == _orders.c[name] for name in _WHO)).scalar_subquery()
+        return query.where(
+            *(_reversals.c[name] == _orders.c[name] for name in _KEY_COLUMNS)
+        ).scalar_subquery()
 
     return (
         select(
-            *(_orders.c[name] for name in _WHO),
+            *(_orders.c[name] for name in _KEY_COLUMNS),
             first.label("first_date"),
             last.label("last_date"),
             days_between(first, last).label("lifespan_days"),
             func.count().label("orders"),
             _revenue().label("revenue_cents"),
-            back("refunded").label("refunded_cents"),
-            back("disputed").label("disputed_cents"),
-            (_revenue() - back("refunded", "disputed")).label("net_cents"),
+            reversed_cents("refunded").label("refunded_cents"),
+            reversed_cents("disputed").label("disputed_cents"),
+            (_revenue() - reversed_cents("refunded", "disputed")).label("net_cents"),
         )
-        .select_from(_customers.join(_orders, same))
+        .select_from(_customers.join(_orders, is_same_customer))
         .where(*view.filters(_customers, "revenue"), _customers.c.changed_date > today)
         .where(_orders.c.date <= today)
-        .group_by(_orders.c.book, *(_orders.c[name] for name in _WHO))
+        .group_by(_orders.c.book, *(_orders.c[name] for name in _KEY_COLUMNS))
     )
 
 
 def _revenue() -> ColumnElement[int]:
-    """The sum of these orders, which is no whole number to PostgreSQL."""
+    """The sum of the orders' amounts, cast since PostgreSQL sums to a numeric."""
     return cast(func.sum(_orders.c.amount_cents), BigInteger)
 
 
 class CohortMonth(Struct):
-    """What a cohort bought in a month."""
+    """The purchases of a cohort in a month."""
 
     customers: int = 0
     orders: int = 0
     revenue_cents: int = 0
 
     def add(self, customers: int, orders: int, revenue_cents: int) -> None:
-        """Add, or with negative numbers take away."""
+        """Add to the totals; negative numbers subtract."""
         self.customers += customers
         self.orders += orders
         self.revenue_cents += revenue_cents
 
 
 def cohort_months(view: View, customers: CustomerSet) -> dict[tuple[str, str], CohortMonth]:
-    """What cohorts bought by (cohort, month), until the end of `today`."""
+    """The purchases by (cohort, month), until the end of `today`."""
     query = select(
         _cohorts.c.cohort, _cohorts.c.month, *sums(_cohorts, ("customers", "orders", "revenue_cents"))
     )
@@ -149,24 +151,24 @@ def cohort_months(view: View, customers: CustomerSet) -> dict[tuple[str, str], C
     months: dict[tuple[str, str], CohortMonth] = defaultdict(CohortMonth)
     for cohort, month, *added in view.all(query):
         months[cohort, month].add(*added)
-    if customers.later is not None:
-        _correct(view, customers.later, months)
-    return {key: found for key, found in months.items() if found.customers}
+    if customers.recomputed is not None:
+        _apply_recomputed(view, customers.recomputed, months)
+    return {key: totals for key, totals in months.items() if totals.customers}
 
 
-def _correct(view: View, later: FromClause, months: dict[tuple[str, str], CohortMonth]) -> None:
-    """Take out what customers with something later have bought, and put in what they had until `today`."""
+def _apply_recomputed(view: View, recomputed: FromClause, months: dict[tuple[str, str], CohortMonth]) -> None:
+    """Replace the recomputed customers' share of the totals by their purchases until `today`."""
     today = view.scope.today.isoformat()
     changed = select(_customers.c.months).where(*view.filters(_customers, "revenue"))
-    for (listed,) in view.all(changed.where(_customers.c.changed_date > today)):
-        of = json.decode(listed)
-        for month, orders, cents in of:
-            months[of[0][0], month].add(-1, -orders, -cents)
-    cohort = func.substr(later.c.first_date, 1, 7).label("cohort")
+    for (encoded_months,) in view.all(changed.where(_customers.c.changed_date > today)):
+        months_of_customer = json.decode(encoded_months)
+        for month, orders, cents in months_of_customer:
+            months[months_of_customer[0][0], month].add(-1, -orders, -cents)
+    cohort = func.substr(recomputed.c.first_date, 1, 7).label("cohort")
     month = func.substr(_orders.c.date, 1, 7).label("month")
-    known = (func.count(distinct(customer_key(_orders))), func.count(), _revenue())
-    same = and_(*(_orders.c[name] == later.c[name] for name in _WHO))
-    query = select(cohort, month, *known).select_from(later.join(_orders, same))
+    totals = (func.count(distinct(customer_key(_orders))), func.count(), _revenue())
+    is_same_customer = and_(*(_orders.c[name] == recomputed.c[name] for name in _KEY_COLUMNS))
+    query = select(cohort, month, *totals).select_from(recomputed.join(_orders, is_same_customer))
     query = query.where(*view.filters(_orders, "revenue"), _orders.c.date <= today)
-    for own, name, *added in view.all(query.group_by(cohort, month)):
-        months[own, name].add(*added)
+    for cohort_name, month_name, *added in view.all(query.group_by(cohort, month)):
+        months[cohort_name, month_name].add(*added)

@@ -1,10 +1,10 @@
-"""What a customer is expected to pay, by whole months from the one after today's.
+"""The forecast of a customer's payments, by whole months from the one after today's.
 
-Where a contract has a dated bill, its bills are rolled on, and each counts times the probability that the
-customer is still there on its day. An order does not say which contract it is of: nothing beside the bills
-is expected of such a customer. Of all others is expected what they ordered a month, by trend and season,
-times the probability that they have not gone for good by its end. Beyond what is known of that, nothing is
-said. What may be refunded is not deducted.
+Where a contract has a dated bill, its later bills follow by its interval, and each counts times the
+probability that the customer is still under contract on its day. Nothing beside the bills is expected of such
+a customer, since an order does not say to which contract it belongs. All others are expected to order as much
+a month as before, by trend and season, times the probability that they have not left for good by its end.
+Months for which that probability is not known have no estimate. Possible refunds are not deducted.
 """
 
 import math
@@ -28,99 +28,112 @@ from service.predictions.model import (
     Facts,
     Model,
     State,
-    following,
-    needed,
-    source,
-    state,
-    still_buys,
-    survival,
+    choose_curve,
+    later_gap_curve,
+    later_order_probability,
+    shortage_reason,
+    state_of,
+    survival_probability,
 )
-from service.reads.customers.customer import Customer, dated_bills, facts, header, live_contracts, model
+from service.reads.customers.customer import (
+    Customer,
+    dated_bills,
+    facts_of,
+    header,
+    live_contracts,
+    read_model,
+)
 from service.reads.customers.trend import (
     YEAR,
-    Line,
     Month,
-    damped,
+    TrendLine,
+    damped_months,
     full_months,
     least_squares,
-    seasons,
-    weights,
+    season_weights,
+    seasonal_indices,
 )
 from service.reads.months import month_bounds, months_between
 
-_NARROWER = 1.2815515655446004 / 1.959963984540054  # normal quantiles: an 80 % interval from a 95 % one
-_YEAR_DAYS = 400  # the next twelve whole months end before
+_INTERVAL_RATIO = 1.2815515655446004 / 1.959963984540054  # normal quantiles: an 80 % interval from a 95 % one
+_YEAR_DAYS = 400  # the next twelve whole months end earlier than that
 
 
 class Survival(Struct, frozen=True, kw_only=True):
-    """The curve by which a customer in state `at` is still there; without one, `reason` says why.
+    """The survival curve of a customer in a state; without one, `reason` says why.
 
-    `later`, at a gap, is the curve of the gaps after the next order.
+    `later_gaps`, for a gap, is the curve of the gaps after the next order.
     """
 
-    at: State | None = None
+    state: State | None = None
     curve: Curve | None = None
-    later: Curve | None = None
+    later_gaps: Curve | None = None
     reason: str | None = None
 
     @property
     def reach(self) -> int:
-        """How many days ahead something is known: gaps follow each other, a contract's life is one."""
-        if self.curve is None or self.at is None:
+        """The days ahead that the curves cover: gaps follow each other, but a contract has one life."""
+        if self.curve is None or self.state is None:
             return 0
-        return LIFETIME_DAYS if self.later else self.curve.end - self.at.age
+        return LIFETIME_DAYS if self.later_gaps else self.curve.end - self.state.age
 
-    def after(self, days: int) -> Estimate | None:
+    def probability_after(self, days: int) -> Estimate | None:
         """P(still there in so many days): under contract, or to order again later. None beyond what is known.
 
         Without a curve it is 1: what is scheduled then counts as it is. The interval, of a contract only, is
         one of 80 %.
         """
-        if self.curve is None or self.at is None:
+        if self.curve is None or self.state is None:
             return Estimate(1)
         if days > self.reach:
             return None
-        if self.later:
-            return Estimate(still_buys(self.curve, self.later, self.at.age, days))
-        return narrowed(survival(self.curve, self.at.age, days))
+        if self.later_gaps:
+            return Estimate(later_order_probability(self.curve, self.later_gaps, self.state.age, days))
+        return narrow_interval(survival_probability(self.curve, self.state.age, days))
 
 
-class Course(Struct, frozen=True, kw_only=True):
-    """What is expected of each month, in minor units; `off` is how far twelve together may be off."""
+class MonthlyForecast(Struct, frozen=True, kw_only=True):
+    """The estimate for each month, in minor units.
+
+    `annual_margin` is half the width of the interval of twelve months together.
+    """
 
     method: str | None
     months: list[Estimate | None]
-    off: float | None = None
+    annual_margin: float | None = None
     factors: dict[str, Any]
     reasons: list[str]
 
 
 def forecast(view: View, customer: Customer, months: int) -> dict[str, Any]:
-    """What a customer is expected to pay in the next `months` whole months."""
-    return {**header(view, customer), **expected(customer, view.scope.today, months, model(view))}
+    """The forecast of a customer's payments in the next `months` whole months."""
+    return {**header(view, customer), **build_forecast(customer, view.scope.today, months, read_model(view))}
 
 
-def expected(customer: Customer, today: date, months: int, learnt: Model | None) -> dict[str, Any]:
-    """The forecast without its header. Contracts are those of now, whatever `today` is: see `_moved_on`."""
-    known = facts(customer, today)
+def build_forecast(customer: Customer, today: date, months: int, model: Model | None) -> dict[str, Any]:
+    """The forecast without its header, by the present contracts, whatever `today` is: see `_billed_since`."""
+    facts = facts_of(customer, today)
     names = months_between(add_months(today, 1, 1), add_months(today, months, 1))
-    dated = any(row.next_bill_date for row in customer.contracts)
-    is_billed = dated or known.ends_date is not None  # with no bill before its end, nothing is to come
-    outlook = (_by_contracts if is_billed else _by_orders)(customer, known, names, still_there(known, learnt))
-    pairs = zip(names, outlook.months, strict=True)
-    rows = [_month(name, found, is_billed=is_billed) for name, found in pairs]
+    has_dated_bill = any(row.next_bill_date for row in customer.contracts)
+    is_billed = has_dated_bill or facts.ends_date is not None  # one that ends before a bill brings nothing
+    calculate = _by_contracts if is_billed else _by_orders
+    result = calculate(customer, facts, names, find_survival(facts, model))
+    estimates = zip(names, result.months, strict=True)
+    rows = [_month_row(name, estimate, is_billed=is_billed) for name, estimate in estimates]
     return {
         "months": months,
         "monthly": rows,
-        "annual": _annual(rows[:YEAR], outlook.off) if months >= YEAR else None,
-        "factors": outlook.factors,
-        "method": outlook.method,
-        "reason": "; ".join(outlook.reasons) or None,
+        "annual": _annual_row(rows[:YEAR], result.annual_margin) if months >= YEAR else None,
+        "factors": result.factors,
+        "method": result.method,
+        "reason": "; ".join(result.reasons) or None,
     }
 
 
-def _month(name: str, found: Estimate | None, *, is_billed: bool) -> dict[str, Any]:
-    cents, low, high = map(_cents, (found.value, found.low, found.high) if found else (None, None, None))
+def _month_row(name: str, estimate: Estimate | None, *, is_billed: bool) -> dict[str, Any]:
+    cents, low, high = map(
+        _cents, (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    )
     return {
         "month": name,
         "expected_cents": cents,
@@ -131,19 +144,19 @@ def _month(name: str, found: Estimate | None, *, is_billed: bool) -> dict[str, A
     }
 
 
-def _annual(rows: Sequence[dict[str, Any]], off: float | None) -> dict[str, int | None]:
-    """Twelve months together. The bounds of bills add up: one curve is behind all of them."""
+def _annual_row(rows: Sequence[dict[str, Any]], margin: float | None) -> dict[str, int | None]:
+    """Twelve months together. The bounds of bills add up, since one curve is behind all of them."""
     cents, low, high = (
-        _added([row[name] for row in rows]) for name in ("expected_cents", "low_cents", "high_cents")
+        _sum_or_none([row[name] for row in rows]) for name in ("expected_cents", "low_cents", "high_cents")
     )
-    if cents is not None and off is not None:
-        low, high = max(cents - round_fraction(Fraction(off)), 0), cents + round_fraction(Fraction(off))
+    if cents is not None and margin is not None:
+        low, high = max(cents - round_fraction(Fraction(margin)), 0), cents + round_fraction(Fraction(margin))
     return {"expected_cents": cents, "low_cents": low, "high_cents": high}
 
 
-def _added(amounts: Sequence[int | None]) -> int | None:
-    known = [cents for cents in amounts if cents is not None]
-    return sum(known) if len(known) == len(amounts) else None
+def _sum_or_none(amounts: Sequence[int | None]) -> int | None:
+    present = [cents for cents in amounts if cents is not None]
+    return sum(present) if len(present) == len(amounts) else None
 
 
 def _cents(amount: float | None) -> int | None:
@@ -161,78 +174,88 @@ def _days_to(day: str, today: int) -> int:
 # Survival
 
 
-def still_there(known: Facts, learnt: Model | None) -> Survival:
-    """A customer's curve: one that reaches a year ahead if there is one, however many months are asked."""
-    at = state(known)
-    if learnt is None:
-        return Survival(at=at, reason="no survival is known of this day (yet)")
-    if at is None:
+def find_survival(facts: Facts, model: Model | None) -> Survival:
+    """A customer's curve: one that reaches a year ahead if there is one, whatever the forecast's length."""
+    state = state_of(facts)
+    if model is None:
+        return Survival(state=state, reason="no survival is known of this day (yet)")
+    if state is None:
         return Survival(reason="no order and no live contract to tell survival by")
-    found = [source(learnt, at, ahead) for ahead in (_YEAR_DAYS, learnt.horizon_days, 1)]
-    best = next((one for one in found if one.curve), found[-1])
-    later = following(learnt, at) if at.kind == "gap" else None
-    if at.kind == "gap" and best.curve and later is None:
-        return Survival(at=at, reason=learnt.reasons.get("gap", {}).get(ALL) or needed(ALL, 0, 0))
-    return Survival(at=at, curve=best.curve, later=later, reason=best.reason)
+    choices = [choose_curve(model, state, ahead) for ahead in (_YEAR_DAYS, model.horizon_days, 1)]
+    choice = next((choice for choice in choices if choice.curve), choices[-1])
+    later_gaps = later_gap_curve(model, state) if state.kind == "gap" else None
+    if state.kind == "gap" and choice.curve and later_gaps is None:
+        return Survival(
+            state=state, reason=model.reasons.get("gap", {}).get(ALL) or shortage_reason(ALL, 0, 0)
+        )
+    return Survival(state=state, curve=choice.curve, later_gaps=later_gaps, reason=choice.reason)
 
 
-def narrowed(chance: Estimate) -> Estimate:
-    """The 80 % interval in place of the 95 % one: both have their width on the scale of log(-log).
+def narrow_interval(chance: Estimate) -> Estimate:
+    """The 80 % interval in place of the 95 % one: both are symmetric on the log(-log) scale.
 
-    Where nobody left, or everybody did, Greenwood's variance is 0 and the value its own bounds.
+    Where nobody left, or everybody did, Greenwood's variance is 0, and both bounds equal the value.
     """
     if chance.low is None or chance.high is None:
         return Estimate(chance.value, chance.value, chance.value)
     if chance.low <= 0 or chance.high >= 1:
         return chance
-    power = (math.log(chance.low) / math.log(chance.value)) ** _NARROWER
+    power = (math.log(chance.low) / math.log(chance.value)) ** _INTERVAL_RATIO
     return Estimate(chance.value, chance.value**power, chance.value ** (1 / power))
 
 
-def _survival(there: Survival, today: int, names: Sequence[str]) -> dict[str, Any]:
-    """The factor: by the last day of each month, null where it is not known."""
-    kind = there.at.kind if there.at and there.curve else None
-    ahead = [_days_to(_bounds(name)[1], today) for name in names]
-    found = [there.after(days) for days in ahead]
-    is_short = kind is not None and ahead[-1] > there.reach
-    short = f"survival is known for {there.reach} days: nothing is said beyond" if is_short else None
+def _survival_factor(survival: Survival, today: int, names: Sequence[str]) -> dict[str, Any]:
+    """The `survival` factor: the probability by the last day of each month, null where it is not known."""
+    kind = survival.state.kind if survival.state and survival.curve else None
+    days_ahead = [_days_to(_bounds(name)[1], today) for name in names]
+    chances = [survival.probability_after(days) for days in days_ahead]
+    is_short = kind is not None and days_ahead[-1] > survival.reach
+    note = f"survival is known for {survival.reach} days: nothing is said beyond" if is_short else None
     return {
         "kind": kind,
-        "by_month": [chance and round(chance.value, 4) for chance in found] if kind else None,
-        "reason": "; ".join(filter(None, (there.reason, short))) or None,
+        "by_month": [chance and round(chance.value, 4) for chance in chances] if kind else None,
+        "reason": "; ".join(filter(None, (survival.reason, note))) or None,
     }
 
 
 # Contracts
 
 
-def _by_contracts(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Course:
-    """Bills times survival; as they are scheduled where it is not known."""
-    if there.at and there.at.kind == "gap":
-        there = Survival(reason="no contract counts in MRR (yet) to tell survival by")
-    bills = scheduled(customer.contracts, names)
-    moved_on = _moved_on(customer.contracts, date.fromordinal(known.today).isoformat())
-    until = max((before[:7] for before, _ in moved_on.values()), default="")
-    survived = _survival(there, known.today, names)
+def _by_contracts(
+    customer: Customer, facts: Facts, names: Sequence[str], survival: Survival
+) -> MonthlyForecast:
+    """Bills times survival; where survival is not known, the bills as they are scheduled."""
+    if survival.state and survival.state.kind == "gap":
+        survival = Survival(reason="no contract counts in MRR (yet) to tell survival by")
+    bills = scheduled_bills(customer.contracts, names)
+    billed_since = _billed_since(customer.contracts, date.fromordinal(facts.today).isoformat())
+    unknown_until = max((before[:7] for before, _ in billed_since.values()), default="")
+    survived = _survival_factor(survival, facts.today, names)
     unused = "not used: a contract's bills are dated"
-    return Course(
-        method="scheduled_survival" if there.curve else "scheduled",
-        months=[_weighed(bills[name], known.today, there) if name > until else None for name in names],
+    return MonthlyForecast(
+        method="scheduled_survival" if survival.curve else "scheduled",
+        months=[
+            _expected_bills(bills[name], facts.today, survival) if name > unknown_until else None
+            for name in names
+        ],
         factors={
-            "frequency": _frequency([], unused),
+            "frequency": _frequency_factor([], unused),
             "trend": {"cents_per_month": None, "reason": unused},
             "seasonality": {"indices": None, "reason": unused},
             "survival": survived,
         },
         reasons=[
-            *_left_out(customer, known),
-            *(f"{name}: which bills came before {day} is not known" for name, (_, day) in moved_on.items()),
+            *_contract_notes(customer, facts),
+            *(
+                f"{name}: which bills came before {day} is not known"
+                for name, (_, day) in billed_since.items()
+            ),
             *filter(None, [survived["reason"]]),
         ],
     )
 
 
-def scheduled(contracts: Iterable[Any], names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+def scheduled_bills(contracts: Iterable[Any], names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
     """The bills of these months, [(day, minor units), …] by month."""
     bills: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for day, cents in dated_bills(contracts, _bounds(names[0])[0], _bounds(names[-1])[1]):
@@ -240,13 +263,15 @@ def scheduled(contracts: Iterable[Any], names: Sequence[str]) -> dict[str, list[
     return bills
 
 
-def _moved_on(contracts: Iterable[Any], today: str) -> dict[str, tuple[str, str]]:
-    """Contracts that have billed since `today`, by id: their last bill before the next one, and that one.
+def _billed_since(contracts: Iterable[Any], today: str) -> dict[str, tuple[str, str]]:
+    """Contracts that have billed since `today`, by id: the date of their latest bill, and of their next one.
 
-    Their next bill is that of now: which bills came before is not told by it.
+    The row holds the next bill as of now; the bills between `today` and now can't be derived from it.
     """
-    dated = [row for row in contracts if row.next_bill_date and row.interval != ONCE and not _is_trial(row)]
-    before = {row.contract_id: (_bill_before(row), row.next_bill_date) for row in dated}
+    contracts_with_date = [
+        row for row in contracts if row.next_bill_date and row.interval != ONCE and not _is_trial(row)
+    ]
+    before = {row.contract_id: (_bill_before(row), row.next_bill_date) for row in contracts_with_date}
     return {name: days for name, days in before.items() if days[0] > today}
 
 
@@ -262,10 +287,10 @@ def _is_trial(row: Any) -> bool:
     return bool(row.status == "trialing")
 
 
-def _weighed(bills: Sequence[tuple[str, int]], today: int, there: Survival) -> Estimate | None:
-    found = [(there.after(_days_to(day, today)), cents) for day, cents in bills]
-    chances = [(chance, cents) for chance, cents in found if chance]
-    if len(chances) < len(found):
+def _expected_bills(bills: Sequence[tuple[str, int]], today: int, survival: Survival) -> Estimate | None:
+    weighted_bills = [(survival.probability_after(_days_to(day, today)), cents) for day, cents in bills]
+    chances = [(chance, cents) for chance, cents in weighted_bills if chance]
+    if len(chances) < len(weighted_bills):
         return None
     value = sum(chance.value * cents for chance, cents in chances)
     if any(chance.low is None or chance.high is None for chance, _ in chances):
@@ -274,65 +299,71 @@ def _weighed(bills: Sequence[tuple[str, int]], today: int, there: Survival) -> E
     return Estimate(value, low, high)
 
 
-def _left_out(customer: Customer, known: Facts) -> list[str]:
-    """Why a contract counts nothing, or may not bring what it counts."""
-    live = live_contracts(customer, date.fromordinal(known.today).isoformat())
+def _contract_notes(customer: Customer, facts: Facts) -> list[str]:
+    """Notes on contracts that count nothing, or that may bring less than they count."""
+    live = live_contracts(customer, date.fromordinal(facts.today).isoformat())
     undated = [row.contract_id for row in live if not row.next_bill_date and not row.ends_date]
     trials = [row.contract_id for row in customer.contracts if row.next_bill_date and _is_trial(row)]
-    unread = [row.contract_id for row in customer.contracts if row.next_bill_date and row.unpriced]
+    unpriced = [row.contract_id for row in customer.contracts if row.next_bill_date and row.unpriced]
     return [
         *(f"{name}: no next bill is known, nothing is expected of it" for name in undated),
         *(f"{name}: a trial, which may never pay" for name in trials),
-        *(f"{name}: a price or discount can't be read" for name in unread),
+        *(f"{name}: a price or discount can't be read" for name in unpriced),
     ]
 
 
 # Orders
 
 
-def _by_orders(customer: Customer, known: Facts, names: Sequence[str], there: Survival) -> Course:
-    """Orders of the last year, line and season, times the probability of not having gone for good."""
-    months = full_months(customer.orders, date.fromordinal(known.today))
+def _by_orders(customer: Customer, facts: Facts, names: Sequence[str], survival: Survival) -> MonthlyForecast:
+    """Orders of the last year, by trend and season, times the probability of not having left for good."""
+    months = full_months(customer.orders, date.fromordinal(facts.today))
     window = months[-YEAR:]
-    indices, unseasonal = seasons(months)
+    indices, no_seasons = seasonal_indices(months)
     line = least_squares(
-        [month.cents for month in window], weights([month.name for month in window], indices)
+        [month.cents for month in window], season_weights([month.name for month in window], indices)
     )
-    survived = _survival(there, known.today, names)
-    unknown = _unknown(known, window, there)
+    survived = _survival_factor(survival, facts.today, names)
+    no_forecast = _no_forecast_reason(facts, window, survival)
     factors = {
-        "frequency": _frequency(window, None if window else unknown),
+        "frequency": _frequency_factor(window, None if window else no_forecast),
         "trend": {
             "cents_per_month": None if line is None or line.slope is None else _rounded(line.slope),
-            "reason": line.reason if line else unknown,
+            "reason": line.reason if line else no_forecast,
         },
         "seasonality": {
             "indices": {month: _rounded(index) for month, index in indices.items()} if indices else None,
-            "reason": unseasonal,
+            "reason": no_seasons,
         },
         "survival": survived,
     }
-    if line is None or unknown:
-        return Course(method=None, months=[None] * len(names), factors=factors, reasons=[str(unknown)])
-    each = weights(names, indices)
-    chances = [there.after(_days_to(_bounds(name)[1], known.today)) for name in names]
-    ahead = [len(window) - 1 + damped(n + 2) for n in range(len(names))]  # this month is 1 ahead
-    short = None if line.off is not None else f"no interval: {line.reason}"
-    return Course(
-        method="orders_survival" if there.curve else "orders",
-        months=[_ordered(line, *month) for month in zip(ahead, each, chances, strict=True)],
-        off=line.spread(sum(each[:YEAR], Fraction(0))),
+    if line is None or no_forecast:
+        return MonthlyForecast(
+            method=None, months=[None] * len(names), factors=factors, reasons=[str(no_forecast)]
+        )
+    month_weights = season_weights(names, indices)
+    chances = [survival.probability_after(_days_to(_bounds(name)[1], facts.today)) for name in names]
+    months_ahead = [
+        len(window) - 1 + damped_months(n + 2) for n in range(len(names))
+    ]  # this month is 1 ahead
+    interval_note = None if line.margin is not None else f"no interval: {line.reason}"
+    return MonthlyForecast(
+        method="orders_survival" if survival.curve else "orders",
+        months=[
+            _expected_orders(line, *month) for month in zip(months_ahead, month_weights, chances, strict=True)
+        ],
+        annual_margin=line.margin_for(sum(month_weights[:YEAR], Fraction(0))),
         factors=factors,
-        reasons=[*filter(None, (short, survived["reason"]))],
+        reasons=[*filter(None, (interval_note, survived["reason"]))],
     )
 
 
-def _unknown(known: Facts, window: Sequence[Month], there: Survival) -> str | None:
-    """Why orders say nothing of what is to come, if they don't."""
+def _no_forecast_reason(facts: Facts, window: Sequence[Month], survival: Survival) -> str | None:
+    """Why orders give no forecast, if they give none."""
     if not window:
-        return "no full month since the first order" if known.orders else "no order"
-    if there.at and there.at.stratum == ENDED and there.curve is None:
-        return f"the contract has ended, and whether they come back is not known ({there.reason})"
+        return "no full month since the first order" if facts.orders else "no order"
+    if survival.state and survival.state.stratum == ENDED and survival.curve is None:
+        return f"the contract has ended, and whether they come back is not known ({survival.reason})"
     return None
 
 
@@ -340,15 +371,17 @@ def _rounded(value: Fraction) -> float:
     return round(float(value), 4)
 
 
-def _ordered(line: Line, month: Fraction, weight: Fraction, chance: Estimate | None) -> Estimate | None:
+def _expected_orders(
+    line: TrendLine, month: Fraction, weight: Fraction, chance: Estimate | None
+) -> Estimate | None:
     if chance is None:
         return None
     value = float(line.at(month) * weight) * chance.value
-    off = line.spread(weight)
-    return Estimate(value) if off is None else Estimate(value, max(value - off, 0), value + off)
+    margin = line.margin_for(weight)
+    return Estimate(value) if margin is None else Estimate(value, max(value - margin, 0), value + margin)
 
 
-def _frequency(window: Sequence[Month], reason: str | None) -> dict[str, Any]:
+def _frequency_factor(window: Sequence[Month], reason: str | None) -> dict[str, Any]:
     orders, cents = sum(month.orders for month in window), sum(month.cents for month in window)
     return {
         "orders_per_month": round(orders / len(window), 4) if window else None,

@@ -1,4 +1,4 @@
-"""What one customer has bought in a period, when and of what, and what is to be expected of them."""
+"""One customer's revenue in a period, by time and by product, and the predictions for the customer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -13,7 +13,7 @@ from service.books.view import View
 from service.core.cadence import add_months
 from service.core.money import round_half_away
 from service.reads.customers.classes import ratio
-from service.reads.customers.customer import Customer, classes, header
+from service.reads.customers.customer import Customer, classify, header
 from service.reads.customers.expectations import expectations
 from service.reads.forecast import quarter_of
 from service.reads.months import months_between
@@ -33,10 +33,10 @@ def revenue(
     with_predictions: bool,
     with_orders: bool,
 ) -> dict[str, Any]:
-    """A customer's revenue in a period; segment, activity, lifecycle and predictions are of all time."""
+    """A customer's revenue in a period; segment, activity, lifecycle and predictions cover all time."""
     first = first_day(view.scope.today, period)
     orders = [row for row in customer.orders if row.date >= first]
-    back = [row for row in customer.back if row.date >= first]
+    reversals = [row for row in customer.reversals if row.date >= first]
     months = _months(customer, first, view.scope.today)
     names = _product_names(view, customer, orders)
     quarters = list(dict.fromkeys(map(quarter_of, months)))
@@ -45,24 +45,24 @@ def revenue(
         "quarterly": ("quarterly_breakdown", lambda: _by_time(orders, quarters, "quarter", quarter_of)),
         "by_product": ("product_breakdown", lambda: _by_product(orders, names)),
     }
-    listed = [_order(row, names) for row in orders] if with_orders else []
-    moved = {"orders": listed, "reversals": [*map(_reversal, back)]} if with_orders else {}
+    order_rows = [_order(row, names) for row in orders] if with_orders else []
+    order_lists = {"orders": order_rows, "reversals": [*map(_reversal, reversals)]} if with_orders else {}
     return {
         **header(view, customer),
         "period": period,
-        "revenue_summary": summary(orders, back),
+        "revenue_summary": summary(orders, reversals),
         **{name: make() for key, (name, make) in parts.items() if key in breakdowns},
-        **moved,
+        **order_lists,
         "predictions": expectations(view, customer) if with_predictions else None,
-        **classes(view, customer),
+        **classify(view, customer),
     }
 
 
-def summary(orders: Sequence[Any], back: Sequence[Any]) -> dict[str, Any]:
-    """Orders and reversals by date, added up. Without orders there are no dates and no averages."""
+def summary(orders: Sequence[Any], reversals: Sequence[Any]) -> dict[str, Any]:
+    """Sums over orders and reversals, which come by date. Without orders, dates and averages are null."""
     total, count = sum(row.amount_cents for row in orders), len(orders)
-    refunds = sum(row.amount_cents for row in back if row.kind == "refunded")
-    disputes = sum(row.amount_cents for row in back if row.kind == "disputed")
+    refunds = sum(row.amount_cents for row in reversals if row.kind == "refunded")
+    disputes = sum(row.amount_cents for row in reversals if row.kind == "disputed")
     first, last = (orders[0].date, orders[-1].date) if orders else (None, None)
     days = (date.fromisoformat(last) - date.fromisoformat(first)).days if first and last else 0
     return {
@@ -104,14 +104,14 @@ def month_of(day: str) -> str:
 
 
 def _by_time(
-    orders: Iterable[Any], names: Sequence[str], name: str, part: Callable[[str], str]
+    orders: Iterable[Any], names: Sequence[str], name: str, part_of: Callable[[str], str]
 ) -> list[dict[str, Any]]:
-    """Revenue and orders of each of these parts of time, zeros where there are none."""
+    """Revenue and orders of each month or quarter in `names`; zeros where there are none."""
     tally = {value: [0, 0] for value in names}
     for row in orders:
-        of = tally[part(row.date)]
-        of[0] += row.amount_cents
-        of[1] += 1
+        totals = tally[part_of(row.date)]
+        totals[0] += row.amount_cents
+        totals[1] += 1
     return [
         {
             name: value,
@@ -124,13 +124,13 @@ def _by_time(
 
 
 def _by_product(orders: Sequence[Any], names: Mapping[str | None, str | None]) -> list[dict[str, Any]]:
-    """Revenue by product, the largest first; parts that add up to the whole."""
+    """Revenue by product, the largest first. The parts add up to the whole revenue."""
     tally: dict[str | None, list[int]] = {}
     for row in orders:
         for product, _, cents in json.decode(row.products):
-            of = tally.setdefault(product, [0, 0])
-            of[0] += cents
-            of[1] += 1
+            totals = tally.setdefault(product, [0, 0])
+            totals[0] += cents
+            totals[1] += 1
     total = sum(cents for cents, _ in tally.values())
     return [
         {
@@ -145,18 +145,18 @@ def _by_product(orders: Sequence[Any], names: Mapping[str | None, str | None]) -
 
 
 def _product_names(view: View, customer: Customer, orders: Sequence[Any]) -> dict[str | None, str | None]:
-    """What the products of these orders are called: by their own event, else by the last line, else by id."""
+    """The names of the orders' products: by the product's event, else by the last line, else the id."""
     names: dict[str | None, str | None] = {}
     for row in orders:
         for product, name, _ in json.decode(row.products):
             names[product] = name or names.get(product) or product
-    named = _products.c
-    query = select(named.product_id, named.name).where(
+    columns = _products.c
+    query = select(columns.product_id, columns.name).where(
         *view.filters(_products, "customers", currency=False),
-        named.product_id.in_([product for product in names if product]),
-        named.processor == customer.processor,
-        named.account == customer.account,
-        named.name.is_not(None),
+        columns.product_id.in_([product for product in names if product]),
+        columns.processor == customer.processor,
+        columns.account == customer.account,
+        columns.name.is_not(None),
     )
     return names | {row.product_id: row.name for row in view.all(query)}
 

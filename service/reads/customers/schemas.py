@@ -9,14 +9,14 @@ from service.reads.fields import FIELDS
 from service.reads.shapes import Schema, cents, count, day, flag, many, moment, one, or_null, text, texts
 
 _NO_ORDER = "before any order"
-_NOT_LEARNT = "where there is too little history; `basis` says why"
+_TOO_LITTLE_HISTORY = "where there is too little history; `basis` says why"
 
 
 def _number(description: str) -> Schema:
     return {"type": "number", "description": description}
 
 
-_OWN: dict[str, Schema] = {
+_CUSTOMER_FIELDS: dict[str, Schema] = {
     "success": flag("true"),
     "period": text("which orders count", enum=["all_time", "last_12_months", "last_6_months", "ytd"]),
     "total_revenue_cents": cents("orders: paid invoices, and payments that belong to none"),
@@ -67,19 +67,19 @@ _OWN: dict[str, Schema] = {
     "new_customers": count("how many of them bought for the first time"),
     "calculation_date": moment("when it was computed, or the beginning of an earlier or later `today`"),
     "estimated_ltv_cents": or_null(
-        cents("net revenue so far, and what the next 36 months are expected to bring"), _NOT_LEARNT
+        cents("net revenue so far, and what the next 36 months are expected to bring"), _TOO_LITTLE_HISTORY
     ),
     "next_purchase_probability": or_null(
         _number("that a live contract lives until its next bill; else of an order within 90 days; 0 to 1"),
-        _NOT_LEARNT,
+        _TOO_LITTLE_HISTORY,
     ),
     "next_purchase_predicted_date": or_null(
         day("a live contract's next bill date; else the day by which an order is as likely as not"),
-        _NOT_LEARNT,
+        _TOO_LITTLE_HISTORY,
     ),
     "churn_risk_score": or_null(
         _number("the probability that live contracts end within 90 days; else, that no order comes; 0 to 1"),
-        _NOT_LEARNT,
+        _TOO_LITTLE_HISTORY,
     ),
     "recommended_actions": texts("what the rulebook says to do, each with its rule"),
     "method": or_null(text("stated (by the processor), or kaplan-meier"), "without a figure"),
@@ -139,17 +139,17 @@ _OWN: dict[str, Schema] = {
     },
 }
 
-shape = partial(shapes.shape, FIELDS | _OWN)
+shape = partial(shapes.shape, FIELDS | _CUSTOMER_FIELDS)
 
-_KINDS = {
-    of: {
-        "tenure": one(of, "live contracts"),
-        "gap": one(of, "everybody else"),
-        "all": one(of, "both; the naive guess is that of each one's kind"),
+_KIND_FIELDS = {
+    name: {
+        "tenure": one(name, "live contracts"),
+        "gap": one(name, "everybody else"),
+        "all": one(name, "both; the naive guess is that of each one's kind"),
     }
-    for of in ("ChurnScore", "RevenueScore")
+    for name in ("ChurnScore", "RevenueScore")
 }
-_BIN = {
+_BIN_FIELDS = {
     "from": _number("the least predicted risk"),
     "to": _number("the most"),
     "n": count("how many"),
@@ -158,8 +158,8 @@ _BIN = {
 }
 
 
-def _unless_unlearnt(of: Schema) -> Schema:
-    return {"oneOf": [of, {"type": "null"}], "description": "null before anything is learnt"}
+def _null_without_model(schema: Schema) -> Schema:
+    return {"oneOf": [schema, {"type": "null"}], "description": "null before anything is learnt"}
 
 
 _FIGURES = (
@@ -168,7 +168,7 @@ _FIGURES = (
     "next_purchase_predicted_date",
     "churn_risk_score",
 )
-_LEARNT: Schema = {
+_MODEL_VERSION: Schema = {
     "oneOf": [one("Learnt", ""), {"type": "null"}],
     "description": "when and of what it was learnt; null where it is not, and `reason` says why",
 }
@@ -180,11 +180,11 @@ _INTERVAL: Schema = {
     "description": "95 % interval, of a date the quartiles; null where there is none",
 }
 _HEADER = "success customer_id customer_name processor account currency"
-_STANDING = "customer_segment activity_status lifecycle_stage"
-_LISTED = (
+_CLASSES = "customer_segment activity_status lifecycle_stage"
+_ROW_FIELDS = (
     "customer_id customer_name total_revenue_cents total_orders avg_order_value_cents total_refunds_cents "
     "total_disputes_cents net_revenue_cents first_purchase_date last_purchase_date days_since_last_purchase "
-    f"{_STANDING} processor account causes"
+    f"{_CLASSES} processor account causes"
 )
 _PAGE = many("CustomerRow", "one page")
 
@@ -192,10 +192,10 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     "CustomerMeta": shape(
         "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts"
     ),
-    "CustomerRow": shape(_LISTED, causes=texts("the events behind the orders of the last day")),
+    "CustomerRow": shape(_ROW_FIELDS, causes=texts("the events behind the orders of the last day")),
     "TopCustomers": shape("success currency customers next_cursor meta", customers=_PAGE),
     "CustomerAtRisk": shape(
-        f"{_LISTED} mrr_cents ends_date churn_risk_score",
+        f"{_ROW_FIELDS} mrr_cents ends_date churn_risk_score",
         causes=texts("the events behind the orders of the last day"),
         ends_date=or_null(day("when all of their contracts are set to end"), "where they are not"),
     ),
@@ -254,7 +254,7 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     "Predictions": shape(
         "estimated_ltv_cents next_purchase_probability next_purchase_predicted_date churn_risk_score "
         "recommended_actions learnt basis",
-        learnt=_LEARNT,
+        learnt=_MODEL_VERSION,
         basis=one("Bases", "how each of the figures was made"),
     ),
     "OrderPart": shape("product_id product_name amount_cents"),
@@ -268,7 +268,7 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     ),
     "CustomerRevenue": shape(
         f"{_HEADER} period revenue_summary monthly_breakdown? quarterly_breakdown? product_breakdown? "
-        f"orders? reversals? predictions {_STANDING} meta",
+        f"orders? reversals? predictions {_CLASSES} meta",
         revenue_summary=one("RevenueSummary", "the orders of the period, added up"),
         monthly_breakdown=many("CustomerMonth", "every month from the first order's to that of `today`"),
         quarterly_breakdown=many("CustomerQuarter", "every quarter of these months"),
@@ -325,29 +325,29 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
         causes=texts("the events behind the last order and the live contracts"),
     ),
     "Opportunities": shape(
-        f"{_HEADER} {_STANDING} opportunities actions meta",
+        f"{_HEADER} {_CLASSES} opportunities actions meta",
         opportunities=many("Opportunity", "offers and upsells whose rules apply, in the rulebook's order"),
         actions=many("Opportunity", "what to do, by rules that apply"),
     ),
     "ChurnScore": shape(
         "n churned mean_predicted naive brier brier_naive skill reason", n=count("how many were predicted")
     ),
-    "ChurnScores": shape("tenure gap all", **_KINDS["ChurnScore"]),
+    "ChurnScores": shape("tenure gap all", **_KIND_FIELDS["ChurnScore"]),
     "RevenueScore": shape(
         "n predicted_cents actual_cents mae_cents mae_naive_cents", n=count("how many were predicted")
     ),
-    "RevenueScores": shape("tenure gap all", **_KINDS["RevenueScore"]),
-    "CalibrationBin": shape("from to n predicted observed", **_BIN),
+    "RevenueScores": shape("tenure gap all", **_KIND_FIELDS["RevenueScore"]),
+    "CalibrationBin": shape("from to n predicted observed", **_BIN_FIELDS),
     "Unpredicted": shape("n reasons", n=count("how many had no estimate")),
     "Backtest": shape(
         "success currency learnt day cut hidden_days churn unpredicted calibration revenue reason meta",
-        learnt=_LEARNT,
-        churn=_unless_unlearnt(one("ChurnScores", "who left, against the probabilities")),
-        unpredicted=_unless_unlearnt(one("Unpredicted", "customers who had no estimate")),
+        learnt=_MODEL_VERSION,
+        churn=_null_without_model(one("ChurnScores", "who left, against the probabilities")),
+        unpredicted=_null_without_model(one("Unpredicted", "customers who had no estimate")),
         calibration=or_null(
             many("CalibrationBin", "ten bins of predicted churn risk"), "before anything is learnt"
         ),
-        revenue=_unless_unlearnt(one("RevenueScores", "what they paid, against what was expected")),
+        revenue=_null_without_model(one("RevenueScores", "what they paid, against what was expected")),
     ),
 }
 _META = one("CustomerMeta", "what this answer is made from")

@@ -1,4 +1,4 @@
-"""What a customer orders a month: level, trend and seasons of past months."""
+"""The level, the trend and the seasons of a customer's monthly orders."""
 
 import math
 from collections import Counter, defaultdict
@@ -16,8 +16,8 @@ from service.predictions.student_t import critical_value
 from service.reads.months import months_between
 
 YEAR = 12
-LEAST = 6  # full months for a trend and for an interval
-SEASONS = 2  # full years for seasons
+MIN_MONTHS = 6  # full months for a trend and for an interval
+SEASON_YEARS = 2  # full years for seasons
 DAMPING = Fraction(9, 10)  # of the trend, month by month: it levels off (Gardner and McKenzie, 1985)
 INTERVAL = 0.8  # the confidence of the bounds of a month
 EVIDENCE = 0.95  # the confidence that a slope is not 0
@@ -31,27 +31,28 @@ class Month(Struct, frozen=True):
     orders: int
 
 
-class Line(Struct, frozen=True, kw_only=True):
-    """Revenue by month 0, 1, …: `mean` at `middle`, and from there by `slope`, None where there is no trend.
+class TrendLine(Struct, frozen=True, kw_only=True):
+    """Revenue by month 0, 1, …: `mean` at month `middle`, rising by `slope` a month (None without a trend).
 
-    Before the season: a month of index w has w times as much, and w times the variance. `weight` is the sum
-    of the indices fitted to, `off` the distance of a month's 80 % bounds, None of too few months.
+    The line is seasonally adjusted: a month of index w has w times its value, and w times its variance.
+    `weight` is the sum of the indices of the fitted months. `margin` is half the width of a month's 80 %
+    interval; None if there were too few months.
     """
 
     mean: Fraction
     middle: Fraction
     weight: Fraction
     slope: Fraction | None = None
-    off: float | None = None
+    margin: float | None = None
     reason: str | None = None
 
     def at(self, month: Fraction) -> Fraction:
         """The value of a month before the season; never below zero."""
         return max(self.mean + (self.slope or 0) * (month - self.middle), Fraction(0))
 
-    def spread(self, weight: Fraction) -> float | None:
-        """How far months of these indices together may be off, the error of the mean included."""
-        return None if self.off is None else self.off * math.sqrt(weight + weight**2 / self.weight)
+    def margin_for(self, weight: Fraction) -> float | None:
+        """Half the width of the interval of months whose indices add up to `weight`."""
+        return None if self.margin is None else self.margin * math.sqrt(weight + weight**2 / self.weight)
 
 
 def full_months(orders: Sequence[Any], today: date) -> list[Month]:
@@ -67,54 +68,54 @@ def full_months(orders: Sequence[Any], today: date) -> list[Month]:
     return [Month(name, cents[name], count[name]) for name in months_between(start, add_months(today, -1, 1))]
 
 
-def seasons(months: Sequence[Month]) -> tuple[dict[str, Fraction] | None, str | None]:
-    """The index of each calendar month ("01", …), 1 on average, by full years back from now; or why not."""
-    if len(months) < SEASONS * YEAR:
-        return None, f"{len(months)} full months, {SEASONS * YEAR} are needed"
+def seasonal_indices(months: Sequence[Month]) -> tuple[dict[str, Fraction] | None, str | None]:
+    """The index of each calendar month ("01", …), 1 on average, by the last full years; or why not."""
+    if len(months) < SEASON_YEARS * YEAR:
+        return None, f"{len(months)} full months, {SEASON_YEARS * YEAR} are needed"
     years = [months[end - YEAR : end] for end in range(len(months), YEAR - 1, -YEAR)]
-    bought = [(year, whole) for year in years if (whole := sum(month.cents for month in year))]
-    if len(bought) < SEASONS:
-        return None, f"{len(bought)} full years with orders, {SEASONS} are needed"
+    sales = [(year, total) for year in years if (total := sum(month.cents for month in year))]
+    if len(sales) < SEASON_YEARS:
+        return None, f"{len(sales)} full years with orders, {SEASON_YEARS} are needed"
     indices: dict[str, Fraction] = defaultdict(Fraction)
-    for year, whole in bought:
+    for year, total in sales:
         for month in year:
-            indices[month.name[5:]] += Fraction(YEAR * month.cents, whole * len(bought))
+            indices[month.name[5:]] += Fraction(YEAR * month.cents, total * len(sales))
     return dict(sorted(indices.items())), None
 
 
-def weights(names: Iterable[str], indices: dict[str, Fraction] | None) -> list[Fraction]:
-    """The index of each of these months, 1 without seasons."""
+def season_weights(names: Iterable[str], indices: dict[str, Fraction] | None) -> list[Fraction]:
+    """The seasonal index of each month, 1 without seasons."""
     return [indices[name[5:]] if indices else Fraction(1) for name in names]
 
 
-def damped(months: int) -> Fraction:
-    """How many months of trend so many months ahead bring."""
+def damped_months(months: int) -> Fraction:
+    """The months' worth of slope that the damped trend adds after `months`."""
     return DAMPING * (1 - DAMPING**months) / (1 - DAMPING)
 
 
-def least_squares(revenue: Sequence[int], indices: Sequence[Fraction]) -> Line | None:
-    """The line through months, weighted by the indices; None of no months.
+def least_squares(revenue: Sequence[int], indices: Sequence[Fraction]) -> TrendLine | None:
+    """The line through the months, weighted by the indices; None without months.
 
-    The slope counts where chance gives one so steep less than once in 20 times.
+    The slope is kept only if it is significant at the 5 % level.
     """
-    found = [(n, cents / w, w) for n, (cents, w) in enumerate(zip(revenue, indices, strict=True)) if w]
-    weight = sum((w for _, _, w in found), Fraction(0))
+    points = [(n, cents / w, w) for n, (cents, w) in enumerate(zip(revenue, indices, strict=True)) if w]
+    weight = sum((w for _, _, w in points), Fraction(0))
     if not weight:
         return None
-    middle, mean = sum(w * x for x, _, w in found) / weight, sum(w * y for _, y, w in found) / weight
-    line = Line(mean=mean, middle=middle, weight=weight)
-    free = len(found) - 2
-    if len(found) < LEAST:
-        return replace(line, reason=f"{len(found)} full months of any weight, {LEAST} are needed")
-    width = sum((w * (x - middle) ** 2 for x, _, w in found), Fraction(0))
-    slope = sum((w * (x - middle) * (y - mean) for x, y, w in found), Fraction(0)) / width
-    about_mean = sum((w * (y - mean) ** 2 for _, y, w in found), Fraction(0))
-    about_line = about_mean - slope**2 * width
-    if abs(slope) > critical_value(EVIDENCE, free) * math.sqrt(about_line / free / width):
-        off = critical_value(INTERVAL, free) * math.sqrt(about_line / free)
-        return replace(line, slope=slope, off=off)
+    middle, mean = sum(w * x for x, _, w in points) / weight, sum(w * y for _, y, w in points) / weight
+    line = TrendLine(mean=mean, middle=middle, weight=weight)
+    free = len(points) - 2
+    if len(points) < MIN_MONTHS:
+        return replace(line, reason=f"{len(points)} full months of any weight, {MIN_MONTHS} are needed")
+    x_squares = sum((w * (x - middle) ** 2 for x, _, w in points), Fraction(0))
+    slope = sum((w * (x - middle) * (y - mean) for x, y, w in points), Fraction(0)) / x_squares
+    squares_about_mean = sum((w * (y - mean) ** 2 for _, y, w in points), Fraction(0))
+    squares_about_line = squares_about_mean - slope**2 * x_squares
+    if abs(slope) > critical_value(EVIDENCE, free) * math.sqrt(squares_about_line / free / x_squares):
+        margin = critical_value(INTERVAL, free) * math.sqrt(squares_about_line / free)
+        return replace(line, slope=slope, margin=margin)
     return replace(
         line,
-        off=critical_value(INTERVAL, free + 1) * math.sqrt(about_mean / (free + 1)),
+        margin=critical_value(INTERVAL, free + 1) * math.sqrt(squares_about_mean / (free + 1)),
         reason=f"{round_fraction(slope)} cents a month may well be chance" if slope else None,
     )

@@ -1,1 +1,1 @@
-"""Figures taken apart: the rows of the books behind any number that a read shows."""
+"""Explanations of figures: the rows of the books behind any number in a read's answer."""

@@ -1,4 +1,4 @@
-"""The figures of MRR and of what moved it: contracts' steps, and customers' movements."""
+"""The figures of MRR and of its movements: contracts' steps, and customers' movements."""
 
 from functools import partial
 from typing import Any
@@ -10,120 +10,130 @@ from service.books.tables import ROWS
 from service.books.view import View
 from service.core.events import join_key
 from service.reads.customers import customer as customers_reads
-from service.reads.explain.rows import Asked, Explain, Explained, Rows
-from service.reads.mrr import counted
+from service.reads.explain.rows import Explainer, Explanation, Figure, RowSource
+from service.reads.mrr import describe_counting
 
 _steps = ROWS[Step]
-_moves = ROWS[Movement]
+_movements = ROWS[Movement]
 
 
 # At the end of `today`
 
 
-def level(asked: Asked, *of: ColumnElement[bool], adds: str = "mrr_cents") -> Explained:
-    """The steps of contracts, each from its day on."""
-    where = [*_until_today(asked.view, _steps), *of]
-    return Explained(rows=[Rows(table=_steps, where=where, contributes=_steps.c[adds])])
+def level(figure: Figure, *conditions: ColumnElement[bool], contribution: str = "mrr_cents") -> Explanation:
+    """MRR: the sum of the contracts' steps until `today`."""
+    where = [*_until_today(figure.view, _steps), *conditions]
+    return Explanation(sources=[RowSource(table=_steps, where=where, contribution=_steps.c[contribution])])
 
 
-def customers(asked: Asked) -> Explained:
-    """Each movement that made somebody a paying customer, less each that ended it."""
-    adds = case((_moves.c.kind.in_(("new", "reactivation")), 1), (_moves.c.kind == "churn", -1), else_=0)
-    return Explained(rows=[Rows(table=_moves, where=_until_today(asked.view, _moves), contributes=adds)])
+def customers(figure: Figure) -> Explanation:
+    """Paying customers: the movements that begin a customer's MRR, less those that end it."""
+    contribution = case(
+        (_movements.c.kind.in_(("new", "reactivation")), 1), (_movements.c.kind == "churn", -1), else_=0
+    )
+    return Explanation(
+        sources=[
+            RowSource(
+                table=_movements, where=_until_today(figure.view, _movements), contribution=contribution
+            )
+        ]
+    )
 
 
 def _until_today(view: View, table: Table, *, currency: bool = True) -> list[ColumnElement[bool]]:
     return [*view.filters(table, "mrr", currency=currency), table.c.date <= view.scope.today.isoformat()]
 
 
-def _arr(asked: Asked) -> Explained:
-    terms = {"mrr_cents": asked.document["mrr_cents"]}
-    return Explained(rows=level(asked).rows, formula="12 × mrr_cents", terms=terms)
+def _arr(figure: Figure) -> Explanation:
+    terms = {"mrr_cents": figure.document["mrr_cents"]}
+    return Explanation(sources=level(figure).sources, formula="12 × mrr_cents", terms=terms)
 
 
-def _arpa(asked: Asked) -> Explained:
-    terms = {name: asked.document[name] for name in ("mrr_cents", "customers")}
+def _arpa(figure: Figure) -> Explanation:
+    terms = {name: figure.document[name] for name in ("mrr_cents", "customers")}
     formula = "mrr_cents ÷ customers, rounded half away from zero"
-    return Explained(rows=level(asked).rows, formula=formula, terms=terms)
+    return Explanation(sources=level(figure).sources, formula=formula, terms=terms)
 
 
-def _of_schedule(asked: Asked) -> Explained:
-    return level(asked, *_scheduled(asked.row["interval"], asked.row["every"]), adds=asked.name)
+def _on_schedule(figure: Figure) -> Explanation:
+    return level(figure, *_scheduled(figure.row["interval"], figure.row["every"]), contribution=figure.name)
 
 
 def _scheduled(interval: str, every: int) -> list[ColumnElement[bool]]:
     return [_steps.c.interval == interval, _steps.c.every == every]
 
 
-def _of_weeks(asked: Asked, every: int) -> Explained:
-    return level(asked, *_scheduled("week", every), adds="contracts")
+def _on_weeks(figure: Figure, every: int) -> Explanation:
+    return level(figure, *_scheduled("week", every), contribution="contracts")
 
 
-def _of_currency(asked: Asked, adds: str) -> Explained:
-    where = [*_until_today(asked.view, _steps, currency=False), _steps.c.currency == asked.row["currency"]]
-    return Explained(rows=[Rows(table=_steps, where=where, contributes=_steps.c[adds])])
+def _in_currency(figure: Figure, contribution: str) -> Explanation:
+    where = [*_until_today(figure.view, _steps, currency=False), _steps.c.currency == figure.row["currency"]]
+    return Explanation(sources=[RowSource(table=_steps, where=where, contribution=_steps.c[contribution])])
 
 
-MRR: dict[str, Explain] = {
+MRR: dict[str, Explainer] = {
     "mrr_cents": level,
     "arr_cents": _arr,
-    "active_contracts": partial(level, adds="contracts"),
+    "active_contracts": partial(level, contribution="contracts"),
     "customers": customers,
     "arpa_cents": _arpa,
-    "by_schedule/*/mrr_cents": _of_schedule,
-    "by_schedule/*/contracts": _of_schedule,
-    "weekly_count": partial(_of_weeks, every=1),
-    "four_week_count": partial(_of_weeks, every=4),
-    "ten_week_count": partial(_of_weeks, every=10),
-    "other_currencies/*/mrr_cents": partial(_of_currency, adds="mrr_cents"),
-    "other_currencies/*/active_contracts": partial(_of_currency, adds="contracts"),
+    "by_schedule/*/mrr_cents": _on_schedule,
+    "by_schedule/*/contracts": _on_schedule,
+    "weekly_count": partial(_on_weeks, every=1),
+    "four_week_count": partial(_on_weeks, every=4),
+    "ten_week_count": partial(_on_weeks, every=10),
+    "other_currencies/*/mrr_cents": partial(_in_currency, contribution="mrr_cents"),
+    "other_currencies/*/active_contracts": partial(_in_currency, contribution="contracts"),
 }
 
 
 # One customer
 
 
-def customers_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def customer_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
     """A customer's MRR at the end of `today`.
 
     Raises NotFound, or ParameterError where several have this id.
     """
     view = view.with_policy(args["policy"])
-    found = customers_reads.find(view, args["customer_id"], args["processor"])
-    mrr_cents = found.movements[-1].closing_cents if found.movements else 0
+    customer = customers_reads.find(view, args["customer_id"], args["processor"])
+    mrr_cents = customer.movements[-1].closing_cents if customer.movements else 0
     return {
-        **counted(view),
+        **describe_counting(view),
         "date": view.scope.today.isoformat(),
-        "customer_id": found.customer_id,
-        "processor": found.processor,
-        "account": found.account,
+        "customer_id": customer.customer_id,
+        "processor": customer.processor,
+        "account": customer.account,
         "mrr_cents": mrr_cents,
         "arr_cents": 12 * mrr_cents,
     }
 
 
-def _feeding(asked: Asked) -> list[ColumnElement[bool]]:
-    """The steps of the customer of a row, in the view's currency: by the key that they feed alone."""
+def _steps_of_customer(figure: Figure) -> list[ColumnElement[bool]]:
+    """The conditions for the steps of a row's customer, in the view's currency: by their parent key alone."""
     key = join_key(
-        *(asked.row[name] for name in ("processor", "account", "customer_id")), asked.view.scope.currency
+        *(figure.row[name] for name in ("processor", "account", "customer_id")), figure.view.scope.currency
     )
-    return [*asked.view.filters(_steps, "mrr", currency=False), _steps.c.parent_key == key]
+    return [*figure.view.filters(_steps, "mrr", currency=False), _steps.c.parent_key == key]
 
 
-def _customers(asked: Asked) -> Explained:
-    where = [*_feeding(asked), _steps.c.date <= asked.view.scope.today.isoformat()]
-    rows = [Rows(table=_steps, where=where, contributes=_steps.c.mrr_cents)]
-    if asked.name == "mrr_cents":
-        return Explained(rows=rows)
-    return Explained(rows=rows, formula="12 × mrr_cents", terms={"mrr_cents": asked.document["mrr_cents"]})
+def _customer_figure(figure: Figure) -> Explanation:
+    where = [*_steps_of_customer(figure), _steps.c.date <= figure.view.scope.today.isoformat()]
+    rows = [RowSource(table=_steps, where=where, contribution=_steps.c.mrr_cents)]
+    if figure.name == "mrr_cents":
+        return Explanation(sources=rows)
+    return Explanation(
+        sources=rows, formula="12 × mrr_cents", terms={"mrr_cents": figure.document["mrr_cents"]}
+    )
 
 
-CUSTOMERS_MRR: dict[str, Explain] = {"mrr_cents": _customers, "arr_cents": _customers}
+CUSTOMER_MRR: dict[str, Explainer] = {"mrr_cents": _customer_figure, "arr_cents": _customer_figure}
 
 
 # Movements
 
-_CUSTOMERS = {
+_CUSTOMER_COUNTS = {
     "new_customers": "new",
     "reactivated_customers": "reactivation",
     "expanded_customers": "expansion",
@@ -132,55 +142,60 @@ _CUSTOMERS = {
 }
 
 
-def _moved(asked: Asked, kind: str, adds: Any = _moves.c.amount_cents) -> Explained:
-    first, last = _bounds(asked)
-    where = [*asked.view.filters(_moves, "mrr"), _moves.c.date.between(first, last)]
-    adds = case((_moves.c.kind == kind, adds), else_=0)
-    return Explained(rows=[Rows(table=_moves, where=where, contributes=adds)])
+def _sum_of_kind(figure: Figure, kind: str, contribution: Any = _movements.c.amount_cents) -> Explanation:
+    first, last = _bounds(figure)
+    where = [*figure.view.filters(_movements, "mrr"), _movements.c.date.between(first, last)]
+    contribution = case((_movements.c.kind == kind, contribution), else_=0)
+    return Explanation(sources=[RowSource(table=_movements, where=where, contribution=contribution)])
 
 
-def _opening(asked: Asked) -> Explained:
-    return _until(asked, _moves.c.date < _bounds(asked)[0])
+def _opening(figure: Figure) -> Explanation:
+    return _sum_of_movements(figure, _movements.c.date < _bounds(figure)[0])
 
 
-def _closing(asked: Asked) -> Explained:
-    return _until(asked, _moves.c.date <= _bounds(asked)[1])
+def _closing(figure: Figure) -> Explanation:
+    return _sum_of_movements(figure, _movements.c.date <= _bounds(figure)[1])
 
 
-def _until(asked: Asked, days: ColumnElement[bool]) -> Explained:
-    where = [*asked.view.filters(_moves, "mrr"), days]
-    return Explained(rows=[Rows(table=_moves, where=where, contributes=_moves.c.amount_cents)])
+def _sum_of_movements(figure: Figure, days: ColumnElement[bool]) -> Explanation:
+    where = [*figure.view.filters(_movements, "mrr"), days]
+    return Explanation(
+        sources=[RowSource(table=_movements, where=where, contribution=_movements.c.amount_cents)]
+    )
 
 
-def _bounds(asked: Asked) -> tuple[str, str]:
-    """The days of a period that are in the range: "2025-11" or "2025-11-13" begins both."""
-    period = asked.row["period"]
-    ends = (f"{period}-01", f"{period}-31") if len(period) == 7 else (period, period)
-    return max(ends[0], asked.args["from"].isoformat()), min(ends[1], asked.args["to"].isoformat())
+def _bounds(figure: Figure) -> tuple[str, str]:
+    """The first and last day of a period ("2025-11" or "2025-11-13"), limited to the range."""
+    period = figure.row["period"]
+    days = (f"{period}-01", f"{period}-31") if len(period) == 7 else (period, period)
+    return max(days[0], figure.args["from"].isoformat()), min(days[1], figure.args["to"].isoformat())
 
 
-def _steps_of(asked: Asked, days: ColumnElement[bool]) -> Explained:
-    rows = Rows(table=_steps, where=[*_feeding(asked), days], contributes=_steps.c.mrr_cents)
-    return Explained(rows=[rows])
+def _sum_of_steps(figure: Figure, days: ColumnElement[bool]) -> Explanation:
+    rows = RowSource(table=_steps, where=[*_steps_of_customer(figure), days], contribution=_steps.c.mrr_cents)
+    return Explanation(sources=[rows])
 
 
-def _movement(asked: Asked) -> Explained:
-    return _steps_of(asked, _steps.c.date == asked.row["date"])
+def _movement(figure: Figure) -> Explanation:
+    return _sum_of_steps(figure, _steps.c.date == figure.row["date"])
 
 
-def _before(asked: Asked) -> Explained:
-    return _steps_of(asked, _steps.c.date < asked.row["date"])
+def _before(figure: Figure) -> Explanation:
+    return _sum_of_steps(figure, _steps.c.date < figure.row["date"])
 
 
-def _after(asked: Asked) -> Explained:
-    return _steps_of(asked, _steps.c.date <= asked.row["date"])
+def _after(figure: Figure) -> Explanation:
+    return _sum_of_steps(figure, _steps.c.date <= figure.row["date"])
 
 
-MOVEMENTS: dict[str, Explain] = {
+MOVEMENTS: dict[str, Explainer] = {
     "periods/*/opening_cents": _opening,
-    **{f"periods/*/{kind}_cents": partial(_moved, kind=kind) for kind in KINDS},
+    **{f"periods/*/{kind}_cents": partial(_sum_of_kind, kind=kind) for kind in KINDS},
     "periods/*/closing_cents": _closing,
-    **{f"periods/*/{name}": partial(_moved, kind=kind, adds=1) for name, kind in _CUSTOMERS.items()},
+    **{
+        f"periods/*/{name}": partial(_sum_of_kind, kind=kind, contribution=1)
+        for name, kind in _CUSTOMER_COUNTS.items()
+    },
     "movements/*/amount_cents": _movement,
     "movements/*/opening_cents": _before,
     "movements/*/closing_cents": _after,

@@ -1,4 +1,4 @@
-"""The rows behind a figure: which they are, what each of them adds to it, and a page of them."""
+"""The rows behind a figure: how to select them, the contribution of each, and a page of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, cast, func,
 
 from service.books.view import View
 
-# By what the rows say, not by when they were written.
-_ORDERS = {
+# The order of each table's rows: by their content, not by when they were written.
+_ORDER_COLUMNS = {
     "bills": ("date", "key", "invoice_id"),
     "cash": ("date", "key", "kind", "source_id", "part"),
     "mrr_steps": ("date", "key", "customer_id", "currency", "interval", "every"),
@@ -19,22 +19,23 @@ _ORDERS = {
 }
 
 
-class Rows(Struct, frozen=True, kw_only=True):
-    """Rows of one table, and what each contributes: in SQL, or where these are few by a function.
+class RowSource(Struct, frozen=True, kw_only=True):
+    """The rows of one table that meet `where`, and the contribution of each to a figure.
 
-    `source` holds the table where it is joined to others.
+    `contribution` is SQL, or a function of a row where the rows are few. `joined` is the table joined to
+    others, where it is.
     """
 
     table: Table
     where: Sequence[ColumnElement[bool]]
-    contributes: ColumnElement[Any] | Callable[[Any], int]
-    source: FromClause | None = None
+    contribution: ColumnElement[Any] | Callable[[Any], int]
+    joined: FromClause | None = None
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """A figure: where it stands in a read's document. `name` is its own, `row` the object that holds it.
+class Figure(Struct, frozen=True, kw_only=True):
+    """A figure and its place in a read's document: the field `name` of the object `row`.
 
-    `args` are the read's, and `view` is under its policy.
+    `args` are the read's arguments, and `view` has the read's policy.
     """
 
     view: View
@@ -44,90 +45,104 @@ class Asked(Struct, frozen=True, kw_only=True):
     name: str
 
 
-class Explained(Struct, frozen=True, kw_only=True):
-    """What a figure is made of: the sum of what rows contribute or, by `formula`, something made of it.
+class Explanation(Struct, frozen=True, kw_only=True):
+    """How a figure is made: as the sum of rows' contributions, or by a `formula` that uses the sum.
 
-    `counting` says how rows count, where their sum needs words. `terms` are the other figures in the formula.
+    `counting` explains how rows count, where that is not obvious. `terms` are the formula's other figures.
     """
 
-    rows: Sequence[Rows]
+    sources: Sequence[RowSource]
     counting: str | None = None
     formula: str | None = None
     terms: dict[str, Any] = {}
 
 
-Explain = Callable[[Asked], Explained]
+Explainer = Callable[[Figure], Explanation]
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """Some of the rows as they are shown; `count` and `total` are of all of them."""
+    """A page of the rows, as documents; `count` and `total` cover the rows of all pages."""
 
     rows: list[dict[str, Any]]
     count: int
     total: int
 
 
-class _Found(Struct, frozen=True, kw_only=True):
-    """The rows of one source; `some` takes an offset and a limit, and gives (row, what it contributes)."""
+class _SelectedRows(Struct, frozen=True, kw_only=True):
+    """The rows of one source. `fetch` takes an offset and a limit, and returns (row, contribution) pairs."""
 
     count: int
     total: int
-    some: Callable[[int, int | None], list[tuple[Any, int]]]
+    fetch: Callable[[int, int | None], list[tuple[Any, int]]]
 
 
-def page(view: View, sources: Sequence[Rows], offset: int, limit: int | None) -> Page:
-    """The rows that add something, from `offset` on; where none does, those that were looked at."""
-    found = [_find(view, source, adding=True) for source in sources]
-    if not any(each.count for each in found):
-        found = [_find(view, source, adding=False) for source in sources]
-    shown: list[dict[str, Any]] = []
-    before = 0
-    for source, each in zip(sources, found, strict=True):
-        left = None if limit is None else limit - len(shown)
-        skipped = max(offset - before, 0)
-        if skipped < each.count and left != 0:
-            shown += [_shown(source.table, row, adds) for row, adds in each.some(skipped, left)]
-        before += each.count
-    return Page(rows=shown, count=before, total=sum(each.total for each in found))
+def page(view: View, sources: Sequence[RowSource], offset: int, limit: int | None) -> Page:
+    """The rows with a contribution, from `offset` on; if no row has one, all rows of the sources."""
+    selections = [_select_rows(view, source, only_contributing=True) for source in sources]
+    if not any(selection.count for selection in selections):
+        selections = [_select_rows(view, source, only_contributing=False) for source in sources]
+    documents: list[dict[str, Any]] = []
+    count = 0
+    for source, selection in zip(sources, selections, strict=True):
+        room = None if limit is None else limit - len(documents)
+        skip = max(offset - count, 0)
+        if skip < selection.count and room != 0:
+            documents += [
+                _row_document(source.table, row, contribution)
+                for row, contribution in selection.fetch(skip, room)
+            ]
+        count += selection.count
+    return Page(rows=documents, count=count, total=sum(selection.total for selection in selections))
 
 
-def same(table: Table, row: dict[str, Any], names: str) -> list[ColumnElement[bool]]:
-    """The conditions that find again a row that a read has shown, by these of its columns."""
-    shown = row | {"causes": json.encode(row["causes"]).decode()}
-    return [table.c[name] == shown[name] for name in names.split()]
+def matches_row(table: Table, row: dict[str, Any], names: str) -> list[ColumnElement[bool]]:
+    """The conditions that select the row of a document again, by the named columns."""
+    stored = row | {"causes": json.encode(row["causes"]).decode()}
+    return [table.c[name] == stored[name] for name in names.split()]
 
 
-def _find(view: View, source: Rows, *, adding: bool) -> _Found:
+def _select_rows(view: View, source: RowSource, *, only_contributing: bool) -> _SelectedRows:
     query = select(source.table).where(*source.where)
-    if source.source is not None:
-        query = query.select_from(source.source)
-    order = _ORDERS[source.table.name]
-    if isinstance(source.contributes, ColumnElement):
-        each = query.add_columns(source.contributes.label("contributes")).subquery()
-        return _in_sql(view, each, [each.c[name].nulls_first() for name in order], adding=adding)
+    if source.joined is not None:
+        query = query.select_from(source.joined)
+    order = _ORDER_COLUMNS[source.table.name]
+    if isinstance(source.contribution, ColumnElement):
+        with_contribution = query.add_columns(source.contribution.label("contributes")).subquery()
+        return _select_in_sql(
+            view,
+            with_contribution,
+            [with_contribution.c[name].nulls_first() for name in order],
+            only_contributing=only_contributing,
+        )
     rows = view.all(query.order_by(*(source.table.c[name] for name in order)))
-    told = [(row, adds) for row in rows if (adds := source.contributes(row)) or not adding]
-    return _Found(
-        count=len(told),
-        total=sum(adds for _, adds in told),
-        some=lambda offset, limit: told[offset:][:limit],
+    contributions = [
+        (row, contribution)
+        for row in rows
+        if (contribution := source.contribution(row)) or not only_contributing
+    ]
+    return _SelectedRows(
+        count=len(contributions),
+        total=sum(contribution for _, contribution in contributions),
+        fetch=lambda offset, limit: contributions[offset:][:limit],
     )
 
 
-def _in_sql(view: View, each: FromClause, order: Sequence[Any], *, adding: bool) -> _Found:
-    of = [each.c.contributes != 0] if adding else []
-    total = cast(func.coalesce(func.sum(each.c.contributes), 0), BigInteger)  # as PostgreSQL's is not
-    tally: list[ColumnElement[Any]] = [func.count(), total]
-    count, cents = view.one(select(*tally).select_from(each).where(*of))
+def _select_in_sql(
+    view: View, rows: FromClause, order: Sequence[Any], *, only_contributing: bool
+) -> _SelectedRows:
+    conditions = [rows.c.contributes != 0] if only_contributing else []
+    total = cast(func.coalesce(func.sum(rows.c.contributes), 0), BigInteger)  # PostgreSQL sums to a numeric
+    aggregates: list[ColumnElement[Any]] = [func.count(), total]
+    count, sum_of_rows = view.one(select(*aggregates).select_from(rows).where(*conditions))
 
-    def some(offset: int, limit: int | None) -> list[tuple[Any, int]]:
-        query = select(each).where(*of).order_by(*order).offset(offset).limit(limit)
+    def fetch(offset: int, limit: int | None) -> list[tuple[Any, int]]:
+        query = select(rows).where(*conditions).order_by(*order).offset(offset).limit(limit)
         return [(row, row.contributes) for row in view.all(query)]
 
-    return _Found(count=count, total=cents, some=some)
+    return _SelectedRows(count=count, total=sum_of_rows, fetch=fetch)
 
 
-def _shown(table: Table, row: Any, contributes: int) -> dict[str, Any]:
+def _row_document(table: Table, row: Any, contribution: int) -> dict[str, Any]:
     columns = row._mapping  # noqa: SLF001
     return {
         "table": str(table.name),  # SQLAlchemy has a type of its own for it
@@ -139,7 +154,7 @@ def _shown(table: Table, row: Any, contributes: int) -> dict[str, Any]:
         "contract_id": columns.get("contract_id"),
         "source_id": columns.get("source_id") or columns.get("invoice_id"),
         "kind": columns.get("kind") or columns.get("status"),
-        "contributes": contributes,
+        "contributes": contribution,
         "trust": row.trust,
         "causes": json.decode(row.causes),
     }

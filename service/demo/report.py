@@ -1,4 +1,4 @@
-"""The demo's tables: what the API answers, for people."""
+"""The demo's report: tables made from the API's answers."""
 
 from typing import Any
 
@@ -22,19 +22,19 @@ _URLS = (
 )
 
 
-def november(client: httpx.Client, position: int, console: Console) -> None:
-    """The weeks, the ten largest bills, MRR and what is coming, of both processors."""
-    wait = {"at_least": position, "timeout_ms": 20_000, "today": _TODAY}
-    detail = {"year": 2025, "month": 11, **wait}
+def print_november(client: httpx.Client, position: int, console: Console) -> None:
+    """Print the weeks, the ten largest bills, and MRR and upcoming bills of both processors."""
+    query = {"at_least": position, "timeout_ms": 20_000, "today": _TODAY}
+    detail = {"year": 2025, "month": 11, **query}
     stripe = _get(client, "/api/v1/revenue/month-detail", {**detail, "account": STRIPE_ACCOUNT})
     console.print(_weeks(stripe))
     console.print(_top(stripe))
-    console.print(_mrr(client, wait))
-    console.print(_coming(client, wait))
+    console.print(_mrr(client, query))
+    console.print(_upcoming(client, query))
 
 
-def urls(client: httpx.Client, console: Console) -> None:
-    """What to try while the service stays up."""
+def print_urls(client: httpx.Client, console: Console) -> None:
+    """Print URLs to try while the service stays up."""
     console.print("\nIt stays up; try these, and stop it with Ctrl-C:")
     for url in _URLS:
         console.print(f"  {str(client.base_url).rstrip('/')}{url}", highlight=False, soft_wrap=True)
@@ -68,8 +68,8 @@ def _weeks(month: dict[str, Any]) -> Table:
 
 
 def _top(month: dict[str, Any]) -> Table:
-    share = f"{month['top_share']:.2%} of the month"
-    table = Table(title=f"The ten largest bills ({share})", title_justify="left")
+    share_text = f"{month['top_share']:.2%} of the month"
+    table = Table(title=f"The ten largest bills ({share_text})", title_justify="left")
     for name in ("Rank", "Customer", "Date", "Cadence"):
         table.add_column(name)
     table.add_column("Amount", justify="right")
@@ -79,7 +79,7 @@ def _top(month: dict[str, Any]) -> Table:
     return table
 
 
-def _mrr(client: httpx.Client, wait: dict[str, Any]) -> Table:
+def _mrr(client: httpx.Client, query: dict[str, Any]) -> Table:
     table = Table(title="MRR at the end of the month", title_justify="left")
     table.add_column("Processor")
     for name in ("Contracts", "Customers", "MRR"):
@@ -87,18 +87,18 @@ def _mrr(client: httpx.Client, wait: dict[str, Any]) -> Table:
     scopes = (("Stripe", STRIPE_ACCOUNT), ("MX Merchant", _MXMERCHANT_ACCOUNT), ("Both", None))
     for label, account in scopes:
         scope = {"account": account} if account else {}
-        mrr = _get(client, "/api/v1/mrr", {**wait, **scope})
+        mrr = _get(client, "/api/v1/mrr", {**query, **scope})
         table.add_row(label, str(mrr["active_contracts"]), str(mrr["customers"]), _money(mrr["mrr_cents"]))
     return table
 
 
-def _coming(client: httpx.Client, wait: dict[str, Any]) -> Table:
+def _upcoming(client: httpx.Client, query: dict[str, Any]) -> Table:
     table = Table(title="Coming, 13 November to 13 December 2025", title_justify="left")
     table.add_column("Processor")
     table.add_column("Payments", justify="right")
     table.add_column("Total", justify="right")
-    span = {"from": "2025-11-13", "to": "2025-12-13"}
+    days = {"from": "2025-11-13", "to": "2025-12-13"}
     for label, account in (("Stripe", STRIPE_ACCOUNT), ("MX Merchant", _MXMERCHANT_ACCOUNT)):
-        upcoming = _get(client, "/api/v1/upcoming", {**wait, **span, "account": account})
+        upcoming = _get(client, "/api/v1/upcoming", {**query, **days, "account": account})
         table.add_row(label, str(upcoming["payments_count"]), _money(upcoming["total_cents"]))
     return table

@@ -1,4 +1,4 @@
-"""A ledger of many customers with its books, built once: what is already there is taken up where it ended."""
+"""Builds a ledger of many customers with its books; continues where an earlier build ended."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from bench.lives import Lives, events
 from projections.book import Book
 from service.books.engine import Engine
 from service.books.store import BookStore
-from service.bootstrap import kept_books, open_books, open_ledger, prepare
+from service.bootstrap import configured_books, open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.append import head
@@ -26,8 +26,8 @@ _BATCH = 1_000
 _PROOF = Proof(processor="stripe", method="bench", received_at=NOW)
 
 
-class Built(Struct, frozen=True, kw_only=True):
-    """What building took, of what was not there yet."""
+class BuildResult(Struct, frozen=True, kw_only=True):
+    """The counts and seconds of a build, without the parts that existed before."""
 
     events: int
     appended: int
@@ -36,31 +36,31 @@ class Built(Struct, frozen=True, kw_only=True):
     fold_seconds: float
 
 
-async def build(settings: Settings, of: Lives) -> Built:
-    """The ledger of these lives, and all of its books."""
+async def build(settings: Settings, lives: Lives) -> BuildResult:
+    """Build the ledger of these lives, and all of its books."""
     prepare(settings)
     ledger, books = open_ledger(settings), open_books(settings)
     started = time.perf_counter()
-    appended = await append(ledger, islice(events(of), (await ledger.read(head)).position, None))
-    between = time.perf_counter()
+    appended = await append(ledger, islice(events(lives), (await ledger.read(head)).position, None))
+    appended_at = time.perf_counter()
     folded = await Engine(ledger, books, lambda: NOW).catch_up()
     ended = time.perf_counter()
     total = (await ledger.read(head)).position
     await books.close()
     await ledger.close()
-    return Built(
+    return BuildResult(
         events=total,
         appended=appended,
-        append_seconds=between - started,
+        append_seconds=appended_at - started,
         folded=folded,
-        fold_seconds=ended - between,
+        fold_seconds=ended - appended_at,
     )
 
 
-async def append(ledger: Ledger, told: Iterable[Event]) -> int:
-    """Each event as a delivery of its own, in full batches; how many."""
-    waiting, count = iter(told), 0
-    while batch := [_incoming(event) for event in islice(waiting, _BATCH)]:
+async def append(ledger: Ledger, events_to_append: Iterable[Event]) -> int:
+    """Append each event as a delivery of its own, in full batches. Returns their number."""
+    remaining, count = iter(events_to_append), 0
+    while batch := [_incoming(event) for event in islice(remaining, _BATCH)]:
         await ledger.append(batch, NOW)
         count += len(batch)
     return count
@@ -70,8 +70,8 @@ def _incoming(event: Event) -> Incoming:
     return Incoming(events=[event], content_digest=b"", headers=b"{}", body=b"{}", proof=_PROOF)
 
 
-async def on_books(settings: Settings, work: Callable[[BookStore], Awaitable[T]]) -> T:
-    """What is done with the books, open meanwhile."""
+async def with_books(settings: Settings, work: Callable[[BookStore], Awaitable[T]]) -> T:
+    """The result of `work` with the open books."""
     store = open_books(settings)
     try:
         return await work(store)
@@ -79,7 +79,7 @@ async def on_books(settings: Settings, work: Callable[[BookStore], Awaitable[T]]
         await store.close()
 
 
-class FromEmpty(Struct, frozen=True, kw_only=True):
+class EmptyBooksBench(Struct, frozen=True, kw_only=True):
     """Folds a ledger again and again, each time into empty books."""
 
     settings: Settings  # of a ledger whose books may be emptied
@@ -99,12 +99,12 @@ class FromEmpty(Struct, frozen=True, kw_only=True):
         return done / seconds
 
 
-def sets_of_books(settings: Settings) -> Iterator[tuple[str, tuple[Book, ...]]]:
-    """Which books are measured beside each other, the least first."""
-    every = kept_books(settings)
-    named = {book.name: book for book in every}
-    four = tuple(named[name] for name in ("mrr", "bills", "collections", "customers"))
+def book_sets(settings: Settings) -> Iterator[tuple[str, tuple[Book, ...]]]:
+    """The sets of books to compare, the smallest first."""
+    all_books = configured_books(settings)
+    by_name = {book.name: book for book in all_books}
+    four = tuple(by_name[name] for name in ("mrr", "bills", "collections", "customers"))
     yield "mrr, bills, collections, customers (baseline)", four
-    yield "and revenue", (*four, named["revenue"])
-    yield f"all {len(every)}", every
-    yield "revenue alone", (named["revenue"],)
+    yield "and revenue", (*four, by_name["revenue"])
+    yield f"all {len(all_books)}", all_books
+    yield "revenue alone", (by_name["revenue"],)
