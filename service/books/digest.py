@@ -58,7 +58,7 @@ async def digest(
 def added_up(of: Total, book_id: int) -> Select[Any]:
     """A total over all partitions, in the order of its columns."""
     table = tables.TOTALS[of.table]
-    by = [table.c[name] for name in of.by]
+    by = [table.c[name] for name in of.group_by]
     return select(*by, *sums(table, of.sums)).where(table.c.book == book_id).group_by(*by)
 
 
@@ -100,12 +100,12 @@ async def differences(
         )
         found += await _unlike(row_type.table, names, one, other, limit)
     for of in book.totals:
-        by = [tables.TOTALS[of.table].c[name] for name in of.by]
+        by = [tables.TOTALS[of.table].c[name] for name in of.group_by]
         one, other = (
             _grouped(view, added_up(of, book_id).order_by(*by), slice(len(by)), len(of.sums), done)
             for view, book_id in (left, right)
         )
-        found += await _unlike(of.table, [*of.by, *of.sums], one, other, limit)
+        found += await _unlike(of.table, [*of.group_by, *of.sums], one, other, limit)
     return found
 
 

@@ -374,9 +374,9 @@ def _zeros(count: int) -> list[int]:
 
 def add_to(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
     """Add what rows measure to their groups; those of other tables measure nothing."""
-    group = attrgetter(*total.by)
+    group = attrgetter(*total.group_by)
     for row in rows:
-        for part in total.parts(row) if type(row) is total.of else ():
+        for part in total.split(row) if type(row) is total.row_type else ():
             into = sums[group(part)]
             for i, value in enumerate(total.measure(part)):
                 into[i] += sign * value

@@ -183,13 +183,13 @@ def _row_table(row: type[Row]) -> Table:
 
 
 def _total_table(total: Total) -> Table:
-    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.of)}  # what only parts have is text
+    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.row_type)}  # what only parts have is text
     return Table(
         total.table,
         metadata,
         Column("book", Integer, primary_key=True, autoincrement=False),
         Column("partition", Integer, primary_key=True, autoincrement=False),
-        *(Column(name, types.get(name, _TEXT), primary_key=True, autoincrement=False) for name in total.by),
+        *(Column(n, types.get(n, _TEXT), primary_key=True, autoincrement=False) for n in total.group_by),
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
         sqlite_with_rowid=False,
     )
@@ -237,7 +237,7 @@ class RowStatements:
 
 def _add(total: Total) -> HotInsert:
     """Add to the sums of a total's rows, making those that are not there."""
-    table, by = TOTALS[total.table], ("book", "partition", *total.by)
+    table, by = TOTALS[total.table], ("book", "partition", *total.group_by)
 
     def adding(insert: Any) -> Any:
         added = {name: table.c[name] + insert.excluded[name] for name in total.sums}

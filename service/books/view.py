@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from projections.bills import Contract
 from projections.book import Rules
-from projections.customers import Name
+from projections.customers import CustomerName
 from projections.mrr import MRR
 from service.books import tables
 from service.core.errors import ParameterError
@@ -108,7 +108,7 @@ class View(Struct, frozen=True, kw_only=True):
 
     def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""
-        names = tables.ROWS[Name]
+        names = tables.ROWS[CustomerName]
         return query.add_columns(names.c.name.label("customer_name")).select_from(
             table.outerjoin(
                 names,

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from msgspec import Struct
 from sqlalchemy import Connection, bindparam, select
 
-from projections.bills import BILLS, Bill, bills, invoice
+from projections.bills import BILLS, Bill, bill_rows, invoice_rows
 from projections.book import Book, Row, Rules
-from projections.collections import COLLECTIONS, KINDS, Cash, invoice_cash, payment_cash
-from projections.mrr import MRR, Step, steps
+from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_rows, payment_cash_rows
+from projections.mrr import MRR, Step, step_rows
 from service.books.store import BookStore, partition_of
 from service.books.tables import TOTALS
 from service.books.view import sums
@@ -34,17 +34,20 @@ from service.storage.statements import HotStatement
 
 _BATCH = 1_000  # events whose histories are read at once
 _CONTRIBUTE: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {
-    "subscription": steps,
-    "invoice": lambda history, rules: [*bills(invoice(history, rules), rules), *invoice_cash(history, rules)],  # type: ignore[arg-type]
-    "payment": payment_cash,
+    "subscription": step_rows,
+    "invoice": lambda history, rules: [
+        *bill_rows(invoice_rows(history, rules), rules),  # type: ignore[arg-type]
+        *invoice_cash_rows(history, rules),
+    ],
+    "payment": payment_cash_rows,
 }
 # Each figure's book, and the column of its one total of such rows.
 _FIGURES: dict[str, tuple[Book, type[Row], str]] = {
     MRR_FIGURE: (MRR, Step, "mrr_cents"),
     "billed_cents": (BILLS, Bill, "billed_cents"),
-    **{f"{kind}_cents": (COLLECTIONS, Cash, f"{kind}_cents") for kind in KINDS},
+    **{f"{kind}_cents": (COLLECTIONS, Cash, f"{kind}_cents") for kind in CASH_KINDS},
 }
-_TOTAL = {total.of: total for book in (MRR, BILLS, COLLECTIONS) for total in book.totals}
+_TOTAL = {total.row_type: total for book in (MRR, BILLS, COLLECTIONS) for total in book.totals}
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _RECORDED = HotStatement(

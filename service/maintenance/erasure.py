@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct, json
 from sqlalchemy import Connection, delete, select, text, update
 
-from projections.customers import Name
+from projections.customers import CustomerName
 from service.books import tables
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
@@ -33,7 +33,7 @@ _FILES_SECONDS = 20.0  # for those who read a file to let go of what it held
 _LOOK_SECONDS = 0.1
 
 _keys = ledger_tables.Key.__table__  # type: ignore[attr-defined]
-_names = tables.ROWS[Name]
+_names = tables.ROWS[CustomerName]
 
 
 class Erased(Struct, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ def _impacts(
         last = (today if total.table == "mrr_days" else last_of_month(today)).isoformat()
         moved: Counter[tuple[str, str]] = Counter()
         for row, count in changed.items():
-            if isinstance(row, total.of) and first <= row.date <= last:  # type: ignore[attr-defined]
+            if isinstance(row, total.row_type) and first <= row.date <= last:  # type: ignore[attr-defined]
                 measured = dict(zip(total.sums, total.measure(row), strict=True))
                 for name in names:
                     moved[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]

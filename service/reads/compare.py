@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
 from projections.book import Rules
-from projections.contracts import State, Term, states, terms
-from projections.customers import Name
-from projections.mrr import TRUST, Step
-from projections.pricing import discounts_of
+from projections.contracts import ContractState, MrrTerm, contract_states, mrr_terms
+from projections.customers import CustomerName
+from projections.mrr import TRUST_LEVELS, Step
+from projections.pricing import all_discounts
 from service.books.tables import ROWS
 from service.books.view import View, exact
 from service.core.errors import ParameterError
@@ -22,10 +22,10 @@ from service.core.moments import day_of
 from service.core.order import canonical
 from service.reads.mrr import mrr
 
-Dated = TypeVar("Dated", State, Term)
+Dated = TypeVar("Dated", ContractState, MrrTerm)
 
 _steps = ROWS[Step]
-_names = ROWS[Name]
+_names = ROWS[CustomerName]
 
 
 class Side(Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ def explained(
         return {
             **row,
             "contracts": contracts,
-            "trust": min((each["trust"] for each in contracts), key=TRUST.index),
+            "trust": min((each["trust"] for each in contracts), key=TRUST_LEVELS.index),
             "causes": sorted({cause for each in contracts for cause in each["causes"]}),
         }
 
@@ -94,13 +94,15 @@ def bridge(history: Sequence[Event], day: date, first: Side, second: Side) -> di
     cent; where two rules would each leave a contract out, the one before takes the whole of it.
     """
     # The state is the same under both, but that one may count from before it was told.
-    state = next(filter(None, (_on(day, states(history, side.rules)) for side in (first, second))))
+    state = next(filter(None, (_on(day, contract_states(history, side.rules)) for side in (first, second))))
     rules = first.rules
-    before = start = _on(day, terms(states(history, rules), rules))
+    before = start = _on(day, mrr_terms(contract_states(history, rules), rules))
     reasons = []
     for rule, (exchange, say) in _BRIDGE.items():
         exchanged = exchange(rules, second.rules)
-        after = before if exchanged == rules else _on(day, terms(states(history, exchanged), exchanged))
+        after = before
+        if exchanged != rules:
+            after = _on(day, mrr_terms(contract_states(history, exchanged), exchanged))
         if amount := _cents(after) - _cents(before):
             words = (f"{side.policy} {say(state, side.rules)}" for side in (first, second))
             reasons.append({"rule": rule, "amount_cents": amount, "text": "; ".join(words)})
@@ -109,7 +111,7 @@ def bridge(history: Sequence[Event], day: date, first: Side, second: Side) -> di
     return {
         "status": state.data.status,
         "reasons": reasons,
-        "trust": min((term.event.trust for term in told), key=TRUST.index),
+        "trust": min((term.event.trust for term in told), key=TRUST_LEVELS.index),
         "causes": sorted({term.event.cause for term in told}),
     }
 
@@ -119,7 +121,7 @@ def _on(day: date, found: Sequence[Dated]) -> Dated | None:
     return next((each for each in reversed(found) if each.day <= day), None)
 
 
-def _cents(term: Term | None) -> int:
+def _cents(term: MrrTerm | None) -> int:
     return term.mrr_cents if term else 0
 
 
@@ -134,32 +136,32 @@ def _weeks(rules: Rules, others: Rules) -> Rules:
     return replace(rules, weeks_per_month=others.weeks_per_month)
 
 
-def _say_status(state: State, rules: Rules) -> str:
+def _say_status(state: ContractState, rules: Rules) -> str:
     status = state.data.status
     return f"counts {status}" if status in rules.policy.statuses else f"leaves out {status}"
 
 
-def _say_paused(_state: State, rules: Rules) -> str:
+def _say_paused(_state: ContractState, rules: Rules) -> str:
     return f"{'counts' if rules.policy.paused else 'leaves out'} what has its collection paused"
 
 
-def _say_discounts(state: State, rules: Rules) -> str:
-    durations = sorted({d.duration for d in discounts_of(state.data)} - {*rules.policy.ignored_discounts})
+def _say_discounts(state: ContractState, rules: Rules) -> str:
+    durations = sorted({d.duration for d in all_discounts(state.data)} - {*rules.policy.ignored_discounts})
     return f"deducts {' and '.join(durations) or 'no'} discounts"
 
 
-def _say_churn(state: State, rules: Rules) -> str:
+def _say_churn(state: ContractState, rules: Rules) -> str:
     if rules.policy.churn == "when_set_to_cancel" or not state.data.cancel_at:
         return "stops counting once an end is set"
     return f"counts until the end, set for {day_of(state.data.cancel_at, rules.zone)}"
 
 
-def _say_weeks(_state: State, rules: Rules) -> str:
+def _say_weeks(_state: ContractState, rules: Rules) -> str:
     return f"takes {exact(rules.weeks_per_month)} weeks a month"
 
 
 # By rule: how to exchange it, and what each policy does by it. In the order in which they are exchanged.
-_BRIDGE: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[State, Rules], str]]] = {
+_BRIDGE: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[ContractState, Rules], str]]] = {
     "statuses": (_field("statuses"), _say_status),
     "paused": (_field("paused"), _say_paused),
     "discounts": (_field("ignored_discounts"), _say_discounts),

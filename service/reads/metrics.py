@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from projections.mrr import KINDS
+from projections.mrr import MOVEMENT_KINDS
 from service.books.tables import TOTALS
 from service.books.view import View, sums
 from service.core.cadence import add_months
@@ -19,7 +19,7 @@ from service.reads.mrr import counted
 PERIODS = {"month": 1, "quarter": 3, "year": 12}  # months in each
 
 _DIGITS = 6  # of a rate
-_AMOUNTS = tuple(f"{kind}_cents" for kind in KINDS)
+_AMOUNTS = tuple(f"{kind}_cents" for kind in MOVEMENT_KINDS)
 _CUSTOMERS = ("new_customers", "reactivation_customers", "churn_customers")
 _SUMMED = {  # what is summed of which table of which book
     "movement_days": ("mrr", (*_AMOUNTS, *_CUSTOMERS)),

@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import Integer, Select, case, cast, distinct, func, select
 
-from projections.bills import UPCOMING, Bill
-from projections.collections import KINDS, Cash
+from projections.bills import UPCOMING_STATUSES, Bill
+from projections.collections import CASH_KINDS, Cash
 from service.books.tables import ROWS, TOTALS
 from service.books.view import View, customer_key, sums
 from service.core import cadence
@@ -18,13 +18,13 @@ _bills = ROWS[Bill]
 _days = TOTALS["bill_days"]
 _cash = TOTALS["cash_days"]
 _moved = ROWS[Cash]
-_CASH = tuple(f"{kind}_cents" for kind in KINDS)
+_CASH = tuple(f"{kind}_cents" for kind in CASH_KINDS)
 _COUNTED = _bills.c.status != "uncollectible"  # those are listed, and not in totals
 _IN_ORDER = tuple(  # whatever order the rows were written in, and whatever database sorts them
     _bills.c[name].nulls_first()
     for name in "date customer_id contract_id invoice_id processor account".split()
 )
-_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING)
+_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING_STATUSES)
 _SUMS = (
     "bills",
     "upcoming_bills",
@@ -83,7 +83,7 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
     """The bills between two days, by date, with the customer's name."""
     query = view.with_names(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
-        query = query.where(_bills.c.status.in_(UPCOMING))
+        query = query.where(_bills.c.status.in_(UPCOMING_STATUSES))
     query = query.order_by(*_IN_ORDER)
     return [
         {

@@ -6,13 +6,13 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import func, select
 
-from projections.mrr import KINDS, Movement
+from projections.mrr import MOVEMENT_KINDS, Movement
 from service.books.tables import ROWS, TOTALS
 from service.books.view import View, exact, sums
 from service.core import cadence
 from service.core.money import round_half_away
 
-_DONE = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
+_DONE = dict(zip(MOVEMENT_KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
 
 
 def mrr(view: View) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     days = TOTALS["movement_days"]
     width = 7 if by == "month" else 10
     period = func.substr(days.c.date, 1, width).label("period")
-    amounts = tuple(f"{kind}_cents" for kind in KINDS)
-    counts = tuple(f"{kind}_customers" for kind in KINDS)
+    amounts = tuple(f"{kind}_cents" for kind in MOVEMENT_KINDS)
+    counts = tuple(f"{kind}_customers" for kind in MOVEMENT_KINDS)
     found = view.all(
         select(period, *sums(days, (*amounts, *counts)))
         .where(*view.filters(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
@@ -106,7 +106,10 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
         row = moved.get(name)
         change = {name: getattr(row, name) if row else 0 for name in amounts}
         opening, level = level, level + sum(change.values())
-        done = {f"{_DONE[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0 for kind in KINDS}
+        done = {
+            f"{_DONE[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0
+            for kind in MOVEMENT_KINDS
+        }
         periods.append({"period": name, "opening_cents": opening, **change, "closing_cents": level, **done})
     return {**counted(view), "by": by, "periods": periods}
 

@@ -276,7 +276,7 @@ def _contribute(
     sums = {
         total: totals.setdefault((book.name, total.table), new_sums(total))
         for total in book.totals
-        if total.of in stage.rows
+        if total.row_type in stage.rows
     }
     for key, read in under.items():
         contributed = dict.fromkeys(stage.contribute(read, rules))

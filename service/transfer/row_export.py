@@ -90,7 +90,7 @@ def _tables(book: Book) -> Iterator[_Table]:
         yield _rows_of(book, row_type.table, ROWS[row_type])
     for total in book.totals:
         table = TOTALS[total.table]
-        columns: list[ColumnElement[Any]] = [table.c[name] for name in (*total.by, *total.sums)]
+        columns: list[ColumnElement[Any]] = [table.c[name] for name in (*total.group_by, *total.sums)]
         yield _Table(
             book=book.name,
             name=total.table,

@@ -28,10 +28,10 @@ async def verify_totals(store: BookStore, done: Done = quietly) -> None:
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, done: Done) -> None:
-    group = attrgetter(*total.by)
+    group = attrgetter(*total.group_by)
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
-    async for row in _rows(connection, total.of, book_id):
-        for part in total.parts(row):
+    async for row in _rows(connection, total.row_type, book_id):
+        for part in total.split(row):
             into = sums[group(part)]
             for i, value in enumerate(total.measure(part)):
                 into[i] += value

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from projections import BOOKS, MRR
 from projections.book import Policy, Rules
-from projections.contracts import states, terms
+from projections.contracts import contract_states, mrr_terms
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.view import Scope, View
@@ -57,7 +57,7 @@ def side(name: str, policy: Policy, zone: str) -> compare.Side:
 
 
 def cents(history: list, day: date, rules: Rules) -> int:
-    found = [term for term in terms(states(history, rules), rules) if term.day <= day]
+    found = [term for term in mrr_terms(contract_states(history, rules), rules) if term.day <= day]
     return found[-1].mrr_cents if found else 0
 
 

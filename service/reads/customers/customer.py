@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll
-from projections.customers import Name
+from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll_bill_dates
+from projections.customers import CustomerName
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS
@@ -29,7 +29,7 @@ _KNOWN = [
     (ROWS[CustomerRevenue], "revenue"),
     (_contracts, "bills"),
     (ROWS[IssuedInvoice], "bills"),
-    (ROWS[Name], "customers"),
+    (ROWS[CustomerName], "customers"),
 ]
 _ORDER = ("date", "source_id", "amount_cents", "products", "trust", "causes")  # there may be thousands
 _REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
@@ -69,7 +69,7 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     key = join_key(processor, account, customer_id, view.scope.currency)
     within = view.filters(_movements, "mrr", currency=False)  # the key says it; SQLite would go by its index
     moved = select(_movements).where(*within, _movements.c.key == key)
-    names = ROWS[Name]
+    names = ROWS[CustomerName]
     named = select(names.c.name).where(*view.filters(names, "customers", currency=False))
     named = named.where(names.c.customer_id == customer_id, names.c.processor == processor)
     return Customer(
@@ -187,7 +187,7 @@ def _ends_on(live: Iterable[Any], today: str) -> str | None:
 
 def _is_undated(row: Any, today: str) -> bool:
     """Whether a contract goes on for a period at least, and no next bill is stated."""
-    dates = roll(today, row.interval, row.every, None, row.ends_date)
+    dates = roll_bill_dates(today, row.interval, row.every, None, row.ends_date)
     return not row.next_bill_date and len(list(islice(dates, 2))) == 2
 
 
@@ -200,7 +200,7 @@ def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[s
     for row in contracts:
         if row.next_bill_date:
             amounts = json.decode(row.amounts)
-            days = roll(
+            days = roll_bill_dates(
                 row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, since=first
             )
             bills += [

@@ -17,7 +17,7 @@ from handlers import mxmerchant
 from projections import bills
 from projections.bills import Contract
 from projections.book import Row
-from projections.collections import Cash, payment_cash
+from projections.collections import Cash, payment_cash_rows
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -141,7 +141,7 @@ class Reconciler:
             event, *_ = mxmerchant.contract_events(record, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
-        [row] = bills.contract([event], self._store.rules)
+        [row] = bills.contract_rows([event], self._store.rules)
         assert isinstance(row, Contract)  # noqa: S101 - it makes nothing else
         return contract_facts(row, today)
 
@@ -210,7 +210,7 @@ class Reconciler:
         found = {}
         for subject, event in listed:
             key = self._key("payment", mxmerchant.told_id(event.data))  # type: ignore[arg-type]
-            stated = _money(payment_cash([event], self._store.rules), event)
+            stated = _money(payment_cash_rows([event], self._store.rules), event)
             if differences := self._compare("payment", key, stated, _money(rows.get(subject, ()), event)):
                 found[key] = differences
         return found

@@ -20,7 +20,7 @@ from handlers import stripe
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
 from projections.book import Contribute, Row
-from projections.contracts import TERMINAL
+from projections.contracts import TERMINAL_STATUSES
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
@@ -71,16 +71,16 @@ KINDS = (
         path="/v1/subscriptions",
         query={},  # all that are not canceled
         row=Contract,
-        contribute=bills.contract,
+        contribute=bills.contract_rows,
         facts=contract_facts,
-        is_live=lambda status: status not in TERMINAL,
+        is_live=lambda status: status not in TERMINAL_STATUSES,
     ),
     Kind(
         name="invoice",
         path="/v1/invoices",
         query={"status": "open"},
         row=IssuedInvoice,
-        contribute=bills.invoice,
+        contribute=bills.invoice_rows,
         facts=invoice_facts,
         is_live=lambda status: status in {"open", "failed"},
     ),
