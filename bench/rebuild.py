@@ -30,7 +30,7 @@ from bench.lives import events, lives
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger, prepare
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
 from service.rebuild.cutover import Rebuild
@@ -110,7 +110,7 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
     prepare(settings)
     ledger, store = open_ledger(settings), open_books(settings)
     told = events(lives(EVENTS // _EVENTS_EACH + 100))
-    await append(ledger, islice(told, (await ledger.read(head)).position, EVENTS))
+    await append(ledger, islice(told, (await ledger.read(read_head)).position, EVENTS))
     rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
     if (await store.read(store.positions)).position == 0:
         started = time.perf_counter()
@@ -149,14 +149,16 @@ async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, fl
         stack.enter_context(process(["-m", "service.cli", name], environment))
     await asyncio.to_thread(wait_ready, port)
     ledger = open_ledger(settings)
-    first = (await ledger.read(head)).position
+    first = (await ledger.read(read_head)).position
     loads = {"before": Load(), "meanwhile": Load()}
     await _loaded(port, loads["before"], asyncio.sleep(BEFORE_SECONDS), first)
     started = time.perf_counter()
     rebuilding = asyncio.to_thread(_rebuild, environment)
     found = await _loaded(port, loads["meanwhile"], rebuilding, first + 10**6)
     seconds = time.perf_counter() - started
-    missing = first + sum(len(each.posted) for each in loads.values()) - (await ledger.read(head)).position
+    missing = (
+        first + sum(len(each.posted) for each in loads.values()) - (await ledger.read(read_head)).position
+    )
     await ledger.close()
     return json.decode(found, type=Rebuild), seconds, loads, missing
 

@@ -22,8 +22,8 @@ from service.books.store import BookStore, has_layout, lay_out_file, register, v
 from service.books.view import Options
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
 from service.ledger import master_key
-from service.ledger.append import head
-from service.ledger.schema import in_file, migrate, migrate_file
+from service.ledger.append import read_head
+from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
 from service.ledger.vault import GENERAL, is_keyed
 from service.rulebook import load_rulebook
@@ -60,7 +60,7 @@ def kept_books(settings: Settings) -> tuple[Book, ...]:
 
 def open_ledger(settings: Settings) -> Ledger:
     """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
-    vault = master_key.vault(settings)
+    vault = master_key.open_vault(settings)
     if settings.database_url:
         return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault)
     return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
@@ -125,7 +125,7 @@ def prepare(settings: Settings, *, books: bool = True) -> None:
     with open(settings.data_dir / "prepare.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         migrate_file(settings.data_dir)
-        in_file(settings.data_dir, partial(_settle_key, settings=settings))
+        run_on_file(settings.data_dir, partial(_settle_key, settings=settings))
         lay_out_file(settings.data_dir, partial(_follow_ledger, settings=settings, add_books=add_books))
 
 
@@ -206,9 +206,9 @@ def _prepare_ledger(connection: Connection, settings: Settings) -> None:
 def _settle_key(connection: Connection, settings: Settings) -> None:
     """Make a new ledger's master key; make sure that an old one's is this."""
     if not is_keyed(connection):
-        master_key.make(settings)
+        master_key.create_key_file(settings)
     try:
-        master_key.vault(settings).make_keys(connection, [GENERAL])
+        master_key.open_vault(settings).make_keys(connection, [GENERAL])
     except Integrity:
         raise SettingsError(
             "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
@@ -227,7 +227,7 @@ def _end_of_file(data_dir: Path) -> int:
     engine = sqlite_engine(ledger_path(data_dir), "read")
     try:
         with engine.begin() as connection:
-            return head(connection).position
+            return read_head(connection).position
     finally:
         engine.dispose()
 

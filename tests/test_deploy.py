@@ -70,7 +70,7 @@ async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
             await daybook.post(STANDARD, STANDARD.event("1", amount), message_id="msg_1")
         moment = daybook.clock.now
         last = Summary(began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0)
-        await daybook.state.ledger.keep("reconciled|stripe", encode(last), moment)
+        await daybook.state.ledger.save_cursor("reconciled|stripe", encode(last), moment)
         text = (await daybook.http.get("/metrics")).text
     found: dict[str, set[str]] = defaultdict(set)
     for family in text_string_to_metric_families(text):

@@ -27,8 +27,8 @@ from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.core.order import canonical
-from service.ledger.append import head
-from service.ledger.history import after, histories
+from service.ledger.append import read_head
+from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
@@ -150,7 +150,7 @@ class Engine:
 
     async def is_behind(self) -> bool:
         """Whether any partition, of whichever engine, has not reached the ledger's end."""
-        end = (await self._ledger.read(head)).position
+        end = (await self._ledger.read(read_head)).position
         return (await self._store.read(self._store.positions)).position < end
 
     async def _positions(self, held: set[int]) -> dict[tuple[str, int], int]:
@@ -167,7 +167,7 @@ class Engine:
         return self._last_positions
 
     def _news(self, connection: Connection, start: int, limit: int, due: "Due") -> "_News":
-        batch = after(connection, start, limit)
+        batch = read_events(connection, start, limit)
         end = batch[-1][0] if batch else start
         kinds = {stage.reads for book in due for stage in book.stages}
         parts = set().union(*due.values())
@@ -176,7 +176,7 @@ class Engine:
             part = partition_of(name, self._store.partitions)
             if part in parts and name.split("|", 1)[0] in kinds:
                 names[name] = part
-        found = histories(connection, names, end, self._ledger.vault)
+        found = read_histories(connection, names, end, self._ledger.vault)
         news = _News(count=len(batch), end=end, histories={part: {} for part in parts})
         for name, events in found.items():
             news.histories[names[name]][name] = canonical(events)

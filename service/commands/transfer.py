@@ -156,7 +156,7 @@ def _observation(settings: "Settings", file: Path, stated: str | None) -> "Obser
     """When what a file says was so. Raises ParameterError if that is no time, or is to come."""
     from service.bootstrap import prepare  # noqa: PLC0415
     from service.clock import utc_now  # noqa: PLC0415
-    from service.ledger.master_key import vault  # noqa: PLC0415
+    from service.ledger.master_key import open_vault  # noqa: PLC0415
     from service.transfer.observed import Observation  # noqa: PLC0415
     from service.transfer.sources import check_readable, last_changed  # noqa: PLC0415
 
@@ -169,7 +169,7 @@ def _observation(settings: "Settings", file: Path, stated: str | None) -> "Obser
     if at > utc_now():
         raise ParameterError("--observed-at: it is to come" if stated else f"{file} is of a day to come")
     prepare(settings)
-    return Observation(at=at, stated=stated is not None, keyed=vault(settings).digest)
+    return Observation(at=at, stated=stated is not None, keyed=open_vault(settings).digest)
 
 
 def _import(
@@ -236,12 +236,12 @@ def _advance(source: "Source", done: Callable[[int], None]) -> Callable[[], None
 
 async def _export_ledger(settings: "Settings", output: Path) -> "End":
     from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.ledger.append import head  # noqa: PLC0415
+    from service.ledger.append import read_head  # noqa: PLC0415
     from service.transfer.ledger_format import export  # noqa: PLC0415
     from service.transfer.sources import created  # noqa: PLC0415
 
     async with kept_ledger(settings) as ledger:
-        events = (await ledger.read(head)).position
+        events = (await ledger.read(read_head)).position
         with created(output) as out, progress("events", events) as done:
             return await export(ledger, out, done)
 

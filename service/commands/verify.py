@@ -34,7 +34,7 @@ def verify(
     from service.clock import utc_now  # noqa: PLC0415
     from service.core.errors import Integrity, ParameterError  # noqa: PLC0415
     from service.ledger.anchors import Anchors  # noqa: PLC0415
-    from service.ledger.master_key import vault  # noqa: PLC0415
+    from service.ledger.master_key import open_vault  # noqa: PLC0415
     from service.verify import Fault, Sample, verify_all  # noqa: PLC0415
 
     with command() as settings:
@@ -43,7 +43,7 @@ def verify(
         if seed is not None and not sample:
             raise ParameterError("--seed says which sample: it goes with --sample")
         chosen = Sample(sample, randbits(32) if seed is None else seed) if sample else None
-        anchors = Anchors(anchor, vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
+        anchors = Anchors(anchor, open_vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
         try:
             found = asyncio.run(verify_all(settings, sample=chosen, anchors=anchors, watch=progress))
         except Integrity as error:

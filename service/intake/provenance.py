@@ -42,7 +42,7 @@ async def trace(
     `done` hears of each. Raises Integrity if the ledger lacks one.
     """
     wanted = set(causes)
-    found = await reader.ids({name.partition(":")[2] for name, _ in wanted})
+    found = await reader.known_ids({name.partition(":")[2] for name, _ in wanted})
     positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in found}
     if missing := sorted(wanted - positions.keys()):
         raise Integrity(f"the ledger holds no event {missing[0][0]}, which a row names as its cause")

@@ -62,7 +62,7 @@ def listed(row: dict[str, Any]) -> dict[str, Any]:
 async def rows_of(reader: LedgerReader, **chosen: Any) -> AsyncIterator[dict[str, Any]]:
     """All rows of quarantine that `LedgerReader.waiting` would give, page by page."""
     after = 0
-    while rows := await reader.waiting(after, _PAGE, **chosen):
+    while rows := await reader.quarantine_entries(after, _PAGE, **chosen):
         for row in rows:
             yield row
         after = rows[-1]["id"]
@@ -70,7 +70,7 @@ async def rows_of(reader: LedgerReader, **chosen: Any) -> AsyncIterator[dict[str
 
 async def found(reader: LedgerReader, waiting: int) -> dict[str, Any]:
     """One whole row. Raises NotFound."""
-    rows = await reader.quarantine(waiting - 1, 1) if 0 < waiting < _MOST else []
+    rows = await reader.quarantined_deliveries(waiting - 1, 1) if 0 < waiting < _MOST else []
     if not rows or rows[0]["id"] != waiting:
         raise NotFound(f"quarantine holds no {waiting}")
     return rows[0]

@@ -33,7 +33,7 @@ from service.core.moments import rfc3339
 from service.intake import quarantine
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
-from service.ledger.store import Ledger, LedgerReader, Recorded
+from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
 _PAGE = 100  # deliveries read, and written, at once
 MOST_EVENTS = 20_000  # of a run, that are held in memory to preview their impact on figures
@@ -101,8 +101,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
 class Told(Struct, frozen=True, kw_only=True):
     """What the ledger holds of one event: its first telling, the one that counts, and how many there are."""
 
-    first: Recorded
-    standing: Recorded | None
+    first: RecordedEvent
+    standing: RecordedEvent | None
     tellings: int
 
 
@@ -149,7 +149,7 @@ def compare(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) 
     return Retranslation(changes=changes, events=new, incoming=incoming)
 
 
-def _dropped(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) -> Iterator[Recorded]:
+def _dropped(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) -> Iterator[RecordedEvent]:
     """The events that count, and that a delivery which can be read whole does not tell any more."""
     if read.reason:
         return
@@ -243,7 +243,7 @@ async def told_of(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventK
     while ids:
         number += 1
         names = [revision(each, number) for each in ids]
-        rows = await reader.recorded([*names, *(name + SUPERSEDED for name in names)])
+        rows = await reader.recorded_events([*names, *(name + SUPERSEDED for name in names)])
         gone = {(*_key(row.event)[:2], _superseded(row)) for row in rows if _superseded(row)}
         for row in rows:
             if not _superseded(row):
@@ -255,7 +255,7 @@ async def told_of(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventK
     return found
 
 
-def _superseded(row: Recorded) -> str | None:
+def _superseded(row: RecordedEvent) -> str | None:
     """The id of the event that this one supersedes, if it does."""
     return row.event.data.event_id if isinstance(row.event.data, Superseded) else None
 

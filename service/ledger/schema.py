@@ -1,4 +1,4 @@
-"""Bring the ledger's schema to the newest one."""
+"""The ledger's schema, brought to its newest revision."""
 
 import sqlite3
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from sqlalchemy import Connection, text
 from service.core.errors import SettingsError
 from service.storage.database import ledger_path, sqlite_engine
 
-NEWEST = "0003"
+NEWEST_REVISION = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def migrate_file(data_dir: Path) -> None:
-    """Create or upgrade the ledger's file in `data_dir`; does nothing when it is up to date."""
+    """Create or upgrade the ledger's file in `data_dir`; do nothing if it is up to date."""
     path = ledger_path(data_dir)
     if _is_newest(path):
         return
-    in_file(data_dir, migrate)
+    run_on_file(data_dir, migrate)
 
 
-def in_file(data_dir: Path, work: Callable[[Connection], None]) -> None:
-    """Do a piece of work on the ledger's file in one write transaction: a kill leaves all or nothing."""
+def run_on_file(data_dir: Path, work: Callable[[Connection], None]) -> None:
+    """Run `work` on the ledger's file in one write transaction, which survives a kill whole or not at all."""
     engine = sqlite_engine(ledger_path(data_dir), "write")
     try:
         with engine.begin() as connection:
@@ -36,29 +36,31 @@ def _is_newest(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         try:
-            return bool(connection.execute("SELECT version_num FROM alembic_version").fetchone() == (NEWEST,))
+            return bool(
+                connection.execute("SELECT version_num FROM alembic_version").fetchone() == (NEWEST_REVISION,)
+            )
         except sqlite3.OperationalError:  # no such table: a new file
             return False
 
 
 def migrate(connection: Connection) -> None:
-    """Create or upgrade the ledger that a write transaction sees; nobody else may do so meanwhile.
+    """Create or upgrade the ledger's schema in a write transaction. The caller excludes all others.
 
-    Raises SettingsError if a newer Daybook left a schema that this one can't work on.
+    Raises SettingsError if the schema is a newer Daybook's, and this one can't work on it.
     """
     from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
     from alembic.config import Config  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
     found = MigrationContext.configure(connection).get_current_revision()
-    if found is None or found < NEWEST:
+    if found is None or found < NEWEST_REVISION:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    elif found > NEWEST:
+    elif found > NEWEST_REVISION:
         oldest = str(connection.execute(text("SELECT oldest FROM compatibility")).scalar_one())
-        if oldest > NEWEST:
+        if oldest > NEWEST_REVISION:
             raise SettingsError(
-                f"the ledger was made by a newer Daybook (schema {found}; this one knows {NEWEST})"
+                f"the ledger was made by a newer Daybook (schema {found}; this one knows {NEWEST_REVISION})"
             )

@@ -6,8 +6,8 @@ from sqlalchemy import Connection, bindparam, select
 
 from service.core.moments import to_us
 from service.ledger import chain, tables
-from service.ledger.append import head
-from service.ledger.history import recorded_at
+from service.ledger.append import read_head
+from service.ledger.history import read_recorded_at
 from service.storage.statements import HotStatement
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
@@ -26,11 +26,11 @@ def known_by(connection: Connection, moment_us: int) -> int:
 
     A search by powers of two: what is recorded later never changes an answer, even where a clock went back.
     """
-    last = head(connection).position
+    last = read_head(connection).position
     position = 0
     for power in reversed(range(last.bit_length())):
         step = position + (1 << power)
-        if step <= last and (recorded_at(connection, step) or 0) <= moment_us:
+        if step <= last and (read_recorded_at(connection, step) or 0) <= moment_us:
             position = step
     return position
 

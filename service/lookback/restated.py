@@ -26,7 +26,7 @@ from service.core.events import Event, subjects
 from service.core.moments import day_of, from_us
 from service.core.order import canonical
 from service.ledger import tables
-from service.ledger.history import after, histories
+from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.ledger.vault import Vault
 from service.reads.restatements import MRR_FIGURE, Restatement
@@ -247,10 +247,10 @@ def _batch(
     connection: Connection, start: int, end: int, vault: Vault
 ) -> tuple[list[tuple[int, Event]], list[int], dict[str, list[Event]]]:
     """Some events, when each was recorded, and what was told before of the histories that they touch."""
-    events = after(connection, start, end - start)
+    events = read_events(connection, start, end - start)
     names = {name for _, event in events for name in _names(event)}
     recorded = [row[0] for row in _RECORDED.run(connection, start, end)]
-    return events, recorded, histories(connection, names, start, vault)
+    return events, recorded, read_histories(connection, names, start, vault)
 
 
 def _changing(

@@ -26,7 +26,7 @@ from service.verify.files import verify_file
 Watch = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 MANIFEST = "backup.json"
-_PLACES = (master_key.NAME, "ledger.db", "books.db")  # in this order: without its key a ledger is none
+_PLACES = (master_key.FILE_NAME, "ledger.db", "books.db")  # in this order: without its key a ledger is none
 _PAGES = 1_000  # in one step of a copy
 _HEAD = "SELECT position, hex(digest) FROM events ORDER BY position DESC LIMIT 1"
 _REACHED = "SELECT max(position) FROM checkpoints"
@@ -117,8 +117,8 @@ def _fill(data_dir: Path, partial: Path, now: datetime, watch: Watch) -> Backup:
     position, digest = _copy(ledger, partial / ledger.name, _HEAD, watch) or (0, "")
     if reached is not None and reached > position:
         raise Integrity(f"the books hold position {reached}, and the ledger ends at {position}")
-    if (key := data_dir / master_key.NAME).exists():
-        shutil.copyfile(key, partial / master_key.NAME)
+    if (key := data_dir / master_key.FILE_NAME).exists():
+        shutil.copyfile(key, partial / master_key.FILE_NAME)
     with closing(sqlite3.connect(partial / ledger.name)) as connection:
         schema = connection.execute(_SCHEMA).fetchone()[0]
     made = Backup(
@@ -253,7 +253,9 @@ def _move_aside(data_dir: Path, held: Backup, now: datetime) -> Path | None:
     """Move what a backup takes the place of into a directory of its own, which is returned."""
     stand = [data_dir / f"{name}{end}" for name in _PLACES for end in ("", "-wal", "-shm", "-journal")]
     stand = [
-        path for path in stand if path.exists() and (path.name != master_key.NAME or path.name in held.files)
+        path
+        for path in stand
+        if path.exists() and (path.name != master_key.FILE_NAME or path.name in held.files)
     ]
     if not stand:
         return None

@@ -20,8 +20,8 @@ from service.books.view import sums
 from service.core.events import Event, subjects
 from service.core.order import canonical
 from service.intake.retranslate import MOST_EVENTS, Impact
-from service.ledger.append import head
-from service.ledger.history import histories as read_histories
+from service.ledger.append import read_head
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
@@ -49,7 +49,7 @@ async def preview(
     """
     if len(events) > MOST_EVENTS:
         return None
-    position = (await ledger.read(head)).position
+    position = (await ledger.read(read_head)).position
     histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))
 
     def find(connection: Connection) -> list[Impact] | None:

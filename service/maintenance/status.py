@@ -11,7 +11,7 @@ from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.bootstrap import open_books, open_ledger
 from service.core.moments import rfc3339
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings
 
@@ -51,7 +51,7 @@ async def find_status(settings: Settings) -> Status:
 
 async def read_status(ledger: Ledger, store: BookStore) -> Status:
     """The status from open stores."""
-    position = (await ledger.read(head)).position
+    position = (await ledger.read(read_head)).position
 
     def find(connection: Connection) -> Status:
         seen = _alive(connection) if store.partitions > 1 else {}

@@ -21,7 +21,7 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.books.tables import rows_of
 from service.core.errors import Unavailable
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
 from service.rebuild.fill import Progress, build, unseen
@@ -76,11 +76,11 @@ async def rebuild(
     """
     beside = frozenset((await store.read(store.positions)).books)
     made = await store.write(partial(builds.begin, store=store))
-    until = (await ledger.read(head)).position
+    until = (await ledger.read(read_head)).position
     await build(settings, ledger, store.of(made), until, processes=processes, progress=progress)
     cutover = _Cutover(ledger, store, made, beside, clock, progress)
     position, books = await cutover.compare(wait=not accept)
-    if _differ(books) and (await ledger.read(head)).position > position:
+    if _differ(books) and (await ledger.read(read_head)).position > position:
         # A key destroyed is gone from every position, and the live books miss it from its own on only.
         position, books = await cutover.compare(wait=not accept)
     switched = accept or not _differ(books)
@@ -166,7 +166,7 @@ class _Cutover:
         """Take in what has arrived, until little is missing."""
         for _ in range(_TRIES):
             goal = max(
-                await self._reached(await self._live()), default=(await self._ledger.read(head)).position
+                await self._reached(await self._live()), default=(await self._ledger.read(read_head)).position
             )
             missing = goal - min(await self._reached(self._made))
             if missing <= _NEAR:

@@ -39,7 +39,7 @@ from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.core.order import canonical
 from service.ledger import tables as ledger_tables
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.processes.lifeline import follow_parent
 from service.settings import Settings
@@ -91,7 +91,7 @@ async def build(
 
         kinds = sorted({stage.reads for _, _, stage in _stages(store) if isinstance(stage.reads, str)})
         async with ledger.reading() as reader:
-            entries = await reader.subjects_count()
+            entries = await reader.count_subjects()
         await spread("histories", _histories(ledger, kinds, until), entries)
         await store.write(store.analyze)
         for book, number, stage in _stages(store):
@@ -230,7 +230,7 @@ class _BuildWorker:
 
     async def _histories(self, names: list[str]) -> _Done:
         """Contribute what these histories say to every book."""
-        read = partial(histories, names=names, up_to=self._until, vault=self._ledger.vault)
+        read = partial(read_histories, names=names, up_to=self._until, vault=self._ledger.vault)
         told = {name: canonical(events) for name, events in (await self._ledger.read(read)).items()}
         done, rows = _Done(read=sum(map(len, told.values())), totals={}), _Rows(list)
         for book, _, stage in _stages(self._store):

@@ -61,7 +61,7 @@ class Poller:
             last = {
                 name: event.data
                 for prefix in prefixes
-                for name, event in (await reader.last_of(prefix)).items()
+                for name, event in (await reader.last_events(prefix)).items()
             }
         observed = [(record, self._observe(record, now)) for record in records]
         stated = [event for _, events in observed if isinstance(events, list) for event in events]
@@ -83,7 +83,7 @@ class Poller:
         """
         now = self._clock()
         async with self._ledger.reading() as reader:
-            told = await reader.unconfirmed(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
+            told = await reader.unconfirmed_events(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
         confirmed = 0
         for event in told:
             payment = await self._payment(event)

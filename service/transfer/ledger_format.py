@@ -196,7 +196,7 @@ async def _quarantined(ledger: Ledger) -> AsyncIterator[Quarantined]:
     after = 0
     while True:
         async with ledger.reading() as reader:
-            rows = await reader.quarantine(after, _QUARANTINED)
+            rows = await reader.quarantined_deliveries(after, _QUARANTINED)
         if not rows:
             return
         after = rows[-1]["id"]

@@ -177,7 +177,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     """Leave out the known events of what was taken as it was: by its content it can't be told again."""
     ids = [event.event_id for told in batch if told.on_trust for event in told.incoming.events]
     async with ledger.reading() as reader:
-        held = {(row[1], row[2], row[0]) for row in await reader.ids(ids)} if ids else set()
+        held = {(row[1], row[2], row[0]) for row in await reader.known_ids(ids)} if ids else set()
     return [_unknown(told, held) if told.on_trust else told for told in batch]
 
 

@@ -15,7 +15,7 @@ from service.core.delivery import Proof
 from service.core.events import Data, Event, subjects
 from service.core.moments import rfc3339
 from service.core.order import canonical
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.transfer.importer import Told
 
@@ -50,7 +50,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     stated = [event for told in batch if told.observed for event in told.incoming.events]
     last = await _last(ledger, stated)
     async with ledger.reading() as reader:
-        held = {row[0] for row in await reader.ids(event.event_id for event in stated)}
+        held = {row[0] for row in await reader.known_ids(event.event_id for event in stated)}
     news = changed(stated, last)
     return [_marked(told, news, held, last) for told in batch]
 
@@ -69,7 +69,7 @@ def _marked(told: Told, news: Sequence[Event], held: set[str], last: Mapping[str
 async def _last(ledger: Ledger, stated: Sequence[Event]) -> dict[str, Data]:
     """What the ledger knew of each subject at the moment of its event."""
     moments = {name: event.occurred_at for event in stated for name in subjects(event)}
-    found = await ledger.read(lambda connection: histories(connection, moments, _ALL, ledger.vault))
+    found = await ledger.read(lambda connection: read_histories(connection, moments, _ALL, ledger.vault))
     until = {
         name: [event.data for event in canonical(events) if event.occurred_at <= moments[name]]
         for name, events in found.items()

@@ -59,7 +59,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
     """Mark those that the ledger holds as another API version says them, or as nobody can read any more."""
     ids = [event.event_id for told in batch for event in told.incoming.events]
     async with ledger.reading() as reader:
-        held = {(row[1], row[2], row[0]): row[3] for row in await reader.ids(ids)}
+        held = {(row[1], row[2], row[0]): row[3] for row in await reader.known_ids(ids)}
         bodies = await _bodies(reader, set(held.values()))
     return [replace(told, known=_is_known(told, held, bodies)) for told in batch]
 

@@ -12,7 +12,7 @@ from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
 from service.core.errors import SettingsError
 from service.ledger.anchors import Anchors
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild.fill import build
 from service.settings import Settings
@@ -120,7 +120,7 @@ async def _verify(
     watch: Watch,
 ) -> Verified:
     anchored = await anchors.check(ledger) if anchors else None
-    with watch("chain", (await ledger.read(head)).position) as done:
+    with watch("chain", (await ledger.read(read_head)).position) as done:
         events = await verify_chain(ledger, done, sample.see if sample else lambda _names: None)
     lag = await verify_lag(ledger, store)
     books: dict[str, str] = {}
@@ -148,7 +148,7 @@ async def verify_lag(ledger: Ledger, store: BookStore) -> int:
     """How many events the books lack. Raises Fault if they hold events that the ledger does not."""
     async with store.reading() as connection:
         reached = await connection.run_sync(lambda view: reached_by(view, store))
-    end = (await ledger.read(head)).position
+    end = (await ledger.read(read_head)).position
     for (name, partition), position in sorted(reached.items()):
         if position > end:
             where = Where(table="checkpoints", key=f"{name}, partition {partition}", columns=("position",))

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Table, select, tuple_
 from service.core.errors import Integrity
 from service.core.events import subjects
 from service.ledger import chain, tables
-from service.ledger.append import head as end_of
+from service.ledger.append import read_head
 from service.ledger.draft import Head
-from service.ledger.history import FOLDED, event_of
+from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Where, differing
@@ -56,8 +56,8 @@ async def verify_chain(
             done(len(rows))
         await _verify_end(ledger, reader, head)
         await verify_keys(ledger, reader)
-        await _verify_count(ledger, _ids, head.position, await reader.ids_count())
-        await _verify_count(ledger, _subjects, indexed, await reader.subjects_count())
+        await _verify_count(ledger, _ids, head.position, await reader.count_ids())
+        await _verify_count(ledger, _subjects, indexed, await reader.count_subjects())
     return head.position
 
 
@@ -81,7 +81,7 @@ async def _changed(reader: LedgerReader, previous: bytes, row: _Row) -> tuple[st
     if following and chain.link(link, following[0]) == following[0]["digest"]:
         return ("digest",)
     told: list[tuple[str, Any]] = [("delivery", position)]
-    told += [("content_digest", each[4]) for each in await reader.ids([row["event_id"]])]
+    told += [("content_digest", each[4]) for each in await reader.known_ids([row["event_id"]])]
     if row["delivery"] == position:
         told.append(("delivery_digest", _digest_of(await reader.stored_delivery(position))))
     return tuple(name for name, value in told if chain.link(previous, {**row, name: value}) == row["digest"])
@@ -113,11 +113,11 @@ def _indexed(rows: list[_Row]) -> set[tuple[str, int]]:
 
 
 def _subjects_of(row: _Row) -> list[str]:
-    return subjects(event_of([row[column.name] for column in FOLDED]))
+    return subjects(to_event([row[column.name] for column in EVENT_COLUMNS]))
 
 
 async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]]) -> None:
-    if missing := expected - await reader.indexed({name for name, _ in expected}):
+    if missing := expected - await reader.indexed_subjects({name for name, _ in expected}):
         name, position = min(missing, key=itemgetter(1, 0))
         where = Where(table="subjects", position=position, key=name)
         raise Fault(f"the index of histories lacks {name} at position {position}", where)
@@ -125,7 +125,7 @@ async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]])
 
 async def _verify_ids(reader: LedgerReader, rows: list[_Row]) -> None:
     expected = {tuple(row[name] for name in _ID_COLUMNS) for row in rows}
-    stands = await reader.ids(row["event_id"] for row in rows)
+    stands = await reader.known_ids(row["event_id"] for row in rows)
     if missing := expected - stands:
         lost = min(missing, key=itemgetter(3))
         columns = differing(_ID_COLUMNS, [each for each in stands if each[:3] == lost[:3]], [lost])
@@ -144,7 +144,7 @@ async def _verify_end(ledger: Ledger, reader: LedgerReader, head: Head) -> None:
 
 def _delivered_beyond(connection: Connection) -> list[int]:
     """The positions of raw deliveries after the ledger's end, in one view of both."""
-    query = select(_deliveries.c.position).where(_deliveries.c.position > end_of(connection).position)
+    query = select(_deliveries.c.position).where(_deliveries.c.position > read_head(connection).position)
     return list(connection.execute(query.order_by(_deliveries.c.position).limit(1)).scalars())
 
 

@@ -16,7 +16,7 @@ from service.books.store import BookStore, partition_of
 from service.books.tables import STATEMENTS
 from service.core.events import Event
 from service.core.order import canonical
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.verify.fault import Fault, Where, differing
 from service.verify.ledger import Done, quietly
@@ -124,7 +124,7 @@ class _Folding:
         found: dict[str, list[Event]] = {}
         for position, some in by_position.items():
             found |= await self._ledger.read(
-                partial(histories, names=some, up_to=position, vault=self._ledger.vault)
+                partial(read_histories, names=some, up_to=position, vault=self._ledger.vault)
             )
         return {name: canonical(events) for name, events in found.items()}
 

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Table, select
 from service.core.errors import Integrity
 from service.core.events import CustomerErased
 from service.ledger import tables
-from service.ledger.history import histories
-from service.ledger.personal_data import PERSONAL, open_data
+from service.ledger.history import read_histories
+from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.store import Ledger, LedgerReader
-from service.ledger.vault import Vault, opened, owners_of
+from service.ledger.vault import Vault, owners_of_sealed, unseal
 from service.verify.fault import Fault, Where
 
 _PAGE = 1_000
@@ -28,18 +28,20 @@ async def verify_sealed(ledger: Ledger, rows: list[dict[str, Any]], bodies: Mapp
     ]
 
     def check(connection: Connection) -> None:
-        keys = _unwrapped(connection, ledger.vault, {o for body in bodies.values() for o in owners_of(body)})
+        keys = _unwrapped(
+            connection, ledger.vault, {o for body in bodies.values() for o in owners_of_sealed(body)}
+        )
         for position, body in bodies.items():
-            for owner in owners_of(body):
+            for owner in owners_of_sealed(body):
                 if owner not in keys:
                     where = Where(table="keys", position=position, key=owner)
                     raise Fault(f"there is no key of {owner}, who is told of at position {position}", where)
             try:
-                opened(keys, body)
+                unseal(keys, body)
             except Integrity as error:
-                where = Where(table="keys", position=position, key=owners_of(body)[0])
+                where = Where(table="keys", position=position, key=owners_of_sealed(body)[0])
                 raise Fault(f"{error} at position {position}: its key is another", where) from None
-        open_data(connection, ledger.vault, personal)
+        unseal_data(connection, ledger.vault, personal)
 
     await ledger.read(check)
 
@@ -48,7 +50,7 @@ def _unwrapped(connection: Connection, vault: Vault, owners: Iterable[str]) -> d
     """The keys of these owners, of those who have or had one."""
     names = sorted(owners)
     try:
-        return vault.keys(connection, names)
+        return vault.read_keys(connection, names)
     except Integrity as error:
         if len(names) == 1:
             raise Fault(str(error), Where(table="keys", key=names[0], columns=("sealed",))) from None
@@ -72,7 +74,7 @@ async def verify_keys(ledger: Ledger, reader: LedgerReader) -> None:
 async def _quarantined(reader: LedgerReader, after: int, limit: int) -> list[dict[str, Any]]:
     """Deliveries in quarantine, opened."""
     try:
-        return await reader.quarantine(after, limit)
+        return await reader.quarantined_deliveries(after, limit)
     except Integrity as error:
         if limit == 1:
             where = Where(table="quarantine", key=f"after {after}", columns=("body",))
@@ -90,7 +92,7 @@ def _owners(connection: Connection, after: str) -> list[str]:
 def _verify_destroyed(connection: Connection, vault: Vault, names: list[str]) -> None:
     keys = _unwrapped(connection, vault, names)
     gone = [name for name in names if keys[name] is None and name.startswith("customer|")]
-    for name, history in histories(connection, gone, _ALL, vault).items():
+    for name, history in read_histories(connection, gone, _ALL, vault).items():
         if not any(isinstance(event.data, CustomerErased) for event in history):
             where = Where(table="keys", key=name, columns=("sealed",))
             raise Fault(f"the key of {name} is gone, and no event says that they were erased", where)

@@ -17,7 +17,7 @@ from service.books.store import partition_of
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import Unavailable
 from service.core.events import Event
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.vault import Vault
 from service.reads import compare
 from service.reads.parameters import Parameter, cursor, integer, to_cursor
@@ -140,5 +140,5 @@ def _explained(connection: Connection, vault: Vault, found: _Found, day: date) -
             by_position[found.positions[partition_of(name, len(found.positions))]].append(name)
     told: dict[str, list[Event]] = {}
     for position, names in by_position.items():
-        told |= histories(connection, names, position, vault)
+        told |= read_histories(connection, names, position, vault)
     return compare.explained(found.document, told, day, *found.sides)

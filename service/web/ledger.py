@@ -117,7 +117,7 @@ async def _cause(request: Request, asked: dict[str, Any]) -> Response:
     if not cause.isprintable():  # as every id is; PostgreSQL takes no NUL
         raise NotFound("the ledger holds no such event")
     async with request.state.daybook.ledger.reading() as reader:
-        position = await reader.find(processor, event_id, asked["account"])
+        position = await reader.find_position(processor, event_id, asked["account"])
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _with_delivery(reader, position)
@@ -146,7 +146,7 @@ async def _with_delivery(reader: LedgerReader, position: int, account: str | Non
 async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | None:
     """The name of the event that says that this one counts no more, if there is one."""
     event_id = row["event_id"] + SUPERSEDED
-    position = await reader.find(row["processor"], event_id, row["account"])
+    position = await reader.find_position(row["processor"], event_id, row["account"])
     return f"{row['processor']}:{event_id}" if position else None
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from service.core.errors import ParameterError
 from service.core.moments import day_of, to_us
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.lookback.build import open_file
 from service.lookback.files import Wanted
@@ -36,7 +36,7 @@ async def position_of(args: dict[str, Any], state: State) -> int | None:
     if position is not None and known_at is not None:
         raise ParameterError("known_at: not together with position")
     if position is not None:
-        if position > (last := (await state.ledger.read(head)).position):
+        if position > (last := (await state.ledger.read(read_head)).position):
             raise ParameterError(f"position: at most {last}, the ledger's last")
         return int(position)
     if known_at is None:

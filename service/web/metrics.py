@@ -94,7 +94,7 @@ async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: dateti
     """What is known only by asking the stores, and the same whichever process asks."""
     found = await read_status(ledger, store)
     async with ledger.reading() as reader:
-        quarantined = await reader.quarantined()
+        quarantined = await reader.count_quarantined()
         reconciled = {name: await last_summary(reader, name) for name in _RECONCILED}
     position = GaugeMetricFamily(
         "daybook_ledger_position", "The ledger's last position", value=found.position

@@ -32,7 +32,7 @@ def quarantine_routes() -> list[Route]:
 
 async def _list(request: Request, asked: dict[str, Any]) -> Response:
     async with request.state.daybook.ledger.reading() as reader:
-        rows = await reader.waiting(
+        rows = await reader.quarantine_entries(
             _number("cursor", asked["cursor"] or "0"),
             asked["limit"] + 1,
             settled=asked["status"] == "all",

@@ -21,8 +21,8 @@ from service.books.store import BookPositions
 from service.books.view import Scope, View, exact
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
-from service.ledger.append import head as ledger_head
-from service.ledger.history import recorded_at
+from service.ledger.append import read_head
+from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
 from service.reads.catalog import READS
 from service.reads.csv_cells import cell
@@ -276,7 +276,7 @@ def view_of(connection: Connection, scope: Scope, state: State) -> tuple[BookPos
 async def meta_of(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
     """What an answer made at this position of the books is marked with."""
     head, recorded_at_us = await state.ledger.read(
-        lambda connection: (ledger_head(connection).position, recorded_at(connection, position))
+        lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
     )
     return {
         "position": position,

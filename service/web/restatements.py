@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.books.view import View
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.reads.parameters import check_range
 from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import columns
@@ -50,7 +50,7 @@ async def _answer(request: Request, asked: Asked) -> Response:
     check_range(asked.args["from"], asked.args["to"])
     since = await known_position(asked.args["from"] - timedelta(days=1), state)
     until = await known_position(asked.args["to"], state)
-    end = (await state.ledger.read(head)).position
+    end = (await state.ledger.read(read_head)).position
     position = end if until is None else until
     wanted = await wanted_at(state.ledger, position, end if since is None else since)
     path = await state.lookback.reach(wanted, asked.timeout_ms)

@@ -19,7 +19,7 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore, lay_out_file
 from service.bootstrap import books_beside
 from service.core.errors import ParameterError, Unavailable
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.reads.snapshots import find, make_ready
 from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
@@ -375,7 +375,7 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
         await worker.catch_up()
         assert found.live
         assert len(late) < 100
-        assert len(TOLD) < found.position <= (await shelf.ledger.read(head)).position
+        assert len(TOLD) < found.position <= (await shelf.ledger.read(read_head)).position
         await verify_totals(store)
         straight = store.of(await store.write(partial(builds.begin, store=store)))
         await Engine(shelf.ledger, straight, now).catch_up()

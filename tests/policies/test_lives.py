@@ -18,7 +18,7 @@ from service.books.store import BookStore
 from service.books.view import Scope, View
 from service.core.events import Subscription, subjects
 from service.core.order import canonical
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
@@ -152,7 +152,7 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
         page, both = await store.read(find)
         names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
         told = await shelf.ledger.read(
-            lambda connection, of=names: histories(connection, of, 2**40, shelf.ledger.vault)
+            lambda connection, of=names: read_histories(connection, of, 2**40, shelf.ledger.vault)
         )
         shown = compare.explained(page, told, day, *both)
         assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]

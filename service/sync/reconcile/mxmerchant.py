@@ -25,7 +25,7 @@ from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
 from service.ledger.draft import Incoming
-from service.ledger.history import FOLDED, event_of
+from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 from service.sync import mxmerchant_api
@@ -185,7 +185,7 @@ class Reconciler:
         keys = [str(record.get("id")) for record in records]
         names = [name for key in keys for trust in _TRUSTS for name in self._names(key, trust)]
         scope = (PROCESSOR, self._merchant_id)
-        return {row[0]: row[3] for row in await reader.ids(names) if row[1:3] == scope}
+        return {row[0]: row[3] for row in await reader.known_ids(names) if row[1:3] == scope}
 
     async def _known(self, reader: LedgerReader, ids: Mapping[str, int], key: str) -> Event | None:
         """The event by which the ledger knows a payment or refund, one that counts before one that waits."""
@@ -193,7 +193,7 @@ class Reconciler:
         if not names:
             return None
         [row] = await reader.rows(ids[names[0]] - 1, 1)
-        return event_of([row[column.name] for column in FOLDED])
+        return to_event([row[column.name] for column in EVENT_COLUMNS])
 
     def _names(self, key: str, trust: str) -> list[str]:
         return mxmerchant.event_ids(self._merchant_id, key, trust)

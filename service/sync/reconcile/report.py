@@ -76,7 +76,7 @@ class Report(Summary, frozen=True, kw_only=True):
 async def conclude(ledger: Ledger, report: Report, now: datetime) -> None:
     """Keep the report in place of the last, but for a dry run's; log what was found, by ids alone."""
     if not report.dry_run:
-        await ledger.keep(f"reconciled|{report.processor}", json.encode(report), now)
+        await ledger.save_cursor(f"reconciled|{report.processor}", json.encode(report), now)
     for each in report.differences:
         log.warning(
             "books_differ",
@@ -97,7 +97,7 @@ async def conclude(ledger: Ledger, report: Report, now: datetime) -> None:
 
 async def kept_as(reader: LedgerReader, name: str, shape: type[T]) -> T | None:
     """What is kept under a name; None if nothing is."""
-    body = await reader.kept(name)
+    body = await reader.read_cursor(name)
     return None if body is None else json.decode(body, type=shape)
 
 

@@ -230,7 +230,7 @@ class Reconciler:
 
     async def _keep(self, name: str, progress: Progress) -> None:
         if not self._dry_run:
-            await self._ledger.keep(name, json.encode(progress), self._clock())
+            await self._ledger.save_cursor(name, json.encode(progress), self._clock())
 
     async def _events(self, account: str, window: Window) -> AsyncIterator[list[_Told]]:
         """The events of a window, a page at a time; those that the ledger lacks have been appended."""
@@ -249,7 +249,7 @@ class Reconciler:
         """
         used = [(told, body) for told, body in page if stripe.is_used(told.type)]
         async with self._ledger.reading() as reader:
-            known = {row[:3] for row in await reader.ids(told.id for told, _ in used)}
+            known = {row[:3] for row in await reader.known_ids(told.id for told, _ in used)}
         now, missing = self._clock(), []
         for told, body in used:
             if (told.id, PROCESSOR, told.account or "") in known or told.id in self._would_append:
@@ -275,7 +275,7 @@ class Reconciler:
         customer = its.customer.get("id") if isinstance(its.customer, dict) else its.customer
         key = its.id if its.object == "customer" else customer
         owner = join_key("customer", PROCESSOR, told.account or "", key if isinstance(key, str) else "")
-        keys = await self._ledger.read(lambda connection: self._ledger.vault.keys(connection, [owner]))
+        keys = await self._ledger.read(lambda connection: self._ledger.vault.read_keys(connection, [owner]))
         return owner in keys and keys[owner] is None
 
     async def _in_quarantine(self) -> set[str]:
@@ -283,7 +283,7 @@ class Reconciler:
         if self._quarantined is None:
             self._quarantined, after = set(), 0
             async with self._ledger.reading() as reader:
-                while rows := await reader.quarantine(after, _PAGE):
+                while rows := await reader.quarantined_deliveries(after, _PAGE):
                     after = rows[-1]["id"]
                     bodies = [row["body"] for row in rows if row["processor"] == PROCESSOR and row["body"]]
                     self._quarantined |= {_id_in(body) for body in bodies}
