@@ -33,8 +33,8 @@ from service.bootstrap import open_books, open_ledger, prepare
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
-from service.rebuild.cutover import Rebuild
-from service.rebuild.fill import build, unseen
+from service.rebuild.cutover import RebuildResult
+from service.rebuild.fill import fill_books, unseen
 from service.settings import Settings
 from service.settings import load as load_settings
 from tests.postgres import PostgresServer, steady_port
@@ -114,7 +114,7 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
     rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
     if (await store.read(store.positions)).position == 0:
         started = time.perf_counter()
-        await build(settings, ledger, store, EVENTS)
+        await fill_books(settings, ledger, store, EVENTS)
         seconds = time.perf_counter() - started
         rates["built by key, nothing else to do"] = (EVENTS / seconds, seconds)
     await Engine(ledger, store, lambda: NOW).catch_up()
@@ -124,7 +124,7 @@ async def _filled(settings: Settings) -> dict[str, tuple[float, float]]:
 
 
 async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
-    made = store.of(await store.write(partial(builds.begin, store=store)))
+    made = store.with_builds(await store.write(partial(builds.start_builds, store=store)))
     started = time.perf_counter()
     done = await Engine(ledger, made, lambda: NOW).catch_up(until=SAMPLE)
     seconds = time.perf_counter() - started
@@ -132,7 +132,9 @@ async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
     return done / seconds, seconds
 
 
-async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, float, dict[str, Load], int]:
+async def _under_load(
+    settings: Settings, stack: ExitStack
+) -> tuple[RebuildResult, float, dict[str, Load], int]:
     """The rebuild, its seconds, what clients met before and meanwhile, and how many webhooks are missing."""
     valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
     stack.callback(valkey.terminate)
@@ -160,7 +162,7 @@ async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, fl
         first + sum(len(each.posted) for each in loads.values()) - (await ledger.read(read_head)).position
     )
     await ledger.close()
-    return json.decode(found, type=Rebuild), seconds, loads, missing
+    return json.decode(found, type=RebuildResult), seconds, loads, missing
 
 
 def _rebuild(environment: dict[str, str]) -> bytes:

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, column, select, table, text
 from projections import BOOKS, MRR
 from projections.book import Book, Rules
 from service.books import tables
-from service.books.ahead import reset_if_ahead_of_ledger
 from service.books.leases import Leases
-from service.books.store import BookStore, has_layout, lay_out_file, register, versions
-from service.books.view import Options
+from service.books.reset import reset_if_ahead_of_ledger
+from service.books.store import BookStore, book_versions, has_layout, lay_out_file, register
+from service.books.view import ReadOptions
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
 from service.ledger import master_key
 from service.ledger.append import read_head
@@ -34,7 +34,7 @@ from service.storage.database import (
     books_path,
     ledger_path,
     postgres_lock,
-    postgres_once,
+    run_on_postgres,
     sqlite_engine,
 )
 
@@ -48,7 +48,7 @@ def books_schema(settings: Settings) -> str:
     With them go the leases: whoever keeps other books must not hold the partitions of these. Policies come
     and go within it.
     """
-    kept = [tables.layout(), sorted(versions(BOOKS, rules_of(settings)))]
+    kept = [tables.layout(), sorted(book_versions(BOOKS, rules_of(settings)))]
     return f"daybook_books_{crc32(json.encode(kept)):08x}"
 
 
@@ -84,14 +84,14 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
     if settings.database_url:
         shared = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
         return BookStore(shared, rules_of(settings), books, _partitions(settings))
-    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", brief=True)
+    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", time_limited=True)
     return BookStore(file, rules_of(settings), books)
 
 
-def read_options(settings: Settings) -> Options:
+def read_options(settings: Settings) -> ReadOptions:
     """What of the settings reads depend on."""
     opportunities = load_rulebook(settings.rulebook).opportunities
-    return Options(segment_limits=settings.segment_limits, opportunities=opportunities)
+    return ReadOptions(segment_limits=settings.segment_limits, opportunities=opportunities)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -118,8 +118,8 @@ def prepare(settings: Settings, *, books: bool = True) -> None:
     add_books = register_all if books else _add_none
     if settings.database_url:
         schema = books_schema(settings)
-        postgres_once(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
-        postgres_once(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
+        run_on_postgres(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
+        run_on_postgres(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open(settings.data_dir / "prepare.lock", "w") as lock:

@@ -143,7 +143,7 @@ def _taken_apart(
     view = View(connection=connection, books=positions.books, scope=scope, options=read_options(settings))
     document = take_apart(view, figure, given, 0, limit)
     del document["next_cursor"]
-    return document | {"position": positions.reached(given.get("policy", ""))}
+    return document | {"position": positions.position_under(given.get("policy", ""))}
 
 
 def _holds(found: dict[str, Any]) -> bool:

@@ -16,8 +16,8 @@ from service.commands.shell import EXIT_FAULT, Json, command, ended, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.rebuild.builds import Removed
-    from service.rebuild.cutover import Rebuild
+    from service.rebuild.builds import RemovedBuild
+    from service.rebuild.cutover import RebuildResult
 
 STALLED_SECONDS = 300.0
 
@@ -50,7 +50,7 @@ def rebuild(
             with shell.progress(what, total) as done:
                 yield lambda count: (moved(count), done(count))[1]
 
-        async def run() -> "Rebuild | list[Removed]":
+        async def run() -> "RebuildResult | list[RemovedBuild]":
             async with books_beside(settings, books or ()) as (ledger, store):
                 if prune:
                     return await remove(store, progress)
@@ -87,7 +87,7 @@ def _watch(seconds: float) -> Callable[[int], None]:
     return moved
 
 
-def _removed(found: "list[Removed]") -> "RenderableType":
+def _removed(found: "list[RemovedBuild]") -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
 
     table = Table("book", "version", "build", "rows removed")
@@ -96,7 +96,7 @@ def _removed(found: "list[Removed]") -> "RenderableType":
     return table if found else "There is nothing that is not live."
 
 
-def _shown(found: "Rebuild") -> "RenderableType":
+def _shown(found: "RebuildResult") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 

@@ -72,7 +72,7 @@ def _owners_by_history(connection: Connection, vault: Vault, names: Sequence[str
 
 
 def _empty_quarantined(connection: Connection, vault: Vault, erased: Event) -> None:
-    """Empty the bodies in quarantine that mention the customer: a body that can't be read has no owner's key."""
+    """Empty the bodies in quarantine that mention the customer; an unreadable body has no known owner."""
     assert isinstance(erased.data, CustomerErased)  # noqa: S101 - chosen by the caller
     names: set[str] = set()
     for event in read_histories(connection, [owner_of(erased)], _ALL_POSITIONS, vault)[owner_of(erased)]:

@@ -19,7 +19,7 @@ from projections.revenue import REVENUE
 from service import core, logs
 from service.books import tables
 from service.books.engine import Engine
-from service.books.store import BookStore, lay_out_file, versions
+from service.books.store import BookStore, book_versions, lay_out_file
 from service.bootstrap import kept_books, open_books, open_ledger, rules_of
 from service.clock import utc_now
 from service.ledger.store import Ledger
@@ -28,7 +28,7 @@ from service.lookback.known import digest_at
 from service.lookback.restated import restate
 from service.processes.lifeline import follow_parent
 from service.reads.restatements import keep
-from service.rebuild.fill import build as build_books
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.storage.database import SqliteDatabase, books_path
 
@@ -47,13 +47,15 @@ def books_of(settings: Settings) -> tuple[Book, ...]:
 
 def files_of(settings: Settings) -> Files:
     """The files of these books, under these rules, by this code."""
-    kept = [_CODE, tables.layout(), sorted(versions(books_of(settings), rules_of(settings)))]
+    kept = [_CODE, tables.layout(), sorted(book_versions(books_of(settings), rules_of(settings)))]
     return Files(settings.data_dir, sha256(json.encode(kept)).hexdigest()[:12])
 
 
 def open_file(settings: Settings, path: Path) -> BookStore:
     """The books in one file. Close it, or the process hangs at its end."""
-    return BookStore(SqliteDatabase(path, "NORMAL", brief=True), rules_of(settings), books_of(settings))
+    return BookStore(
+        SqliteDatabase(path, "NORMAL", time_limited=True), rules_of(settings), books_of(settings)
+    )
 
 
 def run(settings: Settings, wanted: Wanted) -> None:
@@ -105,7 +107,7 @@ async def _books(
         if near:
             await Engine(ledger, store, utc_now).catch_up(wanted.position)
         else:
-            await build_books(settings, ledger, store, wanted.position)
+            await fill_books(settings, ledger, store, wanted.position)
     finally:
         await store.close()
     return _single(path)

@@ -20,7 +20,7 @@ from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_
 from projections.mrr import MRR, Step, step_rows
 from service.books.store import BookStore, partition_of
 from service.books.tables import TOTALS
-from service.books.view import sums
+from service.books.view import sum_columns
 from service.core.errors import Unavailable
 from service.core.events import Event, subjects
 from service.core.moments import day_of, from_us
@@ -223,7 +223,7 @@ def _standing(
     for figure, (book, kind, column) in _FIGURES.items():
         table = TOTALS[_TOTAL[kind].table]
         query = (
-            select(table.c.currency, table.c.account, table.c.date, *sums(table, (column,)))
+            select(table.c.currency, table.c.account, table.c.date, *sum_columns(table, (column,)))
             .where(table.c.book == positions.books[book.name], table.c.currency.in_(sorted(currencies)))
             .group_by(table.c.currency, table.c.account, table.c.date)
         )

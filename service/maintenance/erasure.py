@@ -26,7 +26,13 @@ from service.ledger.store import Ledger
 from service.ledger.vault import is_sealed
 from service.lookback import files
 from service.settings import Settings
-from service.storage.database import books_path, ledger_path, postgres_once, postgres_rewrite, sqlite_engine
+from service.storage.database import (
+    books_path,
+    ledger_path,
+    rewrite_postgres_tables,
+    run_on_postgres,
+    sqlite_engine,
+)
 
 _BOOKS_SECONDS = 60.0  # for the books to take it in
 _FILES_SECONDS = 20.0  # for those who read a file to let go of what it held
@@ -158,13 +164,13 @@ async def _scrub_server(url: str, event: Event) -> None:
         WHERE table_name = 'customers' AND starts_with(table_schema, 'daybook_books_')"""
     )  # others may have their own tables in this database
     schemas = await asyncio.to_thread(
-        postgres_once, url, lambda connection: list(connection.execute(listed).scalars())
+        run_on_postgres, url, lambda connection: list(connection.execute(listed).scalars())
     )
     for schema in schemas:
-        await asyncio.to_thread(postgres_once, url, lambda c: _forget_name(c, event), schema)
+        await asyncio.to_thread(run_on_postgres, url, lambda c: _forget_name(c, event), schema)
     books = (f"{schema}.{table}" for schema in schemas for table in ("customers", "snapshots"))
     ledger = (f"{LEDGER_SCHEMA}.{table}" for table in ("keys", "quarantine"))
-    await postgres_rewrite(url, (*books, *ledger))
+    await rewrite_postgres_tables(url, (*books, *ledger))
 
 
 def _until_let(path: Path, statement: str) -> None:

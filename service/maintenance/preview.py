@@ -16,7 +16,7 @@ from projections.collections import COLLECTIONS
 from projections.mrr import MRR
 from service.books.store import BookStore
 from service.books.tables import STATEMENTS, TOTALS
-from service.books.view import sums
+from service.books.view import sum_columns
 from service.core.events import Event, subjects
 from service.core.order import canonical
 from service.intake.retranslate import MOST_EVENTS, Impact
@@ -109,7 +109,7 @@ def _current_sums(
     if not names:
         return {}
     table = TOTALS[of]
-    query = select(table.c.currency, *sums(table, names)).where(
+    query = select(table.c.currency, *sum_columns(table, names)).where(
         table.c.book == book_id, table.c.date.between(*days)
     )
     rows = connection.execute(query.group_by(table.c.currency))
@@ -150,7 +150,7 @@ def _contributed_parents(
     for row_type in stage.reads:
         statements = STATEMENTS[row_type]
         for _id, _key, *values in statements.by_parent_key.run(connection, book_id, sorted(rows)):
-            row = statements.row(values)
+            row = statements.to_row(values)
             rows[row.parent_key][row] += 1
     found: Counter[Row] = Counter()
     for key, current in rows.items():

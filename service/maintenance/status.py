@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
 
-from service.books.leases import ALIVE
+from service.books.leases import WORKER_TIMEOUT
 from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.bootstrap import open_books, open_ledger
@@ -81,7 +81,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
 
 def _alive(connection: Connection) -> dict[str, datetime]:
     """When each worker that lives was last seen."""
-    lately = workers.c.seen_at > func.clock_timestamp() - ALIVE
+    lately = workers.c.seen_at > func.clock_timestamp() - WORKER_TIMEOUT
     return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(lately)).all())
 
 

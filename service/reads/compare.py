@@ -15,7 +15,7 @@ from projections.customers import CustomerName
 from projections.mrr import TRUST_LEVELS, Step
 from projections.pricing import all_discounts
 from service.books.tables import ROWS
-from service.books.view import View, exact
+from service.books.view import View, format_fraction
 from service.core.errors import ParameterError
 from service.core.events import Event
 from service.core.moments import day_of
@@ -157,7 +157,7 @@ def _say_churn(state: ContractState, rules: Rules) -> str:
 
 
 def _say_weeks(_state: ContractState, rules: Rules) -> str:
-    return f"takes {exact(rules.weeks_per_month)} weeks a month"
+    return f"takes {format_fraction(rules.weeks_per_month)} weeks a month"
 
 
 # By rule: how to exchange it, and what each policy does by it. In the order in which they are exchanged.

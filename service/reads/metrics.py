@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from projections.mrr import MOVEMENT_KINDS
 from service.books.tables import TOTALS
-from service.books.view import View, sums
+from service.books.view import View, sum_columns
 from service.core.cadence import add_months
 from service.core.money import round_fraction
 from service.reads.forecast import quarter_of
@@ -119,7 +119,7 @@ def _by_month(view: View, start: date, end: date) -> dict[str, Counter[str]]:
         days = TOTALS[table]
         month = func.substr(days.c.date, 1, 7).label("month")
         found = view.all(
-            select(month, *sums(days, names))
+            select(month, *sum_columns(days, names))
             .where(*view.filters(days, book), days.c.date.between(start.isoformat(), end.isoformat()))
             .group_by(month)
         )
@@ -132,7 +132,7 @@ def _before(view: View, day: date) -> tuple[int, int]:
     """MRR and paying customers at the end of the day before."""
     days = TOTALS["movement_days"]
     row = view.one(
-        select(*sums(days, (*_AMOUNTS, *_CUSTOMERS))).where(
+        select(*sum_columns(days, (*_AMOUNTS, *_CUSTOMERS))).where(
             *view.filters(days, "mrr"), days.c.date < day.isoformat()
         )
     )

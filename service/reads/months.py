@@ -10,7 +10,7 @@ from sqlalchemy import Integer, Select, case, cast, distinct, func, select
 from projections.bills import UPCOMING_STATUSES, Bill
 from projections.collections import CASH_KINDS, Cash
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, customer_key, sums
+from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
 from service.reads.mrr import mrr
 
@@ -112,8 +112,10 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
 def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
     """Every month from `first` to `last`: billed by bill date, cash by its own days."""
     start, end = first.isoformat(), last.isoformat()
-    billed = _by_month(view, select(_month(_days), *sums(_days, _SUMS)), _days, "bills", start, end)
-    cash = _by_month(view, select(_month(_cash), *sums(_cash, _CASH)), _cash, "collections", start, end)
+    billed = _by_month(view, select(_month(_days), *sum_columns(_days, _SUMS)), _days, "bills", start, end)
+    cash = _by_month(
+        view, select(_month(_cash), *sum_columns(_cash, _CASH)), _cash, "collections", start, end
+    )
     count = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
         _ISSUED
     )
@@ -190,7 +192,7 @@ def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str,
 
 def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
     found = view.all(
-        select(_days.c.date, *sums(_days, _SUMS))
+        select(_days.c.date, *sum_columns(_days, _SUMS))
         .where(*view.filters(_days, "bills"), _days.c.date.between(first, last))
         .group_by(_days.c.date)
         .order_by(_days.c.date)
@@ -278,7 +280,7 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
 
 
 def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
-    query = select(*sums(_cash, _CASH)).where(
+    query = select(*sum_columns(_cash, _CASH)).where(
         *view.filters(_cash, "collections"), _cash.c.date.between(first, last)
     )
     return dict((view.one(query))._mapping)  # noqa: SLF001

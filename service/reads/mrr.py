@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from projections.mrr import MOVEMENT_KINDS, Movement
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, exact, sums
+from service.books.view import View, format_fraction, sum_columns
 from service.core import cadence
 from service.core.money import round_half_away
 
@@ -19,7 +19,7 @@ def mrr(view: View) -> dict[str, Any]:
     """MRR at the end of `today`, from the events known now."""
     days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
     by_schedule = view.all(
-        select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
+        select(days.c.interval, days.c.every, *sum_columns(days, ("contracts", "mrr_cents")))
         .where(*view.filters(days, "mrr"), days.c.date <= today)
         .group_by(days.c.interval, days.c.every)
     )
@@ -35,7 +35,7 @@ def mrr(view: View) -> dict[str, Any]:
         if row.contracts or row.mrr_cents
     ]
     others = view.all(
-        select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
+        select(days.c.currency, *sum_columns(days, ("contracts", "mrr_cents")))
         .where(*view.filters(days, "mrr", currency=False), days.c.date <= today)
         .where(days.c.currency != view.scope.currency)
         .group_by(days.c.currency)
@@ -69,7 +69,7 @@ def counted(view: View) -> dict[str, Any]:
     return {
         "currency": view.scope.currency,
         "policy": view.scope.policy,
-        "weeks_per_month": exact(view.rules().weeks_per_month),
+        "weeks_per_month": format_fraction(view.rules().weeks_per_month),
     }
 
 
@@ -77,7 +77,7 @@ def paying_customers(view: View) -> int:
     """How many customers have MRR at the end of `today`."""
     days = TOTALS["movement_days"]
     names = ("new_customers", "reactivation_customers", "churn_customers")
-    query = select(*sums(days, names)).where(
+    query = select(*sum_columns(days, names)).where(
         *view.filters(days, "mrr"), days.c.date <= view.scope.today.isoformat()
     )
     new, reactivated, churned = view.one(query)
@@ -92,13 +92,13 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     amounts = tuple(f"{kind}_cents" for kind in MOVEMENT_KINDS)
     counts = tuple(f"{kind}_customers" for kind in MOVEMENT_KINDS)
     found = view.all(
-        select(period, *sums(days, (*amounts, *counts)))
+        select(period, *sum_columns(days, (*amounts, *counts)))
         .where(*view.filters(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
         .group_by(period)
     )
     moved = {row.period: row for row in found}
     before = view.one(
-        select(*sums(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
+        select(*sum_columns(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
     )
     level = sum(before)
     periods = []

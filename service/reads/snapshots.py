@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, select
 from service import predictions, reads
 from service.books.store import BookPositions, BookStore
 from service.books.tables import TOTALS, snapshots
-from service.books.view import DEFAULTS, Options, Scope, View
+from service.books.view import DEFAULT_OPTIONS, ReadOptions, Scope, View
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.read import Read
@@ -27,7 +27,7 @@ CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
 def snapshot_name(
-    store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: Options = DEFAULTS
+    store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: ReadOptions = DEFAULT_OPTIONS
 ) -> str:
     """The name under which a document stands: of which books and code, what was asked, with every default."""
     limits = [str(limit) for limit in options.segment_limits]
@@ -48,7 +48,7 @@ async def forget(store: BookStore) -> None:
     await store.write(lambda connection: connection.execute(delete(snapshots).where(others)))
 
 
-async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
+async def make_ready(store: BookStore, today: date, options: ReadOptions = DEFAULT_OPTIONS) -> int:
     """Make those standing documents that are missing or no longer right; how many that were."""
     version, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
@@ -58,7 +58,7 @@ async def make_ready(store: BookStore, today: date, options: Options = DEFAULTS)
 
 
 def _missing(
-    connection: Connection, store: BookStore, today: date, options: Options
+    connection: Connection, store: BookStore, today: date, options: ReadOptions
 ) -> tuple[int, dict[str, bytes]]:
     positions = store.positions(connection)
     documents = {}

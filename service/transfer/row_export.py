@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book
-from service.books.digest import added_up
+from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.core.errors import ParameterError, Unavailable
@@ -95,7 +95,7 @@ def _tables(book: Book) -> Iterator[_Table]:
             book=book.name,
             name=total.table,
             columns=columns,
-            query=lambda book_id, total=total: added_up(total, book_id),  # type: ignore[misc]
+            query=lambda book_id, total=total: select_total(total, book_id),  # type: ignore[misc]
         )
 
 

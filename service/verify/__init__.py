@@ -14,7 +14,7 @@ from service.core.errors import SettingsError
 from service.ledger.anchors import Anchors
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
-from service.rebuild.fill import build
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.storage.database import books_path, ledger_path
 from service.verify.fault import Fault, Where
@@ -94,7 +94,7 @@ async def verify_all(
     ledger, store = open_ledger(settings), open_books(settings)
     try:
         processes = 1 if store.partitions > 1 else None  # several would wait for SQLite's one writer
-        fill = partial(build, settings, ledger, processes=processes, progress=watch)
+        fill = partial(fill_books, settings, ledger, processes=processes, progress=watch)
         return await _verify(ledger, store, fill, sample, anchors, watch)
     except (OperationalError, TypeError):  # also said of what SQLite holds, and no column may
         await _verify_values(settings)

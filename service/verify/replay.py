@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Rules
-from service.books.digest import Difference, differences, digest
+from service.books.digest import RowDifference, differences, digest
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore, lay_out_file
 from service.clock import utc_now
@@ -129,7 +129,7 @@ async def compare(live: AsyncConnection, store: BookStore, replayed: BookStore) 
     return digests
 
 
-def _fault(book: Book, found: list[Difference]) -> Fault:
+def _fault(book: Book, found: list[RowDifference]) -> Fault:
     said = f"book {book.name} differs from its replay"
     if not found:  # it was written while it was read
         return Fault(said, Where(table=book.name))

@@ -135,7 +135,7 @@ class _Folding:
         for source in sources:
             statements = STATEMENTS[source]
             for _id, _key, *values in statements.by_parent_key.run(connection, self._book_id, keys):
-                row = statements.row(values)
+                row = statements.to_row(values)
                 rows[row.parent_key].append(row)
         return rows
 
@@ -144,7 +144,7 @@ class _Folding:
             statements = STATEMENTS[row_type]
             stand: dict[str, list[Row]] = defaultdict(list)
             for _id, key, *values in statements.by_key.run(connection, self._book_id, list(wanted)):
-                stand[key].append(statements.row(values))
+                stand[key].append(statements.to_row(values))
             for key, rows in sorted(wanted.items()):
                 expected = [row for row in rows if type(row) is row_type]
                 if Counter(stand[key]) != Counter(expected):

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Row, Total
-from service.books.digest import added_up
+from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
 from service.verify.fault import Fault, Where
@@ -36,7 +36,7 @@ async def _verify_total(connection: AsyncConnection, total: Total, book_id: int,
             for i, value in enumerate(total.measure(part)):
                 into[i] += value
         done(1)
-    for stored in await connection.execute(added_up(total, book_id)):
+    for stored in await connection.execute(select_total(total, book_id)):
         expected = sums.pop(group(stored), [0] * len(total.sums))
         wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]
         if wrong:

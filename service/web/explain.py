@@ -73,7 +73,7 @@ async def _answer(request: Request, asked: Asked) -> Response:
 
     def find(connection: Connection) -> tuple[dict[str, Any], int, int]:
         positions, view = view_of(connection, asked.scope, state)
-        reached = positions.reached(asked.args["policy"] or "")
+        reached = positions.position_under(asked.args["policy"] or "")
         return EXPLAIN.answer(view, asked.args), reached, view.unpriced_contracts()
 
     document, position, unpriced = await state.store.read(find)

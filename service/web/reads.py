@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.books.store import BookPositions
-from service.books.view import Scope, View, exact
+from service.books.view import Scope, View, format_fraction
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.ledger.append import read_head
@@ -228,7 +228,7 @@ async def _found(
         body = snapshots.find(connection, name, positions.version) or json.encode(
             read.answer(view, asked.args)
         )
-        return body, positions.reached(asked.args.get("policy", "")), view.unpriced_contracts()
+        return body, positions.position_under(asked.args.get("policy", "")), view.unpriced_contracts()
 
     found = await state.store.read(find)
     if found is None:
@@ -284,7 +284,7 @@ async def meta_of(today: date, state: State, position: int, unpriced: int) -> di
         "lag_events": head - position,
         "calculation_date": today.isoformat(),
         "data_freshness": "real_time" if head == position else "catching_up",
-        "weeks_per_month": exact(state.settings.weeks_per_month),
+        "weeks_per_month": format_fraction(state.settings.weeks_per_month),
         "unpriced_contracts": unpriced,
     }
 

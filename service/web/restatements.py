@@ -70,7 +70,7 @@ async def _answer(request: Request, asked: Asked) -> Response:
 
 async def _read(path: Path, asked: Asked) -> dict[str, Any]:
     """The document, from the file."""
-    database = SqliteDatabase(path, "NORMAL", brief=True)
+    database = SqliteDatabase(path, "NORMAL", time_limited=True)
     try:
         return await database.read(
             lambda connection: RESTATEMENTS.answer(

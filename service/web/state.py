@@ -6,7 +6,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from service.books.store import BookStore
-from service.books.view import Options
+from service.books.view import ReadOptions
 from service.intake.silence import Silence
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
@@ -30,5 +30,5 @@ class State(Struct, frozen=True, kw_only=True):
     progress: Progress
     webhooks: Limiter
     reads: Limiter
-    options: Options
+    options: ReadOptions
     lookback: LookBack

@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
-from service.books.view import DEFAULTS, Options
+from service.books.view import DEFAULT_OPTIONS, ReadOptions
 from service.reads.snapshots import make_ready
-from service.storage.tasks import safely
+from service.storage.tasks import run_safely
 
 _ALONE_SECONDS = 15.0  # how long without any wake-up until the runner looks by itself: Redis may hang
 _AGAIN_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Advancer:
         engine: Engine,
         store: BookStore,
         today: Callable[[], date],
-        options: Options = DEFAULTS,
+        options: ReadOptions = DEFAULT_OPTIONS,
         alone_seconds: float = _ALONE_SECONDS,
     ) -> None:
         self._engine = engine
@@ -60,7 +60,7 @@ class Advancer:
         """Look now, at each wake-up, and now and then, until stopped."""
         while not self._stopped:
             self._wanted.clear()
-            await safely(self._look)
+            await run_safely(self._look)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), self._alone_seconds)
 
@@ -74,7 +74,7 @@ class Advancer:
         except (SQLAlchemyError, OSError):  # a store is away, or a step was too much: the next is smaller
             self._look_again(_AGAIN_SECONDS)
             raise
-        if self._engine.leads and perf_counter() >= self._ready_after and not self._stopped:
+        if self._engine.is_leader and perf_counter() >= self._ready_after and not self._stopped:
             started = perf_counter()
             if await self._engine.is_behind():  # others are at work, and say nothing when they are done
                 self._look_again(_BEHIND_SECONDS)

@@ -24,13 +24,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.books.engine import Engine
-from service.books.leases import ROUND_SECONDS, Leases
+from service.books.leases import RENEW_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.processes.lifeline import STOP_SECONDS
 from service.queue.nudge import QUEUE, connect, deserialize, serialize
 from service.reads.snapshots import forget
 from service.settings import Settings
-from service.storage.tasks import end, safely
+from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.poll import Poller
 from service.sync.reconcile.run import Nightly, Reconciliation
 from service.worker.advancer import Advancer
@@ -69,7 +69,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 
         engine = Engine(ledger, store, clock, leases)
         advancer = Advancer(engine, store, today, read_options(settings))
-        stack.push_async_callback(end, asyncio.create_task(keep_training(engine, store, today)))
+        stack.push_async_callback(cancel_and_wait, asyncio.create_task(keep_training(engine, store, today)))
         if leases:
             stack.push_async_callback(_give_up, leases, asyncio.create_task(_hold(leases, advancer)))
         crons = [_sweep(advancer)]
@@ -101,14 +101,14 @@ async def _hold(leases: Leases, advancer: Advancer) -> None:
             await advancer.wake()
 
     while True:
-        await safely(renew)
-        await asyncio.sleep(ROUND_SECONDS)
+        await run_safely(renew)
+        await asyncio.sleep(RENEW_SECONDS)
 
 
 async def _give_up(leases: Leases, holding: asyncio.Task[None]) -> None:
     """Let the others have the partitions at once."""
-    await end(holding)
-    await safely(leases.close)
+    await cancel_and_wait(holding)
+    await run_safely(leases.close)
 
 
 async def serve_jobs(
@@ -127,13 +127,13 @@ async def serve_jobs(
         worker = _arq_worker(redis, advancer, crons)
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await _without_redis(end(running))
+        await _without_redis(cancel_and_wait(running))
         with suppress(RedisError, OSError, asyncio.CancelledError):  # that of the jobs it has just cancelled
             await worker.close()
         with suppress(RedisError, OSError):
             await redis.aclose()  # arq leaves it open where its own goodbye fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
-    await _without_redis(end(listening))
+    await _without_redis(cancel_and_wait(listening))
     advancer.stop()
     await advancing
 
@@ -211,7 +211,7 @@ def _nightly(nightly: Nightly) -> CronJob:
 
 def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
     async def job(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
-        await safely(work_once)
+        await run_safely(work_once)
 
     return job
 

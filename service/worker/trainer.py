@@ -23,7 +23,7 @@ from service.books.engine import Engine
 from service.books.store import BookPositions, BookStore
 from service.books.tables import ROWS
 from service.reads import snapshots, stored_models
-from service.storage.tasks import safely
+from service.storage.tasks import run_safely
 
 T = TypeVar("T")
 _Fact = tuple[int, int, int]
@@ -37,19 +37,19 @@ async def keep_training(engine: Engine, store: BookStore, today: Callable[[], da
     """Learn for ever, whenever the books have changed and this process leads."""
 
     async def look() -> None:
-        if engine.leads and not await engine.is_behind():
+        if engine.is_leader and not await engine.is_behind():
             await train(store, today())
 
     while True:
         started = perf_counter()
-        await safely(look)
+        await run_safely(look)
         await asyncio.sleep(max(_LOOK_SECONDS, _QUIET * (perf_counter() - started)))
 
 
 async def train(store: BookStore, today: date) -> None:
     """Fit what is missing for `today`, or is of older rows."""
     for currency in await store.read(lambda connection: _stale(connection, store, today)):
-        await safely(partial(_train, store, currency, today))
+        await run_safely(partial(_train, store, currency, today))
 
 
 async def _train(store: BookStore, currency: str, today: date) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, customer_key, sums
+from service.books.view import View, customer_key, sum_columns
 from service.storage.statements import POSTGRESQL, days_between
 
 _WHO = ("processor", "account", "currency", "customer_id")
@@ -97,7 +97,7 @@ def _added_up(view: View) -> Select[Any]:
     first, last = func.min(_orders.c.date), func.max(_orders.c.date)
 
     def back(*kinds: str) -> ColumnElement[int]:
-        query = select(*sums(_back, ("amount_cents",))).where(
+        query = select(*sum_columns(_back, ("amount_cents",))).where(
             *view.filters(_back, "revenue"), _back.c.kind.in_(kinds), _back.c.date <= today
         )
         return query.where(*(_back.c[name] == _orders.c[name] for name in _WHO)).scalar_subquery()
@@ -143,7 +143,7 @@ class CohortMonth(Struct):
 def cohort_months(view: View, customers: CustomerSet) -> dict[tuple[str, str], CohortMonth]:
     """What cohorts bought by (cohort, month), until the end of `today`."""
     query = select(
-        _cohorts.c.cohort, _cohorts.c.month, *sums(_cohorts, ("customers", "orders", "revenue_cents"))
+        _cohorts.c.cohort, _cohorts.c.month, *sum_columns(_cohorts, ("customers", "orders", "revenue_cents"))
     )
     query = query.where(*view.filters(_cohorts, "revenue")).group_by(_cohorts.c.cohort, _cohorts.c.month)
     months: dict[tuple[str, str], CohortMonth] = defaultdict(CohortMonth)

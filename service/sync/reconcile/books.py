@@ -32,7 +32,7 @@ async def several_of(store: BookStore, row: type[R], book: str, keys: Iterable[s
         for _, key, *values in statements.by_key.run(
             connection, store.positions(connection).books[book], names
         ):
-            found.setdefault(key, []).append(statements.row(values))  # type: ignore[arg-type]
+            found.setdefault(key, []).append(statements.to_row(values))  # type: ignore[arg-type]
         return found
 
     return await store.read(find)

@@ -8,7 +8,7 @@ from service.books.store import BookStore
 from service.core.errors import NotConfigured
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.storage.tasks import end, safely
+from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.reconcile.report import Report, last_summary
 
 _LONGEST = timedelta(days=30)  # for as long as Stripe lists events
@@ -98,8 +98,8 @@ class Nightly:
     async def close(self) -> None:
         """Stop; the next run goes on from there."""
         if self._task:
-            await end(self._task)
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         for reconcile in self._processors:
-            await safely(reconcile)
+            await run_safely(reconcile)
