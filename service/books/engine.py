@@ -220,7 +220,7 @@ _MOVE_CHECKPOINTS = HotStatement(
             _c.book == bindparam("of_book"),
             any_of(_c.partition, "parts"),
             _c.position == bindparam("start"),
-            or_(_c.held_until_us <= now_us(dialect), _c.held_position >= bindparam("moved_to")),
+            or_(_c.held_until_us <= now_us(dialect), _c.held >= bindparam("moved_to")),
         )
         .returning(_c.partition)
     )
