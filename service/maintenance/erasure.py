@@ -108,7 +108,7 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
         await _take_in(ledger, store, outcome.position, clock)
     finally:
         await store.close()
-    files.forget(settings.data_dir)
+    files.remove_all_files(settings.data_dir)
     if settings.database_url:
         await _scrub_server(settings.database_url, event)
     else:

@@ -18,7 +18,7 @@ from service.verify.ledger import Done, quietly
 
 
 async def verify_totals(store: BookStore, done: Done = quietly) -> None:
-    """Compare each total with the sum of its rows; `done` is called for each row. Raises Fault if one differs."""
+    """Compare each total with the sum of its rows; `done` is called for each row. Raises Fault."""
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:

@@ -14,9 +14,9 @@ from service.core.errors import ParameterError
 from service.core.moments import day_of, to_us
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
-from service.lookback.build import open_file
-from service.lookback.files import Wanted
-from service.lookback.known import digest_at, end_us, known_by
+from service.lookback.files import LookbackSpec
+from service.lookback.make_file import open_file
+from service.lookback.positions import digest_at, last_us, position_known_by
 from service.web.state import State
 
 
@@ -46,10 +46,10 @@ async def position_of(args: dict[str, Any], state: State) -> int | None:
 
 async def known_position(known_at: date | datetime, state: State) -> int | None:
     """The last position recorded by a moment, or by the end of a day; None if that has not come."""
-    moment_us = end_us(known_at, ZoneInfo(state.settings.reporting_tz))
+    moment_us = last_us(known_at, ZoneInfo(state.settings.reporting_tz))
     if moment_us >= to_us(state.clock()):
         return None
-    return await state.ledger.read(partial(known_by, moment_us=moment_us))
+    return await state.ledger.read(partial(position_known_by, moment_us=moment_us))
 
 
 def stands_at(connection: Connection, books: dict[str, int], state: State, position: int) -> bool:
@@ -61,7 +61,7 @@ def stands_at(connection: Connection, books: dict[str, int], state: State, posit
 async def as_known(state: State, position: int, timeout_ms: int) -> AsyncIterator[State]:
     """The state with books of the first `position` events. Raises Unavailable while they are being made."""
     wanted = await wanted_at(state.ledger, position)
-    path = await state.lookback.reach(wanted, timeout_ms)
+    path = await state.lookback.find_or_make(wanted, timeout_ms)
     store = open_file(state.settings, path)
     try:
         yield replace(state, store=store)
@@ -69,7 +69,7 @@ async def as_known(state: State, position: int, timeout_ms: int) -> AsyncIterato
         await store.close()
 
 
-async def wanted_at(ledger: Ledger, position: int, since: int | None = None) -> Wanted:
+async def wanted_at(ledger: Ledger, position: int, since: int | None = None) -> LookbackSpec:
     """What is wanted, named by the chain's digest."""
     digest = await ledger.read(partial(digest_at, position=position))
-    return Wanted(position=position, digest=digest, since=since)
+    return LookbackSpec(position=position, digest=digest, since=since)

@@ -53,7 +53,7 @@ async def _answer(request: Request, asked: Asked) -> Response:
     end = (await state.ledger.read(read_head)).position
     position = end if until is None else until
     wanted = await wanted_at(state.ledger, position, end if since is None else since)
-    path = await state.lookback.reach(wanted, asked.timeout_ms)
+    path = await state.lookback.find_or_make(wanted, asked.timeout_ms)
     document = await _read(path, asked)
     following = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
     if asked.csv:

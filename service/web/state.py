@@ -10,7 +10,7 @@ from service.books.view import ReadOptions
 from service.intake.silence import Silence
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
-from service.lookback.maker import LookBack
+from service.lookback.maker import LookbackMaker
 from service.settings import Settings
 from service.web.bounds import Limiter
 from service.web.metrics import Metrics
@@ -31,4 +31,4 @@ class State(Struct, frozen=True, kw_only=True):
     webhooks: Limiter
     reads: Limiter
     options: ReadOptions
-    lookback: LookBack
+    lookback: LookbackMaker

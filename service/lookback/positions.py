@@ -1,4 +1,4 @@
-"""What was known when: moments to positions, and the chain's digest there. Functions on a connection."""
+"""The ledger's position at a moment, and the chain's digest at a position. Functions on a connection."""
 
 from datetime import date, datetime, time, timedelta, tzinfo
 
@@ -11,20 +11,23 @@ from service.ledger.history import read_recorded_at
 from service.storage.statements import HotStatement
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
-_DIGEST = HotStatement(lambda _: select(_events.c.digest).where(_events.c.position == bindparam("position")))
+_SELECT_DIGEST = HotStatement(
+    lambda _: select(_events.c.digest).where(_events.c.position == bindparam("position"))
+)
 
 
-def end_us(known_at: date | datetime, zone: tzinfo) -> int:
-    """A moment, or the end of a day in `zone`, as the last microsecond that counts."""
+def last_us(known_at: date | datetime, zone: tzinfo) -> int:
+    """The last microsecond that counts: that of a moment, or of a day in `zone`."""
     if isinstance(known_at, datetime):
         return to_us(known_at)
     return to_us(datetime.combine(known_at + timedelta(days=1), time(), zone)) - 1
 
 
-def known_by(connection: Connection, moment_us: int) -> int:
-    """The position of the last event recorded by a moment; 0 before the first.
+def position_known_by(connection: Connection, moment_us: int) -> int:
+    """The position of the last event recorded by a moment; 0 if the first came later.
 
-    A search by powers of two: what is recorded later never changes an answer, even where a clock went back.
+    A binary search by powers of two: events recorded later never change the answer, even if a clock went
+    back.
     """
     last = read_head(connection).position
     position = 0
@@ -36,6 +39,6 @@ def known_by(connection: Connection, moment_us: int) -> int:
 
 
 def digest_at(connection: Connection, position: int) -> str:
-    """The chain's digest at a position, 16 hex digits of it: it names the events until there, no others."""
-    rows = _DIGEST.run(connection, position)
+    """The first 16 hex digits of the chain's digest at a position: they identify the events up to there."""
+    rows = _SELECT_DIGEST.run(connection, position)
     return bytes(rows[0][0] if rows else chain.GENESIS).hex()[:16]
