@@ -221,15 +221,15 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[R
         upcoming = None
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
     dates = [*(row.date for row in listed), *([stated] if stated else [])]
-    found: list[Row] = []
+    bills: list[Row] = []
     for row in listed:
         next_date = next((day for day in dates if day > row.date), None)
-        found.append(
+        bills.append(
             _invoice_bill(row, billing_contract, next_date or _date_after(row.date, billing_contract))
         )
     if billing_contract and upcoming and billing_contract.amount_cents:
-        found.append(_upcoming_bill(billing_contract, upcoming))
-    return found
+        bills.append(_upcoming_bill(billing_contract, upcoming))
+    return bills
 
 
 def _date_after(day: str, billing_contract: Contract | None) -> str | None:

@@ -88,7 +88,7 @@ async def differences(
     The two may be builds in one view of a database, or be in two databases. `done` is called with numbers
     of rows as they are read.
     """
-    found: list[RowDifference] = []
+    all_differences: list[RowDifference] = []
     for row_type in tables.row_types(book):
         table = tables.ROWS[row_type]
         names = [column.name for column in table.c][2:]  # `key` and the columns after it
@@ -96,7 +96,7 @@ async def differences(
             _rows_by_key(view, _select_rows(row_type, book_id).order_by(table.c.key), slice(1), 0, done)
             for view, book_id in (left, right)
         )
-        found += await _differing_keys(row_type.table, names, left_rows, right_rows, limit)
+        all_differences += await _differing_keys(row_type.table, names, left_rows, right_rows, limit)
     for total in book.totals:
         group = [tables.TOTALS[total.table].c[name] for name in total.group_by]
         left_rows, right_rows = (
@@ -106,8 +106,8 @@ async def differences(
             for view, book_id in (left, right)
         )
         names = [*total.group_by, *total.sums]
-        found += await _differing_keys(total.table, names, left_rows, right_rows, limit)
-    return found
+        all_differences += await _differing_keys(total.table, names, left_rows, right_rows, limit)
+    return all_differences
 
 
 async def _rows_by_key(

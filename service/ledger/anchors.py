@@ -108,7 +108,7 @@ async def _digest_at(reader: LedgerReader, position: int) -> str:
 
 
 def _replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place of another, at once and for good."""
+    """Replace a file by another, atomically and durably."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
         file.write(content)
         file.flush()

@@ -51,8 +51,8 @@ class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
     `known` are the batch's events that the ledger already holds; `head` moves with each new event. `keys`
-    seal the personal data of their owners. `keyed_digest` makes a digest against which nobody can try
-    guesses.
+    seal the personal data of their owners. `keyed_digest` makes a digest against which nobody
+    without the key can test guesses.
     """
 
     def __init__(

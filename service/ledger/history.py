@@ -59,12 +59,12 @@ def read_histories(
     connection: Connection, names: Iterable[str], up_to: int, vault: Vault
 ) -> dict[str, list[Event]]:
     """The events of each subject up to a position, in any order."""
-    found: dict[str, list[Event]] = {name: [] for name in names}
+    events_by_name: dict[str, list[Event]] = {name: [] for name in names}
     by_position: dict[int, Event] = {}
-    for row in unseal_rows(connection, vault, _SELECT_HISTORIES.run(connection, list(found), up_to)):
+    for row in unseal_rows(connection, vault, _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)):
         event = by_position.get(row[0]) or by_position.setdefault(row[0], to_event(row))
-        found[row[-1]].append(event)
-    return found
+        events_by_name[row[-1]].append(event)
+    return events_by_name
 
 
 def unseal_rows(connection: Connection, vault: Vault, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:

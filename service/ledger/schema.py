@@ -52,15 +52,16 @@ def migrate(connection: Connection) -> None:
     from alembic.config import Config  # noqa: PLC0415
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is None or found < NEWEST_REVISION:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None or revision < NEWEST_REVISION:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    elif found > NEWEST_REVISION:
+    elif revision > NEWEST_REVISION:
         oldest = str(connection.execute(text("SELECT oldest FROM compatibility")).scalar_one())
         if oldest > NEWEST_REVISION:
             raise SettingsError(
-                f"the ledger was made by a newer Daybook (schema {found}; this one knows {NEWEST_REVISION})"
+                f"the ledger was made by a newer Daybook (schema {revision}; "
+                f"this one knows {NEWEST_REVISION})"
             )

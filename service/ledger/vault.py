@@ -54,7 +54,7 @@ class Vault:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(self._master)
 
     def digest(self, content: bytes) -> bytes:
-        """A digest that nobody without the key can try guesses against."""
+        """A digest against which nobody without the key can test guesses."""
         return hmac.digest(self._digest_key, content, "sha256")
 
     def read_keys(self, connection: Connection, owners: Iterable[str]) -> dict[str, bytes | None]:

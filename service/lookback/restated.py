@@ -136,7 +136,7 @@ def late_changes(event: EventChanges) -> list[LateChange]:
         cents_by_customer[change.key, change.customer_id] += change.cents
     ordered_customers = sorted(cents_by_customer.items(), reverse=True)
     customers = {key: customer for (key, customer), cents in ordered_customers if cents}
-    found = [
+    changes = [
         LateChange(key, key.date, customers[key], cents)
         for key, cents in cents_by_key.items()
         if cents and key.figure != MRR_FIGURE and key.date < event.day
@@ -151,23 +151,23 @@ def late_changes(event: EventChanges) -> list[LateChange]:
         for key, next_date in zip(ordered, [*(key.date for key in ordered[1:]), event.day], strict=True):
             level += cents_by_key[key]
             if level and key.date < event.day:
-                found.append(LateChange(key, _day_before(min(next_date, event.day)), customers[key], level))
-    return sorted(found)
+                changes.append(LateChange(key, _day_before(min(next_date, event.day)), customers[key], level))
+    return sorted(changes)
 
 
 def figure_contributions(
     name: str, history: Sequence[Event], rules: Rules
 ) -> dict[tuple[FigureKey, str], int]:
     """The contribution of one history to each figure, by customer."""
-    found: dict[tuple[FigureKey, str], int] = defaultdict(int)
+    contributions: dict[tuple[FigureKey, str], int] = defaultdict(int)
     for row in _CONTRIBUTIONS[name.split("|", 1)[0]](history, rules) if history else ():
         total = _TOTAL_OF_ROWS[type(row)]
         measured = dict(zip(total.sums, total.measure(row), strict=True))
         for figure, (_, row_type, column) in _FIGURES.items():
             if row_type is type(row) and measured[column]:
                 key = FigureKey(figure, row.currency, row.account, row.date)  # type: ignore[attr-defined]
-                found[key, row.customer_id] += measured[column]  # type: ignore[attr-defined]
-    return found
+                contributions[key, row.customer_id] += measured[column]  # type: ignore[attr-defined]
+    return contributions
 
 
 class _Totals:
@@ -242,12 +242,12 @@ def _read_current_totals(
 
 async def _read_changes(ledger: Ledger, rules: Rules, since: int, until: int) -> list[EventChanges]:
     """The events after `since`, up to `until`, that changed a figure; each with its changes."""
-    found: list[EventChanges] = []
+    changed_events: list[EventChanges] = []
     for start in range(since, until, _BATCH):
         query = partial(_read_batch, start=start, end=min(start + _BATCH, until), vault=ledger.vault)
         events, recorded, histories = await ledger.read(query)
-        found += _changes_of_batch(events, recorded, histories, rules)
-    return found
+        changed_events += _changes_of_batch(events, recorded, histories, rules)
+    return changed_events
 
 
 def _read_batch(
@@ -267,7 +267,7 @@ def _changes_of_batch(
     rules: Rules,
 ) -> list[EventChanges]:
     """The events of a batch that changed a figure. Each event is appended to its `histories`."""
-    found = []
+    changed_events = []
     current = {
         name: figure_contributions(name, canonical(history), rules) for name, history in histories.items()
     }
@@ -282,7 +282,7 @@ def _changes_of_batch(
             changes += _differences(name, before, current[name])
         if changes:
             day = day_of(from_us(recorded_at_us), rules.zone).isoformat()
-            found.append(
+            changed_events.append(
                 EventChanges(
                     position=position,
                     event=event,
@@ -291,7 +291,7 @@ def _changes_of_batch(
                     changes=changes,
                 )
             )
-    return found
+    return changed_events
 
 
 def _differences(

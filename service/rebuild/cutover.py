@@ -225,7 +225,7 @@ class _Cutover:
         with self._progress(f"{book.name}: comparing", size) as done:
             new_digest = await digest(view, book, new_id, done)
             live_digest = None if live_id is None else await digest(view, book, live_id, done)
-            found = (
+            row_differences = (
                 []
                 if live_id is None or live_digest == new_digest
                 else await differences(book, (view, live_id), (view, new_id), done=done)
@@ -237,5 +237,5 @@ class _Cutover:
             live=live_id,
             digest=new_digest,
             live_digest=live_digest,
-            differences=found,
+            differences=row_differences,
         )

@@ -99,9 +99,9 @@ async def fill_books(
             if not isinstance(stage.reads, str):
                 async with store.reading() as view:
                     child_rows = await view.run_sync(_count_child_rows, stage, ids[book.name])
-                made = ", ".join(row.table for row in stage.rows)
+                table_names = ", ".join(row.table for row in stage.rows)
                 tasks = _parent_key_tasks(store, book, number, ids[book.name])
-                await run_all(f"{book.name}: {made}", tasks, child_rows)
+                await run_all(f"{book.name}: {table_names}", tasks, child_rows)
     await _write_totals(store, ids, totals, until)
 
 

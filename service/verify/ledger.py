@@ -158,9 +158,9 @@ def _has_one_turn_row(connection: Connection) -> bool:
     return list(connection.execute(select(_turn.c.id)).scalars()) == [1]
 
 
-async def _verify_count(ledger: Ledger, index: Table, expected: int, found: int) -> None:
+async def _verify_count(ledger: Ledger, index: Table, expected: int, actual: int) -> None:
     """Raise Fault if an index has more entries than expected: all expected ones were found before."""
-    if expected == found:
+    if expected == actual:
         return
     stray = await ledger.read(lambda connection: _find_stray_entry(connection, index)) or {}
     name = stray["event_id" if index is _ids else "subject"] if stray else None

@@ -132,11 +132,11 @@ async def compare_books(live: AsyncConnection, store: BookStore, replayed: BookS
     return digests
 
 
-def _fault(book: Book, found: list[RowDifference]) -> Fault:
+def _fault(book: Book, row_differences: list[RowDifference]) -> Fault:
     message = f"book {book.name} differs from its replay"
-    if not found:  # the book was written while it was read
+    if not row_differences:  # the book was written while it was read
         return Fault(message, Location(table=book.name))
-    first = found[0]
+    first = row_differences[0]
     names = list((first.left or first.right)[0])
     stored, expected = (map(tuple, (row.values() for row in side)) for side in (first.left, first.right))
     where = Location(table=first.table, key=first.key, columns=differing_columns(names, stored, expected))

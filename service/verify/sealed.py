@@ -53,10 +53,10 @@ def _read_keys(connection: Connection, vault: Vault, owners: Iterable[str]) -> d
     except Integrity as error:
         if len(names) == 1:
             raise Fault(str(error), Location(table="keys", key=names[0], columns=("sealed",))) from None
-    found: dict[str, bytes | None] = {}
-    for name in names:  # one of them raises
-        found |= _read_keys(connection, vault, [name])
-    return found
+    keys: dict[str, bytes | None] = {}
+    for name in names:  # the faulty one raises
+        keys |= _read_keys(connection, vault, [name])
+    return keys
 
 
 async def verify_keys(ledger: Ledger, reader: LedgerReader) -> None:
