@@ -58,7 +58,7 @@ def _contribute_a_cent_more(history, rules):
 def _in_small_pieces():
     """Pages, tasks and transactions so small that each test has many."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in (("_PAGE", 7), ("_TASK", 5), ("_ROWS", 3)):
+        for name, size in (("_KEYS_PER_PAGE", 7), ("_READS_PER_TASK", 5), ("_ROWS_PER_TRANSACTION", 3)):
             patch.setattr(bulk, name, size)
         yield
 
