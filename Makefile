@@ -1,4 +1,4 @@
-.PHONY: setup run demo test check storm bench lock clean
+.PHONY: setup run demo test check wheel package-test storm bench lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -9,27 +9,33 @@ help:
 	@echo "make run     install and start the service"
 	@echo "make test    install and run every test and check"
 	@echo "make check   lint, types and imports only"
+	@echo "make wheel   build dist/daybook-*.whl    make package-test  install it elsewhere and try it"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
 	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
 	@echo "make setup   install only      make lock  renew the pinned versions"
 
 # Runtime packages for run and demo, all of them for the rest; each from its lock file, with hashes.
 .venv/.runtime: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
+	@echo "Installing Daybook's packages into .venv (about a minute, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+	@echo "Installed$(if $(NEXT),; $(NEXT) ...,.)"
 
 .venv/.dev: .venv/.runtime requirements-dev.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing the packages of tests and checks into .venv (some minutes, once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 setup: .venv/.dev
 
+run: NEXT := now starting the service
 run: .venv/.runtime
 	@$(BIN)/daybook run
 
+demo: NEXT := now starting the service, then posting November 2025
 demo: .venv/.runtime
 	@$(BIN)/daybook demo
 
@@ -41,6 +47,14 @@ check: .venv/.dev
 
 test: check
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Without what an earlier build left: setuptools would take it in.
+wheel: .venv/.runtime
+	rm -rf build dist
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+
+package-test: .venv/.dev wheel
+	$(BIN)/pytest tests/package/wheel.py
 
 storm: .venv/.dev
 	STORM_SECONDS=$(SECONDS) STORM_RUNS=$(RUNS) STORM_SEED=$(SEED) $(BIN)/pytest -s tests/storm/test_storm.py

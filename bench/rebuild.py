@@ -30,11 +30,12 @@ from bench.lives import events, lives
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger, prepare
+from service.core.progress import no_progress
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
 from service.rebuild.cutover import RebuildResult
-from service.rebuild.fill import fill_books, unseen
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.settings import load as load_settings
 from tests.postgres import PostgresServer, steady_port
@@ -128,7 +129,7 @@ async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
     started = time.perf_counter()
     done = await Engine(ledger, made, lambda: NOW).catch_up(until=SAMPLE)
     seconds = time.perf_counter() - started
-    await builds.prune(store, unseen)
+    await builds.prune(store, no_progress)
     return done / seconds, seconds
 
 

@@ -1,4 +1,4 @@
-"""Processors: one file each, and one line in this table. Pure: no database, clock or socket."""
+"""Processors: a module for each, and an endpoint for each path. Pure: no database, clock or socket."""
 
 from handlers import mxmerchant, standard, stripe
 from service.core.delivery import Endpoint

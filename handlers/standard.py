@@ -1,4 +1,4 @@
-"""Standard Webhooks: the signature, and the ledger's own event format for in-house billers.
+"""Standard Webhooks: their signature, and the event format that in-house billers post.
 
 Sources: the Standard Webhooks specification; docs/events.md.
 """
@@ -36,12 +36,12 @@ from service.core.events import (
 
 T = TypeVar("T")
 
-MOST = 10**12  # no amount or count is larger: books add up in 64 bits
+MAX_NUMBER = 10**12  # the largest amount or count: books add up in 64 bits
 _DECIMAL = r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$"
 _YEAR = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"  # 1970 to 9998
 _DATE = f"^{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_BILLER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 # Verification
@@ -50,7 +50,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:
     """Prove a delivery from the in-house biller named in the path. Its processor is "standard.<name>"."""
     name = headers.get(":name", "")
-    if not _NAME.fullmatch(name):
+    if not _BILLER_NAME.fullmatch(name):
         raise VerificationError("no biller can have this name")
     return verify_signature(headers, body, secrets, now, processor=f"standard.{name}")
 
@@ -58,13 +58,13 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now:
 def verify_signature(
     headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime, *, processor: str
 ) -> Proof:
-    """Prove a Standard Webhooks delivery by any of several secrets and any of its signatures.
+    """Prove a Standard Webhooks delivery: any of its signatures may match any of `secrets`.
 
-    Unlike `Webhook.verify` it takes the time as a parameter, and a whole number of seconds only.
+    Unlike `Webhook.verify` it takes the time as a parameter, and accepts only timestamps in whole seconds.
     """
     message_id, signed_at = _signed_headers(headers, now)
     presented = [signature.encode() for signature in headers.get("webhook-signature", "").split(" ")]
-    for count, secret in enumerate(secrets, start=1):
+    for number, secret in enumerate(secrets, start=1):
         expected = _sign(secret, message_id, signed_at, body)
         if any(hmac.compare_digest(expected, signature) for signature in presented):
             return Proof(
@@ -73,7 +73,7 @@ def verify_signature(
                 received_at=now,
                 message_id=message_id,
                 signed_at=signed_at,
-                secret=count,
+                secret=number,
             )
     raise VerificationError("webhook-signature holds no signature that matches")
 
@@ -93,7 +93,7 @@ def _signed_headers(headers: Mapping[str, str], now: datetime) -> tuple[str, dat
 def _sign(secret: str, message_id: str, signed_at: datetime, body: bytes) -> bytes:
     try:
         return _webhook(secret).sign(message_id, signed_at, body.decode()).encode()
-    except Exception:  # noqa: BLE001 - whatever it is, nothing is proved, and its text may quote the secret
+    except Exception:  # noqa: BLE001 - after any error nothing is proved; its text may quote the secret
         raise VerificationError("the signature cannot be checked") from None
 
 
@@ -106,26 +106,28 @@ def _webhook(secret: str) -> Webhook:
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
-    """One body of the ledger's own format as one event. Raises Unreadable, naming the field.
+    """The event of one body in the ledger's own format. Raises Unreadable, naming the field.
 
-    A type that is not in the table is ordinary input and has no effect.
+    An unknown type is ordinary input: it becomes an `Unused` event.
     """
-    kind = payload.get("type") if isinstance(payload, dict) else None
-    if not isinstance(kind, str):
+    event_type = payload.get("type") if isinstance(payload, dict) else None
+    if not isinstance(event_type, str):
         raise Unreadable("`$.type` is missing or no string")
-    if kind not in _BODIES:
-        return [_unused(payload, kind, proof)]
-    body: Any = read(payload, _BODIES[kind])
-    before = body.before and msgspec.json.encode(settled(body.before, "$.before"))
-    return [_event(body, proof, data=settled(body.data, "$.data"), before=before)]
+    if event_type not in _BODY_TYPES:
+        return [_unused(payload, event_type, proof)]
+    body: Any = parse(payload, _BODY_TYPES[event_type])
+    before = body.before and msgspec.json.encode(normalize(body.before, "$.before"))
+    return [_event(body, proof, data=normalize(body.data, "$.data"), before=before)]
 
 
-def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
+def _unused(payload: dict[str, Any], event_type: str, proof: Proof) -> Event:
     data = payload.get("data")
     customer_id = data.get("customer_id") if isinstance(data, dict) else None
-    unused = Unused(original_type=kind, customer_id=customer_id if isinstance(customer_id, str) else None)
+    unused = Unused(
+        original_type=event_type, customer_id=customer_id if isinstance(customer_id, str) else None
+    )
     try:
-        envelope = read(payload, _Envelope)
+        envelope = parse(payload, _Envelope)
         return _event(envelope, proof, data=unused)
     except Unreadable:
         return _event(_Envelope(occurred_at=proof.signed_at or proof.received_at), proof, data=unused)
@@ -136,7 +138,7 @@ def _event(body: Any, proof: Proof, *, data: Data, before: bytes | None = None) 
         processor=proof.processor,
         account=body.account,
         event_id=proof.message_id or "",
-        occurred_at=settled(body.occurred_at, "$.occurred_at"),
+        occurred_at=normalize(body.occurred_at, "$.occurred_at"),
         rank=_RANK.get(type(data), lambda _: UPDATED)(data),
         trust=proof.trust,
         data=data,
@@ -144,7 +146,7 @@ def _event(body: Any, proof: Proof, *, data: Data, before: bytes | None = None) 
     )
 
 
-# What ends a thing's life comes last among the events of one moment.
+# An event that ends the life of its object comes last among the events of one moment.
 _RANK: dict[type[Data], Callable[[Any], int]] = {
     Customer: lambda customer: DELETED if customer.deleted else UPDATED,
     Product: lambda product: DELETED if product.deleted else UPDATED,
@@ -154,13 +156,13 @@ _RANK: dict[type[Data], Callable[[Any], int]] = {
 
 
 class _Envelope(Struct, frozen=True, kw_only=True):
-    """What the bodies of all types have in common."""
+    """The fields that the bodies of all types have."""
 
     occurred_at: Moment
     account: Annotated[str, Meta(max_length=255, description="the biller's own division, if it has any")] = ""
 
 
-_BODIES = {
+_BODY_TYPES = {
     name: defstruct(
         name,
         [("data", data), ("before", data | None, None)],
@@ -175,47 +177,47 @@ _BODIES = {
 }
 
 
-def read(payload: Any, shape: type[T]) -> T:
-    """`payload` as `shape`. Raises Unreadable with a field's path and what it should be, not what it is."""
+def parse(payload: Any, shape: type[T]) -> T:
+    """`payload` as `shape`. Raises Unreadable with the field's path and expected type, without its value."""
     try:
         return convert(payload, shape)
     except ValidationError as error:
         raise Unreadable(re.sub(r"(?s)^(Invalid (?:enum )?value) .*(?= - at `)", r"\1", str(error))) from None
 
 
-def settled(value: Any, path: str) -> Any:
+def normalize(value: Any, path: str) -> Any:
     """`value` with its times in UTC and its decimals in plain digits.
 
-    A book adds up in 64 bits and counts days in a calendar. A number or time that neither could hold
-    is Unreadable here, and stops no book.
+    Raises Unreadable for a number or time that the books could not hold: they add up in 64 bits, and
+    their days are calendar dates.
     """
     if isinstance(value, Struct):
         return replace(
-            value, **{f: settled(getattr(value, f), f"{path}.{f}") for f in value.__struct_fields__}
+            value, **{f: normalize(getattr(value, f), f"{path}.{f}") for f in value.__struct_fields__}
         )
     if isinstance(value, tuple):
-        return tuple(settled(part, f"{path}[{i}]") for i, part in enumerate(value))
+        return tuple(normalize(part, f"{path}[{i}]") for i, part in enumerate(value))
     try:
-        return _settle(value)
+        return _normalize_scalar(value)
     except (ValueError, OverflowError):
         raise Unreadable(f"Out of range - at `{path}`") from None
 
 
-def _settle(value: Any) -> Any:
+def _normalize_scalar(value: Any) -> Any:
     match value:
         case datetime():
             value = value.astimezone(UTC)
-            within = bool(re.match(_DATE, value.isoformat()))
+            in_range = bool(re.match(_DATE, value.isoformat()))
         case date():
-            within = bool(re.match(_DATE, value.isoformat()))
+            in_range = bool(re.match(_DATE, value.isoformat()))
         case Decimal():
-            within = value.is_finite() and abs(value) <= MOST and value == round(value, 12)
-            value = Decimal(format(value.normalize(), "f")) if within else value  # one way to write one price
+            in_range = value.is_finite() and abs(value) <= MAX_NUMBER and value == round(value, 12)
+            value = Decimal(format(value.normalize(), "f")) if in_range else value  # one spelling per price
         case int():
-            within = abs(value) <= MOST
+            in_range = abs(value) <= MAX_NUMBER
         case _:
             return value
-    if not within:
+    if not in_range:
         raise ValueError
     return value
 
@@ -224,27 +226,29 @@ def _settle(value: Any) -> Any:
 
 
 def event_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the bodies that `translate` reads, one definition for each type."""
-    (bodies,), definitions = msgspec.json.schema_components([Union[tuple(_BODIES.values())]])  # noqa: UP007
+    """The JSON Schema (2020-12) of the bodies that `translate` accepts, one definition for each type."""
+    (bodies,), definitions = msgspec.json.schema_components([Union[tuple(_BODY_TYPES.values())]])  # noqa: UP007
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:daybook:event",
         "title": "Daybook event",
         "anyOf": bodies["anyOf"],
-        "$defs": {name: _limited(definition) for name, definition in definitions.items()},
+        "$defs": {name: _add_limits(definition) for name, definition in definitions.items()},
     }
 
 
 _FORMATS = {"date-time": _DATE + _TIME, "date": f"{_DATE}$", "decimal": _DECIMAL}
 
 
-def _limited(node: Any) -> Any:
-    """A schema with the limits of `settled`, which types alone don't tell."""
+def _add_limits(node: Any) -> Any:
+    """A schema node with the limits of `normalize` added, which the types don't express."""
     if isinstance(node, list | tuple):
-        return [_limited(part) for part in node]
+        return [_add_limits(part) for part in node]
     if not isinstance(node, dict):
         return node
-    limits: dict[str, Any] = {"minimum": -MOST, "maximum": MOST} if node.get("type") == "integer" else {}
+    limits: dict[str, Any] = (
+        {"minimum": -MAX_NUMBER, "maximum": MAX_NUMBER} if node.get("type") == "integer" else {}
+    )
     if node.get("format") in _FORMATS:
         limits = {"pattern": _FORMATS[node["format"]]}
-    return limits | {key: _limited(part) for key, part in node.items()}
+    return limits | {key: _add_limits(part) for key, part in node.items()}

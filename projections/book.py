@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct, json
 from msgspec.structs import replace
 
+from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
 
 
@@ -36,7 +37,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     """The settings that figures depend on. A book under other rules is another version of it."""
 
     reporting_tz: str = "UTC"
-    weeks_per_month: Fraction = Fraction(433, 100)
+    weeks_per_month: Fraction = WEEKS_PER_MONTH
     policy: Policy = Policy()
 
     def with_policy(self, policy: Policy) -> "Rules":

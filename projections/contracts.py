@@ -12,7 +12,7 @@ from projections.book import Policy, Rules
 from projections.pricing import discount_ends, price_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
-from service.core.order import undecided
+from service.core.order import is_order_undecided
 
 BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
 TERMINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
@@ -80,7 +80,9 @@ def _mark_ties(history: Sequence[Event], closing: list[ContractState]) -> list[C
     if len(rivals) == len(history):
         return closing
     return [
-        replace(state, tied=undecided(rivals[state.event.occurred_at, state.event.rank], state.event))
+        replace(
+            state, tied=is_order_undecided(rivals[state.event.occurred_at, state.event.rank], state.event)
+        )
         for state in closing
     ]
 

@@ -15,7 +15,7 @@ from msgspec import Struct, json
 from projections.bills import latest_invoice
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.collections import Cash, payment_cash_rows
-from service.core.cadence import frequency
+from service.core.cadence import purchase_frequency
 from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 from service.core.moments import day_of
 
@@ -302,7 +302,7 @@ def customer_rows(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
             refunded_cents=refunded,
             disputed_cents=disputed,
             net_cents=revenue - refunded - disputed,
-            frequency=frequency(orders, lifespan) or "",
+            frequency=purchase_frequency(orders, lifespan) or "",
             months=json.encode([(r.month, r.orders, r.revenue_cents) for r in months if r.orders]).decode(),
         )
     ]

@@ -1,9 +1,8 @@
 """Where the stores are: the ledger and the books that the settings name, made ready and opened."""
 
-import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -37,9 +36,11 @@ from service.storage.database import (
     run_on_postgres,
     sqlite_engine,
 )
+from service.storage.files import locked
 
 LEDGER_SCHEMA = "daybook"
 _PREPARING = 0xDA7B00C  # one at a time: an advisory lock
+_REBUILDING = "another rebuild is under way"
 
 
 def books_schema(settings: Settings) -> str:
@@ -122,8 +123,7 @@ def prepare(settings: Settings, *, books: bool = True) -> None:
         run_on_postgres(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with open(settings.data_dir / "prepare.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(settings.data_dir / "prepare.lock"):
         migrate_file(settings.data_dir)
         run_on_file(settings.data_dir, partial(_settle_key, settings=settings))
         lay_out_file(settings.data_dir, partial(_follow_ledger, settings=settings, add_books=add_books))
@@ -165,28 +165,16 @@ async def _alone(settings: Settings) -> AsyncIterator[None]:
     """While no other process makes or removes builds."""
     if settings.database_url:
         async with postgres_lock(settings.database_url, books_schema(settings)) as ours:
-            _check(ours)
+            if not ours:
+                raise Unavailable(_REBUILDING)
             yield
-    else:
-        lock = os.open(settings.data_dir / "rebuild.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+        return
+    with ExitStack() as lock:
         try:
-            _check(_locks(lock))
-            yield
-        finally:
-            os.close(lock)
-
-
-def _locks(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _check(ours: bool) -> None:
-    if not ours:
-        raise Unavailable("another rebuild is under way")
+            lock.enter_context(locked(settings.data_dir / "rebuild.lock", wait=False))
+        except BlockingIOError:
+            raise Unavailable(_REBUILDING) from None
+        yield
 
 
 def _add_none(_connection: Connection) -> None:

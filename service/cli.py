@@ -1,132 +1,134 @@
-"""The `daybook` command."""
+"""The `daybook` command: a table of its commands, each loaded from its module when it is asked for."""
 
-import asyncio
 import os
-from pathlib import Path
-from typing import Annotated
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
-from service import logs
-from service.commands import quarantine, reconcile, transfer
-from service.commands.backup import backup, restore
-from service.commands.erase import erase
-from service.commands.explain import explain
-from service.commands.rebuild import rebuild
-from service.commands.retranslate import retranslate
-from service.commands.shell import EXIT_FAULT, Json, command, ended, show
-from service.commands.verify import verify
-from service.core.errors import DaybookError, SettingsError
-from service.processes import lifeline
+from service.commands.loader import load
+
+_MARKUP: Any = "markdown"  # a docstring's lines are folded anew
+_HIDDEN = ""  # the group of commands that people don't type
+
+# As `daybook --help` shows them: group, name, where the command is, and the first line of its own help.
+COMMANDS = {
+    "Run": {
+        "run": (
+            "service.commands.run:run",
+            "Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all.",
+        ),
+        "web": ("service.commands.web:web", "Receive webhooks and serve reads."),
+        "worker": ("service.commands.worker:worker", "Keep the books in step with the ledger."),
+        "demo": (
+            "service.commands.demo:demo",
+            "Start on a data directory of its own, post November 2025 as a processor would, show its books.",
+        ),
+    },
+    "Look": {
+        "status": (
+            "service.commands.status:status",
+            "Show the ledger's end, which worker holds what, and how far each book is behind.",
+        ),
+        "explain": (
+            "service.commands.explain:explain",
+            "Take a figure apart: its rows, their events, and the signatures over their bytes, checked anew.",
+        ),
+        "verify": (
+            "service.commands.verify:verify",
+            "Check the ledger's chain, the books against a replay, and the books' totals against their rows.",
+        ),
+    },
+    "Exchange": {
+        "import": (
+            "service.commands.imports:app",
+            "Take a file into the ledger. Repeating it changes nothing.",
+        ),
+        "export": ("service.commands.exports:app", "Write the ledger, or the books' rows, to files."),
+        "reconcile": (
+            "service.commands.reconcile:app",
+            "Compare processors' APIs with the ledger and the books.",
+        ),
+    },
+    "Correct": {
+        "quarantine": ("service.commands.quarantine:app", "What was proved and could not be recorded."),
+        "retranslate": (
+            "service.commands.retranslate:retranslate",
+            "Read all raw deliveries, and quarantine, with today's translators; show the differences.",
+        ),
+        "rebuild": (
+            "service.commands.rebuild:rebuild",
+            "Build books anew beside the live ones, compare them, and let them take their place in one step.",
+        ),
+    },
+    "Keep and forget": {
+        "backup": (
+            "service.commands.backup:backup",
+            "Copy ledger, books and master key into a new directory inside DIR, while Daybook runs.",
+        ),
+        "restore": (
+            "service.commands.restore:restore",
+            "Put a backup into the data directory, where no Daybook runs.",
+        ),
+        "erase": (
+            "service.commands.erase:erase",
+            "Forget a customer: raw bodies, names and e-mail addresses, for ever. No figure moves.",
+        ),
+    },
+    _HIDDEN: {
+        "valkey": (
+            "service.commands.valkey:valkey",
+            "Serve the embedded Valkey of this data directory, which run starts.",
+        ),
+    },
+}
+_TARGETS = {name: target for group in COMMANDS.values() for name, (target, _) in group.items()}
+
+
+class _Commands(TyperGroup):
+    """Lists the table's commands without importing them, and loads the one that is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, listed, rest = super().resolve_command(ctx, args)
+        if name is None:
+            return name, listed, rest
+        to_run = not (ctx.resilient_parsing or "--help" in rest)  # a shell that completes parses resiliently
+        return name, load(name, _TARGETS[name], _MARKUP, to_run=to_run), rest
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",  # a docstring's lines are folded anew
+    rich_markup_mode=_MARKUP,
     help="Billing webhooks to a ledger to books that replay.",
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"daybook {version('daybook')}")  # noqa: T201 - the result
+        raise typer.Exit
+
+
 @app.callback()
-def _start() -> None:
+def _start(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback has done the work
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """What the ledger holds is nobody else's on this machine."""
     os.umask(0o077)
 
 
-@app.command()
-def run() -> None:
-    """Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all."""
-    from service.processes.supervisor import supervise  # noqa: PLC0415 - each command imports only what it runs
-
-    with command() as settings:
-        raise typer.Exit(supervise(settings))
+def _listed() -> None:
+    """What the list of commands has in place of each: `_Commands` loads the command itself."""
 
 
-@app.command()
-def web(*, workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1) -> None:
-    """Receive webhooks and serve reads."""
-    from service.bootstrap import prepare  # noqa: PLC0415
-
-    with command() as settings:
-        lifeline.follow_lifeline()
-        prepare(settings)
-        if workers > 1:
-            from service.web.multiprocess import serve_many  # noqa: PLC0415
-
-            raise typer.Exit(serve_many(settings, workers))
-        from service.web.server import serve  # noqa: PLC0415
-
-        serve(settings)
-
-
-@app.command()
-def worker() -> None:
-    """Keep the books in step with the ledger."""
-    from service.bootstrap import prepare  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.worker.main import work  # noqa: PLC0415
-
-    with command() as settings:
-        if not settings.redis_url:
-            raise SettingsError(
-                "DAYBOOK_REDIS_URL is unset; `daybook run` brings a server, a worker alone needs one"
-            )
-        lifeline.follow_lifeline()
-        prepare(settings)
-        asyncio.run(work(settings, utc_now))
-
-
-@app.command(hidden=True)
-def valkey() -> None:
-    """Serve the embedded Valkey of this data directory (started by `run`)."""
-    from service.queue import valkey as embedded  # noqa: PLC0415
-
-    with command() as settings:
-        lifeline.follow_lifeline()
-        embedded.serve(settings.data_dir)
-
-
-@app.command()
-def demo(
-    *,
-    once: Annotated[bool, typer.Option(help="Stop after the table instead of staying up.")] = False,
-    data_dir: Annotated[Path, typer.Option(help="The demo's own data directory.")] = Path("var/demo"),
-) -> None:
-    """Start on a data directory of its own, post November 2025 like a processor would, show its books."""
-    from service.demo import show  # noqa: PLC0415
-
-    logs.configure()
-    try:
-        show(data_dir, stay=not once, console=Console())
-    except DaybookError as error:
-        raise ended(EXIT_FAULT, str(error)) from None
-
-
-@app.command()
-def status(*, json: Json = False) -> None:
-    """Show the ledger's end, which worker holds what, and how far each book is behind.
-
-    Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
-    """
-    from service.maintenance.status import find_status, shown  # noqa: PLC0415
-
-    with command() as settings:
-        found = asyncio.run(find_status(settings))
-        show(found, lambda: shown(found), as_json=json)
-
-
-app.command()(rebuild)
-app.command()(verify)
-app.command()(backup)
-app.command()(restore)
-app.command()(erase)
-app.command()(explain)
-app.add_typer(reconcile.app, name="reconcile")
-app.add_typer(transfer.imports, name="import")
-app.add_typer(transfer.exports, name="export")
-app.add_typer(quarantine.app, name="quarantine")
-app.command()(retranslate)
+for _group, _rows in COMMANDS.items():
+    for _name, (_, _help) in _rows.items():
+        app.command(_name, help=_help, rich_help_panel=_group or None, hidden=_group == _HIDDEN)(_listed)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, ValidationError, convert
 
 from projections.book import Policy
+from service.core.cadence import parse_weeks_per_month
 
 _OWN = Path(__file__).with_name("rulebook.toml")
 _DEFAULT = "default"
@@ -121,9 +122,8 @@ def _read(path: Path) -> Rulebook:
 def _fraction(_kind: Any, value: Any) -> Fraction:
     """Weeks in a month: the one type here that TOML lacks. Raises ValueError."""
     try:
-        weeks = Fraction(value if isinstance(value, str) else "")  # a TOML float is not what was written
-    except (ValueError, ZeroDivisionError):
-        weeks = Fraction(0)
-    if not 4 <= weeks <= 5:
-        raise ValueError('a decimal or a fraction from 4 to 5, in quotes, such as "4.33" or "52/12"')
-    return weeks
+        return parse_weeks_per_month(
+            value if isinstance(value, str) else ""
+        )  # a TOML float is not what was written
+    except ValueError as error:
+        raise ValueError(f"{error}, in quotes") from None

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from msgspec.json import encode
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.bootstrap import prepare
-from service.cli import app
 from service.core.moments import rfc3339
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
-from service.sync.reconcile.report import Summary
+from service.sync.reconcile.report import ReconciliationSummary
+from tests.commands.parsing import parse
+from tests.docs.test_references import anchors, links
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
 from tests.web.running import running, settings_for
@@ -28,7 +28,6 @@ from tests.web.senders import STANDARD
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 ALERTS_DOCUMENT = (ROOT / "docs" / "alerts.md").read_text("utf-8")
 PROMETHEUS = {"up"}  # what it says itself
@@ -49,13 +48,8 @@ EXPRESSIONS = [
     *(target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]),
 ]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+SINGLE = yaml.safe_load((DEPLOY / "compose.single.yaml").read_text("utf-8"))
 UNITS = sorted(DEPLOY.glob("*.service"))
-
-
-def anchors(text: str) -> set[str]:
-    """The addresses of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def bare(expression: str) -> str:
@@ -69,7 +63,9 @@ async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
         for amount in (100, 200):  # of which the second conflicts
             await daybook.post(STANDARD, STANDARD.event("1", amount), message_id="msg_1")
         moment = daybook.clock.now
-        last = Summary(began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0)
+        last = ReconciliationSummary(
+            began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0
+        )
         await daybook.state.ledger.save_cursor("reconciled|stripe", encode(last), moment)
         text = (await daybook.http.get("/metrics")).text
     found: dict[str, set[str]] = defaultdict(set)
@@ -172,14 +168,6 @@ def test_the_dashboards_panels_have_places_of_their_own() -> None:
         taken |= cells
 
 
-def parsed(arguments: list[str]) -> str:
-    """The name of the command that `daybook` with these arguments runs; fails if there is none."""
-    name, *rest = arguments
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    command.make_context(name, rest)  # raises at an option that is not known
-    return name
-
-
 def unit(path: Path) -> RawConfigParser:
     read = RawConfigParser(strict=False, comment_prefixes=("#",), inline_comment_prefixes=None)
     read.optionxform = str  # type: ignore[assignment, method-assign]
@@ -194,7 +182,7 @@ def test_a_unit_runs_a_command_that_exists_and_leaves_it_time_to_stop(path: Path
     program, *arguments = service["ExecStart"].split()
 
     assert program == "/opt/daybook/current/bin/daybook"
-    assert parsed(arguments) in {"web", "worker"}  # `run` needs a checkout
+    assert parse(arguments).name in {"web", "worker"}
     assert int(service["TimeoutStopSec"]) > STOP_SECONDS
     assert service["KillSignal"] == "SIGTERM"
     assert service["Restart"] == "always"
@@ -214,22 +202,42 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
     assert (found.returncode, found.stderr) == (0, "")
 
 
-def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop() -> None:
-    ours = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+@pytest.mark.parametrize(
+    ("compose", "commands"), [(COMPOSE, {"web", "worker"}), (SINGLE, {"run"})], ids=["many", "single"]
+)
+def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop(
+    compose: dict[str, Any], commands: set[str]
+) -> None:
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
 
-    assert {parsed(service["command"]) for service in ours.values()} == {"web", "worker"}
+    assert {parse(service["command"]).name for service in ours.values()} == commands
     for service in ours.values():
         assert int(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS
         assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
         assert (ROOT / service["build"]["dockerfile"]).exists()
         assert service["env_file"] == "daybook.env"
-    for name, service in COMPOSE["services"].items():
-        assert set(service.get("depends_on", ())) <= set(COMPOSE["services"])
+    for name, service in compose["services"].items():
+        assert set(service.get("depends_on", ())) <= set(compose["services"])
         assert "healthcheck" in service or service.get("command") == ["worker"], name
         assert "stop_grace_period" in service
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists() or source == "./certificates"
+            assert source in compose["volumes"] or (DEPLOY / source).exists() or source == "./certificates"
+
+
+def test_a_single_container_uses_its_own_stores_on_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = SINGLE["services"]["daybook"]
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DAYBOOK_{name.upper()}", raising=False)
+    for name, value in service["environment"].items():
+        monkeypatch.setenv(name, value)
+
+    settings = load(_env_file=DEPLOY / "daybook.env.example")
+
+    assert (settings.database_url, settings.redis_url, settings.host) == (None, None, "0.0.0.0")
+    directory = re.findall(r"DAYBOOK_DATA_DIR=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert [volume.partition(":")[2] for volume in service["volumes"]] == directory
+    assert service["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]  # plain HTTP: for a proxy only
 
 
 def test_the_proxy_sends_to_the_webs_of_compose() -> None:
@@ -274,19 +282,6 @@ def test_the_example_of_an_environment_can_be_used(monkeypatch: pytest.MonkeyPat
     assert settings.host == "0.0.0.0"
     assert settings.database_url
     assert settings.redis_url
-
-
-def links(document: Path) -> list[tuple[str, str]]:
-    """The path and the anchor of every link of a document to another, or to itself."""
-    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text("utf-8"))
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=[document.name for document in DOCUMENTS])
-def test_a_document_links_to_what_is_there(document: Path) -> None:
-    for path, anchor in links(document):
-        target = (document.parent / path).resolve() if path else document
-        assert target.exists(), path
-        assert not anchor or anchor in anchors(target.read_text("utf-8")), anchor
 
 
 def test_operations_and_alerts_tell_of_every_file() -> None:

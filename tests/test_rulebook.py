@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.cadence import INTERVALS, cadence
+from service.core.cadence import INTERVALS, cadence_label
 from service.predictions.model import HORIZON_DAYS
 from service.reads.customers.classes import SEGMENTS, activity_of, lifecycle_of
 from service.rulebook import Opportunity, Rulebook, When, load_rulebook
@@ -97,7 +97,7 @@ def test_a_rule_may_ask_for_every_word_that_the_reads_say() -> None:
         segments=SEGMENTS,
         activity=tuple({activity_of(quiet) for quiet in days}),
         lifecycle=tuple({lifecycle_of(known, quiet) for known in days for quiet in days}),
-        cadences=tuple(cadence(interval, every) for interval in INTERVALS for every in range(1, 40)),
+        cadences=tuple(cadence_label(interval, every) for interval in INTERVALS for every in range(1, 40)),
     )
 
 

@@ -1,7 +1,7 @@
-"""MX Merchant: contract records and notifications, by a relay that signs or straight by URL token.
+"""MX Merchant: contract records and notifications, through a relay that signs or directly by URL token.
 
-MX Merchant signs nothing and gives its events no id. A contract record says how a contract stands when
-it is observed; a notification says what happened to one payment.
+MX Merchant signs nothing and gives its events no id. A contract record is the state of a contract when
+it is observed; a notification reports what happened to one payment.
 """
 
 import hmac
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from handlers.standard import read, settled, verify_signature
+from handlers.standard import normalize, parse, verify_signature
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
@@ -38,35 +38,35 @@ from service.core.money import to_minor
 
 PROCESSOR = "mxmerchant"
 
-KEY = "[A-Za-z0-9_-]{1,100}"
-_Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Key = Annotated[str, Meta(pattern=rf"\A{KEY}\Z")] | _Number
-MaybeKey = Annotated[str, Meta(max_length=100)] | _Number | None
+KEY_PATTERN = "[A-Za-z0-9_-]{1,100}"
+_NumericKey = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Key = Annotated[str, Meta(pattern=rf"\A{KEY_PATTERN}\Z")] | _NumericKey
+OptionalKey = Annotated[str, Meta(max_length=100)] | _NumericKey | None
 Amount = str | int | float
 
 
-class _Party(Struct, frozen=True, rename="camel"):
+class _CustomerObject(Struct, frozen=True, rename="camel"):
     """A customer object inside a record."""
 
-    id: MaybeKey = None
+    id: OptionalKey = None
     name: str | None = None
 
 
 class _Record(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What contracts, notifications and fetched payments have in common; blanks mean nothing."""
+    """The fields of contracts, notifications and fetched payments alike. A blank value counts as missing."""
 
     id: Key
-    merchant_id: MaybeKey = None
-    customer: _Party | str | None = None
-    customer_id: MaybeKey = None
-    customer_number: MaybeKey = None
+    merchant_id: OptionalKey = None
+    customer: _CustomerObject | str | None = None
+    customer_id: OptionalKey = None
+    customer_number: OptionalKey = None
     customer_name: str | None = None
     currency_code: str | None = None
     currency: str | None = None
 
 
 class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A contract record. `every` states the number that `interval` only hints at, but for "Once"."""
+    """A contract record. `every` is the schedule ("4 Weeks"); without it `interval` may say "Once"."""
 
     merchant_id: Key
     every: str | None = None
@@ -84,13 +84,13 @@ class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
     merchant_id: Key
     total_amount: Amount
     transaction_date: str | None = None
-    payment_id: MaybeKey = None
-    original_payment_id: MaybeKey = None
-    original_id: MaybeKey = None
+    payment_id: OptionalKey = None
+    original_payment_id: OptionalKey = None
+    original_id: OptionalKey = None
 
 
-class _Fetched(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A payment as the API answers it; a refund is one too, with a negative amount."""
+class _FetchedPayment(_Record, frozen=True, kw_only=True, rename="camel"):
+    """A payment from the API; a refund is a payment with a negative amount."""
 
     amount: Amount | None = None
     status: str | None = None
@@ -107,7 +107,7 @@ def verify_relay(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]
 
 
 def verify_token(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:  # noqa: ARG001
-    """Know a delivery by the token in its path. That proves nothing of its body: trust is "unsigned"."""
+    """Accept a delivery by the token in its path. That proves nothing about its body: trust is "unsigned"."""
     presented = headers.get(":token", "").encode(errors="replace")
     matches = [hmac.compare_digest(presented, token.encode()) for token in secrets if token]
     if True not in matches:
@@ -125,10 +125,10 @@ def verify_token(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
-    """A body of either kind as events.
+    """The events of a body: of one notification, one contract record, or a list of contract records.
 
-    Raises Unreadable with the events of those records that can be read; with none where a contract is
-    stated twice, in two ways. Contracts that a poll will confirm have no effect until it does.
+    Raises Unreadable with the events of the readable records, or with none if the body states one
+    contract in two ways. Contracts that a poll will confirm have no effect until then.
     """
     if not isinstance(payload, dict):
         raise Unreadable("the body is no object")
@@ -139,28 +139,30 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
         raise Unreadable("`$.records` is no list")
     observed_at = proof.signed_at or proof.received_at
     if not records:
-        event_id = proof.message_id or f"contracts@{_iso(observed_at)}"
+        event_id = proof.message_id or f"contracts@{_iso_utc(observed_at)}"
         return [_event(proof, event_id=event_id, data=Unused(original_type="contracts"))]
-    events: dict[tuple[str, str], Event] = {}
-    refusals = []
+    events_by_id: dict[tuple[str, str], Event] = {}
+    errors = []
     for index, record in enumerate(records):
         try:
-            stated = contract_events(record, observed_at, proof.trust, proof.message_id)
+            record_events = contract_events(record, observed_at, proof.trust, proof.message_id)
         except Unreadable as error:
-            refusals.append(f"records[{index}]: {error}")
+            errors.append(f"records[{index}]: {error}")
             continue
-        for event in stated:
-            if events.setdefault((event.account, event.event_id), event) != event:
+        for event in record_events:
+            if events_by_id.setdefault((event.account, event.event_id), event) != event:
                 raise Unreadable(f"records[{index}]: a contract is stated twice, in two ways")
-    readable = _until_polled(events.values()) if proof.confirmable else list(events.values())
-    if refusals:
-        others = f"; and {len(refusals) - 1} more" if len(refusals) > 1 else ""
-        raise Unreadable(refusals[0] + others, readable)
+    readable = (
+        _withhold_until_polled(events_by_id.values()) if proof.confirmable else list(events_by_id.values())
+    )
+    if errors:
+        suffix = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise Unreadable(errors[0] + suffix, readable)
     return readable
 
 
-def _until_polled(events: Iterable[Event]) -> list[Event]:
-    """Contracts that nothing proves, while the API can be asked: its answer will be the books', not these."""
+def _withhold_until_polled(events: Iterable[Event]) -> list[Event]:
+    """Unproved contracts as `Unused` events: the books get the contracts from the next poll of the API."""
     return [
         replace(event, data=Unused(original_type="contract", customer_id=event.data.customer_id))
         for event in events
@@ -176,22 +178,22 @@ _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORE
 def contract_events(
     record: Any, observed_at: datetime, trust: str = "fetched", message_id: str | None = None
 ) -> list[Event]:
-    """A contract record, as observed: its subscription, and beside it its customer's name.
+    """The events of an observed contract record: its subscription, and its customer's name if it has one.
 
-    A record has no time of its own, so a later observation replaces an earlier one.
+    A record has no time of its own, so a later observation replaces an earlier one. Raises Unreadable.
     """
-    contract = read(record, _Contract)
+    contract = parse(record, _Contract)
     customer_id, name = _customer(contract)
     if customer_id is None:
         raise Unreadable("`$.customerName` is missing, and no id stands for it")
-    key = f"contract:{contract.merchant_id}:{contract.id}@{_iso(observed_at)}"
+    key = f"contract:{contract.merchant_id}:{contract.id}@{_iso_utc(observed_at)}"
     event = Event(
         processor=PROCESSOR,
         account=str(contract.merchant_id),
         event_id=f"{message_id}:{contract.id}" if message_id else key,
         occurred_at=observed_at.astimezone(UTC),
         trust=trust,
-        data=settled(_subscription(contract, customer_id), "$"),
+        data=normalize(_subscription(contract, customer_id), "$"),
     )
     return _with_name(check_limits(event), customer_id, name)
 
@@ -202,213 +204,228 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
     status = (
         contract.status.lower()
     )  # "cancelled" stays so: it is not the terminal "canceled", it may come back
-    price = to_minor(_decimal(contract.amount, "$.amount"), currency)
+    price = to_minor(_parse_decimal(contract.amount, "$.amount"), currency)
     return Subscription(
         subscription_id=str(contract.id),
         customer_id=customer_id,
         status=status,
         currency=currency,
         items=(Item(interval=interval, every=every, unit_amount=price),),
-        next_bill_on=_date(contract.next_bill_date, "$.nextBillDate"),
-        counts_from_on=_date(contract.start_date, "$.startDate") if status == "active" else None,
+        next_bill_on=_parse_date(contract.next_bill_date, "$.nextBillDate"),
+        counts_from_on=_parse_date(contract.start_date, "$.startDate") if status == "active" else None,
         declined=bool(contract.has_declined_payment),
     )
 
 
 def _cadence(contract: _Contract) -> tuple[Any, int]:
-    every = contract.interval if contract.every is None else contract.every
-    if str(every).lower() == "once":
+    schedule = contract.interval if contract.every is None else contract.every
+    if str(schedule).lower() == "once":
         return "once", 1
-    stated = _EVERY.fullmatch(contract.every or "")
-    if stated is None:
+    match = _EVERY.fullmatch(contract.every or "")
+    if match is None:
         raise Unreadable("`$.every` is no interval that is known")
-    return stated[2].lower(), int(stated[1])
+    return match[2].lower(), int(match[1])
 
 
 # Notifications
 
-_TOLD: dict[str, tuple[type[Data], str]] = {
+_NOTIFICATIONS: dict[str, tuple[type[Data], str]] = {
     "PaymentSuccess": (Payment, "succeeded"),
     "PaymentFail": (Payment, "failed"),
     "RefundCreated": (Refund, "succeeded"),
     "Chargeback": (Dispute, "lost"),
 }
-_OWN_ID = {Payment: "payment_id", Refund: "refund_id", Dispute: "dispute_id"}
-_SUFFIX = {"signed": "", "unsigned": ":unsigned", "fetched": ":fetched"}
+_ID_FIELDS = {Payment: "payment_id", Refund: "refund_id", Dispute: "dispute_id"}
+_TRUST_SUFFIX = {"signed": "", "unsigned": ":unsigned", "fetched": ":fetched"}
 
 
 def _notification_events(payload: dict[str, Any], proof: Proof) -> list[Event]:
-    """A notification's key is (merchantId, eventType, id), and what was proved of it."""
-    kind = payload["eventType"]
-    if not isinstance(kind, str) or not 0 < len(kind) <= 100:
+    """The events of a notification. Their ids are made of (merchantId, eventType, id) and the trust."""
+    event_type = payload["eventType"]
+    if not isinstance(event_type, str) or not 0 < len(event_type) <= 100:
         raise Unreadable("`$.eventType` is no type's name")
-    if kind not in _TOLD:
-        return [_unused(payload, kind, proof)]
-    told = read(payload, _Notification)
-    customer_id, name = _customer(told)
-    occurred_at = _told_at(told.transaction_date) or proof.signed_at or proof.received_at
+    if event_type not in _NOTIFICATIONS:
+        return [_unused(payload, event_type, proof)]
+    notification = parse(payload, _Notification)
+    customer_id, name = _customer(notification)
+    occurred_at = _transaction_time(notification.transaction_date) or proof.signed_at or proof.received_at
     event = Event(
         processor=PROCESSOR,
-        account=str(told.merchant_id),
-        event_id=f"{told.merchant_id}:{kind}:{told.id}{_SUFFIX[proof.trust]}",
-        occurred_at=settled(occurred_at, "$.transactionDate"),
-        rank=CREATED,  # so that what confirms it comes after it
+        account=str(notification.merchant_id),
+        event_id=f"{notification.merchant_id}:{event_type}:{notification.id}{_TRUST_SUFFIX[proof.trust]}",
+        occurred_at=normalize(occurred_at, "$.transactionDate"),
+        rank=CREATED,  # so that its confirmation comes after it
         trust=proof.trust,
-        data=_told(told, *_TOLD[kind], customer_id, occurred_at, awaits_confirmation=proof.confirmable),
+        data=_notification_data(
+            notification,
+            *_NOTIFICATIONS[event_type],
+            customer_id,
+            occurred_at,
+            awaits_confirmation=proof.confirmable,
+        ),
     )
     return _with_name(event, customer_id, name)
 
 
-def _told(
-    told: _Notification,
-    kind: type[Data],
+def _notification_data(
+    notification: _Notification,
+    data_type: type[Data],
     status: str,
     customer_id: str | None,
     occurred_at: datetime,
     *,
     awaits_confirmation: bool,
 ) -> Data:
-    currency = _currency(told)
-    amount = _minor(told.total_amount, currency, "$.totalAmount")
+    currency = _currency(notification)
+    amount = _parse_minor(notification.total_amount, currency, "$.totalAmount")
     fields = {
-        "payment_id": _first(told.payment_id, told.original_payment_id, told.original_id),
+        "payment_id": _first_stated(
+            notification.payment_id, notification.original_payment_id, notification.original_id
+        ),
         "created_at": occurred_at,
-        _OWN_ID[kind]: str(told.id),
+        _ID_FIELDS[data_type]: str(notification.id),
         "status": status,
         "currency": currency,
-        "amount": amount if kind is Payment else abs(amount),  # a refund's total is negative
+        "amount": amount if data_type is Payment else abs(amount),  # a refund's total is negative
         "customer_id": customer_id,
         "awaits_confirmation": awaits_confirmation,
     }
-    data: Data = settled(read(fields, kind), "$")
+    data: Data = normalize(parse(fields, data_type), "$")
     return data
 
 
-def _unused(payload: dict[str, Any], kind: str, proof: Proof) -> Event:
-    """A notification that has no effect may lack any key but its type."""
-    account, key = (_first(payload.get(name)) for name in ("merchantId", "id"))
-    key = key or proof.message_id or _iso(proof.received_at)
+def _unused(payload: dict[str, Any], event_type: str, proof: Proof) -> Event:
+    """The event of a notification that has no effect. It may lack any key except its type."""
+    account, key = (_first_stated(payload.get(name)) for name in ("merchantId", "id"))
+    key = key or proof.message_id or _iso_utc(proof.received_at)
     return _event(
         proof,
         account=account or "",
-        event_id=f"{account or ''}:{kind}:{key}{_SUFFIX[proof.trust]}",
-        data=Unused(original_type=kind, customer_id=_whose(payload)),
+        event_id=f"{account or ''}:{event_type}:{key}{_TRUST_SUFFIX[proof.trust]}",
+        data=Unused(original_type=event_type, customer_id=_customer_id_of(payload)),
     )
 
 
-def _whose(payload: dict[str, Any]) -> str | None:
-    """The customer of whatever is told, if it names one as all do."""
+def _customer_id_of(payload: dict[str, Any]) -> str | None:
+    """The customer id of a payload whose other fields are unknown; None if it has none."""
     try:
-        return _customer(read({**payload, "id": 0}, _Record))[0]
+        return _customer(parse({**payload, "id": 0}, _Record))[0]
     except Unreadable:
         return None
 
 
 # Confirmations
 
-# What a fetched status says of each kind; any other word leaves it open, and uncounted.
-_PAID = {"approved": "succeeded", "settled": "succeeded"}
-_SAYS: dict[type[Data], dict[str, str]] = {
-    # A payment charged back was paid; what came of it is the dispute's to say.
-    Payment: _PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "failed"},
-    Refund: _PAID | {"declined": "failed", "voided": "canceled"},
+# The meaning of a fetched status for each kind of data. Any other status leaves it open, and uncounted.
+_STATUS_OF_PAID = {"approved": "succeeded", "settled": "succeeded"}
+_STATUS_MEANINGS: dict[type[Data], dict[str, str]] = {
+    # A payment that was charged back was paid first; its dispute is an event of its own.
+    Payment: _STATUS_OF_PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "failed"},
+    Refund: _STATUS_OF_PAID | {"declined": "failed", "voided": "canceled"},
     Dispute: {"chargedback": "lost"},
 }
-_OPEN = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
-UNSETTLED = frozenset(_OPEN.values())  # a fetch that says so confirms nothing yet
+_OPEN_STATUS = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
+UNSETTLED = frozenset(_OPEN_STATUS.values())  # a fetched payment with such a status confirms nothing yet
 
 
 def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:
-    """What the processor itself says of a payment that an unsigned notification told.
+    """The event that confirms an unsigned notification by its payment as fetched from the API.
 
-    Amount, status and customer are the fetched record's, or the notification's where it has none. A sale
-    confirms no refund and a refund no sale. Raises Unreadable where the record is another's, can't be
-    read, or says neither amount nor status.
+    Amount, status and customer are those of the fetched payment, or of the notification where the payment
+    lacks them. A sale confirms no refund and a refund no sale. Raises Unreadable if the payment is another
+    one, can't be read, or has neither amount nor status.
     """
-    fetched, told, account = read(payment, _Fetched), notification_event.data, notification_event.account
-    if not isinstance(told, Payment | Refund | Dispute):
+    fetched, data, account = (
+        parse(payment, _FetchedPayment),
+        notification_event.data,
+        notification_event.account,
+    )
+    if not isinstance(data, Payment | Refund | Dispute):
         raise Unreadable("there is nothing to confirm")
-    if str(fetched.id) != told_id(told) or _first(fetched.merchant_id) not in (None, account):
-        raise Unreadable("the payment fetched is not the one that was told")
+    if str(fetched.id) != api_payment_id(data) or _first_stated(fetched.merchant_id) not in (None, account):
+        raise Unreadable("the payment fetched is not the one in the notification")
     if fetched.amount is None and not fetched.status:
         raise Unreadable("the payment fetched has neither amount nor status")
-    currency = _currency(fetched, told.currency)
-    amount = None if fetched.amount is None else _minor(fetched.amount, currency, "$.amount")
-    # A dispute's record is the payment it is about, so its creation says nothing of the dispute.
-    created_at = None if isinstance(told, Dispute) else _moment(fetched.created, "$.created")
-    occurred_at = min(settled(created_at or notification_event.occurred_at, "$.created"), observed_at)
+    currency = _currency(fetched, data.currency)
+    amount = None if fetched.amount is None else _parse_minor(fetched.amount, currency, "$.amount")
+    # For a dispute the API returns the disputed payment, whose creation is not that of the dispute.
+    created_at = None if isinstance(data, Dispute) else _parse_moment(fetched.created, "$.created")
+    occurred_at = min(normalize(created_at or notification_event.occurred_at, "$.created"), observed_at)
     confirmed = {
-        "status": _confirmed_status(told, fetched.status, amount),
+        "status": _confirmed_status(data, fetched.status, amount),
         "currency": currency,
-        "amount": told.amount if amount is None else abs(amount),
-        "customer_id": _customer(replace(fetched, merchant_id=account))[0] or told.customer_id,
+        "amount": data.amount if amount is None else abs(amount),
+        "customer_id": _customer(replace(fetched, merchant_id=account))[0] or data.customer_id,
         "awaits_confirmation": False,
     }
-    if isinstance(told, Refund):
+    if isinstance(data, Refund):
         confirmed["created_at"] = occurred_at
     return replace(
         notification_event,
-        event_id=notification_event.event_id.removesuffix(_SUFFIX["unsigned"]) + _SUFFIX["fetched"],
+        event_id=notification_event.event_id.removesuffix(_TRUST_SUFFIX["unsigned"])
+        + _TRUST_SUFFIX["fetched"],
         occurred_at=occurred_at,
         rank=UPDATED,
         trust="fetched",
-        data=settled(replace(told, **confirmed), "$"),
+        data=normalize(replace(data, **confirmed), "$"),
     )
 
 
-_LISTED = ("PaymentSuccess", "PaymentFail", "RefundCreated")
+_LISTED_TYPES = ("PaymentSuccess", "PaymentFail", "RefundCreated")
 
 
-def listed(record: Any, merchant_id: str, observed_at: datetime) -> Event | None:
-    """A payment or refund of the API's list, as a notification would have told it and a fetch confirmed it.
+def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -> Event | None:
+    """The event of a payment or refund in the API's list, as if it had been notified and then confirmed.
 
-    None while it has not settled, or is an authorisation that takes nothing. Raises Unreadable.
+    None while it has not settled, or if it is a mere authorisation. Raises Unreadable.
     """
-    fetched = read(record, _Fetched)
+    fetched = parse(record, _FetchedPayment)
     if fetched.amount is None:
         raise Unreadable("the payment listed has no amount")
     key = str(fetched.id)
-    told: Payment | Refund = Payment(payment_id=key, status="succeeded", currency="usd", amount=0)
-    failed = _SAYS[Payment].get((fetched.status or "").lower()) == "failed"
-    kind = "PaymentFail" if failed else "PaymentSuccess"
-    if _decimal(fetched.amount, "$.amount") < 0:
-        told = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
-        kind = "RefundCreated"
+    data: Payment | Refund = Payment(payment_id=key, status="succeeded", currency="usd", amount=0)
+    failed = _STATUS_MEANINGS[Payment].get((fetched.status or "").lower()) == "failed"
+    event_type = "PaymentFail" if failed else "PaymentSuccess"
+    if _parse_decimal(fetched.amount, "$.amount") < 0:
+        data = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
+        event_type = "RefundCreated"
     event = Event(
         processor=PROCESSOR,
         account=merchant_id,
-        event_id=f"{merchant_id}:{kind}:{key}",
+        event_id=f"{merchant_id}:{event_type}:{key}",
         occurred_at=observed_at,
-        data=told,
+        data=data,
     )
     confirmed = confirmation(record, event, observed_at)
-    settled_now = getattr(confirmed.data, "status", "") not in UNSETTLED
-    return confirmed if settled_now and not fetched.auth_only else None
+    is_settled = getattr(confirmed.data, "status", "") not in UNSETTLED
+    return confirmed if is_settled and not fetched.auth_only else None
 
 
-def event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
-    """The ids under which the ledger may hold a payment or refund that is known with this trust."""
-    return [f"{merchant_id}:{kind}:{key}{_SUFFIX[trust]}" for kind in _LISTED]
+def payment_event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
+    """The event ids under which the ledger may hold a payment or refund, for one trust."""
+    return [f"{merchant_id}:{kind}:{key}{_TRUST_SUFFIX[trust]}" for kind in _LISTED_TYPES]
 
 
-def told_id(told: Payment | Refund | Dispute) -> str:
-    """The id under which the API keeps what was told."""
-    key: str = getattr(told, _OWN_ID[type(told)])
+def api_payment_id(data: Payment | Refund | Dispute) -> str:
+    """The id of a notified payment, refund or dispute in the API."""
+    key: str = getattr(data, _ID_FIELDS[type(data)])
     return key
 
 
-def _confirmed_status(told: Payment | Refund | Dispute, status: str | None, amount: int | None) -> str:
-    if amount is not None and not isinstance(told, Dispute) and (amount < 0) != isinstance(told, Refund):
+def _confirmed_status(data: Payment | Refund | Dispute, status: str | None, amount: int | None) -> str:
+    if amount is not None and not isinstance(data, Dispute) and (amount < 0) != isinstance(data, Refund):
         return "failed"
-    return _SAYS[type(told)].get(status.lower(), _OPEN[type(told)]) if status else told.status
+    return (
+        _STATUS_MEANINGS[type(data)].get(status.lower(), _OPEN_STATUS[type(data)]) if status else data.status
+    )
 
 
-def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
-    """Of one poll's events those that tell something new, one at most for each subject.
+def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> list[Event]:
+    """The events of one poll whose data differ from the last known, at most one for each subject.
 
-    `last` holds the data last known, by subject. Several contracts name one customer: the last in
-    the order of event ids counts, so that two spellings of a name do not alternate for ever. Of one who
-    was erased no name is told again.
+    `last_known` is the last known data by subject. Several contracts may name one customer: the last in
+    the order of event ids counts, so that two spellings of a name do not alternate for ever. The name of
+    an erased customer is never recorded again.
     """
     by_subject = {
         subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
@@ -416,7 +433,7 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
     return [
         event
         for subject, event in by_subject.items()
-        if last.get(subject) != event.data and not isinstance(last.get(subject), CustomerErased)
+        if last_known.get(subject) != event.data and not isinstance(last_known.get(subject), CustomerErased)
     ]
 
 
@@ -424,18 +441,22 @@ def changed(events: Iterable[Event], last: Mapping[str, Data]) -> list[Event]:
 
 
 def _customer(record: _Record) -> tuple[str | None, str | None]:
-    """A record's customer by id and name. Without an id, a pseudonym of the name within the merchant."""
-    party = record.customer if isinstance(record.customer, _Party) else _Party(name=record.customer)
-    name = _first(record.customer_name, party.name)
-    own = _first(record.customer_id, party.id, record.customer_number)
-    if own or not name:
-        return own, name
+    """The id and name of a record's customer. A missing id is derived from merchant and name."""
+    customer = (
+        record.customer
+        if isinstance(record.customer, _CustomerObject)
+        else _CustomerObject(name=record.customer)
+    )
+    name = _first_stated(record.customer_name, customer.name)
+    customer_id = _first_stated(record.customer_id, customer.id, record.customer_number)
+    if customer_id or not name:
+        return customer_id, name
     digest = sha256(f"{record.merchant_id}\0{name}".encode()).hexdigest()
     return f"mx_{digest[:20]}", name
 
 
 def _with_name(event: Event, customer_id: str | None, name: str | None) -> list[Event]:
-    """An event, and beside it its customer's name: names stand in no other data."""
+    """An event, and a second one with its customer's name: names are stored in no other data."""
     if customer_id is None or name is None:
         return [event]
     data = Customer(customer_id=customer_id, name=name)
@@ -454,34 +475,39 @@ def _event(proof: Proof, *, event_id: str, data: Data, account: str = "") -> Eve
     )
 
 
-def _first(*values: Any) -> str | None:
-    """The first that says something: blanks, noughts and other shapes do not."""
+def _first_stated(*values: Any) -> str | None:
+    """The first value that is a non-blank string or a number other than 0."""
     return next(
-        (str(v) for v in values if isinstance(v, str | int) and str(v).strip() not in ("", "0")), None
+        (
+            str(value)
+            for value in values
+            if isinstance(value, str | int) and str(value).strip() not in ("", "0")
+        ),
+        None,
     )
 
 
-def _iso(moment: datetime) -> str:
+def _iso_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat()
 
 
-def _currency(record: _Record, otherwise: str = "usd") -> str:
-    currency = (_first(record.currency_code, record.currency) or otherwise).lower()
+def _currency(record: _Record, default: str = "usd") -> str:
+    currency = (_first_stated(record.currency_code, record.currency) or default).lower()
     if not re.fullmatch("[a-z]{3}", currency):
         raise Unreadable("`$.currencyCode` is no currency")
     return currency
 
 
-def _decimal(amount: Amount, path: str) -> Decimal:
-    """An amount exactly as written. A JSON number comes as the shortest text that means it."""
+def _parse_decimal(amount: Amount, path: str) -> Decimal:
+    """An amount exactly as written. The `repr` of a JSON number is its shortest text."""
     text = amount if isinstance(amount, str) else repr(amount)
     if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", text):
         raise Unreadable(f"`{path}` is no decimal amount")
     return Decimal(text)
 
 
-def _minor(amount: Amount, currency: str, path: str) -> int:
-    minor = to_minor(_decimal(amount, path), currency)
+def _parse_minor(amount: Amount, currency: str, path: str) -> int:
+    minor = to_minor(_parse_decimal(amount, path), currency)
     if minor != int(minor):
         raise Unreadable(f"`{path}` has more digits than its currency")
     return int(minor)
@@ -490,7 +516,7 @@ def _minor(amount: Amount, currency: str, path: str) -> int:
 _NO_DATE = "0001-"  # what .NET writes for a date that is not set
 
 
-def _moment(value: str | None, path: str) -> datetime | None:
+def _parse_moment(value: str | None, path: str) -> datetime | None:
     if not value or value.startswith(_NO_DATE):
         return None
     try:
@@ -500,8 +526,8 @@ def _moment(value: str | None, path: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _date(value: str | None, path: str) -> date | None:
-    """The date part, in no zone: "2025-11-20T00:00:00Z" is 20 November wherever one is."""
+def _parse_date(value: str | None, path: str) -> date | None:
+    """The date part, without a zone: "2025-11-20T00:00:00Z" is 20 November in every zone."""
     if not value or value.startswith(_NO_DATE):
         return None
     try:
@@ -510,8 +536,8 @@ def _date(value: str | None, path: str) -> date | None:
         raise Unreadable(f"`{path}` is no date") from None
 
 
-def _told_at(value: str | None) -> datetime | None:
-    """The time of "Aug 9 2018  6:21PM", which is UTC."""
+def _transaction_time(value: str | None) -> datetime | None:
+    """The moment, in UTC, of a text such as "Aug 9 2018  6:21PM"; None of a blank one."""
     if not value or not value.strip():
         return None
     try:

@@ -1,7 +1,7 @@
-"""Stripe: its signed webhooks, and what each type of event says in the ledger's words.
+"""Stripe: the verification of its webhooks, and their translation to events of the ledger.
 
 Two families of payload are read: up to 2025-02 (acacia and before), and 2025-03-31.basil and later.
-`payloads` holds what Stripe sends, `state` says it in our words; here are the proof and the table.
+`payloads` has the structs of their objects, `state` translates them; the tables of event types are here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from msgspec import ValidationError, convert, json
 from stripe import WebhookSignature
 
 from handlers.stripe import payloads, state
-from handlers.stripe.state import Reading
+from handlers.stripe.state import ObjectTranslation
 from service.core.delivery import TOLERANCE_SECONDS, Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import CREATED, DELETED, INVOICE_RANK, UPDATED, Data, Event, Invoice, Refund, Unused
 
-__all__ = ["is_used", "observed", "translate", "verify"]
+__all__ = ["is_used", "observed_event", "translate", "verify"]
 
 T = TypeVar("T")
 
@@ -31,52 +31,52 @@ TOLERANCE = timedelta(seconds=TOLERANCE_SECONDS)
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:
     """Prove that Stripe signed `body`, within the tolerance of `now`, with one of `secrets`.
 
-    Stripe's library knows one secret and lets any time in the future pass: both are done here.
+    Stripe's library checks one secret only and accepts any time in the future, so both are checked here.
     Source: https://docs.stripe.com/webhooks#verify-manually.
     """
     header = headers.get("stripe-signature", "")
     signed_at = _signed_at(header)
     if abs(now - signed_at) > TOLERANCE:
         raise VerificationError(f"Stripe-Signature was made more than {TOLERANCE_SECONDS} seconds from now")
-    for count, secret in enumerate(secrets, start=1):
-        if _signs(header, body, secret):
+    for number, secret in enumerate(secrets, start=1):
+        if _is_signed_with(header, body, secret):
             return Proof(
                 processor=PROCESSOR,
                 method="stripe-signature",
                 received_at=now,
                 signed_at=signed_at,
-                secret=count,
+                secret=number,
             )
     raise VerificationError("Stripe-Signature holds no signature that matches")
 
 
 def _signed_at(header: str) -> datetime:
-    """The header's first `t`: the one that the library takes as signed."""
+    """The time in the header's first `t`, which is the one whose signature the library checks."""
     try:
         return state.moment(int(next(part[2:] for part in header.split(",") if part.startswith("t="))))
     except (StopIteration, ValueError, OverflowError, OSError):
         raise VerificationError("Stripe-Signature is missing, or its time can't be read") from None
 
 
-def _signs(header: str, body: bytes, secret: str) -> bool:
+def _is_signed_with(header: str, body: bytes, secret: str) -> bool:
     try:
         return bool(WebhookSignature.verify_header(body.decode(), header, secret))
-    except Exception:  # noqa: BLE001 - whatever it is, nothing is proved
+    except Exception:  # noqa: BLE001 - after any error nothing is proved
         return False
 
 
 # Translation
 
-CUSTOMER = Reading(payloads.Customer, state.customer)
-PRODUCT = Reading(payloads.Product, state.product)
-SUBSCRIPTION = Reading(payloads.Subscription, state.subscription)
-INVOICE = Reading(payloads.Invoice, state.invoice)
-CHARGE = Reading(payloads.Charge, state.charge)
-PAYMENT_INTENT = Reading(payloads.PaymentIntent, state.payment_intent)
-REFUND = Reading(payloads.Refund, state.refund)
+CUSTOMER = ObjectTranslation(payloads.Customer, state.customer)
+PRODUCT = ObjectTranslation(payloads.Product, state.product)
+SUBSCRIPTION = ObjectTranslation(payloads.Subscription, state.subscription)
+INVOICE = ObjectTranslation(payloads.Invoice, state.invoice)
+CHARGE = ObjectTranslation(payloads.Charge, state.charge)
+PAYMENT_INTENT = ObjectTranslation(payloads.PaymentIntent, state.payment_intent)
+REFUND = ObjectTranslation(payloads.Refund, state.refund)
 
-# What each type of event tells of. A type in neither table, or with None, is not used by the books.
-TRANSLATE: dict[str, Reading | None] = {
+# The object in each type of event. The books don't use a type that is in neither table or has None.
+TRANSLATIONS: dict[str, ObjectTranslation | None] = {
     "customer.created": CUSTOMER,
     "customer.updated": CUSTOMER,
     "customer.deleted": CUSTOMER,
@@ -84,7 +84,7 @@ TRANSLATE: dict[str, Reading | None] = {
     "product.updated": PRODUCT,
     "product.deleted": PRODUCT,
     "invoice.upcoming": None,  # an invoice that does not exist: it has no id
-    "invoice_payment.paid": Reading(payloads.InvoicePayment, state.invoice_payment),
+    "invoice_payment.paid": ObjectTranslation(payloads.InvoicePayment, state.invoice_payment),
     "charge.succeeded": CHARGE,
     "charge.captured": CHARGE,
     "charge.failed": CHARGE,
@@ -93,79 +93,86 @@ TRANSLATE: dict[str, Reading | None] = {
     "payment_intent.succeeded": PAYMENT_INTENT,
     "payment_intent.payment_failed": PAYMENT_INTENT,
 }
-FAMILIES: dict[str, Reading] = {
+TRANSLATIONS_BY_PREFIX: dict[str, ObjectTranslation] = {
     "customer.subscription.": SUBSCRIPTION,
     "invoice.": INVOICE,
     "refund.": REFUND,
-    "charge.dispute.": Reading(payloads.Dispute, state.dispute),
-    "credit_note.": Reading(payloads.CreditNote, state.credit_note),
+    "charge.dispute.": ObjectTranslation(payloads.Dispute, state.dispute),
+    "credit_note.": ObjectTranslation(payloads.CreditNote, state.credit_note),
 }
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
-    """One webhook as one event. Raises Unreadable with the field's path and what it should be.
+    """The event of one webhook. Raises Unreadable with the field's path and expected type.
 
-    A type that is not in the tables is ordinary input and has no effect.
+    A type that is not in the tables is ordinary input: it becomes an `Unused` event.
     """
-    told = _read(payload, payloads.Envelope, "$")
-    reading = _reading(told.type)
-    data = _data(told.data.object, reading, told.type) if reading else _unused(told)
+    envelope = _parse(payload, payloads.Envelope, "$")
+    translation = _translation_of(envelope.type)
+    data = _data(envelope.data.object, translation, envelope.type) if translation else _unused(envelope)
     return [
         Event(
             processor=PROCESSOR,
-            account=told.account or "",
-            event_id=told.id,
-            occurred_at=state.moment(told.created),
-            rank=_rank(data, told.type),
+            account=envelope.account or "",
+            event_id=envelope.id,
+            occurred_at=state.moment(envelope.created),
+            rank=_rank(data, envelope.type),
             trust=proof.trust,
             data=data,
-            before=_before(told, reading),
+            before=_before(envelope, translation),
         )
     ]
 
 
-def is_used(kind: str) -> bool:
+def is_used(event_type: str) -> bool:
     """Whether the books use this type of event."""
-    return _reading(kind) is not None
+    return _translation_of(event_type) is not None
 
 
-def observed(told: Any, account: str, at: datetime) -> Event:
-    """A subscription or an invoice as the API answers it, as if an event had told it at `at`.
+def observed_event(payload: Any, account: str, observed_at: datetime) -> Event:
+    """A subscription or an invoice from the API, as an event that happened at `observed_at`.
 
-    For comparisons, in the same words as its events: it is in no ledger. Raises Unreadable.
+    It only serves to compare the API's state with the books and is never appended. Raises Unreadable.
     """
-    kind = told["object"]
-    reading = {"subscription": SUBSCRIPTION, "invoice": INVOICE}[kind]
+    object_type = payload["object"]
+    translation = {"subscription": SUBSCRIPTION, "invoice": INVOICE}[object_type]
     return Event(
         processor=PROCESSOR,
         account=account,
-        event_id=told["id"],
-        occurred_at=at,
+        event_id=payload["id"],
+        occurred_at=observed_at,
         trust="fetched",
-        data=_data(told, reading, kind),
+        data=_data(payload, translation, object_type),
     )
 
 
-def _unused(told: payloads.Envelope) -> Unused:
-    customer = told.data.object.get("customer")
+def _unused(envelope: payloads.Envelope) -> Unused:
+    customer = envelope.data.object.get("customer")
     if isinstance(customer, dict):  # expanded
         customer = customer.get("id")
-    return Unused(original_type=told.type, customer_id=customer if isinstance(customer, str) else None)
+    return Unused(original_type=envelope.type, customer_id=customer if isinstance(customer, str) else None)
 
 
-def _reading(kind: str) -> Reading | None:
-    if kind in TRANSLATE:
-        return TRANSLATE[kind]
-    return next((reading for prefix, reading in FAMILIES.items() if kind.startswith(prefix)), None)
+def _translation_of(event_type: str) -> ObjectTranslation | None:
+    if event_type in TRANSLATIONS:
+        return TRANSLATIONS[event_type]
+    return next(
+        (
+            translation
+            for prefix, translation in TRANSLATIONS_BY_PREFIX.items()
+            if event_type.startswith(prefix)
+        ),
+        None,
+    )
 
 
-def _data(told: dict[str, Any], reading: Reading, kind: str) -> Data:
-    return reading.say(_read(told, reading.payload, "$.data.object"), kind)
+def _data(payload: dict[str, Any], translation: ObjectTranslation, event_type: str) -> Data:
+    return translation.translate(_parse(payload, translation.payload, "$.data.object"), event_type)
 
 
-def _read(told: Any, shape: type[T], path: str) -> T:
+def _parse(payload: Any, shape: type[T], path: str) -> T:
     try:
-        return convert(told, shape)
+        return convert(payload, shape)
     except ValidationError as error:
         text, _, field = str(error).partition(" - at `$")
         if text.startswith("Invalid enum value"):  # the value follows, and may hold anything
@@ -173,21 +180,21 @@ def _read(told: Any, shape: type[T], path: str) -> T:
         raise Unreadable(f"{text} - at `{path}{field or '`'}") from None
 
 
-def _before(told: payloads.Envelope, reading: Reading | None) -> bytes | None:
-    """What the data was until then: as if the object had been told with its previous attributes."""
-    if reading is None or not told.data.previous_attributes:
+def _before(envelope: payloads.Envelope, translation: ObjectTranslation | None) -> bytes | None:
+    """The JSON of the data before the event: of the object with its previous attributes."""
+    if translation is None or not envelope.data.previous_attributes:
         return None
     try:
-        previous = _overlaid(told.data.object, told.data.previous_attributes)
-        return json.encode(_data(previous, reading, told.type))
-    except (Unreadable, RecursionError):  # a link less between the events of one second
+        previous = _overlay(envelope.data.object, envelope.data.previous_attributes)
+        return json.encode(_data(previous, translation, envelope.type))
+    except (Unreadable, RecursionError):  # then only a causal link within one second is missing
         return None
 
 
-def _overlaid(current: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:
-    """`current` with `previous` laid over it: objects field by field, lists and all else whole."""
+def _overlay(current: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:
+    """`current` with the values of `previous`: objects are merged field by field, lists are replaced."""
     return current | {
-        key: _overlaid(current[key], value)
+        key: _overlay(current[key], value)
         if isinstance(value, dict) and isinstance(current.get(key), dict)
         else value
         for key, value in previous.items()
@@ -202,13 +209,13 @@ _TYPE_RANK = {
     "created": CREATED,
     "deleted": DELETED,
     "closed": DELETED,
-    "failed": CREATED,  # a payment may fail before it succeeds, and is refunded after
+    "failed": CREATED,  # a payment may fail before it succeeds, and is refunded after that
     "payment_failed": CREATED,
     "refunded": DELETED,
 }
 
 
-def _rank(data: Data, kind: str) -> int:
-    """How far along its life a thing is: by its status where that only moves on, else by the type."""
-    by_type = _TYPE_RANK.get(kind.rpartition(".")[2], UPDATED)
+def _rank(data: Data, event_type: str) -> int:
+    """The lifecycle rank: by the status where an object's status never goes back, else by the event type."""
+    by_type = _TYPE_RANK.get(event_type.rpartition(".")[2], UPDATED)
     return _STATUS_RANK.get(type(data), {}).get(getattr(data, "status", ""), by_type)

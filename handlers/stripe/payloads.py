@@ -1,8 +1,8 @@
-"""What Stripe sends, as far as it is read.
+"""The structs of Stripe's payloads, with the fields that are read.
 
-Each field stands wherever either family of payload has it, whatever `api_version` says: an endpoint's
-version and the shape of an object need not be of one age. A field without a default is one that no
-known version lacks. Stripe adds fields at any time; those that are not named here are passed over.
+Each field is declared in every place where either family of payload has it, whatever `api_version` says:
+an object may be older than its endpoint's version. A field without a default exists in all known
+versions. Stripe adds fields at any time; fields that are not named here are ignored.
 Source: https://docs.stripe.com/api, https://docs.stripe.com/changelog.
 """
 
@@ -12,45 +12,47 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from service.core.events import Currency, Every, Id
 
-MOST = 10**12  # no amount or count is larger: books add up in 64 bits
+MAX_NUMBER = 10**12  # the largest amount or count: books add up in 64 bits
 
-Amount = Annotated[int, Meta(ge=-MOST, le=MOST)]
-Total = Annotated[int, Meta(ge=0, le=MOST)]
-Seconds = Annotated[int, Meta(ge=0, le=32_503_680_000)]  # to the year 3000: milliseconds don't pass
-Exact = Annotated[str, Meta(pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$")]
+Amount = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Total = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Seconds = Annotated[
+    int, Meta(ge=0, le=32_503_680_000)
+]  # until the year 3000, so that milliseconds are refused
+DecimalText = Annotated[str, Meta(pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$")]
 Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
-Word = Annotated[str, Meta(min_length=1, max_length=255)]
+Text = Annotated[str, Meta(min_length=1, max_length=255)]
 Interval = Literal["day", "week", "month", "year"]
 
 
 class Payload(Struct, frozen=True, kw_only=True):
-    """A part of what Stripe sends."""
+    """The base of all structs of Stripe's payloads."""
 
 
 class Expanded(Payload, frozen=True, kw_only=True):
-    """An object where its id may stand instead."""
+    """An object in a field that may hold just its id instead."""
 
     id: Id
 
 
 class Product(Expanded, frozen=True, kw_only=True):
-    """A product, of which the name is read."""
+    """A product; only its name is read."""
 
     name: str | None = None
 
 
-class Named(Expanded, frozen=True, kw_only=True):
-    """A price or plan, of which only the names are read."""
+class NamedPrice(Expanded, frozen=True, kw_only=True):
+    """A price or plan in an invoice line; only the names are read."""
 
     product: Id | Product | None = None
     nickname: str | None = None
 
 
-Ref = Id | Expanded
+Reference = Id | Expanded
 
 
-class Changed(Payload, frozen=True, kw_only=True):
-    """An event's object, and what its fields held until then."""
+class EventData(Payload, frozen=True, kw_only=True):
+    """An event's object, and the previous values of the fields that changed."""
 
     object: dict[str, Any]
     previous_attributes: dict[str, Any] | None = None
@@ -60,10 +62,10 @@ class Envelope(Payload, frozen=True, kw_only=True):
     """An event. `account` is the connected account that it belongs to."""
 
     id: Id
-    type: Word
+    type: Text
     created: Seconds
     account: Annotated[str, Meta(max_length=255)] | None = None
-    data: Changed
+    data: EventData
 
 
 class Customer(Payload, frozen=True, kw_only=True):
@@ -78,24 +80,24 @@ class Customer(Payload, frozen=True, kw_only=True):
 
 
 class Tier(Payload, frozen=True, kw_only=True):
-    """One tier of a price; null or "inf" is the last one's bound."""
+    """One tier of a price; the last one's `up_to` is null or "inf"."""
 
     up_to: Total | Literal["inf"] | None
     unit_amount: Amount | None = None
-    unit_amount_decimal: Exact | None = None
+    unit_amount_decimal: DecimalText | None = None
     flat_amount: Amount | None = None
-    flat_amount_decimal: Exact | None = None
+    flat_amount_decimal: DecimalText | None = None
 
 
-class Transform(Payload, frozen=True, kw_only=True):
-    """What is done to a quantity before it is multiplied."""
+class QuantityTransform(Payload, frozen=True, kw_only=True):
+    """How a quantity is divided before it is multiplied by the price."""
 
-    divide_by: Annotated[int, Meta(ge=1, le=MOST)]
+    divide_by: Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
     round: Literal["up", "down"]
 
 
 class Recurring(Payload, frozen=True, kw_only=True):
-    """How often a price bills; a one-off price has none."""
+    """How often a price bills; a one-off price has no such object."""
 
     interval: Interval
     interval_count: Every = 1
@@ -103,34 +105,34 @@ class Recurring(Payload, frozen=True, kw_only=True):
 
 
 class Price(Payload, frozen=True, kw_only=True):
-    """A price. `tiers` are there only where they were expanded."""
+    """A price. Stripe sends `tiers` only where they were expanded."""
 
     id: Id
     type: str | None = None
-    product: Ref | None = None
+    product: Reference | None = None
     currency: Currency | None = None
     billing_scheme: str | None = None
     unit_amount: Amount | None = None
-    unit_amount_decimal: Exact | None = None
+    unit_amount_decimal: DecimalText | None = None
     tiers: tuple[Tier, ...] | None = None
     tiers_mode: str | None = None
-    transform_quantity: Transform | None = None
+    transform_quantity: QuantityTransform | None = None
     recurring: Recurring | None = None
 
 
 class Plan(Price, frozen=True, kw_only=True):
-    """What came before prices: the same, under other names, and always recurring."""
+    """The predecessor of prices: the same values under other names, and always recurring."""
 
     unit_amount: Amount | None = field(default=None, name="amount")
-    unit_amount_decimal: Exact | None = field(default=None, name="amount_decimal")
-    transform_quantity: Transform | None = field(default=None, name="transform_usage")
+    unit_amount_decimal: DecimalText | None = field(default=None, name="amount_decimal")
+    transform_quantity: QuantityTransform | None = field(default=None, name="transform_usage")
     interval: Interval
     interval_count: Every = 1
     usage_type: str | None = None
 
 
 class Coupon(Payload, frozen=True, kw_only=True):
-    """What a discount takes off."""
+    """The percentage or amount that a discount takes off, and for how long."""
 
     duration: Literal["forever", "repeating", "once"]
     duration_in_months: Annotated[int, Meta(ge=1, le=1200)] | None = None
@@ -139,24 +141,24 @@ class Coupon(Payload, frozen=True, kw_only=True):
     currency: Currency | None = None
 
 
-class Source(Payload, frozen=True, kw_only=True):
-    """Where a discount comes from."""
+class DiscountSource(Payload, frozen=True, kw_only=True):
+    """The source of a discount, from 2025-09-30.clover on."""
 
     coupon: str | Coupon | None = None
 
 
 class Discount(Payload, frozen=True, kw_only=True):
-    """A coupon in use: in `coupon`, or in `source.coupon` from 2025-09-30.clover on."""
+    """An applied coupon: in `coupon`, or in `source.coupon` from 2025-09-30.clover on."""
 
     id: str | None = None
     coupon: str | Coupon | None = None
-    source: Source | None = None
+    source: DiscountSource | None = None
     start: Seconds | None = None
     end: Seconds | None = None
 
 
-class Item(Payload, frozen=True, kw_only=True):
-    """One price of a subscription. Its period is its own from basil on."""
+class SubscriptionItem(Payload, frozen=True, kw_only=True):
+    """One price of a subscription. From basil on each item has a period of its own."""
 
     price: Price | None = None
     plan: Plan | None = None
@@ -165,21 +167,21 @@ class Item(Payload, frozen=True, kw_only=True):
     current_period_end: Seconds | None = None
 
 
-class Items(Payload, frozen=True, kw_only=True):
-    """A list of items, perhaps not whole."""
+class SubscriptionItems(Payload, frozen=True, kw_only=True):
+    """The first page of a subscription's items."""
 
-    data: tuple[Item, ...]
+    data: tuple[SubscriptionItem, ...]
     has_more: bool | None = None
 
 
 class Subscription(Payload, frozen=True, kw_only=True):
-    """A subscription. Until 2025-02 the period and a first `discount` stand here."""
+    """A subscription. Payloads until 2025-02 have `current_period_end` and `discount` here."""
 
     id: Id
-    customer: Ref
-    status: Word
+    customer: Reference
+    status: Text
     currency: Currency | None = None
-    items: Items | None = None
+    items: SubscriptionItems | None = None
     plan: Plan | None = None
     quantity: Total | None = None
     discount: Discount | None = None
@@ -197,9 +199,9 @@ class Subscription(Payload, frozen=True, kw_only=True):
 
 
 class PriceDetails(Payload, frozen=True, kw_only=True):
-    """The price of a line, and what it is for."""
+    """The price and product of a line."""
 
-    price: Id | Named | None = None
+    price: Id | NamedPrice | None = None
     product: Id | Product | None = None
 
 
@@ -209,35 +211,35 @@ class Pricing(Payload, frozen=True, kw_only=True):
     price_details: PriceDetails | None = None
 
 
-class Line(Payload, frozen=True, kw_only=True):
-    """A line. `price` and `plan` until 2025-02, `pricing` from basil on."""
+class InvoiceLine(Payload, frozen=True, kw_only=True):
+    """An invoice line. It has `price` and `plan` until 2025-02, `pricing` from basil on."""
 
     amount: Amount
-    price: Named | None = None
-    plan: Named | None = None
+    price: NamedPrice | None = None
+    plan: NamedPrice | None = None
     pricing: Pricing | None = None
 
 
-class Lines(Payload, frozen=True, kw_only=True):
-    """A list of lines, perhaps not whole."""
+class InvoiceLines(Payload, frozen=True, kw_only=True):
+    """The first page of an invoice's lines."""
 
-    data: tuple[Line, ...]
+    data: tuple[InvoiceLine, ...]
     has_more: bool | None = None
 
 
-class Paying(Payload, frozen=True, kw_only=True):
-    """What pays: a payment intent, else a charge, else the record of a payment made elsewhere."""
+class PaymentReference(Payload, frozen=True, kw_only=True):
+    """The fields that refer to a payment: intent, charge, or the record of a payment outside of Stripe."""
 
-    payment_intent: Ref | None = None
-    charge: Ref | None = None
-    payment_record: Ref | None = None
+    payment_intent: Reference | None = None
+    charge: Reference | None = None
+    payment_record: Reference | None = None
 
 
 class InvoicePayment(Payload, frozen=True, kw_only=True):
     """A payment of an invoice."""
 
-    invoice: Ref
-    payment: Paying
+    invoice: Reference
+    payment: PaymentReference
     status: str | None = None
 
 
@@ -250,24 +252,24 @@ class InvoicePayments(Payload, frozen=True, kw_only=True):
 class SubscriptionDetails(Payload, frozen=True, kw_only=True):
     """The subscription that an invoice is for."""
 
-    subscription: Ref | None = None
+    subscription: Reference | None = None
 
 
-class Parent(Payload, frozen=True, kw_only=True):
-    """What an invoice is for."""
+class InvoiceParent(Payload, frozen=True, kw_only=True):
+    """The object from which an invoice was made."""
 
     subscription_details: SubscriptionDetails | None = None
 
 
 class StatusTransitions(Payload, frozen=True, kw_only=True):
-    """When an invoice became what it is."""
+    """When an invoice was finalized and paid."""
 
     finalized_at: Seconds | None = None
     paid_at: Seconds | None = None
 
 
-class Invoice(Paying, frozen=True, kw_only=True):
-    """An invoice. `subscription` and what pays it stand here until 2025-02, then in `parent`, `payments`."""
+class Invoice(PaymentReference, frozen=True, kw_only=True):
+    """An invoice. Until 2025-02 it names its subscription and payment; then `parent` and `payments` do."""
 
     id: Id
     status: Literal["draft", "open", "paid", "uncollectible", "void"] | None
@@ -277,19 +279,19 @@ class Invoice(Paying, frozen=True, kw_only=True):
     amount_paid: Amount
     amount_remaining: Amount | None = None
     subtotal: Amount | None = None
-    customer: Ref | None = None
-    subscription: Ref | None = None
-    parent: Parent | None = None
+    customer: Reference | None = None
+    subscription: Reference | None = None
+    parent: InvoiceParent | None = None
     payments: InvoicePayments | None = None
     status_transitions: StatusTransitions | None = None
-    lines: Lines | None = None
+    lines: InvoiceLines | None = None
 
 
 class CreditNote(Payload, frozen=True, kw_only=True):
     """A credit note."""
 
     id: Id
-    invoice: Ref
+    invoice: Reference
     currency: Currency
     amount: Amount
 
@@ -298,25 +300,25 @@ class CreditNote(Payload, frozen=True, kw_only=True):
 
 
 class PaymentDetails(Payload, frozen=True, kw_only=True):
-    """What else is known of a payment."""
+    """Further details of a payment."""
 
     order_reference: str | None = None
 
 
 class Payment(Payload, frozen=True, kw_only=True):
-    """A charge or a payment intent. `invoice` until 2025-02: null says that it pays none."""
+    """A charge or a payment intent. It has `invoice` until 2025-02, null if it pays none."""
 
     id: Id
     currency: Currency
     amount: Total
-    customer: Ref | None = None
-    invoice: Ref | UnsetType | None = UNSET
+    customer: Reference | None = None
+    invoice: Reference | UnsetType | None = UNSET
     description: str | None = None
     payment_details: PaymentDetails | None = None
 
 
 class PaymentIntent(Payment, frozen=True, kw_only=True):
-    """A payment intent: one payment, whatever it takes."""
+    """A payment intent: one payment, over all its attempts."""
 
     amount_received: Total
 
@@ -324,29 +326,29 @@ class PaymentIntent(Payment, frozen=True, kw_only=True):
 class Charge(Payment, frozen=True, kw_only=True):
     """A charge: one attempt at a payment."""
 
-    status: Word
+    status: Text
     created: Seconds
     amount_refunded: Total
     amount_captured: Total | None = None
     captured: bool | None = None
-    payment_intent: Ref | None = None
+    payment_intent: Reference | None = None
 
 
-class Refund(Paying, frozen=True, kw_only=True):
+class Refund(PaymentReference, frozen=True, kw_only=True):
     """A refund."""
 
     id: Id
-    status: Word
+    status: Text
     currency: Currency
     amount: Total
     created: Seconds
-    customer: Ref | None = None
+    customer: Reference | None = None
 
 
-class Dispute(Paying, frozen=True, kw_only=True):
+class Dispute(PaymentReference, frozen=True, kw_only=True):
     """A dispute."""
 
     id: Id
-    status: Word
+    status: Text
     currency: Currency
     amount: Total

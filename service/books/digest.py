@@ -1,7 +1,7 @@
 """A book's digest, equal for equal rows and totals in any order; and where two books differ."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from projections.book import Book, Row, Total
 from service.books import tables
 from service.books.view import sum_columns
+from service.core.progress import Advance, no_advance
 
 _MODULUS = 1 << 256
 _ROWS_PER_FETCH = 1_000  # also the rows between two reports of progress
@@ -33,23 +34,17 @@ class RowDifference(Struct, frozen=True, kw_only=True):
     right: list[dict[str, Any]]
 
 
-def _quiet(_rows: int) -> None:
-    pass
-
-
-async def digest(
-    connection: AsyncConnection, book: Book, book_id: int, done: Callable[[int], None] = _quiet
-) -> str:
+async def digest(connection: AsyncConnection, book: Book, book_id: int, advance: Advance = no_advance) -> str:
     """64 hex digits: the sum of the SHA-256 of every row and of every total that is not all zero.
 
-    `done` is called with numbers of rows as they are read.
+    `advance` is called with numbers of rows as they are read.
     """
     digests = 0
     for row_type in tables.row_types(book):
-        digests += await _sum_digests(connection, _select_rows(row_type, book_id), row_type.table, 0, done)
+        digests += await _sum_digests(connection, _select_rows(row_type, book_id), row_type.table, 0, advance)
     for total in book.totals:
         query, width = select_total(total, book_id), len(total.sums)
-        digests += await _sum_digests(connection, query, total.table, width, done)
+        digests += await _sum_digests(connection, query, total.table, width, advance)
     return f"{digests % _MODULUS:064x}"
 
 
@@ -67,7 +62,7 @@ def _select_rows(row_type: type[Row], book_id: int) -> Select[Any]:
 
 
 async def _sum_digests(
-    connection: AsyncConnection, query: Select[Any], name: str, width: int, done: Callable[[int], None]
+    connection: AsyncConnection, query: Select[Any], name: str, width: int, advance: Advance
 ) -> int:
     """The sum of the digests of a query's rows, without rows whose last `width` columns are all zero."""
     total = 0
@@ -76,16 +71,16 @@ async def _sum_digests(
             values = tuple(row)
             if not width or any(values[-width:]):
                 total += int.from_bytes(sha256(json.encode((name, *values))).digest())
-        done(len(rows))
+        advance(len(rows))
     return total
 
 
 async def differences(
-    book: Book, left: BookLocation, right: BookLocation, limit: int = 20, done: Callable[[int], None] = _quiet
+    book: Book, left: BookLocation, right: BookLocation, limit: int = 20, advance: Advance = no_advance
 ) -> list[RowDifference]:
     """The differences of two books, for the first `limit` differing keys of each table, in order.
 
-    The two may be builds in one view of a database, or be in two databases. `done` is called with numbers
+    The two may be builds in one view of a database, or be in two databases. `advance` is called with numbers
     of rows as they are read.
     """
     all_differences: list[RowDifference] = []
@@ -93,7 +88,7 @@ async def differences(
         table = tables.ROWS[row_type]
         names = [column.name for column in table.c][2:]  # `key` and the columns after it
         left_rows, right_rows = (
-            _rows_by_key(view, _select_rows(row_type, book_id).order_by(table.c.key), slice(1), 0, done)
+            _rows_by_key(view, _select_rows(row_type, book_id).order_by(table.c.key), slice(1), 0, advance)
             for view, book_id in (left, right)
         )
         all_differences += await _differing_keys(row_type.table, names, left_rows, right_rows, limit)
@@ -101,7 +96,11 @@ async def differences(
         group = [tables.TOTALS[total.table].c[name] for name in total.group_by]
         left_rows, right_rows = (
             _rows_by_key(
-                view, select_total(total, book_id).order_by(*group), slice(len(group)), len(total.sums), done
+                view,
+                select_total(total, book_id).order_by(*group),
+                slice(len(group)),
+                len(total.sums),
+                advance,
             )
             for view, book_id in (left, right)
         )
@@ -111,7 +110,7 @@ async def differences(
 
 
 async def _rows_by_key(
-    view: AsyncConnection, query: Select[Any], key: slice, width: int, done: Callable[[int], None]
+    view: AsyncConnection, query: Select[Any], key: slice, width: int, advance: Advance
 ) -> AsyncGenerator[_KeyedRows]:
     """Each key of a query with its rows, in the query's order; without sums that are all zero."""
     group: _KeyedRows = ((), [])
@@ -119,7 +118,7 @@ async def _rows_by_key(
     async for row in await view.stream(query):
         values = tuple(row)
         if (read := read + 1) % _ROWS_PER_FETCH == 0:
-            done(_ROWS_PER_FETCH)
+            advance(_ROWS_PER_FETCH)
         if width and not any(values[-width:]):
             continue
         if values[key] != group[0]:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service import bootstrap
+from service.clock import utc_now
 from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
+from service.maintenance import erasure
 
 if TYPE_CHECKING:
     from service.maintenance.erasure import Erased
@@ -25,21 +28,22 @@ def erase(
 
     Exits 0, 2 if there is no such customer or there are several, 3 if a store can't be used or others keep it
     from being done (run it again), 4 if it is not confirmed.
+
+    For example:
+
+        daybook erase cus_1
+        daybook erase cus_1 --processor stripe --account acct_1 --yes
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.maintenance.erasure import erase as forget  # noqa: PLC0415
-    from service.maintenance.erasure import find  # noqa: PLC0415
 
     async def run(settings: "Settings") -> "Erased":
-        async with kept_ledger(settings) as ledger:
-            event = await find(ledger, customer, processor, account, utc_now())
+        async with bootstrap.kept_ledger(settings) as ledger:
+            event = await erasure.find(ledger, customer, processor, account, utc_now())
             whose = f"{event.processor} {event.account}".strip()
             if not yes and not (
                 sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")
             ):
                 raise ended(EXIT_REFUSED, "nothing was erased; --yes says that it is meant")
-            return await forget(settings, ledger, event, utc_now)
+            return await erasure.erase(settings, ledger, event, utc_now)
 
     with command() as settings:
         erased = asyncio.run(run(settings))

@@ -5,16 +5,23 @@ from collections.abc import Mapping
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+from rich.tree import Tree
 
+from service import bootstrap
+from service.books import view as views
+from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
-from service.core.errors import ParameterError
+from service.core.errors import ParameterError, Unavailable
+from service.intake import provenance
+from service.reads import parameters
+from service.reads.explain import figures
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.text import Text
-    from rich.tree import Tree
     from sqlalchemy import Connection
 
     from service.books.store import BookStore
@@ -48,10 +55,15 @@ def explain(  # noqa: PLR0913 - the reads' parameters
     limit: Annotated[int, typer.Option(min=1, help="Rows to list and check; sums are of all.")] = 100,
     json: Json = False,
 ) -> None:
-    """Take a figure apart: its rows, their events, and the signatures over their bytes, checked again.
+    """Take a figure apart: its rows, their events, and the signatures over their bytes, checked anew.
 
     Exits 0, 1 if bytes are not what was signed and recorded or the rows don't add up to the figure, 2 if
     there is no such figure, 3 if a store can't be read.
+
+    For example:
+
+        daybook explain mrr --customer cus_1 --on 2025-11-13
+        daybook explain month-detail/summary/total_cents --year 2025 --month 11
     """
     given = {
         "customer_id": customer,
@@ -75,10 +87,10 @@ def explain(  # noqa: PLR0913 - the reads' parameters
 class _Unfolded:
     """A tree whose lines are as long as what they say: a terminal folds them, and a pipe gets them whole."""
 
-    def __init__(self, tree: "Tree") -> None:
+    def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from console.render(self._tree, options.update(width=_WIDTH))
 
 
@@ -90,11 +102,8 @@ async def _find(
     settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
 ) -> dict[str, Any]:
     """The figure with its rows, their events, and the position of the books."""
-    from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
-    from service.intake import provenance  # noqa: PLC0415
-
-    async with kept_ledger(settings) as ledger:
-        store = open_books(settings)
+    async with bootstrap.kept_ledger(settings) as ledger:
+        store = bootstrap.open_books(settings)
         try:
             scope = _scope(settings, common)
             document = await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
@@ -110,17 +119,10 @@ async def _find(
 
 
 def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":
-    from zoneinfo import ZoneInfo  # noqa: PLC0415
-
-    from service.books.view import Scope  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.reads.parameters import parse_all  # noqa: PLC0415
-    from service.web.reads import SCOPED  # noqa: PLC0415
-
     today: date = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
-    asked = parse_all(SCOPED, common, today)
+    asked = parameters.parse_all(parameters.SCOPE, common, today)
     currency = asked["currency"] or settings.reporting_currency
-    return Scope(currency=currency, account=asked["account"], today=asked["today"])
+    return views.Scope(currency=currency, account=asked["account"], today=asked["today"])
 
 
 def _taken_apart(
@@ -132,16 +134,12 @@ def _taken_apart(
     limit: int,
     connection: "Connection",
 ) -> dict[str, Any]:
-    from service.books.view import View  # noqa: PLC0415
-    from service.bootstrap import read_options  # noqa: PLC0415
-    from service.core.errors import Unavailable  # noqa: PLC0415
-    from service.reads.explain.figures import explain as take_apart  # noqa: PLC0415
-
     positions = store.positions(connection)
     if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
-    view = View(connection=connection, books=positions.books, scope=scope, options=read_options(settings))
-    document = take_apart(view, figure, given, 0, limit)
+    options = bootstrap.read_options(settings)
+    view = views.View(connection=connection, books=positions.books, scope=scope, options=options)
+    document = figures.explain(view, figure, given, 0, limit)
     del document["next_cursor"]
     return document | {"position": positions.position_under(given.get("policy", ""))}
 
@@ -152,11 +150,8 @@ def _holds(found: dict[str, Any]) -> bool:
     return False not in checks
 
 
-def _tree(found: dict[str, Any]) -> "Tree":
+def _tree(found: dict[str, Any]) -> Tree:
     """Figure, rows, events, bytes."""
-    from rich.text import Text  # noqa: PLC0415
-    from rich.tree import Tree  # noqa: PLC0415
-
     tree = Tree(Text(_headline(found), style="bold"))
     events = {(event["cause"], event["account"]): event for event in found["events"]}
     for row in found["rows"]:
@@ -186,9 +181,7 @@ def _row_line(row: dict[str, Any]) -> str:
     return f"{row['contributes']:+,}  {row['table']}  {row['date']}  {'  '.join(ids)}"
 
 
-def _bytes_line(delivery: dict[str, Any]) -> "Text":
-    from rich.text import Text  # noqa: PLC0415
-
+def _bytes_line(delivery: dict[str, Any]) -> Text:
     size = "no bytes" if delivery["body_bytes"] is None else f"{delivery['body_bytes']:,} bytes"
     signed = f", signed {delivery['signed_at']}" if delivery["signed_at"] else ""
     mark, style = _MARKS[delivery["verified"]]

@@ -4,13 +4,18 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from msgspec import DecodeError
+from msgspec import json as encoded
+from rich.console import RenderableType
+from rich.table import Column, Table
 
+from service import bootstrap
+from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, ended, progress, show
+from service.intake import quarantine
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from service.intake.quarantine import Retried
+    from service.intake.quarantine import RetryResult
     from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
@@ -33,14 +38,17 @@ def list_waiting(
     """List what waits in quarantine, and why.
 
     Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
+
+    For example:
+
+        daybook quarantine list
+        daybook quarantine list --processor stripe --reason unreadable
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.intake.quarantine import listed, rows_of  # noqa: PLC0415
 
     async def find(settings: "Settings") -> list[dict[str, Any]]:
-        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
-            rows = rows_of(reader, settled=every, processor=processor, reason=reason)
-            return [listed(row) async for row in rows]
+        async with bootstrap.kept_ledger(settings) as ledger, ledger.reading() as reader:
+            rows = quarantine.read_rows(reader, settled=every, processor=processor, reason=reason)
+            return [quarantine.list_entry(row) async for row in rows]
 
     with command() as settings:
         found = asyncio.run(find(settings))
@@ -52,13 +60,16 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
     """Show one delivery: why it waits, how it was verified, its body, and what it contradicts.
 
     Exits 0, 2 if there is no such one, 3 if the ledger can't be read.
+
+    For example:
+
+        daybook quarantine show 12
+        daybook quarantine show 12 --json
     """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.intake.quarantine import shown  # noqa: PLC0415
 
     async def find(settings: "Settings") -> dict[str, Any]:
-        async with kept_ledger(settings) as ledger, ledger.reading() as reader:
-            return await shown(reader, waiting)
+        async with bootstrap.kept_ledger(settings) as ledger, ledger.reading() as reader:
+            return await quarantine.read_document(reader, waiting)
 
     with command() as settings:
         found = asyncio.run(find(settings))
@@ -78,18 +89,18 @@ def retry(
 
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
-    """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
 
+    For example:
+
+        daybook quarantine retry 12 13
+        daybook quarantine retry --all
+    """
     if bool(waiting) == every:
         raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
 
-    async def read_again(settings: "Settings") -> "list[Retried]":
-        from service.clock import utc_now  # noqa: PLC0415
-        from service.intake import quarantine  # noqa: PLC0415
-
-        async with kept_ledger(settings) as ledger:
-            numbers, found = waiting or await quarantine.unread(ledger), []
+    async def read_again(settings: "Settings") -> "list[RetryResult]":
+        async with bootstrap.kept_ledger(settings) as ledger:
+            numbers, found = waiting or await quarantine.retryable_ids(ledger), []
             with progress("retry", len(numbers)) as done:
                 for each in numbers:
                     found.append(await quarantine.retry(ledger, each, utc_now()))
@@ -114,17 +125,17 @@ def dismiss(
 
     Exits 0, also for those settled before; 2 if there is no such one or no reason, 3 if the ledger can't be
     used.
-    """
-    from service.bootstrap import kept_ledger  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.intake.quarantine import dismiss as settle  # noqa: PLC0415
 
+    For example:
+
+        daybook quarantine dismiss 12 --because "a test of the processor's"
+    """
     if not because.strip():
         raise ended(EXIT_SETTINGS, "--because needs a reason")
 
     async def dismissed(settings: "Settings") -> list[int]:
-        async with kept_ledger(settings) as ledger:
-            return sorted(await settle(ledger, waiting, because, utc_now()))
+        async with bootstrap.kept_ledger(settings) as ledger:
+            return sorted(await quarantine.dismiss(ledger, waiting, because, utc_now()))
 
     with command() as settings:
         found = asyncio.run(dismissed(settings))
@@ -132,9 +143,7 @@ def dismiss(
         show({"dismissed": found}, lambda: text, as_json=json)
 
 
-def _table(found: list[dict[str, Any]]) -> "RenderableType":
-    from rich.table import Column, Table  # noqa: PLC0415
-
+def _table(found: list[dict[str, Any]]) -> RenderableType:
     if not found:
         return "nothing waits in quarantine"
     whole = (Column(name, no_wrap=True) for name in ("id", "received", "processor", "reason", "status"))
@@ -146,7 +155,7 @@ def _table(found: list[dict[str, Any]]) -> "RenderableType":
     return table
 
 
-def _page(found: dict[str, Any]) -> "RenderableType":
+def _page(found: dict[str, Any]) -> RenderableType:
     verified = _decoded(found["verification"])
     lines = [f"{name}: {found[name]}" for name in ("id", "received_at", "processor", "reason", "detail")]
     lines.append(f"status: {found['status']}")
@@ -162,26 +171,20 @@ def _page(found: dict[str, Any]) -> "RenderableType":
 
 
 def _pretty(body: str | None) -> str:
-    from msgspec import DecodeError, json  # noqa: PLC0415
-
     if body is None:
         return "the body told of a customer who was erased"
     try:
-        return json.format(body, indent=2)
+        return encoded.format(body, indent=2)
     except DecodeError:
         return body
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
-    from msgspec import json  # noqa: PLC0415
-
-    told: dict[str, Any] = json.decode(raw)
+    told: dict[str, Any] = encoded.decode(raw)
     return told
 
 
-def _retried(found: "list[Retried]") -> "RenderableType":
-    from rich.table import Table  # noqa: PLC0415
-
+def _retried(found: "list[RetryResult]") -> RenderableType:
     if not found:
         return "nothing is there to be read again"
     table = Table("id", "outcome", "position", "detail", box=None)

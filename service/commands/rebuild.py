@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
 
+from service import bootstrap
+from service.clock import utc_now
 from service.commands import shell
 from service.commands.shell import EXIT_FAULT, Json, command, ended, show
+from service.rebuild import builds
+from service.rebuild import cutover as rebuilding
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from service.rebuild.builds import RemovedBuild
     from service.rebuild.cutover import RebuildResult
 
@@ -35,12 +39,12 @@ def rebuild(
     Reads and webhooks go on throughout. Exits 0 if the new books are live, 1 if they differ and are not (the
     keys are listed) or no progress was made for five minutes, 2 if a setting or the name of a book is wrong,
     3 if a store can't be used or another rebuild is under way.
-    """
-    from service.bootstrap import books_beside  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.rebuild.builds import prune as remove  # noqa: PLC0415
-    from service.rebuild.cutover import rebuild as build  # noqa: PLC0415
 
+    For example:
+
+        daybook rebuild
+        daybook rebuild customers --processes 2
+    """
     with command() as settings:
         moved = _watch(STALLED_SECONDS)
 
@@ -51,10 +55,10 @@ def rebuild(
                 yield lambda count: (moved(count), done(count))[1]
 
         async def run() -> "RebuildResult | list[RemovedBuild]":
-            async with books_beside(settings, books or ()) as (ledger, store):
+            async with bootstrap.books_beside(settings, books or ()) as (ledger, store):
                 if prune:
-                    return await remove(store, progress)
-                return await build(
+                    return await builds.prune(store, progress)
+                return await rebuilding.rebuild(
                     settings, ledger, store, utc_now, processes=processes, accept=accept, progress=progress
                 )
 
@@ -87,19 +91,14 @@ def _watch(seconds: float) -> Callable[[int], None]:
     return moved
 
 
-def _removed(found: "list[RemovedBuild]") -> "RenderableType":
-    from rich.table import Table  # noqa: PLC0415
-
+def _removed(found: "list[RemovedBuild]") -> RenderableType:
     table = Table("book", "version", "build", "rows removed")
     for each in found:
         table.add_row(each.name, str(each.version), str(each.build), f"{each.rows:,}")
     return table if found else "There is nothing that is not live."
 
 
-def _shown(found: "RebuildResult") -> "RenderableType":
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
+def _shown(found: "RebuildResult") -> RenderableType:
     books = Table("book", "version", "build", "live before", "digest", "")
     keys = []
     for book in found.books:

@@ -7,13 +7,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
 
+from service import bootstrap
+from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
 from service.core.errors import ParameterError
-from service.settings import Settings
+from service.sync.reconcile import run as reconciling
 
 if TYPE_CHECKING:
-    from service.sync.reconcile.report import Report
+    from service.settings import Settings
+    from service.sync.reconcile.report import ReconciliationReport
     from service.sync.reconcile.run import Reconciliation
 
 app = typer.Typer(no_args_is_help=True, help="Compare processors' APIs with the ledger and the books.")
@@ -28,6 +33,11 @@ def stripe(*, since: Since = "30d", dry_run: DryRun = False, json: Json = False)
 
     Exits 0 if nothing differs, 1 if something does (or a dry run found events missing), 2 if a setting or
     an argument is wrong, 3 if Stripe or a store can't be used or the books don't catch up.
+
+    For example:
+
+        daybook reconcile stripe --since 12h
+        daybook reconcile stripe --dry-run
     """
     with command() as settings:
         back = _span(since)
@@ -39,6 +49,11 @@ def mxmerchant(*, dry_run: DryRun = False, json: Json = False) -> None:
     """Append the payments and contracts that MX Merchant lists and the ledger lacks; compare all of them.
 
     Exits as `reconcile stripe` does.
+
+    For example:
+
+        daybook reconcile mxmerchant
+        daybook reconcile mxmerchant --json
     """
     with command() as settings:
         _reconcile(settings, lambda run, _: run.mxmerchant(dry_run=dry_run), as_json=json)
@@ -52,27 +67,39 @@ def _span(text: str) -> timedelta:
 
 
 def _reconcile(
-    settings: Settings,
-    work: "Callable[[Reconciliation, datetime], Awaitable[Report]]",
+    settings: "Settings",
+    work: "Callable[[Reconciliation, datetime], Awaitable[ReconciliationReport]]",
     *,
     as_json: bool,
 ) -> None:
-    from service.bootstrap import open_books, open_ledger, prepare  # noqa: PLC0415
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.sync.reconcile.report import shown  # noqa: PLC0415
-    from service.sync.reconcile.run import Reconciliation  # noqa: PLC0415
-
-    async def run() -> "Report":
-        ledger, store = open_ledger(settings), open_books(settings)
+    async def reconcile() -> "ReconciliationReport":
+        ledger, store = bootstrap.open_ledger(settings), bootstrap.open_books(settings)
         try:
             with progress("listed and compared") as done:
-                return await work(Reconciliation(settings, ledger, store, utc_now, done), utc_now())
+                run = reconciling.Reconciliation(settings, ledger, store, utc_now, done)
+                return await work(run, utc_now())
         finally:
             await store.close()
             await ledger.close()
 
-    prepare(settings)
-    report = asyncio.run(run())
-    show(report.document(), lambda: shown(report), as_json=as_json)
+    bootstrap.prepare(settings)
+    report = asyncio.run(reconcile())
+    show(report.document(), lambda: _shown(report), as_json=as_json)
     if not report.is_clean:
         raise typer.Exit(EXIT_FAULT)
+
+
+def _shown(report: "ReconciliationReport") -> RenderableType:
+    """The report as tables for people."""
+    how = "would be appended" if report.dry_run else "appended"
+    missed = ", ".join(f"{count} {kind}" for kind, count in sorted(report.missed.items())) or "nothing"
+    seen = ", ".join(f"{kind}s {count}" for kind, count in report.compared.items())
+    said = (
+        f"{report.processor}: {report.listed} listed; {how}: {missed}. "
+        f"Compared: {seen}; {report.differing} differ."
+    )
+    table = Table("kind", "id", "account", "field", report.processor, "books")
+    for each in report.differences:
+        values = ("" if value is None else str(value) for value in (each.stated, each.books))
+        table.add_row(each.kind, each.id, each.account, each.field, *values)
+    return Group(said, *([table] if report.differences else []))

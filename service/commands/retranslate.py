@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
 
+from service import bootstrap
+from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+from service.intake import retranslate as retranslation
+from service.maintenance import preview
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from service.intake.retranslate import Report
+    from service.intake.retranslate import RetranslationReport
     from service.settings import Settings
 
 
@@ -23,29 +27,31 @@ def retranslate(
     limit: Annotated[int, typer.Option(min=0, help="So many differences are listed; all are counted.")] = 100,
     json: Json = False,
 ) -> None:
-    """Read all raw deliveries, and quarantine, with today's translators; show what they tell otherwise.
+    """Read all raw deliveries, and quarantine, with today's translators; show the differences.
 
     Nothing is written without --apply. Exits 0 if nothing differs or it was applied, 1 if something
     differs, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be used.
+
+    For example:
+
+        daybook retranslate --processor stripe
+        daybook retranslate --apply
     """
 
-    async def run(settings: "Settings") -> "Report":
-        from service.bootstrap import kept_ledger, open_books  # noqa: PLC0415
-        from service.clock import utc_now  # noqa: PLC0415
-        from service.intake.retranslate import Retranslator  # noqa: PLC0415
-        from service.maintenance.preview import preview  # noqa: PLC0415
-
-        async with kept_ledger(settings) as ledger:
-            run_over = Retranslator(ledger, utc_now, processor=processor, apply=apply, shown=limit)
+    async def run(settings: "Settings") -> "RetranslationReport":
+        async with bootstrap.kept_ledger(settings) as ledger:
+            run_over = retranslation.Retranslator(
+                ledger, utc_now, processor=processor, apply=apply, max_changes=limit
+            )
             async with ledger.reading() as reader:
                 head = (await reader.head()).position
             with progress("retranslate", max(head - after, 0)) as done:
                 report = await run_over.run(after, done)
             if report.differs and not apply:
                 today = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
-                store = open_books(settings)
+                store = bootstrap.open_books(settings)
                 try:
-                    report.figures = await preview(ledger, store, run_over.events, today)
+                    report.figures = await preview.preview(ledger, store, run_over.events, today)
                 finally:
                     await store.close()
             return report
@@ -57,10 +63,7 @@ def retranslate(
         raise typer.Exit(EXIT_FAULT)
 
 
-def _shown(report: "Report") -> "RenderableType":
-    from rich.console import Group  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
+def _shown(report: "RetranslationReport") -> RenderableType:
     table = Table("event", "position", "type", "field", "before", "after", box=None)
     for change in report.changes:
         told = (change.cause, str(change.position or "quarantine"), change.type)
@@ -72,7 +75,7 @@ def _shown(report: "Report") -> "RenderableType":
     return Group(*listed, "\n".join(_summary(report)))
 
 
-def _summary(report: "Report") -> list[str]:
+def _summary(report: "RetranslationReport") -> list[str]:
     left_out = ", ".join(f"{count} {why}" for why, count in sorted(report.left_out.items())) or "none"
     lines = [
         f"deliveries read again: {report.deliveries}; left out: {left_out}",

@@ -1,13 +1,18 @@
 """What all commands have in common: settings, errors in one line, exit codes, progress, JSON."""
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
+import sqlalchemy
 import typer
+from msgspec import json
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service import logs
+from service import logs, settings
 from service.core.errors import (
     DaybookError,
     Integrity,
@@ -17,10 +22,9 @@ from service.core.errors import (
     SettingsError,
     Unavailable,
 )
-from service.settings import Settings, load
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from service.settings import Settings
 
 EXIT_FAULT = 1  # something is wrong: a fault, a difference
 EXIT_SETTINGS = 2  # a setting or an argument holds what it may not
@@ -28,6 +32,8 @@ EXIT_UNAVAILABLE = 3  # a store or a processor's API can't be used
 EXIT_REFUSED = 4  # not done without a flag that says that it is meant
 
 Json = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document.")]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen here, not at DAYBOOK_HOST.")]
+Port = Annotated[str | None, typer.Option(metavar="PORT", help="Listen here, not at DAYBOOK_PORT.")]
 
 _CODES: dict[type[DaybookError], int] = {
     SettingsError: EXIT_SETTINGS,
@@ -40,22 +46,21 @@ _CODES: dict[type[DaybookError], int] = {
 
 
 @contextmanager
-def command() -> Iterator[Settings]:
-    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line."""
-    import sqlite3  # noqa: PLC0415 - `--help` needs none of it
+def command(**options: str | None) -> Iterator["Settings"]:
+    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line.
 
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError  # noqa: PLC0415
-
+    `options` are those of the command line that take the place of settings of their names, unless None.
+    """
     logs.configure()
     try:
-        yield load()
+        yield settings.load({name: value for name, value in options.items() if value is not None})
     except DaybookError as error:
         code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
         raise ended(code, str(error)) from None
     except BrokenPipeError:
         raise ended(EXIT_UNAVAILABLE, "whoever read standard output left before its end") from None
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = str(error.orig) if isinstance(error, sqlalchemy.exc.DBAPIError) else str(error)
         raise ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
 
 
@@ -65,15 +70,11 @@ def ended(code: int, said: str) -> typer.Exit:
     return typer.Exit(code)
 
 
-def show(document: Any, shown: "Callable[[], RenderableType]", *, as_json: bool) -> None:
+def show(document: Any, shown: Callable[[], RenderableType], *, as_json: bool) -> None:
     """A command's result: as one JSON document for scripts, or as `shown` makes it for people."""
     if as_json:
-        from msgspec import json  # noqa: PLC0415
-
         print(json.encode(document).decode())  # noqa: T201
     else:
-        from rich.console import Console  # noqa: PLC0415
-
         # as it is: what stands in brackets is no markup
         Console(markup=False, emoji=False, highlight=False).print(shown(), soft_wrap=True)
 
@@ -81,15 +82,6 @@ def show(document: Any, shown: "Callable[[], RenderableType]", *, as_json: bool)
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A bar with rate and time left on a terminal's standard error; call it with what is done."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -3,11 +3,20 @@
 import asyncio
 from pathlib import Path
 from secrets import randbits
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import to_builtins
 
+from service import verify as verification
+from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+from service.core.errors import Integrity, ParameterError
+from service.ledger import anchors, master_key
+
+if TYPE_CHECKING:
+    from service.ledger.anchors import Anchors
+    from service.settings import Settings
 
 
 def verify(
@@ -28,28 +37,33 @@ def verify(
 
     Exits 0 if all holds, 1 naming the first fault and where it is, 2 if a setting is wrong, 3 if a store
     can't be read.
+
+    For example:
+
+        daybook verify
+        daybook verify --sample 200
+        daybook verify --anchor /mnt/elsewhere/anchors.ndjson
     """
-    from msgspec import to_builtins  # noqa: PLC0415
-
-    from service.clock import utc_now  # noqa: PLC0415
-    from service.core.errors import Integrity, ParameterError  # noqa: PLC0415
-    from service.ledger.anchors import Anchors  # noqa: PLC0415
-    from service.ledger.master_key import open_vault  # noqa: PLC0415
-    from service.verify import Fault, Sample, verify_all  # noqa: PLC0415
-
     with command() as settings:
         if whole and sample:
             raise ParameterError("--all or --sample, not both")
         if seed is not None and not sample:
             raise ParameterError("--seed says which sample: it goes with --sample")
-        chosen = Sample(sample, randbits(32) if seed is None else seed) if sample else None
-        anchors = Anchors(anchor, open_vault(settings).derive(b"daybook anchor"), utc_now) if anchor else None
+        chosen = verification.Sample(sample, randbits(32) if seed is None else seed) if sample else None
+        heads = _heads(settings, anchor) if anchor else None
         try:
-            found = asyncio.run(verify_all(settings, sample=chosen, anchors=anchors, watch=progress))
+            found = asyncio.run(
+                verification.verify_all(settings, sample=chosen, anchors=heads, progress=progress)
+            )
         except Integrity as error:
-            where = to_builtins(error.where) if isinstance(error, Fault) else None
+            where = to_builtins(error.where) if isinstance(error, verification.Fault) else None
             said = str(error)
             show({"holds": False, "fault": said, "where": where}, lambda: f"fault: {said}", as_json=json)
             raise typer.Exit(EXIT_FAULT) from None
         document = {"holds": True, **to_builtins(found)}
         show(document, lambda: "\n".join(found.lines()), as_json=json)
+
+
+def _heads(settings: "Settings", file: Path) -> "Anchors":
+    """The signed heads in a file, under the key that is made from the master key."""
+    return anchors.Anchors(file, master_key.open_vault(settings).derive(b"daybook anchor"), utc_now)

@@ -1,4 +1,4 @@
-"""Cadence: how often a contract bills, what that is a month, and when it bills next."""
+"""Cadence: how often a contract bills, how many intervals a month has, and when the contract bills next."""
 
 import calendar
 from collections.abc import Iterator
@@ -15,20 +15,33 @@ FREQUENCIES: dict[str, int | None] = {  # of purchases: average days between the
     "Annual+": None,
 }
 
-_ADVERB = {"day": "Daily", "week": "Weekly", "month": "Monthly", "year": "Yearly"}
-_NAMED = {("month", 3): "quarterly"}
+WEEKS_PER_MONTH = Fraction(433, 100)  # unless a setting or a policy says otherwise
+
+_ADVERBS = {"day": "Daily", "week": "Weekly", "month": "Monthly", "year": "Yearly"}
+_SPECIAL_LABELS = {("month", 3): "quarterly"}
 
 
-def frequency(orders: int, lifespan_days: int) -> str | None:
-    """How often somebody with so many orders in so many days buys; None for one order."""
+def purchase_frequency(orders: int, lifespan_days: int) -> str | None:
+    """How often a customer buys: a key of `FREQUENCIES` by the mean gap of orders; None for one order."""
     gaps = orders - 1
     if gaps < 1:
         return None
     return next(name for name, days in FREQUENCIES.items() if days is None or lifespan_days <= gaps * days)
 
 
+def parse_weeks_per_month(value: str | Fraction) -> Fraction:
+    """How many weeks a month counts, exact. Raises ValueError for what is no number from 4 to 5."""
+    try:
+        weeks = Fraction(value)
+    except (ValueError, ZeroDivisionError, TypeError):
+        weeks = Fraction(0)
+    if not 4 <= weeks <= 5:
+        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
+    return weeks
+
+
 def per_month(interval: str, weeks_per_month: Fraction) -> Fraction:
-    """What one `interval` counts a month: the MRR factor before the interval count."""
+    """How many times `interval` fits into a month: what an amount per interval is multiplied by for MRR."""
     match interval:
         case "day":
             return Fraction(365, 12)
@@ -42,24 +55,24 @@ def per_month(interval: str, weeks_per_month: Fraction) -> Fraction:
             return Fraction(0)
 
 
-def schedule(interval: str, every: int) -> str:
-    """The schedule's label whatever the processor: "Weekly - 4 Weeks", "Once"."""
+def schedule_label(interval: str, every: int) -> str:
+    """The label of a schedule, the same for all processors: "Weekly - 4 Weeks", "Once"."""
     if interval == ONCE:
         return "Once"
-    return f"{_ADVERB[interval]} - {every} {interval.capitalize()}{'s' if every != 1 else ''}"
+    return f"{_ADVERBS[interval]} - {every} {interval.capitalize()}{'s' if every != 1 else ''}"
 
 
-def cadence(interval: str, every: int) -> str:
-    """The word for people: "weekly", "every 4 weeks", "quarterly", "yearly", "once"."""
+def cadence_label(interval: str, every: int) -> str:
+    """The cadence in words: "weekly", "every 4 weeks", "quarterly", "yearly", "once"."""
     if interval == ONCE:
         return ONCE
     if every == 1:
-        return _ADVERB[interval].lower()
-    return _NAMED.get((interval, every), f"every {every} {interval}s")
+        return _ADVERBS[interval].lower()
+    return _SPECIAL_LABELS.get((interval, every), f"every {every} {interval}s")
 
 
 def add_months(start: date, months: int, anchor_day: int) -> date:
-    """`start` moved by calendar months onto `anchor_day`, or the month's last day where it is short."""
+    """`start` moved by calendar months to `anchor_day`, or to the last day of a month that is shorter."""
     year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
     last = calendar.monthrange(year, month + 1)[1]
     return date(year, month + 1, min(anchor_day, last))
@@ -70,24 +83,26 @@ def bill_dates(
 ) -> Iterator[date]:
     """`first` and every bill date after it, without end; only `first` for a one-off.
 
-    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Dates before `since` may be left
-    out: what is far ahead costs no more than what is near.
+    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Most dates before `since` are
+    skipped without being computed, so that a distant `since` costs no more than a near one.
     """
     if interval == ONCE:
         yield first
         return
     anchor = anchor_day or first.day
-    step = {"day": 1, "week": 7}.get(interval)
+    step_days = {"day": 1, "week": 7}.get(interval)
     months = every * (12 if interval == "year" else 1)
     count = 0
     if since and since > first:
-        ahead = (since.year - first.year) * 12 + since.month - first.month
-        count = (since - first).days // (every * step) if step else max(ahead - 1, 0) // months
+        months_ahead = (since.year - first.year) * 12 + since.month - first.month
+        count = (
+            (since - first).days // (every * step_days) if step_days else max(months_ahead - 1, 0) // months
+        )
     while True:
         try:
             yield (
-                first + timedelta(days=count * every * step)
-                if step
+                first + timedelta(days=count * every * step_days)
+                if step_days
                 else (add_months(first, count * months, anchor) if count else first)
             )
         except (OverflowError, ValueError):  # past the year 9999

@@ -1,4 +1,4 @@
-"""What a handler proves of a delivery, and the shape that every handler has."""
+"""The proof that a handler gives of a delivery, and the functions and settings that make up a handler."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -12,10 +12,11 @@ TOLERANCE_SECONDS = 300  # how far a signed timestamp may be from now, either wa
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """What was proved of one delivery: by which method, and what was signed beside the body.
+    """How one delivery was verified: the method, and the signed values other than the body.
 
-    `trust` is "signed" or "unsigned". `secret` counts the configured secrets from 1; it is never
-    the secret itself. `confirmable` says that a fetch from the processor will confirm the event.
+    `trust` is "signed", "unsigned" or "fetched". `secret` is the number of the secret that matched,
+    counted from 1, never the secret itself. `confirmable` says that a fetch from the processor will
+    confirm the event.
     """
 
     processor: str
@@ -29,18 +30,19 @@ class Proof(Struct, frozen=True, kw_only=True):
 
 
 # verify(headers, body, secrets, now): proves who sent the bytes and when. Header names are lower
-# case; a path parameter stands under its name behind a colon (":token"). Raises VerificationError.
+# case; a path parameter is a header whose name begins with a colon (":token"). Raises VerificationError.
 Verify = Callable[[Mapping[str, str], bytes, Sequence[str], datetime], Proof]
 
-# translate(payload, proof): the parsed body as ledger events, purely. Raises Unreadable.
+# translate(payload, proof): the parsed body as ledger events; a pure function. Raises Unreadable.
 Translate = Callable[[Any, Proof], list[Event]]
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where a processor posts, and what reads it.
+    """A path to which a processor posts, with the functions that verify and translate its deliveries.
 
-    `secrets` names the setting that holds what `verify` checks against. `volatile` names the
-    body's top-level fields that a redelivery may change, so that a retry is never a conflict.
+    `secrets` is the name of the setting that holds the secrets for `verify`. `volatile` are the
+    top-level fields of the body that may change in a redelivery; they are left out of the content
+    digest, so that a retry is never a conflict.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What differs between two JSON values, field by field. Pure."""
+"""The differences between two JSON values, field by field. Pure."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -7,22 +7,22 @@ from typing import Any
 from msgspec import Struct
 
 
-class Difference(Struct, frozen=True, kw_only=True):
-    """One field that differs: "data.items[0].quantity". A side is None where it has no such field."""
+class FieldDifference(Struct, frozen=True, kw_only=True):
+    """One field that differs: "data.items[0].quantity". A value is None where that side has no such field."""
 
     field: str
     before: Any
     after: Any
 
 
-def differences(before: Any, after: Any, field: str = "") -> Iterator[Difference]:
-    """The innermost fields in which two values differ, in the order in which they stand."""
+def field_differences(before: Any, after: Any, field: str = "") -> Iterator[FieldDifference]:
+    """The innermost fields in which two values differ, in the order of the first value's fields."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before | after:
             inner = f"{field}.{name}" if field else name
-            yield from differences(before.get(name), after.get(name), inner)
+            yield from field_differences(before.get(name), after.get(name), inner)
     elif isinstance(before, list) and isinstance(after, list):
-        for place, (one, other) in enumerate(zip_longest(before, after)):
-            yield from differences(one, other, f"{field}[{place}]")
+        for index, (left, right) in enumerate(zip_longest(before, after)):
+            yield from field_differences(left, right, f"{field}[{index}]")
     elif before != after:
-        yield Difference(field=field, before=before, after=after)
+        yield FieldDifference(field=field, before=before, after=after)

@@ -1,21 +1,21 @@
 """Every error that Daybook raises on purpose.
 
 DaybookError
-├── SettingsError            a setting holds what it may not hold; stops the start
-├── VerificationError        who sent this, or when, can't be proved            400
-├── MalformedBody            proved, but not JSON; kept in quarantine           400
+├── SettingsError            a setting has an invalid value; stops the start
+├── VerificationError        the sender or the time of sending is not proved    400
+├── MalformedBody            verified, but not JSON; kept in quarantine         400
 ├── TooLarge                 a body over 1 MiB                                  413
 ├── TooSlow                  a body that does not arrive in time                408
-├── Unreadable               proved and JSON, but of no shape that we know      200, quarantined
+├── Unreadable               verified and JSON, but of an unknown shape         200, quarantined
 ├── NotConfigured            no secret is set for this processor                503
 ├── Unavailable              the ledger can't commit, or the books can't be read 503
-│   └── Busy                 as many requests are under way as may be           503
+│   └── Busy                 the limit of concurrent requests is reached        503
 ├── ParameterError           a query parameter that can't be used               400
-├── Unauthorized             a read without a key that is known                 401
-├── NotFound                 there is no such thing                             404
-│   └── Erased               it was there, until its customer was erased        410
+├── Unauthorized             a read without a known key                         401
+├── NotFound                 the thing asked for does not exist                 404
+│   └── Erased               it existed until its customer was erased           410
 ├── Behind                   the books did not reach the position asked for     504
-└── Integrity                the ledger or a book is not what it should be
+└── Integrity                the ledger or a book is damaged or inconsistent
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ from service.core.events import Event
 
 
 class DaybookError(Exception):
-    """The root. Its text is fit to be shown: it holds no secret and no payload."""
+    """The root. Its text may be shown to anyone: it contains no secret and no payload."""
 
 
 class SettingsError(DaybookError):
-    """A setting holds a value that it may not hold."""
+    """A setting has an invalid value."""
 
 
 class VerificationError(DaybookError):
-    """A delivery's signature, token or timestamp does not prove what it should."""
+    """A delivery's signature, token or timestamp does not prove who sent it, or when."""
 
 
 class MalformedBody(DaybookError):
@@ -40,7 +40,7 @@ class MalformedBody(DaybookError):
 
 
 class TooLarge(DaybookError):
-    """A delivery whose body is longer than any that a processor posts."""
+    """A delivery whose body is longer than any body that a processor posts."""
 
 
 class TooSlow(DaybookError):
@@ -50,7 +50,7 @@ class TooSlow(DaybookError):
 class Unreadable(DaybookError):
     """A verified JSON delivery whose shape no translator can read.
 
-    Of a list of records some may be readable: `events` are theirs.
+    `events` are those of the readable records, where the body is a list of records.
     """
 
     def __init__(self, detail: str, events: Sequence[Event] = ()) -> None:
@@ -63,11 +63,11 @@ class NotConfigured(DaybookError):
 
 
 class Unavailable(DaybookError):
-    """A store can't do its work now; the caller should try again."""
+    """The ledger or the books can't be used now; the caller should try again."""
 
 
 class Busy(Unavailable):
-    """There is no room for one more request, or for more of its body, just now."""
+    """The limit of concurrent requests, or of the bytes of their bodies, is reached now."""
 
 
 class ParameterError(DaybookError):
@@ -75,15 +75,15 @@ class ParameterError(DaybookError):
 
 
 class Unauthorized(DaybookError):
-    """A read without a key, or with one that is not known."""
+    """A read without a key, or with an unknown one."""
 
 
 class NotFound(DaybookError):
-    """What was asked for does not exist."""
+    """The thing asked for does not exist."""
 
 
 class Erased(NotFound):
-    """What was asked for can't be read any more: it was erased with its customer."""
+    """The thing asked for can't be read any more: it was erased with its customer."""
 
 
 class Behind(DaybookError):

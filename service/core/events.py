@@ -1,9 +1,10 @@
-"""The ledger's own words: what a processor said, in one vocabulary for all processors.
+"""The ledger's vocabulary: event types and their data, the same for all processors.
 
 A delivery is translated to events. An event has a type, the time at which it happened, and data:
-the whole state of one thing after it happened. Amounts are integer minor units of `currency`,
-but for a unit price, which may have a fraction ("0.5" is half a cent). Times are RFC 3339 with an
-offset. The same structs check what an in-house biller posts, and make the published JSON Schema.
+the whole state of one thing (an invoice, a subscription) after the event. Amounts are integer minor
+units of `currency`; only a unit price may have a fraction ("0.5" is half a cent). Times are RFC 3339
+with an offset. The same structs validate the events of in-house billers and make the published JSON
+Schema.
 """
 
 from datetime import date, datetime
@@ -20,21 +21,21 @@ Every = Annotated[int, Meta(ge=1, le=1100)]  # three years of days
 Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
-# Lifecycle ranks: they order events of one moment that nothing else orders.
+# Lifecycle ranks order the events of one moment where no causal link orders them.
 CREATED, UPDATED, DELETED = 0, 1, 2
 INVOICE_RANK = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
 
-# In ids of our own making only: an id of ASCII can't hold it, and any other that does is refused.
-MARK = "·"
-SUPERSEDED = f"{MARK}superseded"
+# Stands only in ids that Daybook makes: ids from processors are ASCII, and any that holds it is refused.
+REVISION_MARK = "·"
+SUPERSEDED_SUFFIX = f"{REVISION_MARK}superseded"
 
 
 class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all data have in common."""
+    """The base of all event data."""
 
 
 class Customer(Data, frozen=True, kw_only=True):
-    """A customer. Names and e-mail addresses stand here and in no other data."""
+    """A customer. Names and e-mail addresses are stored here and in no other data."""
 
     customer_id: Id
     name: str | None = None
@@ -43,13 +44,13 @@ class Customer(Data, frozen=True, kw_only=True):
 
 
 class CustomerErased(Data, frozen=True, kw_only=True):
-    """All that was told of a customer as a person is erased, and so is what will be told of them."""
+    """The customer's personal data is erased, and so is any that arrives later."""
 
     customer_id: Id
 
 
 class Product(Data, frozen=True, kw_only=True):
-    """What is sold; its name, for revenue by product."""
+    """A product; its name labels revenue by product."""
 
     product_id: Id
     name: str | None = None
@@ -57,7 +58,7 @@ class Product(Data, frozen=True, kw_only=True):
 
 
 class Discount(Data, frozen=True, kw_only=True):
-    """Money or a share off, each interval. Both unset: a discount that could not be read."""
+    """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read."""
 
     percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
     amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
@@ -66,7 +67,7 @@ class Discount(Data, frozen=True, kw_only=True):
 
 
 class Tier(Data, frozen=True, kw_only=True):
-    """One price tier. `up_to` unset: the last one."""
+    """One price tier. The last tier has no `up_to`."""
 
     up_to: Count | None = None
     unit_amount: Decimal = Decimal(0)
@@ -74,7 +75,7 @@ class Tier(Data, frozen=True, kw_only=True):
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """One line of a subscription. Neither `unit_amount` nor `tiers`: its price can't be read."""
+    """One line of a subscription. With neither `unit_amount` nor `tiers` its price could not be read."""
 
     interval: Interval
     every: Every = 1
@@ -120,7 +121,7 @@ class Subscription(Data, frozen=True, kw_only=True):
 
 
 class InvoiceLine(Data, frozen=True, kw_only=True):
-    """What an invoice bills, for revenue by product."""
+    """One line of an invoice, for revenue by product."""
 
     amount: int
     product_id: str | None = None
@@ -155,7 +156,7 @@ class InvoicePayment(Data, frozen=True, kw_only=True):
 
 
 class Payment(Data, frozen=True, kw_only=True):
-    """The state of a payment. Several tellings of one payment carry one `payment_id`."""
+    """The state of a payment. All events about one payment have the same `payment_id`."""
 
     payment_id: Id
     status: Annotated[str, Meta(description="succeeded, failed or pending")]
@@ -195,7 +196,7 @@ class Dispute(Data, frozen=True, kw_only=True):
 
 
 class CreditNote(Data, frozen=True, kw_only=True):
-    """A credit note: counts through its invoice and its refund, never by itself."""
+    """A credit note: it affects the books through its invoice and its refund, never by itself."""
 
     credit_note_id: Id
     invoice_id: Id
@@ -204,10 +205,10 @@ class CreditNote(Data, frozen=True, kw_only=True):
 
 
 class Superseded(Data, frozen=True, kw_only=True):
-    """An event that was translated wrongly counts no more, in any of its histories.
+    """The event `event_id` was translated wrongly and no longer counts, in any of its histories.
 
-    `by` is the event that stands in its place, None if none does; `histories` are (kind, key) of each.
-    Whose it was stays told. Ids may be longer here than a processor's own.
+    `by` is the id of the event that replaces it, None if none does; `histories` are the (kind, key) of
+    the histories that it belongs to. Ids may be longer here than a processor's own.
     """
 
     event_id: str
@@ -217,13 +218,13 @@ class Superseded(Data, frozen=True, kw_only=True):
 
 
 class Unused(Data, frozen=True, kw_only=True):
-    """An event of a type that the books don't use; whose it is, if it says so."""
+    """An event of a type that the books don't use, with the customer that it names, if any."""
 
     original_type: str
     customer_id: str | None = None
 
 
-# The table of event types: adding one is one line here, and a subject below.
+# The table of event types. A new type needs one line here and one in `_SUBJECTS`.
 TYPES: dict[str, type[Data]] = {
     "customer.recorded": Customer,
     "customer.erased": CustomerErased,
@@ -238,15 +239,15 @@ TYPES: dict[str, type[Data]] = {
     "event.superseded": Superseded,
     "unused": Unused,
 }
-NOT_POSTED = (CustomerErased, Superseded, Unused)  # those that no biller posts: they are Daybook's own
+NOT_POSTED = (CustomerErased, Superseded, Unused)  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing that happened, as translated; all that a fold may know of it.
+    """One translated event: everything that a fold may know of it.
 
-    `event_id` is unique within (processor, account). `before` is what `data` was until then, where
-    the processor tells (JSON of the same struct): it chains the events of one moment. `trust` is
+    `event_id` is unique within (processor, account). `before` is the JSON of `data` before the event,
+    where the processor gives the previous values: it links the events of one moment. `trust` is
     "signed", "unsigned" or "fetched".
     """
 
@@ -271,34 +272,34 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 _SUBJECTS: dict[type[Data], Any] = {
-    Customer: lambda d: [("customer", d.customer_id)],
-    CustomerErased: lambda d: [("customer", d.customer_id)],
-    Product: lambda d: [("product", d.product_id)],
-    Subscription: lambda d: [("subscription", d.subscription_id)],
-    Invoice: lambda d: [("invoice", d.invoice_id), *(("payment", p) for p in d.payment_ids)],
-    InvoicePayment: lambda d: [("payment", d.payment_id)],
-    Payment: lambda d: [("payment", d.payment_id)],
-    Refund: lambda d: [("payment", d.payment_id or d.refund_id)],
-    Dispute: lambda d: [("payment", d.payment_id or d.dispute_id)],
+    Customer: lambda data: [("customer", data.customer_id)],
+    CustomerErased: lambda data: [("customer", data.customer_id)],
+    Product: lambda data: [("product", data.product_id)],
+    Subscription: lambda data: [("subscription", data.subscription_id)],
+    Invoice: lambda data: [("invoice", data.invoice_id), *(("payment", p) for p in data.payment_ids)],
+    InvoicePayment: lambda data: [("payment", data.payment_id)],
+    Payment: lambda data: [("payment", data.payment_id)],
+    Refund: lambda data: [("payment", data.payment_id or data.refund_id)],
+    Dispute: lambda data: [("payment", data.payment_id or data.dispute_id)],
     CreditNote: lambda _: [],
-    Superseded: lambda d: list(d.histories),
+    Superseded: lambda data: list(data.histories),
     Unused: lambda _: [],
 }
 
 
 def subjects(event: Event) -> list[str]:
-    """The histories that an event belongs to: "invoice|stripe||in_1", "payment|stripe||pi_1".
+    """The names of the histories that an event belongs to: "invoice|stripe||in_1", "payment|stripe||pi_1".
 
-    A book is a function of one such history at a time. The account and processor are part of the
+    A book is a function of one such history at a time. The processor and account are part of the
     name, since ids are unique only within them.
     """
     return [subject(kind, event, key) for kind, key in _SUBJECTS[type(event.data)](event.data)]
 
 
-def superseding(event: Event, by: str | None) -> Event:
-    """What says of an event that it counts no more, and which one stands in its place.
+def superseding_event(event: Event, by: str | None) -> Event:
+    """The event which says that `event` no longer counts and is replaced by the event with the id `by`.
 
-    Its id is made of the event's, so that an event is superseded once.
+    Its id is made from the id of `event`, so that an event can be superseded only once.
     """
     data = Superseded(
         event_id=event.event_id,
@@ -306,17 +307,17 @@ def superseding(event: Event, by: str | None) -> Event:
         histories=tuple(_SUBJECTS[type(event.data)](event.data)),
         customer_id=getattr(event.data, "customer_id", None),
     )
-    return replace(event, event_id=event.event_id + SUPERSEDED, rank=UPDATED, data=data, before=None)
+    return replace(event, event_id=event.event_id + SUPERSEDED_SUFFIX, rank=UPDATED, data=data, before=None)
 
 
-def revision(event_id: str, number: int) -> str:
-    """The id of an event's revision, from 2: "evt_1·2"."""
-    return f"{event_id}{MARK}{number}" if number > 1 else event_id
+def revision_id(event_id: str, number: int) -> str:
+    """The id of an event's revision by its number: "evt_1·2" for 2. Number 1 is the event itself."""
+    return f"{event_id}{REVISION_MARK}{number}" if number > 1 else event_id
 
 
 def original_id(event_id: str) -> str:
-    """The id that the processor gave: "evt_1" of "evt_1·2"."""
-    return event_id.partition(MARK)[0]
+    """The id that the processor gave: "evt_1" for "evt_1·2"."""
+    return event_id.partition(REVISION_MARK)[0]
 
 
 def subject(kind: str, event: Event, key: str) -> str:
@@ -325,7 +326,7 @@ def subject(kind: str, event: Event, key: str) -> str:
 
 
 def join_key(*parts: str) -> str:
-    """Parts as one name, "a|b|c"; no two lists of parts make the same one."""
+    """The parts joined as one name, "a|b|c"; different lists of parts make different names."""
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
 
 

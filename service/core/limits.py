@@ -1,4 +1,4 @@
-"""Limits on what the books can hold, whatever a payload claims: sums stay inside 64 bits, ids are text."""
+"""Limits on the amounts and ids of events, so that sums stay within 64 bits and ids can be indexed."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -6,53 +6,53 @@ from decimal import Decimal
 from service.core.errors import Unreadable
 from service.core.events import Data, Event, Invoice, Item, Subscription, subjects
 
-AMOUNT = 10**12  # minor units of one event: ten billion dollars, and room to add up millions of them
-_ID_BYTES = 600  # several stand together in an index, and PostgreSQL's takes 2,704
-_HISTORIES = 1_000  # that one event belongs to
-_FREE = ("name", "email")  # what people are called may hold anything
-_FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
+MAX_AMOUNT = 10**12  # minor units: ten billion dollars; sums of millions of events fit into 64 bits
+_MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
+_MAX_HISTORIES = 1_000  # per event
+_FREE_TEXT_FIELDS = ("name", "email")  # may hold any character
+_AMOUNT_FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
 
 
 def check_limits(event: Event) -> Event:
-    """The event itself; raises Unreadable if an amount is beyond any that is real, or an id is no text.
+    """The event itself; raises Unreadable if an amount or id is out of the limits.
 
-    A control character in an id or a status has no use; SQLite ends a text at the first NUL, and
-    PostgreSQL takes none.
+    Control characters are refused in ids and statuses: SQLite ends a text at the first NUL, and
+    PostgreSQL stores no NUL at all.
     """
     data = event.data
-    told = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE)
-    names = subjects(event)
-    if len(names) > _HISTORIES:
+    values = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE_TEXT_FIELDS)
+    subject_names = subjects(event)
+    if len(subject_names) > _MAX_HISTORIES:
         raise Unreadable("it belongs to more histories than any event")
-    words = (
+    texts = (
         event.event_id,
         event.account,
-        *names,
-        *(text for text in told if type(text) is str),
-        *_parts(data),
+        *subject_names,
+        *(value for value in values if type(value) is str),
+        *_line_ids(data),
     )
-    if not all(word.isprintable() for word in words):
+    if not all(text.isprintable() for text in texts):
         raise Unreadable("an id holds a character that no id may hold")
-    if any(len(word.encode()) > _ID_BYTES for word in (*_ids(event), *_parts(data))):
+    if any(len(text.encode()) > _MAX_ID_BYTES for text in (*_own_ids(event), *_line_ids(data))):
         raise Unreadable("an id is longer than any that is real")
-    stated: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _FIELDS]
+    amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
     if isinstance(data, Subscription):
-        stated.append(sum((_most(item) for item in data.items), Decimal(0)))
+        amounts.append(sum((_largest_amount(item) for item in data.items), Decimal(0)))
         discounts = [*data.discounts, *(discount for item in data.items for discount in item.discounts)]
         if not all(0 <= (discount.percent_off or 0) <= 100 for discount in discounts):
             raise Unreadable("a discount is not from 0 to 100 percent")
-    if not all(-AMOUNT <= amount <= AMOUNT for amount in stated):
+    if not all(-MAX_AMOUNT <= amount <= MAX_AMOUNT for amount in amounts):
         raise Unreadable("an amount is beyond any that is real")
     return event
 
 
-def _parts(data: Data) -> Iterator[str]:
-    """The ids of what an invoice bills."""
+def _line_ids(data: Data) -> Iterator[str]:
+    """The product and price ids of an invoice's lines."""
     for line in data.lines if isinstance(data, Invoice) else ():
         yield from filter(None, (line.product_id, line.price_id))
 
 
-def _ids(event: Event) -> Iterator[str]:
+def _own_ids(event: Event) -> Iterator[str]:
     yield from (event.event_id, event.account)
     for name in event.data.__struct_fields__:
         value = getattr(event.data, name)
@@ -62,8 +62,8 @@ def _ids(event: Event) -> Iterator[str]:
             yield from value
 
 
-def _most(item: Item) -> Decimal:
-    units = abs(item.unit_amount or Decimal(0))
+def _largest_amount(item: Item) -> Decimal:
+    minor_units = abs(item.unit_amount or Decimal(0))
     for tier in item.tiers:
-        units += abs(tier.unit_amount) + abs(tier.flat_amount)
-    return units * max(item.quantity, 1)
+        minor_units += abs(tier.unit_amount) + abs(tier.flat_amount)
+    return minor_units * max(item.quantity, 1)

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,16 +15,17 @@ from rich.console import Console
 
 from service.core.errors import DaybookError
 from service.demo import posts, tables
+from service.processes.lifeline import command_line
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
 
-def show(data_dir: Path, *, stay: bool, console: Console) -> None:
+def show(data_dir: Path, wanted_port: int, *, stay: bool, console: Console) -> None:
     """The whole demo. Raises DaybookError if the service does not start or refuses a post."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop what was started
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    port = _free_port(int(os.environ.get("DAYBOOK_PORT", "8000")))
+    port = _free_port(wanted_port)
     with _service(data_dir, port) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_ready(client, process, data_dir)
         position, count = _post_all(client)
@@ -52,8 +52,8 @@ def _service(data_dir: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     if weeks := os.environ.get("DAYBOOK_WEEKS_PER_MONTH"):
         environment["DAYBOOK_WEEKS_PER_MONTH"] = weeks
     with open(data_dir / "daybook.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "run"],
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command_line("run"),
             env=environment,
             stdout=log,
             stderr=log,

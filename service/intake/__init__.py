@@ -1,1 +1,1 @@
-"""Intake: deliveries read as events, quarantined, read again; whether they still prove what they said."""
+"""Intake: deliveries are translated to events, quarantined, retranslated, and their proofs checked again."""

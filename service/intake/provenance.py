@@ -1,31 +1,32 @@
-"""What caused a row, down to its bytes: each event, and whether its delivery still proves what it proved."""
+"""Provenance: the events that caused a row, their deliveries, and whether the signatures still verify."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, json
 
-from service.core.delivery import Endpoint, Proof
+from service.core.delivery import Proof
 from service.core.errors import Erased, Integrity, VerificationError
 from service.core.moments import from_us, rfc3339
+from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of
 from service.ledger import chain
 from service.ledger.store import LedgerReader
 from service.settings import Settings
 
-_SIGNED = frozenset({"stripe-signature", "standard-webhooks"})
-_UNSIGNED = {  # why there is no signature to check
+_SIGNED_METHODS = frozenset({"stripe-signature", "standard-webhooks"})
+_UNSIGNED_REASONS = {  # by method: why there is no signature to check
     "url-token": "it came by a URL token, which signs nothing",
     "fetch": "it was fetched from the processor's API",
     "import": "it was imported from a file",
 }
-Cause = tuple[str, str]  # its name, "stripe:evt_1", and the account
+Cause = tuple[str, str]  # the event's name, "stripe:evt_1", and its account
 
 
-class Checked(Struct, frozen=True, kw_only=True):
-    """Whether a signature proves its bytes now: `verified` None where that can't be said, and `why` not."""
+class SignatureCheck(Struct, frozen=True, kw_only=True):
+    """Whether a signature verifies now; `verified` is None where it can't be checked, and `why` says why."""
 
     verified: bool | None
     why: str | None = None
@@ -35,78 +36,84 @@ async def trace(
     reader: LedgerReader,
     causes: Iterable[Cause],
     settings: Settings,
-    done: Callable[[int], None] = lambda _: None,
+    advance: Advance = no_advance,
 ) -> list[dict[str, Any]]:
-    """The events of these names by position, each with its delivery, whose signature is checked again.
+    """The events named by `causes`, by position, each with its delivery, whose signature is checked again.
 
-    `done` hears of each. Raises Integrity if the ledger lacks one.
+    `advance` is called with 1 after each event. Raises Integrity if the ledger lacks one of them.
     """
-    wanted = set(causes)
-    found = await reader.known_ids({name.partition(":")[2] for name, _ in wanted})
-    positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in found}
-    if missing := sorted(wanted - positions.keys()):
+    distinct_causes = set(causes)
+    id_rows = await reader.known_ids({name.partition(":")[2] for name, _ in distinct_causes})
+    positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in id_rows}
+    if missing := sorted(distinct_causes - positions.keys()):
         raise Integrity(f"the ledger holds no event {missing[0][0]}, which a row names as its cause")
     deliveries: dict[int, dict[str, Any]] = {}
     events = []
-    for row in await _rows(reader, sorted(positions[cause] for cause in wanted)):
+    for row in await _read_rows(reader, sorted(positions[cause] for cause in distinct_causes)):
         if row["delivery"] not in deliveries:
-            deliveries[row["delivery"]] = await _delivery(reader, row, settings)
-        events.append(_shown(row) | {"delivery": deliveries[row["delivery"]]})
-        done(1)
+            deliveries[row["delivery"]] = await _read_delivery_document(reader, row, settings)
+        events.append(_event_document(row) | {"delivery": deliveries[row["delivery"]]})
+        advance(1)
     return events
 
 
-def check(proof: Proof, headers: Mapping[str, str], body: bytes, settings: Settings) -> Checked:
-    """Check a delivery's signature again, by its kept headers and the secrets that are configured now.
+def check_signature(
+    proof: Proof, headers: Mapping[str, str], body: bytes, settings: Settings
+) -> SignatureCheck:
+    """Check a delivery's signature again, with its stored headers and the secrets that are configured now.
 
-    The time is that at which it was signed: only then did it prove anything.
+    The signature is checked as of the time at which it was made, since it would be too old by now.
     """
     endpoint = endpoint_of(proof.processor)
-    if proof.method not in _SIGNED or proof.signed_at is None or endpoint is None:
-        return Checked(verified=None, why=_UNSIGNED.get(proof.method, "it came without a signature"))
+    if proof.method not in _SIGNED_METHODS or proof.signed_at is None or endpoint is None:
+        return SignatureCheck(
+            verified=None, why=_UNSIGNED_REASONS.get(proof.method, "it came without a signature")
+        )
     name = proof.processor.partition(".")[2]
-    secrets = _secrets(endpoint, name, settings)
+    secrets = settings.secrets_of(endpoint, name)
     try:
         endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at)
     except VerificationError:
-        return Checked(verified=None, why="no secret that is configured now made this signature")
-    return Checked(verified=True)
+        return SignatureCheck(verified=None, why="no secret that is configured now made this signature")
+    return SignatureCheck(verified=True)
 
 
-def _secrets(endpoint: Endpoint, name: str, settings: Settings) -> Sequence[str]:
-    configured = getattr(settings, endpoint.secrets)
-    found: Sequence[str] = configured.get(name, ()) if isinstance(configured, dict) else configured
-    return found
+async def _read_rows(reader: LedgerReader, positions: Sequence[int]) -> list[dict[str, Any]]:
+    """The ledger's rows at these positions, in order; rows at consecutive positions are read together."""
+    rows = []
+    for _, neighbours in groupby(enumerate(positions), key=lambda indexed: indexed[1] - indexed[0]):
+        run = [position for _, position in neighbours]
+        rows += await reader.stored_rows(run[0] - 1, len(run))
+    return rows
 
 
-async def _rows(reader: LedgerReader, positions: Sequence[int]) -> list[dict[str, Any]]:
-    """The ledger's rows at these positions, in order; those that follow one another are read together."""
-    found = []
-    for _, together in groupby(enumerate(positions), key=lambda item: item[1] - item[0]):
-        run = [position for _, position in together]
-        found += await reader.stored_rows(run[0] - 1, len(run))
-    return found
-
-
-async def _delivery(reader: LedgerReader, row: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """How the delivery of an event's row was verified, and whether it still is."""
+async def _read_delivery_document(
+    reader: LedgerReader, row: Mapping[str, Any], settings: Settings
+) -> dict[str, Any]:
+    """The document of an event's delivery: how it was verified, and whether it still verifies."""
     position = row["delivery"]
     try:
-        kept = await reader.stored_delivery(position)
-    except Integrity:  # an operator may have moved old ones away
-        return _told(position, None, None, Checked(verified=None, why="its bytes are kept here no more"))
-    if chain.delivery_digest(kept["headers"], kept["body"], kept["proof"]) != row["delivery_digest"]:
-        fault = Checked(verified=False, why="what is kept is not what was recorded")
-        return _told(position, None, None, fault)
-    proof = json.decode(kept["proof"], type=Proof)
+        stored = await reader.stored_delivery(position)
+    except Integrity:  # an operator may have moved old deliveries away
+        return _delivery_document(
+            position, None, None, SignatureCheck(verified=None, why="its bytes are kept here no more")
+        )
+    if chain.delivery_digest(stored["headers"], stored["body"], stored["proof"]) != row["delivery_digest"]:
+        fault = SignatureCheck(verified=False, why="what is kept is not what was recorded")
+        return _delivery_document(position, None, None, fault)
+    proof = json.decode(stored["proof"], type=Proof)
     try:
         body = (await reader.delivery(position))["body"]
-    except (Erased, Integrity) as error:  # intact all the same: what is missing is a key
-        return _told(position, proof, None, Checked(verified=None, why=str(error)))
-    return _told(position, proof, body, check(proof, json.decode(kept["headers"]), body, settings))
+    except (Erased, Integrity) as error:  # the stored bytes are intact; only the key is missing
+        return _delivery_document(position, proof, None, SignatureCheck(verified=None, why=str(error)))
+    return _delivery_document(
+        position, proof, body, check_signature(proof, json.decode(stored["headers"]), body, settings)
+    )
 
 
-def _told(position: int, proof: Proof | None, body: bytes | None, checked: Checked) -> dict[str, Any]:
+def _delivery_document(
+    position: int, proof: Proof | None, body: bytes | None, signature: SignatureCheck
+) -> dict[str, Any]:
     signed_at = proof.signed_at if proof else None
     return {
         "position": position,
@@ -114,12 +121,12 @@ def _told(position: int, proof: Proof | None, body: bytes | None, checked: Check
         "received_at": rfc3339(proof.received_at) if proof else None,
         "signed_at": rfc3339(signed_at) if signed_at else None,
         "body_bytes": None if body is None else len(body),
-        "verified": checked.verified,
-        "why": checked.why,
+        "verified": signature.verified,
+        "why": signature.why,
     }
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _event_document(row: Mapping[str, Any]) -> dict[str, Any]:
     cause = f"{row['processor']}:{row['event_id']}"
     account = f"?{urlencode({'account': row['account']})}" if row["account"] else ""
     return {

@@ -1,4 +1,4 @@
-"""Quarantine: what was proved and could not be recorded is looked at, read again, or dismissed."""
+"""Quarantine: verified deliveries that could not be recorded are shown, read again, or dismissed."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
 
 from service.core.delivery import Proof
-from service.core.differences import Difference, differences
+from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
 from service.intake.translation import endpoint_of, read_delivery
@@ -18,15 +18,15 @@ from service.ledger.store import Ledger, LedgerReader
 
 CONFLICT = "conflict"
 _PAGE = 500
-_MOST = 2**62  # no id is larger
+_MAX_ID = 2**62
 
 
-class Retried(Struct, frozen=True, kw_only=True):
-    """What became of a second reading.
+class RetryResult(Struct, frozen=True, kw_only=True):
+    """The result of reading a delivery again.
 
-    `outcome`: "recorded", "duplicate" (the ledger holds all of it), "partial" (what can be read of a list
-    is recorded), "conflict", "unreadable", "erased", or "settled" before. `position` is that of its last
-    event, None where it has none.
+    `outcome`: "recorded", "duplicate" (the ledger has all its events), "partial" (the readable records of a
+    list are recorded), "conflict", "unreadable", "erased", or "settled" (before this retry). `position` is
+    that of its last event, None where it has none.
     """
 
     id: int
@@ -36,15 +36,15 @@ class Retried(Struct, frozen=True, kw_only=True):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to be done about it."""
+        """Whether the delivery needs no further action."""
         return self.outcome in ("recorded", "duplicate", "settled")
 
 
-# Looking
+# Showing
 
 
-def listed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of quarantine as lists show it: why it is there, and whether it still waits."""
+def list_entry(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of quarantine as an entry of a list: why it is there, and whether it is still open."""
     settled_at = row["settled_at_us"]
     return {
         "id": row["id"],
@@ -59,53 +59,55 @@ def listed(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def rows_of(reader: LedgerReader, **chosen: Any) -> AsyncIterator[dict[str, Any]]:
-    """All rows of quarantine that `LedgerReader.waiting` would give, page by page."""
+async def read_rows(reader: LedgerReader, **filters: Any) -> AsyncIterator[dict[str, Any]]:
+    """All rows of quarantine, read page by page; `filters` are those of `LedgerReader.waiting`."""
     after = 0
-    while rows := await reader.quarantine_entries(after, _PAGE, **chosen):
+    while rows := await reader.quarantine_entries(after, _PAGE, **filters):
         for row in rows:
             yield row
         after = rows[-1]["id"]
 
 
-async def found(reader: LedgerReader, waiting: int) -> dict[str, Any]:
-    """One whole row. Raises NotFound."""
-    rows = await reader.quarantined_deliveries(waiting - 1, 1) if 0 < waiting < _MOST else []
-    if not rows or rows[0]["id"] != waiting:
-        raise NotFound(f"quarantine holds no {waiting}")
+async def read_row(reader: LedgerReader, quarantine_id: int) -> dict[str, Any]:
+    """One whole row of quarantine. Raises NotFound."""
+    rows = await reader.quarantined_deliveries(quarantine_id - 1, 1) if 0 < quarantine_id < _MAX_ID else []
+    if not rows or rows[0]["id"] != quarantine_id:
+        raise NotFound(f"quarantine holds no {quarantine_id}")
     return rows[0]
 
 
-async def shown(reader: LedgerReader, waiting: int) -> dict[str, Any]:
-    """One delivery with its body, how it was verified, and how it differs from what it contradicts.
+async def read_document(reader: LedgerReader, quarantine_id: int) -> dict[str, Any]:
+    """The document of one delivery: its body, how it was verified, and how it differs from the recorded one.
 
     Raises NotFound.
     """
-    row = await found(reader, waiting)
+    row = await read_row(reader, quarantine_id)
     body: bytes | None = row["body"]
     return {
-        **listed(row),
+        **list_entry(row),
         "headers": Raw(row["headers"]),
         "verification": Raw(row["proof"]),
         "raw_body": None if body is None else body.decode("utf-8", "replace"),
         "raw_body_base64": None if body is None else b64encode(body).decode(),
-        "differences": await _differences(reader, row),
+        "differences": await _differences_from_recorded(reader, row),
     }
 
 
-async def _differences(reader: LedgerReader, row: dict[str, Any]) -> list[Difference] | None:
-    """What the body says otherwise than the recorded one; None where there is none to compare with."""
-    recorded = await _recorded(reader, row["conflicts_with"]) if row["conflicts_with"] else None
+async def _differences_from_recorded(
+    reader: LedgerReader, row: dict[str, Any]
+) -> list[FieldDifference] | None:
+    """The differences from the recorded body to this one; None where there is no body to compare with."""
+    recorded = await _recorded_body(reader, row["conflicts_with"]) if row["conflicts_with"] else None
     if recorded is None or row["body"] is None:
         return None
     try:
-        return list(differences(json.decode(recorded), json.decode(row["body"])))
+        return list(field_differences(json.decode(recorded), json.decode(row["body"])))
     except (DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-async def _recorded(reader: LedgerReader, position: int) -> bytes | None:
-    """The body in which an event came; None where it was erased or moved away."""
+async def _recorded_body(reader: LedgerReader, position: int) -> bytes | None:
+    """The body of the delivery that brought an event; None where it was erased or moved away."""
     (event,) = await reader.rows(position - 1, 1)
     try:
         body: bytes = (await reader.delivery(event["delivery"]))["body"]
@@ -118,7 +120,7 @@ async def _recorded(reader: LedgerReader, position: int) -> bytes | None:
 
 
 def read_again(row: dict[str, Any]) -> Incoming:
-    """A row of quarantine, whose body is there, as today's translators read it."""
+    """A row of quarantine as today's translators read it. Its body must not have been erased."""
     proof = json.decode(row["proof"], type=Proof)
     endpoint = endpoint_of(row["processor"])
     if endpoint is None:
@@ -134,55 +136,58 @@ def read_again(row: dict[str, Any]) -> Incoming:
     return read_delivery(endpoint, row["headers"], row["body"], proof)
 
 
-async def unread(ledger: Ledger) -> list[int]:
-    """All that are open and can be read again: a conflict never can."""
+async def retryable_ids(ledger: Ledger) -> list[int]:
+    """The ids of all open deliveries that can be read again, which are all but the conflicts."""
     async with ledger.reading() as reader:
-        return [row["id"] async for row in rows_of(reader) if row["reason"] != CONFLICT]
+        return [row["id"] async for row in read_rows(reader) if row["reason"] != CONFLICT]
 
 
-async def retry(ledger: Ledger, waiting: int, now: datetime) -> Retried:
-    """Read a delivery again, and append what it says that the ledger lacks. Raises NotFound.
+async def retry(ledger: Ledger, quarantine_id: int, now: datetime) -> RetryResult:
+    """Read a delivery again, and append those of its events that the ledger lacks. Raises NotFound.
 
-    It is settled in the same transaction, unless a part of it still can't be read. Again does no harm.
+    It is settled in the same transaction, unless a part of it still can't be read. A retry may be repeated.
     """
     async with ledger.reading() as reader:
-        row = await found(reader, waiting)
+        row = await read_row(reader, quarantine_id)
     if row["settled_at_us"] is not None:
-        return Retried(id=waiting, outcome="settled", detail=f"{row['settled_as']} before")
+        return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
     if row["reason"] == CONFLICT:
-        at = row["conflicts_with"]
+        position = row["conflicts_with"]
         detail = (
-            f"position {at} has this id and other content, and stays: compare both, then dismiss this one"
+            f"position {position} has this id and other content, and stays: "
+            "compare both, then dismiss this one"
         )
-        return Retried(id=waiting, outcome=CONFLICT, detail=detail, position=at)
+        return RetryResult(id=quarantine_id, outcome=CONFLICT, detail=detail, position=position)
     if row["body"] is None:
-        return Retried(
-            id=waiting, outcome="erased", detail="it told of a customer who was erased: dismiss it"
+        return RetryResult(
+            id=quarantine_id, outcome="erased", detail="it told of a customer who was erased: dismiss it"
         )
-    return await _append(ledger, waiting, read_again(row), now)
+    return await _append(ledger, quarantine_id, read_again(row), now)
 
 
-async def _append(ledger: Ledger, waiting: int, incoming: Incoming, now: datetime) -> Retried:
+async def _append(ledger: Ledger, quarantine_id: int, incoming: Incoming, now: datetime) -> RetryResult:
     if incoming.reason and not incoming.events:
-        return Retried(id=waiting, outcome="unreadable", detail=incoming.detail)
-    whole = replace(incoming, reason=None, detail="")
+        return RetryResult(id=quarantine_id, outcome="unreadable", detail=incoming.detail)
+    readable = replace(incoming, reason=None, detail="")
     if incoming.reason:
-        (kept,) = await ledger.append([whole], now)
-        return Retried(id=waiting, outcome="partial", detail=incoming.detail, position=kept.position)
-    kept = await ledger.retry(waiting, whole, now)
-    if kept.conflict:
-        detail = f"position {kept.position} has this id and other content; it waits as a conflict now"
-        return Retried(id=waiting, outcome=CONFLICT, detail=detail, position=kept.position)
-    outcome = "duplicate" if kept.duplicate else "recorded"
-    return Retried(id=waiting, outcome=outcome, position=kept.position)
+        (outcome,) = await ledger.append([readable], now)
+        return RetryResult(
+            id=quarantine_id, outcome="partial", detail=incoming.detail, position=outcome.position
+        )
+    outcome = await ledger.retry(quarantine_id, readable, now)
+    if outcome.conflict:
+        detail = f"position {outcome.position} has this id and other content; it waits as a conflict now"
+        return RetryResult(id=quarantine_id, outcome=CONFLICT, detail=detail, position=outcome.position)
+    name = "duplicate" if outcome.duplicate else "recorded"
+    return RetryResult(id=quarantine_id, outcome=name, position=outcome.position)
 
 
-async def dismiss(ledger: Ledger, waiting: list[int], because: str, now: datetime) -> set[int]:
-    """Settle what will not be read, and keep it, with the reason; which of these were open.
+async def dismiss(ledger: Ledger, quarantine_ids: list[int], because: str, now: datetime) -> set[int]:
+    """Settle deliveries that will not be recorded, for the reason `because`; the ids of those that were open.
 
-    Raises NotFound, and settles none, if quarantine lacks one of them.
+    They are kept. Raises NotFound, and settles none, if quarantine lacks one of them.
     """
     async with ledger.reading() as reader:
-        for each in waiting:
-            await found(reader, each)
-    return await ledger.dismiss(waiting, because, now)
+        for quarantine_id in quarantine_ids:
+            await read_row(reader, quarantine_id)
+    return await ledger.dismiss(quarantine_ids, because, now)

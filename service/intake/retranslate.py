@@ -1,8 +1,8 @@
-"""Retranslate: today's translators over the deliveries as they came, and what they tell otherwise.
+"""Retranslation: read the stored deliveries with today's translators, and correct the events that differ.
 
-The ledger is never changed. Where an event is told otherwise one delivery is appended, with the bytes and
-the proof of the first: an event that supersedes the old one, and a revision of it. So canonical order
-(service.core.order) and with it every book, replay and look back see the revision alone.
+The ledger is never changed. For a delivery with differing events another one is appended, with the same
+bytes and proof: for each such event it holds an event that supersedes the old one, and a revision of it.
+Canonical order (service.core.order), and so every book, replay and look back, sees the revision alone.
 """
 
 from collections import Counter, defaultdict
@@ -17,32 +17,33 @@ from msgspec.structs import replace
 
 from handlers import mxmerchant
 from service.core.delivery import Endpoint, Proof
-from service.core.differences import Difference, differences
+from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, Unreadable
 from service.core.events import (
-    MARK,
-    SUPERSEDED,
+    REVISION_MARK,
+    SUPERSEDED_SUFFIX,
     Event,
     Superseded,
     original_id,
-    revision,
-    superseding,
+    revision_id,
+    superseding_event,
 )
 from service.core.limits import check_limits
 from service.core.moments import rfc3339
+from service.core.progress import Advance
 from service.intake import quarantine
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
-_PAGE = 100  # deliveries read, and written, at once
-MOST_EVENTS = 20_000  # of a run, that are held in memory to preview their impact on figures
-_FETCHED = ":fetched"  # ends the id of a payment that was asked for
-_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import", "fetch")
+_PAGE = 100  # deliveries read, and appended, at once
+MAX_PREVIEW_EVENTS = 20_000  # more are not kept in memory, and their impact on figures is not previewed
+_FETCHED_SUFFIX = ":fetched"  # ends the event id of a payment fetched from the API
+_RETRANSLATED_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import", "fetch")
 
 
 class Impact(Struct, frozen=True, kw_only=True):
-    """A figure that would change: "mrr_cents" is as of today, the others are this month's."""
+    """A figure that would change. "mrr_cents" is that of today, the others are those of this month."""
 
     figure: str
     currency: str
@@ -51,24 +52,25 @@ class Impact(Struct, frozen=True, kw_only=True):
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """An event that is told otherwise: "changed", "added" or "dropped".
+    """An event that today's translators give otherwise; `kind` is "changed", "added" or "dropped".
 
-    `position` is where it stands; of an added one where its delivery does, 0 while that is in quarantine.
+    `position` is that of the event in the ledger; for an added event that of its delivery, or 0 if the
+    delivery is in quarantine.
     """
 
     kind: str
     cause: str
     type: str
     position: int
-    differences: list[Difference]
+    differences: list[FieldDifference]
 
 
-class Report(Struct, kw_only=True):
-    """What retranslating found. `changes` holds the first of them, `changed` and the others count all.
+class RetranslationReport(Struct, kw_only=True):
+    """The result of a retranslation. `changes` lists the first changes; the counts are of all.
 
-    `refused` deliveries can't be read any more, or only in part, and keep the events that they have.
-    `left_out` ones were not read, by the reason. `released` ones are in quarantine and can be read now.
-    `figures` are those that would change; None where that was not looked at.
+    `deliveries` were read; `left_out` counts those that were not, by the reason. `refused` ones can't be
+    read any more, or only in part, and keep their events. `released` ones are in quarantine and can be
+    read now. `figures` are those that would change, None without a preview.
     """
 
     deliveries: int = 0
@@ -88,26 +90,32 @@ class Report(Struct, kw_only=True):
         return bool(self.released or self.changed or self.added or self.dropped)
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
-    """A raw delivery, and the events that were first told by it: their ids as the processor gave them."""
+class RawDelivery(Struct, frozen=True, kw_only=True):
+    """A delivery as stored, with the content digests of the events that it brought first.
+
+    `digests` are keyed by the processor's own event ids, and are as stored. `body` is None once erased.
+    """
 
     position: int
     headers: bytes
     body: bytes | None
     proof: Proof
-    own: dict[EventKey, bytes]  # with their content digests, as they stand
+    digests: dict[EventKey, bytes]
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What the ledger holds of one event: its first telling, the one that counts, and how many there are."""
+class EventRevisions(Struct, frozen=True, kw_only=True):
+    """The revisions of one event in the ledger: the first, the effective one, and how many there are.
+
+    `effective` is None if the last revision was superseded without a replacement.
+    """
 
     first: RecordedEvent
-    standing: RecordedEvent | None
-    tellings: int
+    effective: RecordedEvent | None
+    count: int
 
 
 class Retranslation(Struct, frozen=True, kw_only=True):
-    """What differs in one delivery, the events that set it right, and the delivery that brings them."""
+    """The changes in one delivery, the events to append for them, and the delivery that brings the events."""
 
     changes: list[Change]
     events: list[Event]
@@ -117,51 +125,59 @@ class Retranslation(Struct, frozen=True, kw_only=True):
 # Comparing
 
 
-def compare(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) -> Retranslation:
-    """What today's reading of a delivery tells otherwise than what counts of it. Pure.
+def compare(
+    delivery: RawDelivery, translated: Incoming, known: Mapping[EventKey, EventRevisions]
+) -> Retranslation:
+    """Compare a delivery as translated today with the effective events that it brought. Pure.
 
-    An event is judged by the delivery that first told it. The others are in `incoming` all the same: the
-    ledger holds them, and takes nothing of them but whose the body is.
+    Only the delivery that first brought an event is compared. Events that the ledger holds already are in
+    `incoming` all the same, so that its body is sealed for their customers; they are not appended again.
     """
     changes: list[Change] = []
-    held: list[Event] = []
-    new: list[Event] = []
-    digests = set(delivery.own.values())
-    for event in read.events:
-        told = known.get(_key(event))
-        if told and told.first.delivery != delivery.position:
-            held += [told.first.event] if told.first.content_digest in digests else []
-        elif told is None or told.standing is None:
-            if told or not _is_partial(delivery.proof):
-                number = told.tellings + 1 if told else 1
-                new.append(replace(event, event_id=revision(event.event_id, number)))
+    recorded: list[Event] = []
+    appended: list[Event] = []
+    own_digests = set(delivery.digests.values())
+    for event in translated.events:
+        revisions = known.get(_key(event))
+        if revisions and revisions.first.delivery != delivery.position:
+            recorded += [revisions.first.event] if revisions.first.content_digest in own_digests else []
+        elif revisions is None or revisions.effective is None:
+            if revisions or not _records_only_changes(delivery.proof):
+                number = revisions.count + 1 if revisions else 1
+                appended.append(replace(event, event_id=revision_id(event.event_id, number)))
                 changes.append(_change("added", event, delivery.position, []))
-        elif found := list(differences(_plain(told.standing.event), _plain(event))):
-            revised = replace(event, event_id=revision(event.event_id, told.tellings + 1))
-            new += [superseding(told.standing.event, revised.event_id), revised]
-            changes.append(_change("changed", told.standing.event, told.standing.position, found))
+        elif event_differences := list(
+            field_differences(_as_json(revisions.effective.event), _as_json(event))
+        ):
+            revised = replace(event, event_id=revision_id(event.event_id, revisions.count + 1))
+            appended += [superseding_event(revisions.effective.event, revised.event_id), revised]
+            changes.append(
+                _change("changed", revisions.effective.event, revisions.effective.position, event_differences)
+            )
         else:
-            held.append(told.standing.event)
-    for old in _dropped(delivery, read, known):
-        new.append(superseding(old.event, None))
+            recorded.append(revisions.effective.event)
+    for old in _dropped(delivery, translated, known):
+        appended.append(superseding_event(old.event, None))
         changes.append(_change("dropped", old.event, old.position, []))
-    incoming = replace(read, events=[*held, *new], reason=None, detail="")
-    return Retranslation(changes=changes, events=new, incoming=incoming)
+    incoming = replace(translated, events=[*recorded, *appended], reason=None, detail="")
+    return Retranslation(changes=changes, events=appended, incoming=incoming)
 
 
-def _dropped(delivery: Delivery, read: Incoming, known: Mapping[EventKey, Told]) -> Iterator[RecordedEvent]:
-    """The events that count, and that a delivery which can be read whole does not tell any more."""
-    if read.reason:
+def _dropped(
+    delivery: RawDelivery, translated: Incoming, known: Mapping[EventKey, EventRevisions]
+) -> Iterator[RecordedEvent]:
+    """The effective events that a delivery no longer gives, although it can be read whole."""
+    if translated.reason:
         return
-    told = {_key(event) for event in read.events}
-    for key in delivery.own:
-        standing = known[key].standing
-        if key not in told and standing:
-            yield standing
+    translated_keys = {_key(event) for event in translated.events}
+    for key in delivery.digests:
+        effective = known[key].effective
+        if key not in translated_keys and effective:
+            yield effective
 
 
-def _is_partial(proof: Proof) -> bool:
-    """Whether only what was new of a delivery was recorded, so that what is not there lacks nothing."""
+def _records_only_changes(proof: Proof) -> bool:
+    """Whether only changed data of such a delivery are recorded; then a missing event is no difference."""
     return proof.method == "fetch" and proof.processor == mxmerchant.PROCESSOR
 
 
@@ -169,126 +185,145 @@ def _key(event: Event) -> EventKey:
     return event.processor, event.account, event.event_id
 
 
-def _change(kind: str, event: Event, position: int, found: list[Difference]) -> Change:
-    return Change(kind=kind, cause=event.cause, type=event.type, position=position, differences=found)
+def _change(kind: str, event: Event, position: int, event_differences: list[FieldDifference]) -> Change:
+    return Change(
+        kind=kind, cause=event.cause, type=event.type, position=position, differences=event_differences
+    )
 
 
-def _plain(value: Any) -> Any:
-    """All that an event tells, or a part of it, as JSON values, defaults too."""
+def _as_json(value: Any) -> Any:
+    """An event, or a part of one, as JSON values including those that equal their defaults."""
     match value:
         case Event():
             before = value.before and json.decode(value.before, type=type(value.data))
-            told = {name: getattr(value, name) for name in ("type", "rank", "trust")}
-            at = rfc3339(value.occurred_at)
-            return {**told, "occurred_at": at, "data": _plain(value.data), "before": _plain(before)}
+            fields = {name: getattr(value, name) for name in ("type", "rank", "trust")}
+            occurred_at = rfc3339(value.occurred_at)
+            return {
+                **fields,
+                "occurred_at": occurred_at,
+                "data": _as_json(value.data),
+                "before": _as_json(before),
+            }
         case Struct():
-            return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+            return {name: _as_json(getattr(value, name)) for name in value.__struct_fields__}
         case tuple():
-            return [_plain(part) for part in value]
+            return [_as_json(part) for part in value]
     return to_builtins(value)
 
 
 # Reading
 
 
-async def read(reader: LedgerReader, delivery: Delivery) -> Incoming | None:
-    """A delivery as today's translators read it; None where nothing reads it."""
+async def retranslate_delivery(reader: LedgerReader, delivery: RawDelivery) -> Incoming | None:
+    """A delivery as today's translators read it; None if it was erased or has no translator."""
     endpoint, proof, body = endpoint_of(delivery.proof.processor), delivery.proof, delivery.body
-    if body is None or endpoint is None or proof.method not in _METHODS:
+    if body is None or endpoint is None or proof.method not in _RETRANSLATED_METHODS:
         return None
-    if _is_partial(proof):
-        again = await _fetched(reader, endpoint, delivery, body)
-        return replace(again, content_digest=sha256(body).digest())
+    if _records_only_changes(proof):
+        translated = await _retranslate_fetched(reader, endpoint, delivery, body)
+        return replace(translated, content_digest=sha256(body).digest())
     return read_delivery(endpoint, delivery.headers, body, proof)
 
 
-async def _fetched(reader: LedgerReader, endpoint: Endpoint, delivery: Delivery, body: bytes) -> Incoming:
-    """What was asked for: a contract as it was observed, or a payment, told by a notification or listed."""
-    again = read_delivery(endpoint, delivery.headers, body, delivery.proof)
-    key = next((key for key in delivery.own if key[2].endswith(_FETCHED)), None)
+async def _retranslate_fetched(
+    reader: LedgerReader, endpoint: Endpoint, delivery: RawDelivery, body: bytes
+) -> Incoming:
+    """A delivery that was fetched: an observed contract, or a payment that was notified or listed."""
+    translated = read_delivery(endpoint, delivery.headers, body, delivery.proof)
+    key = next((key for key in delivery.digests if key[2].endswith(_FETCHED_SUFFIX)), None)
     if key is None:
-        return again
-    told = await _notification(reader, delivery.position, key)
+        return translated
+    notification_event = await _read_notification(reader, delivery.position, key)
     record, observed_at = json.decode(body), delivery.proof.received_at
     try:
-        if told:
-            event: Event | None = mxmerchant.confirmation(record, told, observed_at)
+        if notification_event:
+            event: Event | None = mxmerchant.confirmation(record, notification_event, observed_at)
         else:
-            event = mxmerchant.listed(record, key[1], observed_at)
-        return replace(again, events=[check_limits(event)] if event else [], reason=None, detail="")
+            event = mxmerchant.listed_payment_event(record, key[1], observed_at)
+        return replace(translated, events=[check_limits(event)] if event else [], reason=None, detail="")
     except Unreadable as error:
-        return replace(again, events=[], reason="unreadable", detail=str(error))
+        return replace(translated, events=[], reason="unreadable", detail=str(error))
 
 
-async def _notification(reader: LedgerReader, before: int, key: EventKey) -> Event | None:
-    """What was told, before a position, of the payment that was asked for then; as it is read today."""
-    event_id = key[2].removesuffix(_FETCHED) + ":unsigned"
-    told = (await told_of(reader, [event_id])).get((*key[:2], event_id))
-    if told is None or told.first.position > before:
+async def _read_notification(reader: LedgerReader, before: int, key: EventKey) -> Event | None:
+    """The notification, as translated today, that a fetched payment confirmed; None if it was only listed.
+
+    `key` is that of the payment's event; the notification came before the position `before`.
+    """
+    event_id = key[2].removesuffix(_FETCHED_SUFFIX) + ":unsigned"
+    revisions = (await read_revisions(reader, [event_id])).get((*key[:2], event_id))
+    if revisions is None or revisions.first.position > before:
         return None
     with suppress(Erased, Integrity):
-        raw = await reader.delivery(told.first.delivery)
-        proof = json.decode(raw["proof"], type=Proof)
+        stored = await reader.delivery(revisions.first.delivery)
+        proof = json.decode(stored["proof"], type=Proof)
         endpoint = endpoint_of(proof.processor)
         if endpoint:
-            again = read_delivery(endpoint, raw["headers"], raw["body"], proof)
-            return next((event for event in again.events if event.event_id == event_id), told.first.event)
-    return told.first.event
+            translated = read_delivery(endpoint, stored["headers"], stored["body"], proof)
+            return next(
+                (event for event in translated.events if event.event_id == event_id), revisions.first.event
+            )
+    return revisions.first.event
 
 
-async def told_of(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventKey, Told]:
-    """What the ledger holds under these ids, by (processor, account, id), revisions and all."""
-    found: dict[EventKey, Told] = {}
+async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventKey, EventRevisions]:
+    """The events in the ledger with these ids and all their revisions, by (processor, account, id)."""
+    revisions_by_key: dict[EventKey, EventRevisions] = {}
     ids, number = set(event_ids), 0
     while ids:
         number += 1
-        names = [revision(each, number) for each in ids]
-        rows = await reader.recorded_events([*names, *(name + SUPERSEDED for name in names)])
-        gone = {(*_key(row.event)[:2], _superseded(row)) for row in rows if _superseded(row)}
+        revision_ids = [revision_id(event_id, number) for event_id in ids]
+        rows = await reader.recorded_events(
+            [*revision_ids, *(event_id + SUPERSEDED_SUFFIX for event_id in revision_ids)]
+        )
+        superseded = {(*_key(row.event)[:2], _superseded_id(row)) for row in rows if _superseded_id(row)}
         for row in rows:
-            if not _superseded(row):
+            if not _superseded_id(row):
                 key = row.event.processor, row.event.account, original_id(row.event.event_id)
-                first = found[key].first if key in found else row
-                standing = None if _key(row.event) in gone else row
-                found[key] = Told(first=first, standing=standing, tellings=number)
-        ids = {original_id(event_id) for _, _, event_id in gone if event_id}
-    return found
+                first = revisions_by_key[key].first if key in revisions_by_key else row
+                effective = None if _key(row.event) in superseded else row
+                revisions_by_key[key] = EventRevisions(first=first, effective=effective, count=number)
+        ids = {original_id(event_id) for _, _, event_id in superseded if event_id}
+    return revisions_by_key
 
 
-def _superseded(row: RecordedEvent) -> str | None:
-    """The id of the event that this one supersedes, if it does."""
+def _superseded_id(row: RecordedEvent) -> str | None:
+    """The id of the event that a `Superseded` event supersedes; None for any other event."""
     return row.event.data.event_id if isinstance(row.event.data, Superseded) else None
 
 
-async def deliveries(reader: LedgerReader, after: int, until: int) -> tuple[list[Delivery], int]:
-    """The next raw deliveries after a position, and the position up to which these are all."""
-    raw = await reader.deliveries(after, _PAGE + 1)
-    raw = [each for each in raw if each["position"] <= until]
-    end = raw[_PAGE]["position"] - 1 if len(raw) > _PAGE else until
-    rows = await reader.rows(after, end - after)
-    own: dict[int, dict[EventKey, bytes]] = defaultdict(dict)
-    for row in rows:
-        if MARK not in row["event_id"]:
+async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple[list[RawDelivery], int]:
+    """The next page of deliveries after a position, and the position up to which the page is complete."""
+    rows = await reader.deliveries(after, _PAGE + 1)
+    rows = [row for row in rows if row["position"] <= until]
+    end = rows[_PAGE]["position"] - 1 if len(rows) > _PAGE else until
+    event_rows = await reader.rows(after, end - after)
+    digests: dict[int, dict[EventKey, bytes]] = defaultdict(dict)
+    for row in event_rows:
+        if REVISION_MARK not in row["event_id"]:
             key = row["processor"], row["account"], row["event_id"]
-            own[row["delivery"]][key] = row["content_digest"]
-    found = [
-        Delivery(
-            position=each["position"],
-            headers=each["headers"],
-            body=each["body"],
-            proof=json.decode(each["proof"], type=Proof),
-            own=own[each["position"]],
+            digests[row["delivery"]][key] = row["content_digest"]
+    page = [
+        RawDelivery(
+            position=row["position"],
+            headers=row["headers"],
+            body=row["body"],
+            proof=json.decode(row["proof"], type=Proof),
+            digests=digests[row["position"]],
         )
-        for each in raw[:_PAGE]
+        for row in rows[:_PAGE]
     ]
-    return found, end
+    return page, end
 
 
-# The whole
+# Running
 
 
 class Retranslator:
-    """One run over a ledger: finds what differs and, if it is to be applied, appends what sets it right."""
+    """One run over a ledger: finds the changes and, with `apply`, appends the corrections.
+
+    The report lists `max_changes` changes at most.
+    """
 
     def __init__(
         self,
@@ -297,70 +332,79 @@ class Retranslator:
         *,
         processor: str | None = None,
         apply: bool = False,
-        shown: int = 100,
+        max_changes: int = 100,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._processor = processor
-        self._shown = shown
-        self._coming: set[EventKey] = set()  # what is to be appended already
-        self.report = Report(left_out=Counter(), changes=[], applied=apply)
-        self.events: list[Event] = []  # to be appended: the first MOST_EVENTS, and one more if there are more
+        self._max_changes = max_changes
+        self._added_keys: set[EventKey] = set()  # of the events that this run adds
+        self.report = RetranslationReport(left_out=Counter(), changes=[], applied=apply)
+        self.events: list[Event] = []  # to append: MAX_PREVIEW_EVENTS at most, and one more if there are more
 
-    async def run(self, after: int, done: Callable[[int], None]) -> Report:
-        """Read quarantine, then all deliveries after a position, again. `done` is told of positions."""
-        await self._quarantine()
+    async def run(self, after: int, advance: Advance) -> RetranslationReport:
+        """Retranslate quarantine, then all deliveries after `after`.
+
+        `advance` is called with the number of positions that were read.
+        """
+        await self._retranslate_quarantine()
         async with self._ledger.reading() as reader:
             until = (await reader.head()).position
         while after < until:
             async with self._ledger.reading() as reader:
-                page, end = await deliveries(reader, after, until)
-                found = await self._page(reader, page)
-            if self.report.applied and found:
-                await self._ledger.append(found, self._clock())
-            done(end - after)
+                page, end = await read_deliveries(reader, after, until)
+                incoming = await self._retranslate_page(reader, page)
+            if self.report.applied and incoming:
+                await self._ledger.append(incoming, self._clock())
+            advance(end - after)
             after = end
         return self.report
 
-    async def _quarantine(self) -> None:
-        """What can be read now that could not be, by the ordinary way out of quarantine."""
-        for waiting in await quarantine.unread(self._ledger):
+    async def _retranslate_quarantine(self) -> None:
+        """Retry the deliveries in quarantine, which may be readable now."""
+        for quarantine_id in await quarantine.retryable_ids(self._ledger):
             async with self._ledger.reading() as reader:
-                row = await quarantine.found(reader, waiting)
+                row = await quarantine.read_row(reader, quarantine_id)
                 if row["body"] is None or self._processor not in (None, row["processor"]):
                     continue
-                again = quarantine.read_again(row)
-                known = await told_of(reader, [event.event_id for event in again.events])
-            new = [event for event in again.events if _key(event) not in known.keys() | self._coming]
-            self.report.released += bool(new) or not again.reason
-            self._take([_change("added", event, 0, []) for event in new], new)
+                translated = quarantine.read_again(row)
+                known = await read_revisions(reader, [event.event_id for event in translated.events])
+            new = [event for event in translated.events if _key(event) not in known.keys() | self._added_keys]
+            self.report.released += bool(new) or not translated.reason
+            self._note([_change("added", event, 0, []) for event in new], new)
             if self.report.applied:
-                await quarantine.retry(self._ledger, waiting, self._clock())
+                await quarantine.retry(self._ledger, quarantine_id, self._clock())
 
-    async def _page(self, reader: LedgerReader, page: list[Delivery]) -> list[Incoming]:
-        """What to append so that these deliveries tell what they do today."""
-        of = [each for each in page if each.own and self._processor in (None, each.proof.processor)]
-        readings = [(delivery, await read(reader, delivery)) for delivery in of]
-        ids = {key[2] for delivery in of for key in delivery.own}
-        ids |= {event.event_id for _, again in readings if again for event in again.events}
-        known = await told_of(reader, ids)
+    async def _retranslate_page(self, reader: LedgerReader, page: list[RawDelivery]) -> list[Incoming]:
+        """The deliveries to append for the changes in a page of deliveries."""
+        chosen = [
+            delivery
+            for delivery in page
+            if delivery.digests and self._processor in (None, delivery.proof.processor)
+        ]
+        readings = [(delivery, await retranslate_delivery(reader, delivery)) for delivery in chosen]
+        ids = {key[2] for delivery in chosen for key in delivery.digests}
+        ids |= {event.event_id for _, translated in readings if translated for event in translated.events}
+        known = await read_revisions(reader, ids)
         incoming = []
-        for delivery, again in readings:
-            if again is None:
+        for delivery, translated in readings:
+            if translated is None:
                 self.report.left_out["erased" if delivery.body is None else delivery.proof.method] += 1
                 continue
             self.report.deliveries += 1
-            taken = self._coming - known.keys()
-            events = [event for event in again.events if _key(event) not in taken]
-            self.report.refused += bool(again.reason) and not delivery.own.keys() <= set(map(_key, events))
-            found = compare(delivery, replace(again, events=events), known)
-            self._take(found.changes, found.events)
-            incoming += [found.incoming] if found.changes else []
+            added_before = self._added_keys - known.keys()
+            events = [event for event in translated.events if _key(event) not in added_before]
+            self.report.refused += bool(translated.reason) and not delivery.digests.keys() <= set(
+                map(_key, events)
+            )
+            retranslation = compare(delivery, replace(translated, events=events), known)
+            self._note(retranslation.changes, retranslation.events)
+            incoming += [retranslation.incoming] if retranslation.changes else []
         return incoming
 
-    def _take(self, changes: list[Change], events: list[Event]) -> None:
+    def _note(self, changes: list[Change], events: list[Event]) -> None:
         for kind, count in Counter(change.kind for change in changes).items():
             setattr(self.report, kind, getattr(self.report, kind) + count)
-        self.report.changes += changes[: self._shown - len(self.report.changes)]
-        self._coming |= {_key(event) for event in events if MARK not in event.event_id}
-        self.events += events[: MOST_EVENTS + 1 - len(self.events)]
+        self.report.changes += changes[: self._max_changes - len(self.report.changes)]
+        self._added_keys |= {_key(event) for event in events if REVISION_MARK not in event.event_id}
+        self.events += events[: MAX_PREVIEW_EVENTS + 1 - len(self.events)]

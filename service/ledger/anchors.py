@@ -4,11 +4,9 @@ The digest chain reveals a changed row, but not that the whole chain was written
 cut off. A signed head stored elsewhere reveals both.
 """
 
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,6 +17,7 @@ from service.core.errors import Integrity
 from service.core.moments import rfc3339
 from service.ledger import chain
 from service.ledger.store import Ledger, LedgerReader
+from service.storage.files import replace_file
 
 
 class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +79,7 @@ class Anchors:
         )
         anchor = replace(unsigned, signature=self._key.sign(unsigned.signed_bytes()).hex())
         lines = self._path.read_bytes() if self._path.exists() else b""
-        _replace_file(self._path, lines + json.encode(anchor) + b"\n")
+        replace_file(self._path, lines + json.encode(anchor) + b"\n")
 
     def _read(self) -> list[Anchor]:
         if not self._path.exists():
@@ -105,22 +104,3 @@ async def _digest_at(reader: LedgerReader, position: int) -> str:
         return chain.GENESIS.hex()
     rows = await reader.stored_rows(position - 1, 1)
     return rows[0]["digest"].hex() if rows else ""
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Replace a file by another, atomically and durably."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -2,13 +2,11 @@
 
 import os
 from base64 import b64decode
-from contextlib import suppress
-from pathlib import Path
-from secrets import token_hex
 
 from service.core.errors import SettingsError
 from service.ledger.vault import KEY_BYTES, Vault
 from service.settings import Settings
+from service.storage.files import create_file
 
 FILE_NAME = "master.key"
 
@@ -35,21 +33,4 @@ def create_key_file(settings: Settings) -> None:
     if settings.master_key or path.exists():
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{FILE_NAME}.{token_hex(4)}")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(os.urandom(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):  # another process was first
-        os.link(new, path)
-    new.unlink()
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Make the directory's entries durable, before anything is sealed with the new key."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    create_file(path, os.urandom(KEY_BYTES))  # the key that another process has just made stays

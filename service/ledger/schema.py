@@ -48,16 +48,14 @@ def migrate(connection: Connection) -> None:
 
     Raises SettingsError if the schema is a newer Daybook's, and this one can't work on it.
     """
-    from alembic import command  # noqa: PLC0415 - slow to import, and seldom needed
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.migration import MigrationContext  # noqa: PLC0415
+    from alembic import command, config, migration  # noqa: PLC0415 - web and worker seldom need it, and it is slow
 
-    revision = MigrationContext.configure(connection).get_current_revision()
+    revision = migration.MigrationContext.configure(connection).get_current_revision()
     if revision is None or revision < NEWEST_REVISION:
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        options = config.Config()
+        options.set_main_option("script_location", str(_MIGRATIONS))
+        options.attributes["connection"] = connection
+        command.upgrade(options, "head")
     elif revision > NEWEST_REVISION:
         oldest = str(connection.execute(text("SELECT oldest FROM compatibility")).scalar_one())
         if oldest > NEWEST_REVISION:

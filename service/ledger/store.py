@@ -14,9 +14,9 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import Erased, Integrity
-from service.core.events import SUPERSEDED, CustomerErased, Event, original_id
+from service.core.events import SUPERSEDED_SUFFIX, CustomerErased, Event, original_id
 from service.core.moments import to_us
-from service.core.order import standing
+from service.core.order import effective_events
 from service.ledger import tables
 from service.ledger.append import append_deliveries, read_head
 from service.ledger.draft import Head, Incoming, Outcome
@@ -226,7 +226,7 @@ class LedgerReader:
         )
         rows = await self._unseal_rows((await self._connection.execute(query)).all())
         by_subject = groupby(((row[-1], to_event(row)) for row in rows), key=itemgetter(0))
-        histories = {name: standing(event for _, event in pairs) for name, pairs in by_subject}
+        histories = {name: effective_events(event for _, event in pairs) for name, pairs in by_subject}
         return {name: max(events, key=_recency) for name, events in histories.items() if events}
 
     async def unconfirmed_events(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
@@ -240,7 +240,7 @@ class LedgerReader:
             _ids.c.account == _events.c.account,
         )
         superseded = select(_superseding.c.position).where(
-            _superseding.c.event_id == _events.c.event_id + SUPERSEDED,
+            _superseding.c.event_id == _events.c.event_id + SUPERSEDED_SUFFIX,
             _superseding.c.processor == _events.c.processor,
             _superseding.c.account == _events.c.account,
         )

@@ -4,7 +4,6 @@ A file never changes once it is in place, so it is read without a lock. All proc
 at a time.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from secrets import token_hex
 from tempfile import mkdtemp
 
 from msgspec import Struct
+
+from service.storage.files import locked, sync_file
 
 _DIRECTORY = "lookback"
 _BUILDING = "building-"
@@ -65,8 +66,7 @@ class LookbackFiles:
     def lock(self) -> Iterator[None]:
         """Wait for the lock to make files, and hold it. Removes directories left by killed processes."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._directory / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._directory / "lock"):
             for leftover in self._directory.glob(f"{_BUILDING}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
@@ -82,8 +82,7 @@ class LookbackFiles:
 
     def put(self, made: Path, spec: LookbackSpec) -> None:
         """Put a complete file in its place, durably; remove the files that were not used for longest."""
-        with open(made, "rb") as file:
-            os.fsync(file.fileno())
+        sync_file(made)
         os.replace(made, self._path(spec))
         by_use = sorted(self._directory.glob("*.db"), key=lambda path: -path.stat().st_mtime_ns)
         size = 0

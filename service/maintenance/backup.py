@@ -1,11 +1,9 @@
 """Backup and restore of a data directory with SQLite's files, which a running Daybook goes on writing."""
 
-import fcntl
-import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -16,14 +14,13 @@ from msgspec import DecodeError, Struct, json
 
 from service.core.errors import DaybookError, Integrity, SettingsError
 from service.core.moments import rfc3339
+from service.core.progress import Progress, no_progress
 from service.ledger import master_key
-from service.ledger.anchors import sync_directory
 from service.processes.lifeline import hold_lifeline
 from service.settings import Settings
 from service.storage.database import books_path, ledger_path
+from service.storage.files import locked, sync_directory, sync_file
 from service.verify.files import verify_file
-
-Watch = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 MANIFEST = "backup.json"
 _PLACES = (master_key.FILE_NAME, "ledger.db", "books.db")  # in this order: without its key a ledger is none
@@ -56,12 +53,8 @@ class Backup(Struct, frozen=True, kw_only=True):
     files: dict[str, Copied]
 
 
-def _unwatched(_what: str, _total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _count: None)
-
-
 def back_up(
-    settings: Settings, directory: Path, now: datetime, watch: Watch = _unwatched
+    settings: Settings, directory: Path, now: datetime, progress: Progress = no_progress
 ) -> tuple[Path, Backup]:
     """Write a backup into a new directory inside `directory`, named after `now`; where, and what it holds.
 
@@ -80,7 +73,7 @@ def back_up(
             shutil.rmtree(left)
         partial = Path(mkdtemp(prefix=".partial-", dir=directory))
         try:
-            made = _fill(settings.data_dir, partial, now, watch)
+            made = _fill(settings.data_dir, partial, now, progress)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -99,22 +92,22 @@ def _on_files(settings: Settings) -> None:
 
 @contextmanager
 def _one_at_a_time(directory: Path) -> Iterator[None]:
-    with open(directory / ".lock", "w") as lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock.enter_context(locked(directory / ".lock", wait=False))
+        except BlockingIOError:
             raise Refused(f"another backup is being written into {directory}") from None
         yield
 
 
-def _fill(data_dir: Path, partial: Path, now: datetime, watch: Watch) -> Backup:
+def _fill(data_dir: Path, partial: Path, now: datetime, progress: Progress) -> Backup:
     """Copy everything, check it, and say what it is.
 
     The books first: what they hold is then in the ledger, whose copy is of a later moment.
     """
     books, ledger = books_path(data_dir), ledger_path(data_dir)
-    reached = _copy(books, partial / books.name, _REACHED, watch)[0] if _is_laid_out(books) else None
-    position, digest = _copy(ledger, partial / ledger.name, _HEAD, watch) or (0, "")
+    reached = _copy(books, partial / books.name, _REACHED, progress)[0] if _is_laid_out(books) else None
+    position, digest = _copy(ledger, partial / ledger.name, _HEAD, progress) or (0, "")
     if reached is not None and reached > position:
         raise Integrity(f"the books hold position {reached}, and the ledger ends at {position}")
     if (key := data_dir / master_key.FILE_NAME).exists():
@@ -142,7 +135,7 @@ def _is_laid_out(books: Path) -> bool:
         return bool(connection.execute(_LAID_OUT).fetchone())
 
 
-def _copy(source: Path, target: Path, query: str, watch: Watch) -> Any:
+def _copy(source: Path, target: Path, query: str, progress: Progress) -> Any:
     """Copy a file as it is at one moment, and what `query` finds there; checked, with no files beside it.
 
     In steps, while others write. The open transaction keeps the moment: without one, SQLite begins a copy
@@ -153,10 +146,10 @@ def _copy(source: Path, target: Path, query: str, watch: Watch) -> Any:
         reading.execute("BEGIN")
         found = reading.execute(query).fetchone()
         pages = reading.execute("PRAGMA page_count").fetchone()[0]
-        with watch(f"copy {source.name}", pages) as done, closing(sqlite3.connect(target)) as copy:
-            reading.backup(copy, pages=_PAGES, progress=lambda _code, _left, _all: done(_PAGES))
+        with progress(f"copy {source.name}", pages) as advance, closing(sqlite3.connect(target)) as copy:
+            reading.backup(copy, pages=_PAGES, progress=lambda _code, _left, _all: advance(_PAGES))
             copy.execute("PRAGMA journal_mode = DELETE")
-    with watch(f"check {source.name}", None), closing(sqlite3.connect(target)) as copy:
+    with progress(f"check {source.name}", None), closing(sqlite3.connect(target)) as copy:
         verify_file(target)
         if copy.execute(query).fetchone() != found:
             raise Integrity(f"the copy of {source.name} is not what was copied")
@@ -172,8 +165,7 @@ def _copied(path: Path) -> Copied:
 def _settle(directory: Path) -> None:
     """Make every file in a directory, and their names, durable."""
     for path in directory.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        sync_file(path)
     sync_directory(directory)
 
 

@@ -19,7 +19,7 @@ from service.books.store import BookStore
 from service.bootstrap import LEDGER_SCHEMA, open_books, prepare
 from service.core.delivery import Proof
 from service.core.errors import NotFound, ParameterError, SettingsError, Unavailable
-from service.core.events import MARK, CustomerErased, Event, split_key
+from service.core.events import REVISION_MARK, CustomerErased, Event, split_key
 from service.ledger import tables as ledger_tables
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -72,7 +72,7 @@ async def find(
     return Event(
         processor=found[0][0],
         account=found[0][1],
-        event_id=f"{customer_id}{MARK}erased",
+        event_id=f"{customer_id}{REVISION_MARK}erased",
         occurred_at=now,
         trust="unsigned",
         data=CustomerErased(customer_id=customer_id),

@@ -19,7 +19,7 @@ from service.books.tables import STATEMENTS, TOTALS
 from service.books.view import sum_columns
 from service.core.events import Event, subjects
 from service.core.order import canonical
-from service.intake.retranslate import MOST_EVENTS, Impact
+from service.intake.retranslate import MAX_PREVIEW_EVENTS, Impact
 from service.ledger.append import read_head
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
@@ -47,7 +47,7 @@ async def preview(
 
     None where that is not known: the events are too many, or the books are away or behind the ledger.
     """
-    if len(events) > MOST_EVENTS:
+    if len(events) > MAX_PREVIEW_EVENTS:
         return None
     position = (await ledger.read(read_head)).position
     histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))

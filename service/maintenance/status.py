@@ -1,7 +1,6 @@
 """Who keeps what up to date, and how far it is: the operator's view."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
@@ -14,9 +13,6 @@ from service.core.moments import rfc3339
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 class Partition(Struct, frozen=True, kw_only=True):
@@ -83,20 +79,3 @@ def _alive(connection: Connection) -> dict[str, datetime]:
     """When each worker that lives was last seen."""
     lately = workers.c.seen_at > func.clock_timestamp() - WORKER_TIMEOUT
     return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(lately)).all())
-
-
-def shown(status: Status) -> "RenderableType":
-    """The status as tables for people."""
-    from rich.console import Group  # noqa: PLC0415 - the web process reads the status, and shows none
-    from rich.table import Table  # noqa: PLC0415
-
-    held = Table("partition", "held by", "events that books lack")
-    for part in status.partitions:
-        holder = part.worker or ("nobody" if status.leased else "the one worker")
-        lacking = ", ".join(f"{book} {count:,}" for book, count in part.lag_events.items() if count)
-        held.add_row(str(part.partition), holder, lacking or "none")
-    living = Table("worker", "last seen")
-    for name, at in status.workers.items():
-        living.add_row(name, at)
-    said = f"The ledger is at position {status.position}."
-    return Group(said, held, *([living] if status.leased else []))

@@ -313,21 +313,30 @@ def _curves(spells: Spells, kind: Kind, reasons: dict[str, str]) -> dict[str, Cu
     return curves
 
 
+def survival_table(entry: Ints, exits: Ints, event: Bools) -> tuple[Ints, Ints, Ints]:
+    """The ages at which spells enter or leave; the events at each, and the number at risk at each.
+
+    A spell that is followed from an age on can have its event on the next day at the earliest. It is at risk
+    up to its exit, that day included.
+    """
+    first = entry + 1
+    age = np.union1d(first, exits)
+    events = np.bincount(np.searchsorted(age, exits[event]), minlength=len(age))
+    entered = np.searchsorted(np.sort(first), age, side="right")
+    left = np.searchsorted(np.sort(exits), age, side="left")
+    return age, events, entered - left
+
+
 def _curve(entry: Ints, exits: Ints, event: Bools, n: int, kind: Kind) -> Curve | None:
     """Kaplan-Meier over the longest stretch of ages at which enough are followed; None if it is too thin.
 
-    The table is the one from which `KaplanMeierFitter` makes its curve. The fitter itself refuses late
-    entries if at some age nobody is followed, which can only be outside of our stretch.
+    Ages at which nobody is followed, as before a late entry, lie outside of that stretch.
     """
-    from lifelines.utils import survival_table_from_events  # noqa: PLC0415 - seconds: only where it is needed
-
-    # whoever enters at an age can have the event on the next day at the earliest
-    table = survival_table_from_events(exits, event, birth_times=entry + 1)
-    age, died, risk = (column.to_numpy() for column in (table.index, table["observed"], table["at_risk"]))
+    age, died, risk = survival_table(entry, exits, event)
     start, stop = _longest(age, risk >= MIN_AT_RISK)
     if start == stop:
         return None
-    left = np.cumprod(1 - died[start:stop] / risk[start:stop])
+    left = np.cumprod(1 - died[start:stop] / risk[start:stop], dtype=np.float64)
     # where nobody is left, the curve has nothing to say of those who enter later
     stop = min(stop, start + int((left > NOBODY).sum()) + 1)
     age, died, risk, left = age[start:stop], died[start:stop], risk[start:stop], left[: stop - start]

@@ -8,6 +8,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from io import TextIOWrapper
@@ -18,6 +19,15 @@ from service.core.errors import SettingsError
 LIFELINE = "DAYBOOK_LIFELINE"
 STOP_SECONDS = 8  # a process told to stop has ended by then, whatever hangs
 _WAIT_SECONDS = 15.0
+
+
+def command_line(name: str) -> list[str]:
+    """How this Daybook's command of that name is started, as another process.
+
+    By the Python that runs this one, whose environment need not be active (-P: nor is the working directory
+    searched for modules).
+    """
+    return [sys.executable, "-P", "-m", "service.cli", name]
 
 
 def hold_lifeline(data_dir: Path, seconds: float = _WAIT_SECONDS) -> TextIOWrapper:
@@ -48,16 +58,22 @@ def follow_lifeline() -> None:
         threading.Thread(target=_wait, args=(path,), daemon=True, name="lifeline").start()
 
 
-def follow_parent() -> None:
-    """End this process, which `multiprocessing` started, at once when the one that started it is gone."""
-    threading.Thread(target=_wait_for_parent, daemon=True, name="parent").start()
+def follow_parent(*, gracefully: bool = False) -> None:
+    """End this process, which `multiprocessing` started, when the process that started it is gone.
+
+    It ends at once; `gracefully`, by a SIGTERM to itself.
+    """
+    threading.Thread(target=_wait_for_parent, args=(gracefully,), daemon=True, name="parent").start()
 
 
-def _wait_for_parent() -> None:
+def _wait_for_parent(gracefully: bool) -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - it is what started us
+    assert parent is not None  # noqa: S101 - it started this process
     parent.join()
-    os._exit(1)
+    if gracefully:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        os._exit(1)
 
 
 def _wait(path: str) -> None:

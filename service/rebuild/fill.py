@@ -1,6 +1,6 @@
 """Filling empty books from the ledger: history by history, without a write for each event.
 
-    await fill_books(settings, ledger, store, until, processes=None, progress=unseen)
+    await fill_books(settings, ledger, store, until, processes=None, progress=no_progress)
 
 brings every book of `store` from position 0 to `until`. The store may be that of the settings, opened for
 builds that are not live (`BookStore.with_builds`), or any other with empty books, such as a new SQLite file.
@@ -38,6 +38,7 @@ from service.clock import utc_now
 from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.core.order import canonical
+from service.core.progress import Progress, no_progress
 from service.ledger import tables as ledger_tables
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
@@ -53,14 +54,8 @@ _ROWS_PER_TRANSACTION = 2_000  # at most
 _PAUSE = 0.5
 _EVENTS_PER_PROCESS = 20_000  # for so many events one more process is worth its start
 
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 Task = tuple[Any, ...]  # the name of a method of `_BuildWorker`, and its arguments
 _Totals = dict[tuple[str, str], Sums]  # by the names of book and table
-
-
-def unseen(_what: str, _total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-    """No progress is shown."""
-    return nullcontext(lambda _count: None)
 
 
 async def fill_books(
@@ -70,7 +65,7 @@ async def fill_books(
     until: int,
     *,
     processes: int | None = None,
-    progress: Progress = unseen,
+    progress: Progress = no_progress,
 ) -> None:
     """Fill the empty books of `store` with all events up to `until`; at the end move their checkpoints there.
 
@@ -85,10 +80,10 @@ async def fill_books(
     async with _task_runner(settings, ledger, store.with_builds(ids), until, count, pause) as run:
 
         async def run_all(label: str, tasks: AsyncIterator[Task], size: int) -> None:
-            with progress(label, size) as done:
+            with progress(label, size) as advance:
                 async for result in _run_tasks(run, tasks, 2 * count if count > 1 else 1):
                     _add_totals(totals, result.totals)
-                    done(result.read)
+                    advance(result.read)
 
         kinds = sorted({stage.reads for _, _, stage in _stages(store) if isinstance(stage.reads, str)})
         async with ledger.reading() as reader:

@@ -3,11 +3,13 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -15,6 +17,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
+from service.core.delivery import Endpoint
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings.redis_url import parse as parse_redis_url
@@ -36,16 +40,6 @@ def _pairs(value: Any) -> Any:
     if not all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) and secret for name, _, secret in pairs):
         raise ValueError("name=whsec_… pairs, comma-separated")
     return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
-
-
-def _fraction(value: Any) -> Any:
-    try:
-        weeks = Fraction(value)
-    except (ValueError, ZeroDivisionError, TypeError):
-        weeks = Fraction(0)
-    if not 4 <= weeks <= 5:
-        raise ValueError("a decimal or a fraction from 4 to 5, such as 4.33 or 52/12")
-    return weeks
 
 
 def _limits(value: Any) -> Any:
@@ -97,7 +91,7 @@ class Settings(BaseSettings):
     stripe_api_url: str | None = None
     reporting_tz: str = "UTC"
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
-    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(_fraction)] = Fraction(433, 100)
+    weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH
     rulebook: Path | None = None
     segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_limits)] = (
         Decimal(10_000),
@@ -179,6 +173,11 @@ class Settings(BaseSettings):
             raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
         return host
 
+    def secrets_of(self, endpoint: Endpoint, name: str = "") -> tuple[str, ...]:
+        """The secrets that verify an endpoint's deliveries: those of `name` where each name has its own."""
+        secrets: tuple[str, ...] | dict[str, tuple[str, ...]] = getattr(self, endpoint.secrets)
+        return secrets.get(name, ()) if isinstance(secrets, dict) else secrets
+
     @property
     def polls_mxmerchant(self) -> bool:
         """Whether MX Merchant's API is set up, to poll contracts and to confirm notifications."""
@@ -207,19 +206,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load(**given: Any) -> Settings:
-    """The settings from the environment; `given` beats it.
+def load(options: Mapping[str, str] = MappingProxyType({}), **given: Any) -> Settings:
+    """The settings from the environment; `given`, and a command's `options`, beat it.
 
-    Raises SettingsError in one line: the variable, what it holds (never a secret) and what it may hold.
+    Raises SettingsError in one line: the variable or the option, what it holds (never a secret) and what it
+    may hold.
     """
     try:
-        return Settings(**given)
+        return Settings(**{**given, **options})
     except ValidationError as error:
         first = error.errors()[0]
         may_hold = str(first["msg"]).removeprefix("Value error, ")
         name = str(first["loc"][0])
         holds = "a value not shown here" if _is_secret(name) else repr(first["input"])
-        raise SettingsError(f"{_PREFIX}{name.upper()} holds {holds}; it may hold: {may_hold}") from None
+        stated = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
+        raise SettingsError(f"{stated} holds {holds}; it may hold: {may_hold}") from None
 
 
 def _is_secret(name: str) -> bool:

@@ -1,1 +1,1 @@
-"""Sync: whatever asks a processor's API: polling, confirming, reconciling. Only this room sends requests."""
+"""Sync: polls, confirms and reconciles through the processors' APIs. Only this room sends them requests."""

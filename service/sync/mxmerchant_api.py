@@ -1,4 +1,4 @@
-"""MX Merchant's API: contracts and payments, fetched through a client that is handed in."""
+"""MX Merchant's API: contracts and payments, fetched through the caller's HTTP client."""
 
 import asyncio
 import re
@@ -9,18 +9,18 @@ import httpx
 import msgspec
 from msgspec import Meta, Struct
 
-from handlers.mxmerchant import KEY
-from handlers.standard import read
+from handlers.mxmerchant import KEY_PATTERN
+from handlers.standard import parse
 from service.core.errors import Unavailable, Unreadable
 
-PAGE = 100
-TRIES = 4
-_LONGEST_WAIT_SECONDS = 10.0
+PAGE_SIZE = 100
+MAX_ATTEMPTS = 4
+_MAX_WAIT_SECONDS = 10.0
 
 Pause = Callable[[float], Awaitable[None]]
 
 
-def client_for(api_url: str, key: str, secret: str) -> httpx.AsyncClient:
+def make_client(api_url: str, key: str, secret: str) -> httpx.AsyncClient:
     """A client for the API with its credentials and timeouts; the caller closes it."""
     return httpx.AsyncClient(
         base_url=api_url,
@@ -33,18 +33,18 @@ def client_for(api_url: str, key: str, secret: str) -> httpx.AsyncClient:
 async def fetch_contracts(
     client: httpx.AsyncClient, merchant_id: str, *, pause: Pause = asyncio.sleep
 ) -> list[dict[str, Any]]:
-    """Every contract record of a merchant, paged to the end. Raises Unavailable if not all can be had."""
+    """Every contract record of a merchant, over all pages. Raises Unavailable if one can't be fetched."""
     records: dict[str, dict[str, Any]] = {}
     offset, count = 0, 1
     while offset < count:
-        query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
-        page = read(_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
+        query = {"merchantId": merchant_id, "limit": PAGE_SIZE, "offset": offset}
+        page = parse(_decode_json(await _get(client, "/checkout/v3/contract", query, pause)), _Page)
         count = page.record_count
         if not page.records:
             break
         offset += len(page.records)
         records |= {str(record.get("id")): record for record in page.records}
-    if len(records) != count:  # of a short list, a contract that changed might be missed without a word
+    if len(records) != count:  # with a short list, the change of a missing contract would go unnoticed
         raise Unavailable(f"MX Merchant listed {len(records)} of {count} contracts")
     return list(records.values())
 
@@ -54,17 +54,18 @@ class _Page(Struct, frozen=True, rename="camel"):
     records: list[dict[str, Any]]
 
 
-async def payment_pages(
+async def fetch_payment_pages(
     client: httpx.AsyncClient, merchant_id: str, *, pause: Pause = asyncio.sleep
 ) -> AsyncIterator[list[dict[str, Any]]]:
-    """Every payment and refund of a merchant, a page at a time. Raises Unavailable if not all can be had.
+    """Every payment and refund of a merchant, a page at a time. Raises Unavailable if a page is missing.
 
-    One that comes meanwhile moves the others on, so that some may be listed twice, and none is left out.
+    A new payment during the listing shifts the others to later pages, so one may be listed twice; none is
+    left out.
     """
     offset, count = 0, 1
     while offset < count:
-        query = {"merchantId": merchant_id, "limit": PAGE, "offset": offset}
-        page = read(_json(await _get(client, "/checkout/v3/payment", query, pause)), _Page)
+        query = {"merchantId": merchant_id, "limit": PAGE_SIZE, "offset": offset}
+        page = parse(_decode_json(await _get(client, "/checkout/v3/payment", query, pause)), _Page)
         count = page.record_count
         if not page.records:
             break
@@ -81,21 +82,21 @@ async def fetch_payment(
 
     Raises Unavailable if the API can't be asked now, and Unreadable if it refuses this one payment.
     """
-    if not re.fullmatch(KEY, payment_id):  # it may come from an unsigned body: let it name no other path
+    if not re.fullmatch(KEY_PATTERN, payment_id):  # from an unsigned body it might lead to another path
         return None
     response = await _get(client, f"/checkout/v3/payment/{payment_id}", {}, pause)
     if response.status_code == httpx.codes.NOT_FOUND:
         return None
     try:
-        return read(_json(response), dict[str, Any])
+        return parse(_decode_json(response), dict[str, Any])
     except Unavailable as refusal:
         raise Unreadable(str(refusal)) from None
 
 
 async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], pause: Pause) -> httpx.Response:
-    """GET, tried again a bounded number of times where that can help."""
+    """GET, repeated after transient errors, `MAX_ATTEMPTS` times at most."""
     answer = "nothing"
-    for attempt in range(TRIES):
+    for attempt in range(MAX_ATTEMPTS):
         wait = 0.2 * 2**attempt
         try:
             response = await client.get(path, params=query)
@@ -106,17 +107,17 @@ async def _get(client: httpx.AsyncClient, path: str, query: dict[str, Any], paus
                 return response
             answer = str(response.status_code)
             wait = _retry_after(response, wait)
-        if attempt < TRIES - 1:
+        if attempt < MAX_ATTEMPTS - 1:
             await pause(wait)
-    raise Unavailable(f"MX Merchant answered {answer}, {TRIES} times")
+    raise Unavailable(f"MX Merchant answered {answer}, {MAX_ATTEMPTS} times")
 
 
-def _retry_after(response: httpx.Response, otherwise: float) -> float:
-    stated = response.headers.get("Retry-After", "")
-    return min(float(stated), _LONGEST_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", stated) else otherwise
+def _retry_after(response: httpx.Response, default: float) -> float:
+    header = response.headers.get("Retry-After", "")
+    return min(float(header), _MAX_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", header) else default
 
 
-def _json(response: httpx.Response) -> Any:
+def _decode_json(response: httpx.Response) -> Any:
     if response.status_code != httpx.codes.OK:
         raise Unavailable(f"MX Merchant answered {response.status_code}")
     try:

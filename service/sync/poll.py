@@ -1,7 +1,7 @@
-"""The poller: asks MX Merchant for what it signs nothing about, and appends what is new.
+"""The poller: fetches contracts and payments from MX Merchant's API, and appends the changes.
 
-Contracts are compared with what the ledger last saw, and only a change is appended. A notification
-that came unsigned counts once a fetch of its payment confirms it.
+Contracts are compared with their last state in the ledger, and only changes are appended. An unsigned
+notification counts once its payment, fetched from the API, confirms it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,17 +23,17 @@ from service.settings import Settings
 from service.sync import mxmerchant_api
 
 _BATCH = 256  # deliveries in one transaction: webhooks wait while it has the ledger's lock
-_CONFIRM_WITHIN = timedelta(days=7)  # a payment that can't be found by then is given up
+_MAX_CONFIRMATION_AGE = timedelta(days=7)  # older notifications are never confirmed
 
 log = structlog.get_logger()
 
 
 class Poller:
-    """Fetches and appends. Close it to close its client."""
+    """Polls the contracts of the settings' merchant and confirms payments. `close` closes its HTTP client."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Callable[[], datetime]) -> None:
         self._merchant_id = settings.mxmerchant_merchant_id or ""
-        self._client = mxmerchant_api.client_for(
+        self._client = mxmerchant_api.make_client(
             settings.mxmerchant_api_url or "",
             settings.mxmerchant_consumer_key or "",
             settings.mxmerchant_consumer_secret or "",
@@ -45,11 +45,11 @@ class Poller:
         """Close the HTTP client."""
         await self._client.aclose()
 
-    async def contracts(self) -> int:
-        """Append what changed in the merchant's contracts; how many deliveries that made.
+    async def poll_contracts(self) -> int:
+        """Append the changed contracts of the merchant; returns the number of deliveries appended.
 
-        Raises Unavailable if the list can't be had whole: of a part, a contract that changed might be
-        missed without a word.
+        Raises Unavailable if a page of the list can't be fetched: with a partial list, a change would go
+        unnoticed.
         """
         records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id)
         now = self._clock()
@@ -58,59 +58,63 @@ class Poller:
                 join_key(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
                 for kind in ("subscription", "customer")
             ]
-            last = {
-                name: event.data
+            last_known = {
+                subject: event.data
                 for prefix in prefixes
-                for name, event in (await reader.last_events(prefix)).items()
+                for subject, event in (await reader.last_events(prefix)).items()
             }
-        observed = [(record, self._observe(record, now)) for record in records]
-        stated = [event for _, events in observed if isinstance(events, list) for event in events]
-        news = {event.event_id for event in mxmerchant.changed(stated, last)}
+        observations = [(record, self._observe(record, now)) for record in records]
+        observed_events = [
+            event for _, events in observations if isinstance(events, list) for event in events
+        ]
+        changed_ids = {event.event_id for event in mxmerchant.changed_events(observed_events, last_known)}
         deliveries = []
-        for record, events in observed:
+        for record, events in observations:
             if isinstance(events, str):
                 deliveries.append(self._delivery((), record, now, reason="unreadable", detail=events))
-            elif fresh := [event for event in events if event.event_id in news]:
-                deliveries.append(self._delivery(fresh, record, now))
+            elif changed := [event for event in events if event.event_id in changed_ids]:
+                deliveries.append(self._delivery(changed, record, now))
         await self._append(deliveries, now)
         return len(deliveries)
 
-    async def confirmations(self) -> int:
-        """Fetch the payments that unsigned notifications told, and append what the processor says.
+    async def confirm_payments(self) -> int:
+        """Fetch the payments of unsigned notifications, append them as confirmations; returns their number.
 
-        A payment that the API refuses does not keep out the others. Raises Unavailable, and asks for
-        no more of them, once the API itself can't be asked.
+        A payment that the API refuses is skipped. Raises Unavailable, without fetching the others, once the
+        API itself can't be asked.
         """
         now = self._clock()
         async with self._ledger.reading() as reader:
-            told = await reader.unconfirmed_events(mxmerchant.PROCESSOR, now - _CONFIRM_WITHIN)
+            unconfirmed = await reader.unconfirmed_events(mxmerchant.PROCESSOR, now - _MAX_CONFIRMATION_AGE)
         confirmed = 0
-        for event in told:
-            payment = await self._payment(event)
-            if payment is not None and (delivery := self._confirmation(payment, event, now)):
+        for event in unconfirmed:
+            payment = await self._fetch_payment(event)
+            if payment is not None and (delivery := self._confirmation_delivery(payment, event, now)):
                 await self._append([delivery], now)
                 confirmed += bool(delivery.events)
         return confirmed
 
-    async def _payment(self, told: Event) -> dict[str, Any] | None:
-        assert isinstance(told.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
-        payment_id = mxmerchant.told_id(told.data)
+    async def _fetch_payment(self, event: Event) -> dict[str, Any] | None:
+        assert isinstance(event.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
+        payment_id = mxmerchant.api_payment_id(event.data)
         try:
             return await mxmerchant_api.fetch_payment(self._client, payment_id)
         except Unreadable as error:
             log.warning(
-                "payment_refused", processor=mxmerchant.PROCESSOR, cause=told.cause, detail=str(error)
+                "payment_refused", processor=mxmerchant.PROCESSOR, cause=event.cause, detail=str(error)
             )
             return None
 
-    def _confirmation(self, payment: dict[str, Any], told: Event, now: datetime) -> Incoming | None:
-        """What the processor says of a payment; None while it has not settled, to be asked again."""
+    def _confirmation_delivery(
+        self, payment: dict[str, Any], notification_event: Event, now: datetime
+    ) -> Incoming | None:
+        """The delivery that confirms a notification; None while the payment has not settled."""
         try:
-            event = check_limits(mxmerchant.confirmation(payment, told, now))
+            event = check_limits(mxmerchant.confirmation(payment, notification_event, now))
         except Unreadable as error:
             return self._delivery((), payment, now, reason="unreadable", detail=str(error))
-        settled = getattr(event.data, "status", "") not in mxmerchant.UNSETTLED
-        return self._delivery([event], payment, now) if settled else None
+        is_settled = getattr(event.data, "status", "") not in mxmerchant.UNSETTLED
+        return self._delivery([event], payment, now) if is_settled else None
 
     @staticmethod
     def _observe(record: Any, now: datetime) -> list[Event] | str:

@@ -1,4 +1,4 @@
-"""What a file tells goes into the ledger, in batches so small that webhooks don't wait for them."""
+"""Appends the deliveries of a file to the ledger, in batches so small that webhooks don't wait for them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -8,35 +8,47 @@ from msgspec import Struct, field
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 
-BATCH = 256  # deliveries in one transaction
-_BATCH_BYTES = 16 << 20
-_NOTES = 100  # that are kept of one import
-_KNOWN = Outcome(position=None, duplicate=True)
+BATCH_SIZE = 256  # deliveries in one transaction
+_MAX_BATCH_BYTES = 16 << 20
+_MAX_NOTES = 100  # per import
+_KNOWN_OUTCOME = Outcome(position=None, duplicate=True)
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """A delivery that a file holds, and what there is to say of it."""
+class ImportItem(Struct, frozen=True, kw_only=True):
+    """A delivery in an imported file, with notes for the operator.
+
+    `is_observation`: it is the state of an object at some moment, rather than an event. `differences` counts
+    its events that are translated otherwise here. `as_exported`: its events are taken as they were exported,
+    so the ledger can know them by their ids alone. `is_known`: the ledger lacks none of its events.
+    """
 
     line: int
     incoming: Incoming
     notes: tuple[str, ...] = ()
-    observed: bool = False  # a state at some moment, rather than something that happened
+    is_observation: bool = False
     differences: int = 0
-    on_trust: bool = False  # there is nothing by which it could be told from what is known
-    known: bool = False  # it tells the ledger nothing new
+    as_exported: bool = False
+    is_known: bool = False
 
 
-class Fault(Struct, frozen=True, kw_only=True):
-    """A line that is no delivery, and what it should be."""
+class LineFault(Struct, frozen=True, kw_only=True):
+    """A line that is no delivery, and the reason."""
 
     line: int
     detail: str
 
 
-class Summary(Struct, kw_only=True):
-    """What became of a file's deliveries; `position` is the ledger's head after it.
+class LineNote(Struct, frozen=True, kw_only=True):
+    """A note on a line, for the operator."""
 
-    `notes` are the first of what there is to say of single lines.
+    line: int
+    detail: str
+
+
+class ImportSummary(Struct, kw_only=True):
+    """The outcomes of a file's deliveries, counted; `position` is the ledger's head after the import.
+
+    `notes` are the first notes on single lines.
     """
 
     deliveries: int = 0
@@ -47,47 +59,47 @@ class Summary(Struct, kw_only=True):
     unreadable_lines: int = 0
     differences: int = 0
     position: int = 0
-    notes: list[Fault] = field(default_factory=list)
+    notes: list[LineNote] = field(default_factory=list)
 
     def note(self, line: int, detail: str) -> None:
-        """Say something of a line."""
-        if len(self.notes) < _NOTES:
-            self.notes.append(Fault(line=line, detail=detail))
+        """Add a note on a line, if there is room."""
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append(LineNote(line=line, detail=detail))
 
-    def count(self, told: Told, outcome: Outcome) -> None:
-        """Count a delivery, and say what there is to say of it."""
+    def count(self, item: ImportItem, outcome: Outcome) -> None:
+        """Count a delivery's outcome, and add its notes."""
         self.deliveries += 1
-        self.differences += told.differences
-        for detail in told.notes:
-            self.note(told.line, detail)
+        self.differences += item.differences
+        for detail in item.notes:
+            self.note(item.line, detail)
         if outcome.quarantined:
             self.quarantined += 1
-            self.note(told.line, f"in quarantine: {told.incoming.detail}")
+            self.note(item.line, f"in quarantine: {item.incoming.detail}")
         elif outcome.conflict:
             self.conflicts += 1
-            self.note(told.line, f"in quarantine: position {outcome.position} has this id and other content")
+            self.note(item.line, f"in quarantine: position {outcome.position} has this id and other content")
         elif outcome.duplicate:
             self.duplicates += 1
         else:
             self.recorded += 1
 
 
-# A batch, with those marked as known of which the ledger itself could not see that.
-SkipKnown = Callable[[Ledger, Sequence[Told]], Awaitable[list[Told]]]
+# Returns a batch with `is_known` set on the items that `Ledger.append` would not recognise as duplicates.
+SkipKnown = Callable[[Ledger, Sequence[ImportItem]], Awaitable[list[ImportItem]]]
 
 
-async def take(
+async def import_items(
     ledger: Ledger,
-    items: Iterable[Told | Fault],
+    items: Iterable[ImportItem | LineFault],
     skip_known: SkipKnown,
     clock: Callable[[], datetime],
     done: Callable[[], None],
-) -> Summary:
-    """Append what a file holds, and count what became of it. `done` is called after each batch.
+) -> ImportSummary:
+    """Append the items of a file, and count their outcomes. `done` is called after each batch.
 
-    Raises SQLAlchemy's errors as they are: what came before is kept, and repeating it adds nothing.
+    Raises SQLAlchemy's errors as they are. The batches before stay appended; repeating them adds nothing.
     """
-    summary = Summary()
+    summary = ImportSummary()
     for batch in _batches(items, summary):
         await _append(ledger, batch, skip_known, clock, summary)
         done()
@@ -97,27 +109,31 @@ async def take(
     return summary
 
 
-def _batches(items: Iterable[Told | Fault], summary: Summary) -> Iterator[list[Told]]:
-    batch: list[Told] = []
+def _batches(items: Iterable[ImportItem | LineFault], summary: ImportSummary) -> Iterator[list[ImportItem]]:
+    batch: list[ImportItem] = []
     size = 0
     for item in items:
-        if isinstance(item, Fault):
+        if isinstance(item, LineFault):
             summary.unreadable_lines += 1
             summary.note(item.line, item.detail)
             continue
         batch.append(item)
         size += len(item.incoming.body)
-        if len(batch) == BATCH or size > _BATCH_BYTES:
+        if len(batch) == BATCH_SIZE or size > _MAX_BATCH_BYTES:
             yield batch
             batch, size = [], 0
     yield batch
 
 
 async def _append(
-    ledger: Ledger, batch: list[Told], skip_known: SkipKnown, clock: Callable[[], datetime], summary: Summary
+    ledger: Ledger,
+    batch: list[ImportItem],
+    skip_known: SkipKnown,
+    clock: Callable[[], datetime],
+    summary: ImportSummary,
 ) -> None:
-    sifted = await skip_known(ledger, batch) if batch else []
-    news = [told.incoming for told in sifted if not told.known]
-    outcomes = iter(await ledger.append(news, clock()) if news else ())
-    for told in sifted:
-        summary.count(told, _KNOWN if told.known else next(outcomes))
+    items = await skip_known(ledger, batch) if batch else []
+    new_deliveries = [item.incoming for item in items if not item.is_known]
+    outcomes = iter(await ledger.append(new_deliveries, clock()) if new_deliveries else ())
+    for item in items:
+        summary.count(item, _KNOWN_OUTCOME if item.is_known else next(outcomes))

@@ -1,23 +1,23 @@
-"""What imports of JSON have in common: the members of a file's documents, as bodies."""
+"""Bodies of deliveries in JSON files: the members of the files' documents."""
 
 from collections.abc import Iterator
 
-from service.transfer.importer import Fault
-from service.transfer.sources import NO_JSON, Source, documents, members
+from service.transfer.importer import LineFault
+from service.transfer.sources import JSON_ERRORS, ImportSource, list_members, read_documents
 
-_BODY_BYTES = 1 << 20  # as of a webhook
+_MAX_BODY_BYTES = 1 << 20  # as of a webhook
 
 
-def members_of(source: Source, field: str) -> Iterator[tuple[int, bytes] | Fault]:
-    """Each body of a file: what its documents list under `field`, or the documents."""
-    for line, document in documents(source.lines()):
+def read_members(source: ImportSource, field: str) -> Iterator[tuple[int, bytes] | LineFault]:
+    """Each body in a file, with its line: the members of its documents, or the documents themselves."""
+    for line, document in read_documents(source.lines()):
         try:
-            bodies = members(document, field)
-        except NO_JSON:
-            yield Fault(line=line, detail="it is no JSON")
+            bodies = list_members(document, field)
+        except JSON_ERRORS:
+            yield LineFault(line=line, detail="it is no JSON")
             continue
         for body in bodies:
-            if len(body) > _BODY_BYTES:
-                yield Fault(line=line, detail=f"it is over {_BODY_BYTES} bytes")
+            if len(body) > _MAX_BODY_BYTES:
+                yield LineFault(line=line, detail=f"it is over {_MAX_BODY_BYTES} bytes")
             else:
                 yield line, body

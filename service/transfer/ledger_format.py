@@ -1,6 +1,7 @@
-"""An exported ledger: a line for each delivery, in order, as JSON. Each line's digest follows the last's.
+"""The format of an exported ledger: a line of JSON for each delivery, in order, with chained digests.
 
-So what was changed in a file is noticed before it is taken, and that its end is missing, at its end.
+Each line's digest covers the digest before it, so an import notices a changed line before it is appended.
+The last line has its own type, so a file that was cut is noticed, too.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -15,21 +16,22 @@ from service.core.delivery import Proof
 from service.core.errors import Integrity
 from service.core.events import Moment
 from service.core.moments import from_us
+from service.core.progress import Advance
 from service.ledger.draft import Head
 from service.ledger.store import Ledger
 
 VERSION = 1
 GENESIS = bytes(32)
-_PAGE = 1_000  # events read at once
-_QUARANTINED = 256  # deliveries read at once
+_EVENT_PAGE = 1_000  # events read at once
+_QUARANTINE_PAGE = 256  # deliveries read at once
 
 NULL = Raw(b"null")
 
 _Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")]
 
 
-class Event(Struct, frozen=True, kw_only=True):
-    """An event as it was translated."""
+class ExportedEvent(Struct, frozen=True, kw_only=True):
+    """An event as the exporting ledger has it."""
 
     position: int
     recorded_at: Moment
@@ -41,26 +43,26 @@ class Event(Struct, frozen=True, kw_only=True):
     rank: Annotated[int, Meta(ge=0, le=1000)]
     trust: _Name
     data: Raw
-    before: Raw  # null where there is none
+    before: Raw  # null if the event has none
 
 
-class Begin(Struct, frozen=True, kw_only=True, tag="daybook-ledger"):
-    """The first line: which format this is."""
+class ExportBegin(Struct, frozen=True, kw_only=True, tag="daybook-ledger"):
+    """The first line, with the version of the format."""
 
     version: int = VERSION
 
 
-class Delivery(Struct, frozen=True, kw_only=True, tag="delivery"):
-    """A delivery with its events. `headers` and `body` are base64; no body is one that was erased."""
+class ExportedDelivery(Struct, frozen=True, kw_only=True, tag="delivery"):
+    """A delivery with its events. `headers` and `body` are base64, `body` null if erased or moved away."""
 
     headers: bytes
     body: bytes | None
     proof: Proof
-    events: Annotated[list[Event], Meta(min_length=1)]
+    events: Annotated[list[ExportedEvent], Meta(min_length=1)]
 
 
-class Quarantined(Struct, frozen=True, kw_only=True, tag="quarantine"):
-    """A delivery in quarantine, and how it was settled, if it was."""
+class ExportedQuarantine(Struct, frozen=True, kw_only=True, tag="quarantine"):
+    """A delivery in quarantine, with its settlement if it has one."""
 
     received_at: Moment
     reason: _Name
@@ -73,8 +75,8 @@ class Quarantined(Struct, frozen=True, kw_only=True, tag="quarantine"):
     settled_because: str | None = None
 
 
-class End(Struct, frozen=True, kw_only=True, tag="end"):
-    """The last line: how much there is before it, and where the ledger was."""
+class ExportEnd(Struct, frozen=True, kw_only=True, tag="end"):
+    """The last line: the counts of what precedes it, and the ledger's head."""
 
     deliveries: int = 0
     events: int = 0
@@ -83,40 +85,40 @@ class End(Struct, frozen=True, kw_only=True, tag="end"):
     digest: str
 
 
-Part = Begin | Delivery | Quarantined | End
+ExportPart = ExportBegin | ExportedDelivery | ExportedQuarantine | ExportEnd
 
 
-class Line(Struct, frozen=True):
-    """One line: a part, and the digest of it after the line before."""
+class ExportLine(Struct, frozen=True):
+    """One line: a part, and the digest of the previous line's digest and this part."""
 
     digest: str
     part: Raw
 
 
-def digest_of(previous: bytes, part: bytes) -> bytes:
-    """SHA-256 of a part's bytes after the digest before."""
+def chain_digest(previous: bytes, part: bytes) -> bytes:
+    """SHA-256 of the previous digest followed by a part's bytes."""
     return sha256(previous + part).digest()
 
 
-async def export(ledger: Ledger, out: BinaryIO, done: Callable[[int], None]) -> End:
-    """Write the ledger as it is now; `done` is called with so many events.
+async def export_ledger(ledger: Ledger, out: BinaryIO, advance: Advance) -> ExportEnd:
+    """Write the ledger as it is now; `advance` is called with the number of events of each delivery.
 
-    Raises Integrity if positions are missing. Pages are transactions of their own: what is in the ledger
-    stays as it is, and a long one would keep SQLite from tidying up its journal.
+    Raises Integrity if positions are missing. Each page is read in a transaction of its own: the ledger is
+    append-only, and one long transaction would keep SQLite from truncating its journal.
     """
     async with ledger.reading() as reader:
         head = await reader.head()
     write = _writer(out)
-    write(Begin())
+    write(ExportBegin())
     deliveries = quarantined = 0
-    async for delivery in _deliveries(ledger, head):
+    async for delivery in _read_deliveries(ledger, head):
         write(delivery)
         deliveries += 1
-        done(len(delivery.events))
-    async for row in _quarantined(ledger):
+        advance(len(delivery.events))
+    async for row in _read_quarantine(ledger):
         write(row)
         quarantined += 1
-    end = End(
+    end = ExportEnd(
         deliveries=deliveries,
         events=head.position,
         quarantined=quarantined,
@@ -127,56 +129,60 @@ async def export(ledger: Ledger, out: BinaryIO, done: Callable[[int], None]) -> 
     return end
 
 
-def _writer(out: BinaryIO) -> Callable[[Part], None]:
+def _writer(out: BinaryIO) -> Callable[[ExportPart], None]:
     previous = GENESIS
 
-    def write(part: Part) -> None:
+    def write(part: ExportPart) -> None:
         nonlocal previous
         text = json.encode(part)
-        previous = digest_of(previous, text)
+        previous = chain_digest(previous, text)
         out.write(b'{"digest":"%b","part":%b}\n' % (previous.hex().encode(), text))
 
     return write
 
 
-async def _deliveries(ledger: Ledger, head: Head) -> AsyncIterator[Delivery]:
-    """Whole deliveries up to a head, which is never within one."""
-    after, held = 0, list[dict[str, Any]]()
+async def _read_deliveries(ledger: Ledger, head: Head) -> AsyncIterator[ExportedDelivery]:
+    """The complete deliveries up to a head; a head is never in the middle of a delivery."""
+    after, pending_rows = 0, list[dict[str, Any]]()
     while after < head.position:
         async with ledger.reading() as reader:
-            rows = [row for row in await reader.rows(after, _PAGE) if row["position"] <= head.position]
+            rows = [row for row in await reader.rows(after, _EVENT_PAGE) if row["position"] <= head.position]
             if not rows or rows[0]["position"] != after + 1:
                 raise Integrity(f"position {after + 1} is missing")
-            after, held = rows[-1]["position"], held + rows
-            unfinished = held[-1]["delivery"] if after < head.position else None
-            whole = [row for row in held if row["delivery"] != unfinished]
-            held = held[len(whole) :]
-            starts = sorted({row["delivery"] for row in whole})
-            found = await reader.deliveries(starts[0] - 1, len(starts)) if starts else []
-        raw = {delivery["position"]: delivery for delivery in found}
-        for start, events in groupby(whole, itemgetter("delivery")):
-            yield _delivery(raw.get(start), list(events))
+            after, pending_rows = rows[-1]["position"], pending_rows + rows
+            unfinished = pending_rows[-1]["delivery"] if after < head.position else None
+            complete_rows = [row for row in pending_rows if row["delivery"] != unfinished]
+            pending_rows = pending_rows[len(complete_rows) :]
+            start_positions = sorted({row["delivery"] for row in complete_rows})
+            raw_deliveries = (
+                await reader.deliveries(start_positions[0] - 1, len(start_positions))
+                if start_positions
+                else []
+            )
+        raw = {delivery["position"]: delivery for delivery in raw_deliveries}
+        for position, events in groupby(complete_rows, itemgetter("delivery")):
+            yield _delivery(raw.get(position), list(events))
 
 
-def _delivery(raw: dict[str, Any] | None, rows: list[dict[str, Any]]) -> Delivery:
-    """A delivery as it stands. An operator may have moved its bytes and its proof away."""
+def _delivery(raw: dict[str, Any] | None, rows: list[dict[str, Any]]) -> ExportedDelivery:
+    """A delivery of the ledger. `raw` is None if an operator moved its bytes and proof away."""
     first = rows[0]
-    moved = Proof(
+    placeholder = Proof(
         processor=first["processor"],
         method="moved",
         received_at=from_us(first["recorded_at_us"]),
         trust=first["trust"],
     )
-    return Delivery(
+    return ExportedDelivery(
         headers=raw["headers"] if raw else b"{}",
         body=raw["body"] if raw else None,
-        proof=json.decode(raw["proof"], type=Proof) if raw else moved,
+        proof=json.decode(raw["proof"], type=Proof) if raw else placeholder,
         events=[_event(row) for row in rows],
     )
 
 
-def _event(row: dict[str, Any]) -> Event:
-    return Event(
+def _event(row: dict[str, Any]) -> ExportedEvent:
+    return ExportedEvent(
         position=row["position"],
         recorded_at=from_us(row["recorded_at_us"]),
         processor=row["processor"],
@@ -191,18 +197,18 @@ def _event(row: dict[str, Any]) -> Event:
     )
 
 
-async def _quarantined(ledger: Ledger) -> AsyncIterator[Quarantined]:
-    """What is in quarantine, but for what was erased there: there is nothing left of it."""
+async def _read_quarantine(ledger: Ledger) -> AsyncIterator[ExportedQuarantine]:
+    """The deliveries in quarantine, except for erased ones, which have no content left."""
     after = 0
     while True:
         async with ledger.reading() as reader:
-            rows = await reader.quarantined_deliveries(after, _QUARANTINED)
+            rows = await reader.quarantined_deliveries(after, _QUARANTINE_PAGE)
         if not rows:
             return
         after = rows[-1]["id"]
         for row in (row for row in rows if row["body"] is not None):
             settled_at = row["settled_at_us"]
-            yield Quarantined(
+            yield ExportedQuarantine(
                 received_at=from_us(row["received_at_us"]),
                 reason=row["reason"],
                 detail=row["detail"],

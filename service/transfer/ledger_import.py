@@ -1,4 +1,4 @@
-"""Another Daybook's ledger: what was posted there is translated again, all else is taken as it was."""
+"""Import of an exported ledger: deliveries posted there are translated again, others taken as exported."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -6,7 +6,7 @@ from hashlib import sha256
 from msgspec import DecodeError, json
 from msgspec.structs import replace
 
-from handlers.standard import settled
+from handlers.standard import normalize
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import TYPES, Event
@@ -15,152 +15,166 @@ from service.intake.translation import content_digest, endpoint_of, read_deliver
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.store import Ledger
 from service.transfer import ledger_format
-from service.transfer.importer import Fault, Told
-from service.transfer.sources import NO_JSON, Source
+from service.transfer.importer import ImportItem, LineFault
+from service.transfer.sources import JSON_ERRORS, ImportSource
 
-# How what a translator reads came here. The rest was fetched, or done by Daybook itself.
-TRANSLATED = ("stripe-signature", "standard-webhooks", "url-token", "import")
-_OWN_TYPES = ("customer.erased", "event.superseded")  # no translator gives them
-_LINE = json.Decoder(ledger_format.Line)
-_PART = json.Decoder[ledger_format.Part](ledger_format.Part)
+# Methods of deliveries that are translated again. The others were fetched, or made by Daybook itself.
+TRANSLATED_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import")
+_OWN_TYPES = ("customer.erased", "event.superseded")  # made by Daybook, never by a translator
+_LINE = json.Decoder(ledger_format.ExportLine)
+_PART = json.Decoder[ledger_format.ExportPart](ledger_format.ExportPart)
 _HEADERS = json.Decoder(dict[str, str])
 _DATA = {name: json.Decoder(kind) for name, kind in TYPES.items()}
-_COMPARED = ("type", "occurred_at", "rank", "trust", "data", "before")
+_COMPARED_FIELDS = ("type", "occurred_at", "rank", "trust", "data", "before")
 
 
-def read_ledger(source: Source) -> Iterator[Told | Fault]:
-    """Each delivery of an export, until its end or a line that is not what was exported."""
+def read_ledger(source: ImportSource) -> Iterator[ImportItem | LineFault]:
+    """Each delivery of an export, until its end or the first line that was changed."""
     previous, line = ledger_format.GENESIS, 0
     for line, text in source.lines():
         try:
-            read = _LINE.decode(text)
-        except NO_JSON:
-            yield Fault(line=line, detail="it is no line of an exported ledger; nothing after it was taken")
+            export_line = _LINE.decode(text)
+        except JSON_ERRORS:
+            yield LineFault(
+                line=line, detail="it is no line of an exported ledger; nothing after it was taken"
+            )
             return
-        previous = ledger_format.digest_of(previous, read.part)
-        if read.digest != previous.hex():
-            yield Fault(line=line, detail="it is not what was exported; nothing after it was taken")
+        previous = ledger_format.chain_digest(previous, export_line.part)
+        if export_line.digest != previous.hex():
+            yield LineFault(line=line, detail="it is not what was exported; nothing after it was taken")
             return
         try:
-            part = _PART.decode(read.part)
-            if isinstance(part, ledger_format.Delivery | ledger_format.Quarantined):
-                yield _told(part, line)
-        except (Unreadable, *NO_JSON) as error:
-            yield Fault(line=line, detail=f"another Daybook exported what can't be read here: {error}")
+            part = _PART.decode(export_line.part)
+            if isinstance(part, ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine):
+                yield _import_item(part, line)
+        except (Unreadable, *JSON_ERRORS) as error:
+            yield LineFault(line=line, detail=f"another Daybook exported what can't be read here: {error}")
             continue
-        if isinstance(part, ledger_format.End):
+        if isinstance(part, ledger_format.ExportEnd):
             return
-        if isinstance(part, ledger_format.Begin) and part.version > ledger_format.VERSION:
-            yield Fault(
+        if isinstance(part, ledger_format.ExportBegin) and part.version > ledger_format.VERSION:
+            yield LineFault(
                 line=line, detail=f"its format is {part.version}; {ledger_format.VERSION} is known here"
             )
             return
-    yield Fault(line=line + 1, detail="the last line of an export is missing: the file was cut")
+    yield LineFault(line=line + 1, detail="the last line of an export is missing: the file was cut")
 
 
-def _told(part: ledger_format.Delivery | ledger_format.Quarantined, line: int) -> Told:
-    """What a line tells. Raises Unreadable, or one of NO_JSON, if that can't be read here."""
+def _import_item(
+    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, line: int
+) -> ImportItem:
+    """The import item of a line. Raises Unreadable, or one of JSON_ERRORS, if it can't be read here."""
     _HEADERS.decode(part.headers)
     if not part.proof.processor.isprintable():
         raise Unreadable("no processor has its name")
-    return _delivery(part, line) if isinstance(part, ledger_format.Delivery) else _quarantined(part, line)
-
-
-def _delivery(part: ledger_format.Delivery, line: int) -> Told:
-    """As it is translated here, if that gives all the events that it gave there; else as it was there."""
-    again, where = _again(part), f"position {part.events[0].position}"
-    if again and {_key(event) for event in part.events} <= {_key(event) for event in again.events}:
-        notes = tuple(_differences(where, part.events, again.events))
-        return Told(line=line, incoming=again, notes=notes, differences=len(notes))
-    lost = again is not None and not any(event.type in _OWN_TYPES for event in part.events)
-    return Told(
-        line=line,
-        incoming=_as_it_was(part),
-        notes=(f"{where}: translated here it lacks an event that it had; taken as it was",) if lost else (),
-        differences=int(lost),
-        on_trust=True,
+    return (
+        _delivery_item(part, line)
+        if isinstance(part, ledger_format.ExportedDelivery)
+        else _quarantine_item(part, line)
     )
 
 
-def _again(part: ledger_format.Delivery | ledger_format.Quarantined) -> Incoming | None:
-    """A delivery as its translator reads it today; None where it has none, or nobody can read it any more."""
+def _delivery_item(part: ledger_format.ExportedDelivery, line: int) -> ImportItem:
+    """A delivery as translated here, if that gives all its exported events; else with its exported events."""
+    translated, place = _translate(part), f"position {part.events[0].position}"
+    if translated and {_key(event) for event in part.events} <= {_key(event) for event in translated.events}:
+        notes = tuple(_difference_notes(place, part.events, translated.events))
+        return ImportItem(line=line, incoming=translated, notes=notes, differences=len(notes))
+    lacks_event = translated is not None and not any(event.type in _OWN_TYPES for event in part.events)
+    return ImportItem(
+        line=line,
+        incoming=_as_exported(part),
+        notes=(f"{place}: translated here it lacks an event that it had; taken as it was",)
+        if lacks_event
+        else (),
+        differences=int(lacks_event),
+        as_exported=True,
+    )
+
+
+def _translate(part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine) -> Incoming | None:
+    """A delivery as its translator reads it today; None if it has no translator or no body."""
     endpoint = endpoint_of(part.proof.processor)
-    if endpoint is None or part.body is None or part.proof.method not in TRANSLATED:
+    if endpoint is None or part.body is None or part.proof.method not in TRANSLATED_METHODS:
         return None
     return read_delivery(endpoint, part.headers, part.body, part.proof)
 
 
-def _event(told: ledger_format.Event) -> Event:
-    """An event as it was translated. Raises Unreadable if there is none such here."""
-    decoder = _DATA.get(told.type)
+def _decode_event(exported: ledger_format.ExportedEvent) -> Event:
+    """An event as it was exported. Raises Unreadable if its type or data are unknown here."""
+    decoder = _DATA.get(exported.type)
     if decoder is None:
-        raise Unreadable(f"position {told.position}: {told.type} is no type that is known here")
+        raise Unreadable(f"position {exported.position}: {exported.type} is no type that is known here")
     try:
         return Event(
-            processor=told.processor,
-            account=told.account,
-            event_id=told.event_id,
-            occurred_at=told.occurred_at,
-            rank=told.rank,
-            trust=told.trust,
-            data=decoder.decode(told.data),
-            before=None if told.before == ledger_format.NULL else json.encode(decoder.decode(told.before)),
+            processor=exported.processor,
+            account=exported.account,
+            event_id=exported.event_id,
+            occurred_at=exported.occurred_at,
+            rank=exported.rank,
+            trust=exported.trust,
+            data=decoder.decode(exported.data),
+            before=None
+            if exported.before == ledger_format.NULL
+            else json.encode(decoder.decode(exported.before)),
         )
     except DecodeError as error:
-        raise Unreadable(f"position {told.position}: {error}") from None
+        raise Unreadable(f"position {exported.position}: {error}") from None
 
 
-def _checked(event: Event) -> Event:
-    """The event itself. Raises Unreadable if no book could hold it."""
-    settled(event.data, "$.data")
-    settled(event.occurred_at, "$.occurred_at")
+def _check_event(event: Event) -> Event:
+    """The event itself. Raises Unreadable if the books could not hold it."""
+    normalize(event.data, "$.data")
+    normalize(event.occurred_at, "$.occurred_at")
     return check_limits(event)
 
 
-def _key(event: Event | ledger_format.Event) -> EventKey:
+def _key(event: Event | ledger_format.ExportedEvent) -> EventKey:
     return event.processor, event.account, event.event_id
 
 
-def _differences(where: str, was: Sequence[ledger_format.Event], now: Sequence[Event]) -> Iterator[str]:
-    by_key = {_key(event): event for event in now}
-    for told in was:
-        now_told = by_key[_key(told)]
+def _difference_notes(
+    place: str, exported_events: Sequence[ledger_format.ExportedEvent], translated_events: Sequence[Event]
+) -> Iterator[str]:
+    by_key = {_key(event): event for event in translated_events}
+    for exported in exported_events:
+        translated = by_key[_key(exported)]
         try:
-            before = _event(told)
-            fields = [name for name in _COMPARED if getattr(before, name) != getattr(now_told, name)]
+            before = _decode_event(exported)
+            fields = [name for name in _COMPARED_FIELDS if getattr(before, name) != getattr(translated, name)]
         except Unreadable:
             fields = ["data"]
         if fields:
-            yield f"{where}: {now_told.cause} is translated otherwise here: {', '.join(fields)}"
+            yield f"{place}: {translated.cause} is translated otherwise here: {', '.join(fields)}"
 
 
-def _as_it_was(part: ledger_format.Delivery) -> Incoming:
+def _as_exported(part: ledger_format.ExportedDelivery) -> Incoming:
     body = part.body or b""
     if len({_key(event) for event in part.events}) < len(part.events):
         raise Unreadable(f"position {part.events[0].position}: an event is told twice")
     return Incoming(
-        events=[_checked(_event(event)) for event in part.events],
-        content_digest=_content(part.proof, body),
+        events=[_check_event(_decode_event(event)) for event in part.events],
+        content_digest=_content_digest(part.proof, body),
         headers=part.headers,
         body=body,
         proof=part.proof,
     )
 
 
-def _content(proof: Proof, body: bytes) -> bytes:
-    """The digest of a body's content, as it is when it comes by another way."""
+def _content_digest(proof: Proof, body: bytes) -> bytes:
+    """The content digest of a body, the same as if it came as a webhook."""
     endpoint = endpoint_of(proof.processor)
     try:
         return content_digest(json.decode(body), endpoint) if endpoint else sha256(body).digest()
-    except NO_JSON:
+    except JSON_ERRORS:
         return sha256(body).digest()
 
 
-def _quarantined(part: ledger_format.Quarantined, line: int) -> Told:
-    """A delivery from quarantine, read once more; or into quarantine as it was."""
-    again = _again(part)
-    if again is None:
-        again = Incoming(
+def _quarantine_item(part: ledger_format.ExportedQuarantine, line: int) -> ImportItem:
+    """A delivery from quarantine, translated again if possible; else for quarantine as it was."""
+    incoming = _translate(part)
+    if incoming is None:
+        incoming = Incoming(
             events=(),
             content_digest=sha256(part.body).digest(),
             headers=part.headers,
@@ -170,17 +184,20 @@ def _quarantined(part: ledger_format.Quarantined, line: int) -> Told:
             detail=part.detail,
         )
     dismissed = (f"dismissed there: {part.settled_because}",) if part.settled_as == "dismissed" else ()
-    return Told(line=line, incoming=again, notes=dismissed)
+    return ImportItem(line=line, incoming=incoming, notes=dismissed)
 
 
-async def skip_known(ledger: Ledger, batch: Sequence[Told]) -> list[Told]:
-    """Leave out the known events of what was taken as it was: by its content it can't be told again."""
-    ids = [event.event_id for told in batch if told.on_trust for event in told.incoming.events]
+async def skip_known(ledger: Ledger, batch: Sequence[ImportItem]) -> list[ImportItem]:
+    """Leave out the known events of deliveries taken as exported.
+
+    Their content digests need not match the recorded ones, so the ledger can't recognise them itself.
+    """
+    ids = [event.event_id for item in batch if item.as_exported for event in item.incoming.events]
     async with ledger.reading() as reader:
-        held = {(row[1], row[2], row[0]) for row in await reader.known_ids(ids)} if ids else set()
-    return [_unknown(told, held) if told.on_trust else told for told in batch]
+        recorded_keys = {(row[1], row[2], row[0]) for row in await reader.known_ids(ids)} if ids else set()
+    return [_without_known_events(item, recorded_keys) if item.as_exported else item for item in batch]
 
 
-def _unknown(told: Told, held: set[EventKey]) -> Told:
-    events = [event for event in told.incoming.events if _key(event) not in held]
-    return replace(told, incoming=replace(told.incoming, events=events), known=not events)
+def _without_known_events(item: ImportItem, recorded_keys: set[EventKey]) -> ImportItem:
+    events = [event for event in item.incoming.events if _key(event) not in recorded_keys]
+    return replace(item, incoming=replace(item.incoming, events=events), is_known=not events)

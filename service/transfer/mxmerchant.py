@@ -1,4 +1,4 @@
-"""MX Merchant's contract records, and notifications, as they were saved to a file."""
+"""MX Merchant's contract records and notifications, saved to a file."""
 
 from collections.abc import Iterator
 
@@ -7,43 +7,46 @@ from msgspec.structs import replace
 
 from service.core.events import Subscription, subjects
 from service.intake.translation import endpoint_of, read_delivery
-from service.transfer.importer import Fault, Told
-from service.transfer.json_members import members_of
-from service.transfer.observed import Observation
-from service.transfer.sources import NO_JSON, Source
+from service.transfer.importer import ImportItem, LineFault
+from service.transfer.json_members import read_members
+from service.transfer.observations import Observation
+from service.transfer.sources import JSON_ERRORS, ImportSource
 
 PROCESSOR = "mxmerchant"
 
 
-def read_records(source: Source, observation: Observation) -> Iterator[Told | Fault]:
+def read_records(source: ImportSource, observation: Observation) -> Iterator[ImportItem | LineFault]:
     """Each record as a delivery: a contract as it was observed, or a notification."""
     endpoint = endpoint_of(PROCESSOR)
     assert endpoint is not None  # noqa: S101 - it is in the handlers' table
     seen: dict[str, int] = {}
-    for item in members_of(source, "records"):
-        if isinstance(item, Fault):
+    for item in read_members(source, "records"):
+        if isinstance(item, LineFault):
             yield item
             continue
         line, body = item
-        incoming = read_delivery(endpoint, b"{}", body, observation.proof(PROCESSOR, _compact(body)))
-        yield _once(Told(line=line, incoming=incoming), seen)
+        incoming = read_delivery(endpoint, b"{}", body, observation.proof(PROCESSOR, _canonical_json(body)))
+        yield _mark_observation(ImportItem(line=line, incoming=incoming), seen)
 
 
-def _compact(body: bytes) -> bytes:
-    """A record, however it was indented."""
+def _canonical_json(body: bytes) -> bytes:
+    """A record without indentation and with sorted keys, so that its digest doesn't depend on them."""
     try:
         return json.encode(json.decode(body), order="deterministic")
-    except NO_JSON:
+    except JSON_ERRORS:
         return body
 
 
-def _once(told: Told, seen: dict[str, int]) -> Told | Fault:
-    """A contract is an observation; one that the file states in two ways is none."""
-    for event in told.incoming.events:
+def _mark_observation(item: ImportItem, seen: dict[str, int]) -> ImportItem | LineFault:
+    """The item, marked as an observation if it is a contract; a fault if the file states it in two ways.
+
+    `seen` holds the hash of each contract of the file by its subject.
+    """
+    for event in item.incoming.events:
         if isinstance(event.data, Subscription):
-            said = hash(event.data)
-            if seen.setdefault(subjects(event)[0], said) != said:
+            data_hash = hash(event.data)
+            if seen.setdefault(subjects(event)[0], data_hash) != data_hash:
                 detail = f"the contract {event.data.subscription_id} is stated twice, in two ways"
-                return Fault(line=told.line, detail=detail)
-            return replace(told, observed=True)
-    return told
+                return LineFault(line=item.line, detail=detail)
+            return replace(item, is_observation=True)
+    return item

@@ -1,12 +1,15 @@
-"""The rows and totals of the books as files: CSV for people, Parquet for programs."""
+"""Export of the books' rows and totals to files: CSV for people, Parquet for programs."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from msgspec import Struct
+from pyarrow import parquet
 from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,17 +18,19 @@ from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.core.errors import ParameterError, Unavailable
+from service.core.progress import Advance
 from service.reads.csv_cells import cell
+from service.storage.files import named_when_whole
 
-Format = Literal["csv", "parquet"]
-_GROUP = 10_000  # rows in memory, and in a row group
-_INNER = ("id", "book", "key", "parent_key")  # columns that say nothing outside of their database
+FileFormat = Literal["csv", "parquet"]
+_ROW_GROUP_SIZE = 10_000  # rows held in memory, and rows of a Parquet row group
+_INTERNAL_COLUMNS = ("id", "book", "key", "parent_key")  # meaningless outside of the database
 
-_Write = Callable[[Sequence[Sequence[Any]]], None]
+_WriteRows = Callable[[Sequence[Sequence[Any]]], None]
 
 
-class Written(Struct, frozen=True, kw_only=True):
-    """A table that was written."""
+class WrittenTable(Struct, frozen=True, kw_only=True):
+    """A table that was written to a file."""
 
     book: str
     table: str
@@ -33,15 +38,15 @@ class Written(Struct, frozen=True, kw_only=True):
     rows: int
 
 
-class Exported(Struct, frozen=True, kw_only=True):
-    """What was written, all of it as the books were at one position."""
+class RowExport(Struct, frozen=True, kw_only=True):
+    """The written tables, all as of one position of the books."""
 
     position: int
-    tables: list[Written]
+    tables: list[WrittenTable]
 
 
-class _Table(Struct, frozen=True, kw_only=True):
-    """A table of a book: its columns, and its rows of the book with an id."""
+class _ExportTable(Struct, frozen=True, kw_only=True):
+    """A table of a book: its columns, and the query of its rows by the book's id."""
 
     book: str
     name: str
@@ -50,48 +55,61 @@ class _Table(Struct, frozen=True, kw_only=True):
 
 
 async def export_rows(
-    store: BookStore, book: str | None, table: str | None, to: Path, form: Format, done: Callable[[int], None]
-) -> Exported:
-    """Write one table to the file `to`, or those of one book or of all into a directory of that name.
+    store: BookStore,
+    book_name: str | None,
+    table_name: str | None,
+    output: Path,
+    file_format: FileFormat,
+    advance: Advance,
+) -> RowExport:
+    """Write the table `table_name` to the file `output`; without a name all tables to a directory `output`.
 
-    `done` is called with so many rows. Raises ParameterError for what does not exist, Unavailable before
-    the books are laid out.
+    With `book_name` only tables of that book. `advance` counts rows. Raises ParameterError for an unknown
+    book or table, and for Parquet where pyarrow is not installed, both before anything is written;
+    Unavailable before the books are laid out.
     """
-    chosen = _chosen(store.books, book, table)
+    if file_format == "parquet" and find_spec("pyarrow") is None:
+        raise ParameterError('--format parquet needs pyarrow: pip install "daybook[parquet]"')
+    tables = _choose_tables(store.books, book_name, table_name)
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         if len(positions.books) < len(store.books):
             raise Unavailable("the books are not laid out yet")
         written = []
-        for each in chosen:
-            name = f"{each.book.replace(':', '-')}.{each.name}.{form}"
-            path = to if table else to / name
+        for table in tables:
+            file_name = f"{table.book.replace(':', '-')}.{table.name}.{file_format}"
+            path = output if table_name else output / file_name
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = await _write(connection, each, positions.books[each.book], path, form, done)
-            written.append(Written(book=each.book, table=each.name, file=str(path), rows=rows))
-    reached = min(positions.by_book[each.book] for each in chosen)
-    return Exported(position=reached, tables=written)
+            rows = await _write(connection, table, positions.books[table.book], path, file_format, advance)
+            written.append(WrittenTable(book=table.book, table=table.name, file=str(path), rows=rows))
+    reached = min(positions.by_book[table.book] for table in tables)
+    return RowExport(position=reached, tables=written)
 
 
-def _chosen(books: Sequence[Book], book: str | None, table: str | None) -> list[_Table]:
-    if book is not None and book not in {each.name for each in books}:
-        raise ParameterError(f"{book} is no book; there are {', '.join(each.name for each in books)}")
-    tables = [of for each in books if book in (None, each.name) for of in _tables(each)]
-    found = [of for of in tables if table in (None, of.name)]
-    if not found:
-        raise ParameterError(f"{table} is no table; there are {', '.join(of.name for of in tables)}")
-    if table and len(found) > 1:
-        raise ParameterError(f"{table} is in several books: name one of {', '.join(of.book for of in found)}")
-    return found
+def _choose_tables(
+    books: Sequence[Book], book_name: str | None, table_name: str | None
+) -> list[_ExportTable]:
+    names = [book.name for book in books]
+    if book_name is not None and book_name not in names:
+        raise ParameterError(f"{book_name} is no book; there are {', '.join(names)}")
+    tables = [table for book in books if book_name in (None, book.name) for table in _tables_of(book)]
+    chosen = [table for table in tables if table_name in (None, table.name)]
+    if not chosen:
+        known = ", ".join(table.name for table in tables)
+        raise ParameterError(f"{table_name} is no table; there are {known}")
+    if table_name and len(chosen) > 1:
+        owners = ", ".join(table.book for table in chosen)
+        raise ParameterError(f"{table_name} is in several books: name one of {owners}")
+    return chosen
 
 
-def _tables(book: Book) -> Iterator[_Table]:
+def _tables_of(book: Book) -> Iterator[_ExportTable]:
     for row_type in row_types(book):
-        yield _rows_of(book, row_type.table, ROWS[row_type])
+        yield _row_table(book, row_type.table, ROWS[row_type])
     for total in book.totals:
         table = TOTALS[total.table]
         columns: list[ColumnElement[Any]] = [table.c[name] for name in (*total.group_by, *total.sums)]
-        yield _Table(
+        yield _ExportTable(
             book=book.name,
             name=total.table,
             columns=columns,
@@ -99,10 +117,10 @@ def _tables(book: Book) -> Iterator[_Table]:
         )
 
 
-def _rows_of(book: Book, name: str, table: Any) -> _Table:
-    columns = [column for column in table.c if column.name not in _INNER]
+def _row_table(book: Book, name: str, table: Any) -> _ExportTable:
+    columns = [column for column in table.c if column.name not in _INTERNAL_COLUMNS]
     in_order = select(*columns).order_by(table.c.key, table.c.id)
-    return _Table(
+    return _ExportTable(
         book=book.name,
         name=name,
         columns=columns,
@@ -112,26 +130,25 @@ def _rows_of(book: Book, name: str, table: Any) -> _Table:
 
 async def _write(
     connection: AsyncConnection,
-    of: _Table,
+    table: _ExportTable,
     book_id: int,
     path: Path,
-    form: Format,
-    done: Callable[[int], None],
+    file_format: FileFormat,
+    advance: Advance,
 ) -> int:
-    """A table's rows as a file; how many. Until it is whole it has another name."""
-    count, partial = 0, path.with_name(f"{path.name}.partial")
-    with _FORMS[form](partial, of.columns) as write:
-        found = await connection.stream(of.query(book_id))
-        async for rows in found.partitions(_GROUP):
+    """Write a table's rows to a file, which gets its name only once it is complete; returns their number."""
+    count = 0
+    with named_when_whole(path) as partial, _WRITERS[file_format](partial, table.columns) as write:
+        stream = await connection.stream(table.query(book_id))
+        async for rows in stream.partitions(_ROW_GROUP_SIZE):
             write(rows)
             count += len(rows)
-            done(len(rows))
-    partial.replace(path)
+            advance(len(rows))
     return count
 
 
 @contextmanager
-def _csv(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_Write]:
+def _csv_writer(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_WriteRows]:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow([column.key for column in columns])
@@ -139,9 +156,7 @@ def _csv(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_Write]:
 
 
 @contextmanager
-def _parquet(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_Write]:
-    import pyarrow as pa  # noqa: PLC0415 - slow to import
-    from pyarrow import parquet  # noqa: PLC0415
+def _parquet_writer(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_WriteRows]:
 
     def kind(column: ColumnElement[Any]) -> Any:
         if isinstance(column.type, Boolean):
@@ -161,4 +176,4 @@ def _parquet(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_Wri
         yield write
 
 
-_FORMS = {"csv": _csv, "parquet": _parquet}
+_WRITERS = {"csv": _csv_writer, "parquet": _parquet_writer}

@@ -1,4 +1,4 @@
-"""Files to import, read as a stream: lines, and the JSON documents in them."""
+"""Files to import, read as streams of lines and of JSON documents; and files to export."""
 
 import gzip
 import os
@@ -13,126 +13,125 @@ from typing import BinaryIO, cast
 from msgspec import DecodeError, Raw, json
 
 from service.core.errors import ParameterError, Unreadable
+from service.storage.files import named_when_whole
 
-STANDARD = Path("-")
-MOST = 64 << 20  # bytes of a line, or of a document over several: more are no JSON that we read
-NO_JSON = (DecodeError, UnicodeDecodeError, RecursionError)
+STANDARD_STREAM = Path("-")
+MAX_DOCUMENT_BYTES = 64 << 20  # a longer line, or document over several lines, is not read as JSON
+JSON_ERRORS = (DecodeError, UnicodeDecodeError, RecursionError)
 
 _FIELDS = json.Decoder(dict[str, Raw])
-_LISTED = json.Decoder(list[Raw])
+_LIST = json.Decoder(list[Raw])
 
 
-class Source:
-    """A file under way. `size` is its length in bytes, None of standard input; `read` counts those read."""
+class ImportSource:
+    """A file that is being read. `size` is its length in bytes, None for standard input."""
 
-    def __init__(self, raw: BinaryIO, size: int | None, *, zipped: bool) -> None:
+    def __init__(self, raw: BinaryIO, size: int | None, *, is_gzipped: bool) -> None:
         self.size = size
         self._raw = raw
-        self._plain = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if zipped else raw
-        self._read = 0
+        self._plain = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
+        self._plain_bytes_read = 0
 
     @property
-    def read(self) -> int:
-        """Bytes of the file that were read; where it is compressed, compressed ones."""
-        return self._raw.tell() if self._plain is not self._raw else self._read
+    def bytes_read(self) -> int:
+        """The number of bytes read so far; of a compressed file, compressed bytes."""
+        return self._raw.tell() if self._plain is not self._raw else self._plain_bytes_read
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line with its number, from 1. Of one that is too long only the beginning, which is no JSON.
+        """Each line with its number, from 1. A line that is too long is cut, and so is no JSON.
 
-        Raises Unreadable where a compressed file can't be.
+        Raises Unreadable if a compressed file is damaged.
         """
         number = 0
-        while line := self._piece():
+        while line := self._read_piece():
             number += 1
-            rest = line
-            while len(rest) == MOST and not rest.endswith(b"\n"):
-                rest = self._piece()
+            piece = line
+            while len(piece) == MAX_DOCUMENT_BYTES and not piece.endswith(b"\n"):
+                piece = self._read_piece()
             yield number, line
 
-    def _piece(self) -> bytes:
+    def _read_piece(self) -> bytes:
         try:
-            piece = self._plain.readline(MOST)
+            piece = self._plain.readline(MAX_DOCUMENT_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise Unreadable("the compressed file is damaged, or was cut") from None
-        self._read += len(piece)
+        self._plain_bytes_read += len(piece)
         return piece
 
 
 def check_readable(path: Path) -> None:
-    """Raise ParameterError unless it is a file that can be read."""
+    """Raise ParameterError unless `path` is a readable file."""
     if not (path.is_file() and os.access(path, os.R_OK)):
         raise ParameterError(f"{path} is no file that can be read")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Source]:
-    """A file to read, or standard input for "-"; a name that ends in .gz is of a compressed one."""
-    if path == STANDARD:
-        yield Source(sys.stdin.buffer, None, zipped=False)
+def open_source(path: Path) -> Iterator[ImportSource]:
+    """A file to read, or standard input for "-"; a file whose name ends in .gz is decompressed."""
+    if path == STANDARD_STREAM:
+        yield ImportSource(sys.stdin.buffer, None, is_gzipped=False)
         return
     with open(path, "rb") as raw:
-        yield Source(raw, path.stat().st_size, zipped=path.suffix == ".gz")
+        yield ImportSource(raw, path.stat().st_size, is_gzipped=path.suffix == ".gz")
 
 
 @contextmanager
-def created(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, or standard output for "-". It has its name once it is whole."""
-    if path == STANDARD:
+def open_output(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, or standard output for "-". The file gets its name only once it is complete."""
+    if path == STANDARD_STREAM:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as raw:
+    with named_when_whole(path) as partial, open(partial, "wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile(path.stem, "wb", 6, raw, mtime=0) as zipped:
                 yield cast(BinaryIO, zipped)
         else:
             yield raw
-    partial.replace(path)
 
 
-def last_changed(path: Path) -> datetime:
+def last_modified(path: Path) -> datetime:
     """When a file was last written, to the second."""
     return datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
 
 
-def documents(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def read_documents(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Each JSON document, with the number of its first line.
 
-    A line is one by itself, but for those that begin one which is indented over the next, as `jq` and
-    Stripe's command line print it. What is broken comes as it is, and keeps out no other.
+    A document is one line, or several lines that are indented as `jq` and Stripe's command line print them.
+    A broken document is returned as it is, and the documents after it are still found.
     """
-    begun: list[bytes] = []
-    first = size = 0
+    open_lines: list[bytes] = []
+    first_number = size = 0
     for number, line in lines:
         text = line.rstrip()
-        if begun and (not text or line[:1] in b" \t}]"):
-            begun.append(line)
+        if open_lines and (not text or line[:1] in b" \t}]"):
+            open_lines.append(line)
             size += len(line)
-            if line[:1] not in b"}]" and size < MOST:
+            if line[:1] not in b"}]" and size < MAX_DOCUMENT_BYTES:
                 continue
-            yield first, b"".join(begun)
-            begun = []
+            yield first_number, b"".join(open_lines)
+            open_lines = []
             continue
-        if begun:
-            yield first, b"".join(begun)
-            begun = []
+        if open_lines:
+            yield first_number, b"".join(open_lines)
+            open_lines = []
         if text[:1] in (b"{", b"[") and text[-1:] not in (b"}", b"]"):
-            begun, first, size = [line], number, len(line)
+            open_lines, first_number, size = [line], number, len(line)
         elif text:
             yield number, text
-    if begun:
-        yield first, b"".join(begun)
+    if open_lines:
+        yield first_number, b"".join(open_lines)
 
 
-def members(document: bytes, field: str) -> list[bytes]:
-    """What a document lists, under `field` or as a list itself; else the document alone.
+def list_members(document: bytes, field: str) -> list[bytes]:
+    """The members of a document that is a list or has a list in `field`; else the document alone.
 
-    Raises one of NO_JSON.
+    Raises one of JSON_ERRORS.
     """
-    listed = document.strip()
-    if listed[:1] == b"{":
-        listed = bytes(_FIELDS.decode(document).get(field, b""))
-    elif listed[:1] != b"[":
+    listing = document.strip()
+    if listing[:1] == b"{":
+        listing = bytes(_FIELDS.decode(document).get(field, b""))
+    elif listing[:1] != b"[":
         json.decode(document)
-    return [bytes(part) for part in _LISTED.decode(listed)] if listed[:1] == b"[" else [document]
+    return [bytes(part) for part in _LIST.decode(listing)] if listing[:1] == b"[" else [document]

@@ -1,8 +1,6 @@
 """Verification: the ledger's chain, the books against a replay or a sample, the totals against their rows."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from msgspec import Struct
@@ -11,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
 from service.core.errors import SettingsError
+from service.core.progress import Progress, no_progress
 from service.ledger.anchors import Anchors
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
@@ -19,7 +18,7 @@ from service.settings import Settings
 from service.storage.database import books_path, ledger_path
 from service.verify.fault import Fault, Location
 from service.verify.files import find_unreadable_value, verify_file
-from service.verify.ledger import Done, quietly, verify_chain
+from service.verify.ledger import verify_chain
 from service.verify.replay import Fill, digests, read_positions, replay, verify_replay
 from service.verify.sample import Sample, verify_sample
 from service.verify.totals import verify_totals
@@ -37,10 +36,6 @@ __all__ = [
     "verify_sample",
     "verify_totals",
 ]
-
-Watch = Callable[
-    [str, int | None], AbstractContextManager[Done]
-]  # a piece of work, and how much of it there is
 
 
 class Verified(Struct, frozen=True, kw_only=True):
@@ -77,7 +72,7 @@ async def verify_all(
     *,
     sample: Sample | None = None,
     anchors: Anchors | None = None,
-    watch: Watch = lambda _what, _total: nullcontext(quietly),
+    progress: Progress = no_progress,
 ) -> Verified:
     """Do all checks, in order; compare the books with a whole replay unless a sample is given.
 
@@ -87,15 +82,15 @@ async def verify_all(
     if not settings.database_url:
         if not ledger_path(settings.data_dir).exists():
             raise SettingsError(f"there is no ledger in {settings.data_dir} (DAYBOOK_DATA_DIR)")
-        with watch("files", None):
+        with progress("files", None):
             for path in (ledger_path(settings.data_dir), books_path(settings.data_dir)):
                 if path.exists():
                     await asyncio.to_thread(verify_file, path)
     ledger, store = open_ledger(settings), open_books(settings)
     try:
         processes = 1 if store.partitions > 1 else None  # SQLite's one writer would be shared by several
-        fill = partial(fill_books, settings, ledger, processes=processes, progress=watch)
-        return await _verify(ledger, store, fill, sample, anchors, watch)
+        fill = partial(fill_books, settings, ledger, processes=processes, progress=progress)
+        return await _verify(ledger, store, fill, sample, anchors, progress)
     except (OperationalError, TypeError):  # SQLite may hold a value of another type than its column's
         await _raise_unreadable_value(settings)
         raise
@@ -117,21 +112,21 @@ async def _verify(
     fill: Fill,
     sample: Sample | None,
     anchors: Anchors | None,
-    watch: Watch,
+    progress: Progress,
 ) -> Verified:
     anchored = await anchors.check(ledger) if anchors else None
-    with watch("chain", (await ledger.read(read_head)).position) as done:
-        events = await verify_chain(ledger, done, sample.add_names if sample else lambda _names: None)
+    with progress("chain", (await ledger.read(read_head)).position) as advance:
+        events = await verify_chain(ledger, advance, sample.add_names if sample else lambda _names: None)
     lag = await verify_lag(ledger, store)
     books: dict[str, str] = {}
     compared = None
     if sample:
-        with watch("sample", None) as done:
-            compared = await verify_sample(ledger, store, sample, done)
+        with progress("sample", None) as advance:
+            compared = await verify_sample(ledger, store, sample, advance)
     else:
         _, books = await verify_replay(ledger, store, fill)
-    with watch("totals", None) as done:
-        await verify_totals(store, done)
+    with progress("totals", None) as advance:
+        await verify_totals(store, advance)
     if anchors:
         await anchors.extend(ledger, events)
     return Verified(

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Table, select, tuple_
 
 from service.core.errors import Integrity
 from service.core.events import subjects
+from service.core.progress import Advance, no_advance
 from service.ledger import chain, tables
 from service.ledger.append import read_head
 from service.ledger.draft import Head
@@ -16,8 +17,6 @@ from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns
 from service.verify.sealed import verify_keys, verify_sealed
-
-Done = Callable[[int], None]
 
 _PAGE = 1_000
 _ID_COLUMNS = ("event_id", "processor", "account", "position", "content_digest")
@@ -31,16 +30,12 @@ _turn: Table = tables.Turn.__table__  # type: ignore[attr-defined]
 _Row = dict[str, Any]
 
 
-def quietly(_count: int) -> None:
-    """Nobody watches."""
-
-
 async def verify_chain(
-    ledger: Ledger, done: Done = quietly, add_names: Callable[[Iterable[str]], None] = lambda _: None
+    ledger: Ledger, advance: Advance = no_advance, add_names: Callable[[Iterable[str]], None] = lambda _: None
 ) -> int:
     """Compute each link, each raw delivery's digest and both indexes again, and unseal all sealed texts.
 
-    Returns the number of events. `done` is called with the numbers of events as they are checked,
+    Returns the number of events. `advance` is called with the numbers of events as they are checked,
     `add_names` with the names of their histories. Raises Fault at the first fault.
     """
     head, indexed = Head(position=0, digest=chain.GENESIS), 0
@@ -53,7 +48,7 @@ async def verify_chain(
             await _verify_subjects(reader, entries)
             indexed += len(entries)
             add_names(name for name, _ in entries)
-            done(len(rows))
+            advance(len(rows))
         await _verify_end(ledger, reader, head)
         await verify_keys(ledger, reader)
         await _verify_count(ledger, _ids, head.position, await reader.count_ids())

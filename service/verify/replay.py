@@ -21,10 +21,10 @@ from service.books.digest import RowDifference, differences, digest
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore, lay_out_file
 from service.clock import utc_now
+from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.fault import Fault, Location, differing_columns
-from service.verify.ledger import Done, quietly
 
 _ROUNDS = 10  # of catching up with new events first, so that the view of the live books is a short one
 
@@ -44,11 +44,11 @@ class HeldPartitions:
 
 
 async def verify_replay(
-    ledger: Ledger, store: BookStore, fill: Fill | None = None, done: Done = quietly
+    ledger: Ledger, store: BookStore, fill: Fill | None = None, advance: Advance = no_advance
 ) -> tuple[int, dict[str, str]]:
     """Replay the ledger and compare; the position that all books have reached, and the digest of each.
 
-    `fill`, if given, brings the books to that position, and the engine further; `done` is called with the
+    `fill`, if given, brings the books to that position, and the engine further; `advance` is called with the
     engine's numbers of events. Raises Fault at the first row or total that differs.
     """
     with TemporaryDirectory(prefix="daybook-replay-") as directory:
@@ -59,11 +59,11 @@ async def verify_replay(
                 await fill(replayed(store.books), position)
             for _ in range(_ROUNDS):
                 positions = await _current_positions(store)
-                if await _advance(ledger, replayed, store.books, positions, done) <= BATCH:
+                if await _advance(ledger, replayed, store.books, positions, advance) <= BATCH:
                     break
             async with store.reading() as live:
                 positions = await live.run_sync(lambda view: read_positions(view, store))
-                await _advance(ledger, replayed, store.books, positions, done)
+                await _advance(ledger, replayed, store.books, positions, advance)
                 digests = await compare_books(live, store, replayed(store.books))
     return min(positions.values()), digests
 
@@ -96,22 +96,26 @@ def read_positions(connection: Connection, store: BookStore) -> PartitionPositio
 
 
 async def _advance(
-    ledger: Ledger, open_store: _OpenStore, books: Sequence[Book], positions: PartitionPositions, done: Done
+    ledger: Ledger,
+    open_store: _OpenStore,
+    books: Sequence[Book],
+    positions: PartitionPositions,
+    advance: Advance,
 ) -> int:
     """Bring each partition of each book to the given position; the number of events."""
-    count = await _catch_up(Engine(ledger, open_store(books), utc_now), min(positions.values()), done)
+    count = await _catch_up(Engine(ledger, open_store(books), utc_now), min(positions.values()), advance)
     for book in books:
         parts = sorted((position, part) for (name, part), position in positions.items() if name == book.name)
         for position, group in groupby(parts, key=itemgetter(0)):
             held = HeldPartitions(part for _, part in group)
-            count += await _catch_up(Engine(ledger, open_store((book,)), utc_now, held), position, quietly)
+            count += await _catch_up(Engine(ledger, open_store((book,)), utc_now, held), position, no_advance)
     return count
 
 
-async def _catch_up(engine: Engine, until: int, done: Done) -> int:
+async def _catch_up(engine: Engine, until: int, advance: Advance) -> int:
     total = 0
     while advanced := await engine.advance(until):
-        done(advanced)
+        advance(advanced)
         total += advanced
     return total
 

@@ -16,10 +16,10 @@ from service.books.store import BookStore, partition_of
 from service.books.tables import STATEMENTS
 from service.core.events import Event
 from service.core.order import canonical
+from service.core.progress import Advance, no_advance
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.verify.fault import Fault, Location, differing_columns
-from service.verify.ledger import Done, quietly
 from service.verify.replay import PartitionPositions, read_positions
 
 _KEYS_AT_ONCE = 100  # to read and compare at once
@@ -54,7 +54,9 @@ class Sample:
         return [name for _, name in self._lowest[kind]]
 
 
-async def verify_sample(ledger: Ledger, store: BookStore, sample: Sample, done: Done = quietly) -> int:
+async def verify_sample(
+    ledger: Ledger, store: BookStore, sample: Sample, advance: Advance = no_advance
+) -> int:
     """Fold the chosen histories and their parent keys again, and compare; the number of keys compared.
 
     Each is folded up to the position of its partition, so workers may be at several positions. Raises Fault
@@ -67,7 +69,7 @@ async def verify_sample(ledger: Ledger, store: BookStore, sample: Sample, done: 
         for book in store.books:
             check = _BookCheck(ledger, store, connection, book, ids[book.name], positions)
             async for compared in check.compare(sample):
-                done(compared)
+                advance(compared)
                 count += compared
     return count
 

@@ -13,21 +13,21 @@ from projections.book import Row, Total
 from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
+from service.core.progress import Advance, no_advance
 from service.verify.fault import Fault, Location
-from service.verify.ledger import Done, quietly
 
 
-async def verify_totals(store: BookStore, done: Done = quietly) -> None:
-    """Compare each total with the sum of its rows; `done` is called for each row. Raises Fault."""
+async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None:
+    """Compare each total with the sum of its rows; `advance` is called for each row. Raises Fault."""
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:
             for total in book.totals:
-                await _verify_total(connection, total, positions.books[book.name], done)
+                await _verify_total(connection, total, positions.books[book.name], advance)
                 await _verify_partitions(connection, total, positions.books[book.name], store.partitions)
 
 
-async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, done: Done) -> None:
+async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, advance: Advance) -> None:
     group_of = attrgetter(*total.group_by)
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
     async for row in _rows(connection, total.row_type, book_id):
@@ -35,7 +35,7 @@ async def _verify_total(connection: AsyncConnection, total: Total, book_id: int,
             group_sums = sums[group_of(part)]
             for i, value in enumerate(total.measure(part)):
                 group_sums[i] += value
-        done(1)
+        advance(1)
     for stored in await connection.execute(select_total(total, book_id)):
         expected = sums.pop(group_of(stored), [0] * len(total.sums))
         wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
-from service.intake.silence import Silence
+from service.intake.silence import SilenceMonitor
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.queue.nudge import Nudger, connect
@@ -69,7 +69,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     writer=writer,
                     store=store,
                     metrics=metrics,
-                    silence=Silence(ledger),
+                    silence=SilenceMonitor(ledger),
                     progress=Progress(store),
                     webhooks=Limiter(metrics, "webhook", _WEBHOOKS, _WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _READS),
@@ -115,7 +115,7 @@ async def _readyz(request: Request) -> Response:
 async def _progress(state: State) -> dict[str, Any]:
     head, lag = await _lag(state)
     now = state.clock()
-    silent = [silence for each in await state.silence.heard(now) if (silence := each.silence(now))]
+    silent = [silence for each in await state.silence.read_activity(now) if (silence := each.silence(now))]
     return {"position": head, "lag_events": lag, "silent": silent}
 
 

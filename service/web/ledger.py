@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.core.errors import Integrity, NotFound, ParameterError
-from service.core.events import SUPERSEDED
+from service.core.events import SUPERSEDED_SUFFIX
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
 from service.reads.parameters import Parameter, integer
@@ -145,7 +145,7 @@ async def _with_delivery(reader: LedgerReader, position: int, account: str | Non
 
 async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | None:
     """The name of the event that says that this one counts no more, if there is one."""
-    event_id = row["event_id"] + SUPERSEDED
+    event_id = row["event_id"] + SUPERSEDED_SUFFIX
     position = await reader.find_position(row["processor"], event_id, row["account"])
     return f"{row['processor']}:{event_id}" if position else None
 

@@ -13,11 +13,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.store import BookStore
-from service.intake.silence import Heard, Silence
+from service.intake.silence import ProcessorActivity, SilenceMonitor
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.stored_models import positions
-from service.sync.reconcile.report import Summary, last_summary
+from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _RECONCILED = ("stripe", "mxmerchant")
@@ -90,12 +90,12 @@ def readable(value: bool) -> Metric:
     )
 
 
-async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: datetime) -> list[Metric]:
+async def stored(ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
     found = await read_status(ledger, store)
     async with ledger.reading() as reader:
         quarantined = await reader.count_quarantined()
-        reconciled = {name: await last_summary(reader, name) for name in _RECONCILED}
+        reconciled = {name: await read_last_summary(reader, name) for name in _RECONCILED}
     position = GaugeMetricFamily(
         "daybook_ledger_position", "The ledger's last position", value=found.position
     )
@@ -118,12 +118,12 @@ async def stored(ledger: Ledger, store: BookStore, silence: Silence, now: dateti
         *_kept(found),
         learnt,
         quarantine,
-        *_heard(await silence.heard(now), now),
+        *_heard(await silence.read_activity(now), now),
         *_reconciled(reconciled, now),
     ]
 
 
-def _heard(found: Iterable[Heard], now: datetime) -> Iterable[Metric]:
+def _heard(found: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:
     """How long each processor has been silent, and for how long it may be."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_heard",
@@ -142,7 +142,7 @@ def _heard(found: Iterable[Heard], now: datetime) -> Iterable[Metric]:
     return since, limit
 
 
-def _reconciled(found: Mapping[str, Summary | None], now: datetime) -> Iterable[Metric]:
+def _reconciled(found: Mapping[str, ReconciliationSummary | None], now: datetime) -> Iterable[Metric]:
     """When each processor was last reconciled to the end, what was missed, and what differs."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_reconciled",

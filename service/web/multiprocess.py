@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import tempfile
-import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -20,7 +19,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 
 from service import logs
-from service.processes.lifeline import STOP_SECONDS
+from service.processes.lifeline import STOP_SECONDS, follow_parent
 from service.settings import Settings
 from service.web.metrics import DIRECTORY
 from service.web.server import announce, configured, serve
@@ -108,13 +107,5 @@ class _Processes:
 def _serve_one(settings: Settings, listening: socket.socket, listens: Connection) -> None:
     """One of the processes, from its start to its end."""
     logs.configure()
-    threading.Thread(target=_follow, daemon=True, name="parent").start()
+    follow_parent(gracefully=True)
     serve(settings, [listening], lambda _sockets: listens.send_bytes(b"listens"))
-
-
-def _follow() -> None:
-    """End with the parent, even where it was killed and could tell nobody."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - it is what started us
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -39,7 +39,7 @@ async def _list(request: Request, asked: dict[str, Any]) -> Response:
             processor=asked["processor"],
             reason=asked["reason"],
         )
-    page = [quarantine.listed(row) for row in rows[: asked["limit"]]]
+    page = [quarantine.list_entry(row) for row in rows[: asked["limit"]]]
     following = to_cursor(str(page[-1]["id"])) if len(rows) > len(page) else None
     document = {"quarantine": page, "next_cursor": following}
     return await ledger_answer(request, asked, document, {"cursor": following} if following else None)
@@ -48,7 +48,7 @@ async def _list(request: Request, asked: dict[str, Any]) -> Response:
 async def _one(request: Request, asked: dict[str, Any]) -> Response:
     number = _number("id", request.path_params["id"])
     async with request.state.daybook.ledger.reading() as reader:
-        document = await quarantine.shown(reader, number)
+        document = await quarantine.read_document(reader, number)
     return await ledger_answer(request, asked, document)
 
 

@@ -26,7 +26,7 @@ from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
 from service.reads.catalog import READS
 from service.reads.csv_cells import cell
-from service.reads.parameters import LOOK_BACK, Parameter, choice, day, integer, parse_all, text
+from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, integer, parse_all
 from service.reads.read import Read
 from service.reads.schemas import columns
 from service.web.bounds import with_timeout
@@ -37,27 +37,12 @@ AS_KNOWN = "as_known"  # the freshness of an answer that nothing will change
 _READ_SECONDS = 10.0  # for the stores, besides what the books may take to get there
 
 
-def currency_code(value: str) -> str:
-    """An ISO 4217 code in lower case; raises ValueError."""
-    if len(value) != 3 or not (value.isascii() and value.isalpha()):
-        raise ValueError(value)
-    return value.lower()
-
-
-_CURRENCY = Parameter(
-    name="currency",
-    parse=currency_code,
-    default=lambda _: None,
-    schema={"type": "string", "pattern": "^[a-zA-Z]{3}$"},
-    description="an ISO 4217 code; by default the reporting currency",
-)
-TODAY = day("today", lambda today: today, "the day that splits past from coming, by default today")
 WAIT = (
     integer("at_least", lambda _: 0, 0, 2**62, "wait until the books hold this ledger position"),
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
 FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
-SCOPED = (_CURRENCY, text("account", "one processor account; by default all"), TODAY, *WAIT)
+SCOPED = (*SCOPE, *WAIT)
 COMMON = (*SCOPED, FORMAT)
 
 

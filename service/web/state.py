@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from service.books.store import BookStore
 from service.books.view import ReadOptions
-from service.intake.silence import Silence
+from service.intake.silence import SilenceMonitor
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
@@ -26,7 +26,7 @@ class State(Struct, frozen=True, kw_only=True):
     writer: Writer
     store: BookStore
     metrics: Metrics
-    silence: Silence
+    silence: SilenceMonitor
     progress: Progress
     webhooks: Limiter
     reads: Limiter

@@ -1,7 +1,7 @@
 """Webhooks in: verify the raw bytes, translate, append, and only then say 200."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +25,6 @@ from service.core.errors import (
 from service.core.events import Event, Subscription
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming, Outcome
-from service.settings import Settings
 from service.web.state import State
 
 MAX_BODY_BYTES = 1 << 20
@@ -103,21 +102,14 @@ async def _body(request: Request, take: Callable[[int], None]) -> bytes:
 def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
     """The delivery as the ledger takes it. Raises VerificationError or NotConfigured; keeps nothing."""
     headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
-    secrets = _secrets(endpoint, request.path_params, state.settings)
+    secrets = state.settings.secrets_of(endpoint, request.path_params.get("name", ""))
+    if not secrets:
+        raise NotConfigured("no secret is set for this processor")
     proof = endpoint.verify(headers, body, secrets, state.clock())
     if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
         proof = replace(proof, confirmable=True)
     kept = json.encode({name: headers[name] for name in _KEPT_HEADERS if name in headers})
     return read_delivery(endpoint, kept, body, proof)
-
-
-def _secrets(endpoint: Endpoint, path: Mapping[str, str], settings: Settings) -> Sequence[str]:
-    """What `verify` checks against: one list, or one for each name in the path."""
-    configured = getattr(settings, endpoint.secrets)
-    secrets: Sequence[str] = configured.get(path["name"], ()) if isinstance(configured, dict) else configured
-    if not secrets:
-        raise NotConfigured("no secret is set for this processor")
-    return secrets
 
 
 def _answer(kept: Outcome) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from service.reads.snapshots import forget
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.poll import Poller
-from service.sync.reconcile.run import Nightly, Reconciliation
+from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.worker.advancer import Advancer
 from service.worker.trainer import keep_training
 
@@ -77,7 +77,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
             poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
             crons += _polls(poller)
-        nightly = Nightly(settings, Reconciliation(settings, ledger, store, clock))
+        nightly = NightlyReconciliation(settings, Reconciliation(settings, ledger, store, clock))
         stack.push_async_callback(nightly.close)
         if nightly.has_work:
             crons.append(_nightly(nightly))
@@ -190,7 +190,7 @@ def _look(advancer: Advancer) -> WorkerCoroutine:
 def _polls(poller: Poller) -> list[CronJob]:
     """Contracts at the start and every five minutes, confirmations twice a minute."""
     minutes = set(range(0, 60, 5))
-    contracts, confirm = _job(poller.contracts), _job(poller.confirmations)
+    contracts, confirm = _job(poller.poll_contracts), _job(poller.confirm_payments)
     return [
         cron(
             contracts,
@@ -204,7 +204,7 @@ def _polls(poller: Poller) -> list[CronJob]:
     ]
 
 
-def _nightly(nightly: Nightly) -> CronJob:
+def _nightly(nightly: NightlyReconciliation) -> CronJob:
     """Reconcile in the small hours; the worker that gets the job leads this."""
     return cron(_job(nightly.start), name="reconcile", hour={3}, minute={17}, timeout=60, keep_result=0)
 

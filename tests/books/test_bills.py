@@ -7,7 +7,7 @@ import pytest
 
 from projections.bills import roll_bill_dates
 from projections.book import Rules
-from service.core.cadence import bill_dates, cadence, schedule
+from service.core.cadence import bill_dates, cadence_label, schedule_label
 from service.core.events import DELETED, Discount
 from tests.books.fold import bills, contract, listed, next_bill
 from tests.books.told import at, but, changed, created, event, invoice, item, subscription
@@ -189,7 +189,7 @@ def test_the_last_date_there_is_ends_the_bills():
     ],
 )
 def test_schedules_read_the_same_whatever_the_processor(interval, every, label, word):
-    assert (schedule(interval, every), cadence(interval, every)) == (label, word)
+    assert (schedule_label(interval, every), cadence_label(interval, every)) == (label, word)
 
 
 def test_a_date_far_ahead_is_reached_without_the_dates_before_it():

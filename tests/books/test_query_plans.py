@@ -14,9 +14,9 @@ import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
 from service.books.tables import ROWS, TOTALS
+from service.core.progress import no_progress
 from service.rebuild.builds import prune
 from service.rebuild.cutover import rebuild
-from service.rebuild.fill import unseen
 from service.settings import load
 from service.storage.database import books_path, ledger_path
 from tests.books.shelf import Shelf, new_shelf, now
@@ -114,7 +114,7 @@ async def test_a_rebuild_walks_no_table_either():
             opened = Shelf(load(data_dir=shelf.directory), shelf.rules)
             async with opened.store() as store:
                 assert (await rebuild(opened.settings, opened.ledger, store, now, processes=1)).live
-                await prune(store, unseen)
+                await prune(store, no_progress)
             await opened.ledger.close()
         hot = [s for s in statements if s.lstrip().upper().startswith(HOT) and not COUNTS.match(s)]
         for path in (ledger_path(shelf.directory), books_path(shelf.directory)):

@@ -19,12 +19,13 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore, lay_out_file
 from service.bootstrap import books_beside
 from service.core.errors import ParameterError, Unavailable
+from service.core.progress import no_progress
 from service.ledger.append import read_head
 from service.reads.snapshots import find, make_ready
 from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
-from service.rebuild.fill import fill_books, unseen
+from service.rebuild.fill import fill_books
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
@@ -271,7 +272,7 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
             assert (await ids(risen)).keys() == {"mrr"}
             assert (await risen.read(risen.positions)).position == len(TOLD)
             assert await ids(store) == old  # for what still runs of the earlier version
-            removed = await builds.prune(risen, unseen)
+            removed = await builds.prune(risen, no_progress)
             assert [(each.version, each.build) for each in removed] == [(MRR.version, old["mrr"])]
             assert (await ids(risen)).keys() == {"mrr"}
 
@@ -291,7 +292,7 @@ async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
         assert found.live
         assert [book.live for book in found.books] == [None]
         assert await ids(risen) == {"mrr": found.books[0].build}
-        assert len(await builds.prune(risen, unseen)) == 2
+        assert len(await builds.prune(risen, no_progress)) == 2
 
 
 @asynccontextmanager
@@ -307,7 +308,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
         await rebuilt(shelf, store)
         killed = await store.write(partial(builds.start_builds, store=store))
         live = await ids(store)
-        removed = await builds.prune(store, unseen)
+        removed = await builds.prune(store, no_progress)
         assert {each.build for each in removed} == {*old.values(), *killed.values()}
         assert sum(each.rows for each in removed) > len(TOLD)
         for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.checkpoints, tables.key_locks):
@@ -317,7 +318,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
             )
             assert not set(found) - {*live.values(), *(await of_policies(store))}
         assert (await ids(store), await digests(store)) == (live, before)
-        assert await builds.prune(store, unseen) == []
+        assert await builds.prune(store, no_progress) == []
         again = await store.write(partial(builds.start_builds, store=store))
         assert min(again.values()) > max(killed.values())
 
@@ -333,7 +334,7 @@ async def test_what_was_removed_while_it_was_built_is_not_written():
         read = shelf.ledger.read
 
         async def read_when_removed(query):
-            await builds.prune(store, unseen)
+            await builds.prune(store, no_progress)
             return await read(query)
 
         shelf.ledger.read = read_when_removed

@@ -18,7 +18,7 @@ from service.core.events import (
     Subscription,
     Tier,
 )
-from service.core.limits import AMOUNT, check_limits
+from service.core.limits import MAX_AMOUNT, check_limits
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -50,18 +50,20 @@ def test_an_id_with_a_control_character_is_refused(name: str) -> None:
 
 
 def test_an_amount_at_the_limit_passes_and_one_beyond_it_does_not() -> None:
-    fine = event(Payment(payment_id="pi_1", status="succeeded", currency="usd", amount=AMOUNT))
+    fine = event(Payment(payment_id="pi_1", status="succeeded", currency="usd", amount=MAX_AMOUNT))
     assert check_limits(fine) is fine
     with pytest.raises(Unreadable):
-        check_limits(event(Payment(payment_id="pi_1", status="succeeded", currency="usd", amount=AMOUNT + 1)))
+        check_limits(
+            event(Payment(payment_id="pi_1", status="succeeded", currency="usd", amount=MAX_AMOUNT + 1))
+        )
 
 
 @pytest.mark.parametrize(
     "items",
     [
-        [Item(interval="day", unit_amount=Decimal(AMOUNT // 10))] * 11,
+        [Item(interval="day", unit_amount=Decimal(MAX_AMOUNT // 10))] * 11,
         [Item(interval="day", unit_amount=Decimal(10**9), quantity=10**9)],
-        [Item(interval="day", tiers=(Tier(flat_amount=Decimal(AMOUNT + 1)),))],
+        [Item(interval="day", tiers=(Tier(flat_amount=Decimal(MAX_AMOUNT + 1)),))],
     ],
 )
 def test_the_items_of_a_subscription_are_limited_together(items: list[Item]) -> None:

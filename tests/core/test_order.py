@@ -8,7 +8,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from service.core.events import CREATED, DELETED, Event, Item, Subscription
-from service.core.order import canonical, undecided
+from service.core.order import canonical, is_order_undecided
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -69,6 +69,6 @@ def test_a_state_that_only_ids_put_last_is_undecided_whatever_the_ids() -> None:
     for other in ("a", "z"):
         moment = [told("m", 200), told("n", 500, 200), told(other, 300)]
         last = canonical([told("0", 1, rank=CREATED), *moment])[-1]
-        assert undecided(moment, last)
+        assert is_order_undecided(moment, last)
     chained = [told("z", 200, 1), told("a", 500, 200)]
-    assert not undecided(chained, canonical([told("0", 1, rank=CREATED), *chained])[-1])
+    assert not is_order_undecided(chained, canonical([told("0", 1, rank=CREATED), *chained])[-1])

@@ -13,7 +13,7 @@ from service.core.cadence import add_months
 from service.predictions.model import Estimate, Model, survival
 from service.reads.customers.customer import Customer
 from service.reads.customers.forecast import expected, forecast, narrowed, scheduled
-from service.reads.customers.trend import STUDENT, Month, full_months, seasons
+from service.reads.customers.trend import Month, full_months, seasons
 from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order, view
 
 STARTED = date(2025, 1, 1)
@@ -315,10 +315,11 @@ def test_the_interval_comes_from_the_months_about_their_mean() -> None:
     document = told(buyer(1000, 3000, 1000, 3000, 3000, 1000))
     assert column(document) == [2000] * 12
     deviation = (6 * 1000**2 / 5) ** 0.5
-    off = STUDENT[5][0] * deviation * (1 + 1 / 6) ** 0.5
+    t = 1.475884  # for 80 % and 5 degrees of freedom
+    off = t * deviation * (1 + 1 / 6) ** 0.5
     assert column(document, "low_cents") == [round(2000 - off)] * 12
     assert column(document, "high_cents") == [round(2000 + off)] * 12
-    year = STUDENT[5][0] * deviation * (12 + 12**2 / 6) ** 0.5
+    year = t * deviation * (12 + 12**2 / 6) ** 0.5
     assert document["annual"]["high_cents"] == 24_000 + round(year)
 
 

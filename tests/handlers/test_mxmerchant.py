@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from handlers import mxmerchant
-from service.core.cadence import per_month, schedule
+from service.core.cadence import per_month, schedule_label
 from service.core.delivery import Proof
 from service.core.errors import Unavailable, Unreadable, VerificationError
 from service.core.events import (
@@ -42,7 +42,7 @@ from service.core.events import (
 )
 from service.core.money import round_fraction
 from service.core.order import canonical
-from service.sync.mxmerchant_api import client_for, fetch_contracts, fetch_payment
+from service.sync.mxmerchant_api import fetch_contracts, fetch_payment, make_client
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/mxmerchant"
 MERCHANT = "1000000001"
@@ -180,7 +180,7 @@ def test_the_sample_makes_the_recurring_revenue_that_is_expected_of_it() -> None
     assert expected["mrr_cents"] == sum(
         round_fraction(Fraction(i.unit_amount or 0) * per_month(i.interval, factor) / i.every) for i in items
     )
-    labels = [schedule(i.interval, i.every).removeprefix("Weekly - ") for i in items]
+    labels = [schedule_label(i.interval, i.every).removeprefix("Weekly - ") for i in items]
     assert {label: labels.count(label) for label in labels} == expected["schedules"]
 
 
@@ -730,7 +730,7 @@ def test_a_refund_is_confirmed_by_its_own_id_and_not_by_its_payments() -> None:
     notification = told("RefundCreated", CONFIRMABLE, paymentId=22343388)
 
     assert isinstance(notification.data, Refund)
-    assert mxmerchant.told_id(notification.data) == "22343393"
+    assert mxmerchant.api_payment_id(notification.data) == "22343393"
     assert mxmerchant.confirmation(fixture("refund"), notification, OBSERVED).trust == "fetched"
     with pytest.raises(Unreadable, match="not the one"):
         mxmerchant.confirmation(fixture("payment"), notification, OBSERVED)
@@ -748,16 +748,18 @@ def polled(records: list[dict[str, Any]], observed_at: datetime = OBSERVED) -> l
 
 
 def test_a_poll_that_finds_nothing_new_tells_nothing() -> None:
-    first = mxmerchant.changed(polled(CONTRACTS), {})
+    first = mxmerchant.changed_events(polled(CONTRACTS), {})
 
     assert {e.type for e in first} == {"subscription.recorded", "customer.recorded"}
-    assert mxmerchant.changed(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
+    assert mxmerchant.changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
 
 
 def test_a_poll_tells_only_what_changed() -> None:
     later = [*CONTRACTS[1:], CONTRACT | {"amount": "600.00", "grandTotalAmount": "5"}]
 
-    [event] = mxmerchant.changed(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
+    [event] = mxmerchant.changed_events(
+        polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS))
+    )
 
     assert subjects(event) == ["subscription|mxmerchant|1000000001|8797"]
 
@@ -767,10 +769,10 @@ def test_two_spellings_of_one_customers_name_do_not_alternate_for_ever() -> None
         CONTRACT | {"id": i, "customerId": 7, "customerName": name}
         for i, name in ((1, "A. Stone"), (2, "Avery"))
     ]
-    first = mxmerchant.changed(polled(records), {})
+    first = mxmerchant.changed_events(polled(records), {})
 
     assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery"]
-    assert mxmerchant.changed(polled(records[::-1]), known(first)) == []
+    assert mxmerchant.changed_events(polled(records[::-1]), known(first)) == []
 
 
 # Fetching
@@ -956,7 +958,7 @@ async def test_a_reset_connection_is_tried_again_over_a_real_socket() -> None:
     ]
 
     # when it is polled
-    async with unsteady_server(*answers) as (url, requests), client_for(url, "k", "s") as client:
+    async with unsteady_server(*answers) as (url, requests), make_client(url, "k", "s") as client:
         records = await fetch_contracts(client, MERCHANT, pause=Pauses())
 
     # then all contracts are had, and each request was authorised
@@ -969,7 +971,7 @@ async def test_nobody_listening_is_unavailable_and_tells_no_secret() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        async with client_for(url, "the-key", "the-secret") as client:
+        async with make_client(url, "the-key", "the-secret") as client:
             with pytest.raises(Unavailable, match="ConnectError, 4 times") as caught:
                 await fetch_payment(client, "1", pause=Pauses())
 

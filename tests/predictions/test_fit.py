@@ -2,18 +2,22 @@
 
 import random
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifelines import KaplanMeierFitter
 from msgspec import json
 
-from service.predictions.fit import STRATA, fit, gaps, history, states, tenures
+from service.predictions.fit import STRATA, fit, gaps, history, states, survival_table, tenures
 from service.predictions.model import ALL, ENDED, ONE_ORDER, PERIODS, needed, period, state, survival
 from tests.predictions import facts_of
 
+LIFELINES: dict[str, Any] = json.decode(  # what the library lifelines computed for the same spells
+    (Path(__file__).parents[1] / "fixtures" / "predictions" / "lifelines.json").read_bytes()
+)
 DAY = date(2026, 1, 1).toordinal()
 Rows = list[tuple[int, int, int]]
 
@@ -40,17 +44,37 @@ def test_the_curve_is_the_one_computed_by_hand() -> None:
 
 
 def test_the_curve_and_its_interval_are_those_of_lifelines() -> None:
-    rng = np.random.default_rng(3)
-    lives = [
-        (int(days), bool(ended))
-        for days, ended in zip(rng.integers(1, 60, 400), rng.random(400) < 0.6, strict=True)
-    ]
-    curve = fit(history(400, [], contracts(lives)), DAY).tenure[ALL]
-    theirs = KaplanMeierFitter().fit(*zip(*lives, strict=True))
-    for age in (1, 10, 30, curve.end):
+    recorded = LIFELINES["curve"]
+    lives = [(days, bool(ended)) for days, ended in zip(recorded["days"], recorded["ended"], strict=True)]
+    curve = fit(history(len(lives), [], contracts(lives)), DAY).tenure[ALL]
+    for age, value, low, high in recorded["intervals"]:
         ours = survival(curve, 0, age)
-        low, high = theirs.confidence_interval_.loc[age]
-        assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.predict(age), low, high), abs=1e-6)
+        assert (ours.value, ours.low, ours.high) == pytest.approx((value, low, high), abs=1e-6)
+    assert age == curve.end
+
+
+def table_of(spells: list[tuple[int, int, bool]]) -> list[list[int]]:
+    """The survival table of (entry, exit, event): a row of age, events and number at risk for each age."""
+    entry, exits, event = (np.array(column) for column in zip(*spells, strict=True))
+    return np.column_stack(survival_table(entry, exits, event.astype(bool))).tolist()
+
+
+@pytest.mark.parametrize("recorded", LIFELINES["tables"], ids=lambda recorded: recorded["name"])
+def test_a_survival_table_is_the_one_of_lifelines(recorded: dict[str, Any]) -> None:
+    assert table_of(recorded["spells"]) == recorded["table"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40), st.booleans()), min_size=1, max_size=60))
+def test_a_survival_table_counts_the_spells_age_by_age(drawn: list[tuple[int, int, bool]]) -> None:
+    spells = [(entry, entry + days, event) for entry, days, event in drawn]
+    counted = []
+    for age in range(102):
+        changes = [age in (entry + 1, end) for entry, end, _ in spells]
+        at_risk = [entry < age <= end for entry, end, _ in spells]
+        events = [event and age == end for _, end, event in spells]
+        if any(changes):
+            counted.append([age, sum(events), sum(at_risk)])
+    assert table_of(spells) == counted
 
 
 @pytest.mark.parametrize(("spells", "events", "enough"), [(30, 10, True), (29, 10, False), (30, 9, False)])

@@ -148,23 +148,23 @@ async def polled(tmp_path: Path) -> AsyncIterator[Polled]:
 
 
 async def test_a_first_poll_appends_every_contract_and_a_second_nothing(polled: Polled) -> None:
-    assert await polled.poller.contracts() == 14
+    assert await polled.poller.poll_contracts() == 14
     first = await polled.events()
 
-    assert await polled.poller.contracts() == 0
+    assert await polled.poller.poll_contracts() == 0
     assert await polled.events() == first
     assert {row["trust"] for row in first} == {"fetched"}
 
 
 async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> None:
-    await polled.poller.contracts()
+    await polled.poller.poll_contracts()
     before = len(await polled.events())
     monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
 
     polled.stand_in.records[0] |= {"amount": "600", "grandTotalAmount": "1.00"}
     polled.stand_in.records[1] |= {"grandTotalAmount": "1.00"}
 
-    assert await polled.poller.contracts() == 1
+    assert await polled.poller.poll_contracts() == 1
     (change,) = (await polled.events())[before:]
     assert (change["type"], json.decode(change["data"])["items"][0]["unit_amount"]) == (
         "subscription.recorded",
@@ -173,20 +173,20 @@ async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> Non
 
 
 async def test_of_somebody_erased_nothing_is_told_again(polled: Polled) -> None:
-    await polled.poller.contracts()
+    await polled.poller.poll_contracts()
     row = next(row for row in await polled.events() if row["type"] == "customer.recorded")
     customer = json.decode(row["data"])["customer_id"]
     erased = await find(polled.ledger, customer, None, None, Clock.now)
     await polled.ledger.append([incoming(erased)], Clock.now)
 
-    assert await polled.poller.contracts() == 0
+    assert await polled.poller.poll_contracts() == 0
 
 
 async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -> None:
     polled.stand_in.missing = 1
 
     with pytest.raises(Unavailable):
-        await polled.poller.contracts()
+        await polled.poller.poll_contracts()
 
     assert await polled.events() == []
 
@@ -194,7 +194,7 @@ async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -
 async def test_a_record_that_cannot_be_read_does_not_keep_out_the_others(polled: Polled) -> None:
     polled.stand_in.records[0] |= {"every": "Sometimes"}
 
-    await polled.poller.contracts()
+    await polled.poller.poll_contracts()
 
     async with polled.ledger.reading() as reader:
         assert await reader.count_quarantined() == {("mxmerchant", "unreadable"): 1}
@@ -208,20 +208,20 @@ async def test_an_unsigned_notification_counts_once_a_fetch_confirms_it(polled: 
 
     polled.stand_in.payments["1"] = approved(1)
 
-    assert await polled.poller.confirmations() == 1
+    assert await polled.poller.confirm_payments() == 1
     assert await polled.collected() == 1_111
-    assert await polled.poller.confirmations() == 0
+    assert await polled.poller.confirm_payments() == 0
 
 
 async def test_a_payment_that_has_not_settled_is_asked_for_again(polled: Polled) -> None:
     await polled.notify(1, "11.11")
     payment = {"id": 1, "merchantId": MERCHANT, "amount": "11.11", "status": "Pending"}
     polled.stand_in.payments["1"] = payment
-    assert await polled.poller.confirmations() == 0
+    assert await polled.poller.confirm_payments() == 0
 
     payment["status"] = "Settled"
 
-    assert await polled.poller.confirmations() == 1
+    assert await polled.poller.confirm_payments() == 1
     assert await polled.collected() == 1_111
 
 
@@ -244,7 +244,7 @@ async def test_a_payment_that_is_refused_does_not_keep_out_the_others(
         polled.stand_in.payments[str(number)] = approved(number)
     polled.stand_in.refusals["2"] = refusal
 
-    assert await polled.poller.confirmations() == 2
+    assert await polled.poller.confirm_payments() == 2
     assert await polled.collected() == 2_222
 
 
@@ -256,7 +256,7 @@ async def test_an_api_that_is_away_ends_the_round(polled: Polled, status: int) -
         polled.stand_in.refusals[str(number)] = busy
 
     with pytest.raises(Unavailable, match=str(status)):
-        await polled.poller.confirmations()
+        await polled.poller.confirm_payments()
 
     assert len(polled.stand_in.asked) == 1
 
@@ -265,7 +265,7 @@ async def test_a_refund_is_asked_for_by_its_own_id(polled: Polled) -> None:
     await polled.notify(7, "-11.11", "RefundCreated")
     polled.stand_in.payments["7"] = approved(7, "-11.11")
 
-    assert await polled.poller.confirmations() == 1
+    assert await polled.poller.confirm_payments() == 1
     assert polled.stand_in.asked == {"7"}
 
 
@@ -276,20 +276,20 @@ async def test_many_changes_are_appended_in_several_transactions(polled: Polled)
     polled.stand_in.page = 100
 
     # when they are polled
-    assert await polled.poller.contracts() == 600
+    assert await polled.poller.poll_contracts() == 600
 
     # then webhooks have their turn between two transactions, and nothing is lost
     assert polled.ledger.batches == [256, 256, 88]
     assert sum(row["type"] == "subscription.recorded" for row in await polled.events()) == 600
-    assert await polled.poller.contracts() == 0
+    assert await polled.poller.poll_contracts() == 0
 
 
 async def test_the_credentials_are_sent_and_never_kept(polled: Polled) -> None:
     await polled.notify(1, "11.11")
     polled.stand_in.payments["1"] = approved(1)
 
-    await polled.poller.contracts()
-    await polled.poller.confirmations()
+    await polled.poller.poll_contracts()
+    await polled.poller.confirm_payments()
 
     credentials = base64.b64encode(f"{KEY}:{SECRET}".encode())
     assert polled.stand_in.authorizations == {f"Basic {credentials.decode()}"}

@@ -1,11 +1,14 @@
 """`daybook run`: everything with one command, ready at once, stopped cleanly, going on after a kill."""
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
+from service.processes.lifeline import command_line
 from tests.processes.daybook import Daybook, wait_until
 from tests.processes.test_wakeups import post
 
@@ -72,3 +75,25 @@ def test_a_second_run_on_the_same_directory_is_refused(daybook: Daybook) -> None
     assert daybook.ready()
     first.send_signal(signal.SIGTERM)
     assert first.wait(20) == 0
+
+
+def test_it_runs_where_its_environment_is_not_active_on_the_port_that_is_asked_for(
+    daybook: Daybook, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "service").mkdir(parents=True)
+    (elsewhere / "service" / "__init__.py").write_text("raise ImportError('another package')")
+    daybook.environment |= {"PATH": os.defpath, "DAYBOOK_PORT": "1"}  # where nobody but root may listen
+    with open(tmp_path / "run.log", "ab") as log:
+        daybook.processes["run"] = subprocess.Popen(
+            [*command_line("run"), "--port", str(daybook.port)],
+            env=daybook.environment,
+            cwd=elsewhere,
+            stdout=log,
+            stderr=log,
+        )
+
+    daybook.wait_ready()
+    daybook.processes["run"].send_signal(signal.SIGTERM)
+
+    assert daybook.processes["run"].wait(20) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from handlers import mxmerchant, stripe
 from handlers.stripe import payloads
-from handlers.stripe.state import Reading
+from handlers.stripe.state import ObjectTranslation
 from service.core.errors import Unreadable
 from tests.quarantine.conftest import Run, document
 from tests.web.running import Daybook, running
@@ -26,7 +26,11 @@ def unknown(*_told: Any) -> Any:
 @pytest.fixture
 def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A Daybook that can't read subscriptions yet; `undo` is the upgrade."""
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", Reading(payloads.Subscription, unknown))
+    monkeypatch.setitem(
+        stripe.TRANSLATIONS_BY_PREFIX,
+        "customer.subscription.",
+        ObjectTranslation(payloads.Subscription, unknown),
+    )
     return monkeypatch
 
 
@@ -35,7 +39,7 @@ def subscription(event_id: str = "evt_1", cents: int = 24900) -> dict[str, Any]:
 
 
 def upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", stripe.SUBSCRIPTION)
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", stripe.SUBSCRIPTION)
 
 
 async def mrr(daybook: Daybook) -> int:

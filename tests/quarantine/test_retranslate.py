@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from handlers import mxmerchant, stripe
 from handlers.stripe import payloads, state
-from handlers.stripe.state import Reading
+from handlers.stripe.state import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import CustomerErased, Data, Event, Subscription
@@ -49,7 +49,7 @@ def _frozen() -> Any:
 
 def reads_as(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have subscriptions read by another translator."""
-    monkeypatch.setitem(stripe.FAMILIES, FAMILY, Reading(payloads.Subscription, say))
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, FAMILY, ObjectTranslation(payloads.Subscription, say))
 
 
 def twofold(told: payloads.Subscription, kind: str) -> Data:
@@ -91,7 +91,7 @@ async def everything(daybook: Daybook) -> None:
     records = [{**record, "every": "1 Month", "amount": "10.00"}]
     await daybook.post(MX, {"records": records}, message_id="msg_contracts")
     listed = {"id": 55, "merchantId": "1000000001", "amount": "5.00", "status": "Approved"}
-    event = mxmerchant.listed(listed, "1000000001", NOW)
+    event = mxmerchant.listed_payment_event(listed, "1000000001", NOW)
     assert event is not None
     body = json.dumps(listed).encode()
     proof = Proof(processor="mxmerchant", method="fetch", received_at=NOW, trust="fetched")
@@ -181,7 +181,7 @@ async def test_applied_the_books_are_those_of_a_ledger_translated_so_from_the_st
         if older:
             reads_as(older, before)
         else:
-            before.delitem(stripe.FAMILIES, FAMILY)
+            before.delitem(stripe.TRANSLATIONS_BY_PREFIX, FAMILY)
         for post in posts:
             await daybook.post(STRIPE, post)
         wrong = await documents(daybook)
@@ -359,17 +359,17 @@ async def test_the_poller_compares_with_what_counts(
         update={"mxmerchant_merchant_id": "1000000001", "mxmerchant_api_url": "http://mx.test"}
     )
     poller = Poller(settings, daybook.state.ledger, daybook.clock)
-    monkeypatch.setattr("service.sync.poll.api.fetch_contracts", fetch)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
     with monkeypatch.context() as older:
         older.setattr(mxmerchant, "_cadence", lambda _contract: ("week", 1))
-        older.setattr(mxmerchant, "_minor", lambda *_told: 1)
-        assert await poller.contracts() == 1
+        older.setattr(mxmerchant, "_parse_minor", lambda *_told: 1)
+        assert await poller.poll_contracts() == 1
         await daybook.post(MX_TOKEN, payment("7", 900))
     applied = await retranslate(command, "--apply")
     assert applied["changed"] == 2
 
     # then the poller has nothing new to tell, and confirms under the payment's own id
-    assert await poller.contracts() == 0
+    assert await poller.poll_contracts() == 0
     async with daybook.state.ledger.reading() as reader:
         (told,) = await reader.unconfirmed_events("mxmerchant", NOW)
     assert told.event_id == "1000000001:PaymentSuccess:7:unsigned"
@@ -377,11 +377,11 @@ async def test_the_poller_compares_with_what_counts(
     async def fetch_payment(*_asked: Any) -> dict[str, Any]:
         return {"id": "7", "merchantId": "1000000001", "amount": "9.00", "status": "Approved"}
 
-    monkeypatch.setattr("service.sync.poll.api.fetch_payment", fetch_payment)
-    assert (await poller.confirmations(), await poller.confirmations()) == (1, 0)
+    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_payment", fetch_payment)
+    assert (await poller.confirm_payments(), await poller.confirm_payments()) == (1, 0)
     await poller.close()
     assert (await retranslate(command))["changes"] == []
-    monkeypatch.setitem(mxmerchant._SAYS[mxmerchant.Payment], "approved", "failed")
+    monkeypatch.setitem(mxmerchant._STATUS_MEANINGS[mxmerchant.Payment], "approved", "failed")
     (change,) = (await retranslate(command, exit_code=1))["changes"]
     assert change["cause"].endswith(":fetched")
 

@@ -21,11 +21,11 @@ from service.core.events import (
     Superseded,
     Unused,
     original_id,
-    revision,
+    revision_id,
     subjects,
-    superseding,
+    superseding_event,
 )
-from service.core.order import canonical, standing
+from service.core.order import canonical, effective_events
 from tests.books.fold import rows_of
 from tests.books.lives import Life, lives
 from tests.books.shelf import new_shelf
@@ -51,10 +51,10 @@ def wrong(event: Event, dice: Random) -> Event:
 def corrected(event: Event, dice: Random) -> list[Event]:
     """An event that was told wrongly once or twice, and was set right each time."""
     wrongly = [wrong(event, dice) for _ in range(dice.randint(1, 2))]
-    told = [replace(each, event_id=revision(event.event_id, n)) for n, each in enumerate(wrongly, 1)]
-    right = replace(event, event_id=revision(event.event_id, len(told) + 1))
+    told = [replace(each, event_id=revision_id(event.event_id, n)) for n, each in enumerate(wrongly, 1)]
+    right = replace(event, event_id=revision_id(event.event_id, len(told) + 1))
     pairs = zip(told, [*told[1:], right], strict=True)
-    return [*told, right, *(superseding(old, new.event_id) for old, new in pairs)]
+    return [*told, right, *(superseding_event(old, new.event_id) for old, new in pairs)]
 
 
 def told_wrongly(life: Life, dice: Random) -> list[Event]:
@@ -62,7 +62,7 @@ def told_wrongly(life: Life, dice: Random) -> list[Event]:
     events = [each for e in life.events for each in (corrected(e, dice) if dice.random() < 0.4 else [e])]
     for number, each in enumerate(dice.sample(life.events, min(3, len(life.events)))):
         extra = replace(wrong(each, dice), event_id=f"{each.event_id}-never-{number}")
-        events += [extra, superseding(extra, None)]
+        events += [extra, superseding_event(extra, None)]
     dice.shuffle(events)
     return events
 
@@ -101,7 +101,7 @@ async def test_kept_event_by_event_they_are_the_same(life: Life, seed: int) -> N
 @given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=12), st.randoms())
 def test_what_counts_depends_on_the_set_alone(told: list[tuple[int, bool]], dice: Random) -> None:
     events = {f"evt_{n}": created(subscription(), "2025-11-13", event_id=f"evt_{n}") for n, _ in told}
-    gone = [superseding(events[f"evt_{n}"], None) for n, superseded in told if superseded]
+    gone = [superseding_event(events[f"evt_{n}"], None) for n, superseded in told if superseded]
     history = [*events.values(), *gone]
     dice.shuffle(history)
 
@@ -109,13 +109,13 @@ def test_what_counts_depends_on_the_set_alone(told: list[tuple[int, bool]], dice
         e for name, e in sorted(events.items()) if f"{name}·superseded" not in {g.event_id for g in gone}
     ]
     assert canonical(history) == canonical([*history, *gone]) == expected
-    assert {e.event_id for e in standing(history)} == {e.event_id for e in expected}
+    assert {e.event_id for e in effective_events(history)} == {e.event_id for e in expected}
 
 
 def test_it_is_seen_in_each_history_that_the_event_belonged_to() -> None:
     old = event(invoice(payment_ids=("pi_1", "pi_2")), "2025-11-13", event_id="evt_1")
 
-    marker = superseding(old, "evt_1·2")
+    marker = superseding_event(old, "evt_1·2")
 
     assert sorted(subjects(marker)) == sorted(subjects(old)) != []
     assert marker.data == Superseded(
@@ -133,7 +133,7 @@ def test_a_revision_takes_the_place_of_its_original_among_events_of_one_moment()
     old = replace(events[0], rank=events[0].rank)
     revised = replace(old, event_id="evt_1·2")
 
-    told = canonical([revised, *events[1:], superseding(old, "evt_1·2"), old])
+    told = canonical([revised, *events[1:], superseding_event(old, "evt_1·2"), old])
 
     assert [original_id(e.event_id) for e in told] == [e.event_id for e in canonical(events)]
 

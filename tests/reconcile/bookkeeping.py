@@ -14,9 +14,9 @@ from service.core.delivery import Proof
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.sync.reconcile.report import Report
-from service.sync.reconcile.stripe import Reconciler
-from service.sync.stripe_api import Api
+from service.sync.reconcile.report import ReconciliationReport
+from service.sync.reconcile.stripe import StripeReconciler
+from service.sync.stripe_api import StripeApiClient
 from tests.reconcile.stripe_api import KEY, StripeApi
 
 NOW = datetime(2025, 10, 5, 3, 17, tzinfo=UTC)
@@ -48,16 +48,20 @@ class Daybook:
     async def catch_up(self, _seconds: float = 0) -> None:
         await self._engine.catch_up()
 
-    async def reconcile(self, api: StripeApi, *, since: timedelta = MONTH, **how: Any) -> Report:
+    async def reconcile(
+        self, api: StripeApi, *, since: timedelta = MONTH, **how: Any
+    ) -> ReconciliationReport:
         """One run, in which waiting takes no time."""
 
         async def note(seconds: float) -> None:
             self.waits.append(seconds)
 
-        client = Api(KEY, api.url, pause=note, chance=lambda: 1.0)
+        client = StripeApiClient(KEY, api.url, pause=note, random_fraction=lambda: 1.0)
         how.setdefault("pause", self.catch_up)
         try:
-            return await Reconciler(client, self.ledger, self.store, self.clock, **how).run(self.now - since)
+            return await StripeReconciler(client, self.ledger, self.store, self.clock, **how).run(
+                self.now - since
+            )
         finally:
             await client.close()
 

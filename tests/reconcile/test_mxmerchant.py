@@ -14,8 +14,8 @@ from service.bootstrap import prepare
 from service.core.errors import Unavailable
 from service.ledger.draft import Incoming
 from service.settings import load
-from service.sync.reconcile.mxmerchant import Reconciler
-from service.sync.reconcile.report import Report
+from service.sync.reconcile.mxmerchant import MxmerchantReconciler
+from service.sync.reconcile.report import ReconciliationReport
 from tests.reconcile.bookkeeping import Daybook, opened
 from tests.reconcile.mx_api import MERCHANT, MxApi, payment
 from tests.reconcile.stripe_api import served
@@ -42,13 +42,13 @@ async def daybook(tmp_path: Path, api: MxApi) -> AsyncIterator[Daybook]:
         yield daybook
 
 
-async def reconcile(daybook: Daybook, *, dry_run: bool = False) -> Report:
+async def reconcile(daybook: Daybook, *, dry_run: bool = False) -> ReconciliationReport:
     async def pause(seconds: float) -> None:
         daybook.waits.append(seconds)
         await daybook.catch_up()
 
     how: dict[str, Any] = {"pause": pause, "dry_run": dry_run}
-    run = Reconciler(daybook.settings, daybook.ledger, daybook.store, daybook.clock, **how)
+    run = MxmerchantReconciler(daybook.settings, daybook.ledger, daybook.store, daybook.clock, **how)
     try:
         return await run.run()
     finally:
@@ -68,7 +68,7 @@ async def notify(daybook: Daybook, number: int, amount: str, kind: str, **its: A
     await daybook.catch_up()
 
 
-def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
+def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
     return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
 
 

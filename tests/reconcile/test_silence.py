@@ -11,7 +11,7 @@ from msgspec import json
 
 from service.core.delivery import Proof
 from service.core.events import Event, Unused
-from service.intake.silence import Heard, Mark, Silence, usual_gap
+from service.intake.silence import EventPoint, ProcessorActivity, SilenceMonitor, usual_gap
 from service.ledger.draft import Incoming
 from tests.reconcile.bookkeeping import Daybook
 
@@ -23,16 +23,16 @@ MICROSECOND = timedelta(microseconds=1)
 class Log:
     """Events at their positions, and how many were looked up."""
 
-    def __init__(self, marks: list[Mark]) -> None:
+    def __init__(self, marks: list[EventPoint]) -> None:
         self.marks = marks
         self.positions = [position for position, _ in marks]
         self.looked_up = 0
 
-    def up_to(self, position: int) -> Mark:
+    def up_to(self, position: int) -> EventPoint:
         self.looked_up += 1
         return self.marks[bisect_right(self.positions, position) - 1]
 
-    def after(self, position: int) -> Mark:
+    def after(self, position: int) -> EventPoint:
         self.looked_up += 1
         return self.marks[bisect_right(self.positions, position)]
 
@@ -95,7 +95,7 @@ def test_where_too_much_would_be_looked_up_it_says_more_and_not_less() -> None:
 def test_the_limit_is_half_as_long_again_and_an_hour_at_least(
     usual: timedelta | None, silent_for: timedelta, *, is_silent: bool
 ) -> None:
-    heard = Heard(processor="stripe", last_at=NOW - silent_for, usual_gap=usual)
+    heard = ProcessorActivity(processor="stripe", last_at=NOW - silent_for, usual_gap=usual)
 
     assert bool(heard.silence(NOW)) == is_silent
 
@@ -125,7 +125,7 @@ async def test_each_processor_has_its_own_measure(on_each_store: Daybook) -> Non
             await record(daybook, "daily", moment)
     await record(daybook, "new", NOW - 20 * HOUR, NOW - 19 * HOUR)
 
-    found = {each.processor: each for each in await Silence(daybook.ledger).heard(NOW)}
+    found = {each.processor: each for each in await SilenceMonitor(daybook.ledger).read_activity(NOW)}
 
     assert {name: each.usual_gap for name, each in found.items()} == {
         "often": 4 * HOUR,
@@ -146,18 +146,18 @@ async def test_each_processor_has_its_own_measure(on_each_store: Daybook) -> Non
 
 async def test_what_is_usual_is_looked_up_now_and_then_and_by_an_index(daybook: Daybook) -> None:
     await record(daybook, "often", *(NOW - 4 * HOUR * count for count in range(60, 0, -1)))
-    silence = Silence(daybook.ledger)
+    silence = SilenceMonitor(daybook.ledger)
     said: list[str] = []
     engine = daybook.ledger._database._reader  # type: ignore[attr-defined]
     connect = engine.raw_connection()
     connect.driver_connection.set_trace_callback(said.append)
     connect.close()
 
-    await silence.heard(NOW)
+    await silence.read_activity(NOW)
     first = len(said)
-    await silence.heard(NOW + timedelta(minutes=9))
+    await silence.read_activity(NOW + timedelta(minutes=9))
     second = len(said)
-    await silence.heard(NOW + timedelta(minutes=10))
+    await silence.read_activity(NOW + timedelta(minutes=10))
 
     assert first > 10
     assert not [line for line in said[first:second] if "recorded_at_us" in line]

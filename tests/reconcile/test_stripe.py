@@ -17,7 +17,7 @@ import pytest
 
 from service.core.errors import Unavailable
 from service.maintenance.erasure import erase, find
-from service.sync.reconcile.report import Report
+from service.sync.reconcile.report import ReconciliationReport
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
 from tests.reconcile.stripe_api import (
     KEY,
@@ -47,7 +47,7 @@ def busy_month(shop: Shop) -> None:
         shop.happens("customer.subscription.updated", changed, SECONDS - 200 * HOUR + number)
 
 
-def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
+def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
     return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
 
 

@@ -12,7 +12,7 @@ import time_machine
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.sync.reconcile.run import Nightly, Reconciliation
+from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.web.app import create_app
 from service.worker.main import _nightly
 from tests.reconcile.bookkeeping import NOW, SECONDS, Daybook
@@ -179,7 +179,9 @@ async def test_the_nightly_job_reconciles_from_a_day_before_the_last_one(
     daybook: Daybook, api: StripeApi
 ) -> None:
     settings = daybook.settings.model_copy(update={"stripe_api_key": KEY, "stripe_api_url": api.url})
-    nightly = Nightly(settings, Reconciliation(settings, daybook.ledger, daybook.store, daybook.clock))
+    nightly = NightlyReconciliation(
+        settings, Reconciliation(settings, daybook.ledger, daybook.store, daybook.clock)
+    )
     job = _nightly(nightly)
     nights = []
     for _ in range(2):
@@ -203,4 +205,4 @@ async def test_the_nightly_job_reconciles_from_a_day_before_the_last_one(
 async def test_without_an_api_there_is_nothing_to_do_at_night(daybook: Daybook) -> None:
     reconciliation = Reconciliation(daybook.settings, daybook.ledger, daybook.store, daybook.clock)
 
-    assert not Nightly(daybook.settings, reconciliation).has_work
+    assert not NightlyReconciliation(daybook.settings, reconciliation).has_work

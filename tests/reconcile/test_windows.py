@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sync.reconcile.stripe import Progress, Window, begun, listed_until
+from service.sync.reconcile.stripe import Progress, Window, advance_progress, start_progress
 
 
 def newest_first(window: Window, events: set[int]) -> list[int]:
@@ -21,15 +21,15 @@ def test_however_often_it_is_killed_every_event_of_the_period_is_listed(
     now, progress = 4_000, None
     for elapsed, pages in runs:  # each is killed after so many pages of five
         now += elapsed
-        progress = begun(progress, since=1_000, now=now)
+        progress = start_progress(progress, since=1_000, now=now)
         for _ in range(pages):
             page = newest_first(progress.left[0], events - listed)[:5] if progress.left else []
             if page:
                 listed.update(page)
-                progress = listed_until(progress, page[-1])
+                progress = advance_progress(progress, page[-1])
             elif progress.left:
                 progress = Progress(progress.began, progress.left[1:])
-    progress = begun(progress, since=1_000, now=now + 1)
+    progress = start_progress(progress, since=1_000, now=now + 1)
     for window in progress.left:
         listed.update(newest_first(window, events))
 
@@ -37,16 +37,19 @@ def test_however_often_it_is_killed_every_event_of_the_period_is_listed(
 
 
 def test_what_is_listed_is_not_listed_again() -> None:
-    killed = listed_until(begun(None, since=1_000, now=9_000), 5_000)
+    killed = advance_progress(start_progress(None, since=1_000, now=9_000), 5_000)
 
-    assert begun(killed, since=2_000, now=10_000).left == (Window(8_700, 10_000), Window(1_000, 5_000))
+    assert start_progress(killed, since=2_000, now=10_000).left == (
+        Window(8_700, 10_000),
+        Window(1_000, 5_000),
+    )
 
 
 def test_a_longer_period_reaches_further_back() -> None:
-    killed = listed_until(begun(None, since=1_000, now=9_000), 5_000)
+    killed = advance_progress(start_progress(None, since=1_000, now=9_000), 5_000)
 
-    assert begun(killed, since=500, now=10_000).left[-1] == Window(500, 5_000)
+    assert start_progress(killed, since=500, now=10_000).left[-1] == Window(500, 5_000)
 
 
 def test_after_a_whole_run_the_period_is_the_one_asked_for() -> None:
-    assert begun(Progress(9_000, ()), since=500, now=10_000).left == (Window(500, 10_000),)
+    assert start_progress(Progress(9_000, ()), since=500, now=10_000).left == (Window(500, 10_000),)

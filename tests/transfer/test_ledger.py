@@ -10,13 +10,13 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import stripe
-from handlers.stripe.state import Reading
+from handlers.stripe.state import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import MARK, Event, Subscription, revision, superseding
+from service.core.events import REVISION_MARK, Event, Subscription, revision_id, superseding_event
 from service.ledger.draft import Incoming
 from service.transfer import ledger_format
-from service.transfer.ledger_format import Line, digest_of
+from service.transfer.ledger_format import ExportLine, chain_digest
 from tests.transfer.conftest import another
 from tests.transfer.kept import NOW, Kept, lines, posted
 from tests.web.senders import payment, recorded, stripe_event, stripe_subscription, subscription
@@ -64,9 +64,9 @@ def retranslated(event: Event) -> Incoming:
     assert isinstance(event.data, Subscription)
     told = posted("stripe", EVENT)
     revised = replace(
-        event, event_id=revision(event.event_id, 2), data=replace(event.data, status="past_due")
+        event, event_id=revision_id(event.event_id, 2), data=replace(event.data, status="past_due")
     )
-    return replace(told, events=[superseding(event, revised.event_id), revised])
+    return replace(told, events=[superseding_event(event, revised.event_id), revised])
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +196,9 @@ def test_nothing_is_taken_from_where_a_file_was_changed(full: Kept, change: Any,
 def test_a_newer_translation_wins_and_is_told(
     full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.FAMILIES["customer.subscription."]
-    newer = Reading(reading.payload, lambda *told: replace(reading.say(*told), declined=True))
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", newer)
+    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    newer = ObjectTranslation(reading.payload, lambda *told: replace(reading.translate(*told), declined=True))
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
 
     taken = new.take("ledger", file)
 
@@ -206,7 +206,7 @@ def test_a_newer_translation_wins_and_is_told(
         row
         for row in full.rows()
         if (row["processor"], row["type"]) == ("stripe", "subscription.recorded")
-        and MARK not in row["event_id"]
+        and REVISION_MARK not in row["event_id"]
     ]
     assert taken["differences"] == len(translated)
     assert taken["notes"][0]["detail"].endswith("is translated otherwise here: data")
@@ -215,9 +215,9 @@ def test_a_newer_translation_wins_and_is_told(
 def test_a_translation_that_loses_an_event_does_not_lose_it(
     full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.FAMILIES["customer.subscription."]
-    older = Reading(reading.payload, lambda *_: unreadable())
-    monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", older)
+    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    older = ObjectTranslation(reading.payload, lambda *_: unreadable())
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", older)
 
     taken = new.take("ledger", file)
 
@@ -232,7 +232,7 @@ def unreadable() -> Any:
 
 def told(file: Path) -> list[dict[str, Any]]:
     """What an export says, but for when it was recorded, and what it came to."""
-    parts = [json.decode(json.decode(line, type=Line).part) for line in file.read_bytes().splitlines()]
+    parts = [json.decode(json.decode(line, type=ExportLine).part) for line in file.read_bytes().splitlines()]
     for part in parts:
         for event in part.get("events", []) if isinstance(part.get("events"), list) else []:
             del event["recorded_at"]
@@ -248,10 +248,10 @@ def forged(file: Path, change: Any) -> bytes:
     """An export by somebody who can make digests."""
     previous, written = bytes(32), []
     for line in file.read_bytes().splitlines():
-        part = json.decode(json.decode(line, type=Line).part)
+        part = json.decode(json.decode(line, type=ExportLine).part)
         change(part)
         text = json.encode(part)
-        previous = digest_of(previous, text)
+        previous = chain_digest(previous, text)
         written.append(json.encode({"digest": previous.hex(), "part": part}) + b"\n")
     return b"".join(written)
 
@@ -308,7 +308,7 @@ def test_an_event_that_is_told_twice_in_one_delivery_is_left_out_and_told(new: K
 def test_what_is_no_text_is_left_out_and_told(new: Kept) -> None:
     written, previous = [], bytes(32)
     for part in (b'{"type":"daybook-ledger","version":1}', b'{"type":"\xff"}'):
-        previous = digest_of(previous, part)
+        previous = chain_digest(previous, part)
         written.append(b'{"digest":"%b","part":%b}' % (previous.hex().encode(), part))
 
     assert new.take("ledger", "-", stdin=b"\n".join(written), code=1)["unreadable_lines"] == 2  # and cut
@@ -339,8 +339,8 @@ def test_exports_of_one_ledger_are_equal_and_compress(full: Kept, tmp_path: Path
 def test_deliveries_are_whole_however_much_is_read_at_once(
     full: Kept, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(ledger_format, "_PAGE", page)
-    monkeypatch.setattr(ledger_format, "_QUARANTINED", page)
+    monkeypatch.setattr(ledger_format, "_EVENT_PAGE", page)
+    monkeypatch.setattr(ledger_format, "_QUARANTINE_PAGE", page)
 
     full.run("export", "ledger", "-o", paged := tmp_path / "paged")
 

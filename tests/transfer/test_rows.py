@@ -1,6 +1,9 @@
 """The books' rows as files: every table, the same in both forms, safe to open, whole or not there."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,22 @@ def test_parquet_says_the_same_with_types(filled: Kept, tmp_path: Path) -> None:
     assert str(typed.schema.field("amount_cents").type) == "int64"
     contracts = parquet.read_schema(tmp_path / "parquet" / "bills.contracts.parquet")
     assert {str(contracts.field(name).type) for name in ("declined", "customer_id")} == {"bool", "string"}
+
+
+def test_without_pyarrow_parquet_names_the_extra_and_csv_is_written(filled: Kept, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pyarrow'] = None; from service.cli import app; app()"
+    export = [sys.executable, "-c", code, "export", "rows", "bills", "-o", str(tmp_path / "out")]
+    environment = os.environ | filled.environment
+
+    ran = subprocess.run(
+        [*export, "--format", "parquet"], check=False, env=environment, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == 'daybook: --format parquet needs pyarrow: pip install "daybook[parquet]"\n'
+    assert not (tmp_path / "out").exists()
+
+    subprocess.run([*export, "--format", "csv"], env=environment, check=True)
+    assert rows_of(tmp_path / "out" / "bills.contracts.csv")
 
 
 def as_text(value: Any) -> str:

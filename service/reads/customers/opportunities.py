@@ -8,7 +8,7 @@ from msgspec import json
 from msgspec.structs import asdict
 
 from service.books.view import View
-from service.core.cadence import cadence
+from service.core.cadence import cadence_label
 from service.core.money import format_minor
 from service.predictions.model import Facts
 from service.reads.customers.customer import (
@@ -104,7 +104,7 @@ def _known(view: View, customer: Customer, of: Facts, churn_risk: float | None) 
         "segment": those["customer_segment"],
         "activity": those["activity_status"],
         "lifecycle": those["lifecycle_stage"],
-        "cadences": sorted({cadence(row.interval, row.every) for row in live}),
+        "cadences": sorted({cadence_label(row.interval, row.every) for row in live}),
         "orders": of.orders,
         "days_quiet": None if of.last_day is None else of.today - of.last_day,
         "churn_risk": churn_risk,

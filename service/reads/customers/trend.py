@@ -12,22 +12,15 @@ from msgspec.structs import replace
 
 from service.core.cadence import add_months
 from service.core.money import round_fraction
+from service.predictions.student_t import critical_value
 from service.reads.months import months_between
 
 YEAR = 12
 LEAST = 6  # full months for a trend and for an interval
 SEASONS = 2  # full years for seasons
 DAMPING = Fraction(9, 10)  # of the trend, month by month: it levels off (Gardner and McKenzie, 1985)
-STUDENT = {  # the quantiles of t of an 80 % and a 95 % interval, by degrees of freedom
-    4: (1.5332, 2.7764),
-    5: (1.4759, 2.5706),
-    6: (1.4398, 2.4469),
-    7: (1.4149, 2.3646),
-    8: (1.3968, 2.3060),
-    9: (1.3830, 2.2622),
-    10: (1.3722, 2.2281),
-    11: (1.3634, 2.2010),
-}
+INTERVAL = 0.8  # the confidence of the bounds of a month
+EVIDENCE = 0.95  # the confidence that a slope is not 0
 
 
 class Month(Struct, frozen=True):
@@ -117,10 +110,11 @@ def least_squares(revenue: Sequence[int], indices: Sequence[Fraction]) -> Line |
     slope = sum((w * (x - middle) * (y - mean) for x, y, w in found), Fraction(0)) / width
     about_mean = sum((w * (y - mean) ** 2 for _, y, w in found), Fraction(0))
     about_line = about_mean - slope**2 * width
-    if abs(slope) > STUDENT[free][1] * math.sqrt(about_line / free / width):
-        return replace(line, slope=slope, off=STUDENT[free][0] * math.sqrt(about_line / free))
+    if abs(slope) > critical_value(EVIDENCE, free) * math.sqrt(about_line / free / width):
+        off = critical_value(INTERVAL, free) * math.sqrt(about_line / free)
+        return replace(line, slope=slope, off=off)
     return replace(
         line,
-        off=STUDENT[free + 1][0] * math.sqrt(about_mean / (free + 1)),
+        off=critical_value(INTERVAL, free + 1) * math.sqrt(about_mean / (free + 1)),
         reason=f"{round_fraction(slope)} cents a month may well be chance" if slope else None,
     )

@@ -1,1 +1,1 @@
-"""Reconciliation: what processors' APIs say, beside the ledger and the books. What is missing is appended."""
+"""Reconciliation: compares the processors' APIs with the ledger and the books; appends missed events."""

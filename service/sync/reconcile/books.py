@@ -1,4 +1,4 @@
-"""What a reconciliation asks of the books: rows by their keys, the live ones in pages, and to catch up."""
+"""Reading the books for a reconciliation: rows by key, live keys in pages, waiting for the ledger's head."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
@@ -15,36 +15,40 @@ R = TypeVar("R", bound=Row)
 
 _PAGE = 5_000
 _LOOK_SECONDS = 0.1
-_QUIET_LOOKS = 600  # without an event taken in: a minute
+_MAX_IDLE_LOOKS = 600  # without progress of the books: a minute
 
 
-async def rows_of(store: BookStore, row: type[R], book: str, keys: Iterable[str]) -> dict[str, R]:
-    """The row under each of these keys, of a table that has one at most for each."""
-    return {key: rows[0] for key, rows in (await several_of(store, row, book, keys)).items()}
+async def read_row_by_key(
+    store: BookStore, row_type: type[R], book: str, keys: Iterable[str]
+) -> dict[str, R]:
+    """The row under each of these keys, in a table with at most one row a key."""
+    return {key: found[0] for key, found in (await read_rows_by_key(store, row_type, book, keys)).items()}
 
 
-async def several_of(store: BookStore, row: type[R], book: str, keys: Iterable[str]) -> dict[str, list[R]]:
+async def read_rows_by_key(
+    store: BookStore, row_type: type[R], book: str, keys: Iterable[str]
+) -> dict[str, list[R]]:
     """All rows under each of these keys."""
-    statements, names = STATEMENTS[row], list(keys)
+    statements, key_list = STATEMENTS[row_type], list(keys)
 
-    def find(connection: Connection) -> dict[str, list[R]]:
-        found: dict[str, list[R]] = {}
+    def query(connection: Connection) -> dict[str, list[R]]:
+        rows_by_key: dict[str, list[R]] = {}
         for _, key, *values in statements.by_key.run(
-            connection, store.positions(connection).books[book], names
+            connection, store.positions(connection).books[book], key_list
         ):
-            found.setdefault(key, []).append(statements.to_row(values))  # type: ignore[arg-type]
-        return found
+            rows_by_key.setdefault(key, []).append(statements.to_row(values))  # type: ignore[arg-type]
+        return rows_by_key
 
-    return await store.read(find)
+    return await store.read(query)
 
 
-async def live_keys(
-    store: BookStore, row: type[Row], book: str, prefix: str, is_live: Callable[[str], bool]
+async def read_live_keys(
+    store: BookStore, row_type: type[Row], book: str, prefix: str, is_live: Callable[[str], bool]
 ) -> AsyncIterator[Sequence[str]]:
-    """The keys that start with `prefix` of rows with a live status, a page of the table at a time."""
-    table, after = ROWS[row], prefix
+    """The keys with `prefix` whose rows have a live status, a page of the table at a time."""
+    table, after = ROWS[row_type], prefix
 
-    def page(connection: Connection) -> list[tuple[str, str]]:
+    def read_page(connection: Connection) -> list[tuple[str, str]]:
         query = (
             select(table.c.key, table.c.status)
             .where(table.c.book == store.positions(connection).books[book])
@@ -54,41 +58,45 @@ async def live_keys(
         )
         return [(key, status) for key, status in connection.execute(query)]
 
-    while found := await store.read(page):
-        after = found[-1][0]
-        yield [key for key, status in found if is_live(status)]
+    while rows := await store.read(read_page):
+        after = rows[-1][0]
+        yield [key for key, status in rows if is_live(status)]
 
 
-async def accounts_of(store: BookStore, row: type[Row], book: str, prefix: str) -> list[str]:
+async def read_accounts(store: BookStore, row_type: type[Row], book: str, prefix: str) -> list[str]:
     """The accounts of the rows whose keys start with "kind|processor|", one look-up each."""
-    table = ROWS[row]
+    table = ROWS[row_type]
 
-    def find(connection: Connection) -> list[str]:
-        of_book = table.c.book == store.positions(connection).books[book]
-        query = select(table.c.account, table.c.key).where(of_book).order_by(table.c.key).limit(1)
-        found: list[str] = []
+    def query(connection: Connection) -> list[str]:
+        in_book = table.c.book == store.positions(connection).books[book]
+        statement = select(table.c.account, table.c.key).where(in_book).order_by(table.c.key).limit(1)
+        accounts: list[str] = []
         after = prefix
-        while next_row := connection.execute(query.where(table.c.key > after)).one_or_none():
+        while next_row := connection.execute(statement.where(table.c.key > after)).one_or_none():
             account, key = next_row
             if not key.startswith(prefix):
                 break
-            found.append(account)
+            accounts.append(account)
             after = key.rpartition("|")[0] + "}"  # the character after "|": past all of this account
-        return found
+        return accounts
 
-    return await store.read(find)
+    return await store.read(query)
 
 
-async def reach_head(ledger: Ledger, store: BookStore, pause: Callable[[float], Awaitable[None]]) -> None:
-    """Wait until the books hold all that the ledger does now.
+async def wait_for_head(ledger: Ledger, store: BookStore, pause: Callable[[float], Awaitable[None]]) -> None:
+    """Wait until the books have reached the ledger's present head.
 
-    Raises Unavailable if they take in nothing for a minute.
+    Raises Unavailable if they make no progress for a minute.
     """
     async with ledger.reading() as reader:
         head = (await reader.head()).position
-    quiet, at = 0, -1
-    while (found := (await store.read(store.positions)).position) < head:
-        quiet, at = (quiet + 1, at) if found <= at else (0, found)
-        if quiet > _QUIET_LOOKS:
-            raise Unavailable(f"the books hold position {at}, not yet {head}; is a worker running?")
+    idle_looks, last_position = 0, -1
+    while (position := (await store.read(store.positions)).position) < head:
+        idle_looks, last_position = (
+            (idle_looks + 1, last_position) if position <= last_position else (0, position)
+        )
+        if idle_looks > _MAX_IDLE_LOOKS:
+            raise Unavailable(
+                f"the books hold position {last_position}, not yet {head}; is a worker running?"
+            )
         await pause(_LOOK_SECONDS)

@@ -1,7 +1,7 @@
-"""Reconciliation with MX Merchant: its contracts and payments beside the ledger and the books.
+"""Reconciliation with MX Merchant: compares its contracts and payments with the ledger and the books.
 
-The poller appends contracts that changed; payments and refunds that no notification told are appended
-here, as fetched.
+The poller appends changed contracts; payments and refunds without a notification are appended here, with
+the trust "fetched".
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 from msgspec import json
@@ -24,24 +25,33 @@ from service.core.errors import Unreadable
 from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
+from service.core.progress import Advance, no_advance
 from service.ledger.draft import Incoming
 from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 from service.sync import mxmerchant_api
 from service.sync.poll import Poller
-from service.sync.reconcile.books import live_keys, reach_head, rows_of, several_of
-from service.sync.reconcile.report import MOST, Difference, Facts, Report, compared, conclude, contract_facts
+from service.sync.reconcile.books import read_live_keys, read_row_by_key, read_rows_by_key, wait_for_head
+from service.sync.reconcile.report import (
+    MAX_LISTED,
+    FactDifference,
+    Facts,
+    ReconciliationReport,
+    compare_facts,
+    contract_facts,
+    save_report,
+)
 
 PROCESSOR = mxmerchant.PROCESSOR
 _ROUNDS = 3
 _TRUSTS = ("signed", "fetched", "unsigned")
 
 
-class Reconciler:
-    """One run for the settings' merchant; close it to close its clients.
+class MxmerchantReconciler:
+    """One run for the settings' merchant; `close` closes its HTTP clients.
 
-    `done` is told of each page; a dry run writes nothing at all.
+    `advance` is called with the number of records of each page. A dry run writes nothing at all.
     """
 
     def __init__(
@@ -53,10 +63,10 @@ class Reconciler:
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dry_run: bool = False,
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._merchant_id = settings.mxmerchant_merchant_id or ""
-        self._client = mxmerchant_api.client_for(
+        self._client = mxmerchant_api.make_client(
             settings.mxmerchant_api_url or "",
             settings.mxmerchant_consumer_key or "",
             settings.mxmerchant_consumer_secret or "",
@@ -67,7 +77,7 @@ class Reconciler:
         self._clock = clock
         self._pause = pause
         self._dry_run = dry_run
-        self._done = done
+        self._advance = advance
         self._listed = 0
         self._missed: Counter[str] = Counter()
         self._compared: Counter[str] = Counter()
@@ -77,16 +87,16 @@ class Reconciler:
         await self._client.aclose()
         await self._poller.close()
 
-    async def run(self) -> Report:
-        """Append what is missing, compare, and keep the report.
+    async def run(self) -> ReconciliationReport:
+        """Append missed events, compare, and store the report.
 
-        Raises Unavailable if MX Merchant or the books can't be asked to the end; what was appended stays.
+        Raises Unavailable if MX Merchant or the books can't be read to the end; appended events stay.
         """
         began = self._clock()
-        contracts = await self._contracts()
-        payments = await self._payments()
-        found = contracts | payments
-        report = Report(
+        contracts = await self._compare_contracts()
+        payments = await self._compare_payments()
+        differing = contracts | payments
+        report = ReconciliationReport(
             processor=PROCESSOR,
             began_at=rfc3339(began),
             finished_at=rfc3339(self._clock()),
@@ -95,46 +105,48 @@ class Reconciler:
             listed=self._listed,
             missed=dict(self._missed),
             compared=dict(self._compared),
-            differing=len(found),
-            differences=tuple(each for several in list(found.values())[:MOST] for each in several),
+            differing=len(differing),
+            differences=tuple(chain.from_iterable(list(differing.values())[:MAX_LISTED])),
         )
-        await conclude(self._ledger, report, self._clock())
+        await save_report(self._ledger, report, self._clock())
         return report
 
     # Contracts
 
-    async def _contracts(self) -> dict[str, list[Difference]]:
-        """The contracts that differ; those that changed while they were compared are polled again."""
-        found: dict[str, list[Difference]] = {}
+    async def _compare_contracts(self) -> dict[str, list[FactDifference]]:
+        """The contracts that differ. They are polled and compared until the differences stay the same."""
+        differing: dict[str, list[FactDifference]] = {}
         for _ in range(_ROUNDS):
             if not self._dry_run:
-                await self._poller.contracts()
+                await self._poller.poll_contracts()
             records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id, pause=self._pause)
-            await reach_head(self._ledger, self._store, self._pause)
-            before, found = found, await self._differing_contracts(records)
+            await wait_for_head(self._ledger, self._store, self._pause)
+            previous, differing = differing, await self._differing_contracts(records)
             self._listed, self._compared["contract"] = len(records), len(records)
-            if found == before or not found:
+            if differing == previous or not differing:
                 break
-        self._done(len(records))
-        return found
+        self._advance(len(records))
+        return differing
 
-    async def _differing_contracts(self, records: Sequence[Any]) -> dict[str, list[Difference]]:
+    async def _differing_contracts(self, records: Sequence[Any]) -> dict[str, list[FactDifference]]:
         today = day_of(self._clock(), self._store.rules.zone).isoformat()
-        stated = {self._key("subscription", str(record.get("id"))): record for record in records}
-        rows = await rows_of(self._store, Contract, "bills", stated)
-        found: dict[str, list[Difference]] = {}
-        for key, record in stated.items():
-            books = contract_facts(rows[key], today) if key in rows else None
-            found[key] = self._compare("contract", key, self._contract_facts(record, today), books)
+        records_by_key = {self._key("subscription", str(record.get("id"))): record for record in records}
+        rows = await read_row_by_key(self._store, Contract, "bills", records_by_key)
+        differences_by_key: dict[str, list[FactDifference]] = {}
+        for key, record in records_by_key.items():
+            book_facts = contract_facts(rows[key], today) if key in rows else None
+            differences_by_key[key] = self._compare(
+                "contract", key, self._contract_facts(record, today), book_facts
+            )
         prefix = self._key("subscription", "")
-        async for keys in live_keys(
+        async for keys in read_live_keys(
             self._store, Contract, "bills", prefix, lambda status: status == "active"
         ):
             for key, row in (
-                await rows_of(self._store, Contract, "bills", set(keys) - stated.keys())
+                await read_row_by_key(self._store, Contract, "bills", set(keys) - records_by_key.keys())
             ).items():
-                found[key] = self._compare("contract", key, None, contract_facts(row, today))
-        return {key: differences for key, differences in found.items() if differences}
+                differences_by_key[key] = self._compare("contract", key, None, contract_facts(row, today))
+        return {key: differences for key, differences in differences_by_key.items() if differences}
 
     def _contract_facts(self, record: Any, today: str) -> Facts:
         try:
@@ -147,92 +159,115 @@ class Reconciler:
 
     # Payments
 
-    async def _payments(self) -> dict[str, list[Difference]]:
-        """Append the payments and refunds that the ledger lacks; those whose money differs."""
-        found: dict[str, list[Difference]] = {}
-        async for records in mxmerchant_api.payment_pages(self._client, self._merchant_id, pause=self._pause):
-            listed: list[tuple[str, Event]] = []  # each with the history in which the books have it
-            missing = []
-            async with self._ledger.reading() as reader:
-                ids = await self._ids(reader, records)
-                for record in records:
-                    try:
-                        event = self._listed_payment(record)
-                    except Unreadable as error:
-                        key = self._key("payment", str(record.get("id")))
-                        found[key] = self._compare("payment", key, {"shape": str(error)}, {})
-                        continue
-                    if event is None:
-                        continue
-                    known = await self._known(reader, ids, str(record["id"]))
-                    listed.append((subjects(known or event)[0], event))
-                    if known is None or known.trust == "unsigned":
-                        fresh = mxmerchant.confirmation(record, known, self._clock()) if known else event
-                        missing.append(_fetched(record, fresh, self._clock()))
-            await self._append(missing)
-            found |= await self._differing_payments(listed)
+    async def _compare_payments(self) -> dict[str, list[FactDifference]]:
+        """The payments and refunds whose money differs; those that the ledger lacks are appended."""
+        differing: dict[str, list[FactDifference]] = {}
+        async for records in mxmerchant_api.fetch_payment_pages(
+            self._client, self._merchant_id, pause=self._pause
+        ):
+            differing |= await self._compare_payment_page(records)
             self._listed += len(records)
-            self._compared["payment"] += len(listed)
-            self._done(len(records))
-        return found
+            self._advance(len(records))
+        return differing
+
+    async def _compare_payment_page(self, records: Sequence[Any]) -> dict[str, list[FactDifference]]:
+        differing: dict[str, list[FactDifference]] = {}
+        listed_events: list[tuple[str, Event]] = []  # each with the name of its history in the books
+        missed = []
+        async with self._ledger.reading() as reader:
+            recorded_positions = await self._read_recorded_positions(reader, records)
+            for record in records:
+                try:
+                    event = self._listed_payment(record)
+                except Unreadable as error:
+                    key = self._key("payment", str(record.get("id")))
+                    differing[key] = self._compare("payment", key, {"shape": str(error)}, {})
+                    continue
+                if event is None:
+                    continue
+                recorded = await self._read_recorded_event(reader, recorded_positions, str(record["id"]))
+                listed_events.append((subjects(recorded or event)[0], event))
+                if recorded is None or recorded.trust == "unsigned":
+                    fetched = mxmerchant.confirmation(record, recorded, self._clock()) if recorded else event
+                    missed.append(_fetched_delivery(record, fetched, self._clock()))
+        await self._append(missed)
+        self._compared["payment"] += len(listed_events)
+        return differing | await self._differing_payments(listed_events)
 
     def _listed_payment(self, record: Any) -> Event | None:
-        event = mxmerchant.listed(record, self._merchant_id, self._clock())
+        event = mxmerchant.listed_payment_event(record, self._merchant_id, self._clock())
         return event and check_limits(event)
 
-    async def _ids(self, reader: LedgerReader, records: Sequence[Any]) -> dict[str, int]:
-        """Under which ids the ledger holds any of these, and where."""
+    async def _read_recorded_positions(self, reader: LedgerReader, records: Sequence[Any]) -> dict[str, int]:
+        """The positions of the events that the ledger has of these payments, by event id."""
         keys = [str(record.get("id")) for record in records]
-        names = [name for key in keys for trust in _TRUSTS for name in self._names(key, trust)]
+        event_ids = [
+            event_id for key in keys for trust in _TRUSTS for event_id in self._possible_event_ids(key, trust)
+        ]
         scope = (PROCESSOR, self._merchant_id)
-        return {row[0]: row[3] for row in await reader.known_ids(names) if row[1:3] == scope}
+        return {row[0]: row[3] for row in await reader.known_ids(event_ids) if row[1:3] == scope}
 
-    async def _known(self, reader: LedgerReader, ids: Mapping[str, int], key: str) -> Event | None:
-        """The event by which the ledger knows a payment or refund, one that counts before one that waits."""
-        names = [name for trust in _TRUSTS for name in self._names(key, trust) if name in ids]
-        if not names:
+    async def _read_recorded_event(
+        self, reader: LedgerReader, recorded_positions: Mapping[str, int], key: str
+    ) -> Event | None:
+        """The ledger's event of a payment or refund: preferably one that counts, else an unconfirmed one."""
+        event_ids = [
+            event_id
+            for trust in _TRUSTS
+            for event_id in self._possible_event_ids(key, trust)
+            if event_id in recorded_positions
+        ]
+        if not event_ids:
             return None
-        [row] = await reader.rows(ids[names[0]] - 1, 1)
+        [row] = await reader.rows(recorded_positions[event_ids[0]] - 1, 1)
         return to_event([row[column.name] for column in EVENT_COLUMNS])
 
-    def _names(self, key: str, trust: str) -> list[str]:
-        return mxmerchant.event_ids(self._merchant_id, key, trust)
+    def _possible_event_ids(self, key: str, trust: str) -> list[str]:
+        return mxmerchant.payment_event_ids(self._merchant_id, key, trust)
 
-    async def _append(self, missing: Sequence[Incoming]) -> None:
-        self._missed.update(event.type for incoming in missing for event in incoming.events)
-        if missing and not self._dry_run:
-            await self._ledger.append(missing, self._clock())
+    async def _append(self, deliveries: Sequence[Incoming]) -> None:
+        self._missed.update(event.type for incoming in deliveries for event in incoming.events)
+        if deliveries and not self._dry_run:
+            await self._ledger.append(deliveries, self._clock())
 
-    async def _differing_payments(self, listed: Sequence[tuple[str, Event]]) -> dict[str, list[Difference]]:
-        """Of a page of payments and refunds those whose money the books have otherwise."""
-        await reach_head(self._ledger, self._store, self._pause)
-        rows = await several_of(self._store, Cash, "collections", {subject for subject, _ in listed})
-        found = {}
-        for subject, event in listed:
-            key = self._key("payment", mxmerchant.told_id(event.data))  # type: ignore[arg-type]
-            stated = _money(payment_cash_rows([event], self._store.rules), event)
-            if differences := self._compare("payment", key, stated, _money(rows.get(subject, ()), event)):
-                found[key] = differences
-        return found
+    async def _differing_payments(
+        self, listed_events: Sequence[tuple[str, Event]]
+    ) -> dict[str, list[FactDifference]]:
+        """The listed payments and refunds whose money differs from the books."""
+        await wait_for_head(self._ledger, self._store, self._pause)
+        rows_by_key = await read_rows_by_key(
+            self._store, Cash, "collections", {subject for subject, _ in listed_events}
+        )
+        differing = {}
+        for subject, event in listed_events:
+            key = self._key("payment", mxmerchant.api_payment_id(event.data))  # type: ignore[arg-type]
+            listed_facts = _money_facts(payment_cash_rows([event], self._store.rules), event)
+            if differences := self._compare(
+                "payment", key, listed_facts, _money_facts(rows_by_key.get(subject, ()), event)
+            ):
+                differing[key] = differences
+        return differing
 
     def _compare(
         self, kind: str, key: str, stated: Mapping[str, Any] | None, books: Mapping[str, Any] | None
-    ) -> list[Difference]:
-        return compared(kind, self._merchant_id, key.rpartition("|")[2], stated, books)
+    ) -> list[FactDifference]:
+        return compare_facts(kind, self._merchant_id, key.rpartition("|")[2], stated, books)
 
     def _key(self, kind: str, key: str) -> str:
         return join_key(kind, PROCESSOR, self._merchant_id, key)
 
 
-def _money(rows: Sequence[Row], event: Event) -> Facts:
-    """What cash rows say of one payment or refund: minor units collected, or refunded."""
+def _money_facts(rows: Sequence[Row], event: Event) -> Facts:
+    """The money of one payment or refund in cash rows: minor units collected, or refunded."""
     kind = "refunded" if isinstance(event.data, Refund) else "collected"
-    source_id = mxmerchant.told_id(event.data)  # type: ignore[arg-type]
-    own = [row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)]
-    return {f"{kind}_cents": sum(row.amount_cents for row in own)}
+    source_id = mxmerchant.api_payment_id(event.data)  # type: ignore[arg-type]
+    own_rows = [
+        row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)
+    ]
+    return {f"{kind}_cents": sum(row.amount_cents for row in own_rows)}
 
 
-def _fetched(record: Any, event: Event, now: datetime) -> Incoming:
+def _fetched_delivery(record: Any, event: Event, now: datetime) -> Incoming:
     body = json.encode(record, order="deterministic")
     return Incoming(
         events=[event],

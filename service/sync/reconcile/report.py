@@ -1,8 +1,8 @@
-"""What a reconciliation found: how much was missed, and where the processor and the books differ."""
+"""The report of a reconciliation: the missed events, and where the processor and the books differ."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import Struct, json
@@ -10,10 +10,7 @@ from msgspec import Struct, json
 from projections.bills import Contract, IssuedInvoice, mrr_on
 from service.ledger.store import Ledger, LedgerReader
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-MOST = 1_000  # differing things that are listed; more are only counted
+MAX_LISTED = 1_000  # differing objects whose differences are listed; more are only counted
 
 T = TypeVar("T")
 Facts = dict[str, Any]
@@ -21,8 +18,11 @@ Facts = dict[str, Any]
 log = structlog.get_logger()
 
 
-class Difference(Struct, frozen=True, kw_only=True):
-    """One field in which a processor and the books differ. None: it, or the whole thing, is not there."""
+class FactDifference(Struct, frozen=True, kw_only=True):
+    """One field in which a processor and the books differ.
+
+    A value is None on the side that lacks the field or the whole object.
+    """
 
     kind: str
     id: str
@@ -32,8 +32,8 @@ class Difference(Struct, frozen=True, kw_only=True):
     books: Any
 
 
-class Summary(Struct, frozen=True, kw_only=True):
-    """What of the last report is watched. `missed` counts events by type, `differing` things."""
+class ReconciliationSummary(Struct, frozen=True, kw_only=True):
+    """The part of a report that is monitored. `missed` counts events by type, `differing` objects."""
 
     began_at: str
     finished_at: str
@@ -41,50 +41,50 @@ class Summary(Struct, frozen=True, kw_only=True):
     differing: int
 
 
-class Report(Summary, frozen=True, kw_only=True):
-    """What one run found. `differences` are those of the first 1,000 things that differ."""
+class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
+    """The result of one run. `differences` are those of the first 1,000 objects that differ."""
 
     processor: str
     dry_run: bool
     since: str | None
     listed: int
     compared: dict[str, int]
-    differences: tuple[Difference, ...]
+    differences: tuple[FactDifference, ...]
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing to be done: no difference, and nothing missed that was not appended."""
+        """Whether nothing is left to do: no difference, and no missed event that was not appended."""
         return not self.differing and not (self.dry_run and self.missed)
 
     def document(self) -> dict[str, Any]:
-        """The report as it is shown: what the processor says stands under its name."""
-        found = [
+        """The report as JSON values; a processor's own value has the processor's name as its key."""
+        differences = [
             {
-                "kind": each.kind,
-                "id": each.id,
-                "account": each.account,
-                "field": each.field,
-                self.processor: each.stated,
-                "books": each.books,
+                "kind": difference.kind,
+                "id": difference.id,
+                "account": difference.account,
+                "field": difference.field,
+                self.processor: difference.stated,
+                "books": difference.books,
             }
-            for each in self.differences
+            for difference in self.differences
         ]
-        shown: dict[str, Any] = json.decode(json.encode(self))
-        return shown | {"differences": found}
+        document: dict[str, Any] = json.decode(json.encode(self))
+        return document | {"differences": differences}
 
 
-async def conclude(ledger: Ledger, report: Report, now: datetime) -> None:
-    """Keep the report in place of the last, but for a dry run's; log what was found, by ids alone."""
+async def save_report(ledger: Ledger, report: ReconciliationReport, now: datetime) -> None:
+    """Store the report in place of the last one, unless of a dry run; log its differences by ids alone."""
     if not report.dry_run:
         await ledger.save_cursor(f"reconciled|{report.processor}", json.encode(report), now)
-    for each in report.differences:
+    for difference in report.differences:
         log.warning(
             "books_differ",
             processor=report.processor,
-            account=each.account,
-            kind=each.kind,
-            id=each.id,
-            field=each.field,
+            account=difference.account,
+            kind=difference.kind,
+            id=difference.id,
+            field=difference.field,
         )
     log.info(
         "reconciled",
@@ -95,19 +95,19 @@ async def conclude(ledger: Ledger, report: Report, now: datetime) -> None:
     )
 
 
-async def kept_as(reader: LedgerReader, name: str, shape: type[T]) -> T | None:
-    """What is kept under a name; None if nothing is."""
+async def read_cursor(reader: LedgerReader, name: str, shape: type[T]) -> T | None:
+    """The stored cursor or report of this name; None if there is none."""
     body = await reader.read_cursor(name)
     return None if body is None else json.decode(body, type=shape)
 
 
-async def last_summary(reader: LedgerReader, processor: str) -> Summary | None:
-    """What the last whole run against a processor found; None if there was none."""
-    return await kept_as(reader, f"reconciled|{processor}", Summary)
+async def read_last_summary(reader: LedgerReader, processor: str) -> ReconciliationSummary | None:
+    """The summary of the last complete run against a processor; None if there was none."""
+    return await read_cursor(reader, f"reconciled|{processor}", ReconciliationSummary)
 
 
 def contract_facts(row: Contract, today: str) -> Facts:
-    """What is compared of a contract. The bill's amount counts only where there is a bill."""
+    """The values of a contract that are compared. The bill's amount counts only if there is a next bill."""
     return {
         "status": row.status,
         "customer": row.customer_id,
@@ -120,7 +120,7 @@ def contract_facts(row: Contract, today: str) -> Facts:
 
 
 def invoice_facts(row: IssuedInvoice, _today: str) -> Facts:
-    """What is compared of an invoice. "failed" is the books' word for an open one."""
+    """The values of an invoice that are compared. The books' status "failed" is an open invoice."""
     return {
         "status": "open" if row.status == "failed" else row.status,
         "customer": row.customer_id,
@@ -130,14 +130,14 @@ def invoice_facts(row: IssuedInvoice, _today: str) -> Facts:
     }
 
 
-def compared(
+def compare_facts(
     kind: str, account: str, key: str, stated: Mapping[str, Any] | None, books: Mapping[str, Any] | None
-) -> list[Difference]:
-    """Where a thing differs, field by field; by its status alone where one of both does not know it."""
+) -> list[FactDifference]:
+    """The fields in which an object differs; only its status where one side does not know the object."""
     names: Iterable[str] = stated if stated is not None and books is not None else ("status",)
     stated, books = stated or {}, books or {}
     return [
-        Difference(
+        FactDifference(
             kind=kind,
             id=key,
             account=account,
@@ -148,22 +148,3 @@ def compared(
         for name in names
         if stated.get(name) != books.get(name)
     ]
-
-
-def shown(report: Report) -> "RenderableType":
-    """The report as tables for people."""
-    from rich.console import Group  # noqa: PLC0415 - only the command shows it
-    from rich.table import Table  # noqa: PLC0415
-
-    how = "would be appended" if report.dry_run else "appended"
-    missed = ", ".join(f"{count} {kind}" for kind, count in sorted(report.missed.items())) or "nothing"
-    seen = ", ".join(f"{kind}s {count}" for kind, count in report.compared.items())
-    said = (
-        f"{report.processor}: {report.listed} listed; {how}: {missed}. "
-        f"Compared: {seen}; {report.differing} differ."
-    )
-    table = Table("kind", "id", "account", "field", report.processor, "books")
-    for each in report.differences:
-        values = ("" if value is None else str(value) for value in (each.stated, each.books))
-        table.add_row(each.kind, each.id, each.account, each.field, *values)
-    return Group(said, *([table] if report.differences else []))

@@ -1,4 +1,4 @@
-"""Running reconciliations: with the settings' API keys, by command or every night."""
+"""Running reconciliations with the API keys of the settings, by command or every night."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,17 +6,22 @@ from datetime import datetime, timedelta
 
 from service.books.store import BookStore
 from service.core.errors import NotConfigured
+from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
-from service.sync.reconcile.report import Report, last_summary
+from service.sync.reconcile.mxmerchant import MxmerchantReconciler
+from service.sync.reconcile.report import ReconciliationReport, read_last_summary
 
-_LONGEST = timedelta(days=30)  # for as long as Stripe lists events
+_MAX_PERIOD = timedelta(days=30)  # for as long as Stripe lists events
 _OVERLAP = timedelta(days=1)
 
 
 class Reconciliation:
-    """What the settings let be reconciled, on stores that are open. `done` is told of each page."""
+    """Reconciles an open ledger and its books with the processors that are set up.
+
+    `advance` is called with the number of objects of each page.
+    """
 
     def __init__(
         self,
@@ -24,47 +29,48 @@ class Reconciliation:
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._done = done
+        self._advance = advance
 
-    async def stripe(self, since: datetime | None = None, *, dry_run: bool = False) -> Report:
-        """Reconcile with Stripe; by default from a day before the last run on, at most 30 days back.
+    async def stripe(self, since: datetime | None = None, *, dry_run: bool = False) -> ReconciliationReport:
+        """Reconcile with Stripe since a moment: by default a day before the last run, at most 30 days ago.
 
-        Raises NotConfigured without an API key, Unavailable if Stripe or the books can't be asked.
+        Raises NotConfigured without an API key, Unavailable if Stripe or the books can't be read.
         """
-        from service.sync.reconcile.stripe import Reconciler  # noqa: PLC0415
-        from service.sync.stripe_api import Api  # noqa: PLC0415 - the library's client is slow to import
+        from service.sync.reconcile import stripe  # noqa: PLC0415 - Stripe's library, which a worker may not need
 
         if not self._settings.stripe_api_key:
             raise NotConfigured("DAYBOOK_STRIPE_API_KEY is unset")
-        api = Api(self._settings.stripe_api_key, self._settings.stripe_api_url)
-        try:
-            run = Reconciler(api, self._ledger, self._store, self._clock, dry_run=dry_run, done=self._done)
-            return await run.run(since or await self._since_last())
-        finally:
-            await api.close()
+        since = since or await self._since_last()
+        return await stripe.reconcile(
+            self._settings,
+            self._ledger,
+            self._store,
+            self._clock,
+            since,
+            dry_run=dry_run,
+            advance=self._advance,
+        )
 
     async def _since_last(self) -> datetime:
         async with self._ledger.reading() as reader:
-            last = await last_summary(reader, "stripe")
-        earliest = self._clock() - _LONGEST
+            last = await read_last_summary(reader, "stripe")
+        earliest = self._clock() - _MAX_PERIOD
         return max(earliest, datetime.fromisoformat(last.began_at) - _OVERLAP) if last else earliest
 
-    async def mxmerchant(self, *, dry_run: bool = False) -> Report:
+    async def mxmerchant(self, *, dry_run: bool = False) -> ReconciliationReport:
         """Reconcile with MX Merchant. Raises NotConfigured and Unavailable as `stripe` does."""
-        from service.sync.reconcile.mxmerchant import Reconciler  # noqa: PLC0415
-
         if not self._settings.polls_mxmerchant:
             raise NotConfigured(
                 "of DAYBOOK_MXMERCHANT_API_URL, _CONSUMER_KEY, _CONSUMER_SECRET, _MERCHANT_ID one is unset"
             )
-        run = Reconciler(
-            self._settings, self._ledger, self._store, self._clock, dry_run=dry_run, done=self._done
+        run = MxmerchantReconciler(
+            self._settings, self._ledger, self._store, self._clock, dry_run=dry_run, advance=self._advance
         )
         try:
             return await run.run()
@@ -72,10 +78,10 @@ class Reconciliation:
             await run.close()
 
 
-class Nightly:
+class NightlyReconciliation:
     """Reconciles in a task of its own; a start while it runs does nothing.
 
-    As an arq job it would have a timeout, and a long one delays all jobs of a worker that is lost.
+    It is no arq job, since that needs a timeout, and a long timeout delays the jobs of a lost worker.
     """
 
     def __init__(self, settings: Settings, reconciliation: Reconciliation) -> None:
@@ -87,16 +93,16 @@ class Nightly:
 
     @property
     def has_work(self) -> bool:
-        """Whether any processor's API is set up."""
+        """Whether the API of any processor is set up."""
         return bool(self._processors)
 
     async def start(self) -> None:
-        """Begin, unless it is under way."""
+        """Start the task unless it is running."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="reconciliation")
 
     async def close(self) -> None:
-        """Stop; the next run goes on from there."""
+        """Stop the task; the next run continues where it stopped."""
         if self._task:
             await cancel_and_wait(self._task)
 

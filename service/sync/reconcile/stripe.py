@@ -1,14 +1,15 @@
-"""Reconciliation with Stripe: its events beside the ledger, then its live objects beside the books.
+"""Reconciliation with Stripe: compares its events with the ledger, then its live objects with the books.
 
-Each event of the period that the ledger lacks is appended as fetched. Then every live subscription and
-open invoice is compared, both ways. What changed while it was compared is looked at again, with the
-events that tell of the change; only what differs without such an event is reported.
+Each event of the period that the ledger lacks is appended, with the trust "fetched". Then every live
+subscription and open invoice is compared, those of Stripe and those of the books. An object that changed
+meanwhile is compared again once its events are appended; only differences that stay are reported.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -26,35 +27,39 @@ from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
 from service.core.events import join_key
 from service.core.moments import day_of, rfc3339
+from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.sync.reconcile.books import accounts_of, live_keys, reach_head, rows_of
+from service.settings import Settings
+from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
 from service.sync.reconcile.report import (
-    MOST,
-    Difference,
+    MAX_LISTED,
+    FactDifference,
     Facts,
-    Report,
-    compared,
-    conclude,
+    ReconciliationReport,
+    compare_facts,
     contract_facts,
     invoice_facts,
-    kept_as,
+    read_cursor,
+    save_report,
 )
-from service.sync.stripe_api import Api
+from service.sync.stripe_api import StripeApiClient
 
 PROCESSOR = stripe.PROCESSOR
-KEPT_DAYS = 30  # for as long as Stripe lists events
 _OVERLAP = timedelta(minutes=5)  # clocks differ, and an event may be listed a little after its own time
-_SETTLE_SECONDS = 5.0  # how long after a change its event may be listed
+_SETTLE_SECONDS = 5.0  # within this time after a change its event is listed
 _ROUNDS = 3
 _PAGE = 100
 
 log = structlog.get_logger()
 
 
-class Kind(Struct, frozen=True, kw_only=True):
-    """What is compared: how Stripe lists those that live, and which row of the books says the same."""
+class ObjectKind(Struct, frozen=True, kw_only=True):
+    """A kind of object that is compared: how Stripe lists the live ones, and their row in the books.
+
+    `contribute` makes the row of an event, `facts` the compared values of a row.
+    """
 
     name: str
     path: str
@@ -65,8 +70,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     is_live: Callable[[str], bool]
 
 
-KINDS = (
-    Kind(
+OBJECT_KINDS = (
+    ObjectKind(
         name="subscription",
         path="/v1/subscriptions",
         query={},  # all that are not canceled
@@ -75,7 +80,7 @@ KINDS = (
         facts=contract_facts,
         is_live=lambda status: status not in TERMINAL_STATUSES,
     ),
-    Kind(
+    ObjectKind(
         name="invoice",
         path="/v1/invoices",
         query={"status": "open"},
@@ -87,37 +92,37 @@ KINDS = (
 )
 
 
-# What is left to list of an account's events
+# The progress of listing an account's events
 
 
 class Window(Struct, frozen=True):
-    """Events created from `since` until `until`, both included, in seconds since 1970. Newest come first."""
+    """Events created from `since` until `until`, both included, in seconds since 1970, newest first."""
 
     since: int
     until: int
 
 
 class Progress(Struct, frozen=True):
-    """Where a run stands: from when it began on, nothing is listed; of before, the windows that are left."""
+    """The progress of a run: when it began, in seconds since 1970, and the windows left to list."""
 
     began: int
     left: tuple[Window, ...]
 
 
-def begun(kept: Progress | None, since: int, now: int) -> Progress:
-    """What a run has to list that begins now, and takes up what a killed one left."""
-    left = kept.left if kept else ()
-    if kept is None or not left:
+def start_progress(saved: Progress | None, since: int, now: int) -> Progress:
+    """The progress of a run that begins now: all since `since`, or the rest that a killed run saved."""
+    windows = saved.left if saved else ()
+    if saved is None or not windows:
         return Progress(now, (Window(since, now),))
-    oldest = replace(left[-1], since=min(since, left[-1].since))
+    oldest = replace(windows[-1], since=min(since, windows[-1].since))
     overlap = int(_OVERLAP.total_seconds())
-    return Progress(now, (Window(kept.began - overlap, now), *left[:-1], oldest))
+    return Progress(now, (Window(saved.began - overlap, now), *windows[:-1], oldest))
 
 
-def listed_until(progress: Progress, created: int) -> Progress:
+def advance_progress(progress: Progress, created: int) -> Progress:
     """The progress once the first window is listed down to `created`.
 
-    Of that second there may be more, so it is listed again by whoever takes up from here.
+    There may be more events of that second, so a run that continues from here lists it again.
     """
     return replace(progress, left=(replace(progress.left[0], until=created), *progress.left[1:]))
 
@@ -125,40 +130,62 @@ def listed_until(progress: Progress, created: int) -> Progress:
 # One run
 
 
-class _Object(Struct, frozen=True):
+class _EventObject(Struct, frozen=True):
     object: str | None = None
     id: str | None = None
     customer: Any = None
 
 
-class _Data(Struct, frozen=True):
-    object: _Object
+class _EventData(Struct, frozen=True):
+    object: _EventObject
 
 
-class _Told(Struct, frozen=True):
-    """What of an event is looked at before it is known whether the ledger has it."""
+class _ListedEvent(Struct, frozen=True):
+    """The fields of a listed event that decide whether it is appended."""
 
     id: str
     type: str
     created: int
-    data: _Data
+    data: _EventData
     account: str | None = None
     pending_webhooks: int = 0
 
 
-class Reconciler:
-    """One run over all accounts. `done` is told of each page; a dry run writes nothing at all."""
+async def reconcile(
+    settings: Settings,
+    ledger: Ledger,
+    store: BookStore,
+    clock: Callable[[], datetime],
+    since: datetime,
+    *,
+    dry_run: bool,
+    advance: Advance,
+) -> ReconciliationReport:
+    """One run with the settings' API key; raises as `StripeReconciler.run` does."""
+    api = StripeApiClient(settings.stripe_api_key or "", settings.stripe_api_url)
+    try:
+        reconciler = StripeReconciler(api, ledger, store, clock, dry_run=dry_run, advance=advance)
+        return await reconciler.run(since)
+    finally:
+        await api.close()
+
+
+class StripeReconciler:
+    """One run over all accounts.
+
+    `advance` is called with the number of objects of each page. A dry run writes nothing at all.
+    """
 
     def __init__(
         self,
-        api: Api,
+        api: StripeApiClient,
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dry_run: bool = False,
-        done: Callable[[int], None] = lambda _: None,
+        advance: Advance = no_advance,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -166,32 +193,32 @@ class Reconciler:
         self._clock = clock
         self._pause = pause
         self._dry_run = dry_run
-        self._done = done
+        self._advance = advance
         self._listed = 0
         self._missed: Counter[str] = Counter()
         self._would_append: set[str] = set()
-        self._under_way: set[str] = set()  # what events tell of whose webhooks are on their way
+        self._pending_keys: set[str] = set()  # of the objects whose webhooks are still pending
         self._compared: Counter[str] = Counter()
         self._quarantined: set[str] | None = None
 
-    async def run(self, since: datetime) -> Report:
-        """Append what is missing since then, compare, and keep the report.
+    async def run(self, since: datetime) -> ReconciliationReport:
+        """Append the events missed since a moment, compare, and store the report.
 
-        Raises Unavailable if Stripe or the books can't be asked to the end; what was appended stays, and
-        the next run goes on from there.
+        Raises Unavailable if Stripe or the books can't be read to the end; appended events stay, and the
+        next run continues from there.
         """
         began = self._clock()
-        found: dict[str, list[Difference]] = {}
-        for account in await self._accounts():
+        differing: dict[str, list[FactDifference]] = {}
+        for account in await self._read_accounts():
             try:
                 await self._catch_up(account, since)
-                found |= await self._compare(account)
+                differing |= await self._compare(account)
             except NotFound as refusal:
                 if not account:
                     raise Unavailable(str(refusal)) from None
                 log.warning("account_refused", processor=PROCESSOR, account=account)
-                found[account] = compared("account", account, account, None, {"status": "known"})
-        report = Report(
+                differing[account] = compare_facts("account", account, account, None, {"status": "known"})
+        report = ReconciliationReport(
             processor=PROCESSOR,
             began_at=rfc3339(began),
             finished_at=rfc3339(self._clock()),
@@ -199,214 +226,225 @@ class Reconciler:
             since=rfc3339(since),
             listed=self._listed,
             missed=dict(self._missed),
-            compared={kind.name: self._compared[kind.name] for kind in KINDS},
-            differing=len(found),
-            differences=tuple(each for several in list(found.values())[:MOST] for each in several),
+            compared={kind.name: self._compared[kind.name] for kind in OBJECT_KINDS},
+            differing=len(differing),
+            differences=tuple(chain.from_iterable(list(differing.values())[:MAX_LISTED])),
         )
-        await conclude(self._ledger, report, self._clock())
+        await save_report(self._ledger, report, self._clock())
         return report
 
-    async def _accounts(self) -> list[str]:
-        """The key's own account, and the connected ones that the books know."""
-        known = [
-            await accounts_of(self._store, kind.row, "bills", f"{kind.name}|{PROCESSOR}|") for kind in KINDS
+    async def _read_accounts(self) -> list[str]:
+        """The API key's own account (""), and the connected accounts that are in the books."""
+        accounts_by_kind = [
+            await read_accounts(self._store, kind.row, "bills", f"{kind.name}|{PROCESSOR}|")
+            for kind in OBJECT_KINDS
         ]
-        return sorted({"", *(account for each in known for account in each)})
+        return sorted({"", *chain.from_iterable(accounts_by_kind)})
 
     # Events
 
     async def _catch_up(self, account: str, since: datetime) -> None:
-        """Append the events of the period that the ledger lacks."""
+        """Append the events of the period that the ledger lacks, and save the progress after each page."""
         name = f"reconcile|{PROCESSOR}|{account}"
         async with self._ledger.reading() as reader:
-            kept = None if self._dry_run else await kept_as(reader, name, Progress)
-        progress = begun(kept, int(since.timestamp()), int(self._clock().timestamp()))
+            saved = None if self._dry_run else await read_cursor(reader, name, Progress)
+        progress = start_progress(saved, int(since.timestamp()), int(self._clock().timestamp()))
         while progress.left:
-            async for page in self._events(account, progress.left[0]):
-                progress = listed_until(progress, min(told.created for told in page))
-                await self._keep(name, progress)
+            async for page in self._append_missed_events(account, progress.left[0]):
+                progress = advance_progress(progress, min(event.created for event in page))
+                await self._save_progress(name, progress)
             progress = replace(progress, left=progress.left[1:])
-            await self._keep(name, progress)
+            await self._save_progress(name, progress)
 
-    async def _keep(self, name: str, progress: Progress) -> None:
+    async def _save_progress(self, name: str, progress: Progress) -> None:
         if not self._dry_run:
             await self._ledger.save_cursor(name, json.encode(progress), self._clock())
 
-    async def _events(self, account: str, window: Window) -> AsyncIterator[list[_Told]]:
-        """The events of a window, a page at a time; those that the ledger lacks have been appended."""
-        within = {"gte": window.since, "lte": window.until}
-        async for bodies in self._api.pages("/v1/events", account, created=within):
-            page = [_told(body, account) for body in bodies]
-            await self._append(list(zip(page, bodies, strict=True)))
+    async def _append_missed_events(self, account: str, window: Window) -> AsyncIterator[list[_ListedEvent]]:
+        """Append the missed events of a window, and yield all its events, a page at a time."""
+        period = {"gte": window.since, "lte": window.until}
+        async for bodies in self._api.list_pages("/v1/events", account, created=period):
+            page = [_decode_event(body, account) for body in bodies]
+            await self._append_page(list(zip(page, bodies, strict=True)))
             self._listed += len(page)
-            self._done(len(page))
+            self._advance(len(page))
             yield page
 
-    async def _append(self, page: Sequence[tuple[_Told, bytes]]) -> None:
+    async def _append_page(self, page: Sequence[tuple[_ListedEvent, bytes]]) -> None:
         """Append the events of a page that the books use and the ledger lacks.
 
-        One of the last minutes whose webhook is pending is left to it: signed is better than fetched.
+        An event of the last minutes whose webhook is still pending is left out: the webhook is signed, and
+        so has a better proof than a fetched event.
         """
-        used = [(told, body) for told, body in page if stripe.is_used(told.type)]
+        used_events = [(event, body) for event, body in page if stripe.is_used(event.type)]
         async with self._ledger.reading() as reader:
-            known = {row[:3] for row in await reader.known_ids(told.id for told, _ in used)}
-        now, missing = self._clock(), []
-        for told, body in used:
-            if (told.id, PROCESSOR, told.account or "") in known or told.id in self._would_append:
+            recorded_keys = {row[:3] for row in await reader.known_ids(event.id for event, _ in used_events)}
+        now, missed = self._clock(), []
+        for event, body in used_events:
+            if (event.id, PROCESSOR, event.account or "") in recorded_keys or event.id in self._would_append:
                 continue
-            if told.pending_webhooks and told.created >= (now - _OVERLAP).timestamp():
-                self._under_way.add(_subject(told))
+            if event.pending_webhooks and event.created >= (now - _OVERLAP).timestamp():
+                self._pending_keys.add(_object_key(event))
                 continue
-            incoming = _fetched(told, body, now)
-            if incoming.events or not await self._is_settled(told):
-                missing.append(incoming)
-                self._missed[told.type] += 1
+            incoming = _fetched_delivery(event, body, now)
+            if incoming.events or not await self._is_accounted_for(event):
+                missed.append(incoming)
+                self._missed[event.type] += 1
                 if self._dry_run:
-                    self._would_append.add(told.id)
-        if missing and not self._dry_run:
-            await self._ledger.append(missing, now)
+                    self._would_append.add(event.id)
+        if missed and not self._dry_run:
+            await self._ledger.append(missed, now)
             self._quarantined = None
 
-    async def _is_settled(self, told: _Told) -> bool:
-        """Whether an event that can't be read waits in quarantine, or tells of a customer who was erased."""
-        if told.id in await self._in_quarantine():
+    async def _is_accounted_for(self, event: _ListedEvent) -> bool:
+        """Whether an unreadable event is in quarantine already, or belongs to an erased customer."""
+        if event.id in await self._quarantined_ids():
             return True
-        its = told.data.object
-        customer = its.customer.get("id") if isinstance(its.customer, dict) else its.customer
-        key = its.id if its.object == "customer" else customer
-        owner = join_key("customer", PROCESSOR, told.account or "", key if isinstance(key, str) else "")
+        payload = event.data.object
+        customer = payload.customer.get("id") if isinstance(payload.customer, dict) else payload.customer
+        customer_id = payload.id if payload.object == "customer" else customer
+        owner = join_key(
+            "customer", PROCESSOR, event.account or "", customer_id if isinstance(customer_id, str) else ""
+        )
         keys = await self._ledger.read(lambda connection: self._ledger.vault.read_keys(connection, [owner]))
         return owner in keys and keys[owner] is None
 
-    async def _in_quarantine(self) -> set[str]:
-        """The ids of Stripe's events that wait in quarantine: there, too, they are not missing."""
+    async def _quarantined_ids(self) -> set[str]:
+        """The ids of Stripe's events in quarantine: they are not missed."""
         if self._quarantined is None:
             self._quarantined, after = set(), 0
             async with self._ledger.reading() as reader:
                 while rows := await reader.quarantined_deliveries(after, _PAGE):
                     after = rows[-1]["id"]
                     bodies = [row["body"] for row in rows if row["processor"] == PROCESSOR and row["body"]]
-                    self._quarantined |= {_id_in(body) for body in bodies}
+                    self._quarantined |= {_object_id_in(body) for body in bodies}
         return self._quarantined
 
     # Objects
 
-    async def _compare(self, account: str) -> dict[str, list[Difference]]:
-        """What differs in an account, by the key of each thing."""
-        mark = self._clock() - _OVERLAP
-        await reach_head(self._ledger, self._store, self._pause)
-        found: dict[str, list[Difference]] = {}
+    async def _compare(self, account: str) -> dict[str, list[FactDifference]]:
+        """The differences in an account, by the key of each object."""
+        since = self._clock() - _OVERLAP
+        await wait_for_head(self._ledger, self._store, self._pause)
+        differing: dict[str, list[FactDifference]] = {}
         unlisted: set[str] = set()
-        for kind in KINDS:
-            seen: set[str] = set()
-            async for bodies in self._api.pages(kind.path, account, **kind.query):
-                stated: dict[str, bytes | None] = {_key(kind, account, _id_in(body)): body for body in bodies}
-                found |= await self._differences(kind, account, stated)
-                seen |= stated.keys()
+        for kind in OBJECT_KINDS:
+            listed_keys: set[str] = set()
+            async for bodies in self._api.list_pages(kind.path, account, **kind.query):
+                bodies_by_key: dict[str, bytes | None] = {
+                    _row_key(kind, account, _object_id_in(body)): body for body in bodies
+                }
+                differing |= await self._differing_objects(kind, account, bodies_by_key)
+                listed_keys |= bodies_by_key.keys()
                 self._compared[kind.name] += len(bodies)
-                self._done(len(bodies))
-            prefix = _key(kind, account, "")
-            async for keys in live_keys(self._store, kind.row, "bills", prefix, kind.is_live):
-                unlisted |= set(keys) - seen
-        return await self._settled(account, found, unlisted, mark)
+                self._advance(len(bodies))
+            prefix = _row_key(kind, account, "")
+            async for keys in read_live_keys(self._store, kind.row, "bills", prefix, kind.is_live):
+                unlisted |= set(keys) - listed_keys
+        return await self._settle_differences(account, differing, unlisted, since)
 
-    async def _settled(
-        self, account: str, found: dict[str, list[Difference]], unlisted: set[str], mark: datetime
-    ) -> dict[str, list[Difference]]:
-        """What still differs when all that changed since `mark`, or was not listed, is looked at again."""
-        again, seen = set(unlisted), set[str]()
+    async def _settle_differences(
+        self, account: str, differing: dict[str, list[FactDifference]], unlisted: set[str], since: datetime
+    ) -> dict[str, list[FactDifference]]:
+        """The differences that stay after all objects that changed or were not listed are compared again.
+
+        Changes are the events created since `since`.
+        """
+        changed_keys, seen_event_ids = set(unlisted), set[str]()
         for _ in range(_ROUNDS):
-            if not found and not again:
+            if not differing and not changed_keys:
                 break
             await self._pause(_SETTLE_SECONDS)
-            window = Window(int(mark.timestamp()), int(self._clock().timestamp()))
-            async for page in self._events(account, window):
-                for told in page:
-                    key = _subject(told)
-                    if key in found and told.id not in seen:
-                        again.add(key)
-                        seen.add(told.id)
-            if not again:
+            window = Window(int(since.timestamp()), int(self._clock().timestamp()))
+            async for page in self._append_missed_events(account, window):
+                for event in page:
+                    key = _object_key(event)
+                    if key in differing and event.id not in seen_event_ids:
+                        changed_keys.add(key)
+                        seen_event_ids.add(event.id)
+            if not changed_keys:
                 break
-            found |= await self._looked_at_again(account, again)
-            found = {key: differences for key, differences in found.items() if differences}
-            again = set()
-        return {key: differences for key, differences in found.items() if key not in self._under_way}
+            differing |= await self._compare_again(account, changed_keys)
+            differing = {key: differences for key, differences in differing.items() if differences}
+            changed_keys = set()
+        return {key: differences for key, differences in differing.items() if key not in self._pending_keys}
 
-    async def _looked_at_again(self, account: str, keys: set[str]) -> dict[str, list[Difference]]:
-        """Each of these as Stripe and the books have it now; without differences where they agree."""
-        looked: dict[str, list[Difference]] = {key: [] for key in keys}
-        for kind in KINDS:
-            own = sorted(key for key in keys if key.startswith(f"{kind.name}|"))
-            for start in range(0, len(own), _PAGE):
-                stated = {
-                    key: await self._api.one(f"{kind.path}/{quote(_id_of(key), safe='')}", account)
-                    for key in own[start : start + _PAGE]
+    async def _compare_again(self, account: str, keys: set[str]) -> dict[str, list[FactDifference]]:
+        """The present differences of these objects, fetched one by one; an empty list for none."""
+        differences_by_key: dict[str, list[FactDifference]] = {key: [] for key in keys}
+        for kind in OBJECT_KINDS:
+            keys_of_kind = sorted(key for key in keys if key.startswith(f"{kind.name}|"))
+            for start in range(0, len(keys_of_kind), _PAGE):
+                bodies_by_key = {
+                    key: await self._api.fetch_one(
+                        f"{kind.path}/{quote(_object_id_of(key), safe='')}", account
+                    )
+                    for key in keys_of_kind[start : start + _PAGE]
                 }
-                await reach_head(self._ledger, self._store, self._pause)
-                looked |= await self._differences(kind, account, stated)
-                self._done(len(stated))
-        return looked
+                await wait_for_head(self._ledger, self._store, self._pause)
+                differences_by_key |= await self._differing_objects(kind, account, bodies_by_key)
+                self._advance(len(bodies_by_key))
+        return differences_by_key
 
-    async def _differences(
-        self, kind: Kind, account: str, stated: dict[str, bytes | None]
-    ) -> dict[str, list[Difference]]:
-        """Of a page of things, those that differ. None: Stripe has no such thing."""
+    async def _differing_objects(
+        self, kind: ObjectKind, account: str, bodies_by_key: dict[str, bytes | None]
+    ) -> dict[str, list[FactDifference]]:
+        """The objects of a page that differ. A body is None where Stripe has no such object."""
         today = day_of(self._clock(), self._store.rules.zone).isoformat()
-        rows = await rows_of(self._store, kind.row, "bills", stated)
-        found = {}
-        for key, body in stated.items():
-            told = self._facts(kind, account, body, today) if body else None
-            books = kind.facts(rows[key], today) if key in rows else None
-            if differences := compared(kind.name, account, _id_of(key), told, books):
-                found[key] = differences
-        return found
+        rows = await read_row_by_key(self._store, kind.row, "bills", bodies_by_key)
+        differing = {}
+        for key, body in bodies_by_key.items():
+            listed_facts = self._object_facts(kind, account, body, today) if body else None
+            book_facts = kind.facts(rows[key], today) if key in rows else None
+            if differences := compare_facts(kind.name, account, _object_id_of(key), listed_facts, book_facts):
+                differing[key] = differences
+        return differing
 
-    def _facts(self, kind: Kind, account: str, body: bytes, today: str) -> Facts:
-        """What the books would say of the thing as Stripe has it; why not, where it can't be read."""
+    def _object_facts(self, kind: ObjectKind, account: str, body: bytes, today: str) -> Facts:
+        """The facts that the books would have of Stripe's object; the error where it can't be read."""
         try:
-            event = stripe.observed(json.decode(body), account, self._clock())
+            event = stripe.observed_event(json.decode(body), account, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
         [row] = kind.contribute([event], self._store.rules)
         return kind.facts(row, today)
 
 
-def _told(body: bytes, account: str) -> _Told:
-    """An event of an account's list, which need not name the account itself."""
+def _decode_event(body: bytes, account: str) -> _ListedEvent:
+    """An event in an account's list, which need not contain the account itself."""
     try:
-        told = json.decode(body, type=_Told)
+        event = json.decode(body, type=_ListedEvent)
     except DecodeError:
         raise Unavailable("Stripe listed an event of no shape that is known") from None
-    return told if told.account or not account else replace(told, account=account)
+    return event if event.account or not account else replace(event, account=account)
 
 
-def _fetched(told: _Told, body: bytes, now: datetime) -> Incoming:
-    """An event as a delivery: the bytes that Stripe listed, with its account where only the list has it."""
+def _fetched_delivery(event: _ListedEvent, body: bytes, now: datetime) -> Incoming:
+    """The delivery of a listed event: its bytes, with its account added where they lack it."""
     endpoint = endpoint_of(PROCESSOR)
     assert endpoint is not None  # noqa: S101 - Stripe is in the table
-    if told.account and json.decode(body, type=_Told).account is None:
-        body = b'{"account": %b,%b' % (json.encode(told.account), body[1:])
+    if event.account and json.decode(body, type=_ListedEvent).account is None:
+        body = b'{"account": %b,%b' % (json.encode(event.account), body[1:])
     proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
     return read_delivery(endpoint, b"{}", body, proof)
 
 
-def _subject(told: _Told) -> str:
-    """The key of the thing that an event tells of; of a subscription or invoice it is that of its row."""
-    its = told.data.object
-    return join_key(its.object or "", PROCESSOR, told.account or "", its.id or "")
+def _object_key(event: _ListedEvent) -> str:
+    """The key of the object in an event; for a subscription or invoice that of its row in the books."""
+    payload = event.data.object
+    return join_key(payload.object or "", PROCESSOR, event.account or "", payload.id or "")
 
 
-def _key(kind: Kind, account: str, key: str) -> str:
+def _row_key(kind: ObjectKind, account: str, key: str) -> str:
     return join_key(kind.name, PROCESSOR, account, key)
 
 
-def _id_of(key: str) -> str:
+def _object_id_of(key: str) -> str:
     return key.rpartition("|")[2]
 
 
-def _id_in(body: bytes) -> str:
+def _object_id_in(body: bytes) -> str:
     try:
-        return json.decode(body, type=_Object).id or ""
+        return json.decode(body, type=_EventObject).id or ""
     except DecodeError:
         return ""

@@ -1,0 +1,39 @@
+"""`daybook restore`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import to_builtins
+
+from service.clock import utc_now
+from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
+from service.maintenance import backup as backups
+
+
+def restore(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A backup, or where they are: the last.")],
+    *,
+    force: Annotated[bool, typer.Option(help="Move the ledger aside that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Put a backup into the data directory, where no Daybook runs.
+
+    Exits 0, 1 if the backup is damaged, 2 if there is none, a setting is wrong or the ledger is in
+    PostgreSQL, 3 if a file can't be read or written, 4 if a ledger is there already or a Daybook runs; but
+    for 0 nothing was changed.
+
+    For example:
+
+        daybook restore /backup
+        daybook restore /backup/20261121T221924Z --force
+    """
+    with command() as settings:
+        try:
+            where, held, aside = backups.put_back(settings, directory, utc_now(), force=force)
+        except backups.Refused as error:
+            raise ended(EXIT_REFUSED, str(error)) from None
+        said = f"{where}: restored up to position {held.position}, {held.digest}"
+        moved = f"\nwhat was there is in {aside}" if aside else ""
+        document = {"directory": str(where), "aside": aside and str(aside), **to_builtins(held)}
+        show(document, lambda: said + moved, as_json=json)

@@ -1,0 +1,42 @@
+"""`daybook status`."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from service.commands.shell import Json, command, show
+from service.maintenance import status as stores_status
+
+if TYPE_CHECKING:
+    from service.maintenance.status import Status
+
+
+def status(*, json: Json = False) -> None:
+    """Show the ledger's end, which worker holds what, and how far each book is behind.
+
+    Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
+
+    For example:
+
+        daybook status
+        daybook status --json
+    """
+    with command() as settings:
+        found = asyncio.run(stores_status.find_status(settings))
+        show(found, lambda: _shown(found), as_json=json)
+
+
+def _shown(status: "Status") -> RenderableType:
+    """The status as tables for people."""
+    held = Table("partition", "held by", "events that books lack")
+    for part in status.partitions:
+        holder = part.worker or ("nobody" if status.leased else "the one worker")
+        lacking = ", ".join(f"{book} {count:,}" for book, count in part.lag_events.items() if count)
+        held.add_row(str(part.partition), holder, lacking or "none")
+    living = Table("worker", "last seen")
+    for name, at in status.workers.items():
+        living.add_row(name, at)
+    said = f"The ledger is at position {status.position}."
+    return Group(said, held, *([living] if status.leased else []))

@@ -1,0 +1,32 @@
+"""`daybook web`."""
+
+from typing import Annotated
+
+import typer
+
+from service import bootstrap
+from service.commands.shell import Host, Port, command
+from service.processes import lifeline
+from service.web import multiprocess as web_processes
+from service.web import server
+
+
+def web(
+    *,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Receive webhooks and serve reads.
+
+    For example:
+
+        daybook web
+        daybook web --workers 4 --port 9000
+    """
+    with command(host=host, port=port) as settings:
+        lifeline.follow_lifeline()
+        bootstrap.prepare(settings)
+        if workers > 1:
+            raise typer.Exit(web_processes.serve_many(settings, workers))
+        server.serve(settings)

@@ -1,0 +1,146 @@
+"""docs/tutorial.md is true: its program, its requests and its commands run on a real Daybook."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.processes.daybook import SECRET, Daybook, wait_until
+from tests.web.test_api_docs import shows
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "tutorial.md").read_text("utf-8")
+RECIPES = (DOCS / "recipes.md").read_text("utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+REQUESTS = re.findall(r"^curl -s '([^']+)'\n```\n\n```(json|csv)\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
+COMMAND_SECONDS = 60
+
+
+def block(after: str, language: str = "") -> str:
+    """The first code block of a language that follows some words of the page."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", TEXT.partition(after)[2], re.MULTILINE | re.DOTALL)
+    assert found, after
+    return found[1]
+
+
+def run(daybook: Daybook, *arguments: str) -> str:
+    """What a program prints, in the directory and with the settings of a running Daybook."""
+    environment = daybook.environment | {"BILLER_SECRET": SECRET, "DAYBOOK_URL": daybook.url}
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=daybook.data_dir,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def daybook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daybook]:
+    """`daybook run`, with the biller's program in its directory."""
+    running = Daybook(tmp_path_factory.mktemp("tutorial"))
+    running.environment["DAYBOOK_STANDARD_WEBHOOK_SECRETS"] = f"acme={SECRET}"
+    (running.data_dir / "biller.py").write_text(block("Save it as `biller.py`", "python"))
+    running.start("run")
+    try:
+        running.wait_ready()
+        yield running
+        running.processes["run"].terminate()
+        running.processes["run"].wait(30)
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_output(daybook: Daybook) -> str:
+    """What the biller's program prints when it posts its three events for the first time."""
+    printed = run(daybook, "biller.py")
+    wait_until(lambda: caught_up_with(daybook, 3), COMMAND_SECONDS, "the books hold the three events")
+    return printed
+
+
+def caught_up_with(daybook: Daybook, position: int) -> bool:
+    ready = daybook.ready()
+    return bool(ready and ready["position"] == position and daybook.caught_up())
+
+
+def test_the_billers_program_prints_the_positions_of_its_events(first_output: str) -> None:
+    assert first_output == block("On an empty Daybook it prints:")
+
+
+def test_the_billers_program_can_run_twice(daybook: Daybook, first_output: str) -> None:
+    again = run(daybook, "biller.py")
+
+    assert again == first_output.replace('"duplicate":false', '"duplicate":true')
+
+
+@pytest.mark.parametrize(("url", "language", "example"), REQUESTS, ids=[url for url, _, _ in REQUESTS])
+def test_a_request_is_answered_as_the_page_shows(
+    daybook: Daybook, url: str, language: str, example: str
+) -> None:
+    answer = httpx.get(url.replace(ADDRESS, daybook.url), timeout=COMMAND_SECONDS)
+
+    assert answer.status_code == 200, answer.text
+    if language == "csv":
+        assert answer.text.split() == example.split()
+    else:
+        assert shows(json.loads(example), answer.json())
+
+
+def test_every_request_of_the_page_is_answered(daybook: Daybook) -> None:
+    urls = re.findall(r"^curl -s '([^']+)'", TEXT, re.MULTILINE)
+
+    assert len(urls) > len(REQUESTS)
+    for url in urls:
+        assert httpx.get(url.replace(ADDRESS, daybook.url), timeout=COMMAND_SECONDS).status_code == 200, url
+
+
+def test_every_request_of_the_recipes_is_answered(daybook: Daybook) -> None:
+    paths = re.findall(r"(/api/[\w/-]+(?:\?[\w=&-]+)?)", RECIPES)
+
+    assert paths
+    for path in paths:
+        assert httpx.get(f"{daybook.url}{path}", timeout=COMMAND_SECONDS).status_code == 200, path
+
+
+def test_explain_traces_the_figure_to_the_signed_bytes(daybook: Daybook) -> None:
+    (command,) = re.findall(r"^daybook (explain .+)$", TEXT, re.MULTILINE)
+
+    printed = run(daybook, "-m", "service.cli", *command.split())
+
+    shown = block("daybook explain mrr --on 2025-11-30\n```\n")
+    moment = re.compile(r"signed \S+")
+    assert moment.sub("signed", printed).split() == moment.sub("signed", shown).split()
+
+
+def test_verify_finds_everything_in_order(daybook: Daybook) -> None:
+    assert "unbroken" in run(daybook, "-m", "service.cli", "verify")
+
+
+def test_the_settings_of_the_page_start_a_daybook(tmp_path: Path) -> None:
+    settings = "".join(re.findall(r"^```env\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL))
+    secret = settings.replace("whsec_the-secret-of-your-biller", SECRET)
+    (tmp_path / ".env").write_text(secret)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", "from service.settings import load; print(load())"],
+        cwd=tmp_path,
+        env=clean,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert "var-test" in loaded.stdout
