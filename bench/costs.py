@@ -26,7 +26,7 @@ from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.intake.translation import content_digest
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
@@ -96,7 +96,7 @@ async def measure(server: PostgresServer) -> Costs:
         ledger = open_ledger(settings)
         wal = _wal(server)
         appends = await _append_costs(server, ledger)
-        appended, wal = (await ledger.read(head)).position, _wal(server) - wal
+        appended, wal = (await ledger.read(read_head)).position, _wal(server) - wal
         analyze(server, url)
         folds = await _fold_costs(server, ledger, settings)
         sizes = _sizes(server, url)

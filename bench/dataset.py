@@ -15,7 +15,7 @@ from service.books.store import BookStore
 from service.bootstrap import configured_books, open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
@@ -41,11 +41,11 @@ async def build(settings: Settings, lives: Lives) -> BuildResult:
     prepare(settings)
     ledger, books = open_ledger(settings), open_books(settings)
     started = time.perf_counter()
-    appended = await append(ledger, islice(events(lives), (await ledger.read(head)).position, None))
+    appended = await append(ledger, islice(events(lives), (await ledger.read(read_head)).position, None))
     appended_at = time.perf_counter()
     folded = await Engine(ledger, books, lambda: NOW).catch_up()
     ended = time.perf_counter()
-    total = (await ledger.read(head)).position
+    total = (await ledger.read(read_head)).position
     await books.close()
     await ledger.close()
     return BuildResult(

@@ -31,11 +31,11 @@ from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger, prepare
 from service.core.progress import no_progress
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.rebuild import builds
-from service.rebuild.cutover import Rebuild
-from service.rebuild.fill import build
+from service.rebuild.cutover import RebuildResult
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.settings import load as load_settings
 from tests.postgres import PostgresServer, steady_port
@@ -87,7 +87,7 @@ def measure_tables() -> Iterator[tuple[str, list[Row]]]:
         )
     base = next(iter(rates.values()))[0]
     yield (
-        f"Rebuild of {rebuild.position:,} events (load {os.getloadavg()[0]:.1f})",
+        f"RebuildResult of {rebuild.position:,} events (load {os.getloadavg()[0]:.1f})",
         [
             {
                 "what": label,
@@ -111,11 +111,11 @@ async def _prepare_books(settings: Settings) -> dict[str, tuple[float, float]]:
     prepare(settings)
     ledger, store = open_ledger(settings), open_books(settings)
     all_events = events(lives(EVENTS // _EVENTS_PER_CUSTOMER + 100))
-    await append(ledger, islice(all_events, (await ledger.read(head)).position, EVENTS))
+    await append(ledger, islice(all_events, (await ledger.read(read_head)).position, EVENTS))
     rates = {f"the engine, {SAMPLE:,} events (baseline)": await _engine_rate(ledger, store)}
     if (await store.read(store.positions)).position == 0:
         started = time.perf_counter()
-        await build(settings, ledger, store, EVENTS)
+        await fill_books(settings, ledger, store, EVENTS)
         seconds = time.perf_counter() - started
         rates["built by key, nothing else to do"] = (EVENTS / seconds, seconds)
     await Engine(ledger, store, lambda: NOW).catch_up()
@@ -125,7 +125,7 @@ async def _prepare_books(settings: Settings) -> dict[str, tuple[float, float]]:
 
 
 async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
-    new_build = store.of(await store.write(partial(builds.begin, store=store)))
+    new_build = store.with_builds(await store.write(partial(builds.start_builds, store=store)))
     started = time.perf_counter()
     done = await Engine(ledger, new_build, lambda: NOW).catch_up(until=SAMPLE)
     seconds = time.perf_counter() - started
@@ -133,7 +133,9 @@ async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
     return done / seconds, seconds
 
 
-async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, float, dict[str, Load], int]:
+async def _under_load(
+    settings: Settings, stack: ExitStack
+) -> tuple[RebuildResult, float, dict[str, Load], int]:
     """The rebuild, its seconds, the clients' loads before and meanwhile, and the number of lost webhooks."""
     valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
     stack.callback(valkey.terminate)
@@ -150,16 +152,18 @@ async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, fl
         stack.enter_context(process(["-m", "service.cli", name], environment))
     await asyncio.to_thread(wait_ready, port)
     ledger = open_ledger(settings)
-    first = (await ledger.read(head)).position
+    first = (await ledger.read(read_head)).position
     loads = {"before": Load(), "meanwhile": Load()}
     await _with_load(port, loads["before"], asyncio.sleep(BEFORE_SECONDS), first)
     started = time.perf_counter()
     rebuilding = asyncio.to_thread(_rebuild, environment)
     rebuild = await _with_load(port, loads["meanwhile"], rebuilding, first + 10**6)
     seconds = time.perf_counter() - started
-    missing = first + sum(len(load_.posted) for load_ in loads.values()) - (await ledger.read(head)).position
+    missing = (
+        first + sum(len(load_.posted) for load_ in loads.values()) - (await ledger.read(read_head)).position
+    )
     await ledger.close()
-    return json.decode(rebuild, type=Rebuild), seconds, loads, missing
+    return json.decode(rebuild, type=RebuildResult), seconds, loads, missing
 
 
 def _rebuild(environment: dict[str, str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Books: one file each, and one line in this table. Pure: they know money and nothing else."""
+"""The books: one module each, and one line in the table `BOOKS`. Pure functions: no database, no clock."""
 
 from projections.bills import BILLS
 from projections.collections import COLLECTIONS

@@ -1,9 +1,9 @@
 """What a book is: a name, a version, and pure functions from histories to rows to totals.
 
 A stage reads one history at a time: the events of one subject (a subscription, an invoice), or the
-rows of an earlier stage that feed the same key (a customer's contracts). It contributes rows, and
-rows add up to totals. A book is therefore a function of the set of events alone: neither their
-order nor their number of deliveries can matter, and integers add up in any order.
+rows of an earlier stage that have the same parent key (a customer's contracts). It contributes rows, and
+rows add up to totals. A book is therefore a function of the set of events alone: neither the order of
+the deliveries nor their number can matter, and integers add up in any order.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,20 +20,21 @@ from service.core.events import Event
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What counts in MRR, where the field has several answers. The defaults are Daybook's own.
+    """What counts in MRR, where billers disagree. The defaults are Daybook's own.
 
-    `ignored_discounts`: durations that are not deducted. `weeks_per_month` None: as the rules say.
+    `ignored_discounts` lists the durations that are not deducted. With `weeks_per_month` None the rules'
+    value applies.
     """
 
     statuses: tuple[str, ...] = ("active", "past_due")
-    paused: bool = False  # whether a contract counts whose collection is paused
+    paused: bool = False  # whether a contract with paused collection counts
     ignored_discounts: tuple[Literal["forever", "repeating", "once"], ...] = ("once",)
     churn: Literal["when_ended", "when_set_to_cancel"] = "when_ended"
     weeks_per_month: Fraction | None = None
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """The settings that figures depend on. Other rules are another version of the same book."""
+    """The settings that figures depend on. A book under other rules is another version of it."""
 
     reporting_tz: str = "UTC"
     weeks_per_month: Fraction = WEEKS_PER_MONTH
@@ -50,21 +51,21 @@ class Rules(Struct, frozen=True, kw_only=True):
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One line of a book: text, integers, booleans. Dates are text, "2025-11-13".
+    """One row of a book: text, integers, booleans. Dates are text, "2025-11-13".
 
     `parent_key` names the key under which a later stage reads this row; empty where none does. `causes`
     is the JSON list of the events that the row's values come from.
     """
 
     table: ClassVar[str]
-    indexes: ClassVar[tuple[tuple[str, ...], ...]] = ()  # what reads look rows up by
+    indexes: ClassVar[tuple[tuple[str, ...], ...]] = ()  # the columns by which reads look rows up
 
     parent_key: str = ""
     causes: str = "[]"
 
 
-# (history in canonical order, or rows in no order; the rules) -> rows, no two of them equal. None of
-# nothing: all events of a history may be superseded.
+# (history in canonical order, or rows in any order; the rules) -> rows, no two of them equal. An empty
+# history gives no rows: all its events may be superseded.
 Contribute = Callable[[Sequence[Any], Rules], list[Row]]
 
 
@@ -76,26 +77,27 @@ class Stage(Struct, frozen=True, kw_only=True):
     rows: tuple[type[Row], ...]
 
 
-def _whole(row: Any) -> Iterable[Any]:
+def _row_itself(row: Any) -> Iterable[Any]:
     return (row,)
 
 
 class Total(Struct, frozen=True, kw_only=True):
-    """Sums over rows: `measure(row)` gives the integers for `sums`, grouped by the columns in `by`.
+    """Sums over rows: `measure(row)` gives the integers for `sums`, grouped by the columns in `group_by`.
 
-    A row may count in several groups: `parts(row)` then gives what is measured and grouped in its place.
+    A row may count in several groups: `split(row)` then gives the parts that are measured and grouped in
+    its place.
     """
 
     table: str
-    of: type[Row]
-    by: tuple[str, ...]
+    row_type: type[Row]
+    group_by: tuple[str, ...]
     sums: tuple[str, ...]
     measure: Callable[[Any], tuple[int, ...]]
-    parts: Callable[[Any], Iterable[Any]] = _whole
+    split: Callable[[Any], Iterable[Any]] = _row_itself
 
 
 class Book(Struct, frozen=True, kw_only=True):
-    """A projection. Raise `version` whenever the same events would give other rows."""
+    """A projection. Raise `version` whenever the same events give other rows than before."""
 
     name: str
     version: int
@@ -104,7 +106,7 @@ class Book(Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
 
     def with_policy(self, name: str, policy: Policy) -> "Book":
-        """A further version of this book, kept beside it under a policy of that name."""
+        """A copy of this book under the policy of that name, kept beside it: "mrr:cash"."""
         return replace(self, name=f"{self.name}:{name}", policy=policy)
 
 
@@ -114,5 +116,5 @@ def causes(*events: Event) -> str:
 
 
 def merge_causes(columns: Sequence[str]) -> str:
-    """The `causes` column for a row made of rows."""
+    """The `causes` column for a row made from other rows, given their `causes`."""
     return json.encode(sorted({cause for column in columns for cause in json.decode(column)})).decode()

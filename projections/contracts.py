@@ -1,4 +1,4 @@
-"""A contract's life: from its subscription events to what it is worth a month, day by day."""
+"""A contract's life: from its subscription events to its states and its MRR, day by day."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from projections.book import Policy, Rules
-from projections.pricing import discount_ends, worth_on
+from projections.pricing import discount_ends, price_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
 from service.core.order import is_order_undecided
 
-BILLING = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
-TERMINAL = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
+BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
+TERMINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
 
 
-class State(Struct, frozen=True, kw_only=True):
-    """What a contract is from the end of `day` on, until the next state; `event` says so.
+class ContractState(Struct, frozen=True, kw_only=True):
+    """A contract's state from the end of `day` until the next state, as `event` reports it.
 
-    `tied`: another event of the same moment says otherwise, and nothing but ids orders the two.
+    `tied`: another event of the same moment reports another state, and only their ids order the two.
     """
 
     day: date
@@ -31,8 +31,8 @@ class State(Struct, frozen=True, kw_only=True):
     tied: bool = False
 
 
-class Term(Struct, frozen=True, kw_only=True):
-    """What a contract counts in MRR from the end of `day` on. Not `counted`: nothing."""
+class MrrTerm(Struct, frozen=True, kw_only=True):
+    """A contract's MRR from the end of `day` on; 0 if it is not `counted`."""
 
     day: date
     mrr_cents: int
@@ -43,37 +43,37 @@ class Term(Struct, frozen=True, kw_only=True):
     data: Subscription
 
 
-def states(history: Sequence[Event], rules: Rules) -> list[State]:
-    """The contract's closing state of every day on which it was told, in order.
+def contract_states(history: Sequence[Event], rules: Rules) -> list[ContractState]:
+    """The contract's state at the end of every day that has an event of it, in order.
 
-    A terminal status stays, whatever is told later; `ended_at` beats the time of the event that
-    tells it. The first state holds from `counts_from_on`, or the day of `counts_from`, where that is
-    earlier than its telling.
+    A terminal status stays, whatever later events report; `ended_at` is preferred to the time of the event
+    that reports it. The first state holds from `counts_from_on`, or the day of `counts_from`, where that is
+    earlier than its event.
     """
     zone = rules.zone
-    told: list[State] = []
-    end: State | None = None
+    reported: list[ContractState] = []
+    end: ContractState | None = None
     for event in history:
         data = event.data
         assert isinstance(data, Subscription)  # noqa: S101 - a subscription's history holds nothing else
-        if data.status in TERMINAL or event.rank == DELETED:
-            end = State(
+        if data.status in TERMINAL_STATUSES or event.rank == DELETED:
+            end = ContractState(
                 day=day_of(data.ended_at or event.occurred_at, zone), event=event, data=data, ended=True
             )
             break
         day = day_of(event.occurred_at, zone)
-        if not told and data.status in rules.policy.statuses:
+        if not reported and data.status in rules.policy.statuses:
             start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
             day = min(day, start or day)
-        told.append(State(day=day, event=event, data=data, ended=False))
+        reported.append(ContractState(day=day, event=event, data=data, ended=False))
     if end:
-        told = [*(state for state in told if state.day < end.day), end]
-    closing = [list(same_day)[-1] for _, same_day in groupby(told, key=lambda state: state.day)]
-    return _with_ties(history, closing)
+        reported = [*(state for state in reported if state.day < end.day), end]
+    closing = [list(same_day)[-1] for _, same_day in groupby(reported, key=lambda state: state.day)]
+    return _mark_ties(history, closing)
 
 
-def _with_ties(history: Sequence[Event], closing: list[State]) -> list[State]:
-    """The closing states, those marked whose event is the last of its moment by its id alone."""
+def _mark_ties(history: Sequence[Event], closing: list[ContractState]) -> list[ContractState]:
+    """The closing states; one is marked as tied if its event is the last of its moment by its id alone."""
     rivals: dict[object, list[Event]] = defaultdict(list)
     for event in history:
         rivals[event.occurred_at, event.rank].append(event)
@@ -87,48 +87,47 @@ def _with_ties(history: Sequence[Event], closing: list[State]) -> list[State]:
     ]
 
 
-def terms(history: Sequence[State], rules: Rules) -> list[Term]:
-    """What the contract counts in MRR, one term for each day on which that changes.
+def mrr_terms(contract_states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
+    """The contract's MRR: one term for each day on which it changes; none if it never counts.
 
     Between two states a repeating discount may end; the day of its end begins a term too.
     """
-    if not history:
+    if not contract_states:
         return []
-    found: list[Term] = []
-    ends = [state.day for state in history[1:]] + [date.max]
-    for state, until in zip(history, ends, strict=True):
-        changes = [day for day in discount_ends(state.data, rules.zone) if state.day < day < until]
+    mrr_terms: list[MrrTerm] = []
+    ends = [state.day for state in contract_states[1:]] + [date.max]
+    for state, end in zip(contract_states, ends, strict=True):
+        changes = [day for day in discount_ends(state.data, rules.zone) if state.day < day < end]
         for day in (state.day, *changes):
             term = _term(state, day, rules)
-            before = found[-1] if found else None
-            if before is None or _level(before) != _level(term):
-                found.append(term)
-    return found if any(term.counted for term in found) else []
+            if not mrr_terms or _level(mrr_terms[-1]) != _level(term):
+                mrr_terms.append(term)
+    return mrr_terms if any(term.counted for term in mrr_terms) else []
 
 
-def _term(state: State, day: date, rules: Rules) -> Term:
+def _term(state: ContractState, day: date, rules: Rules) -> MrrTerm:
     data = state.data
-    worth = worth_on(data, day, rules)
-    counted = worth.recurring and not state.ended and _counts(data, rules.policy)
-    return Term(
+    price = price_on(data, day, rules)
+    counted = price.recurring and not state.ended and _is_counted(data, rules.policy)
+    return MrrTerm(
         day=day,
-        mrr_cents=worth.mrr_cents if counted else 0,
+        mrr_cents=price.mrr_cents if counted else 0,
         counted=counted,
-        interval=worth.interval,
-        every=worth.every,
+        interval=price.interval,
+        every=price.every,
         event=state.event,
         data=data,
     )
 
 
-def _counts(data: Subscription, policy: Policy) -> bool:
+def _is_counted(data: Subscription, policy: Policy) -> bool:
     if data.cancel_at and policy.churn == "when_set_to_cancel":
         return False
     return data.status in policy.statuses and (policy.paused or not data.collection_paused)
 
 
-def _level(term: Term) -> tuple[object, ...]:
-    """What makes a term another one: the same for all that do not count."""
+def _level(term: MrrTerm) -> tuple[object, ...]:
+    """The values whose change begins a new term; equal for all terms that do not count."""
     if not term.counted:
         return ()
     return term.mrr_cents, term.interval, term.every, term.data.customer_id, term.data.currency

@@ -1,4 +1,4 @@
-"""The directory: names for ids, so that rows can be read. No figure depends on it."""
+"""The names of customers and products, so that people can read rows. No figure depends on them."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from projections.book import Book, Row, Rules, Stage, causes
 from service.core.events import Customer, CustomerErased, Event, Product
 
 
-class Name(Row, frozen=True, kw_only=True):
-    """A customer's last known name; none once they were erased."""
+class CustomerName(Row, frozen=True, kw_only=True):
+    """A customer's last known name; None once they were erased."""
 
     table = "customers"
     indexes = (("customer_id",),)
@@ -31,53 +31,54 @@ class ProductName(Row, frozen=True, kw_only=True):
     name: str | None
 
 
-def name(history: Sequence[Event], _rules: Rules) -> list[Row]:
-    """One customer's events to the last name told; a deletion keeps it, an erasure does not."""
+def customer_name_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One customer's events to their last name; a deletion keeps it, an erasure does not."""
     if not history:
         return []
     last = history[-1]
-    told = [event.data for event in history if isinstance(event.data, Customer)]
+    states = [event.data for event in history if isinstance(event.data, Customer)]
     erased = next((event.data for event in history if isinstance(event.data, CustomerErased)), None)
+    last_name = next((_without_nul(state.name) for state in reversed(states) if state.name), None)
     return [
-        Name(
+        CustomerName(
             causes=causes(last),
             processor=last.processor,
             account=last.account,
-            customer_id=(erased or told[-1]).customer_id,
-            name=None if erased else next((_kept(data.name) for data in reversed(told) if data.name), None),
-            deleted=bool(told) and told[-1].deleted,
+            customer_id=(erased or states[-1]).customer_id,
+            name=None if erased else last_name,
+            deleted=bool(states) and states[-1].deleted,
         )
     ]
 
 
-def product_name(history: Sequence[Event], _rules: Rules) -> list[Row]:
-    """One product's events to the last name told."""
+def product_name_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One product's events to its last name."""
     if not history:
         return []
     last = history[-1]
-    told = [event.data for event in history if isinstance(event.data, Product)]
+    states = [event.data for event in history if isinstance(event.data, Product)]
     return [
         ProductName(
             causes=causes(last),
             processor=last.processor,
             account=last.account,
-            product_id=told[-1].product_id,
-            name=next((_kept(data.name) for data in reversed(told) if data.name), None),
+            product_id=states[-1].product_id,
+            name=next((_without_nul(state.name) for state in reversed(states) if state.name), None),
         )
     ]
 
 
-def _kept(name: str) -> str:
-    """A name as every database keeps it: SQLite ends a text at the first NUL, and PostgreSQL takes none."""
-    return name.replace("\0", "")
+def _without_nul(text: str) -> str:
+    """A text as every database can store it: SQLite ends a text at a NUL, and PostgreSQL refuses one."""
+    return text.replace("\0", "")
 
 
 CUSTOMERS = Book(
     name="customers",
     version=4,
     stages=(
-        Stage(reads="customer", contribute=name, rows=(Name,)),
-        Stage(reads="product", contribute=product_name, rows=(ProductName,)),
+        Stage(reads="customer", contribute=customer_name_rows, rows=(CustomerName,)),
+        Stage(reads="product", contribute=product_name_rows, rows=(ProductName,)),
     ),
     totals=(),
 )

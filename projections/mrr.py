@@ -1,18 +1,18 @@
-"""The MRR book: what each contract counts, day by day, and each customer's movements.
+"""The MRR book: each contract's MRR, day by day, and each customer's movements.
 
-Steps are the changes of one contract; a step to another schedule is two. Movements come from the
-closing MRR of a customer's day less its opening one, over all contracts of one currency.
+Steps are the changes of one contract's MRR; a change to another schedule is two steps. A movement is the
+closing MRR of a customer's day less the opening one, over all contracts of one currency.
 """
 
 from collections.abc import Sequence
 from itertools import groupby
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, merge_causes
-from projections.contracts import Term, states, terms
+from projections.contracts import MrrTerm, contract_states, mrr_terms
 from service.core.events import Event, join_key
 
-TRUST = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
-KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
+TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
+MOVEMENT_KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
 
 class Step(Row, frozen=True, kw_only=True):
@@ -33,9 +33,9 @@ class Step(Row, frozen=True, kw_only=True):
 
 
 class Movement(Row, frozen=True, kw_only=True):
-    """A customer's day: closing MRR less opening MRR, and what kind of change that is.
+    """A customer's day on which their MRR changed: closing less opening MRR, and the kind of the change.
 
-    `trust` is the weakest of the day's steps'.
+    `trust` is the weakest of the day's steps.
     """
 
     table = "mrr_movements"
@@ -53,32 +53,32 @@ class Movement(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def steps(history: Sequence[Event], rules: Rules) -> list[Row]:
+def step_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One subscription's events to its steps: each term less the one before it."""
     rows: list[Row] = []
-    before: Term | None = None
-    for term in terms(states(history, rules), rules):
-        changes: dict[_Owner, list[int]] = {}
-        for sign, side in ((-1, before), (1, term)):
+    previous: MrrTerm | None = None
+    for term in mrr_terms(contract_states(history, rules), rules):
+        changes: dict[_StepKey, list[int]] = {}
+        for sign, side in ((-1, previous), (1, term)):
             if side and side.counted:
-                change = changes.setdefault(_owner(side), [0, 0])
+                change = changes.setdefault(_step_key(side), [0, 0])
                 change[0] += sign * side.mrr_cents
                 change[1] += sign
-        rows += [_step(term, owner, *change) for owner, change in changes.items() if any(change)]
-        before = term
+        rows += [_step(term, key, *change) for key, change in changes.items() if any(change)]
+        previous = term
     return rows
 
 
-_Owner = tuple[str, str, str, int]  # customer, currency, interval, every
+_StepKey = tuple[str, str, str, int]  # customer, currency, interval, every
 
 
-def _owner(term: Term) -> _Owner:
+def _step_key(term: MrrTerm) -> _StepKey:
     return term.data.customer_id, term.data.currency, term.interval, term.every
 
 
-def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
+def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
     event = term.event
-    customer_id, currency, interval, every = owner
+    customer_id, currency, interval, every = key
     return Step(
         parent_key=join_key(event.processor, event.account, customer_id, currency),
         causes=causes(event),
@@ -95,32 +95,32 @@ def _step(term: Term, owner: _Owner, mrr_cents: int, contracts: int) -> Step:
     )
 
 
-def movements(rows: Sequence[Step], _rules: Rules) -> list[Row]:
+def movement_rows(rows: Sequence[Step], _rules: Rules) -> list[Row]:
     """One customer's steps in one currency to at most one movement a day."""
-    found: list[Row] = []
+    movements: list[Row] = []
     opening = 0
-    for date, same_day in groupby(sorted(rows, key=lambda row: row.date), key=lambda row: row.date):
-        day = list(same_day)
-        change = sum(row.mrr_cents for row in day)
+    for date, group in groupby(sorted(rows, key=lambda row: row.date), key=lambda row: row.date):
+        day_rows = list(group)
+        change = sum(row.mrr_cents for row in day_rows)
         if change:
-            first = day[0]
-            found.append(
+            first = day_rows[0]
+            movements.append(
                 Movement(
-                    causes=merge_causes([row.causes for row in day]),
+                    causes=merge_causes([row.causes for row in day_rows]),
                     processor=first.parent_key.split("|", 1)[0],
                     account=first.account,
                     currency=first.currency,
                     customer_id=first.customer_id,
                     date=date,
-                    kind=_kind(opening, opening + change, paid_before=bool(found)),
+                    kind=_kind(opening, opening + change, paid_before=bool(movements)),
                     amount_cents=change,
                     opening_cents=opening,
                     closing_cents=opening + change,
-                    trust=min((row.trust for row in day), key=TRUST.index),
+                    trust=min((row.trust for row in day_rows), key=TRUST_LEVELS.index),
                 )
             )
             opening += change
-    return found
+    return movements
 
 
 def _kind(opening: int, closing: int, *, paid_before: bool) -> str:
@@ -131,32 +131,35 @@ def _kind(opening: int, closing: int, *, paid_before: bool) -> str:
     return "expansion" if closing > opening else "contraction"
 
 
-def _by_kind(row: Movement) -> tuple[int, ...]:
-    amounts = [row.amount_cents if row.kind == kind else 0 for kind in KINDS]
-    return (*amounts, *(int(row.kind == kind) for kind in KINDS))
+def _measure_movement(row: Movement) -> tuple[int, ...]:
+    amounts = [row.amount_cents if row.kind == kind else 0 for kind in MOVEMENT_KINDS]
+    return (*amounts, *(int(row.kind == kind) for kind in MOVEMENT_KINDS))
 
 
 MRR = Book(
     name="mrr",
     version=1,
     stages=(
-        Stage(reads="subscription", contribute=steps, rows=(Step,)),
-        Stage(reads=(Step,), contribute=movements, rows=(Movement,)),
+        Stage(reads="subscription", contribute=step_rows, rows=(Step,)),
+        Stage(reads=(Step,), contribute=movement_rows, rows=(Movement,)),
     ),
     totals=(
         Total(
             table="mrr_days",
-            of=Step,
-            by=("currency", "account", "date", "interval", "every"),
+            row_type=Step,
+            group_by=("currency", "account", "date", "interval", "every"),
             sums=("mrr_cents", "contracts"),
             measure=lambda row: (row.mrr_cents, row.contracts),
         ),
         Total(
             table="movement_days",
-            of=Movement,
-            by=("currency", "account", "date"),
-            sums=(*(f"{kind}_cents" for kind in KINDS), *(f"{kind}_customers" for kind in KINDS)),
-            measure=_by_kind,
+            row_type=Movement,
+            group_by=("currency", "account", "date"),
+            sums=(
+                *(f"{kind}_cents" for kind in MOVEMENT_KINDS),
+                *(f"{kind}_customers" for kind in MOVEMENT_KINDS),
+            ),
+            measure=_measure_movement,
         ),
     ),
 )

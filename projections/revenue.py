@@ -1,4 +1,4 @@
-"""The revenue book: what each customer has bought, by order, by month and altogether.
+"""The revenue book: each customer's purchases, by order, by month and altogether.
 
 An order is a paid invoice, or a payment that belongs to none. A customer's months are made from their orders
 and the customer from their months, so that a new order costs one month of a long history, not all of it.
@@ -14,17 +14,17 @@ from msgspec import Struct, json
 
 from projections.bills import latest_invoice
 from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.collections import Cash, payment_cash
+from projections.collections import Cash, payment_cash_rows
 from service.core.cadence import purchase_frequency
 from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 from service.core.moments import day_of
 
 
 class Order(Row, frozen=True, kw_only=True):
-    """A paid invoice, or a payment of none, on the day it was paid. `source_id` is its id.
+    """A paid invoice, or a payment without an invoice, on the day it was paid. `source_id` is its id.
 
-    `products` is JSON, [[product id, name, cents], …]: parts that add up to the amount; null where the
-    order names none. `paid_first_try`: no attempt to collect it had failed.
+    `products` is JSON, [[product id, name, cents], …]: parts that add up to the amount, with null ids where
+    the order names no product. `paid_first_try`: no attempt to collect it had failed.
     """
 
     table = "orders"
@@ -61,7 +61,7 @@ class Reversal(Row, frozen=True, kw_only=True):
 
 
 class Failure(Row, frozen=True, kw_only=True):
-    """A bill or payment of which an attempt failed, on the day of the first; `recovered` if paid since."""
+    """An invoice or payment with a failed attempt, on the day of the first. `recovered`: paid since."""
 
     table = "failures"
 
@@ -93,10 +93,10 @@ class CustomerMonth(Row, frozen=True, kw_only=True):
 
 
 class CustomerRevenue(Row, frozen=True, kw_only=True):
-    """A customer in one currency: all that they have bought.
+    """All purchases of a customer in one currency.
 
     `frequency` is how often they buy, empty for one order. `months` is JSON, [[month, orders, cents], …], of
-    the months with orders. `changed_date` is the day of the last thing that any of it is made from.
+    the months with orders. `changed_date` is the day of their last order or reversal.
     """
 
     table = "customer_revenue"
@@ -127,14 +127,14 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
     months: str
 
 
-def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
+def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its order once it is paid, and its failure if an attempt failed."""
     if not history:
         return []
     latest, data = latest_invoice(history)
-    told = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
-    failed = [event for event, invoice in told if invoice.payment_failed]
-    paid = [event for event, invoice in told if invoice.status == "paid"]
+    invoice_events = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
+    failed = [event for event, state in invoice_events if state.payment_failed]
+    paid = [event for event, state in invoice_events if state.status == "paid"]
     is_order = data.status == "paid" and data.amount_paid > 0
     rows: list[Row] = []
     if failed:
@@ -152,7 +152,7 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
                 date=day,
                 source_id=data.invoice_id,
                 amount_cents=data.amount_paid,
-                products=json.encode(_products(data.lines, data.amount_paid)).decode(),
+                products=json.encode(_split_by_product(data.lines, data.amount_paid)).decode(),
                 paid_first_try=not failed,
                 trust=latest.trust,
             )
@@ -160,43 +160,43 @@ def invoice(history: Sequence[Event], rules: Rules) -> list[Row]:
     return rows
 
 
-def payment(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One payment's events to its order if it belongs to no invoice, and to what went back of it."""
-    cash = [row for row in payment_cash(history, rules) if isinstance(row, Cash)]
+def payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One payment's events to its order, if it belongs to no invoice, and to its reversals and failure."""
+    cash = [row for row in payment_cash_rows(history, rules) if isinstance(row, Cash)]
     collected = [row for row in cash if row.kind == "collected"]
-    failed = [event for event in history if _failed(event.data)]
-    rows: list[Row] = [_order(row, paid_first_try=not failed) for row in collected]
+    failed = [event for event in history if _is_failed_payment(event.data)]
+    rows: list[Row] = [_payment_order(row, paid_first_try=not failed) for row in collected]
     rows += [_reversal(row) for row in cash if row.kind != "collected"]
-    if failed and not any(_of_invoice(event.data) for event in history):
+    if failed and not any(_names_invoice(event.data) for event in history):
         data = failed[0].data
-        assert isinstance(data, Payment)  # noqa: S101 - chosen so
+        assert isinstance(data, Payment)  # noqa: S101 - `failed` holds payments only
         rows.append(_failure(failed[0], data.payment_id, data.customer_id, rules, recovered=bool(collected)))
     return rows
 
 
-def _failed(data: Data) -> bool:
-    """Whether it tells of a failed attempt, and is known to be true."""
+def _is_failed_payment(data: Data) -> bool:
+    """Whether an event's data report a failed payment attempt that needs no further confirmation."""
     return isinstance(data, Payment) and data.status == "failed" and not data.awaits_confirmation
 
 
-def _of_invoice(data: Data) -> bool:
-    """Whether it says that the payment of whose history it is belongs to an invoice."""
+def _names_invoice(data: Data) -> bool:
+    """Whether an event's data, in a payment's history, say that the payment belongs to an invoice."""
     if isinstance(data, Payment):
         return bool(data.invoice_id or data.for_invoice)
     return isinstance(data, Invoice | InvoicePayment)
 
 
-def _order(row: Cash, *, paid_first_try: bool) -> Order:
-    products = json.encode(_products((), row.amount_cents)).decode()
-    return Order(products=products, paid_first_try=paid_first_try, **_shared(row))
+def _payment_order(row: Cash, *, paid_first_try: bool) -> Order:
+    products = json.encode(_split_by_product((), row.amount_cents)).decode()
+    return Order(products=products, paid_first_try=paid_first_try, **_cash_columns(row))
 
 
 def _reversal(row: Cash) -> Reversal:
-    return Reversal(kind=row.kind, part=row.part, **_shared(row))
+    return Reversal(kind=row.kind, part=row.part, **_cash_columns(row))
 
 
-def _shared(row: Cash) -> dict[str, Any]:
-    """What an order or a reversal has of the money that moved, under the customer's month."""
+def _cash_columns(row: Cash) -> dict[str, Any]:
+    """The columns that an order or a reversal takes from a cash row; their parent is the customer's month."""
     names = "causes processor account currency customer_id date source_id amount_cents trust".split()
     parent_key = _month_key(row.processor, row.account, row.customer_id, row.currency, row.date)
     return {"parent_key": parent_key, **{name: getattr(row, name) for name in names}}
@@ -217,27 +217,29 @@ def _failure(
 
 
 def _month_key(processor: str, account: str, customer_id: str | None, currency: str, day: str) -> str:
-    """The customer's month; nobody's for what names no customer."""
+    """The key of the customer's month; empty without a customer."""
     return join_key(processor, account, customer_id, currency, day[:7]) if customer_id else ""
 
 
-def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str | None, str | None, int]]:
-    """An order's amount by product, in proportion to its lines, to the cent: the largest remainders first.
+def _split_by_product(
+    lines: Sequence[InvoiceLine], amount_cents: int
+) -> list[tuple[str | None, str | None, int]]:
+    """An order's amount by product, as (id, name, cents), in proportion to the order's lines.
 
-    Only what a product was billed for in the end shares: one whose lines are less than nothing together was
-    taken back, and nothing was paid for it.
+    Cents left over by rounding go to the largest remainders. A product whose lines add up to less than
+    nothing was taken back: nothing was paid for it, and it gets no part.
     """
-    net: dict[str | None, int] = {}
+    billed: dict[str | None, int] = {}
     names: dict[str | None, str | None] = {}
     for line in lines:
         product = line.product_id or line.price_id
-        net[product] = net.get(product, 0) + line.amount
+        billed[product] = billed.get(product, 0) + line.amount
         names[product] = line.product_name or names.get(product)
-    weights = {product: weight for product, weight in net.items() if weight > 0}
+    weights = {product: weight for product, weight in billed.items() if weight > 0}
     if not weights:
         return [(None, None, amount_cents)]
-    whole = sum(weights.values())
-    exact = {product: Fraction(amount_cents * weight, whole) for product, weight in weights.items()}
+    total = sum(weights.values())
+    exact = {product: Fraction(amount_cents * weight, total) for product, weight in weights.items()}
     cents = {product: floor(value) for product, value in exact.items()}
     by_remainder = sorted(exact, key=lambda product: (cents[product] - exact[product], product or ""))
     for product in by_remainder[: amount_cents - sum(cents.values())]:
@@ -245,13 +247,13 @@ def _products(lines: Sequence[InvoiceLine], amount_cents: int) -> list[tuple[str
     return [(product, names[product], cents[product]) for product in sorted(cents, key=lambda p: p or "")]
 
 
-def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]:
-    """What one customer bought, and got back, in one month and currency."""
-    if not rows:  # what fed it has moved to another month
+def customer_month_rows(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]:
+    """One customer's orders and reversals of one month, in one currency, to the month's row."""
+    if not rows:  # all its orders and reversals have moved to other months
         return []
     first = rows[0]
     orders = [row for row in rows if isinstance(row, Order)]
-    back = [row for row in rows if isinstance(row, Reversal)]
+    reversals = [row for row in rows if isinstance(row, Reversal)]
     dates = [row.date for row in orders]
     return [
         CustomerMonth(
@@ -266,31 +268,31 @@ def customer_month(rows: Sequence[Order | Reversal], _rules: Rules) -> list[Row]
             changed_date=max(row.date for row in rows),
             orders=len(orders),
             revenue_cents=sum(row.amount_cents for row in orders),
-            refunded_cents=sum(row.amount_cents for row in back if row.kind == "refunded"),
-            disputed_cents=sum(row.amount_cents for row in back if row.kind == "disputed"),
+            refunded_cents=sum(row.amount_cents for row in reversals if row.kind == "refunded"),
+            disputed_cents=sum(row.amount_cents for row in reversals if row.kind == "disputed"),
         )
     ]
 
 
-def customer(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
-    """One customer's months to the customer."""
+def customer_rows(rows: Sequence[CustomerMonth], _rules: Rules) -> list[Row]:
+    """One customer's months to the customer's row."""
     if not rows:
         return []
     months = sorted(rows, key=lambda row: row.month)
     firsts = [row.first_date for row in months if row.first_date]
     lasts = [row.last_date for row in months if row.last_date]
     first, last = min(firsts, default=None), max(lasts, default=None)
-    of = months[0]
+    first_month = months[0]
     lifespan = _days_between(first, last) if first and last else 0
     orders = sum(row.orders for row in months)
     revenue = sum(row.revenue_cents for row in months)
     refunded, disputed = (sum(getattr(r, f"{k}_cents") for r in months) for k in ("refunded", "disputed"))
     return [
         CustomerRevenue(
-            processor=of.processor,
-            account=of.account,
-            currency=of.currency,
-            customer_id=of.customer_id,
+            processor=first_month.processor,
+            account=first_month.account,
+            currency=first_month.currency,
+            customer_id=first_month.customer_id,
             first_date=first,
             last_date=last,
             changed_date=months[-1].changed_date,
@@ -331,41 +333,41 @@ REVENUE = Book(
     name="revenue",
     version=1,
     stages=(
-        Stage(reads="invoice", contribute=invoice, rows=(Order, Failure)),
-        Stage(reads="payment", contribute=payment, rows=(Order, Reversal, Failure)),
-        Stage(reads=(Order, Reversal), contribute=customer_month, rows=(CustomerMonth,)),
-        Stage(reads=(CustomerMonth,), contribute=customer, rows=(CustomerRevenue,)),
+        Stage(reads="invoice", contribute=invoice_rows, rows=(Order, Failure)),
+        Stage(reads="payment", contribute=payment_rows, rows=(Order, Reversal, Failure)),
+        Stage(reads=(Order, Reversal), contribute=customer_month_rows, rows=(CustomerMonth,)),
+        Stage(reads=(CustomerMonth,), contribute=customer_rows, rows=(CustomerRevenue,)),
     ),
     totals=(
         Total(
             table="order_days",
-            of=Order,
-            by=("currency", "account", "date"),
+            row_type=Order,
+            group_by=("currency", "account", "date"),
             sums=("orders", "revenue_cents", "first_try_orders"),
             measure=lambda row: (1, row.amount_cents, int(row.paid_first_try)),
         ),
         Total(
             table="failure_days",
-            of=Failure,
-            by=("currency", "account", "date"),
+            row_type=Failure,
+            group_by=("currency", "account", "date"),
             sums=("failures", "recovered"),
             measure=lambda row: (1, int(row.recovered)),
         ),
         Total(
             table="customer_frequencies",
-            of=CustomerRevenue,
-            by=("currency", "account", "frequency"),
+            row_type=CustomerRevenue,
+            group_by=("currency", "account", "frequency"),
             sums=("customers", "revenue_cents"),
             measure=lambda row: (1, row.revenue_cents),
-            parts=lambda row: [row] if row.orders else [],
+            split=lambda row: [row] if row.orders else [],
         ),
         Total(
             table="cohort_months",
-            of=CustomerRevenue,
-            by=("currency", "account", "cohort", "month"),
+            row_type=CustomerRevenue,
+            group_by=("currency", "account", "cohort", "month"),
             sums=("customers", "orders", "revenue_cents"),
             measure=lambda part: (1, part.orders, part.revenue_cents),
-            parts=_cohort_months,
+            split=_cohort_months,
         ),
     ),
 )

@@ -15,14 +15,14 @@ from sqlalchemy import Connection, column, select, table, text
 from projections import BOOKS, MRR
 from projections.book import Book, Rules
 from service.books import tables
-from service.books.ahead import reset_if_ahead_of_ledger
 from service.books.leases import Leases
-from service.books.store import BookStore, has_layout, lay_out_file, register, versions
-from service.books.view import Options
+from service.books.reset import reset_if_ahead_of_ledger
+from service.books.store import BookStore, book_versions, has_layout, lay_out_file, register
+from service.books.view import ReadOptions
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
 from service.ledger import master_key
-from service.ledger.append import head
-from service.ledger.schema import in_file, migrate, migrate_file
+from service.ledger.append import read_head
+from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
 from service.ledger.vault import GENERAL, is_keyed
 from service.rulebook import load_rulebook
@@ -33,7 +33,7 @@ from service.storage.database import (
     books_path,
     ledger_path,
     postgres_lock,
-    postgres_once,
+    run_on_postgres,
     sqlite_engine,
 )
 from service.storage.files import locked
@@ -49,7 +49,7 @@ def books_schema(settings: Settings) -> str:
     Books of another version have their own schema with their own leases: a worker of that version must not
     hold partitions of these books. Added or removed policies don't change the schema.
     """
-    identity = [tables.layout(), sorted(versions(BOOKS, rules_of(settings)))]
+    identity = [tables.layout(), sorted(book_versions(BOOKS, rules_of(settings)))]
     return f"daybook_books_{crc32(json.encode(identity)):08x}"
 
 
@@ -61,7 +61,7 @@ def configured_books(settings: Settings) -> tuple[Book, ...]:
 
 def open_ledger(settings: Settings) -> Ledger:
     """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
-    vault = master_key.vault(settings)
+    vault = master_key.open_vault(settings)
     if settings.database_url:
         return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault)
     return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
@@ -85,14 +85,14 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
     if settings.database_url:
         database = PostgresDatabase(settings.database_url, books_schema(settings), durable=False)
         return BookStore(database, rules_of(settings), books, _partitions(settings))
-    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", brief=True)
+    file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", time_limited=True)
     return BookStore(file, rules_of(settings), books)
 
 
-def read_options(settings: Settings) -> Options:
+def read_options(settings: Settings) -> ReadOptions:
     """The settings on which reads depend."""
     opportunities = load_rulebook(settings.rulebook).opportunities
-    return Options(segment_limits=settings.segment_limits, opportunities=opportunities)
+    return ReadOptions(segment_limits=settings.segment_limits, opportunities=opportunities)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -119,13 +119,13 @@ def prepare(settings: Settings, *, books: bool = True) -> None:
     add_books = register_all if books else _add_no_books
     if settings.database_url:
         schema = books_schema(settings)
-        postgres_once(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
-        postgres_once(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
+        run_on_postgres(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
+        run_on_postgres(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
         migrate_file(settings.data_dir)
-        in_file(settings.data_dir, partial(_prepare_master_key, settings=settings))
+        run_on_file(settings.data_dir, partial(_prepare_master_key, settings=settings))
         lay_out_file(
             settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
         )
@@ -198,9 +198,9 @@ def _prepare_ledger(connection: Connection, settings: Settings) -> None:
 def _prepare_master_key(connection: Connection, settings: Settings) -> None:
     """Make the master key of a new ledger; check the master key of an existing one."""
     if not is_keyed(connection):
-        master_key.make(settings)
+        master_key.create_key_file(settings)
     try:
-        master_key.vault(settings).make_keys(connection, [GENERAL])
+        master_key.open_vault(settings).make_keys(connection, [GENERAL])
     except Integrity:
         raise SettingsError(
             "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
@@ -219,7 +219,7 @@ def _ledger_position_in_file(data_dir: Path) -> int:
     engine = sqlite_engine(ledger_path(data_dir), "read")
     try:
         with engine.begin() as connection:
-            return head(connection).position
+            return read_head(connection).position
     finally:
         engine.dispose()
 

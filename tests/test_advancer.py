@@ -14,7 +14,7 @@ from service.worker.advancer import Advancer
 class _Engine:
     """Leads, has nothing left to do, and says that it was asked."""
 
-    leads = True
+    is_leader = True
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()

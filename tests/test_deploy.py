@@ -66,7 +66,7 @@ async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
         last = ReconciliationSummary(
             began_at=rfc3339(moment), finished_at=rfc3339(moment), missed={}, differing=0
         )
-        await daybook.state.ledger.keep("reconciled|stripe", encode(last), moment)
+        await daybook.state.ledger.save_cursor("reconciled|stripe", encode(last), moment)
         text = (await daybook.http.get("/metrics")).text
     found: dict[str, set[str]] = defaultdict(set)
     for family in text_string_to_metric_families(text):

@@ -1,1 +1,1 @@
-"""The books: projections kept in step with the ledger, and the documents read from them."""
+"""The live books: projections kept up to date with the ledger, their tables, and the view of a read."""

@@ -1,8 +1,8 @@
-"""The engine: what the books do with events, the same for every book.
+"""The engine: updates the books by new events, in the same way for every book.
 
-For each history that new events touch, in one transaction: contribute, compare with the rows that
-stand, write the difference, add the difference to the totals, move the checkpoint. So incremental
-equals replay, and effects happen once, whatever is delivered again and whenever a worker dies.
+For each history that new events touch, in one transaction: contribute rows, compare them with the stored
+rows, write the difference, add the difference to the totals, move the checkpoint. So an update gives what a
+replay gives, and takes effect once, whatever is delivered again and whenever a worker dies.
 """
 
 import asyncio
@@ -27,74 +27,74 @@ from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.core.order import canonical
-from service.ledger.append import head
-from service.ledger.history import after, histories
+from service.ledger.append import read_head
+from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 
-BATCH = 1_000  # events a transaction
-_PIECE = 100  # keys that a later stage contributes to at once
-_GROWTH = 4  # how many times the events there are when PostgreSQL should look at its tables again
+BATCH = 1_000  # events in one transaction
+_KEYS_AT_ONCE = 100  # parent keys to which a later stage contributes at once
+_ANALYZE_GROWTH = 4  # by this factor the ledger grows before PostgreSQL takes the tables' statistics again
 
 
 class Overtaken(DaybookError):
-    """Another worker moved the checkpoint first, or it is held; nothing was written: look again soon."""
+    """Another worker moved the checkpoint first, or it is held. Nothing was written; try again soon."""
 
 
 class Changes(Struct):
-    """The rows that one transaction took out of a book and put into it."""
+    """The rows that one transaction removed from a book and added to it."""
 
     removed: list[Row]
     added: list[Row]
 
 
-class Holding(Protocol):
-    """Which partitions this process may write."""
+class HeldPartitions(Protocol):
+    """The partitions that this process may write."""
 
     @property
     def fences(self) -> Mapping[int, int]:
-        """The partitions, each with the number of its lease."""
+        """The partitions, each with the fence of its lease."""
 
     def check(self, connection: Connection, partitions: Iterable[int]) -> None:
-        """Raise Overtaken unless these are held until this transaction ends."""
+        """Raise Overtaken unless this process holds these partitions until the transaction ends."""
 
 
 class Engine:
-    """Advances the books of one store over one ledger, in the partitions that it holds."""
+    """Advances the books of one store over one ledger, in the partitions that this process holds."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
-        holding: Holding | None = None,
+        partitions: HeldPartitions | None = None,
         batch: int = BATCH,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._holding = holding or _Everything(store.partitions)
+        self._partitions = partitions or _AllPartitions(store.partitions)
         self._batch = self._size = batch
         self._ids: dict[str, int] = {}
         self._analyze_at = 0
-        self._last_positions: dict[tuple[str, int], int] = {}  # as last written; forgotten when a write fails
-        self._stop_at: int | None = None  # where the books are held just now
+        self._last_positions: dict[tuple[str, int], int] = {}  # as last written; dropped when a write fails
+        self._stop_at: int | None = None  # the position at which the books are held at the moment
 
     async def catch_up(self, until: int | None = None) -> int:
-        """Advance until all that is held has reached the ledger's end (or `until`); how many events."""
+        """Advance until the held partitions are at the ledger's end (or at `until`); the number of events."""
         total = 0
         while advanced := await self.advance(until):
             total += advanced
         return total
 
     async def advance(self, until: int | None = None) -> int:
-        """One transaction for what is furthest behind of all that is held; how many events it took in.
+        """Advance the held partitions that are furthest behind by one transaction; the number of its events.
 
-        Raises Overtaken if another worker did it first, or holds it now; or if the books may not pass where
-        they are for a moment. After any other error the next one is smaller: it may have been too much for
-        the time that a transaction may take.
+        Raises Overtaken if another worker did it first, or holds a partition now; or if the books are held
+        at their position for a moment. After any other error the next batch is smaller: this one may have
+        been too large for the time that a transaction may take.
         """
         try:
             count = await self._advance(until)
@@ -105,10 +105,10 @@ class Engine:
         return count
 
     async def _advance(self, until: int | None) -> int:
-        held = set(self._holding.fences)
-        if not held:
+        partitions = set(self._partitions.fences)
+        if not partitions:
             return 0
-        positions, self._last_positions = await self._positions(held), {}
+        positions, self._last_positions = await self._positions(partitions), {}
         start = min(positions.values())
         if self._stop_at is not None and (until is None or until > self._stop_at):
             if start >= self._stop_at:
@@ -122,52 +122,51 @@ class Engine:
         ahead = [position for position in positions.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._size if stop is None else min(self._size, stop - start)
-        news = await self._ledger.read(partial(self._news, start=start, limit=limit, due=due))
-        if news.count:
-            folded = await asyncio.to_thread(_fold, due, news, self._store.rules)
-            await self._store.write(partial(self._write, due=due, start=start, end=news.end, folded=folded))
-            positions |= {(book.name, part): news.end for book, parts in due.items() for part in parts}
-            await self._analyze(news.end)
-        self._last_positions = (
-            positions if news.count else {}
-        )  # at rest look again: a crash may have undone the last step
-        return news.count
+        new = await self._ledger.read(partial(self._read_new_events, start=start, limit=limit, due=due))
+        if new.count:
+            folded = await asyncio.to_thread(_fold_histories, due, new, self._store.rules)
+            await self._store.write(partial(self._write, due=due, start=start, end=new.end, folded=folded))
+            positions |= {(book.name, part): new.end for book, parts in due.items() for part in parts}
+            await self._analyze(new.end)
+        # Without new events the positions are read again: a crash may have undone the last step.
+        self._last_positions = positions if new.count else {}
+        return new.count
 
     async def _analyze(self, position: int) -> None:
-        """Have statistics taken as the books grow: a plan made for empty ones reads the whole book.
+        """Take statistics as the books grow: a query plan made for empty books reads whole tables.
 
-        Autovacuum would do it too, once a minute at most.
+        Autovacuum takes them too, but once a minute at most.
         """
-        if self.leads and position >= self._analyze_at:
-            self._analyze_at = _GROWTH * position
-            with suppress(SQLAlchemyError, OSError):  # it is a matter of speed only
+        if self.is_leader and position >= self._analyze_at:
+            self._analyze_at = _ANALYZE_GROWTH * position
+            with suppress(SQLAlchemyError, OSError):  # only the speed depends on it
                 await self._store.write(self._store.analyze)
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the one of all engines that does what only one should."""
-        return 0 in self._holding.fences
+    def is_leader(self) -> bool:
+        """Whether this engine, alone of all, does the work that only one process should do."""
+        return 0 in self._partitions.fences
 
     async def is_behind(self) -> bool:
-        """Whether any partition, of whichever engine, has not reached the ledger's end."""
-        end = (await self._ledger.read(head)).position
+        """Whether any partition, of any engine, is behind the ledger's end."""
+        end = (await self._ledger.read(read_head)).position
         return (await self._store.read(self._store.positions)).position < end
 
-    async def _positions(self, held: set[int]) -> dict[tuple[str, int], int]:
-        """The position of each held partition of each book: as this engine last wrote them, else read."""
-        if self._stop_at is not None or {part for _, part in self._last_positions} != held:
+    async def _positions(self, partitions: set[int]) -> dict[tuple[str, int], int]:
+        """The position of each of these partitions of each book: as this engine last wrote it, else read."""
+        if self._stop_at is not None or {part for _, part in self._last_positions} != partitions:
 
-            def find(connection: Connection) -> dict[tuple[str, int], int]:
+            def read(connection: Connection) -> dict[tuple[str, int], int]:
                 self._ids = self._store.positions(connection).books
-                self._stop_at = self._store.held(connection, self._ids)
+                self._stop_at = self._store.held_position(connection, self._ids)
                 return self._store.checkpoints(connection, self._ids)
 
-            found = await self._store.read(find)
-            return {unit: position for unit, position in found.items() if unit[1] in held}
+            positions = await self._store.read(read)
+            return {unit: position for unit, position in positions.items() if unit[1] in partitions}
         return self._last_positions
 
-    def _news(self, connection: Connection, start: int, limit: int, due: "Due") -> "_News":
-        batch = after(connection, start, limit)
+    def _read_new_events(self, connection: Connection, start: int, limit: int, due: "Due") -> "_NewEvents":
+        batch = read_events(connection, start, limit)
         end = batch[-1][0] if batch else start
         kinds = {stage.reads for book in due for stage in book.stages}
         parts = set().union(*due.values())
@@ -176,21 +175,20 @@ class Engine:
             part = partition_of(name, self._store.partitions)
             if part in parts and name.split("|", 1)[0] in kinds:
                 names[name] = part
-        found = histories(connection, names, end, self._ledger.vault)
-        news = _News(count=len(batch), end=end, histories={part: {} for part in parts})
-        for name, events in found.items():
-            news.histories[names[name]][name] = canonical(events)
-        return news
+        new = _NewEvents(count=len(batch), end=end, histories={part: {} for part in parts})
+        for name, events in read_histories(connection, names, end, self._ledger.vault).items():
+            new.histories[names[name]][name] = canonical(events)
+        return new
 
     def _write(self, connection: Connection, due: "Due", start: int, end: int, folded: "_Folded") -> None:
-        self._holding.check(connection, set().union(*due.values()))
+        self._partitions.check(connection, set().union(*due.values()))
         for book, parts in due.items():
             book_id = self._ids[book.name]
             rules = self._store.rules.with_policy(book.policy)
-            changes = _apply(connection, book, book_id, folded[book], rules, min(parts))
+            changes = _write_book(connection, book, book_id, folded[book], rules, min(parts))
             changed = end if changes.removed or changes.added else 0
-            to = (end, changed, to_us(self._clock()))
-            moved = _MOVE.run(connection, *to, book_id, sorted(parts), start, end)
+            target = (end, changed, to_us(self._clock()))
+            moved = _MOVE_CHECKPOINTS.run(connection, *target, book_id, sorted(parts), start, end)
             if len(moved) != len(parts):
                 raise Overtaken(f"book {book.name} is not at position {start} any more, or held")
 
@@ -198,17 +196,17 @@ class Engine:
 Due = Mapping[Book, set[int]]  # partitions by book
 
 
-class _Everything:
-    """The one worker of a store holds all of it."""
+class _AllPartitions:
+    """All partitions of a store that has one worker."""
 
     def __init__(self, partitions: int) -> None:
         self.fences = dict.fromkeys(range(partitions), 0)
 
     def check(self, connection: Connection, partitions: Iterable[int]) -> None:
-        """Nobody else is there."""
+        """Do nothing: there is no other worker."""
 
 
-_MOVE = HotStatement(
+_MOVE_CHECKPOINTS = HotStatement(
     lambda dialect: (
         update(tables.checkpoints)
         .values(
@@ -227,8 +225,8 @@ _MOVE = HotStatement(
         .returning(_c.partition)
     )
 )
-# A key that rows of several partitions feed is contributed to by one transaction at a time. Each locks
-# its keys in one order, so none waits for another that waits for it.
+# One transaction at a time contributes to a parent key, whose rows may be of several partitions. All lock
+# their keys in the same order, so no deadlock arises.
 _LOCK_KEYS = HotInsert(
     tables.key_locks,
     conflict=lambda insert: insert.on_conflict_do_update(
@@ -237,8 +235,8 @@ _LOCK_KEYS = HotInsert(
 )
 
 
-class _News(Struct):
-    """New events: how many, up to which position, and the histories they touch, in order, by partition."""
+class _NewEvents(Struct):
+    """The count of new events, the last position, and the histories that they touch, by partition."""
 
     count: int
     end: int
@@ -249,16 +247,16 @@ Contributed = Mapping[str, Sequence[Row]]  # rows by the key that contributed th
 _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 
-def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
-    """What the histories contribute, before any lock is taken: it may take long."""
+def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
+    """The rows that the histories contribute. It may take long, so no lock is held meanwhile."""
     folded = {}
     for book, parts in due.items():
-        own = rules.with_policy(book.policy)
+        book_rules = rules.with_policy(book.policy)
         folded[book] = {
             stage: {
-                name: stage.contribute(history, own)
+                name: stage.contribute(history, book_rules)
                 for part in parts
-                for name, history in news.histories[part].items()
+                for name, history in new.histories[part].items()
                 if name.startswith(f"{stage.reads}|")
             }
             for stage in book.stages
@@ -267,7 +265,7 @@ def _fold(due: Due, news: _News, rules: Rules) -> _Folded:
     return folded
 
 
-def _apply(
+def _write_book(
     connection: Connection,
     book: Book,
     book_id: int,
@@ -275,89 +273,92 @@ def _apply(
     rules: Rules,
     partition: int,
 ) -> Changes:
-    """Bring one book's rows and totals to what histories contribute; the totals of `partition`."""
+    """Write one book's contributed rows and their totals, the totals in `partition`; return the changes."""
     changes = Changes(removed=[], added=[])
     for stage in book.stages:
-        pieces = (
+        contributions = (
             [folded[stage]]
             if stage in folded
             else _contribute_parents(connection, stage, book_id, changes, rules)
         )
-        for contributed in pieces:
+        for contributed in contributions:
             for row_type in stage.rows:
-                _replace(connection, row_type, book_id, contributed, changes)
+                _write_rows(connection, row_type, book_id, contributed, changes)
     for total in book.totals:
-        _add_up(connection, total, book_id, partition, changes)
+        _update_total(connection, total, book_id, partition, changes)
     return changes
 
 
 def _contribute_parents(
     connection: Connection, stage: Stage, book_id: int, changes: Changes, rules: Rules
 ) -> Iterator[Contributed]:
-    """What a later stage contributes, of all rows under the keys that changed rows feed.
+    """The rows that a later stage contributes to the parent keys of the changed rows.
 
-    In pieces: PostgreSQL ends a transaction that says nothing for some seconds.
+    Some keys at a time: PostgreSQL ends a transaction that is idle for some seconds.
     """
-    sources = stage.reads
-    assert isinstance(sources, tuple)  # noqa: S101 - stages that read histories are folded before
-    changed = (row for row in (*changes.removed, *changes.added) if isinstance(row, sources))
-    touched = sorted({row.parent_key for row in changed if row.parent_key})
-    if touched and connection.dialect.name == POSTGRESQL:
-        _LOCK_KEYS.add(connection, [(book_id, key) for key in touched])
-    for start in range(0, len(touched), _PIECE):
-        rows = child_rows_of(connection, stage, book_id, touched[start : start + _PIECE])
+    child_types = stage.reads
+    assert isinstance(child_types, tuple)  # noqa: S101 - stages that read histories are folded before
+    changed = (row for row in (*changes.removed, *changes.added) if isinstance(row, child_types))
+    keys = sorted({row.parent_key for row in changed if row.parent_key})
+    if keys and connection.dialect.name == POSTGRESQL:
+        _LOCK_KEYS.add(connection, [(book_id, key) for key in keys])
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        rows = child_rows_of(connection, stage, book_id, keys[start : start + _KEYS_AT_ONCE])
         yield {key: stage.contribute(children, rules) for key, children in rows.items()}
 
 
 def child_rows_of(
     connection: Connection, stage: Stage, book_id: int, keys: Sequence[str]
 ) -> dict[str, list[Row]]:
-    """The rows that feed each of these keys of a later stage."""
+    """The rows of earlier stages with each of these parent keys, which `stage` reads."""
     rows: dict[str, list[Row]] = {key: [] for key in keys}
     for row_type in stage.reads:
         statements = tables.STATEMENTS[row_type]  # type: ignore[index]  # a later stage reads row types
         for _id, _key, *values in statements.by_parent_key.run(connection, book_id, list(rows)):
-            row = statements.row(values)
+            row = statements.to_row(values)
             rows[row.parent_key].append(row)
     return rows
 
 
-def _replace(
+def _write_rows(
     connection: Connection,
     row_type: type[Row],
     book_id: int,
     contributed: Contributed,
     changes: Changes,
 ) -> None:
-    """Write the difference between the rows that stand and those contributed, key by key."""
+    """Write the difference between the stored and the contributed rows of these keys; add it to `changes`."""
     statements = tables.STATEMENTS[row_type]
-    wanted = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
-    stale = []
+    missing = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
+    stale_ids = []
     for row_id, key, *values in statements.by_key.run(connection, book_id, list(contributed)):
-        row = statements.row(values)
-        if (key, row) in wanted:
-            wanted.remove((key, row))
+        row = statements.to_row(values)
+        if (key, row) in missing:
+            missing.remove((key, row))
         else:
-            stale.append(row_id)
+            stale_ids.append(row_id)
             changes.removed.append(row)
-    if stale:
-        statements.delete.run(connection, stale)
-    if wanted:
-        statements.insert.add(connection, [(book_id, key, *astuple(row)) for key, row in wanted])
-        changes.added += [row for _, row in wanted]
+    if stale_ids:
+        statements.delete.run(connection, stale_ids)
+    if missing:
+        statements.insert.add(connection, [(book_id, key, *astuple(row)) for key, row in missing])
+        changes.added += [row for _, row in missing]
 
 
-def _add_up(connection: Connection, total: Total, book_id: int, partition: int, changes: Changes) -> None:
-    """Add the difference of the rows to a total's sums in one partition, which nobody else writes.
+def _update_total(
+    connection: Connection, total: Total, book_id: int, partition: int, changes: Changes
+) -> None:
+    """Add the changes of the rows to a total's sums in one partition, which no other process writes.
 
-    A row may have been added in another: only the sum over all of them says anything.
+    A removed row may have been added in another partition, so a sum over one partition has no meaning;
+    only the sum over all of them has.
     """
     sums = new_sums(total)
-    add_to(sums, total, changes.removed, -1)
-    add_to(sums, total, changes.added)
+    add_rows_to_sums(sums, total, changes.removed, -1)
+    add_rows_to_sums(sums, total, changes.added)
     new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:
-        tables.ADD[total.table].add(connection, sorted(new))
+        tables.ADD_TO_TOTALS[total.table].add(connection, sorted(new))
 
 
 Sums = dict[tuple[Any, ...], list[int]]  # by group
@@ -372,11 +373,11 @@ def _zeros(count: int) -> list[int]:
     return [0] * count
 
 
-def add_to(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
-    """Add what rows measure to their groups; those of other tables measure nothing."""
-    group = attrgetter(*total.by)
+def add_rows_to_sums(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
+    """Add the rows' measures to the sums of their groups; rows of other types don't count."""
+    group_of = attrgetter(*total.group_by)
     for row in rows:
-        for part in total.parts(row) if type(row) is total.of else ():
-            into = sums[group(part)]
+        for part in total.split(row) if type(row) is total.row_type else ():
+            group_sums = sums[group_of(part)]
             for i, value in enumerate(total.measure(part)):
-                into[i] += sign * value
+                group_sums[i] += sign * value

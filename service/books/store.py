@@ -1,4 +1,4 @@
-"""The books' tables: laid out, and handed to the engine and the reads."""
+"""The books in one database: their layout, their positions, and access for the engine and the reads."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 def lay_out_file(data_dir: Path, add_books: Callable[[Connection], None] = lambda _: None) -> None:
-    """Create the books' file, or empty one of another layout; its books are filled from the ledger."""
+    """Create the books' file, or replace one of another layout; the new books are filled from the ledger."""
     path = books_path(data_dir)
     layout = tables.layout()
-    if _layout_of(path) != layout:
-        for stale in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-            stale.unlink(missing_ok=True)
+    if _read_layout(path) != layout:
+        for old in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            old.unlink(missing_ok=True)
     engine = sqlite_engine(path, "write")
     with engine.begin() as connection:
         tables.metadata.create_all(connection)
@@ -38,13 +38,13 @@ def lay_out_file(data_dir: Path, add_books: Callable[[Connection], None] = lambd
 
 
 def has_layout(data_dir: Path) -> bool:
-    """Whether the books' file is of this layout, or not there yet."""
+    """Whether the books' file has this version's layout, or does not exist yet."""
     path = books_path(data_dir)
-    return not path.exists() or _layout_of(path) == tables.layout()
+    return not path.exists() or _read_layout(path) == tables.layout()
 
 
-def _layout_of(path: Path) -> int | None:
-    """The layout of a books' file; None if it is no database at all, since it can be made again."""
+def _read_layout(path: Path) -> int | None:
+    """The layout of a books' file; None if it is no database: then it is made again like an old one."""
     with closing(sqlite3.connect(path)) as connection:
         try:
             return int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -60,9 +60,9 @@ def partition_of(key: str, partitions: int) -> int:
 
 
 class BookPositions(Struct, frozen=True):
-    """Where the books are, by name: each one's id, and the position that all of its partitions hold.
+    """The ids of the books, by name, and the position that all partitions of each have reached.
 
-    `version` is another number whenever any row is another.
+    `version` is another number whenever any row has changed.
     """
 
     books: dict[str, int]
@@ -71,23 +71,25 @@ class BookPositions(Struct, frozen=True):
 
     @property
     def position(self) -> int:
-        """The position that all books hold, those under further policies aside."""
-        return self.reached("")
+        """The position that all books have reached, apart from those under further policies."""
+        return self.position_under("")
 
-    def reached(self, policy: str) -> int:
-        """The position that all books hold which an answer under a policy is made from."""
-        return min((at for name, at in self.by_book.items() if policy_of(name) in ("", policy)), default=0)
+    def position_under(self, policy: str) -> int:
+        """The position that all books have reached from which answers under a policy are made."""
+        policies = ("", policy)
+        return min((at for name, at in self.by_book.items() if policy_of_book(name) in policies), default=0)
 
 
-def policy_of(name: str) -> str:
-    """The policy that a book of this name is kept under; "" for the default."""
+def policy_of_book(name: str) -> str:
+    """The policy of the book of this name; "" for the default policy."""
     return name.partition(":")[2]
 
 
 class BookStore:
     """The books in one database, for one set of rules. Close it, or the process hangs at its end.
 
-    `key` is another text for other books, versions or rules. `builds` None: the live ones.
+    `key` is a text that changes with the books, their versions and the rules. `builds` are the ids of the
+    builds to use, by book; None: the live ones.
     """
 
     builds: Mapping[str, int] | None = None
@@ -97,54 +99,54 @@ class BookStore:
     ) -> None:
         self.rules = rules
         self.books = tuple(books)
-        self.versions = versions(books, rules)
+        self.versions = book_versions(books, rules)
         self.key = sha256(json.encode(sorted(self.versions))).hexdigest()[:16]
         self.partitions = partitions
         self._database = database
         self.reading = database.reading
-        self.again = database.again
+        self.reopen = database.reopen
 
-    def of(self, builds: Mapping[str, int]) -> "BookStore":
-        """These builds, by the names of their books, in place of the live ones; on the same connections."""
-        other = copy(self)
-        other.builds = dict(builds)
-        other.books = tuple(book for book in self.books if book.name in builds)
-        return other
+    def with_builds(self, builds: Mapping[str, int]) -> "BookStore":
+        """The same store with these builds, by book, in place of the live ones; on the same connections."""
+        store = copy(self)
+        store.builds = dict(builds)
+        store.books = tuple(book for book in self.books if book.name in builds)
+        return store
 
     async def close(self) -> None:
         """Close every connection."""
         await self._database.close()
 
     async def write(self, change: Callable[[Connection], T]) -> T:
-        """What a plain function does in one write transaction."""
+        """Run a plain function in one write transaction."""
         return await self._database.write(change)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """What a plain function finds in one consistent view."""
+        """Run a plain function in one consistent view."""
         return await self._database.read(query)
 
     def analyze(self, connection: Connection) -> None:
-        """Have PostgreSQL take the statistics of the books' tables; SQLite needs none."""
+        """Make PostgreSQL take the statistics of the books' tables; SQLite needs none."""
         if connection.dialect.name == POSTGRESQL:
-            grown = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks)
-            connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in grown)}")
+            growing = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks)
+            connection.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in growing)}")
 
     async def register(self) -> None:
-        """Make what is missing of these books under these rules, at position 0."""
+        """Add the missing ones of these books under these rules, at position 0."""
         await self.write(lambda connection: register(connection, self.rules, self.books, self.partitions))
 
     def positions(self, connection: Connection) -> BookPositions:
-        """Where the books of these versions and rules are; of none that is not registered."""
+        """The positions of the books of these versions and rules, as far as they are registered."""
         if self.builds is not None:
-            found = _POSITIONS_OF.run(connection, list(self.builds.values()))
+            rows = _BUILD_POSITIONS.run(connection, list(self.builds.values()))
         else:
             rules = [key for _, _, key in self.versions]
-            live = _POSITIONS.run(connection, rules)
-            found = [row for row in live if (row[1], row[2], row[5]) in self.versions]
+            live = _LIVE_POSITIONS.run(connection, rules)
+            rows = [row for row in live if (row[1], row[2], row[5]) in self.versions]
         return BookPositions(
-            books={row[1]: row[0] for row in found},
-            by_book={row[1]: row[3] for row in found},
-            version=sum(row[4] for row in found),
+            books={row[1]: row[0] for row in rows},
+            by_book={row[1]: row[3] for row in rows},
+            version=sum(row[4] for row in rows),
         )
 
     def checkpoints(self, connection: Connection, books: dict[str, int]) -> dict[tuple[str, int], int]:
@@ -156,31 +158,31 @@ class BookStore:
             if row[1] < self.partitions
         }
 
-    def held(self, connection: Connection, books: Mapping[str, int]) -> int | None:
-        """The position that none of these books may pass just now, where there is one."""
-        return _HELD.run(connection, list(books.values()))[0][0]  # type: ignore[no-any-return]
+    def held_position(self, connection: Connection, books: Mapping[str, int]) -> int | None:
+        """The position that none of these books may pass at the moment; None if they are not held."""
+        return _HELD_POSITION.run(connection, list(books.values()))[0][0]  # type: ignore[no-any-return]
 
 
-def versions(books: Sequence[Book], rules: Rules) -> frozenset[tuple[str, int, str]]:
-    """What books are, as (name, version, rules): those under other rules are others."""
+def book_versions(books: Sequence[Book], rules: Rules) -> frozenset[tuple[str, int, str]]:
+    """The identities of books, as (name, version, rules as JSON); other rules make another book."""
     return frozenset((book.name, book.version, _rules_key(rules.with_policy(book.policy))) for book in books)
 
 
 def _rules_key(rules: Rules) -> str:
-    return json.encode(rules, enc_hook=_text).decode()
+    return json.encode(rules, enc_hook=_encode_fraction).decode()
 
 
 def register(connection: Connection, rules: Rules, books: Sequence[Book], partitions: int) -> None:
-    """Make what is missing of these books under these rules, at position 0."""
-    wanted = sorted(versions(books, rules))
-    _ADD_BOOKS.add(connection, [(*of, True, 0) for of in wanted])
-    ids = [row[0] for row in _BOOKS.run(connection, [key for _, _, key in wanted])]
+    """Add the missing ones of these books under these rules, at position 0."""
+    wanted = sorted(book_versions(books, rules))
+    _ADD_BOOKS.add(connection, [(*version, True, 0) for version in wanted])
+    ids = [row[0] for row in _LIVE_BOOK_IDS.run(connection, [rules_key for _, _, rules_key in wanted])]
     add_checkpoints(connection, ids, partitions)
     _ADD_LEASES.add(connection, [(part, 0) for part in range(partitions)])
 
 
 def add_checkpoints(connection: Connection, ids: Sequence[int], partitions: int) -> None:
-    """Let each partition of these books be at position 0 that has no checkpoint yet."""
+    """Add the missing checkpoints of these books' partitions, at position 0."""
     _ADD_CHECKPOINTS.add(connection, [(book, part) + (0,) * 5 for book in ids for part in range(partitions)])
 
 
@@ -192,8 +194,8 @@ _ADD_BOOKS = HotInsert(tables.books, ("name", "version", "rules", "live", "base"
 _ADD_CHECKPOINTS = HotInsert(tables.checkpoints, conflict=_if_new)
 _ADD_LEASES = HotInsert(tables.leases, ("partition", "fence"), _if_new)
 _b, _c = tables.books.c, tables.checkpoints.c
-_BOOKS = HotStatement(lambda _: select(_b.id).where(_b.live, any_of(_b.rules, "rules")))
-_POSITIONED = (
+_LIVE_BOOK_IDS = HotStatement(lambda _: select(_b.id).where(_b.live, any_of(_b.rules, "rules")))
+_SELECT_POSITIONS = (
     select(
         _b.id,
         _b.name,
@@ -205,9 +207,9 @@ _POSITIONED = (
     .join_from(tables.books, tables.checkpoints, _c.book == _b.id)
     .group_by(_b.id, _b.name, _b.version, _b.rules, _b.base)
 )
-_POSITIONS = HotStatement(lambda _: _POSITIONED.where(_b.live, any_of(_b.rules, "rules")))
-_POSITIONS_OF = HotStatement(lambda _: _POSITIONED.where(any_of(_b.id, "ids")))
-_HELD = HotStatement(
+_LIVE_POSITIONS = HotStatement(lambda _: _SELECT_POSITIONS.where(_b.live, any_of(_b.rules, "rules")))
+_BUILD_POSITIONS = HotStatement(lambda _: _SELECT_POSITIONS.where(any_of(_b.id, "ids")))
+_HELD_POSITION = HotStatement(
     lambda dialect: select(func.min(_c.held)).where(
         any_of(_c.book, "books"), _c.held_until_us > now_us(dialect)
     )
@@ -217,6 +219,6 @@ _CHECKPOINTS = HotStatement(
 )
 
 
-def _text(value: object) -> str:
-    assert isinstance(value, Fraction)  # noqa: S101 - the only type that JSON lacks
+def _encode_fraction(value: object) -> str:
+    assert isinstance(value, Fraction)  # noqa: S101 - the only type of the rules without a JSON form
     return str(value)

@@ -1,6 +1,6 @@
 """The books' tables: one for each row type and total of `projections`, made from their fields.
 
-They have no migrations: tables of another layout are made beside these or in their place, and filled
+They have no migrations: tables of another layout are made beside the old ones or in their place, and filled
 from the ledger.
 """
 
@@ -36,15 +36,15 @@ from sqlmodel import Field, SQLModel
 
 from projections import BOOKS
 from projections.book import Book, Row, Total
-from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, first
+from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, first_rows
 
 metadata = MetaData()
 
-PARTITIONS = 16  # into which PostgreSQL's books are divided among workers; on SQLite there is one worker
+PARTITIONS = 16  # PostgreSQL's books are divided into them among workers; on SQLite there is one worker
 
 
-class _InByteOrder(TypeDecorator[str]):
-    """Text in the order of its bytes, whatever the database's language: as on SQLite."""
+class _ByteOrderedText(TypeDecorator[str]):
+    """Text sorted by its bytes, as on SQLite, whatever the database's language."""
 
     impl = Text
     cache_ok = True
@@ -53,10 +53,10 @@ class _InByteOrder(TypeDecorator[str]):
         return dialect.type_descriptor(Text(collation="C" if dialect.name == POSTGRESQL else None))
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:  # noqa: ARG002 - its signature
-        return Text()  # a parameter brings no order of its own
+        return Text()  # a parameter has no order of its own
 
 
-_TEXT = _InByteOrder()
+_TEXT = _ByteOrderedText()
 _ID = BigInteger().with_variant(Integer, "sqlite")
 _COLUMN_TYPES: dict[Any, tuple[Any, bool]] = {
     str: (_TEXT, False),
@@ -75,7 +75,7 @@ class BookVersion(_Table, table=True):
     """One build of one version of a book under one set of rules. Its id is the `book` of every other table.
 
     One build is live: it is read and kept up to date. `base` makes its version greater than that of the
-    build whose place it took. Ids are never used again: what is left of a removed build is nobody's.
+    build that it replaced. Ids are never reused: rows left of a removed build belong to no other.
     """
 
     __tablename__ = "books"
@@ -99,10 +99,10 @@ class BookVersion(_Table, table=True):
 
 
 class Checkpoint(_Table, table=True):
-    """How far one partition of a book has come; it moves by compare-and-set, with the rows.
+    """The position of one partition of a book; it moves by compare-and-set, together with the rows.
 
-    `changed` is the last position that changed any row. Until `held_until_us`, by the database's clock, it
-    does not move past `held`.
+    `changed` is the last position that changed any row. Until `held_until_us`, by the database's clock, the
+    checkpoint does not move past `held`.
     """
 
     __tablename__ = "checkpoints"
@@ -117,7 +117,7 @@ class Checkpoint(_Table, table=True):
 
 
 class Lease(_Table, table=True):
-    """Who may write a partition. Each taking raises `fence`, so that an earlier holder is known by it."""
+    """The worker that may write a partition. Each new holder raises `fence`, which shuts out earlier ones."""
 
     __tablename__ = "leases"
 
@@ -127,7 +127,7 @@ class Lease(_Table, table=True):
 
 
 class WorkerSeen(_Table, table=True):
-    """A worker, and when it last said that it lives, by the database's clock."""
+    """A worker, and the time of its last heartbeat by the database's clock."""
 
     __tablename__ = "workers"
 
@@ -136,7 +136,7 @@ class WorkerSeen(_Table, table=True):
 
 
 class KeyLock(_Table, table=True):
-    """A key that rows of several partitions feed, locked by whoever contributes to it. On PostgreSQL only."""
+    """A parent key that a transaction locks to contribute rows from it. On PostgreSQL only."""
 
     __tablename__ = "key_locks"
 
@@ -145,7 +145,7 @@ class KeyLock(_Table, table=True):
 
 
 class Snapshot(_Table, table=True):
-    """A document left ready by the worker, right as long as the books' rows are those of `version`."""
+    """A document precomputed by the worker, valid as long as the books have this `version`."""
 
     __tablename__ = "snapshots"
 
@@ -155,7 +155,7 @@ class Snapshot(_Table, table=True):
 
 
 class StoredModel(_Table, table=True):
-    """What the worker has learnt of a currency for a day, from the rows of `version`."""
+    """A model that the worker has fitted for a currency on a day, from the rows of `version`."""
 
     __tablename__ = "stored_models"
 
@@ -183,22 +183,23 @@ def _row_table(row: type[Row]) -> Table:
 
 
 def _total_table(total: Total) -> Table:
-    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.of)}  # what only parts have is text
+    # A column that only a row's parts have is text.
+    types = {f.name: _COLUMN_TYPES[f.type][0] for f in fields(total.row_type)}
     return Table(
         total.table,
         metadata,
         Column("book", Integer, primary_key=True, autoincrement=False),
         Column("partition", Integer, primary_key=True, autoincrement=False),
-        *(Column(name, types.get(name, _TEXT), primary_key=True, autoincrement=False) for name in total.by),
+        *(Column(n, types.get(n, _TEXT), primary_key=True, autoincrement=False) for n in total.group_by),
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
         sqlite_with_rowid=False,
     )
 
 
-def rows_of(connection: Connection, book: Book, book_id: int) -> int:
+def count_rows(connection: Connection, book: Book, book_id: int) -> int:
     """How many rows and sums a book has."""
-    own = [*(ROWS[row] for row in row_types(book)), *(TOTALS[total.table] for total in book.totals)]
-    counts = (select(func.count()).select_from(table).where(table.c.book == book_id) for table in own)
+    of_book = [*(ROWS[row] for row in row_types(book)), *(TOTALS[total.table] for total in book.totals)]
+    counts = (select(func.count()).select_from(table).where(table.c.book == book_id) for table in of_book)
     return sum(connection.execute(query).scalar_one() for query in counts)
 
 
@@ -208,7 +209,7 @@ def row_types(book: Book) -> list[type[Row]]:
 
 
 class RowStatements:
-    """What the engine says to one row table."""
+    """The engine's statements on one row table."""
 
     def __init__(self, row: type[Row]) -> None:
         table = ROWS[row]
@@ -217,33 +218,33 @@ class RowStatements:
         of_book = select(*columns).where(table.c.book == bindparam("book"))
         self.by_key = HotStatement(lambda _: of_book.where(any_of(table.c.key, "keys")))
         self.by_parent_key = HotStatement(lambda _: of_book.where(any_of(table.c.parent_key, "keys")))
-        later = (table.c.book == bindparam("book"), table.c.parent_key > bindparam("after"))
-        self.count_with_parent = HotStatement(lambda _: select(func.count()).select_from(table).where(*later))
-        parents = select(table.c.parent_key, func.count()).where(*later).group_by(table.c.parent_key)
-        self.parent_keys = HotStatement(lambda _: first(parents.order_by(table.c.parent_key)))
+        after = (table.c.book == bindparam("book"), table.c.parent_key > bindparam("after"))
+        self.count_with_parent = HotStatement(lambda _: select(func.count()).select_from(table).where(*after))
+        parents = select(table.c.parent_key, func.count()).where(*after).group_by(table.c.parent_key)
+        self.parent_keys = HotStatement(lambda _: first_rows(parents.order_by(table.c.parent_key)))
         self.insert = HotInsert(table, ("book", "key", *names))
         self.delete = HotStatement(lambda _: delete(table).where(any_of(table.c.id, "ids")))
         self._row = row
         self._names = names
         self._flags = [f.name for f in fields(row) if f.type is bool]
 
-    def row(self, values: Sequence[Any]) -> Row:
-        """The row whose columns these are, in the order of its fields."""
-        named = dict(zip(self._names, values, strict=True))
+    def to_row(self, values: Sequence[Any]) -> Row:
+        """A row of these values, in the order of its fields."""
+        fields_by_name = dict(zip(self._names, values, strict=True))
         for name in self._flags:
-            named[name] = bool(named[name])  # the driver gives 0 and 1
-        return self._row(**named)
+            fields_by_name[name] = bool(fields_by_name[name])  # the driver gives 0 and 1
+        return self._row(**fields_by_name)
 
 
-def _add(total: Total) -> HotInsert:
-    """Add to the sums of a total's rows, making those that are not there."""
-    table, by = TOTALS[total.table], ("book", "partition", *total.by)
+def _add_to_total(total: Total) -> HotInsert:
+    """The statement that adds to a total's sums, and makes missing groups."""
+    table, key = TOTALS[total.table], ("book", "partition", *total.group_by)
 
-    def adding(insert: Any) -> Any:
+    def add_on_conflict(insert: Any) -> Any:
         added = {name: table.c[name] + insert.excluded[name] for name in total.sums}
-        return insert.on_conflict_do_update(index_elements=by, set_=added)
+        return insert.on_conflict_do_update(index_elements=key, set_=added)
 
-    return HotInsert(table, (*by, *total.sums), adding)
+    return HotInsert(table, (*key, *total.sums), add_on_conflict)
 
 
 books: Table = BookVersion.__table__  # type: ignore[attr-defined]
@@ -256,9 +257,9 @@ stored_models: Table = StoredModel.__table__  # type: ignore[attr-defined]
 ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
 STATEMENTS = {row: RowStatements(row) for row in ROWS}
-ADD = {total.table: _add(total) for book in BOOKS for total in book.totals}
+ADD_TO_TOTALS = {total.table: _add_to_total(total) for book in BOOKS for total in book.totals}
 
-# Rows that feed a later stage are read back by the key that they feed.
+# A later stage reads the rows of earlier ones by their parent keys.
 for _book in BOOKS:
     for _stage in _book.stages:
         if not isinstance(_stage.reads, str):
@@ -267,12 +268,13 @@ for _book in BOOKS:
 
 
 def layout() -> int:
-    """A number that changes whenever any table does, or the number of partitions."""
+    """A number that changes whenever any table changes, or the number of partitions."""
     ddl = [
-        str(CreateTable(t)) + "".join(str(CreateIndex(i)) for i in _sorted(t)) for t in metadata.sorted_tables
+        str(CreateTable(t)) + "".join(str(CreateIndex(i)) for i in _sorted_indexes(t))
+        for t in metadata.sorted_tables
     ] + [str(PARTITIONS)]
     return int.from_bytes(sha256("".join(ddl).encode()).digest()[:4]) & 0x7FFFFFFF
 
 
-def _sorted(table: Table) -> list[Index]:
+def _sorted_indexes(table: Table) -> list[Index]:
     return sorted(table.indexes, key=lambda index: str(index.name))

@@ -1,4 +1,4 @@
-"""What every read looks through: one consistent view of the books, in one currency."""
+"""The view of a read: one consistent state of the books, in one currency."""
 
 from collections.abc import Callable
 from datetime import date
@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from projections.bills import Contract
 from projections.book import Rules
-from projections.customers import Name
+from projections.customers import CustomerName
 from projections.mrr import MRR
 from service.books import tables
 from service.core.errors import ParameterError
@@ -32,50 +32,50 @@ from service.rulebook import Opportunity
 DEFAULT_POLICY = "default"
 
 
-class Options(Struct, frozen=True, kw_only=True):
-    """What of the settings reads depend on. The limits of segments are in whole units of the currency."""
+class ReadOptions(Struct, frozen=True, kw_only=True):
+    """The settings on which reads depend. The limits of segments are in whole units of the currency."""
 
     segment_limits: tuple[Decimal, Decimal, Decimal] = (Decimal(10_000), Decimal(1_000), Decimal(100))
     opportunities: tuple[Opportunity, ...] = ()
 
 
-DEFAULTS = Options()
+DEFAULT_OPTIONS = ReadOptions()
 
 
-def _nothing(_name: str) -> bytes | None:
+def _no_stored_model(_name: str) -> bytes | None:
     return None
 
 
 class Scope(Struct, frozen=True, kw_only=True):
-    """Which part of the books is read. `account` None: all accounts. `today` splits past from coming."""
+    """The part of the books that is read. `account` None: all accounts. `today` divides past and future."""
 
     currency: str
     today: date
     account: str | None = None
-    policy: str = DEFAULT_POLICY  # of what counts in MRR; see `View.with_policy`
+    policy: str = DEFAULT_POLICY  # for MRR; see `View.with_policy`
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """One read transaction on the books; `books` gives each book's id by its name.
+    """One read transaction on the books; `books` holds each book's id by its name.
 
-    `stored_model` finds the model of this currency that the worker has stored, by its kind.
+    `stored_model` finds the model that the worker has stored for this currency, by its kind.
     """
 
     connection: Connection
     books: dict[str, int]
     scope: Scope
-    options: Options = DEFAULTS
-    stored_model: Callable[[str], bytes | None] = _nothing
+    options: ReadOptions = DEFAULT_OPTIONS
+    stored_model: Callable[[str], bytes | None] = _no_stored_model
 
     def with_policy(self, policy: str, parameter: str = "policy") -> "View":
         """The same view with MRR as a policy counts it.
 
-        Raises ParameterError, which says of `parameter` what policies there are.
+        Raises ParameterError with the name of `parameter` and the policies that there are.
         """
-        kept = {name.partition(":")[2] or DEFAULT_POLICY: name for name in self.books if _is_mrr(name)}
-        if policy not in kept:
-            raise ParameterError(f"{parameter}: of {', '.join(sorted(kept))}")
-        books = {**self.books, MRR.name: self.books[kept[policy]]}
+        book_names = {name.partition(":")[2] or DEFAULT_POLICY: name for name in self.books if _is_mrr(name)}
+        if policy not in book_names:
+            raise ParameterError(f"{parameter}: of {', '.join(sorted(book_names))}")
+        books = {**self.books, MRR.name: self.books[book_names[policy]]}
         return replace(self, books=books, scope=replace(self.scope, policy=policy))
 
     def rules(self) -> Rules:
@@ -84,7 +84,7 @@ class View(Struct, frozen=True, kw_only=True):
         return _RULES.decode(book.rules)
 
     def filters(self, table: Table, book: str, *, currency: bool = True) -> list[ColumnElement[bool]]:
-        """The conditions that keep a query on `table` inside the scope."""
+        """The conditions that limit a query on `table` to the scope."""
         conditions = [table.c.book == self.books[book]]
         if currency:
             conditions.append(table.c.currency == self.scope.currency)
@@ -108,7 +108,7 @@ class View(Struct, frozen=True, kw_only=True):
 
     def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""
-        names = tables.ROWS[Name]
+        names = tables.ROWS[CustomerName]
         return query.add_columns(names.c.name.label("customer_name")).select_from(
             table.outerjoin(
                 names,
@@ -120,24 +120,24 @@ class View(Struct, frozen=True, kw_only=True):
         )
 
 
-_RULES = json.Decoder(Rules, dec_hook=lambda kind, value: kind(value))  # a fraction is text in JSON
+_RULES = json.Decoder(Rules, dec_hook=lambda kind, value: kind(value))  # fractions are texts in JSON
 
 
 def _is_mrr(book: str) -> bool:
     return book.partition(":")[0] == MRR.name
 
 
-def exact(value: Fraction) -> str:
-    """A fraction as a decimal where that is exact ("4.33"), else as it is ("13/3")."""
+def format_fraction(value: Fraction) -> str:
+    """A fraction as text: a decimal if that is exact ("4.33"), else numerator and denominator ("13/3")."""
     decimal = Decimal(value.numerator) / Decimal(value.denominator)
     return str(decimal) if Fraction(decimal) == value else str(value)
 
 
 def customer_key(table: Table) -> ColumnElement[str]:
-    """What tells customers apart: ids are unique only within a processor's account."""
+    """A key that is unique to a customer: their id is unique only within a processor's account."""
     return table.c.processor + literal("|") + table.c.account + literal("|") + table.c.customer_id
 
 
-def sums(table: Table, names: tuple[str, ...]) -> list[ColumnElement[Any]]:
-    """The sums of these columns, 0 where there are no rows; whole numbers, as PostgreSQL's are not."""
+def sum_columns(table: Table, names: tuple[str, ...]) -> list[ColumnElement[Any]]:
+    """The sums of these columns as integers, 0 without rows; PostgreSQL's own sums are decimals."""
     return [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(name) for name in names]

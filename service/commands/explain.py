@@ -141,7 +141,7 @@ def _taken_apart(
     view = views.View(connection=connection, books=positions.books, scope=scope, options=options)
     document = figures.explain(view, figure, given, 0, limit)
     del document["next_cursor"]
-    return document | {"position": positions.reached(given.get("policy", ""))}
+    return document | {"position": positions.position_under(given.get("policy", ""))}
 
 
 def _holds(found: dict[str, Any]) -> bool:

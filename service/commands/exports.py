@@ -78,7 +78,7 @@ def export_rows(
 
 async def _export_ledger(settings: "Settings", output: Path) -> "ExportEnd":
     async with bootstrap.existing_ledger(settings) as ledger:
-        events = (await ledger.read(append.head)).position
+        events = (await ledger.read(append.read_head)).position
         with sources.open_output(output) as out, progress("events", events) as done:
             return await ledger_format.export_ledger(ledger, out, done)
 

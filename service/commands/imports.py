@@ -134,7 +134,7 @@ def _observation(settings: "Settings", file: Path, stated: str | None) -> "Obser
         raise ParameterError("--observed-at: it is to come" if stated else f"{file} is of a day to come")
     bootstrap.prepare(settings)
     return observations.Observation(
-        observed_at=at, is_stated=stated is not None, keyed_digest=master_key.vault(settings).digest
+        observed_at=at, is_stated=stated is not None, keyed_digest=master_key.open_vault(settings).digest
     )
 
 

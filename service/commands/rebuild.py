@@ -20,8 +20,8 @@ from service.rebuild import builds
 from service.rebuild import cutover as rebuilding
 
 if TYPE_CHECKING:
-    from service.rebuild.builds import Removed
-    from service.rebuild.cutover import Rebuild
+    from service.rebuild.builds import RemovedBuild
+    from service.rebuild.cutover import RebuildResult
 
 STALLED_SECONDS = 300.0
 
@@ -54,7 +54,7 @@ def rebuild(
             with shell.progress(what, total) as done:
                 yield lambda count: (moved(count), done(count))[1]
 
-        async def run() -> "Rebuild | list[Removed]":
+        async def run() -> "RebuildResult | list[RemovedBuild]":
             async with bootstrap.books_for_rebuild(settings, books or ()) as (ledger, store):
                 if prune:
                     return await builds.prune(store, progress)
@@ -91,14 +91,14 @@ def _watch(seconds: float) -> Callable[[int], None]:
     return moved
 
 
-def _removed(found: "list[Removed]") -> RenderableType:
+def _removed(found: "list[RemovedBuild]") -> RenderableType:
     table = Table("book", "version", "build", "rows removed")
     for each in found:
         table.add_row(each.name, str(each.version), str(each.build), f"{each.rows:,}")
     return table if found else "There is nothing that is not live."
 
 
-def _shown(found: "Rebuild") -> RenderableType:
+def _shown(found: "RebuildResult") -> RenderableType:
     books = Table("book", "version", "build", "live before", "digest", "")
     keys = []
     for book in found.books:

@@ -66,4 +66,4 @@ def verify(
 
 def _heads(settings: "Settings", file: Path) -> "Anchors":
     """The signed heads in a file, under the key that is made from the master key."""
-    return anchors.Anchors(file, master_key.vault(settings).derive(b"daybook anchor"), utc_now)
+    return anchors.Anchors(file, master_key.open_vault(settings).derive(b"daybook anchor"), utc_now)

@@ -43,7 +43,7 @@ async def trace(
     `advance` is called with 1 after each event. Raises Integrity if the ledger lacks one of them.
     """
     distinct_causes = set(causes)
-    id_rows = await reader.ids({name.partition(":")[2] for name, _ in distinct_causes})
+    id_rows = await reader.known_ids({name.partition(":")[2] for name, _ in distinct_causes})
     positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in id_rows}
     if missing := sorted(distinct_causes - positions.keys()):
         raise Integrity(f"the ledger holds no event {missing[0][0]}, which a row names as its cause")

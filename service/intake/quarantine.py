@@ -62,7 +62,7 @@ def list_entry(row: dict[str, Any]) -> dict[str, Any]:
 async def read_rows(reader: LedgerReader, **filters: Any) -> AsyncIterator[dict[str, Any]]:
     """All rows of quarantine, read page by page; `filters` are those of `LedgerReader.waiting`."""
     after = 0
-    while rows := await reader.waiting(after, _PAGE, **filters):
+    while rows := await reader.quarantine_entries(after, _PAGE, **filters):
         for row in rows:
             yield row
         after = rows[-1]["id"]
@@ -70,7 +70,7 @@ async def read_rows(reader: LedgerReader, **filters: Any) -> AsyncIterator[dict[
 
 async def read_row(reader: LedgerReader, quarantine_id: int) -> dict[str, Any]:
     """One whole row of quarantine. Raises NotFound."""
-    rows = await reader.quarantine(quarantine_id - 1, 1) if 0 < quarantine_id < _MAX_ID else []
+    rows = await reader.quarantined_deliveries(quarantine_id - 1, 1) if 0 < quarantine_id < _MAX_ID else []
     if not rows or rows[0]["id"] != quarantine_id:
         raise NotFound(f"quarantine holds no {quarantine_id}")
     return rows[0]

@@ -34,7 +34,7 @@ from service.core.progress import Advance
 from service.intake import quarantine
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
-from service.ledger.store import Ledger, LedgerReader, Recorded
+from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
 _PAGE = 100  # deliveries read, and appended, at once
 MAX_PREVIEW_EVENTS = 20_000  # more are not kept in memory, and their impact on figures is not previewed
@@ -109,8 +109,8 @@ class EventRevisions(Struct, frozen=True, kw_only=True):
     `effective` is None if the last revision was superseded without a replacement.
     """
 
-    first: Recorded
-    effective: Recorded | None
+    first: RecordedEvent
+    effective: RecordedEvent | None
     count: int
 
 
@@ -165,7 +165,7 @@ def compare(
 
 def _dropped(
     delivery: RawDelivery, translated: Incoming, known: Mapping[EventKey, EventRevisions]
-) -> Iterator[Recorded]:
+) -> Iterator[RecordedEvent]:
     """The effective events that a delivery no longer gives, although it can be read whole."""
     if translated.reason:
         return
@@ -273,7 +273,7 @@ async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict
     while ids:
         number += 1
         revision_ids = [revision_id(event_id, number) for event_id in ids]
-        rows = await reader.recorded(
+        rows = await reader.recorded_events(
             [*revision_ids, *(event_id + SUPERSEDED_SUFFIX for event_id in revision_ids)]
         )
         superseded = {(*_key(row.event)[:2], _superseded_id(row)) for row in rows if _superseded_id(row)}
@@ -287,7 +287,7 @@ async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict
     return revisions_by_key
 
 
-def _superseded_id(row: Recorded) -> str | None:
+def _superseded_id(row: RecordedEvent) -> str | None:
     """The id of the event that a `Superseded` event supersedes; None for any other event."""
     return row.event.data.event_id if isinstance(row.event.data, Superseded) else None
 

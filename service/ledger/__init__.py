@@ -1,1 +1,1 @@
-"""The ledger: positions and bytes. Append-only, chained by digest; it knows no money."""
+"""The ledger: events at positions, append-only and chained by digest. It knows nothing of money."""

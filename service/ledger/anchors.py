@@ -1,7 +1,7 @@
-"""Anchors: signed heads of the ledger, kept outside of its database.
+"""Anchors: signed heads of the ledger, stored outside of its database.
 
-The chain shows a change of what it holds, but not that all of it was written anew, or cut off. A head that
-was signed and put elsewhere shows both.
+The digest chain reveals a changed row, but not that the whole chain was written anew, or that its end was
+cut off. A signed head stored elsewhere reveals both.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from service.storage.files import replace_file
 class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The head of the ledger at a moment. `digest`, `public_key` and `signature` are hexadecimal digits.
 
-    The signature is by Ed25519 of `signed()`.
+    `signature` is the Ed25519 signature of `signed_bytes()`.
     """
 
     position: int
@@ -32,13 +32,13 @@ class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     public_key: str
     signature: str = ""
 
-    def signed(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """The bytes that are signed."""
         return f"daybook anchor\n{self.position}\n{self.digest}\n{self.at}\n{self.public_key}".encode()
 
 
 class Anchors:
-    """A file of anchors, one JSON document a line, by the key made from `seed` (32 bytes)."""
+    """A file of anchors, one JSON document a line, signed with the key made from `seed` (32 bytes)."""
 
     def __init__(self, path: Path, seed: bytes, clock: Callable[[], datetime]) -> None:
         self._path = path
@@ -47,12 +47,12 @@ class Anchors:
         self._clock = clock
 
     async def check(self, ledger: Ledger) -> int:
-        """Compare each head in the file with the ledger; how many there are, 0 if there is no file.
+        """Compare each anchor in the file with the ledger; return their number, 0 if there is no file.
 
-        Raises Integrity at the first that is not by our key, or that the ledger does not hold.
+        Raises Integrity at the first anchor that another key signed, or that differs from the ledger.
         """
         anchors = self._read()
-        before = 0
+        previous = 0
         async with ledger.reading() as reader:
             end = (await reader.head()).position
             for number, anchor in enumerate(anchors, 1):
@@ -64,20 +64,20 @@ class Anchors:
                     )
                 if await _digest_at(reader, anchor.position) != anchor.digest:
                     raise Integrity(
-                        f"the ledger was rewritten before position {anchor.position} (and after {before}): "
+                        f"the ledger was rewritten before position {anchor.position} (and after {previous}): "
                         f"the anchor of line {number} holds another digest"
                     )
-                before = anchor.position
+                previous = anchor.position
         return len(anchors)
 
     async def extend(self, ledger: Ledger, position: int) -> None:
-        """Add the head at a position; the file holds it whole or is as it was."""
+        """Add the head at a position to the file, whole or not at all."""
         async with ledger.reading() as reader:
             digest = await _digest_at(reader, position)
         unsigned = Anchor(
             position=position, digest=digest, at=rfc3339(self._clock()), public_key=self._public_key
         )
-        anchor = replace(unsigned, signature=self._key.sign(unsigned.signed()).hex())
+        anchor = replace(unsigned, signature=self._key.sign(unsigned.signed_bytes()).hex())
         lines = self._path.read_bytes() if self._path.exists() else b""
         replace_file(self._path, lines + json.encode(anchor) + b"\n")
 
@@ -94,7 +94,7 @@ class Anchors:
             raise Integrity(f"the anchor of line {number} was signed by another key, {anchor.public_key}")
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_key))
         try:
-            key.verify(bytes.fromhex(anchor.signature), anchor.signed())
+            key.verify(bytes.fromhex(anchor.signature), anchor.signed_bytes())
         except (InvalidSignature, ValueError):
             raise Integrity(f"the anchor of line {number} was changed: its signature is wrong") from None
 

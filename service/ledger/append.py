@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.ledger import chain, tables
-from service.ledger.draft import Draft, EventKey, Head, Incoming, Outcome, Seen
-from service.ledger.key_destruction import erase
-from service.ledger.parts import make_room
+from service.ledger.draft import Draft, EventKey, Head, Incoming, KnownEvent, Outcome
+from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
+from service.ledger.range_partitions import ensure_partitions
 from service.ledger.vault import GENERAL, Vault
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of
 
@@ -20,17 +20,17 @@ _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
 _turn = tables.Turn.__table__  # type: ignore[attr-defined]
 
-_TAKE_TURN = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest).with_for_update())
-_PASS_TURN = HotStatement(
+_LOCK_HEAD = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest).with_for_update())
+_STORE_HEAD = HotStatement(
     lambda _: update(_turn).values(position=bindparam("position"), digest=bindparam("digest"))
 )
-_TURN = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest))
-_LAST = HotStatement(
+_READ_STORED_HEAD = HotStatement(lambda _: select(_turn.c.position, _turn.c.digest))
+_READ_LAST_EVENT = HotStatement(
     lambda _: select(_events.c.position, _events.c.digest).where(
         _events.c.position == select(func.max(_events.c.position)).scalar_subquery()
     )
 )
-_KNOWN = HotStatement(
+_FIND_KNOWN = HotStatement(
     lambda _: select(
         _ids.c.processor,
         _ids.c.account,
@@ -51,21 +51,23 @@ _ADD_QUARANTINE = HotInsert(
 )
 
 
-def append(connection: Connection, batch: Sequence[Incoming], now_us: int, vault: Vault) -> list[Outcome]:
-    """Write what a batch adds; positions have no gaps, and are in the order of the commits.
+def append_deliveries(
+    connection: Connection, batch: Sequence[Incoming], now_us: int, vault: Vault
+) -> list[Outcome]:
+    """Write the rows that a batch adds; positions have no gaps, and are in the order of the commits.
 
-    For that one transaction appends at a time: on SQLite there is one writer, on PostgreSQL each holds
-    the only row of `turn` until it has committed.
+    For that, one transaction appends at a time: SQLite has one writer anyway, and on PostgreSQL each
+    transaction locks the only row of `turn` until it has committed.
     """
-    shared = connection.dialect.name == POSTGRESQL
-    before = _head_of(_TAKE_TURN.run(connection)) if shared else head(connection)
-    told = [event for incoming in batch for event in incoming.events]
-    keys = vault.make_keys(connection, {GENERAL, *map(owner_of, told)})
-    draft = Draft(before, _known(connection, batch), now_us, keys, vault.digest)
+    is_postgresql = connection.dialect.name == POSTGRESQL
+    old_head = _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
+    events = [event for incoming in batch for event in incoming.events]
+    keys = vault.make_keys(connection, {GENERAL, *map(owner_of, events)})
+    draft = Draft(old_head, _find_known(connection, batch), now_us, keys, vault.digest)
     outcomes = [draft.add(incoming) for incoming in batch]
-    if shared and draft.events:
-        make_room(connection, before.position, draft.head.position)
-        _PASS_TURN.run(connection, draft.head.position, draft.head.digest)
+    if is_postgresql and draft.events:
+        ensure_partitions(connection, old_head.position, draft.head.position)
+        _STORE_HEAD.run(connection, draft.head.position, draft.head.digest)
     for statement, rows in (
         (_ADD_EVENTS, draft.events),
         (_ADD_IDS, draft.events),
@@ -75,20 +77,22 @@ def append(connection: Connection, batch: Sequence[Incoming], now_us: int, vault
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
-    erase(connection, vault, told, keys)
+    destroy_erased_keys(connection, vault, events, keys)
     return outcomes
 
 
-def head(connection: Connection) -> Head:
+def read_head(connection: Connection) -> Head:
     """The last position and its digest."""
-    return _head_of((_TURN if connection.dialect.name == POSTGRESQL else _LAST).run(connection))
+    return _head_from(
+        (_READ_STORED_HEAD if connection.dialect.name == POSTGRESQL else _READ_LAST_EVENT).run(connection)
+    )
 
 
-def _head_of(rows: list[Any]) -> Head:
+def _head_from(rows: list[Any]) -> Head:
     return Head(position=rows[0][0], digest=rows[0][1]) if rows else Head(position=0, digest=chain.GENESIS)
 
 
-def _known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, Seen]:
-    """Which of the batch's events the ledger already holds."""
+def _find_known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, KnownEvent]:
+    """The batch's events that the ledger holds already, by their keys."""
     ids = [event.event_id for incoming in batch for event in incoming.events]
-    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in _KNOWN.run(connection, ids)}
+    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in _FIND_KNOWN.run(connection, ids)}

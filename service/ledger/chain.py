@@ -1,4 +1,4 @@
-"""The digest chain: each event's row, column by column, bound to the row before it."""
+"""The digest chain: each row's digest covers all its columns and the digest of the row before it."""
 
 from hashlib import sha256
 from typing import Any
@@ -7,7 +7,7 @@ from service.core.errors import Integrity
 
 GENESIS = bytes(32)
 
-# Every column but the digest itself. Adding one is a new chain format: end the old chain first.
+# Every column but the digest itself. Another column makes another chain format: end the old chain first.
 CHAINED = tuple(
     """position recorded_at_us processor account event_id type occurred_at_us rank trust
     data before content_digest delivery delivery_digest""".split()
@@ -15,7 +15,7 @@ CHAINED = tuple(
 
 
 def link(previous: bytes, row: dict[str, Any]) -> bytes:
-    """The digest of `row` (by column name) after `previous`: SHA-256 over length-prefixed columns."""
+    """The digest of `row` (values by column name): SHA-256 over `previous` and length-prefixed columns."""
     digest = sha256(previous)
     for name in CHAINED:
         value = row[name]
@@ -26,12 +26,12 @@ def link(previous: bytes, row: dict[str, Any]) -> bytes:
 
 
 def delivery_digest(headers: bytes, body: bytes, proof: bytes) -> bytes:
-    """The digest of a raw delivery, which an event's row holds."""
+    """The digest of a raw delivery, as its events' rows hold it."""
     return sha256(b"%d:%b%d:%b%d:%b" % (len(headers), headers, len(body), body, len(proof), proof)).digest()
 
 
 def check(previous: bytes, expected_position: int, row: dict[str, Any]) -> None:
-    """Raise Integrity naming the position if `row` is not the next link."""
+    """Raise Integrity with the position if `row` is not the next link of the chain."""
     if row["position"] != expected_position:
         raise Integrity(
             f"position {expected_position} is missing; position {row['position']} stands in its place"

@@ -1,4 +1,4 @@
-"""What a batch of deliveries adds to the ledger: positions, digests, duplicates, conflicts. Pure."""
+"""The rows that a batch of deliveries adds to the ledger: positions, digests, duplicates, conflicts. Pure."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from service.core.delivery import Proof
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.ledger import chain
-from service.ledger.personal_data import owners_of_all, seal_data
+from service.ledger.personal_data import owners_of_events, seal_data
 from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id
-Seen = tuple[int, bytes, str]  # position, content digest, trust
+KnownEvent = tuple[int, bytes, str]  # position, content digest, trust
 
 
 class Incoming(Struct, frozen=True, kw_only=True):
-    """A delivery to be kept: its events where it could be read, and why it is in quarantine where not.
+    """A delivery to be recorded: its events if it could be read, the reason for quarantine if not.
 
-    A list of records that could be read in part has both.
+    A list of records of which some could be read has both.
     """
 
     events: Sequence[Event]
@@ -32,7 +32,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a delivery. `position` is that of its (last) event; None if it has none."""
+    """The result of appending a delivery. `position` is that of its last event; None without events."""
 
     position: int | None
     duplicate: bool = False
@@ -41,7 +41,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Head(Struct, frozen=True, kw_only=True):
-    """The ledger's end: 0 and 32 zero bytes when it is empty."""
+    """The last position and its digest; 0 and 32 zero bytes for an empty ledger."""
 
     position: int
     digest: bytes
@@ -50,22 +50,23 @@ class Head(Struct, frozen=True, kw_only=True):
 class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
-    `known` are those of the batch's events that the ledger already holds; `head` moves with each new one.
-    `keys` seal what tells of their owners, and `keyed` makes a digest one that can't be guessed.
+    `known` are the batch's events that the ledger already holds; `head` moves with each new event. `keys`
+    seal the personal data of their owners. `keyed_digest` makes a digest against which nobody
+    without the key can test guesses.
     """
 
     def __init__(
         self,
         head: Head,
-        known: dict[EventKey, Seen],
+        known: dict[EventKey, KnownEvent],
         recorded_at_us: int,
         keys: Keys,
-        keyed: Callable[[bytes], bytes],
+        keyed_digest: Callable[[bytes], bytes],
     ) -> None:
         self.head = head
         self._known = known
         self._keys = keys
-        self._keyed = keyed
+        self._keyed_digest = keyed_digest
         self._recorded_at_us = recorded_at_us
         self.events: list[dict[str, Any]] = []
         self.deliveries: list[dict[str, Any]] = []
@@ -73,36 +74,37 @@ class Draft:
         self.quarantine: list[dict[str, Any]] = []
 
     def add(self, incoming: Incoming) -> Outcome:
-        """Place one delivery; say what became of it."""
-        content = self._keyed(incoming.content_digest)
+        """Add one delivery's rows."""
+        content_digest = self._keyed_digest(incoming.content_digest)
         raw = {
             "headers": incoming.headers,
-            "body": seal(self._keys, owners_of_all(incoming.events), incoming.body),
+            "body": seal(self._keys, owners_of_events(incoming.events), incoming.body),
             "proof": json.encode(incoming.proof),
         }
         if incoming.reason:
-            self._to_quarantine(incoming, raw, content, incoming.reason, incoming.detail, None)
+            self._quarantine(incoming, raw, content_digest, incoming.reason, incoming.detail, None)
             if not incoming.events:
                 return Outcome(position=None, quarantined=True)
         new = [event for event in incoming.events if self._key(event) not in self._known]
         if new:
-            first = self.head.position + 1
-            self.deliveries.append({"position": first, **raw})
-            digest = chain.delivery_digest(**raw)
+            first_position = self.head.position + 1
+            self.deliveries.append({"position": first_position, **raw})
+            delivery_digest = chain.delivery_digest(**raw)
             for event in new:
-                self._append(event, content, first, digest)
-        seen = [self._known[self._key(event)] for event in incoming.events]
-        position = max(at for at, _, _ in seen)
-        # A ledger's first events have digests without a key. What was fetched may have been rendered in
-        # another version than the delivery that comes late.
+                self._append(event, content_digest, first_position, delivery_digest)
+        known = [self._known[self._key(event)] for event in incoming.events]
+        last_position = max(position for position, _, _ in known)
+        # Events of the first versions have digests without a key. A fetched event may be rendered in another
+        # API version than its late delivery, so their contents may differ without a conflict.
         conflict = any(
-            told not in (content, incoming.content_digest) and trust != "fetched" for _, told, trust in seen
+            digest not in (content_digest, incoming.content_digest) and trust != "fetched"
+            for _, digest, trust in known
         )
         if conflict:
-            detail = f"the event at position {position} has this id and other content"
-            self._to_quarantine(incoming, raw, content, "conflict", detail, position)
+            detail = f"the event at position {last_position} has this id and other content"
+            self._quarantine(incoming, raw, content_digest, "conflict", detail, last_position)
         return Outcome(
-            position=position,
+            position=last_position,
             duplicate=not new and not conflict,
             conflict=conflict,
             quarantined=incoming.reason is not None,
@@ -132,11 +134,11 @@ class Draft:
         self.events.append(row)
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
 
-    def _to_quarantine(
+    def _quarantine(
         self,
         incoming: Incoming,
         raw: dict[str, Any],
-        content: bytes,
+        content_digest: bytes,
         reason: str,
         detail: str,
         conflicts_with: int | None,
@@ -146,9 +148,9 @@ class Draft:
                 "received_at_us": self._recorded_at_us,
                 "processor": incoming.proof.processor,
                 "reason": reason,
-                "detail": detail.replace("\0", ""),  # PostgreSQL keeps none in a text
+                "detail": detail.replace("\0", ""),  # PostgreSQL refuses a NUL in a text
                 "conflicts_with": conflicts_with,
-                "content_digest": content,
+                "content_digest": content_digest,
                 **raw,
             }
         )

@@ -1,4 +1,4 @@
-"""What the engine reads of the ledger: new events, and whole histories. Plain functions on a connection."""
+"""Reading events from the ledger: the new ones, and whole histories. Plain functions on a connection."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
-from service.ledger.personal_data import PERSONAL, open_data
+from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.vault import Vault
 from service.storage.statements import HotStatement, any_of
 
@@ -17,73 +17,82 @@ _events = tables.Event.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 
 _DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
-_NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
-FOLDED = [_events.c[name] for name in _NAMES]  # the columns of which `event_of` makes an event
+_COLUMN_NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
+EVENT_COLUMNS = [
+    _events.c[name] for name in _COLUMN_NAMES
+]  # the columns from which `to_event` makes an event
 
-_TYPE, _DATA, _BEFORE = (_NAMES.index(name) for name in ("type", "data", "before"))
+_TYPE_INDEX, _DATA_INDEX, _BEFORE_INDEX = (_COLUMN_NAMES.index(name) for name in ("type", "data", "before"))
 
-_AFTER = HotStatement(
+_SELECT_AFTER = HotStatement(
     lambda _: (
-        select(*FOLDED)
+        select(*EVENT_COLUMNS)
         .where(_events.c.position > bindparam("after"), _events.c.position <= bindparam("last"))
         .order_by(_events.c.position)
     )
 )
-_HISTORIES = HotStatement(
+_SELECT_HISTORIES = HotStatement(
     lambda _: (
-        select(*FOLDED, _subjects.c.subject)
+        select(*EVENT_COLUMNS, _subjects.c.subject)
         .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
         .where(any_of(_subjects.c.subject, "names"))
         .where(_subjects.c.position <= bindparam("up_to"))
     )
 )
-_RECORDED_AT = HotStatement(
+_SELECT_RECORDED_AT = HotStatement(
     lambda _: select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
 )
 
 
-def recorded_at(connection: Connection, position: int) -> int | None:
-    """When the event at a position was recorded, in microseconds; None where there is none."""
-    rows = _RECORDED_AT.run(connection, position)
+def read_recorded_at(connection: Connection, position: int) -> int | None:
+    """When the event at a position was recorded, in microseconds; None if there is no such event."""
+    rows = _SELECT_RECORDED_AT.run(connection, position)
     return int(rows[0][0]) if rows else None
 
 
-def after(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:
+def read_events(connection: Connection, position: int, limit: int) -> list[tuple[int, Event]]:
     """The next `limit` events after `position`, in order, as (position, event). Positions have no gaps."""
-    return [(row[0], event_of(row)) for row in _AFTER.run(connection, position, position + limit)]
+    return [(row[0], to_event(row)) for row in _SELECT_AFTER.run(connection, position, position + limit)]
 
 
-def histories(
+def read_histories(
     connection: Connection, names: Iterable[str], up_to: int, vault: Vault
 ) -> dict[str, list[Event]]:
-    """The whole history of each subject up to a position, in no order."""
-    found: dict[str, list[Event]] = {name: [] for name in names}
-    seen: dict[int, Event] = {}
-    for row in open_rows(connection, vault, _HISTORIES.run(connection, list(found), up_to)):
-        event = seen.get(row[0]) or seen.setdefault(row[0], event_of(row))
-        found[row[-1]].append(event)
-    return found
+    """The events of each subject up to a position, in any order."""
+    events_by_name: dict[str, list[Event]] = {name: [] for name in names}
+    by_position: dict[int, Event] = {}
+    for row in unseal_rows(connection, vault, _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)):
+        event = by_position.get(row[0]) or by_position.setdefault(row[0], to_event(row))
+        events_by_name[row[-1]].append(event)
+    return events_by_name
 
 
-def open_rows(connection: Connection, vault: Vault, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Rows whose first columns are those of `FOLDED`, with what is sealed in them opened."""
-    sealed = [row for row in rows if row[_TYPE] == PERSONAL]
-    texts = {text for row in sealed for text in row[_DATA : _BEFORE + 1] if text is not None}
-    plain = dict(zip(texts, open_data(connection, vault, list(texts)), strict=True)) if texts else {}
+def unseal_rows(connection: Connection, vault: Vault, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows that begin with the `EVENT_COLUMNS`, with their sealed personal data unsealed."""
+    personal = [row for row in rows if row[_TYPE_INDEX] == PERSONAL]
+    texts = {text for row in personal for text in row[_DATA_INDEX : _BEFORE_INDEX + 1] if text is not None}
+    unsealed = dict(zip(texts, unseal_data(connection, vault, list(texts)), strict=True)) if texts else {}
     return [
-        (*row[:_DATA], plain[row[_DATA]], plain.get(row[_BEFORE]), *row[_BEFORE + 1 :])
-        if row[_TYPE] == PERSONAL
+        (
+            *row[:_DATA_INDEX],
+            unsealed[row[_DATA_INDEX]],
+            unsealed.get(row[_BEFORE_INDEX]),
+            *row[_BEFORE_INDEX + 1 :],
+        )
+        if row[_TYPE_INDEX] == PERSONAL
         else row
         for row in rows
     ]
 
 
-def event_of(row: Sequence[Any]) -> Event:
-    """A row, its first columns those of `FOLDED`, as the event that folds see.
+def to_event(row: Sequence[Any]) -> Event:
+    """A row that begins with the `EVENT_COLUMNS` as an event.
 
-    Of a row as it is stored, without what is sealed in it.
+    From a row as it is stored the event comes without its sealed personal data.
     """
-    _, processor, account, event_id, kind, occurred_at_us, rank, trust, data, before = row[: len(FOLDED)]
+    _, processor, account, event_id, kind, occurred_at_us, rank, trust, data, before = row[
+        : len(EVENT_COLUMNS)
+    ]
     return Event(
         processor=processor,
         account=account,

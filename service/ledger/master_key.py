@@ -1,4 +1,4 @@
-"""The master key: from the environment, or a file in the data directory that is made with the ledger."""
+"""The master key: from the environment, or from a file in the data directory made with the ledger."""
 
 import os
 from base64 import b64decode
@@ -8,14 +8,14 @@ from service.ledger.vault import KEY_BYTES, Vault
 from service.settings import Settings
 from service.storage.files import create_file
 
-NAME = "master.key"
+FILE_NAME = "master.key"
 
 
-def vault(settings: Settings) -> Vault:
-    """What opens the ledger. Raises SettingsError where there is no master key, or it is none."""
+def open_vault(settings: Settings) -> Vault:
+    """The vault that unseals the ledger. Raises SettingsError if the master key is missing or malformed."""
     if settings.master_key:
         return Vault(b64decode(settings.master_key))
-    path = settings.data_dir / NAME
+    path = settings.data_dir / FILE_NAME
     try:
         key = path.read_bytes()
     except FileNotFoundError:
@@ -27,9 +27,9 @@ def vault(settings: Settings) -> Vault:
     return Vault(key)
 
 
-def make(settings: Settings) -> None:
-    """Make the file of a new ledger's key, unless the key is there; only its owner may read it."""
-    path = settings.data_dir / NAME
+def create_key_file(settings: Settings) -> None:
+    """Make the file with a new ledger's master key, unless there is one; only its owner may read it."""
+    path = settings.data_dir / FILE_NAME
     if settings.master_key or path.exists():
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)

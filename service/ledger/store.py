@@ -1,4 +1,4 @@
-"""Reading and appending the ledger. One transaction gives positions, without gaps, in commit order."""
+"""The ledger: appending to it, one transaction at a time, and reading it."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -18,10 +18,10 @@ from service.core.events import SUPERSEDED_SUFFIX, CustomerErased, Event, origin
 from service.core.moments import to_us
 from service.core.order import effective_events
 from service.ledger import tables
-from service.ledger.append import append, head
+from service.ledger.append import append_deliveries, read_head
 from service.ledger.draft import Head, Incoming, Outcome
-from service.ledger.history import FOLDED, event_of, open_rows
-from service.ledger.personal_data import PERSONAL, open_data
+from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
+from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.vault import Vault
 from service.storage.database import Database
 from service.storage.statements import HotInsert, any_of
@@ -36,7 +36,7 @@ _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
 _cursors = tables.Cursor.__table__  # type: ignore[attr-defined]
 _superseding = _ids.alias()
 
-_KEEP = HotInsert(
+_SAVE_CURSOR = HotInsert(
     _cursors,
     conflict=lambda insert: insert.on_conflict_do_update(
         index_elements=["name"],
@@ -57,29 +57,33 @@ class Ledger:
         await self._database.close()
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
-        """Keep a batch of deliveries in one durable transaction; all of it or nothing.
+        """Append a batch of deliveries in one durable transaction, all of it or nothing.
 
-        Raises SQLAlchemy's errors as they are; the caller says 503.
+        Raises SQLAlchemy's errors as they are; the caller answers 503.
         """
-        return await self._database.write(partial(append, batch=batch, now_us=to_us(now), vault=self.vault))
+        return await self._database.write(
+            partial(append_deliveries, batch=batch, now_us=to_us(now), vault=self.vault)
+        )
 
-    async def retry(self, waiting: int, incoming: Incoming, now: datetime) -> Outcome:
-        """Append what a delivery in quarantine says, and settle it there, in one durable transaction."""
+    async def retry(self, quarantine_id: int, incoming: Incoming, now: datetime) -> Outcome:
+        """Append a delivery from quarantine, and settle it there, in one durable transaction."""
 
         def work(connection: Connection) -> Outcome:
-            (outcome,) = append(connection, [incoming], to_us(now), self.vault)
-            _settle(connection, [waiting], "retried", None, now)
+            (outcome,) = append_deliveries(connection, [incoming], to_us(now), self.vault)
+            _settle(connection, [quarantine_id], "retried", None, now)
             return outcome
 
         return await self._database.write(work)
 
-    async def dismiss(self, waiting: Sequence[int], because: str, now: datetime) -> set[int]:
-        """Settle what stays in quarantine unread; which of these were open until now."""
-        return await self._database.write(lambda c: _settle(c, waiting, "dismissed", because, now))
+    async def dismiss(self, quarantine_ids: Sequence[int], reason: str, now: datetime) -> set[int]:
+        """Settle deliveries in quarantine without reading them; return the ids that were open until now."""
+        return await self._database.write(lambda c: _settle(c, quarantine_ids, "dismissed", reason, now))
 
-    async def keep(self, name: str, body: bytes, now: datetime) -> None:
-        """Keep where a piece of long work stands, in place of what was kept under this name."""
-        await self._database.write(lambda connection: _KEEP.add(connection, [(name, body, to_us(now))]))
+    async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
+        """Save the progress of a long task, in place of the last one under this name."""
+        await self._database.write(
+            lambda connection: _SAVE_CURSOR.add(connection, [(name, body, to_us(now))])
+        )
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -88,12 +92,12 @@ class Ledger:
             yield LedgerReader(connection, self.vault)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """What a plain function finds in one read transaction, run in a thread."""
+        """The result of a plain function that runs in one read transaction, in a thread."""
         return await self._database.read(query)
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
-    """An event at its position, with the position of its delivery and its content digest as it stands."""
+class RecordedEvent(Struct, frozen=True, kw_only=True):
+    """An event at its position, with the position of its delivery and the content digest of its row."""
 
     position: int
     event: Event
@@ -102,7 +106,7 @@ class Recorded(Struct, frozen=True, kw_only=True):
 
 
 class LedgerReader:
-    """One read transaction on the ledger. What is sealed comes opened, but where it is called stored."""
+    """One read transaction on the ledger. It unseals personal data, except in the `stored_…` methods."""
 
     def __init__(self, connection: AsyncConnection, vault: Vault) -> None:
         self._connection = connection
@@ -110,46 +114,46 @@ class LedgerReader:
 
     async def head(self) -> Head:
         """The last position and its digest."""
-        return await self._connection.run_sync(head)
+        return await self._connection.run_sync(read_head)
 
     async def rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
-        """Up to `limit` whole rows after a position; without the names of whom was erased."""
-        stored = await self.stored_rows(after, limit, account)
-        sealed = [row for row in stored if row["type"] == PERSONAL]
-        texts = [text for row in sealed for text in (row["data"], row["before"] or row["data"])]
-        plain = iter(await self._connection.run_sync(open_data, self._vault, texts))
-        for row in sealed:
-            row["data"], before = next(plain), next(plain)
+        """Up to `limit` whole rows after a position; without the names of erased customers."""
+        rows = await self.stored_rows(after, limit, account)
+        personal = [row for row in rows if row["type"] == PERSONAL]
+        texts = [text for row in personal for text in (row["data"], row["before"] or row["data"])]
+        unsealed = iter(await self._connection.run_sync(unseal_data, self._vault, texts))
+        for row in personal:
+            row["data"], before = next(unsealed), next(unsealed)
             row["before"] = row["before"] and before
-        return stored
+        return rows
 
     async def stored_rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
-        """The rows as they stand and are chained."""
+        """Up to `limit` whole rows after a position, as the chain covers them: with sealed data."""
         query = select(_events).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
         if account is not None:
             query = query.where(_events.c.account == account)
         return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
-    async def indexed(self, names: Iterable[str]) -> set[tuple[str, int]]:
-        """What the index of histories holds under these names, as (subject, position)."""
+    async def indexed_subjects(self, names: Iterable[str]) -> set[tuple[str, int]]:
+        """The entries of these subjects in the index of histories, as (subject, position)."""
         query = select(_subjects.c.subject, _subjects.c.position).where(any_of(_subjects.c.subject, "names"))
         return {(row[0], row[1]) for row in await self._connection.execute(query, {"names": list(names)})}
 
-    async def ids(self, events: Iterable[str]) -> set[tuple[str, str, str, int, bytes]]:
-        """What stands under these event ids: (event id, processor, account, position, content digest)."""
+    async def known_ids(self, event_ids: Iterable[str]) -> set[tuple[str, str, str, int, bytes]]:
+        """The known events with these ids: (event id, processor, account, position, content digest)."""
         query = select(_ids).where(any_of(_ids.c.event_id, "ids"))
-        return {tuple(row) for row in await self._connection.execute(query, {"ids": list(events)})}
+        return {tuple(row) for row in await self._connection.execute(query, {"ids": list(event_ids)})}
 
-    async def ids_count(self) -> int:
-        """How many events are known by their ids."""
+    async def count_ids(self) -> int:
+        """How many entries the index of event ids has."""
         return int((await self._connection.execute(select(func.count()).select_from(_ids))).scalar_one())
 
-    async def subjects_count(self) -> int:
-        """How many entries the index of histories holds."""
+    async def count_subjects(self) -> int:
+        """How many entries the index of histories has."""
         return int((await self._connection.execute(select(func.count()).select_from(_subjects))).scalar_one())
 
-    async def find(self, processor: str, event_id: str, account: str | None = None) -> int | None:
-        """The position of the first event with this id, in any account or in one."""
+    async def find_position(self, processor: str, event_id: str, account: str | None = None) -> int | None:
+        """The position of the first event with this id, in any account or in the given one."""
         query = select(func.min(_ids.c.position)).where(
             _ids.c.event_id == event_id, _ids.c.processor == processor
         )
@@ -160,16 +164,16 @@ class LedgerReader:
     async def delivery(self, position: int) -> dict[str, Any]:
         """The raw delivery whose first event is at `position`.
 
-        Raises Integrity if it is gone, Erased if nobody can read it any more.
+        Raises Integrity if it is missing, Erased if a key to its body was destroyed.
         """
         raw = await self.stored_delivery(position)
-        (body,) = await self._open([raw["body"]])
+        (body,) = await self._unseal([raw["body"]])
         if body is None:
             raise Erased(f"the raw delivery at position {position} told of a customer who was erased")
         return {**raw, "body": body}
 
     async def stored_delivery(self, position: int) -> dict[str, Any]:
-        """The raw delivery as it stands and is chained. Raises Integrity if it is gone."""
+        """The raw delivery as the chain covers it: with a sealed body. Raises Integrity if it is missing."""
         query = select(_deliveries).where(_deliveries.c.position == position)
         row = (await self._connection.execute(query)).one_or_none()
         if row is None:
@@ -184,49 +188,51 @@ class LedgerReader:
         return await self._with_bodies(await self.stored_deliveries(after, limit))
 
     async def stored_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """The same as they stand and are chained."""
+        """The raw deliveries that `deliveries` returns, as the chain covers them: with sealed bodies."""
         query = select(_deliveries).where(_deliveries.c.position > after)
-        found = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
-        return [dict(row._mapping) for row in found]  # noqa: SLF001
+        rows = await self._connection.execute(query.order_by(_deliveries.c.position).limit(limit))
+        return [dict(row._mapping) for row in rows]  # noqa: SLF001
 
-    async def kept(self, name: str) -> bytes | None:
-        """What was last kept under a name."""
+    async def read_cursor(self, name: str) -> bytes | None:
+        """The progress that was last saved under this name."""
         query = select(_cursors.c.body).where(_cursors.c.name == name)
         return (await self._connection.execute(query)).scalar()
 
-    async def recorded(self, ids: Iterable[str]) -> list[Recorded]:
-        """The events under these ids, of every processor and account."""
+    async def recorded_events(self, event_ids: Iterable[str]) -> list[RecordedEvent]:
+        """The events with these ids, of every processor and account."""
         query = (
-            select(*FOLDED, _events.c.delivery, _events.c.content_digest)
+            select(*EVENT_COLUMNS, _events.c.delivery, _events.c.content_digest)
             .select_from(_ids.join(_events, _events.c.position == _ids.c.position))
             .where(any_of(_ids.c.event_id, "ids"))
         )
-        rows = await self._opened((await self._connection.execute(query, {"ids": sorted(ids)})).all())
+        rows = await self._unseal_rows(
+            (await self._connection.execute(query, {"ids": sorted(event_ids)})).all()
+        )
         return [
-            Recorded(position=row[0], event=event_of(row), delivery=row[-2], content_digest=row[-1])
+            RecordedEvent(position=row[0], event=to_event(row), delivery=row[-2], content_digest=row[-1])
             for row in rows
         ]
 
-    async def last_of(self, prefix: str) -> dict[str, Event]:
+    async def last_events(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`.
 
-        Of a customer who was erased that event, whatever was told since.
+        Of an erased customer it is the erasure, even if later events mention them.
         """
         query = (
-            select(*FOLDED, _subjects.c.subject)
+            select(*EVENT_COLUMNS, _subjects.c.subject)
             .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
             .where(_subjects.c.subject >= prefix, _subjects.c.subject < prefix + "\U0010ffff")
             .order_by(_subjects.c.subject, _events.c.occurred_at_us, _events.c.event_id)
         )
-        rows = await self._opened((await self._connection.execute(query)).all())
-        told = groupby(((row[-1], event_of(row)) for row in rows), key=itemgetter(0))
-        histories = {name: effective_events(event for _, event in pairs) for name, pairs in told}
-        return {name: max(events, key=_latest) for name, events in histories.items() if events}
+        rows = await self._unseal_rows((await self._connection.execute(query)).all())
+        by_subject = groupby(((row[-1], to_event(row)) for row in rows), key=itemgetter(0))
+        histories = {name: effective_events(event for _, event in pairs) for name, pairs in by_subject}
+        return {name: max(events, key=_recency) for name, events in histories.items() if events}
 
-    async def unconfirmed(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
-        """Money events that came unsigned and have no fetched counterpart yet, under their original ids.
+    async def unconfirmed_events(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
+        """Money events that came unsigned and have no fetched counterpart yet, with their original ids.
 
-        In random order, so that many that can never be confirmed don't keep out the others.
+        In random order, so that many events that can never be confirmed don't keep out the rest.
         """
         counterpart = select(_ids.c.position).where(
             _ids.c.event_id == func.replace(_events.c.event_id, ":unsigned", ":fetched"),
@@ -239,7 +245,7 @@ class LedgerReader:
             _superseding.c.account == _events.c.account,
         )
         query = (
-            select(*FOLDED)
+            select(*EVENT_COLUMNS)
             .where(_events.c.processor == processor, _events.c.trust == "unsigned")
             .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
             .where(_events.c.recorded_at_us >= to_us(since), ~counterpart.exists(), ~superseded.exists())
@@ -247,29 +253,29 @@ class LedgerReader:
             .limit(limit)
         )
         rows = (await self._connection.execute(query)).all()
-        told = [replace(event, event_id=original_id(event.event_id)) for event in map(event_of, rows)]
+        events = [replace(event, event_id=original_id(event.event_id)) for event in map(to_event, rows)]
         # A revision's counterpart is that of its original.
-        fetched = {event.event_id: event.event_id.replace(":unsigned", ":fetched") for event in told}
-        known = {key[:3] for key in await self.ids(fetched.values())}
-        return [e for e in told if (fetched[e.event_id], e.processor, e.account) not in known]
+        fetched_ids = {event.event_id: event.event_id.replace(":unsigned", ":fetched") for event in events}
+        known = {key[:3] for key in await self.known_ids(fetched_ids.values())}
+        return [e for e in events if (fetched_ids[e.event_id], e.processor, e.account) not in known]
 
-    async def quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
+    async def quarantined_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
         query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
-        found = await self._connection.execute(query)
-        return await self._with_bodies([dict(row._mapping) for row in found])  # noqa: SLF001
+        rows = await self._connection.execute(query)
+        return await self._with_bodies([dict(row._mapping) for row in rows])  # noqa: SLF001
 
     async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        bodies = await self._open([row["body"] for row in rows])
+        bodies = await self._unseal([row["body"] for row in rows])
         return [{**row, "body": body or None} for row, body in zip(rows, bodies, strict=True)]
 
-    async def _opened(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-        return await self._connection.run_sync(open_rows, self._vault, rows)
+    async def _unseal_rows(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        return await self._connection.run_sync(unseal_rows, self._vault, rows)
 
-    async def _open(self, texts: list[bytes]) -> list[bytes | None]:
-        return await self._connection.run_sync(self._vault.open, texts)
+    async def _unseal(self, texts: list[bytes]) -> list[bytes | None]:
+        return await self._connection.run_sync(self._vault.unseal, texts)
 
-    async def waiting(
+    async def quarantine_entries(
         self,
         after: int,
         limit: int,
@@ -278,9 +284,9 @@ class LedgerReader:
         processor: str | None = None,
         reason: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Up to `limit` rows of quarantine after an id, but for headers, bodies and proofs.
+        """Up to `limit` entries of quarantine after an id, without headers, bodies and proofs.
 
-        Those that are open; with `settled` those that are settled, too.
+        Only open entries; with `settled` the settled ones, too.
         """
         columns = [c for c in _quarantine.c if c.name not in ("headers", "body", "proof")]
         query = select(*columns).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
@@ -292,45 +298,45 @@ class LedgerReader:
             query = query.where(_quarantine.c.reason == reason)
         return [dict(row._mapping) for row in await self._connection.execute(query)]  # noqa: SLF001
 
-    async def quarantined(self) -> dict[tuple[str, str], int]:
+    async def count_quarantined(self) -> dict[tuple[str, str], int]:
         """How many deliveries are open in quarantine, by (processor, reason)."""
-        by = (_quarantine.c.processor, _quarantine.c.reason)
-        query = select(*by, func.count()).where(_quarantine.c.settled_at_us.is_(None)).group_by(*by)
+        group = (_quarantine.c.processor, _quarantine.c.reason)
+        query = select(*group, func.count()).where(_quarantine.c.settled_at_us.is_(None)).group_by(*group)
         return {(row[0], row[1]): row[2] for row in await self._connection.execute(query)}
 
     async def last_heard(self) -> dict[str, int]:
         """When each processor was last heard: microseconds of its newest event's recording.
 
-        That one of its customers was erased is not told by a processor.
+        An erasure does not count: it comes from Daybook's operator, not from the processor.
         """
-        names = (await self._connection.execute(text(_PROCESSORS))).scalars()
-        own = select(_events.c.recorded_at_us).where(_events.c.type != "customer.erased")
-        query = own.order_by(_events.c.position.desc()).limit(1)
+        names = (await self._connection.execute(text(_SELECT_PROCESSORS))).scalars()
+        recorded = select(_events.c.recorded_at_us).where(_events.c.type != "customer.erased")
+        query = recorded.order_by(_events.c.position.desc()).limit(1)
         return {
             name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
             for name in names.all()
         }
 
 
-def _latest(event: Event) -> tuple[bool, datetime, str]:
+def _recency(event: Event) -> tuple[bool, datetime, str]:
     return isinstance(event.data, CustomerErased), event.occurred_at, original_id(event.event_id)
 
 
 def _settle(
-    connection: Connection, waiting: Sequence[int], settled_as: str, because: str | None, now: datetime
+    connection: Connection, ids: Sequence[int], settled_as: str, reason: str | None, now: datetime
 ) -> set[int]:
-    """Settle those in quarantine that are open; which they were."""
+    """Settle the open ones of these deliveries in quarantine; return their ids."""
     settle = (
         update(_quarantine)
-        .where(_quarantine.c.id.in_(waiting), _quarantine.c.settled_at_us.is_(None))
-        .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=because)
+        .where(_quarantine.c.id.in_(ids), _quarantine.c.settled_at_us.is_(None))
+        .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=reason)
         .returning(_quarantine.c.id)
     )
     return set(connection.execute(settle).scalars())
 
 
-# The distinct processors by hopping along an index, one step each: DISTINCT would read every row.
-_PROCESSORS = """
+# The distinct processors, each found by one step in an index: DISTINCT would read every row.
+_SELECT_PROCESSORS = """
     WITH RECURSIVE names (name) AS (
         SELECT min(processor) FROM events
         UNION ALL

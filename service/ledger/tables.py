@@ -1,4 +1,4 @@
-"""The ledger's tables. They move by the Alembic migrations beside this file."""
+"""The ledger's tables. The Alembic migrations beside this file create and change them."""
 
 from sqlalchemy import BigInteger, LargeBinary, MetaData, Text
 from sqlmodel import Field, SQLModel
@@ -11,7 +11,7 @@ class _Table(SQLModel):
 
 
 class Event(_Table, table=True):
-    """One event at its position. `digest` chains every column to the row before."""
+    """One event at its position. `digest` chains all its columns to the row before."""
 
     __tablename__ = "events"
 
@@ -33,7 +33,7 @@ class Event(_Table, table=True):
 
 
 class EventId(_Table, table=True):
-    """By what an event is told again: where it is, and what it said."""
+    """An index of events by id, with position and content digest: it shows duplicates and conflicts."""
 
     __tablename__ = "event_ids"
 
@@ -45,7 +45,7 @@ class EventId(_Table, table=True):
 
 
 class Delivery(_Table, table=True):
-    """The bytes as they came, with what they were verified by; keyed by their first event."""
+    """A raw delivery, with the proof of its sender; at the position of its first event."""
 
     __tablename__ = "deliveries"
 
@@ -56,7 +56,7 @@ class Delivery(_Table, table=True):
 
 
 class Subject(_Table, table=True):
-    """Which histories an event belongs to: an index of the ledger, in no chain."""
+    """Which histories an event belongs to: an index, which the chain does not cover."""
 
     __tablename__ = "subjects"
 
@@ -65,7 +65,7 @@ class Subject(_Table, table=True):
 
 
 class Quarantine(_Table, table=True):
-    """Deliveries that were proved, but can't be read, or contradict what was recorded."""
+    """Deliveries whose sender was proved, but that can't be read, or contradict a recorded event."""
 
     __tablename__ = "quarantine"
 
@@ -85,7 +85,7 @@ class Quarantine(_Table, table=True):
 
 
 class Key(_Table, table=True):
-    """The key that seals what an owner's deliveries say, itself sealed; null once the owner was erased."""
+    """The key that seals an owner's data, itself sealed by the master key; null once the owner was erased."""
 
     __tablename__ = "keys"
 
@@ -94,7 +94,7 @@ class Key(_Table, table=True):
 
 
 class Cursor(_Table, table=True):
-    """Where a piece of long work stands, by its name, and what it found."""
+    """The progress and findings of a long task, by its name."""
 
     __tablename__ = "cursors"
 
@@ -104,7 +104,7 @@ class Cursor(_Table, table=True):
 
 
 class Turn(_Table, table=True):
-    """One row, and only on PostgreSQL: whoever holds it appends. It is the ledger's head."""
+    """The ledger's head on PostgreSQL, one row: the transaction that locks it may append."""
 
     __tablename__ = "turn"
 

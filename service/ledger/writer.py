@@ -1,4 +1,4 @@
-"""Group commit: what gathers while one transaction runs goes into the next, and shares its fsync."""
+"""Group commit: deliveries that arrive while one transaction runs go into the next, and share its fsync."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 
 _BATCH = 256
-_BATCH_BYTES = 8 << 20  # about: each body stands in memory once more while it is sealed and written
-_WAIT_SECONDS = 5.5  # for a commit: a store's own limits say first what is wrong, a stop comes after it
+_BATCH_BYTES = 8 << 20  # roughly: each body is in memory a second time while it is sealed and written
+_COMMIT_SECONDS = 5.5  # for a commit: longer than a database's own limits, shorter than a process has to stop
 _CLOSE_SECONDS = 1.0  # for the last commit, when the process stops
-_WAITING = 4_096  # deliveries in memory; more are refused, and the processor tries again
-_WAITING_BYTES = 64 << 20  # the same by their size
+_MAX_WAITING = 4_096  # deliveries in memory; further ones are refused, and the processor tries again
+_MAX_WAITING_BYTES = 64 << 20  # the same by their size
 
 log = structlog.get_logger()
 
@@ -36,29 +36,29 @@ class Writer:
         self._clock = clock
         self._committed = committed
         self._batch = batch
-        self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_MAX_WAITING)
         self._bytes = 0
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     async def append(self, incoming: Incoming) -> Outcome:
-        """Keep one delivery; returns when it is on disk.
+        """Append one delivery; return when it is on disk.
 
-        Raises Unavailable when it is not, or not known in time to be: then it may be kept later, and is
+        Raises Unavailable if it is not, or if that is not known in time: then it may still be written, and is
         a duplicate when it comes again.
         """
-        if self._queue.full() or self._bytes > _WAITING_BYTES:
+        if self._queue.full() or self._bytes > _MAX_WAITING_BYTES:
             raise Unavailable("too many deliveries are waiting for the ledger")
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._bytes += len(incoming.body)
         self._queue.put_nowait((incoming, answer))
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with asyncio.timeout(_COMMIT_SECONDS):
                 return await answer
         except TimeoutError:
             raise Unavailable("the ledger takes too long to write") from None
 
     async def close(self) -> None:
-        """Write what waits, if the ledger lets us; then stop."""
+        """Write the waiting deliveries, if the ledger can be written; then stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._queue.join()
@@ -81,25 +81,25 @@ class Writer:
     async def _write(self, batch: list[tuple[Incoming, asyncio.Future[Outcome]]]) -> None:
         try:
             outcomes = await self._ledger.append([incoming for incoming, _ in batch], self._clock())
-        except Exception as error:  # whatever it is, those who wait are told
+        except Exception as error:  # whatever it is, the waiting requests get an answer
             log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
-            if len(batch) > 1 and _is_of_a_delivery(error):
-                for one in batch:  # a delivery that can't be written does not keep out the others
-                    await self._write([one])
+            if len(batch) > 1 and _is_delivery_error(error):
+                for entry in batch:  # one delivery that can't be written does not keep out the rest
+                    await self._write([entry])
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(Unavailable("the ledger can't be written now"))
             return
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
-            if not answer.done():  # the request may have gone away; its event is kept all the same
+            if not answer.done():  # the request may have gone away; its event is written all the same
                 answer.set_result(outcome)
         self._committed(max((outcome.position or 0 for outcome in outcomes), default=0))
 
 
-def _is_of_a_delivery(error: Exception) -> bool:
-    """Whether it comes of what a delivery holds, rather than of a store that can't write.
+def _is_delivery_error(error: Exception) -> bool:
+    """Whether the content of a delivery caused the error, rather than a database that can't be written.
 
-    PostgreSQL says so by the class of its code: data, a constraint, a limit.
+    On PostgreSQL the error code's class shows it: 22 for data, 23 for a constraint, 54 for a limit.
     """
     if isinstance(error, DBAPIError) and error.orig is not None:
         return str(getattr(error.orig, "sqlstate", ""))[:2] in ("22", "23", "54")

@@ -1,1 +1,1 @@
-"""Look back: the books as they were known, and what later events changed of days already gone."""
+"""Lookback: the books as they were known earlier, and how later events changed the figures of past days."""

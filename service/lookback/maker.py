@@ -1,6 +1,7 @@
-"""Files of look-backs, each made by a process of its own, one at a time.
+"""Makes the files of lookbacks, each by a process of its own, one at a time.
 
-Requests wait for it as long as they may; it goes on without them, and whoever asks again finds its file.
+Requests wait for a file for a limited time; the process goes on without them, and a later request finds the
+file.
 """
 
 import asyncio
@@ -12,73 +13,74 @@ from pathlib import Path
 import structlog
 
 from service.core.errors import Unavailable
-from service.lookback.build import files_of, run
-from service.lookback.files import Wanted
+from service.lookback.files import LookbackSpec
+from service.lookback.make_file import open_lookback_files, run_process
 from service.settings import Settings
 
-_WAIT_SECONDS = 4.0  # for a file that is being made, besides what the request waits for the books
+_WAIT_SECONDS = 4.0  # for a file that is being made, in addition to the request's own timeout
 
 log = structlog.get_logger()
 
 
-class LookBack:
-    """The files of look-backs, found or made. Close it, or the process that makes one goes on."""
+class LookbackMaker:
+    """Finds the files of lookbacks, or makes them. Close it, or the process that makes one goes on."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._files = files_of(settings)
-        self._making: asyncio.Task[None] | None = None
+        self._files = open_lookback_files(settings)
+        self._task: asyncio.Task[None] | None = None
         self._process: SpawnProcess | None = None
         self._closed = False
 
-    async def reach(self, wanted: Wanted, timeout_ms: int) -> Path:
-        """The file; raises Unavailable if it is not there in time, and may be later."""
+    async def find_or_make(self, spec: LookbackSpec, timeout_ms: int) -> Path:
+        """The path of the file. Raises Unavailable if it is not ready in time; it may be ready later."""
         deadline = time.monotonic() + _WAIT_SECONDS + timeout_ms / 1000
-        while (path := self._files.find(wanted)) is None:
+        while (path := self._files.find(spec)) is None:
             if self._closed:
                 raise Unavailable("the process is stopping")
-            making = self._making = self._making or self._start(wanted)
-            await asyncio.wait({making}, timeout=deadline - time.monotonic())
-            if not making.done():
-                raise Unavailable(f"what was known at position {wanted.position} is being prepared")
-            making.result()
+            task = self._task = self._task or self._start(spec)
+            await asyncio.wait({task}, timeout=deadline - time.monotonic())
+            if not task.done():
+                raise Unavailable(f"what was known at position {spec.position} is being prepared")
+            task.result()
         return path
 
     def stop(self) -> None:
-        """End what is being made, and let nobody wait for it any more."""
+        """End the process that makes a file; requests that wait for it fail, and no other is started."""
         self._closed = True
         if self._process:
             self._process.terminate()
 
     async def close(self) -> None:
-        """Stop, and wait for it."""
+        """Stop, and wait for the end of the process."""
         self.stop()
-        if self._making:
-            await asyncio.wait({self._making})
+        if self._task:
+            await asyncio.wait({self._task})
 
-    def _start(self, wanted: Wanted) -> asyncio.Task[None]:
-        making = asyncio.create_task(self._make(wanted), name="lookback")
-        making.add_done_callback(lambda made: made.cancelled() or made.exception())  # it may be nobody's
-        return making
+    def _start(self, spec: LookbackSpec) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._make(spec), name="lookback")
+        # Its error counts as read even if no request waits for it any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
-    async def _make(self, wanted: Wanted) -> None:
-        """Have a process make the file; raises Unavailable if it fails."""
+    async def _make(self, spec: LookbackSpec) -> None:
+        """Run a process that makes the file. Raises Unavailable if it fails."""
         started = time.monotonic()
         context = multiprocessing.get_context("spawn")
-        self._process = process = context.Process(target=run, args=(self._settings, wanted))
+        self._process = process = context.Process(target=run_process, args=(self._settings, spec))
         try:
             process.start()
-            await _ended(process)
+            await _wait_for_end(process)
             if process.exitcode:
-                log.warning("lookback_failed", position=wanted.position, exitcode=process.exitcode)
-                raise Unavailable(f"what was known at position {wanted.position} can't be prepared now")
-            log.info("lookback_ready", position=wanted.position, seconds=time.monotonic() - started)
+                log.warning("lookback_failed", position=spec.position, exitcode=process.exitcode)
+                raise Unavailable(f"what was known at position {spec.position} can't be prepared now")
+            log.info("lookback_ready", position=spec.position, seconds=time.monotonic() - started)
         finally:
-            self._making = self._process = None
+            self._task = self._process = None
 
 
-async def _ended(process: SpawnProcess) -> None:
-    """Wait for a process without a thread."""
+async def _wait_for_end(process: SpawnProcess) -> None:
+    """Wait for the end of a process, without a thread."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(process.sentinel, ended.set)
     try:

@@ -1,8 +1,8 @@
-"""What late events changed of days already gone: each event's own difference, and the figure around it.
+"""Restatements: how late events changed the figures of past days, and the figures before and after each.
 
-Figures are sums of what single histories contribute. So what an event changed is what its histories
-contribute with it less what they did without it, whatever else the books hold; and from the totals that stand
-now, the totals at any event are those less what came after.
+A figure is the sum of the contributions of single histories. So an event changed a figure by its histories'
+contributions with it less those without it, whatever else the books hold. And the figures at an earlier event
+are the current ones less the changes by all events after it.
 """
 
 from collections import defaultdict
@@ -14,40 +14,43 @@ from typing import NamedTuple
 from msgspec import Struct
 from sqlalchemy import Connection, bindparam, select
 
-from projections.bills import BILLS, Bill, bills, invoice
+from projections.bills import BILLS, Bill, bill_rows, invoice_rows
 from projections.book import Book, Row, Rules
-from projections.collections import COLLECTIONS, KINDS, Cash, invoice_cash, payment_cash
-from projections.mrr import MRR, Step, steps
+from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_rows, payment_cash_rows
+from projections.mrr import MRR, Step, step_rows
 from service.books.store import BookStore, partition_of
 from service.books.tables import TOTALS
-from service.books.view import sums
+from service.books.view import sum_columns
 from service.core.errors import Unavailable
 from service.core.events import Event, subjects
 from service.core.moments import day_of, from_us
 from service.core.order import canonical
 from service.ledger import tables
-from service.ledger.history import after, histories
+from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.ledger.vault import Vault
 from service.reads.restatements import MRR_FIGURE, Restatement
 from service.storage.statements import HotStatement
 
 _BATCH = 1_000  # events whose histories are read at once
-_CONTRIBUTE: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {
-    "subscription": steps,
-    "invoice": lambda history, rules: [*bills(invoice(history, rules), rules), *invoice_cash(history, rules)],  # type: ignore[arg-type]
-    "payment": payment_cash,
+_CONTRIBUTIONS: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {
+    "subscription": step_rows,
+    "invoice": lambda history, rules: [
+        *bill_rows(invoice_rows(history, rules), rules),  # type: ignore[arg-type]
+        *invoice_cash_rows(history, rules),
+    ],
+    "payment": payment_cash_rows,
 }
-# Each figure's book, and the column of its one total of such rows.
+# Each figure's book, row type, and column in the one total of these rows.
 _FIGURES: dict[str, tuple[Book, type[Row], str]] = {
     MRR_FIGURE: (MRR, Step, "mrr_cents"),
     "billed_cents": (BILLS, Bill, "billed_cents"),
-    **{f"{kind}_cents": (COLLECTIONS, Cash, f"{kind}_cents") for kind in KINDS},
+    **{f"{kind}_cents": (COLLECTIONS, Cash, f"{kind}_cents") for kind in CASH_KINDS},
 }
-_TOTAL = {total.of: total for book in (MRR, BILLS, COLLECTIONS) for total in book.totals}
+_TOTAL_OF_ROWS = {total.row_type: total for book in (MRR, BILLS, COLLECTIONS) for total in book.totals}
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
-_RECORDED = HotStatement(
+_SELECT_RECORDED = HotStatement(
     lambda _: (
         select(_events.c.recorded_at_us)
         .where(_events.c.position > bindparam("after"), _events.c.position <= bindparam("last"))
@@ -65,8 +68,8 @@ class FigureKey(NamedTuple):
     date: str
 
 
-class Change(NamedTuple):
-    """What an event changed in what one history contributes; `name` is the history's."""
+class FigureChange(NamedTuple):
+    """An event's change of a figure through one history, whose name is `name`."""
 
     name: str
     key: FigureKey
@@ -74,18 +77,18 @@ class Change(NamedTuple):
     cents: int
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """An event, the day on which it was recorded, and what it changed."""
+class EventChanges(Struct, frozen=True, kw_only=True):
+    """An event, the day on which it was recorded, and its changes of figures."""
 
     position: int
     event: Event
     recorded_at_us: int
     day: str
-    changes: list[Change]
+    changes: list[FigureChange]
 
 
 class LateChange(NamedTuple):
-    """A change of a figure from one day gone to another."""
+    """A change of a figure on the past days from `key.date` to `until`."""
 
     key: FigureKey
     until: str
@@ -93,75 +96,82 @@ class LateChange(NamedTuple):
     cents: int
 
 
-async def restate(ledger: Ledger, store: BookStore, since: int, until: int) -> list[Restatement]:
-    """What the events after `since`, up to `until`, changed of days before they were recorded; in order.
+async def find_restatements(ledger: Ledger, store: BookStore, since: int, until: int) -> list[Restatement]:
+    """The restatements by the events after `since`, up to `until`, in order of the events.
 
     Raises Unavailable if there are no books yet.
     """
-    told = await _told(ledger, store.rules, since, until)
-    late = {each.position: found for each in told if (found := restated(each))}
+    events = await _read_changes(ledger, store.rules, since, until)
+    late = {event.position: changes for event in events if (changes := late_changes(event))}
     if not late:
         return []
     currencies = {row.key.currency for rows in late.values() for row in rows}
     async with store.reading() as connection:
-        totals, reached = await connection.run_sync(partial(_standing, store=store, currencies=currencies))
-    # The books as they stand, brought to `since`: without what they took in after it, with what they lack.
-    earlier = await _told(ledger, store.rules, min(reached.values()), since)
-    later = await _told(ledger, store.rules, until, max(reached.values()))
-    for each in (*earlier, *told, *later):
-        for change in each.changes:
+        totals, positions = await connection.run_sync(
+            partial(_read_current_totals, store=store, currencies=currencies)
+        )
+    # Bring the current totals to `since`: take out the later events that each partition contains, and add
+    # the earlier ones that it lacks.
+    earlier = await _read_changes(ledger, store.rules, min(positions.values()), since)
+    later = await _read_changes(ledger, store.rules, until, max(positions.values()))
+    for event in (*earlier, *events, *later):
+        for change in event.changes:
             part = partition_of(change.name, store.partitions)
-            taken_in = each.position <= reached[_FIGURES[change.key.figure][0].name, part]
-            if taken_in == (each.position > since):
-                totals.add(change.key, -change.cents if taken_in else change.cents)
-    return [row for each in told for row in _around(each, late.get(each.position, []), totals)]
+            is_contained = event.position <= positions[_FIGURES[change.key.figure][0].name, part]
+            if is_contained == (event.position > since):
+                totals.add(change.key, -change.cents if is_contained else change.cents)
+    return [row for event in events for row in _restatements(event, late.get(event.position, []), totals)]
 
 
-def restated(told: Told) -> list[LateChange]:
-    """What an event changed of days before the one on which it was recorded.
+def late_changes(event: EventChanges) -> list[LateChange]:
+    """An event's changes of figures on days before the one on which it was recorded.
 
-    MRR stands until it moves again: it differs from a day to another, at most to the last one gone.
+    MRR holds until it moves again, so a change of it lasts from one day to another, at most to the day
+    before the event was recorded.
     """
-    changed: dict[FigureKey, int] = defaultdict(int)
-    of: dict[tuple[FigureKey, str], int] = defaultdict(int)
-    for change in told.changes:
-        changed[change.key] += change.cents
-        of[change.key, change.customer_id] += change.cents
-    customers = {key: customer for (key, customer), cents in sorted(of.items(), reverse=True) if cents}
-    found = [
+    cents_by_key: dict[FigureKey, int] = defaultdict(int)
+    cents_by_customer: dict[tuple[FigureKey, str], int] = defaultdict(int)
+    for change in event.changes:
+        cents_by_key[change.key] += change.cents
+        cents_by_customer[change.key, change.customer_id] += change.cents
+    ordered_customers = sorted(cents_by_customer.items(), reverse=True)
+    customers = {key: customer for (key, customer), cents in ordered_customers if cents}
+    changes = [
         LateChange(key, key.date, customers[key], cents)
-        for key, cents in changed.items()
-        if cents and key.figure != MRR_FIGURE and key.date < told.day
+        for key, cents in cents_by_key.items()
+        if cents and key.figure != MRR_FIGURE and key.date < event.day
     ]
     moves: dict[tuple[str, str], list[FigureKey]] = defaultdict(list)
-    for key, cents in changed.items():
+    for key, cents in cents_by_key.items():
         if cents and key.figure == MRR_FIGURE:
             moves[key.currency, key.account].append(key)
-    for spots in moves.values():
+    for keys in moves.values():
         level = 0
-        ordered = sorted(spots)
-        for key, following in zip(ordered, [*(key.date for key in ordered[1:]), told.day], strict=True):
-            level += changed[key]
-            if level and key.date < told.day:
-                found.append(LateChange(key, _day_before(min(following, told.day)), customers[key], level))
-    return sorted(found)
+        ordered = sorted(keys)
+        for key, next_date in zip(ordered, [*(key.date for key in ordered[1:]), event.day], strict=True):
+            level += cents_by_key[key]
+            if level and key.date < event.day:
+                changes.append(LateChange(key, _day_before(min(next_date, event.day)), customers[key], level))
+    return sorted(changes)
 
 
-def contributed(name: str, history: Sequence[Event], rules: Rules) -> dict[tuple[FigureKey, str], int]:
-    """What one history adds to each figure, by customer."""
-    found: dict[tuple[FigureKey, str], int] = defaultdict(int)
-    for row in _CONTRIBUTE[name.split("|", 1)[0]](history, rules) if history else ():
-        total = _TOTAL[type(row)]
+def figure_contributions(
+    name: str, history: Sequence[Event], rules: Rules
+) -> dict[tuple[FigureKey, str], int]:
+    """The contribution of one history to each figure, by customer."""
+    contributions: dict[tuple[FigureKey, str], int] = defaultdict(int)
+    for row in _CONTRIBUTIONS[name.split("|", 1)[0]](history, rules) if history else ():
+        total = _TOTAL_OF_ROWS[type(row)]
         measured = dict(zip(total.sums, total.measure(row), strict=True))
-        for figure, (_, kind, column) in _FIGURES.items():
-            if kind is type(row) and measured[column]:
+        for figure, (_, row_type, column) in _FIGURES.items():
+            if row_type is type(row) and measured[column]:
                 key = FigureKey(figure, row.currency, row.account, row.date)  # type: ignore[attr-defined]
-                found[key, row.customer_id] += measured[column]  # type: ignore[attr-defined]
-    return found
+                contributions[key, row.customer_id] += measured[column]  # type: ignore[attr-defined]
+    return contributions
 
 
 class _Totals:
-    """Figures by day: of each account, and of all (None)."""
+    """Figures by day, of each account and of all accounts (None)."""
 
     def __init__(self) -> None:
         self._days: dict[tuple[str, str, str | None], dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -171,7 +181,7 @@ class _Totals:
             self._days[key.figure, key.currency, account][key.date] += cents
 
     def figure(self, key: FigureKey, account: str | None) -> int:
-        """MRR at the end of the key's day; of anything else its month's."""
+        """MRR at the end of the key's day; any other figure over the key's month."""
         days = self._days[key.figure, key.currency, account].items()
         if key.figure == MRR_FIGURE:
             return sum(cents for day, cents in days if day <= key.date)
@@ -181,18 +191,18 @@ class _Totals:
         return self.figure(key, key.account), self.figure(key, None)
 
 
-def _around(told: Told, late: Sequence[LateChange], totals: _Totals) -> list[Restatement]:
-    """An event's restatements, with the figures before and after it; the totals move on over it."""
+def _restatements(entry: EventChanges, late: Sequence[LateChange], totals: _Totals) -> list[Restatement]:
+    """An event's restatements, with the figures before and after it; `totals` are moved past the event."""
     before = [totals.figures(row.key) for row in late]
-    for change in told.changes:
+    for change in entry.changes:
         totals.add(change.key, change.cents)
     return [
         Restatement(
-            position=told.position,
+            position=entry.position,
             part=part,
-            recorded_at_us=told.recorded_at_us,
-            cause=told.event.cause,
-            type=told.event.type,
+            recorded_at_us=entry.recorded_at_us,
+            cause=entry.event.cause,
+            type=entry.event.type,
             figure=row.key.figure,
             date=row.key.date,
             until=row.until,
@@ -209,18 +219,18 @@ def _around(told: Told, late: Sequence[LateChange], totals: _Totals) -> list[Res
     ]
 
 
-def _standing(
+def _read_current_totals(
     connection: Connection, store: BookStore, currencies: Iterable[str]
 ) -> tuple[_Totals, Mapping[tuple[str, int], int]]:
-    """The figures as they stand, and the position of each partition of each book at that."""
+    """The current figures, and the position of each partition of each book in the same view."""
     positions = store.positions(connection)
     if len(positions.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
     totals = _Totals()
-    for figure, (book, kind, column) in _FIGURES.items():
-        table = TOTALS[_TOTAL[kind].table]
+    for figure, (book, row_type, column) in _FIGURES.items():
+        table = TOTALS[_TOTAL_OF_ROWS[row_type].table]
         query = (
-            select(table.c.currency, table.c.account, table.c.date, *sums(table, (column,)))
+            select(table.c.currency, table.c.account, table.c.date, *sum_columns(table, (column,)))
             .where(table.c.book == positions.books[book.name], table.c.currency.in_(sorted(currencies)))
             .group_by(table.c.currency, table.c.account, table.c.date)
         )
@@ -230,45 +240,50 @@ def _standing(
     return totals, store.checkpoints(connection, books)
 
 
-async def _told(ledger: Ledger, rules: Rules, since: int, until: int) -> list[Told]:
-    """The events after `since`, up to `until`, that changed a figure; each with what it changed."""
-    found: list[Told] = []
+async def _read_changes(ledger: Ledger, rules: Rules, since: int, until: int) -> list[EventChanges]:
+    """The events after `since`, up to `until`, that changed a figure; each with its changes."""
+    changed_events: list[EventChanges] = []
     for start in range(since, until, _BATCH):
-        query = partial(_batch, start=start, end=min(start + _BATCH, until), vault=ledger.vault)
-        events, recorded, told = await ledger.read(query)
-        found += _changing(events, recorded, told, rules)
-    return found
+        query = partial(_read_batch, start=start, end=min(start + _BATCH, until), vault=ledger.vault)
+        events, recorded, histories = await ledger.read(query)
+        changed_events += _changes_of_batch(events, recorded, histories, rules)
+    return changed_events
 
 
-def _batch(
+def _read_batch(
     connection: Connection, start: int, end: int, vault: Vault
 ) -> tuple[list[tuple[int, Event]], list[int], dict[str, list[Event]]]:
-    """Some events, when each was recorded, and what was told before of the histories that they touch."""
-    events = after(connection, start, end - start)
-    names = {name for _, event in events for name in _names(event)}
-    recorded = [row[0] for row in _RECORDED.run(connection, start, end)]
-    return events, recorded, histories(connection, names, start, vault)
+    """Some events, the times at which they were recorded, and the earlier events of their histories."""
+    events = read_events(connection, start, end - start)
+    names = {name for _, event in events for name in _figure_histories(event)}
+    recorded = [row[0] for row in _SELECT_RECORDED.run(connection, start, end)]
+    return events, recorded, read_histories(connection, names, start, vault)
 
 
-def _changing(
+def _changes_of_batch(
     events: Sequence[tuple[int, Event]],
     recorded: Sequence[int],
-    told: dict[str, list[Event]],
+    histories: dict[str, list[Event]],
     rules: Rules,
-) -> list[Told]:
-    """Of a batch, the events that changed a figure. `told` grows by them."""
-    found = []
-    standing = {name: contributed(name, canonical(history), rules) for name, history in told.items()}
+) -> list[EventChanges]:
+    """The events of a batch that changed a figure. Each event is appended to its `histories`."""
+    changed_events = []
+    current = {
+        name: figure_contributions(name, canonical(history), rules) for name, history in histories.items()
+    }
     for (position, event), recorded_at_us in zip(events, recorded, strict=True):
         changes = []
-        for name in _names(event):
-            told[name].append(event)
-            before, standing[name] = standing[name], contributed(name, canonical(told[name]), rules)
-            changes += _difference(name, before, standing[name])
+        for name in _figure_histories(event):
+            histories[name].append(event)
+            before, current[name] = (
+                current[name],
+                figure_contributions(name, canonical(histories[name]), rules),
+            )
+            changes += _differences(name, before, current[name])
         if changes:
             day = day_of(from_us(recorded_at_us), rules.zone).isoformat()
-            found.append(
-                Told(
+            changed_events.append(
+                EventChanges(
                     position=position,
                     event=event,
                     recorded_at_us=recorded_at_us,
@@ -276,22 +291,22 @@ def _changing(
                     changes=changes,
                 )
             )
-    return found
+    return changed_events
 
 
-def _difference(
+def _differences(
     name: str, before: Mapping[tuple[FigureKey, str], int], now: Mapping[tuple[FigureKey, str], int]
-) -> list[Change]:
+) -> list[FigureChange]:
     return [
-        Change(name, key, customer, cents)
+        FigureChange(name, key, customer, cents)
         for key, customer in sorted({*before, *now})
         if (cents := now.get((key, customer), 0) - before.get((key, customer), 0))
     ]
 
 
-def _names(event: Event) -> list[str]:
-    """The histories of an event that count in a figure."""
-    return [name for name in subjects(event) if name.split("|", 1)[0] in _CONTRIBUTE]
+def _figure_histories(event: Event) -> list[str]:
+    """The names of an event's histories that contribute to figures."""
+    return [name for name in subjects(event) if name.split("|", 1)[0] in _CONTRIBUTIONS]
 
 
 def _day_before(day: str) -> str:

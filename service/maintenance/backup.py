@@ -23,7 +23,11 @@ from service.storage.files import locked, sync_directory, sync_file
 from service.verify.files import verify_file
 
 MANIFEST = "backup.json"
-_FILES = (master_key.NAME, "ledger.db", "books.db")  # in this order: a ledger can't be read without its key
+_FILES = (
+    master_key.FILE_NAME,
+    "ledger.db",
+    "books.db",
+)  # in this order: a ledger can't be read without its key
 _PAGES = 1_000  # in one step of a copy
 _HEAD_QUERY = "SELECT position, hex(digest) FROM events ORDER BY position DESC LIMIT 1"
 _BOOKS_POSITION_QUERY = "SELECT max(position) FROM checkpoints"
@@ -115,8 +119,8 @@ def _write_backup(data_dir: Path, partial: Path, now: datetime, progress: Progre
     position, digest = _copy(ledger, partial / ledger.name, _HEAD_QUERY, progress) or (0, "")
     if books_position is not None and books_position > position:
         raise Integrity(f"the books hold position {books_position}, and the ledger ends at {position}")
-    if (key := data_dir / master_key.NAME).exists():
-        shutil.copyfile(key, partial / master_key.NAME)
+    if (key := data_dir / master_key.FILE_NAME).exists():
+        shutil.copyfile(key, partial / master_key.FILE_NAME)
     with closing(sqlite3.connect(partial / ledger.name)) as connection:
         schema = connection.execute(_SCHEMA_QUERY).fetchone()[0]
     backup = Backup(
@@ -252,7 +256,7 @@ def _move_aside(data_dir: Path, backup: Backup, now: datetime) -> Path | None:
     replaced = [
         path
         for path in replaced
-        if path.exists() and (path.name != master_key.NAME or path.name in backup.files)
+        if path.exists() and (path.name != master_key.FILE_NAME or path.name in backup.files)
     ]
     if not replaced:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct, json
 from sqlalchemy import Connection, delete, select, text, update
 
-from projections.customers import Name
+from projections.customers import CustomerName
 from service.books import tables
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
@@ -26,14 +26,20 @@ from service.ledger.store import Ledger
 from service.ledger.vault import is_sealed
 from service.lookback import files
 from service.settings import Settings
-from service.storage.database import books_path, ledger_path, postgres_once, postgres_rewrite, sqlite_engine
+from service.storage.database import (
+    books_path,
+    ledger_path,
+    rewrite_postgres_tables,
+    run_on_postgres,
+    sqlite_engine,
+)
 
 _BOOKS_SECONDS = 60.0  # for the books to advance past the erasure
 _FILES_SECONDS = 20.0  # for readers to release a file
 _LOOK_SECONDS = 0.1
 
 _keys = ledger_tables.Key.__table__  # type: ignore[attr-defined]
-_names = tables.ROWS[Name]
+_names = tables.ROWS[CustomerName]
 
 
 class Erasure(Struct, frozen=True, kw_only=True):
@@ -103,7 +109,7 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
         await _advance_books(ledger, store, outcome.position, clock)
     finally:
         await store.close()
-    files.forget(settings.data_dir)
+    files.remove_all_files(settings.data_dir)
     if settings.database_url:
         await _scrub_database(settings.database_url, event)
     else:
@@ -161,13 +167,13 @@ async def _scrub_database(url: str, event: Event) -> None:
         WHERE table_name = 'customers' AND starts_with(table_schema, 'daybook_books_')"""
     )  # others may have their own tables in this database
     schemas = await asyncio.to_thread(
-        postgres_once, url, lambda connection: list(connection.execute(schema_query).scalars())
+        run_on_postgres, url, lambda connection: list(connection.execute(schema_query).scalars())
     )
     for schema in schemas:
-        await asyncio.to_thread(postgres_once, url, lambda c: _remove_name(c, event), schema)
+        await asyncio.to_thread(run_on_postgres, url, lambda c: _remove_name(c, event), schema)
     books = (f"{schema}.{table}" for schema in schemas for table in ("customers", "snapshots"))
     ledger = (f"{LEDGER_SCHEMA}.{table}" for table in ("keys", "quarantine"))
-    await postgres_rewrite(url, (*books, *ledger))
+    await rewrite_postgres_tables(url, (*books, *ledger))
 
 
 def _run_exclusively(path: Path, statement: str) -> None:

@@ -16,12 +16,12 @@ from projections.collections import COLLECTIONS
 from projections.mrr import MRR
 from service.books.store import BookStore
 from service.books.tables import STATEMENTS, TOTALS
-from service.books.view import sums
+from service.books.view import sum_columns
 from service.core.events import Event, subjects
 from service.core.order import canonical
 from service.intake.retranslate import MAX_PREVIEW_EVENTS, Impact
-from service.ledger.append import head
-from service.ledger.history import histories as read_histories
+from service.ledger.append import read_head
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
@@ -49,7 +49,7 @@ async def preview(
     """
     if len(events) > MAX_PREVIEW_EVENTS:
         return None
-    position = (await ledger.read(head)).position
+    position = (await ledger.read(read_head)).position
     histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))
 
     def find(connection: Connection) -> list[Impact] | None:
@@ -91,7 +91,7 @@ def _impacts(
         last = (today if total.table == "mrr_days" else last_of_month(today)).isoformat()
         changes: Counter[tuple[str, str]] = Counter()
         for row, count in changed_rows.items():
-            if isinstance(row, total.of) and first <= row.date <= last:  # type: ignore[attr-defined]
+            if isinstance(row, total.row_type) and first <= row.date <= last:  # type: ignore[attr-defined]
                 measured = dict(zip(total.sums, total.measure(row), strict=True))
                 for name in names:
                     changes[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def _current_sums(
     if not names:
         return {}
     table = TOTALS[total]
-    query = select(table.c.currency, *sums(table, names)).where(
+    query = select(table.c.currency, *sum_columns(table, names)).where(
         table.c.book == book_id, table.c.date.between(*days)
     )
     rows = connection.execute(query.group_by(table.c.currency))
@@ -150,7 +150,7 @@ def _changes_of_parents(
     for row_type in stage.reads:
         statements = STATEMENTS[row_type]
         for _id, _key, *values in statements.by_parent_key.run(connection, book_id, sorted(rows)):
-            row = statements.row(values)
+            row = statements.to_row(values)
             rows[row.parent_key][row] += 1
     changes: Counter[Row] = Counter()
     for key, current in rows.items():

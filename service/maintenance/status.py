@@ -5,12 +5,12 @@ from datetime import datetime
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
 
-from service.books.leases import ALIVE
+from service.books.leases import WORKER_TIMEOUT
 from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.bootstrap import open_books, open_ledger
 from service.core.moments import rfc3339
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings
 
@@ -47,7 +47,7 @@ async def find_status(settings: Settings) -> Status:
 
 async def read_status(ledger: Ledger, store: BookStore) -> Status:
     """The status from open stores."""
-    position = (await ledger.read(head)).position
+    position = (await ledger.read(read_head)).position
 
     def find(connection: Connection) -> Status:
         living = _living_workers(connection) if store.partitions > 1 else {}
@@ -77,5 +77,5 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
 
 def _living_workers(connection: Connection) -> dict[str, datetime]:
     """The living workers by name, with the time at which each was last seen."""
-    is_alive = workers.c.seen_at > func.clock_timestamp() - ALIVE
+    is_alive = workers.c.seen_at > func.clock_timestamp() - WORKER_TIMEOUT
     return dict(connection.execute(select(workers.c.name, workers.c.seen_at).where(is_alive)).all())

@@ -16,7 +16,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from service.queue.client import connection_pool
-from service.storage.tasks import end
+from service.storage.tasks import cancel_and_wait
 
 QUEUE = "queue"
 _RETRY_SECONDS = 0.5
@@ -64,7 +64,7 @@ class Nudger:
 
     async def close(self) -> None:
         """Stop; the worker's sweep replaces a nudge that was not sent."""
-        await end(self._task)
+        await cancel_and_wait(self._task)
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 

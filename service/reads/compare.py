@@ -10,22 +10,22 @@ from msgspec.structs import replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
 from projections.book import Rules
-from projections.contracts import State, Term, states, terms
-from projections.customers import Name
-from projections.mrr import TRUST, Step
-from projections.pricing import discounts_of
+from projections.contracts import ContractState, MrrTerm, contract_states, mrr_terms
+from projections.customers import CustomerName
+from projections.mrr import TRUST_LEVELS, Step
+from projections.pricing import all_discounts
 from service.books.tables import ROWS
-from service.books.view import View, exact
+from service.books.view import View, format_fraction
 from service.core.errors import ParameterError
 from service.core.events import Event
 from service.core.moments import day_of
 from service.core.order import canonical
 from service.reads.mrr import mrr
 
-Dated = TypeVar("Dated", State, Term)
+Dated = TypeVar("Dated", ContractState, MrrTerm)
 
 _steps = ROWS[Step]
-_names = ROWS[Name]
+_names = ROWS[CustomerName]
 
 
 class PolicySide(Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ def with_reasons(
         return {
             **row,
             "contracts": contracts,
-            "trust": min((contract["trust"] for contract in contracts), key=TRUST.index),
+            "trust": min((contract["trust"] for contract in contracts), key=TRUST_LEVELS.index),
             "causes": sorted({cause for contract in contracts for cause in contract["causes"]}),
         }
 
@@ -106,14 +106,18 @@ def explain_contract(
     the whole amount.
     """
     # The state is the same under both policies, but under one of them it may count from an earlier day.
-    state = next(filter(None, (_effective_on(day, states(history, side.rules)) for side in (first, second))))
+    state = next(
+        filter(None, (_effective_on(day, contract_states(history, side.rules)) for side in (first, second)))
+    )
     rules = first.rules
-    term = first_term = _effective_on(day, terms(states(history, rules), rules))
+    term = first_term = _effective_on(day, mrr_terms(contract_states(history, rules), rules))
     reasons = []
     for rule, (exchange, describe) in _BRIDGE_STEPS.items():
         exchanged = exchange(rules, second.rules)
         exchanged_term = (
-            term if exchanged == rules else _effective_on(day, terms(states(history, exchanged), exchanged))
+            term
+            if exchanged == rules
+            else _effective_on(day, mrr_terms(contract_states(history, exchanged), exchanged))
         )
         if amount := _cents(exchanged_term) - _cents(term):
             descriptions = (f"{side.policy} {describe(state, side.rules)}" for side in (first, second))
@@ -123,7 +127,7 @@ def explain_contract(
     return {
         "status": state.data.status,
         "reasons": reasons,
-        "trust": min((term.event.trust for term in terms_at_ends), key=TRUST.index),
+        "trust": min((term.event.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
         "causes": sorted({term.event.cause for term in terms_at_ends}),
     }
 
@@ -133,7 +137,7 @@ def _effective_on(day: date, dated: Sequence[Dated]) -> Dated | None:
     return next((item for item in reversed(dated) if item.day <= day), None)
 
 
-def _cents(term: Term | None) -> int:
+def _cents(term: MrrTerm | None) -> int:
     return term.mrr_cents if term else 0
 
 
@@ -148,32 +152,32 @@ def _exchange_weeks(rules: Rules, other_rules: Rules) -> Rules:
     return replace(rules, weeks_per_month=other_rules.weeks_per_month)
 
 
-def _describe_status(state: State, rules: Rules) -> str:
+def _describe_status(state: ContractState, rules: Rules) -> str:
     status = state.data.status
     return f"counts {status}" if status in rules.policy.statuses else f"leaves out {status}"
 
 
-def _describe_paused(_state: State, rules: Rules) -> str:
+def _describe_paused(_state: ContractState, rules: Rules) -> str:
     return f"{'counts' if rules.policy.paused else 'leaves out'} what has its collection paused"
 
 
-def _describe_discounts(state: State, rules: Rules) -> str:
-    durations = sorted({d.duration for d in discounts_of(state.data)} - {*rules.policy.ignored_discounts})
+def _describe_discounts(state: ContractState, rules: Rules) -> str:
+    durations = sorted({d.duration for d in all_discounts(state.data)} - {*rules.policy.ignored_discounts})
     return f"deducts {' and '.join(durations) or 'no'} discounts"
 
 
-def _describe_churn(state: State, rules: Rules) -> str:
+def _describe_churn(state: ContractState, rules: Rules) -> str:
     if rules.policy.churn == "when_set_to_cancel" or not state.data.cancel_at:
         return "stops counting once an end is set"
     return f"counts until the end, set for {day_of(state.data.cancel_at, rules.zone)}"
 
 
-def _describe_weeks(_state: State, rules: Rules) -> str:
-    return f"takes {exact(rules.weeks_per_month)} weeks a month"
+def _describe_weeks(_state: ContractState, rules: Rules) -> str:
+    return f"takes {format_fraction(rules.weeks_per_month)} weeks a month"
 
 
 # By rule, in the order of exchange: how to exchange it, and how to describe what a policy does by it.
-_BRIDGE_STEPS: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[State, Rules], str]]] = {
+_BRIDGE_STEPS: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[ContractState, Rules], str]]] = {
     "statuses": (_exchange_field("statuses"), _describe_status),
     "paused": (_exchange_field("paused"), _describe_paused),
     "discounts": (_exchange_field("ignored_discounts"), _describe_discounts),

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import select
 
-from projections.bills import UPCOMING, Bill, Contract, amount_on, roll
+from projections.bills import UPCOMING_STATUSES, Bill, Contract, amount_on, roll_bill_dates
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
@@ -111,7 +111,7 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
     for row in bills:
         if row.status != "upcoming" and start <= row.date <= end:
             for part in parts_of(row.date):
-                tallies[part].add(row.customer, row.amount_cents, upcoming=row.status in UPCOMING)
+                tallies[part].add(row.customer, row.amount_cents, upcoming=row.status in UPCOMING_STATUSES)
     days_by_rule: dict[tuple[Any, ...], list[str]] = {}  # many contracts bill on the same days
     for row in _contracts_until(view, end):
         rule = row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date
@@ -130,7 +130,7 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
 
 def _bill_dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
     """The bill dates from `start` to `end` by a contract's rule, the arguments of `roll`."""
-    days = dropwhile(lambda day: day < start, roll(*rule, since=start))
+    days = dropwhile(lambda day: day < start, roll_bill_dates(*rule, since=start))
     return list(takewhile(lambda day: day <= end, days))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from projections.mrr import KINDS
+from projections.mrr import MOVEMENT_KINDS
 from service.books.tables import TOTALS
-from service.books.view import View, sums
+from service.books.view import View, sum_columns
 from service.core.cadence import add_months
 from service.core.money import round_fraction
 from service.reads.forecast import quarter_of
@@ -19,7 +19,7 @@ from service.reads.mrr import describe_counting
 PERIODS = {"month": 1, "quarter": 3, "year": 12}  # months in each
 
 _DIGITS = 6  # of a rate
-_AMOUNTS = tuple(f"{kind}_cents" for kind in KINDS)
+_AMOUNTS = tuple(f"{kind}_cents" for kind in MOVEMENT_KINDS)
 _CUSTOMERS = ("new_customers", "reactivation_customers", "churn_customers")
 _SUMMED_COLUMNS = {  # by table of totals: its book, and the columns to sum
     "movement_days": ("mrr", (*_AMOUNTS, *_CUSTOMERS)),
@@ -119,7 +119,7 @@ def _by_month(view: View, start: date, end: date) -> dict[str, Counter[str]]:
         days = TOTALS[table]
         month = func.substr(days.c.date, 1, 7).label("month")
         rows = view.all(
-            select(month, *sums(days, names))
+            select(month, *sum_columns(days, names))
             .where(*view.filters(days, book), days.c.date.between(start.isoformat(), end.isoformat()))
             .group_by(month)
         )
@@ -132,7 +132,7 @@ def _opening(view: View, day: date) -> tuple[int, int]:
     """MRR and paying customers at the end of the day before."""
     days = TOTALS["movement_days"]
     row = view.one(
-        select(*sums(days, (*_AMOUNTS, *_CUSTOMERS))).where(
+        select(*sum_columns(days, (*_AMOUNTS, *_CUSTOMERS))).where(
             *view.filters(days, "mrr"), days.c.date < day.isoformat()
         )
     )

@@ -7,10 +7,10 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import Integer, Select, case, cast, distinct, func, select
 
-from projections.bills import UPCOMING, Bill
-from projections.collections import KINDS, Cash
+from projections.bills import UPCOMING_STATUSES, Bill
+from projections.collections import CASH_KINDS, Cash
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, customer_key, sums
+from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
 from service.reads.mrr import mrr
 
@@ -18,13 +18,13 @@ _bills = ROWS[Bill]
 _bill_days = TOTALS["bill_days"]
 _cash_days = TOTALS["cash_days"]
 _cash = ROWS[Cash]
-_CASH = tuple(f"{kind}_cents" for kind in KINDS)
+_CASH = tuple(f"{kind}_cents" for kind in CASH_KINDS)
 _COUNTED = _bills.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
 _ORDER = tuple(  # the same on every database, whatever order the rows were written in
     _bills.c[name].nulls_first()
     for name in "date customer_id contract_id invoice_id processor account".split()
 )
-_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING)
+_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING_STATUSES)
 _SUMS = (
     "bills",
     "upcoming_bills",
@@ -83,7 +83,7 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
     """The bills between two days, by date, with the customer's name."""
     query = view.with_names(select(_bills), _bills).where(*_between(view, first, last))
     if upcoming_only:
-        query = query.where(_bills.c.status.in_(UPCOMING))
+        query = query.where(_bills.c.status.in_(UPCOMING_STATUSES))
     query = query.order_by(*_ORDER)
     return [
         {
@@ -113,10 +113,15 @@ def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
     """Totals of every month from `first` to `last`: bills by bill date, cash by the day it moved."""
     start, end = first.isoformat(), last.isoformat()
     bills_by_month = _by_month(
-        view, select(_month(_bill_days), *sums(_bill_days, _SUMS)), _bill_days, "bills", start, end
+        view, select(_month(_bill_days), *sum_columns(_bill_days, _SUMS)), _bill_days, "bills", start, end
     )
     cash_by_month = _by_month(
-        view, select(_month(_cash_days), *sums(_cash_days, _CASH)), _cash_days, "collections", start, end
+        view,
+        select(_month(_cash_days), *sum_columns(_cash_days, _CASH)),
+        _cash_days,
+        "collections",
+        start,
+        end,
     )
     count_query = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
         _ISSUED
@@ -198,7 +203,7 @@ def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str,
 
 def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
     rows = view.all(
-        select(_bill_days.c.date, *sums(_bill_days, _SUMS))
+        select(_bill_days.c.date, *sum_columns(_bill_days, _SUMS))
         .where(*view.filters(_bill_days, "bills"), _bill_days.c.date.between(first, last))
         .group_by(_bill_days.c.date)
         .order_by(_bill_days.c.date)
@@ -286,7 +291,7 @@ def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
 
 
 def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
-    query = select(*sums(_cash_days, _CASH)).where(
+    query = select(*sum_columns(_cash_days, _CASH)).where(
         *view.filters(_cash_days, "collections"), _cash_days.c.date.between(first, last)
     )
     return dict((view.one(query))._mapping)  # noqa: SLF001

@@ -6,20 +6,22 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import func, select
 
-from projections.mrr import KINDS, Movement
+from projections.mrr import MOVEMENT_KINDS, Movement
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, exact, sums
+from service.books.view import View, format_fraction, sum_columns
 from service.core import cadence
 from service.core.money import round_half_away
 
-_CUSTOMER_VERBS = dict(zip(KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True))
+_CUSTOMER_VERBS = dict(
+    zip(MOVEMENT_KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True)
+)
 
 
 def mrr(view: View) -> dict[str, Any]:
     """MRR at the end of `today`, by the events known now."""
     days, today = TOTALS["mrr_days"], view.scope.today.isoformat()
     by_schedule = view.all(
-        select(days.c.interval, days.c.every, *sums(days, ("contracts", "mrr_cents")))
+        select(days.c.interval, days.c.every, *sum_columns(days, ("contracts", "mrr_cents")))
         .where(*view.filters(days, "mrr"), days.c.date <= today)
         .group_by(days.c.interval, days.c.every)
     )
@@ -35,7 +37,7 @@ def mrr(view: View) -> dict[str, Any]:
         if row.contracts or row.mrr_cents
     ]
     other_currencies = view.all(
-        select(days.c.currency, *sums(days, ("contracts", "mrr_cents")))
+        select(days.c.currency, *sum_columns(days, ("contracts", "mrr_cents")))
         .where(*view.filters(days, "mrr", currency=False), days.c.date <= today)
         .where(days.c.currency != view.scope.currency)
         .group_by(days.c.currency)
@@ -69,7 +71,7 @@ def describe_counting(view: View) -> dict[str, Any]:
     return {
         "currency": view.scope.currency,
         "policy": view.scope.policy,
-        "weeks_per_month": exact(view.rules().weeks_per_month),
+        "weeks_per_month": format_fraction(view.rules().weeks_per_month),
     }
 
 
@@ -77,7 +79,7 @@ def paying_customers(view: View) -> int:
     """How many customers have MRR at the end of `today`."""
     days = TOTALS["movement_days"]
     names = ("new_customers", "reactivation_customers", "churn_customers")
-    query = select(*sums(days, names)).where(
+    query = select(*sum_columns(days, names)).where(
         *view.filters(days, "mrr"), days.c.date <= view.scope.today.isoformat()
     )
     new, reactivated, churned = view.one(query)
@@ -89,16 +91,16 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     days = TOTALS["movement_days"]
     width = 7 if by == "month" else 10
     period = func.substr(days.c.date, 1, width).label("period")
-    amounts = tuple(f"{kind}_cents" for kind in KINDS)
-    counts = tuple(f"{kind}_customers" for kind in KINDS)
+    amounts = tuple(f"{kind}_cents" for kind in MOVEMENT_KINDS)
+    counts = tuple(f"{kind}_customers" for kind in MOVEMENT_KINDS)
     rows = view.all(
-        select(period, *sums(days, (*amounts, *counts)))
+        select(period, *sum_columns(days, (*amounts, *counts)))
         .where(*view.filters(days, "mrr"), days.c.date.between(first.isoformat(), last.isoformat()))
         .group_by(period)
     )
     rows_by_period = {row.period: row for row in rows}
     before = view.one(
-        select(*sums(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
+        select(*sum_columns(days, amounts)).where(*view.filters(days, "mrr"), days.c.date < first.isoformat())
     )
     level = sum(before)
     periods = []
@@ -108,7 +110,7 @@ def movements(view: View, first: date, last: date, by: str) -> dict[str, Any]:
         opening, level = level, level + sum(change.values())
         customers = {
             f"{_CUSTOMER_VERBS[kind]}_customers": getattr(row, f"{kind}_customers") if row else 0
-            for kind in KINDS
+            for kind in MOVEMENT_KINDS
         }
         periods.append(
             {"period": name, "opening_cents": opening, **change, "closing_cents": level, **customers}

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, select
 from service import predictions, reads
 from service.books.store import BookPositions, BookStore
 from service.books.tables import TOTALS, snapshots
-from service.books.view import DEFAULTS, Options, Scope, View
+from service.books.view import DEFAULT_OPTIONS, ReadOptions, Scope, View
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.read import Read
@@ -29,7 +29,7 @@ CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 
 
 def snapshot_name(
-    store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: Options = DEFAULTS
+    store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: ReadOptions = DEFAULT_OPTIONS
 ) -> str:
     """The name of a document: it holds the books, the code, and all parameters with their defaults."""
     limits = [str(limit) for limit in options.segment_limits]
@@ -50,7 +50,7 @@ async def remove_outdated(store: BookStore) -> None:
     await store.write(lambda connection: connection.execute(delete(snapshots).where(is_of_other_code)))
 
 
-async def precompute(store: BookStore, today: date, options: Options = DEFAULTS) -> int:
+async def precompute(store: BookStore, today: date, options: ReadOptions = DEFAULT_OPTIONS) -> int:
     """Make the precomputed documents that are missing or outdated. Returns their number."""
     version, documents = await store.read(lambda connection: _missing(connection, store, today, options))
     if documents:
@@ -60,7 +60,7 @@ async def precompute(store: BookStore, today: date, options: Options = DEFAULTS)
 
 
 def _missing(
-    connection: Connection, store: BookStore, today: date, options: Options
+    connection: Connection, store: BookStore, today: date, options: ReadOptions
 ) -> tuple[int, dict[str, bytes]]:
     positions = store.positions(connection)
     documents = {}

@@ -1,1 +1,1 @@
-"""Rebuild: the books made anew beside the live ones, and put in their place."""
+"""Rebuild: books built anew beside the live ones, and made live in their place."""

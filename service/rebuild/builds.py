@@ -1,6 +1,6 @@
-"""Builds: several of one book, one of them live. Made, levelled with live ones, switched to, removed.
+"""Builds of books: a book has one live build, and may have others. They are started, made live, and removed.
 
-Plain functions on a connection of a write transaction, where nothing else is said.
+The functions that take a connection run in a write transaction.
 """
 
 import time
@@ -30,12 +30,12 @@ from service.core.progress import Advance, Progress
 from service.storage.statements import HotStatement, now_us
 
 _FOREVER_US = 1 << 62
-_ROWS = 2_000  # removed in one transaction
-_REST = 0.5  # between two of them, of what the first took: a live worker's turn
+_ROWS_PER_TRANSACTION = 2_000  # to remove in one transaction
+_PAUSE = 0.5  # after each transaction, as a share of its time: a live worker writes meanwhile
 
-_OF_BUILDS = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks, tables.checkpoints)
+_BUILD_TABLES = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks, tables.checkpoints)
 _b, _c = tables.books.c, tables.checkpoints.c
-_HOLD = HotStatement(
+_SET_HOLD = HotStatement(
     lambda dialect: (
         update(tables.checkpoints)
         .values(held=bindparam("at"), held_until_us=now_us(dialect) + bindparam("for_us", type_=BigInteger))
@@ -44,12 +44,12 @@ _HOLD = HotStatement(
 )
 
 
-def begin(connection: Connection, store: BookStore) -> dict[str, int]:
-    """A new build of each book of the store, empty and not live; their ids by name."""
-    of = insert(tables.books).returning(_b.id)
+def start_builds(connection: Connection, store: BookStore) -> dict[str, int]:
+    """Add an empty build of each book of the store, which is not live; their ids by name."""
+    query = insert(tables.books).returning(_b.id)
     ids = {
         name: connection.execute(
-            of, {"name": name, "version": version, "rules": rules, "live": False}
+            query, {"name": name, "version": version, "rules": rules, "live": False}
         ).scalar_one()
         for name, version, rules in sorted(store.versions)
     }
@@ -57,48 +57,50 @@ def begin(connection: Connection, store: BookStore) -> dict[str, int]:
     return ids
 
 
-def hold(connection: Connection, store: BookStore, builds: Mapping[str, int], seconds: float) -> int:
-    """Let no live book that these builds are of move past where the first of all is; that position.
+def hold_live_books(
+    connection: Connection, store: BookStore, builds: Mapping[str, int], seconds: float
+) -> int:
+    """Hold the live books of these builds at the highest position of any partition of both; that position.
 
-    Each goes on by itself after so many seconds: whoever holds them may be killed.
+    After so many seconds they go on by themselves, in case the holding process is killed.
     """
-    live = _standing(connection, store, builds)
+    live = _live_books(connection, store, builds)
     for book_id in live.values():
-        _HOLD.run(connection, 0, 0, book_id)  # whoever moves it just now ends first
-    reached = select(func.max(_c.position)).where(_c.book.in_([*live.values(), *builds.values()]))
-    at = int(connection.execute(reached).scalar_one())
+        _SET_HOLD.run(connection, 0, 0, book_id)  # waits for a transaction that moves the book at the moment
+    highest = select(func.max(_c.position)).where(_c.book.in_([*live.values(), *builds.values()]))
+    position = int(connection.execute(highest).scalar_one())
     for book_id in live.values():
-        _HOLD.run(connection, at, round(seconds * 1e6), book_id)
-    return at
+        _SET_HOLD.run(connection, position, round(seconds * 1e6), book_id)
+    return position
 
 
-def release(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> None:
-    """Let the live books that these builds are of move on."""
-    for book_id in _standing(connection, store, builds).values():
-        _HOLD.run(connection, 0, 0, book_id)
+def release_live_books(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> None:
+    """Let the live books of these builds move on."""
+    for book_id in _live_books(connection, store, builds).values():
+        _SET_HOLD.run(connection, 0, 0, book_id)
 
 
-def switch(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:
-    """Put these builds in the place of the live ones, which never move again; what was live.
+def make_live(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:
+    """Make these builds live in place of the live ones, which never move again; return the replaced ones.
 
-    Raises Overtaken, and nothing is changed, if a live one holds more of any partition than its build.
+    Raises Overtaken, and changes nothing, if any partition of a live one is ahead of that of its build.
     """
-    live = _standing(connection, store, builds)
+    live = _live_books(connection, store, builds)
     for book_id in live.values():
-        _HOLD.run(connection, 0, _FOREVER_US, book_id)
-    standing, risen = (store.checkpoints(connection, ids) for ids in (live, dict(builds)))
-    if any(position > risen[unit] for unit, position in standing.items()):
+        _SET_HOLD.run(connection, 0, _FOREVER_US, book_id)
+    live_positions, new_positions = (store.checkpoints(connection, ids) for ids in (live, dict(builds)))
+    if any(position > new_positions[unit] for unit, position in live_positions.items()):
         raise Overtaken("the live books have moved on")
-    version_of = _versions(connection, [*live.values(), *builds.values()])
+    version_by_id = _versions(connection, [*live.values(), *builds.values()])
     connection.execute(update(tables.books).where(_b.id.in_(live.values())).values(live=False))
     for name, book_id in builds.items():
-        base = version_of[live[name]] + 1 - version_of[book_id] if name in live else 0
+        base = version_by_id[live[name]] + 1 - version_by_id[book_id] if name in live else 0
         connection.execute(update(tables.books).where(_b.id == book_id).values(live=True, base=base))
     return live
 
 
-def _standing(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:
-    """The live books that builds are of, in the order in which an engine moves them."""
+def _live_books(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:
+    """The ids of the live books of these builds, by name, in the order in which an engine moves them."""
     live = store.positions(connection).books
     return {book.name: live[book.name] for book in store.books if book.name in live and book.name in builds}
 
@@ -109,8 +111,8 @@ def _versions(connection: Connection, ids: list[int]) -> dict[int, int]:
     return dict(connection.execute(joined.where(_c.book.in_(ids)).group_by(_c.book)).all())
 
 
-class Removed(Struct, frozen=True, kw_only=True):
-    """A build that is there no more, and how many rows of it."""
+class RemovedBuild(Struct, frozen=True, kw_only=True):
+    """A removed build, and the number of its rows."""
 
     name: str
     version: int
@@ -118,41 +120,41 @@ class Removed(Struct, frozen=True, kw_only=True):
     rows: int
 
 
-async def prune(store: BookStore, progress: Progress) -> list[Removed]:
+async def prune(store: BookStore, progress: Progress) -> list[RemovedBuild]:
     """Remove every build of these books that is not live, and live ones of earlier versions.
 
-    What is live under other rules stays: it is some other settings' book. Meanwhile nothing may be built.
+    Live builds under other rules stay: they are the books of other settings. No build may be made meanwhile.
     """
     removed = []
     for build, name, version in await store.read(lambda connection: _unneeded(connection, store)):
         async with store.reading() as view:
-            size = await view.run_sync(_size, build)
+            size = await view.run_sync(_count_rows, build)
         with progress(f"removing {name}, build {build}", size) as advance:
             rows = await _remove(store, build, advance)
-        removed.append(Removed(name=name, version=version, build=build, rows=rows))
+        removed.append(RemovedBuild(name=name, version=version, build=build, rows=rows))
     return removed
 
 
 def _unneeded(connection: Connection, store: BookStore) -> list[tuple[int, str, int]]:
-    kept = {(name, rules): version for name, version, rules in store.versions}
-    names = {name for name, _ in kept}
+    current = {(name, rules): version for name, version, rules in store.versions}
+    names = {name for name, _ in current}
     query = select(_b.id, _b.name, _b.version, _b.rules, _b.live).order_by(_b.id)
     return [
         (row.id, row.name, row.version)
         for row in connection.execute(query)
-        if row.name in names and (not row.live or row.version < kept.get((row.name, row.rules), 0))
+        if row.name in names and (not row.live or row.version < current.get((row.name, row.rules), 0))
     ]
 
 
-def _size(connection: Connection, build: int) -> int:
-    counts = (select(func.count()).select_from(table).where(table.c.book == build) for table in _OF_BUILDS)
+def _count_rows(connection: Connection, build: int) -> int:
+    counts = (select(func.count()).select_from(table).where(table.c.book == build) for table in _BUILD_TABLES)
     return sum(connection.execute(query).scalar_one() for query in counts)
 
 
 async def _remove(store: BookStore, build: int, advance: Advance) -> int:
-    """Remove a build's rows, some at a time, then the build."""
+    """Remove a build's rows, some at a time, then the build itself; the number of rows."""
     count = 0
-    for table in _OF_BUILDS:
+    for table in _BUILD_TABLES:
         while removed := await _remove_some(store, table, build):
             advance(removed)
             count += removed
@@ -162,9 +164,9 @@ async def _remove(store: BookStore, build: int, advance: Advance) -> int:
 
 async def _remove_some(store: BookStore, table: Table, build: int) -> int:
     key = list(table.primary_key)
-    some = select(*key).where(table.c.book == build).limit(_ROWS)
-    query = delete(table).where(tuple_(*key).in_(some), *([table.c.book == build] if len(key) > 1 else []))
+    batch = select(*key).where(table.c.book == build).limit(_ROWS_PER_TRANSACTION)
+    query = delete(table).where(tuple_(*key).in_(batch), *([table.c.book == build] if len(key) > 1 else []))
     started = time.perf_counter()
     count: Any = await store.write(lambda connection: connection.execute(query).rowcount)
-    await sleep(_REST * (time.perf_counter() - started))
+    await sleep(_PAUSE * (time.perf_counter() - started))
     return int(count)

@@ -1,15 +1,15 @@
-"""Building: empty books filled from the ledger, history by history, with no write for each event.
+"""Filling empty books from the ledger: history by history, without a write for each event.
 
-    await build(settings, ledger, store, until, processes=None, progress=no_progress)
+    await fill_books(settings, ledger, store, until, processes=None, progress=no_progress)
 
 brings every book of `store` from position 0 to `until`. The store may be that of the settings, opened for
-builds that are not live (`BookStore.of`), or any other with empty books, such as a new SQLite file. It may
-read a ledger on SQLite or PostgreSQL, which it does not write.
+builds that are not live (`BookStore.with_builds`), or any other with empty books, such as a new SQLite file.
+The ledger, on SQLite or PostgreSQL, is only read.
 
-Histories are read by key, in the order of their names, and folded in memory by several processes. What
-they contribute is written in large pieces; then, stage by stage, the same for the keys that rows feed.
-Totals are added up in memory and written once, at the end, in partition 0: only the sum over partitions
-means anything. The checkpoints move last, so that until then nobody takes the books for filled.
+Several processes read histories by key, in the order of their names, and fold them in memory. They write the
+contributed rows in large batches; then, stage by stage, they do the same by the rows' parent keys. Totals are
+added up in memory and written once, at the end, all in partition 0, since only a total's sum over all
+partitions has a meaning. The checkpoints move last, so that nobody takes half-filled books for filled ones.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from projections.book import Book, Row, Rules, Stage
 from service.books import tables
-from service.books.engine import Overtaken, Sums, add_to, child_rows_of, new_sums
+from service.books.engine import Overtaken, Sums, add_rows_to_sums, child_rows_of, new_sums
 from service.books.store import BookStore
 from service.bootstrap import configured_books, open_ledger
 from service.clock import utc_now
@@ -40,24 +40,25 @@ from service.core.moments import to_us
 from service.core.order import canonical
 from service.core.progress import Progress, no_progress
 from service.ledger import tables as ledger_tables
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.processes.lifeline import follow_parent
 from service.settings import Settings
 from service.storage.database import Database
-from service.storage.statements import HotStatement, any_of, first
+from service.storage.statements import HotStatement, any_of, first_rows
 
-_PAGE = 2_000  # keys found at once
-_TASK = 2_000  # events, or rows that are child_rows, in one task of a process
-_ROWS = 2_000  # rows in one transaction
-_REST = 0.5  # beside SQLite's live books, their worker's turn: this many times what a transaction took
-_ALONE = 20_000  # events for which one more process is worth its start
+_KEYS_PER_PAGE = 2_000  # subjects or parent keys
+_READS_PER_TASK = 2_000  # events, or child rows, that one task reads
+_ROWS_PER_TRANSACTION = 2_000  # at most
+# A pause after each transaction beside SQLite's live books, whose worker writes then; a share of its time.
+_PAUSE = 0.5
+_EVENTS_PER_PROCESS = 20_000  # for so many events one more process is worth its start
 
 Task = tuple[Any, ...]  # the name of a method of `_BuildWorker`, and its arguments
 _Totals = dict[tuple[str, str], Sums]  # by the names of book and table
 
 
-async def build(
+async def fill_books(
     settings: Settings,
     ledger: Ledger,
     store: BookStore,
@@ -66,105 +67,104 @@ async def build(
     processes: int | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Fill the empty books of `store` with all events up to `until`; returns once their checkpoints say so.
+    """Fill the empty books of `store` with all events up to `until`; at the end move their checkpoints there.
 
-    `processes` None: as many as there are processors, fewer for few events; 1 stays in this one. With more,
-    books are found by name among those that the settings keep. Raises Overtaken if the books are removed
-    meanwhile, Unavailable if a process is killed; whatever fails, the checkpoints stay at 0.
+    `processes` None: as many as there are processors, fewer for few events; 1: only this one. Other processes
+    find the books by name among those of the settings. Raises Overtaken if the books are removed meanwhile,
+    Unavailable if a process is killed; after any failure the checkpoints are at 0.
     """
     ids = (await store.read(store.positions)).books
-    count = processes or min(os.cpu_count() or 1, 1 + until // _ALONE)
+    count = processes or min(os.cpu_count() or 1, 1 + until // _EVENTS_PER_PROCESS)
     totals: _Totals = {}
-    rest = _REST if store.builds is not None and store.partitions == 1 else 0.0
-    async with _workers(settings, ledger, store.of(ids), until, count, rest) as run:
+    pause = _PAUSE if store.builds is not None and store.partitions == 1 else 0.0
+    async with _task_runner(settings, ledger, store.with_builds(ids), until, count, pause) as run:
 
-        async def spread(what: str, tasks: AsyncIterator[Task], total: int) -> None:
-            with progress(what, total) as done:
-                async for each in _spread(run, tasks, 2 * count if count > 1 else 1):
-                    _merge(totals, each.totals)
-                    done(each.read)
+        async def run_all(label: str, tasks: AsyncIterator[Task], size: int) -> None:
+            with progress(label, size) as advance:
+                async for result in _run_tasks(run, tasks, 2 * count if count > 1 else 1):
+                    _add_totals(totals, result.totals)
+                    advance(result.read)
 
         kinds = sorted({stage.reads for _, _, stage in _stages(store) if isinstance(stage.reads, str)})
         async with ledger.reading() as reader:
-            entries = await reader.subjects_count()
-        await spread("histories", _histories(ledger, kinds, until), entries)
+            entries = await reader.count_subjects()
+        await run_all("histories", _history_tasks(ledger, kinds, until), entries)
         await store.write(store.analyze)
         for book, number, stage in _stages(store):
             if not isinstance(stage.reads, str):
                 async with store.reading() as view:
                     child_rows = await view.run_sync(_count_child_rows, stage, ids[book.name])
-                made = ", ".join(row.table for row in stage.rows)
-                await spread(
-                    f"{book.name}: {made}", _parent_keys(store, book, number, ids[book.name]), child_rows
-                )
-    await _finish(store, ids, totals, until)
+                table_names = ", ".join(row.table for row in stage.rows)
+                tasks = _parent_key_tasks(store, book, number, ids[book.name])
+                await run_all(f"{book.name}: {table_names}", tasks, child_rows)
+    await _write_totals(store, ids, totals, until)
 
 
 def _stages(store: BookStore) -> Iterator[tuple[Book, int, Stage]]:
     return ((book, number, stage) for book in store.books for number, stage in enumerate(book.stages))
 
 
-async def _finish(store: BookStore, ids: Mapping[str, int], totals: _Totals, until: int) -> None:
-    """Write the totals; then say how far the books are."""
+async def _write_totals(store: BookStore, ids: Mapping[str, int], totals: _Totals, until: int) -> None:
+    """Write the totals; then move the checkpoints."""
     for (book, table), sums in totals.items():
         rows = sorted((ids[book], 0, *group, *values) for group, values in sums.items() if any(values))
-        for start in range(0, len(rows), _ROWS):
-            add = partial(tables.ADD[table].add, rows=rows[start : start + _ROWS])
+        for start in range(0, len(rows), _ROWS_PER_TRANSACTION):
+            add = partial(tables.ADD_TO_TOTALS[table].add, rows=rows[start : start + _ROWS_PER_TRANSACTION])
             await store.write(add)
-    reached = {"position": until, "changed": until, "advanced_at_us": to_us(utc_now())}
-    query = update(tables.checkpoints).where(tables.checkpoints.c.book.in_(ids.values())).values(reached)
+    checkpoint = {"position": until, "changed": until, "advanced_at_us": to_us(utc_now())}
+    query = update(tables.checkpoints).where(tables.checkpoints.c.book.in_(ids.values())).values(checkpoint)
     await store.write(lambda connection: connection.execute(query))
 
 
-def _merge(totals: _Totals, added: _Totals) -> None:
+def _add_totals(totals: _Totals, added: _Totals) -> None:
     for name, sums in added.items():
-        into = totals.setdefault(name, sums)
-        if into is not sums:
+        total_sums = totals.setdefault(name, sums)
+        if total_sums is not sums:
             for group, values in sums.items():
-                into[group] = [a + b for a, b in zip(into[group], values, strict=True)]
+                total_sums[group] = [a + b for a, b in zip(total_sums[group], values, strict=True)]
 
 
-# What there is to do, in tasks
+# The work, divided into tasks
 
 
-async def _histories(ledger: Ledger, kinds: Iterable[str], until: int) -> AsyncIterator[Task]:
-    """The histories of these kinds of subjects, in order of their names."""
+async def _history_tasks(ledger: Ledger, kinds: Iterable[str], until: int) -> AsyncIterator[Task]:
+    """Tasks for the histories of these kinds of subjects, in the order of their names."""
     for kind in kinds:
 
         def names(connection: Connection, after: str, kind: str = kind) -> list[tuple[str, int]]:
-            return _NAMES.run(connection, max(after, f"{kind}|"), f"{kind}}}", until, _PAGE)
+            return _SUBJECTS_AFTER.run(connection, max(after, f"{kind}|"), f"{kind}}}", until, _KEYS_PER_PAGE)
 
-        async for keys in _pages(ledger.read, names):
+        async for keys in _task_keys(ledger.read, names):
             yield "histories", keys
 
 
-async def _parent_keys(store: BookStore, book: Book, number: int, book_id: int) -> AsyncIterator[Task]:
-    """The keys that rows feed to a later stage, in order."""
+async def _parent_key_tasks(store: BookStore, book: Book, number: int, book_id: int) -> AsyncIterator[Task]:
+    """Tasks for the parent keys of the rows that a later stage reads, in the order of the keys."""
 
     def keys_after(connection: Connection, after: str) -> list[tuple[str, int]]:
-        counted: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for row_type in book.stages[number].reads:
-            found = tables.STATEMENTS[row_type].parent_keys.run(connection, book_id, after, _PAGE)  # type: ignore[index]
-            counted.update(dict(found))
-        return sorted(counted.items())[:_PAGE]
+            keys = tables.STATEMENTS[row_type].parent_keys.run(connection, book_id, after, _KEYS_PER_PAGE)  # type: ignore[index]
+            counts.update(dict(keys))
+        return sorted(counts.items())[:_KEYS_PER_PAGE]
 
-    async for keys in _pages(store.read, keys_after):
+    async for keys in _task_keys(store.read, keys_after):
         yield "parent_key", book.name, number, keys
 
 
-async def _pages(
+async def _task_keys(
     read: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
-    after: Callable[..., list[tuple[str, int]]],
+    keys_after: Callable[..., list[tuple[str, int]]],
 ) -> AsyncIterator[list[str]]:
-    """All keys, as many at a time as make a task: each is found with how much there is to read under it."""
+    """All keys, as many at a time as make a task. `keys_after` gives keys with the number of their reads."""
     last = ""
-    while page := await read(partial(after, after=last)):
+    while page := await read(partial(keys_after, after=last)):
         last = page[-1][0]
         keys, size = [], 0
         for key, count in page:
             keys.append(key)
             size += count
-            if size >= _TASK:
+            if size >= _READS_PER_TASK:
                 yield keys
                 keys, size = [], 0
         if keys:
@@ -172,8 +172,8 @@ async def _pages(
 
 
 _subjects = ledger_tables.Subject.__table__  # type: ignore[attr-defined]
-_NAMES = HotStatement(
-    lambda _: first(
+_SUBJECTS_AFTER = HotStatement(
+    lambda _: first_rows(
         select(_subjects.c.subject, func.count())
         .where(_subjects.c.subject > bindparam("after"), _subjects.c.subject < bindparam("end"))
         .where(_subjects.c.position <= bindparam("until"))
@@ -184,167 +184,175 @@ _NAMES = HotStatement(
 
 
 def _count_child_rows(connection: Connection, stage: Stage, book_id: int) -> int:
-    statements = [tables.STATEMENTS[row] for row in stage.reads if not isinstance(row, str)]
-    return sum(each.count_with_parent.run(connection, book_id, "")[0][0] for each in statements)
+    all_statements = [tables.STATEMENTS[row] for row in stage.reads if not isinstance(row, str)]
+    return sum(each.count_with_parent.run(connection, book_id, "")[0][0] for each in all_statements)
 
 
-# Those who do it
+# The workers that run the tasks
 
 
-class _Done(Struct):
-    """How much one task has read, and what the rows that it wrote add to totals."""
+class _TaskResult(Struct):
+    """The number of events or rows that a task has read, and the totals of the rows that it wrote."""
 
     read: int
     totals: _Totals
 
 
 class _BuildWorker:
-    """Does tasks, with a ledger and a store of its own process. `gate` lets one of all hands write."""
+    """Runs tasks, with a ledger and a store of its own process. `write_lock` is shared by all workers."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: BookStore,
         until: int,
-        rest: float,
-        gate: AbstractContextManager[Any] | None = None,
+        pause: float,
+        write_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._until = until
-        self._rest = rest
-        self._gate = gate or nullcontext()
+        self._rest = pause
+        self._write_lock = write_lock or nullcontext()
 
-    async def do(self, task: Task) -> _Done:
+    async def do(self, task: Task) -> _TaskResult:
         name, *args = task
-        methods: dict[str, Callable[..., Awaitable[_Done]]] = {
+        methods: dict[str, Callable[..., Awaitable[_TaskResult]]] = {
             "histories": self._histories,
             "parent_key": self._parent_keys,
         }
         return await methods[name](*args)
 
-    async def _histories(self, names: list[str]) -> _Done:
-        """Contribute what these histories say to every book."""
-        read = partial(histories, names=names, up_to=self._until, vault=self._ledger.vault)
-        told = {name: canonical(events) for name, events in (await self._ledger.read(read)).items()}
-        done, rows = _Done(read=sum(map(len, told.values())), totals={}), _Rows(list)
+    async def _histories(self, names: list[str]) -> _TaskResult:
+        """Write the rows that these histories contribute to every book."""
+        read = partial(read_histories, names=names, up_to=self._until, vault=self._ledger.vault)
+        events_by_name = {name: canonical(events) for name, events in (await self._ledger.read(read)).items()}
+        result, rows = (
+            _TaskResult(read=sum(map(len, events_by_name.values())), totals={}),
+            _RowsToInsert(list),
+        )
         for book, _, stage in _stages(self._store):
             if isinstance(stage.reads, str):
-                own = {name: events for name, events in told.items() if name.startswith(f"{stage.reads}|")}
-                _contribute(self._store, book, stage, own, rows, done.totals)
+                prefix = f"{stage.reads}|"
+                own = {name: events for name, events in events_by_name.items() if name.startswith(prefix)}
+                _contribute(self._store, book, stage, own, rows, result.totals)
         await self._write(rows)
-        return done
+        return result
 
-    async def _parent_keys(self, name: str, number: int, keys: list[str]) -> _Done:
-        """Contribute what the rows say that feed these keys of a later stage."""
+    async def _parent_keys(self, name: str, number: int, keys: list[str]) -> _TaskResult:
+        """Write the rows that a later stage contributes to these parent keys."""
         book = next(book for book in self._store.books if book.name == name)
         stage, book_id = book.stages[number], (self._store.builds or {})[name]
         child_rows = await self._store.read(partial(child_rows_of, stage=stage, book_id=book_id, keys=keys))
-        done, rows = _Done(read=sum(map(len, child_rows.values())), totals={}), _Rows(list)
-        _contribute(self._store, book, stage, child_rows, rows, done.totals)
+        result, rows = _TaskResult(read=sum(map(len, child_rows.values())), totals={}), _RowsToInsert(list)
+        _contribute(self._store, book, stage, child_rows, rows, result.totals)
         await self._write(rows)
-        return done
+        return result
 
-    async def _write(self, rows: "_Rows") -> None:
+    async def _write(self, rows: "_RowsToInsert") -> None:
         builds = list((self._store.builds or {}).values())
-        for piece in _pieces(rows):
-            with self._gate:
+        for batch in _split_rows(rows):
+            with self._write_lock:
                 started = time.perf_counter()
-                await self._store.write(partial(_insert, piece=piece, builds=builds))
+                await self._store.write(partial(_insert_rows, batch=batch, builds=builds))
                 await asyncio.sleep(self._rest * (time.perf_counter() - started))
 
 
-_Rows = defaultdict[type[Row], list[tuple[Any, ...]]]  # the values to insert
-_Piece = list[tuple[type[Row], list[tuple[Any, ...]]]]
+_RowsToInsert = defaultdict[type[Row], list[tuple[Any, ...]]]  # the values to insert, by row type
+_RowBatch = list[tuple[type[Row], list[tuple[Any, ...]]]]
 
 
 def _contribute(
     store: BookStore,
     book: Book,
     stage: Stage,
-    under: Mapping[str, Sequence[Any]],
-    rows: _Rows,
+    inputs: Mapping[str, Sequence[Any]],
+    rows: _RowsToInsert,
     totals: _Totals,
 ) -> None:
-    """Add to `rows` and `totals` what a stage says of what there is under each key."""
+    """Add a stage's contributions to `rows` and `totals`; `inputs` are its events or child rows by key."""
     rules, book_id = store.rules.with_policy(book.policy), (store.builds or {})[book.name]
     sums = {
         total: totals.setdefault((book.name, total.table), new_sums(total))
         for total in book.totals
-        if total.of in stage.rows
+        if total.row_type in stage.rows
     }
-    for key, read in under.items():
-        contributed = dict.fromkeys(stage.contribute(read, rules))
+    for key, history in inputs.items():
+        contributed = dict.fromkeys(stage.contribute(history, rules))
         for row in contributed:
             rows[type(row)].append((book_id, key, *astuple(row)))
-        for total, into in sums.items():
-            add_to(into, total, contributed)
+        for total, total_sums in sums.items():
+            add_rows_to_sums(total_sums, total, contributed)
 
 
-def _pieces(rows: _Rows) -> Iterator[_Piece]:
-    """Rows as one transaction writes them."""
-    piece: _Piece = []
-    room = _ROWS
+def _split_rows(rows: _RowsToInsert) -> Iterator[_RowBatch]:
+    """The rows in batches, each for one transaction."""
+    batch: _RowBatch = []
+    room = _ROWS_PER_TRANSACTION
     for row_type, values in rows.items():
         start = 0
         while part := values[start : start + room]:
-            piece.append((row_type, part))
+            batch.append((row_type, part))
             start, room = start + len(part), room - len(part)
             if not room:
-                yield piece
-                piece, room = [], _ROWS
-    if piece:
-        yield piece
+                yield batch
+                batch, room = [], _ROWS_PER_TRANSACTION
+    if batch:
+        yield batch
 
 
-def _insert(connection: Connection, piece: _Piece, builds: list[int]) -> None:
-    """Write rows. Raises Overtaken if a build was removed: its rows would be nobody's."""
-    if len(_STANDING.run(connection, builds)) < len(builds):
+def _insert_rows(connection: Connection, batch: _RowBatch, builds: list[int]) -> None:
+    """Write rows. Raises Overtaken if a build was removed: its rows would belong to no book."""
+    if len(_EXISTING_BUILDS.run(connection, builds)) < len(builds):
         raise Overtaken("what is being built was removed")
-    for row_type, rows in piece:
+    for row_type, rows in batch:
         tables.STATEMENTS[row_type].insert.add(connection, rows)
 
 
-_STANDING = HotStatement(lambda _: select(tables.books.c.id).where(any_of(tables.books.c.id, "builds")))
+_EXISTING_BUILDS = HotStatement(
+    lambda _: select(tables.books.c.id).where(any_of(tables.books.c.id, "builds"))
+)
 
 
-# How they are spread over processes
+# The distribution of tasks over processes
 
-Run = Callable[[Task], Awaitable[_Done]]
+RunTask = Callable[[Task], Awaitable[_TaskResult]]
 
 
-async def _spread(run: Run, tasks: AsyncIterator[Task], width: int) -> AsyncIterator[_Done]:
-    """Have tasks done, so many at a time; what each gives, as they end."""
-    under_way: set[asyncio.Future[_Done]] = set()
+async def _run_tasks(run: RunTask, tasks: AsyncIterator[Task], width: int) -> AsyncIterator[_TaskResult]:
+    """Run tasks, `width` at a time; give the result of each as it ends."""
+    running: set[asyncio.Future[_TaskResult]] = set()
     try:
         async for task in tasks:
-            under_way.add(asyncio.ensure_future(run(task)))
-            if len(under_way) >= width:
-                ended, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for each in ended:
-                    yield each.result()
-        for each in asyncio.as_completed(under_way):
-            yield await each
+            running.add(asyncio.ensure_future(run(task)))
+            if len(running) >= width:
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for future in ended:
+                    yield future.result()
+        for future in asyncio.as_completed(running):
+            yield await future
     finally:
-        for each in under_way:
-            each.cancel()
+        for future in running:
+            future.cancel()
 
 
 @asynccontextmanager
-async def _workers(
-    settings: Settings, ledger: Ledger, store: BookStore, until: int, count: int, rest: float
-) -> AsyncIterator[Run]:
-    """What does a task: in this process, or in one of `count` that end with it."""
+async def _task_runner(
+    settings: Settings, ledger: Ledger, store: BookStore, until: int, count: int, pause: float
+) -> AsyncIterator[RunTask]:
+    """A function that runs a task: in this process, or in one of `count` processes that end with it."""
     if count == 1:
-        yield _BuildWorker(ledger, store, until, rest).do
+        yield _BuildWorker(ledger, store, until, pause).do
         return
     context = multiprocessing.get_context("spawn")  # a fork would share connections, and threads' locks
-    gate = context.Lock() if store.partitions == 1 else None  # SQLite has one writer: a queue is fair
-    spec = _StoreSpec(store.again, store.rules, store.builds or {}, store.partitions)
-    pool = ProcessPoolExecutor(count, context, partial(_begin, settings, spec, until, rest, gate))
+    write_lock = context.Lock() if store.partitions == 1 else None  # for SQLite's one writer: a lock is fair
+    spec = _StoreSpec(store.reopen, store.rules, store.builds or {}, store.partitions)
+    pool = ProcessPoolExecutor(
+        count, context, partial(_start_process, settings, spec, until, pause, write_lock)
+    )
     loop = asyncio.get_running_loop()
     try:
-        yield lambda task: loop.run_in_executor(pool, _do, task)
+        yield lambda task: loop.run_in_executor(pool, _run_task, task)
     except BrokenProcessPool:
         raise Unavailable("a process that was building was killed; is there memory enough for all?") from None
     finally:
@@ -352,7 +360,7 @@ async def _workers(
 
 
 class _StoreSpec(Struct):
-    """Builds, as another process opens them."""
+    """The values with which another process opens the same builds."""
 
     database: Callable[[], Database]
     rules: Rules
@@ -360,21 +368,23 @@ class _StoreSpec(Struct):
     partitions: int
 
     def store(self, books: Sequence[Book]) -> BookStore:
-        return BookStore(self.database(), self.rules, books, self.partitions).of(self.builds)
+        return BookStore(self.database(), self.rules, books, self.partitions).with_builds(self.builds)
 
 
 _worker: _BuildWorker
 _runner: asyncio.Runner
 
 
-def _begin(settings: Settings, spec: _StoreSpec, until: int, rest: float, gate: Any) -> None:
-    """Make this process ready for tasks, and let it end with the one that started it, however that ends."""
-    global _worker, _runner  # noqa: PLW0603 - a pool's tasks share nothing else
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
+def _start_process(settings: Settings, spec: _StoreSpec, until: int, pause: float, write_lock: Any) -> None:
+    """Prepare this process for tasks, and make it end with its parent, however that ends."""
+    global _worker, _runner  # noqa: PLW0603 - the only state that a pool's tasks share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     follow_parent()
-    _worker = _BuildWorker(open_ledger(settings), spec.store(configured_books(settings)), until, rest, gate)
+    _worker = _BuildWorker(
+        open_ledger(settings), spec.store(configured_books(settings)), until, pause, write_lock
+    )
     _runner = asyncio.Runner()
 
 
-def _do(task: Task) -> _Done:
+def _run_task(task: Task) -> _TaskResult:
     return _runner.run(_worker.do(task))

@@ -1,7 +1,7 @@
-"""Connections: SQLite files in the data directory, or one PostgreSQL database.
+"""Connections to SQLite files in the data directory, or to one PostgreSQL database.
 
-With SQLite a running web process writes only the ledger's file, a worker only the books', so neither waits
-for the other. With PostgreSQL both are schemas of one database.
+With SQLite a running web process writes only the ledger's file, and a worker only the books' file, so neither
+waits for the other. With PostgreSQL ledger and books are schemas of one database.
 """
 
 import asyncio
@@ -25,47 +25,47 @@ Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 5_000
-# Connections at once, of each kind, in one process. PostgreSQL's are shared by all processes.
-_FILE_READERS = {"pool_size": 4, "max_overflow": 4}
-_SERVER_READERS = {"pool_size": 2, "max_overflow": 2}
-_WRITERS = {"pool_size": 1, "max_overflow": 0}
+# The number of connections of each kind in one process. All processes share PostgreSQL's limit.
+_SQLITE_READER_POOL = {"pool_size": 4, "max_overflow": 4}
+_POSTGRES_READER_POOL = {"pool_size": 2, "max_overflow": 2}
+_WRITER_POOL = {"pool_size": 1, "max_overflow": 0}
 _CONNECT_SECONDS = 3
-_COMMAND_SECONDS = 8  # a database that says nothing for so long is lost; less than a read may take
-_SESSION = {
+_COMMAND_SECONDS = 8  # a database that is silent for so long is lost; a read may take longer
+_SESSION_SETTINGS = {
     "application_name": "daybook",
-    "jit": "off",  # it costs more than any of these statements
-    # Each of them looks up what it names. A plan that walks a table is right while the table is small or its
-    # statistics are old, and ruins everything later.
+    "jit": "off",  # compiling costs more than any of these statements
+    # All statements look rows up by an index. A plan that scans a table is right while the table is small, or
+    # seems right by old statistics, and is far too slow later.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
-    # A process whose machine is gone is noticed.
+    # A client whose machine is gone is noticed.
     "tcp_keepalives_idle": "2",
     "tcp_keepalives_interval": "1",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "5s",
 }
 
-# A process that stops in the middle of a transaction keeps nobody waiting for longer than this.
-_WRITING = {"lock_timeout": "4s", "idle_in_transaction_session_timeout": "2500ms"}
-_READING = {"default_transaction_read_only": "on", "idle_in_transaction_session_timeout": "60s"}
+# A process that stops in the middle of a transaction keeps the others waiting for no longer than this.
+_WRITER_SETTINGS = {"lock_timeout": "4s", "idle_in_transaction_session_timeout": "2500ms"}
+_READER_SETTINGS = {"default_transaction_read_only": "on", "idle_in_transaction_session_timeout": "60s"}
 
 
 class Database(Protocol):
-    """The connections to one store. Close it, or the process hangs at its end."""
+    """The connections to one database. Close it, or the process hangs at its end."""
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """What a plain function does in one write transaction, away from the caller's event loop."""
+        """Run a plain function in one write transaction, outside the caller's event loop."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What a plain function finds in one consistent view, away from the caller's event loop."""
+        """Run a plain function in one consistent view, outside the caller's event loop."""
 
     def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A consistent view, on the caller's event loop."""
 
     @property
-    def again(self) -> "Callable[[], Database]":
-        """What opens the same store once more, in another process too."""
+    def reopen(self) -> "Callable[[], Database]":
+        """A function that opens the same database again; it can be sent to another process."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -74,25 +74,25 @@ class Database(Protocol):
 class SqliteDatabase:
     """One file: one writer in a thread of its own, readers in the shared threads.
 
-    `brief`: a read ends with an error after some seconds, so that its thread is there for others.
+    `time_limited`: a read ends with an error after some seconds, so that its thread is free for other reads.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, brief: bool = False) -> None:
-        self.again = partial(SqliteDatabase, path, synchronous, brief=brief)
+    def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, time_limited: bool = False) -> None:
+        self.reopen = partial(SqliteDatabase, path, synchronous, time_limited=time_limited)
         self._writer = sqlite_engine(path, "write", synchronous)
-        self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never behind slow reads
+        self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never waits for slow reads
         self._reader = sqlite_engine(path, "read")
-        if brief:
-            event.listen(self._reader, "begin", _end_in_time)
+        if time_limited:
+            event.listen(self._reader, "begin", _interrupt_when_overdue)
         self._async_reader = _sqlite_async_engine(path)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await _in_thread(self._writer, work, self._writer_thread)
+        return await _run_in_thread(self._writer, work, self._writer_thread)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await _in_thread(self._reader, work)
+        return await _run_in_thread(self._reader, work)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -109,34 +109,38 @@ class SqliteDatabase:
 
 
 class PostgresDatabase:
-    """One schema of a PostgreSQL database. Plain functions run in the event loop of a thread of ours.
+    """One schema of a PostgreSQL database. Plain functions run in the event loop of a separate thread.
 
-    `durable`: a commit waits for the disk, and work that lost its connection is done once more. What can be
-    made again from what is durable need not wait; and it was made from what the lost server had.
+    `durable`: a commit waits for the disk, and work that lost its connection is done once more. Books need
+    neither: they can be made again from the ledger, and work on them that lost its server is out of date.
     """
 
     def __init__(self, url: str, schema: str, *, durable: bool) -> None:
-        session = {**_SESSION, "search_path": schema, "synchronous_commit": "on" if durable else "off"}
-        self.again = partial(PostgresDatabase, url, schema, durable=durable)
+        session = {
+            **_SESSION_SETTINGS,
+            "search_path": schema,
+            "synchronous_commit": "on" if durable else "off",
+        }
+        self.reopen = partial(PostgresDatabase, url, schema, durable=durable)
         self._durable = durable
         self._thread = _LoopThread(schema)
         self._writer = _postgres_engine(url, session, "write")
         self._reader = _postgres_engine(url, session, "read")
-        self._async_reader = _postgres_engine(url, session, "read", patient=True)
+        self._async_reader = _postgres_engine(url, session, "read", unlimited=True)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        transaction = _in_loop if self._durable else _transaction
+        transaction = _transaction_with_retry if self._durable else _transaction
         return await self._thread.run(transaction(self._writer, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._thread.run(_in_loop(self._reader, work))
+        return await self._thread.run(_transaction_with_retry(self._reader, work))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """See `Database`."""
-        async with _begun(self._async_reader) as connection:
+        async with _begin_transaction(self._async_reader) as connection:
             yield connection
 
     async def close(self) -> None:
@@ -148,7 +152,7 @@ class PostgresDatabase:
 
 
 class _LoopThread:
-    """A thread that runs an event loop: what is slow in it holds up nothing else."""
+    """A thread that runs an event loop: slow work in it delays nothing else."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -164,23 +168,23 @@ class _LoopThread:
         self._loop.close()
 
 
-def postgres_once(url: str, work: Callable[[Connection], T], schema: str = "public") -> T:
-    """What a plain function does in one write transaction on a connection of its own. Blocks."""
+def run_on_postgres(url: str, work: Callable[[Connection], T], schema: str = "public") -> T:
+    """Run a plain function in one write transaction on a connection of its own. Blocks."""
 
     async def run() -> T:
-        engine = _postgres_engine(url, {**_SESSION, "search_path": schema}, "write", patient=True)
+        engine = _postgres_engine(url, {**_SESSION_SETTINGS, "search_path": schema}, "write", unlimited=True)
         try:
-            return await _in_loop(engine, work)
+            return await _transaction_with_retry(engine, work)
         finally:
             await engine.dispose()
 
-    with ThreadPoolExecutor(1) as thread:  # where no event loop runs yet
+    with ThreadPoolExecutor(1) as thread:  # a thread without a running event loop
         return thread.submit(asyncio.run, run()).result()
 
 
-async def postgres_rewrite(url: str, tables: Iterable[str]) -> None:
-    """Write these tables anew, so that nothing stands in them that was removed."""
-    engine = _postgres_engine(url, _SESSION, "write", patient=True)
+async def rewrite_postgres_tables(url: str, tables: Iterable[str]) -> None:
+    """Write these tables anew, so that no removed data is left in their files."""
+    engine = _postgres_engine(url, _SESSION_SETTINGS, "write", unlimited=True)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -192,11 +196,11 @@ async def postgres_rewrite(url: str, tables: Iterable[str]) -> None:
 
 @asynccontextmanager
 async def postgres_lock(url: str, name: str) -> AsyncIterator[bool]:
-    """Whether this process got the lock of this name, which it then has until the block ends, or it does.
+    """Whether this process got the lock of this name. It holds the lock until the block or the process ends.
 
-    The lock is its connection's: a pooler that hands connections round between transactions breaks it.
+    The lock belongs to a connection: a pooler that changes connections between transactions breaks it.
     """
-    engine = _postgres_engine(url, _SESSION, "write", patient=True)
+    engine = _postgres_engine(url, _SESSION_SETTINGS, "write", unlimited=True)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -206,27 +210,29 @@ async def postgres_lock(url: str, name: str) -> AsyncIterator[bool]:
         await engine.dispose()
 
 
-def _postgres_engine(url: str, session: dict[str, str], mode: Mode, *, patient: bool = False) -> AsyncEngine:
-    """Readers see one state in a whole transaction; writers each statement the newest one.
+def _postgres_engine(
+    url: str, session: dict[str, str], mode: Mode, *, unlimited: bool = False
+) -> AsyncEngine:
+    """An engine whose readers see one state in a whole transaction, and whose writers see the newest one.
 
     A writer waits for a lock with its first statement, and must then see what was committed meanwhile.
-    `patient`: a statement may take as long as it likes, as a migration's or a verification's.
+    `unlimited`: a statement may take any time, as those of a migration or a verification do.
     """
-    limits = _READING if mode == "read" else {} if patient else _WRITING
+    limits = _READER_SETTINGS if mode == "read" else {} if unlimited else _WRITER_SETTINGS
     engine = create_async_engine(
         url,
         isolation_level="REPEATABLE READ" if mode == "read" else "READ COMMITTED",
-        hide_parameters=True,  # what a statement holds is not for the log
+        hide_parameters=True,  # the values of a statement must not be logged
         pool_timeout=_CONNECT_SECONDS,
         connect_args={
             "timeout": _CONNECT_SECONDS,
-            "command_timeout": None if patient else _COMMAND_SECONDS,
+            "command_timeout": None if unlimited else _COMMAND_SECONDS,
             "server_settings": session | limits,
-            "target_session_attrs": "primary",  # a standby that an address led to can't be written
+            "target_session_attrs": "primary",  # the address may lead to a standby, which can't be written
         },
-        **(_SERVER_READERS if mode == "read" else _WRITERS),
+        **(_POSTGRES_READER_POOL if mode == "read" else _WRITER_POOL),
     )
-    if mode == "write" and not patient:
+    if mode == "write" and not unlimited:
         event.listen(engine.sync_engine, "connect", _limit_transactions)
     return engine
 
@@ -242,10 +248,10 @@ def _limit_transactions(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-async def _in_loop(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
-    """One transaction; once more if its connection was lost, as those in the pool are by a restart.
+async def _transaction_with_retry(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    """One transaction, done once more if its connection was lost: a restart loses those in the pool.
 
-    Should the first one have been committed all the same: what is written here may be written again.
+    The first one may have been committed all the same; all work that comes here can be done twice.
     """
     try:
         return await _transaction(engine, work)
@@ -256,65 +262,68 @@ async def _in_loop(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
 
 
 async def _transaction(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
-    async with _begun(engine) as connection:
+    async with _begin_transaction(engine) as connection:
         return await connection.run_sync(work)
 
 
 @asynccontextmanager
-async def _begun(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def _begin_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         async with engine.begin() as connection:
             yield connection
-    except InternalClientError as error:  # no server of the address is a primary
+    except InternalClientError as error:  # no server at the address is a primary
         raise ConnectionError(str(error)) from error
 
 
-async def _in_thread(
+async def _run_in_thread(
     engine: Engine, work: Callable[[Connection], T], threads: ThreadPoolExecutor | None = None
 ) -> T:
-    """One transaction in one thread: through aiosqlite each statement would be several hops."""
+    """One transaction in one thread: with aiosqlite each statement would change threads several times."""
 
     def run() -> T:
         try:
             with engine.begin() as connection:
                 return work(connection)
-        except StopIteration as error:  # no future can carry it, so nobody would ever hear of it
+        except StopIteration as error:  # a future can't carry it, so the caller would wait for ever
             raise RuntimeError("an iterator ended where it should not") from error
 
     return await asyncio.get_running_loop().run_in_executor(threads, run)
 
 
-def _end_in_time(connection: Connection) -> None:
-    """Interrupt whatever this transaction runs once it has taken as long as a statement may."""
+def _interrupt_when_overdue(connection: Connection) -> None:
+    """Interrupt a transaction's statements once it has taken as long as a statement may."""
     deadline = time.monotonic() + _COMMAND_SECONDS
     driver: Any = connection.connection.dbapi_connection
-    driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)  # instructions: some ms
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)  # every 100 000 instructions
 
 
 def _sqlite_async_engine(path: Path) -> AsyncEngine:
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", poolclass=AsyncAdaptedQueuePool, hide_parameters=True, **_FILE_READERS
+        f"sqlite+aiosqlite:///{path}",
+        poolclass=AsyncAdaptedQueuePool,
+        hide_parameters=True,
+        **_SQLITE_READER_POOL,
     )
     _configure(engine.sync_engine, "read", "FULL")
     return engine
 
 
 def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
-    """An engine for plain functions that run in a thread: many statements for one hop to it and back.
+    """An engine for plain functions that run in one thread.
 
-    "write" begins at once as the one writer; "read" can't write.
+    A "write" transaction takes SQLite's write lock when it begins; a "read" engine can't write.
     """
-    size = _FILE_READERS if mode == "read" else _WRITERS
+    size = _SQLITE_READER_POOL if mode == "read" else _WRITER_POOL
     engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **size)
     _configure(engine, mode, synchronous)
     return engine
 
 
 def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
-    """Set up every connection; say BEGIN ourselves.
+    """Set up every connection, and begin transactions by a statement instead of the driver.
 
-    A transaction that reads first and writes later fails at once whatever the busy timeout says, if
-    another has written meanwhile; so a writer says BEGIN IMMEDIATE (SQLite, "Isolation In SQLite").
+    A transaction that reads first and writes later fails at once, whatever the busy timeout, if another one
+    wrote meanwhile; so a writer uses BEGIN IMMEDIATE (SQLite, "Isolation In SQLite").
     """
     begin = "BEGIN IMMEDIATE" if mode == "write" else "BEGIN"
 
@@ -326,7 +335,7 @@ def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
         if mode == "write":
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute(f"PRAGMA synchronous = {synchronous}")
-            if synchronous == "FULL":  # the ledger's: a key that is destroyed is gone from the file, too
+            if synchronous == "FULL":  # the ledger: a destroyed key must be gone from the file, too
                 cursor.execute("PRAGMA secure_delete = ON")
         else:
             cursor.execute("PRAGMA query_only = ON")
@@ -340,10 +349,10 @@ def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
 
 
 def ledger_path(data_dir: Path) -> Path:
-    """Where the ledger is: the one file that can't be made again."""
+    """The ledger's file, the only one that can't be made again."""
     return data_dir / "ledger.db"
 
 
 def books_path(data_dir: Path) -> Path:
-    """Where the books are: they can be deleted at any time, and are rebuilt from the ledger."""
+    """The books' file, which can be deleted at any time: the books are rebuilt from the ledger."""
     return data_dir / "books.db"

@@ -1,7 +1,7 @@
-"""Hot statements: made by SQLAlchemy once, run on the driver's own cursor.
+"""Hot statements: compiled by SQLAlchemy once, and run on the driver's own cursor.
 
-For a small transaction, making a statement and its result costs several times what the database needs
-to run it. So the engine's statements are compiled when they are imported, and take and give tuples.
+For a small transaction, building a statement and its result takes several times as long as running it in the
+database. So frequent statements are compiled when their module is imported, and take and return tuples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +48,8 @@ _DIALECTS: dict[Any, Dialect] = {
 class HotStatement:
     """A statement compiled once for each kind of database.
 
-    `make` gets SQLAlchemy's module of the dialect, for what each writes in its own way. Parameters go by
-    position, in the order of `parameters`; a list is one parameter (see `any_of`).
+    `make` gets SQLAlchemy's module of the dialect, for constructs that differ between the two. Parameters
+    are passed by position, in the order of `parameters`; a list is one parameter (see `any_of`).
     """
 
     def __init__(self, make: Callable[[Any], ClauseElement], columns: Sequence[str] | None = None) -> None:
@@ -60,11 +60,11 @@ class HotStatement:
         self.sql = {name: str(c) for name, c in compiled.items()}
         orders = {tuple(c.positiontup or ()) for c in compiled.values()}  # type: ignore[attr-defined]
         if len(orders) > 1:
-            raise TypeError(f"parameters in another order for each database: {orders}")
+            raise TypeError(f"each database has another order of parameters: {orders}")
         self.parameters = orders.pop()
 
     def run(self, connection: Connection, *values: Any) -> list[Any]:
-        """Every row that it gives, as tuples; none if it gives none."""
+        """Run it; return all its rows as tuples."""
         sql = self.sql[connection.dialect.name]
         if connection.dialect.name != POSTGRESQL:
             values = tuple(json.encode(v).decode() if isinstance(v, list) else v for v in values)
@@ -74,10 +74,10 @@ class HotStatement:
 
 
 class HotInsert:
-    """Rows into one table: one statement for all of them on PostgreSQL.
+    """Insert rows into one table; on PostgreSQL by one statement for all of them.
 
-    Not by COPY, though it is faster: a process that is stopped in the middle of one keeps its locks past
-    every timeout that PostgreSQL has. `conflict` completes the dialect's own insert.
+    COPY would be faster, but a process that is stopped in the middle of one keeps its locks past all of
+    PostgreSQL's timeouts. `conflict` adds a clause to the dialect's insert.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ def _item_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
 @contextmanager
 def _cursor(connection: Connection, sql: str) -> Iterator[DBAPICursor]:
     """The driver's cursor."""
-    with _failing_alike(connection, sql):
+    with _translate_errors(connection, sql):
         cursor = connection.connection.cursor()
         try:
             yield cursor
@@ -123,10 +123,10 @@ def _cursor(connection: Connection, sql: str) -> Iterator[DBAPICursor]:
 
 
 @contextmanager
-def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
-    """Make the driver's errors SQLAlchemy's, without the values, and give up a connection that is lost.
+def _translate_errors(connection: Connection, sql: str) -> Iterator[None]:
+    """Raise the driver's errors as SQLAlchemy's, without the values, and discard a lost connection.
 
-    One that timed out is given up, too, and not called lost: another try would take as long.
+    A connection that timed out is discarded, too, but not reported as lost: a retry would take as long.
     """
     dialect, driver = connection.dialect, connection.connection.dbapi_connection
     try:
@@ -139,19 +139,19 @@ def _failing_alike(connection: Connection, sql: str) -> Iterator[None]:
         raise OperationalError(sql, None, error, connection_invalidated=lost) from error
 
 
-def first(query: Select[Any]) -> Select[Any]:
-    """The first rows of a query, as many as the parameter `count` says; for a `HotStatement`."""
+def first_rows(query: Select[Any]) -> Select[Any]:
+    """`query` limited to its first rows, by a parameter `count`; for a `HotStatement`."""
     return query.limit(bindparam("count")).offset(literal_column("0"))  # SQLite's own 0 is a parameter
 
 
 def now_us(dialect: Any) -> ColumnElement[int]:
-    """The moment by the database's clock, in microseconds, as `HotStatement` makes it for each kind."""
+    """The time of the database's clock in microseconds, for either dialect of a `HotStatement`."""
     if dialect is postgresql:
         return literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)", Integer)
     return literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", Integer)
 
 
-class _Listed(TypeDecorator[list[Any]]):
+class _ListParameter(TypeDecorator[list[Any]]):
     """A list as one parameter: an array on PostgreSQL, JSON text on SQLite."""
 
     impl = Text
@@ -168,14 +168,14 @@ class _Listed(TypeDecorator[list[Any]]):
         return value if dialect.name == POSTGRESQL else json.encode(value).decode()
 
 
-class days_between(ColumnElement[int]):  # noqa: N801 - it reads as what it says in a query
+class days_between(ColumnElement[int]):  # noqa: N801 - it is used like a function in queries
     """Whole days from one date to another, both as text."""
 
     inherit_cache = False
     type = Integer()
 
-    def __init__(self, first: ColumnElement[Any], last: ColumnElement[Any]) -> None:
-        self.first = first
+    def __init__(self, first_rows: ColumnElement[Any], last: ColumnElement[Any]) -> None:
+        self.first = first_rows
         self.last = last
 
 
@@ -188,10 +188,10 @@ def _days_between(element: days_between, compiler: SQLCompiler, **options: Any) 
     return compiler.process(days, **options)
 
 
-class any_of(ColumnElement[bool]):  # noqa: N801 - it reads as what it says in a query
-    """`column` is in a list of any length, given as one parameter."""
+class any_of(ColumnElement[bool]):  # noqa: N801 - it is used like a function in queries
+    """`column` is in a list of any length, which is passed as one parameter."""
 
-    inherit_cache = False  # a cached statement would be one for every column
+    inherit_cache = False  # a cached statement would serve every column
 
     def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
@@ -200,7 +200,7 @@ class any_of(ColumnElement[bool]):  # noqa: N801 - it reads as what it says in a
 
 @compiles(any_of)
 def _any_of(element: any_of, compiler: SQLCompiler, **options: Any) -> str:
-    values = bindparam(element.name, type_=_Listed(_item_type(element.column)))
+    values = bindparam(element.name, type_=_ListParameter(_item_type(element.column)))
     if compiler.dialect.name == POSTGRESQL:
         return compiler.process(element.column == func.any(values), **options)
     listed = select(func.json_each(values).table_valued("value").c.value)

@@ -61,7 +61,7 @@ class Poller:
             last_known = {
                 subject: event.data
                 for prefix in prefixes
-                for subject, event in (await reader.last_of(prefix)).items()
+                for subject, event in (await reader.last_events(prefix)).items()
             }
         observations = [(record, self._observe(record, now)) for record in records]
         observed_events = [
@@ -85,7 +85,7 @@ class Poller:
         """
         now = self._clock()
         async with self._ledger.reading() as reader:
-            unconfirmed = await reader.unconfirmed(mxmerchant.PROCESSOR, now - _MAX_CONFIRMATION_AGE)
+            unconfirmed = await reader.unconfirmed_events(mxmerchant.PROCESSOR, now - _MAX_CONFIRMATION_AGE)
         confirmed = 0
         for event in unconfirmed:
             payment = await self._fetch_payment(event)

@@ -202,7 +202,7 @@ async def _read_quarantine(ledger: Ledger) -> AsyncIterator[ExportedQuarantine]:
     after = 0
     while True:
         async with ledger.reading() as reader:
-            rows = await reader.quarantine(after, _QUARANTINE_PAGE)
+            rows = await reader.quarantined_deliveries(after, _QUARANTINE_PAGE)
         if not rows:
             return
         after = rows[-1]["id"]

@@ -194,7 +194,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[ImportItem]) -> list[Import
     """
     ids = [event.event_id for item in batch if item.as_exported for event in item.incoming.events]
     async with ledger.reading() as reader:
-        recorded_keys = {(row[1], row[2], row[0]) for row in await reader.ids(ids)} if ids else set()
+        recorded_keys = {(row[1], row[2], row[0]) for row in await reader.known_ids(ids)} if ids else set()
     return [_without_known_events(item, recorded_keys) if item.as_exported else item for item in batch]
 
 

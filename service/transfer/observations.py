@@ -15,7 +15,7 @@ from service.core.delivery import Proof
 from service.core.events import Data, Event, subjects
 from service.core.moments import rfc3339
 from service.core.order import canonical
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.transfer.importer import ImportItem
 
@@ -52,7 +52,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[ImportItem]) -> list[Import
     events = [event for item in batch if item.is_observation for event in item.incoming.events]
     last_known = await _read_last_known(ledger, events)
     async with ledger.reading() as reader:
-        recorded_ids = {row[0] for row in await reader.ids(event.event_id for event in events)}
+        recorded_ids = {row[0] for row in await reader.known_ids(event.event_id for event in events)}
     changed = changed_events(events, last_known)
     return [_mark_known(item, changed, recorded_ids, last_known) for item in batch]
 
@@ -74,7 +74,7 @@ async def _read_last_known(ledger: Ledger, events: Sequence[Event]) -> dict[str,
     """The data that the ledger had of each subject at the moment of its event."""
     moments = {subject: event.occurred_at for event in events for subject in subjects(event)}
     histories_by_subject = await ledger.read(
-        lambda connection: histories(connection, moments, _ALL_POSITIONS, ledger.vault)
+        lambda connection: read_histories(connection, moments, _ALL_POSITIONS, ledger.vault)
     )
     data_by_subject = {
         subject: [event.data for event in canonical(history) if event.occurred_at <= moments[subject]]

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book
-from service.books.digest import added_up
+from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.core.errors import ParameterError, Unavailable
@@ -108,12 +108,12 @@ def _tables_of(book: Book) -> Iterator[_ExportTable]:
         yield _row_table(book, row_type.table, ROWS[row_type])
     for total in book.totals:
         table = TOTALS[total.table]
-        columns: list[ColumnElement[Any]] = [table.c[name] for name in (*total.by, *total.sums)]
+        columns: list[ColumnElement[Any]] = [table.c[name] for name in (*total.group_by, *total.sums)]
         yield _ExportTable(
             book=book.name,
             name=total.table,
             columns=columns,
-            query=lambda book_id, total=total: added_up(total, book_id),  # type: ignore[misc]
+            query=lambda book_id, total=total: select_total(total, book_id),  # type: ignore[misc]
         )
 
 

@@ -59,7 +59,7 @@ async def skip_known(ledger: Ledger, batch: Sequence[ImportItem]) -> list[Import
     """Mark the events that the ledger has in another API version, or with a body that was erased."""
     ids = [event.event_id for item in batch for event in item.incoming.events]
     async with ledger.reading() as reader:
-        positions = {(row[1], row[2], row[0]): row[3] for row in await reader.ids(ids)}
+        positions = {(row[1], row[2], row[0]): row[3] for row in await reader.known_ids(ids)}
         bodies = await _read_bodies(reader, set(positions.values()))
     return [replace(item, is_known=_is_known(item, positions, bodies)) for item in batch]
 

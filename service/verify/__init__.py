@@ -1,4 +1,4 @@
-"""Verification: the chain, the books against a replay or a sample of it, the totals against their rows."""
+"""Verification: the ledger's chain, the books against a replay or a sample, the totals against their rows."""
 
 import asyncio
 from functools import partial
@@ -11,15 +11,15 @@ from service.bootstrap import open_books, open_ledger
 from service.core.errors import SettingsError
 from service.core.progress import Progress, no_progress
 from service.ledger.anchors import Anchors
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
-from service.rebuild.fill import build
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.storage.database import books_path, ledger_path
-from service.verify.fault import Fault, Where
-from service.verify.files import misfit, verify_file
+from service.verify.fault import Fault, Location
+from service.verify.files import find_unreadable_value, verify_file
 from service.verify.ledger import verify_chain
-from service.verify.replay import Fill, digests, reached_by, replay, verify_replay
+from service.verify.replay import Fill, digests, read_positions, replay, verify_replay
 from service.verify.sample import Sample, verify_sample
 from service.verify.totals import verify_totals
 
@@ -39,9 +39,9 @@ __all__ = [
 
 
 class Verified(Struct, frozen=True, kw_only=True):
-    """What held. `books` are the digests that a replay gave, too; none where a sample was taken.
+    """The checks that passed. `books` are the digests of the books and their replay; empty with a sample.
 
-    `compared` is how many keys of the sample were folded again; `anchors` how many heads were checked.
+    `compared` is the number of the sample's keys that were folded again; `anchors` that of heads checked.
     """
 
     events: int
@@ -74,10 +74,10 @@ async def verify_all(
     anchors: Anchors | None = None,
     progress: Progress = no_progress,
 ) -> Verified:
-    """Every check, in order; the books against a whole replay unless a sample is given.
+    """Do all checks, in order; compare the books with a whole replay unless a sample is given.
 
-    If all of it holds, the head is added to the anchors. Raises Fault at the first that does not hold,
-    SettingsError if there is no ledger to check.
+    If all pass, the head is added to the anchors. Raises Fault at the first check that fails, SettingsError
+    if there is no ledger.
     """
     if not settings.database_url:
         if not ledger_path(settings.data_dir).exists():
@@ -88,21 +88,21 @@ async def verify_all(
                     await asyncio.to_thread(verify_file, path)
     ledger, store = open_ledger(settings), open_books(settings)
     try:
-        processes = 1 if store.partitions > 1 else None  # several would wait for SQLite's one writer
-        fill = partial(build, settings, ledger, processes=processes, progress=progress)
+        processes = 1 if store.partitions > 1 else None  # SQLite's one writer would be shared by several
+        fill = partial(fill_books, settings, ledger, processes=processes, progress=progress)
         return await _verify(ledger, store, fill, sample, anchors, progress)
-    except (OperationalError, TypeError):  # also said of what SQLite holds, and no column may
-        await _verify_values(settings)
+    except (OperationalError, TypeError):  # SQLite may hold a value of another type than its column's
+        await _raise_unreadable_value(settings)
         raise
     finally:
         await store.close()
         await ledger.close()
 
 
-async def _verify_values(settings: Settings) -> None:
+async def _raise_unreadable_value(settings: Settings) -> None:
     paths = () if settings.database_url else (ledger_path(settings.data_dir), books_path(settings.data_dir))
     for path in paths:
-        if path.exists() and (fault := await asyncio.to_thread(misfit, path)):
+        if path.exists() and (fault := await asyncio.to_thread(find_unreadable_value, path)):
             raise fault
 
 
@@ -115,8 +115,8 @@ async def _verify(
     progress: Progress,
 ) -> Verified:
     anchored = await anchors.check(ledger) if anchors else None
-    with progress("chain", (await ledger.read(head)).position) as advance:
-        events = await verify_chain(ledger, advance, sample.see if sample else lambda _names: None)
+    with progress("chain", (await ledger.read(read_head)).position) as advance:
+        events = await verify_chain(ledger, advance, sample.add_names if sample else lambda _names: None)
     lag = await verify_lag(ledger, store)
     books: dict[str, str] = {}
     compared = None
@@ -140,12 +140,12 @@ async def _verify(
 
 
 async def verify_lag(ledger: Ledger, store: BookStore) -> int:
-    """How many events the books lack. Raises Fault if they hold events that the ledger does not."""
+    """How many events the books are behind. Raises Fault if they hold events that the ledger lacks."""
     async with store.reading() as connection:
-        reached = await connection.run_sync(lambda view: reached_by(view, store))
-    end = (await ledger.read(head)).position
-    for (name, partition), position in sorted(reached.items()):
+        positions = await connection.run_sync(lambda view: read_positions(view, store))
+    end = (await ledger.read(read_head)).position
+    for (name, partition), position in sorted(positions.items()):
         if position > end:
-            where = Where(table="checkpoints", key=f"{name}, partition {partition}", columns=("position",))
+            where = Location(table="checkpoints", key=f"{name}, partition {partition}", columns=("position",))
             raise Fault(f"book {name} holds position {position}, and the ledger ends at {end}", where)
-    return end - min(reached.values())
+    return end - min(positions.values())

@@ -11,8 +11,8 @@ from service.core.errors import Integrity
 Values = tuple[Any, ...]
 
 
-class Where(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The table; in it the position, and the key (of a total, its group); the columns, where known."""
+class Location(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The table of a fault; in it the position, the key (of a total, its group) and the columns, if known."""
 
     table: str
     position: int | None = None
@@ -21,20 +21,25 @@ class Where(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Fault(Integrity):
-    """The first thing found that is not what it should be."""
+    """The first fault that a verification found, with its location in `where`."""
 
-    def __init__(self, said: str, where: Where) -> None:
-        of = f" ({', '.join(where.columns)})" if where.columns else ""
-        super().__init__(f"{said}{of}")
+    def __init__(self, message: str, where: Location) -> None:
+        columns = f" ({', '.join(where.columns)})" if where.columns else ""
+        super().__init__(f"{message}{columns}")
         self.where = where
 
 
-def differing(names: Sequence[str], stands: Iterable[Values], wanted: Iterable[Values]) -> tuple[str, ...]:
-    """The columns in which the nearest two rows of both sides differ; none where a side has no such row."""
-    found, expected = Counter(stands), Counter(wanted)
-    pairs = [
-        tuple(str(name) for name, here, there in zip(names, one, other, strict=True) if here != there)
-        for one in found - expected
-        for other in expected - found
+def differing_columns(
+    names: Sequence[str], stored_rows: Iterable[Values], expected_rows: Iterable[Values]
+) -> tuple[str, ...]:
+    """The columns in which the two most similar rows of both sides differ.
+
+    Empty if all rows that differ are on one side.
+    """
+    stored, expected = Counter(stored_rows), Counter(expected_rows)
+    differences = [
+        tuple(str(name) for name, a, b in zip(names, stored_row, expected_row, strict=True) if a != b)
+        for stored_row in stored - expected
+        for expected_row in expected - stored
     ]
-    return min(pairs, key=len, default=())
+    return min(differences, key=len, default=())

@@ -1,4 +1,4 @@
-"""The ledger: every link of its chain, every raw delivery, both of its indexes, all that is sealed."""
+"""The ledger's checks: each link of the chain, each raw delivery, both indexes, and all sealed texts."""
 
 from collections.abc import Callable, Iterable
 from operator import itemgetter
@@ -10,12 +10,12 @@ from service.core.errors import Integrity
 from service.core.events import subjects
 from service.core.progress import Advance, no_advance
 from service.ledger import chain, tables
-from service.ledger.append import head as end_of
+from service.ledger.append import read_head
 from service.ledger.draft import Head
-from service.ledger.history import FOLDED, event_of
+from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
-from service.verify.fault import Fault, Where, differing
+from service.verify.fault import Fault, Location, differing_columns
 from service.verify.sealed import verify_keys, verify_sealed
 
 _PAGE = 1_000
@@ -31,12 +31,12 @@ _Row = dict[str, Any]
 
 
 async def verify_chain(
-    ledger: Ledger, advance: Advance = no_advance, names: Callable[[Iterable[str]], None] = lambda _: None
+    ledger: Ledger, advance: Advance = no_advance, add_names: Callable[[Iterable[str]], None] = lambda _: None
 ) -> int:
-    """Recompute every link, every raw delivery's digest and both indexes, and open what is sealed.
+    """Compute each link, each raw delivery's digest and both indexes again, and unseal all sealed texts.
 
-    Returns how many events there are. `advance` counts them; `names` is called with the subjects of each.
-    Raises Fault at the first that is not as it should be.
+    Returns the number of events. `advance` is called with the numbers of events as they are checked,
+    `add_names` with the names of their histories. Raises Fault at the first fault.
     """
     head, indexed = Head(position=0, digest=chain.GENESIS), 0
     async with ledger.reading() as reader:
@@ -44,15 +44,15 @@ async def verify_chain(
             head = await _verify_links(reader, head, rows)
             await verify_sealed(ledger, rows, await _verify_deliveries(reader, rows))
             await _verify_ids(reader, rows)
-            found = _indexed(rows)
-            await _verify_subjects(reader, found)
-            indexed += len(found)
-            names(name for name, _ in found)
+            entries = _expected_subjects(rows)
+            await _verify_subjects(reader, entries)
+            indexed += len(entries)
+            add_names(name for name, _ in entries)
             advance(len(rows))
         await _verify_end(ledger, reader, head)
         await verify_keys(ledger, reader)
-        await _verify_count(ledger, _ids, head.position, await reader.ids_count())
-        await _verify_count(ledger, _subjects, indexed, await reader.subjects_count())
+        await _verify_count(ledger, _ids, head.position, await reader.count_ids())
+        await _verify_count(ledger, _subjects, indexed, await reader.count_subjects())
     return head.position
 
 
@@ -62,24 +62,26 @@ async def _verify_links(reader: LedgerReader, head: Head, rows: list[_Row]) -> H
             chain.check(head.digest, head.position + 1, row)
         except Integrity as error:
             moved = row["position"] != head.position + 1
-            columns = () if moved else await _changed(reader, head.digest, row)
-            where = Where(table="events", position=head.position + 1, columns=columns)
+            columns = () if moved else await _find_changed_columns(reader, head.digest, row)
+            where = Location(table="events", position=head.position + 1, columns=columns)
             raise Fault(str(error), where) from None
         head = Head(position=row["position"], digest=row["digest"])
     return head
 
 
-async def _changed(reader: LedgerReader, previous: bytes, row: _Row) -> tuple[str, ...]:
-    """The column that was changed, where the ledger says somewhere else, too, what it held."""
+async def _find_changed_columns(reader: LedgerReader, previous: bytes, row: _Row) -> tuple[str, ...]:
+    """The changed columns of a row, as far as the ledger holds their old values somewhere else, too."""
     position, link = row["position"], chain.link(previous, row)
     following = await reader.stored_rows(position, 1)
     if following and chain.link(link, following[0]) == following[0]["digest"]:
         return ("digest",)
-    told: list[tuple[str, Any]] = [("delivery", position)]
-    told += [("content_digest", each[4]) for each in await reader.ids([row["event_id"]])]
+    old_values: list[tuple[str, Any]] = [("delivery", position)]
+    old_values += [("content_digest", known[4]) for known in await reader.known_ids([row["event_id"]])]
     if row["delivery"] == position:
-        told.append(("delivery_digest", _digest_of(await reader.stored_delivery(position))))
-    return tuple(name for name, value in told if chain.link(previous, {**row, name: value}) == row["digest"])
+        old_values.append(("delivery_digest", _digest_of(await reader.stored_delivery(position))))
+    return tuple(
+        name for name, value in old_values if chain.link(previous, {**row, name: value}) == row["digest"]
+    )
 
 
 def _digest_of(raw: _Row) -> bytes:
@@ -87,97 +89,100 @@ def _digest_of(raw: _Row) -> bytes:
 
 
 async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int, bytes]:
-    """The bodies, as they are stored, by position."""
+    """Check the raw deliveries of these rows; their bodies, as they are stored, by position."""
     expected = {row["position"]: row["delivery_digest"] for row in rows if row["delivery"] == row["position"]}
-    found = await reader.stored_deliveries(rows[0]["position"] - 1, len(expected) + 1)
-    stand = {raw["position"]: raw for raw in found if raw["position"] <= rows[-1]["position"]}
-    for position in sorted(stand.keys() ^ expected.keys()):
-        said = (
-            f"the raw delivery at position {position} is {'of no event' if position in stand else 'missing'}"
-        )
-        raise Fault(said, Where(table="deliveries", position=position))
-    for position, raw in stand.items():
+    deliveries = await reader.stored_deliveries(rows[0]["position"] - 1, len(expected) + 1)
+    stored = {raw["position"]: raw for raw in deliveries if raw["position"] <= rows[-1]["position"]}
+    for position in sorted(stored.keys() ^ expected.keys()):
+        fault = "of no event" if position in stored else "missing"
+        where = Location(table="deliveries", position=position)
+        raise Fault(f"the raw delivery at position {position} is {fault}", where)
+    for position, raw in stored.items():
         if _digest_of(raw) != expected[position]:
-            where = Where(table="deliveries", position=position)
+            where = Location(table="deliveries", position=position)
             raise Fault(f"the raw delivery at position {position} was changed", where)
-    return {position: raw["body"] for position, raw in stand.items()}
+    return {position: raw["body"] for position, raw in stored.items()}
 
 
-def _indexed(rows: list[_Row]) -> set[tuple[str, int]]:
+def _expected_subjects(rows: list[_Row]) -> set[tuple[str, int]]:
     return {(name, row["position"]) for row in rows for name in _subjects_of(row)}
 
 
 def _subjects_of(row: _Row) -> list[str]:
-    return subjects(event_of([row[column.name] for column in FOLDED]))
+    return subjects(to_event([row[column.name] for column in EVENT_COLUMNS]))
 
 
 async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]]) -> None:
-    if missing := expected - await reader.indexed({name for name, _ in expected}):
+    if missing := expected - await reader.indexed_subjects({name for name, _ in expected}):
         name, position = min(missing, key=itemgetter(1, 0))
-        where = Where(table="subjects", position=position, key=name)
+        where = Location(table="subjects", position=position, key=name)
         raise Fault(f"the index of histories lacks {name} at position {position}", where)
 
 
 async def _verify_ids(reader: LedgerReader, rows: list[_Row]) -> None:
     expected = {tuple(row[name] for name in _ID_COLUMNS) for row in rows}
-    stands = await reader.ids(row["event_id"] for row in rows)
-    if missing := expected - stands:
-        lost = min(missing, key=itemgetter(3))
-        columns = differing(_ID_COLUMNS, [each for each in stands if each[:3] == lost[:3]], [lost])
-        where = Where(table="event_ids", position=lost[3], key=lost[0], columns=columns)
-        raise Fault(f"the index of ids lacks {lost[0]} at position {lost[3]}", where)
+    stored = await reader.known_ids(row["event_id"] for row in rows)
+    if missing := expected - stored:
+        first = min(missing, key=itemgetter(3))
+        columns = differing_columns(
+            _ID_COLUMNS, [entry for entry in stored if entry[:3] == first[:3]], [first]
+        )
+        where = Location(table="event_ids", position=first[3], key=first[0], columns=columns)
+        raise Fault(f"the index of ids lacks {first[0]} at position {first[3]}", where)
 
 
 async def _verify_end(ledger: Ledger, reader: LedgerReader, head: Head) -> None:
-    if await reader.head() != head or not await ledger.read(_is_one_turn):
-        said = f"the ledger's head is not the event at position {head.position}"
-        raise Fault(said, Where(table="turn", position=head.position))
-    for position in await ledger.read(_delivered_beyond):
-        said = f"the raw delivery at position {position} is of no event"
-        raise Fault(said, Where(table="deliveries", position=position))
+    if await reader.head() != head or not await ledger.read(_has_one_turn_row):
+        message = f"the ledger's head is not the event at position {head.position}"
+        raise Fault(message, Location(table="turn", position=head.position))
+    for position in await ledger.read(_positions_beyond_end):
+        message = f"the raw delivery at position {position} is of no event"
+        raise Fault(message, Location(table="deliveries", position=position))
 
 
-def _delivered_beyond(connection: Connection) -> list[int]:
+def _positions_beyond_end(connection: Connection) -> list[int]:
     """The positions of raw deliveries after the ledger's end, in one view of both."""
-    query = select(_deliveries.c.position).where(_deliveries.c.position > end_of(connection).position)
+    query = select(_deliveries.c.position).where(_deliveries.c.position > read_head(connection).position)
     return list(connection.execute(query.order_by(_deliveries.c.position).limit(1)).scalars())
 
 
-def _is_one_turn(connection: Connection) -> bool:
-    """Whether the row that those who append wait for is there once; only PostgreSQL has one."""
+def _has_one_turn_row(connection: Connection) -> bool:
+    """Whether the table `turn`, whose row appends lock, has one row; only PostgreSQL has the table."""
     if connection.dialect.name != POSTGRESQL:
         return True
     return list(connection.execute(select(_turn.c.id)).scalars()) == [1]
 
 
-async def _verify_count(ledger: Ledger, index: Table, expected: int, found: int) -> None:
-    """Every event has its entries: more of them than that belong to none."""
-    if expected == found:
+async def _verify_count(ledger: Ledger, index: Table, expected: int, actual: int) -> None:
+    """Raise Fault if an index has more entries than expected: all expected ones were found before."""
+    if expected == actual:
         return
-    stray = await ledger.read(lambda connection: _stray(connection, index)) or {}
-    named = f": {stray['event_id' if index is _ids else 'subject']}" if stray else ""
-    where = Where(table=str(index.name), position=stray.get("position"), key=named[2:] or None)
-    of = "ids" if index is _ids else "histories"
-    raise Fault(f"the index of {of} holds entries that no event makes{named}", where)
+    stray = await ledger.read(lambda connection: _find_stray_entry(connection, index)) or {}
+    name = stray["event_id" if index is _ids else "subject"] if stray else None
+    where = Location(table=str(index.name), position=stray.get("position"), key=name or None)
+    kind = "ids" if index is _ids else "histories"
+    suffix = f": {name}" if stray else ""
+    raise Fault(f"the index of {kind} holds entries that no event makes{suffix}", where)
 
 
-def _stray(connection: Connection, index: Table) -> _Row | None:
-    """The first entry of an index that its event does not make."""
+def _find_stray_entry(connection: Connection, index: Table) -> _Row | None:
+    """The first entry of an index that does not belong to the event at its position."""
     keys = list(index.primary_key)
     query = select(index).order_by(*keys).limit(_PAGE)
     page = query
     while entries := [dict(row._mapping) for row in connection.execute(page)]:  # noqa: SLF001
-        at = [entry["position"] for entry in entries]
-        found = connection.execute(select(_events).where(any_of(_events.c.position, "at")), {"at": at})
-        events = {row.position: dict(row._mapping) for row in found}  # noqa: SLF001
+        positions = [entry["position"] for entry in entries]
+        events_query = select(_events).where(any_of(_events.c.position, "positions"))
+        rows = connection.execute(events_query, {"positions": positions})
+        events = {row.position: dict(row._mapping) for row in rows}  # noqa: SLF001
         for entry in entries:
-            if not _makes(events.get(entry["position"]), entry):
+            if not _is_entry_of(events.get(entry["position"]), entry):
                 return entry
         page = query.where(tuple_(*keys) > tuple_(*(entries[-1][key.name] for key in keys)))
     return None
 
 
-def _makes(event: _Row | None, entry: _Row) -> bool:
+def _is_entry_of(event: _Row | None, entry: _Row) -> bool:
     if event is None:
         return False
     if "subject" in entry:

@@ -1,4 +1,4 @@
-"""A sample of the books: histories chosen at random, folded again and compared with the rows that stand."""
+"""A sample of the books: histories chosen at random, folded again and compared with the stored rows."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -17,20 +17,20 @@ from service.books.tables import STATEMENTS
 from service.core.events import Event
 from service.core.order import canonical
 from service.core.progress import Advance, no_advance
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
-from service.verify.fault import Fault, Where, differing
-from service.verify.replay import Reached, reached_by
+from service.verify.fault import Fault, Location, differing_columns
+from service.verify.replay import PartitionPositions, read_positions
 
-_PIECE = 100  # histories at once
+_KEYS_AT_ONCE = 100  # to read and compare at once
 
-_Contributed = dict[str, list[Row]]  # rows by the key that contributes them
+_Contributed = dict[str, list[Row]]  # rows by the key that contributed them
 
 
 class Sample:
     """Up to `size` histories of each kind, each as likely as any other; the same ones for the same seed.
 
-    They are those whose names hash lowest, so whoever reads all names once has chosen.
+    They are those with the lowest hashes of their names, so one pass over all names chooses them.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -39,43 +39,43 @@ class Sample:
         self._key = seed.to_bytes(8)
         self._lowest: dict[str, list[tuple[bytes, str]]] = defaultdict(list)
 
-    def see(self, names: Iterable[str]) -> None:
-        """Take the names of histories into account, however often each comes."""
+    def add_names(self, names: Iterable[str]) -> None:
+        """Consider these names of histories; a name may come more than once."""
         for name in names:
             lowest = self._lowest[name.split("|", 1)[0]]
             entry = (blake2b(name.encode(), digest_size=8, key=self._key).digest(), name)
-            at = bisect_left(lowest, entry)
-            if at < self.size and lowest[at : at + 1] != [entry]:
-                lowest.insert(at, entry)
+            index = bisect_left(lowest, entry)
+            if index < self.size and lowest[index : index + 1] != [entry]:
+                lowest.insert(index, entry)
                 del lowest[self.size :]
 
-    def of(self, kind: str) -> list[str]:
-        """The names chosen of one kind."""
+    def names_of(self, kind: str) -> list[str]:
+        """The chosen names of one kind of history."""
         return [name for _, name in self._lowest[kind]]
 
 
 async def verify_sample(
     ledger: Ledger, store: BookStore, sample: Sample, advance: Advance = no_advance
 ) -> int:
-    """Fold the chosen histories again, and all that they feed; how many keys were compared.
+    """Fold the chosen histories and their parent keys again, and compare; the number of keys compared.
 
-    Each is folded up to where its partition stands, so workers may be at several positions. Raises Fault at
-    the first row that differs.
+    Each is folded up to the position of its partition, so workers may be at several positions. Raises Fault
+    at the first row that differs.
     """
     count = 0
     async with store.reading() as connection:
-        reached = await connection.run_sync(lambda view: reached_by(view, store))
+        positions = await connection.run_sync(lambda view: read_positions(view, store))
         ids = (await connection.run_sync(store.positions)).books
         for book in store.books:
-            folding = _Folding(ledger, store, connection, book, ids[book.name], reached)
-            async for compared in folding.compare(sample):
+            check = _BookCheck(ledger, store, connection, book, ids[book.name], positions)
+            async for compared in check.compare(sample):
                 advance(compared)
                 count += compared
     return count
 
 
-class _Folding:
-    """One book in one view, and the ledger up to where it stands there."""
+class _BookCheck:
+    """The check of one book in one view, against the ledger up to the book's positions there."""
 
     def __init__(
         self,
@@ -84,76 +84,76 @@ class _Folding:
         connection: AsyncConnection,
         book: Book,
         book_id: int,
-        reached: Reached,
+        positions: PartitionPositions,
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._connection = connection
         self._book = book
         self._book_id = book_id
-        self._reached = reached
+        self._positions = positions
         self._rules = store.rules.with_policy(book.policy)
 
     async def compare(self, sample: Sample) -> AsyncIterator[int]:
-        """Compare stage by stage what is chosen, then what that feeds; how many keys at once."""
+        """Compare the chosen histories, then their parent keys, stage by stage; the numbers of keys."""
         parents: dict[type[Row], set[str]] = defaultdict(set)
         for stage in self._book.stages:
             if isinstance(stage.reads, str):
-                keys = sample.of(stage.reads)
+                keys = sample.names_of(stage.reads)
             else:
-                keys = sorted(set().union(*(parents[source] for source in stage.reads)))
-            for start in range(0, len(keys), _PIECE):
-                wanted = await self._contributed(stage, keys[start : start + _PIECE])
-                await self._connection.run_sync(self._compare, stage, wanted)
-                for row in (row for rows in wanted.values() for row in rows if row.parent_key):
+                keys = sorted(set().union(*(parents[row_type] for row_type in stage.reads)))
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                expected = await self._contributed(stage, keys[start : start + _KEYS_AT_ONCE])
+                await self._connection.run_sync(self._compare, stage, expected)
+                for row in (row for rows in expected.values() for row in rows if row.parent_key):
                     parents[type(row)].add(row.parent_key)
-                yield len(wanted)
+                yield len(expected)
 
     async def _contributed(self, stage: Stage, keys: list[str]) -> _Contributed:
-        found: Mapping[str, Sequence[Any]]
+        inputs: Mapping[str, Sequence[Any]]
         if isinstance(stage.reads, str):
-            found = await self._histories(keys)
+            inputs = await self._histories(keys)
         else:
-            found = await self._connection.run_sync(self._child_rows, stage.reads, keys)
-        return {key: stage.contribute(found[key], self._rules) if found[key] else [] for key in keys}
+            inputs = await self._connection.run_sync(self._child_rows, stage.reads, keys)
+        return {key: stage.contribute(inputs[key], self._rules) if inputs[key] else [] for key in keys}
 
     async def _histories(self, names: list[str]) -> dict[str, list[Event]]:
-        """Each history as far as its partition of the book has taken it in."""
+        """Each history up to the position of its partition of the book."""
         by_position: dict[int, list[str]] = defaultdict(list)
         for name in names:
             part = partition_of(name, self._store.partitions)
-            by_position[self._reached[self._book.name, part]].append(name)
-        found: dict[str, list[Event]] = {}
-        for position, some in by_position.items():
-            found |= await self._ledger.read(
-                partial(histories, names=some, up_to=position, vault=self._ledger.vault)
+            by_position[self._positions[self._book.name, part]].append(name)
+        histories: dict[str, list[Event]] = {}
+        for position, group in by_position.items():
+            histories |= await self._ledger.read(
+                partial(read_histories, names=group, up_to=position, vault=self._ledger.vault)
             )
-        return {name: canonical(events) for name, events in found.items()}
+        return {name: canonical(events) for name, events in histories.items()}
 
     def _child_rows(
-        self, connection: Connection, sources: tuple[type[Row], ...], keys: list[str]
+        self, connection: Connection, row_types: tuple[type[Row], ...], keys: list[str]
     ) -> dict[str, list[Row]]:
         rows: dict[str, list[Row]] = {key: [] for key in keys}
-        for source in sources:
-            statements = STATEMENTS[source]
+        for row_type in row_types:
+            statements = STATEMENTS[row_type]
             for _id, _key, *values in statements.by_parent_key.run(connection, self._book_id, keys):
-                row = statements.row(values)
+                row = statements.to_row(values)
                 rows[row.parent_key].append(row)
         return rows
 
-    def _compare(self, connection: Connection, stage: Stage, wanted: _Contributed) -> None:
+    def _compare(self, connection: Connection, stage: Stage, contributed: _Contributed) -> None:
         for row_type in stage.rows:
             statements = STATEMENTS[row_type]
-            stand: dict[str, list[Row]] = defaultdict(list)
-            for _id, key, *values in statements.by_key.run(connection, self._book_id, list(wanted)):
-                stand[key].append(statements.row(values))
-            for key, rows in sorted(wanted.items()):
+            stored: dict[str, list[Row]] = defaultdict(list)
+            for _id, key, *values in statements.by_key.run(connection, self._book_id, list(contributed)):
+                stored[key].append(statements.to_row(values))
+            for key, rows in sorted(contributed.items()):
                 expected = [row for row in rows if type(row) is row_type]
-                if Counter(stand[key]) != Counter(expected):
-                    raise self._differs(row_type, key, stand[key], expected)
+                if Counter(stored[key]) != Counter(expected):
+                    raise self._fault(row_type, key, stored[key], expected)
 
-    def _differs(self, row_type: type[Row], key: str, stand: list[Row], wanted: list[Row]) -> Fault:
+    def _fault(self, row_type: type[Row], key: str, stored: list[Row], expected: list[Row]) -> Fault:
         names = row_type.__struct_fields__
-        columns = differing(names, map(astuple, stand), map(astuple, wanted))
-        said = f"book {self._book.name} differs from its history folded again: {row_type.table}, key {key}"
-        return Fault(said, Where(table=row_type.table, key=key, columns=columns))
+        columns = differing_columns(names, map(astuple, stored), map(astuple, expected))
+        message = f"book {self._book.name} differs from its history folded again: {row_type.table}, key {key}"
+        return Fault(message, Location(table=row_type.table, key=key, columns=columns))

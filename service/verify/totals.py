@@ -1,4 +1,4 @@
-"""The totals of the books: each is the sum of its rows."""
+"""The totals of the books, compared with the sums of their rows."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -10,15 +10,15 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Row, Total
-from service.books.digest import added_up
+from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
 from service.core.progress import Advance, no_advance
-from service.verify.fault import Fault, Where
+from service.verify.fault import Fault, Location
 
 
 async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None:
-    """Add up every row again and compare the totals; `advance` counts rows. Raises Fault at the first."""
+    """Compare each total with the sum of its rows; `advance` is called for each row. Raises Fault."""
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:
@@ -28,26 +28,26 @@ async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, advance: Advance) -> None:
-    group = attrgetter(*total.by)
+    group_of = attrgetter(*total.group_by)
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
-    async for row in _rows(connection, total.of, book_id):
-        for part in total.parts(row):
-            into = sums[group(part)]
+    async for row in _rows(connection, total.row_type, book_id):
+        for part in total.split(row):
+            group_sums = sums[group_of(part)]
             for i, value in enumerate(total.measure(part)):
-                into[i] += value
+                group_sums[i] += value
         advance(1)
-    for stored in await connection.execute(added_up(total, book_id)):
-        expected = sums.pop(group(stored), [0] * len(total.sums))
+    for stored in await connection.execute(select_total(total, book_id)):
+        expected = sums.pop(group_of(stored), [0] * len(total.sums))
         wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]
         if wrong:
-            where = Where(table=total.table, key=_named(group(stored)), columns=tuple(wrong))
+            where = Location(table=total.table, key=_group_name(group_of(stored)), columns=tuple(wrong))
             raise Fault(f"{total.table}, group {where.key}, is not the sum of its rows", where)
     if missing := sorted(key for key, values in sums.items() if any(values)):
-        where = Where(table=total.table, key=_named(missing[0]))
+        where = Location(table=total.table, key=_group_name(missing[0]))
         raise Fault(f"{total.table} lacks the group {where.key}", where)
 
 
-def _named(group: tuple[Any, ...]) -> str:
+def _group_name(group: tuple[Any, ...]) -> str:
     return "|".join(map(str, group))
 
 
@@ -59,10 +59,10 @@ async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) 
 
 
 async def _verify_partitions(connection: AsyncConnection, total: Total, book_id: int, count: int) -> None:
-    """Whether each sum stands in a partition that there is: no worker would ever write another's again."""
+    """Raise Fault if a sum is in a partition that does not exist: no worker would ever change it."""
     table = TOTALS[total.table]
-    last = func.max(table.c.partition), func.min(table.c.partition)
-    highest, lowest = (await connection.execute(select(*last).where(table.c.book == book_id))).one()
+    limits = func.max(table.c.partition), func.min(table.c.partition)
+    highest, lowest = (await connection.execute(select(*limits).where(table.c.book == book_id))).one()
     if highest is not None and not 0 <= lowest <= highest < count:
-        where = Where(table=total.table, columns=("partition",))
+        where = Location(table=total.table, columns=("partition",))
         raise Fault(f"{total.table} holds a partition that there is not, {lowest} or {highest}", where)

@@ -17,7 +17,7 @@ from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
 from service.ledger.writer import Writer
-from service.lookback.maker import LookBack
+from service.lookback.maker import LookbackMaker
 from service.queue.nudge import Nudger, connect
 from service.settings import Settings
 from service.web.bounds import LOOK_SECONDS, Limiter, with_timeout
@@ -59,7 +59,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         if nudger is None:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
-        lookback = LookBack(settings)
+        lookback = LookbackMaker(settings)
         try:
             yield {
                 "daybook": State(

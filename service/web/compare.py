@@ -17,7 +17,7 @@ from service.books.store import partition_of
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import Unavailable
 from service.core.events import Event
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.ledger.vault import Vault
 from service.reads import compare
 from service.reads.parameters import Parameter, cursor, integer, to_cursor
@@ -143,5 +143,5 @@ def _add_reasons(connection: Connection, vault: Vault, books_part: _BooksPart, d
             by_position[books_part.positions[partition_of(name, len(books_part.positions))]].append(name)
     histories_by_key: dict[str, list[Event]] = {}
     for position, names in by_position.items():
-        histories_by_key |= histories(connection, names, position, vault)
+        histories_by_key |= read_histories(connection, names, position, vault)
     return compare.with_reasons(books_part.document, histories_by_key, day, *books_part.sides)

@@ -79,7 +79,7 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
 
     def find(connection: Connection) -> tuple[dict[str, Any], int, int]:
         positions, view = open_view(connection, query.scope, state)
-        reached = positions.reached(query.args["policy"] or "")
+        reached = positions.position_under(query.args["policy"] or "")
         return EXPLAIN.answer(view, query.args), reached, view.unpriced_contracts()
 
     document, position, unpriced = await state.store.read(find)

@@ -148,7 +148,7 @@ async def _event_with_delivery(
 async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | None:
     """The cause of the event that supersedes this one, if there is one."""
     event_id = row["event_id"] + SUPERSEDED_SUFFIX
-    position = await reader.find(row["processor"], event_id, row["account"])
+    position = await reader.find_position(row["processor"], event_id, row["account"])
     return f"{row['processor']}:{event_id}" if position else None
 
 

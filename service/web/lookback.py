@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 
 from service.core.errors import ParameterError
 from service.core.moments import day_of, to_us
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
-from service.lookback.build import open_file
-from service.lookback.files import Wanted
-from service.lookback.known import digest_at, end_us, known_by
+from service.lookback.files import LookbackSpec
+from service.lookback.make_file import open_file
+from service.lookback.positions import digest_at, last_us, position_known_by
 from service.web.state import State
 
 
@@ -36,7 +36,7 @@ async def requested_position(args: dict[str, Any], state: State) -> int | None:
     if position is not None and known_at is not None:
         raise ParameterError("known_at: not together with position")
     if position is not None:
-        if position > (last := (await state.ledger.read(head)).position):
+        if position > (last := (await state.ledger.read(read_head)).position):
             raise ParameterError(f"position: at most {last}, the ledger's last")
         return int(position)
     if known_at is None:
@@ -46,10 +46,10 @@ async def requested_position(args: dict[str, Any], state: State) -> int | None:
 
 async def known_position(known_at: date | datetime, state: State) -> int | None:
     """The last position recorded by a moment, or by the end of a day; None if that is in the future."""
-    moment_us = end_us(known_at, ZoneInfo(state.settings.reporting_tz))
+    moment_us = last_us(known_at, ZoneInfo(state.settings.reporting_tz))
     if moment_us >= to_us(state.clock()):
         return None
-    return await state.ledger.read(partial(known_by, moment_us=moment_us))
+    return await state.ledger.read(partial(position_known_by, moment_us=moment_us))
 
 
 def is_at_position(connection: Connection, books: dict[str, int], state: State, position: int) -> bool:
@@ -61,7 +61,7 @@ def is_at_position(connection: Connection, books: dict[str, int], state: State, 
 async def state_as_known(state: State, position: int, timeout_ms: int) -> AsyncIterator[State]:
     """The state with books of the first `position` events. Raises Unavailable while they are being built."""
     wanted = await wanted_books(state.ledger, position)
-    path = await state.lookback.reach(wanted, timeout_ms)
+    path = await state.lookback.find_or_make(wanted, timeout_ms)
     store = open_file(state.settings, path)
     try:
         yield replace(state, store=store)
@@ -69,7 +69,7 @@ async def state_as_known(state: State, position: int, timeout_ms: int) -> AsyncI
         await store.close()
 
 
-async def wanted_books(ledger: Ledger, position: int, since: int | None = None) -> Wanted:
+async def wanted_books(ledger: Ledger, position: int, since: int | None = None) -> LookbackSpec:
     """The wanted books file, identified by the chain's digest at `position`."""
     digest = await ledger.read(partial(digest_at, position=position))
-    return Wanted(position=position, digest=digest, since=since)
+    return LookbackSpec(position=position, digest=digest, since=since)

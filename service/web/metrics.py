@@ -96,7 +96,7 @@ async def read_gauges(
     """What is known only by asking the stores, and the same whichever process asks."""
     status = await read_status(ledger, store)
     async with ledger.reading() as reader:
-        quarantined = await reader.quarantined()
+        quarantined = await reader.count_quarantined()
         reconciled = {name: await read_last_summary(reader, name) for name in _RECONCILED_PROCESSORS}
     position = GaugeMetricFamily(
         "daybook_ledger_position", "The ledger's last position", value=status.position

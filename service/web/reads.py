@@ -18,11 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.books.store import BookPositions
-from service.books.view import Scope, View, exact
+from service.books.view import Scope, View, format_fraction
 from service.core.errors import ParameterError, Unauthorized, Unavailable
 from service.core.moments import from_us, rfc3339
-from service.ledger.append import head as ledger_head
-from service.ledger.history import recorded_at
+from service.ledger.append import read_head
+from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
 from service.reads.catalog import READS
 from service.reads.csv_cells import cell
@@ -217,7 +217,7 @@ async def _find_document(
         body = snapshots.find(connection, name, positions.version) or json.encode(
             read.answer(view, query.args)
         )
-        return body, positions.reached(query.args.get("policy", "")), view.unpriced_contracts()
+        return body, positions.position_under(query.args.get("policy", "")), view.unpriced_contracts()
 
     result = await state.store.read(find)
     if result is None:
@@ -269,7 +269,7 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
 async def build_meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
     """The `meta` of an answer that was made from the books at this position."""
     head, recorded_at_us = await state.ledger.read(
-        lambda connection: (ledger_head(connection).position, recorded_at(connection, position))
+        lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
     )
     return {
         "position": position,
@@ -277,7 +277,7 @@ async def build_meta(today: date, state: State, position: int, unpriced: int) ->
         "lag_events": head - position,
         "calculation_date": today.isoformat(),
         "data_freshness": "real_time" if head == position else "catching_up",
-        "weeks_per_month": exact(state.settings.weeks_per_month),
+        "weeks_per_month": format_fraction(state.settings.weeks_per_month),
         "unpriced_contracts": unpriced,
     }
 

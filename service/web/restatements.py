@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.books.view import View
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.reads.parameters import check_range
 from service.reads.restatements import RESTATEMENTS
 from service.reads.schemas import columns
@@ -52,10 +52,10 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
     check_range(query.args["from"], query.args["to"])
     since = await known_position(query.args["from"] - timedelta(days=1), state)
     until = await known_position(query.args["to"], state)
-    end = (await state.ledger.read(head)).position
+    end = (await state.ledger.read(read_head)).position
     position = end if until is None else until
     wanted = await wanted_books(state.ledger, position, end if since is None else since)
-    path = await state.lookback.reach(wanted, query.timeout_ms)
+    path = await state.lookback.find_or_make(wanted, query.timeout_ms)
     document = await _read(path, query)
     next_page = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
     if query.csv:
@@ -74,7 +74,7 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
 
 async def _read(path: Path, query: ReadQuery) -> dict[str, Any]:
     """The document, from the file."""
-    database = SqliteDatabase(path, "NORMAL", brief=True)
+    database = SqliteDatabase(path, "NORMAL", time_limited=True)
     try:
         return await database.read(
             lambda connection: RESTATEMENTS.answer(

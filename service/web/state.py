@@ -6,11 +6,11 @@ from datetime import datetime
 from msgspec import Struct
 
 from service.books.store import BookStore
-from service.books.view import Options
+from service.books.view import ReadOptions
 from service.intake.silence import SilenceMonitor
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
-from service.lookback.maker import LookBack
+from service.lookback.maker import LookbackMaker
 from service.settings import Settings
 from service.web.bounds import Limiter
 from service.web.metrics import Metrics
@@ -30,5 +30,5 @@ class State(Struct, frozen=True, kw_only=True):
     progress: Progress
     webhooks: Limiter
     reads: Limiter
-    options: Options
-    lookback: LookBack
+    options: ReadOptions
+    lookback: LookbackMaker

@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
-from service.books.view import DEFAULTS, Options
+from service.books.view import DEFAULT_OPTIONS, ReadOptions
 from service.reads.snapshots import precompute
-from service.storage.tasks import safely
+from service.storage.tasks import run_safely
 
 _UNWOKEN_SECONDS = 15.0  # without a wake-up for so long, the task advances by itself: Redis may hang
 _RETRY_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Advancer:
         engine: Engine,
         store: BookStore,
         today: Callable[[], date],
-        options: Options = DEFAULTS,
+        options: ReadOptions = DEFAULT_OPTIONS,
         unwoken_seconds: float = _UNWOKEN_SECONDS,
     ) -> None:
         self._engine = engine
@@ -60,7 +60,7 @@ class Advancer:
         """Advance now, at each wake-up and at intervals, until stopped."""
         while not self._stopped:
             self._wake_up.clear()
-            await safely(self._advance)
+            await run_safely(self._advance)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake_up.wait(), self._unwoken_seconds)
 
@@ -77,7 +77,7 @@ class Advancer:
         ):  # a store is away, or a step was too large
             self._advance_again(_RETRY_SECONDS)
             raise
-        if self._engine.leads and perf_counter() >= self._snapshots_after and not self._stopped:
+        if self._engine.is_leader and perf_counter() >= self._snapshots_after and not self._stopped:
             started = perf_counter()
             if await self._engine.is_behind():  # other workers, which don't report their end, are at work
                 self._advance_again(_BEHIND_SECONDS)

@@ -24,13 +24,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.books.engine import Engine
-from service.books.leases import ROUND_SECONDS, Leases
+from service.books.leases import RENEW_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.processes.lifeline import STOP_SECONDS
 from service.queue.nudge import QUEUE, connect, deserialize, serialize
 from service.reads.snapshots import remove_outdated
 from service.settings import Settings
-from service.storage.tasks import end, safely
+from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.poll import Poller
 from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.worker.advancer import Advancer
@@ -70,7 +70,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 
         engine = Engine(ledger, store, clock, leases)
         advancer = Advancer(engine, store, today, read_options(settings))
-        stack.push_async_callback(end, asyncio.create_task(keep_training(engine, store, today)))
+        stack.push_async_callback(cancel_and_wait, asyncio.create_task(keep_training(engine, store, today)))
         if leases:
             stack.push_async_callback(
                 _release_leases, leases, asyncio.create_task(_renew_leases(leases, advancer))
@@ -104,14 +104,14 @@ async def _renew_leases(leases: Leases, advancer: Advancer) -> None:
             await advancer.wake()
 
     while True:
-        await safely(renew)
-        await asyncio.sleep(ROUND_SECONDS)
+        await run_safely(renew)
+        await asyncio.sleep(RENEW_SECONDS)
 
 
 async def _release_leases(leases: Leases, renewal: asyncio.Task[None]) -> None:
     """Release the partitions to the other workers at once."""
-    await end(renewal)
-    await safely(leases.close)
+    await cancel_and_wait(renewal)
+    await run_safely(leases.close)
 
 
 async def serve_jobs(
@@ -133,13 +133,13 @@ async def serve_jobs(
         worker = _arq_worker(redis, advancer, crons)
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await _ignore_lost_redis(end(running))
+        await _ignore_lost_redis(cancel_and_wait(running))
         with suppress(RedisError, OSError, asyncio.CancelledError):  # of its cancelled jobs
             await worker.close()
         with suppress(RedisError, OSError):
             await redis.aclose()  # arq leaves it open if its own closing fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
-    await _ignore_lost_redis(end(listening))
+    await _ignore_lost_redis(cancel_and_wait(listening))
     advancer.stop()
     await advancing
 
@@ -217,7 +217,7 @@ def _reconcile_cron(nightly: NightlyReconciliation) -> CronJob:
 
 def _job(work_once: Callable[[], Awaitable[Any]]) -> WorkerCoroutine:
     async def job(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
-        await safely(work_once)
+        await run_safely(work_once)
 
     return job
 

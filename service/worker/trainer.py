@@ -23,7 +23,7 @@ from service.books.engine import Engine
 from service.books.store import BookPositions, BookStore
 from service.books.tables import ROWS
 from service.reads import snapshots, stored_models
-from service.storage.tasks import safely
+from service.storage.tasks import run_safely
 
 T = TypeVar("T")
 _Entry = tuple[int, int, int]
@@ -37,19 +37,19 @@ async def keep_training(engine: Engine, store: BookStore, today: Callable[[], da
     """Train for ever, whenever the books have changed and this process leads."""
 
     async def train_if_leading() -> None:
-        if engine.leads and not await engine.is_behind():
+        if engine.is_leader and not await engine.is_behind():
             await train(store, today())
 
     while True:
         started = perf_counter()
-        await safely(train_if_leading)
+        await run_safely(train_if_leading)
         await asyncio.sleep(max(_CHECK_SECONDS, _REST_FACTOR * (perf_counter() - started)))
 
 
 async def train(store: BookStore, today: date) -> None:
     """Fit the models that are missing for `today`, or that were made from older rows."""
     for currency in await store.read(lambda connection: _stale_currencies(connection, store, today)):
-        await safely(partial(_train, store, currency, today))
+        await run_safely(partial(_train, store, currency, today))
 
 
 async def _train(store: BookStore, currency: str, today: date) -> None:

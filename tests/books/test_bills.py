@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from projections.bills import roll
+from projections.bills import roll_bill_dates
 from projections.book import Rules
 from service.core.cadence import bill_dates, cadence_label, schedule_label
 from service.core.events import DELETED, Discount
@@ -27,7 +27,7 @@ def of_sub(status="open", amount=24_900, when="2025-11-13", **fields):
 
 def rolled_on(row):
     """Its bill dates from its next bill on."""
-    return roll(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date)
+    return roll_bill_dates(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date)
 
 
 def one(data) -> list:

@@ -16,7 +16,7 @@ ENDLESS = text(
 
 async def test_a_read_that_takes_too_long_is_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "_COMMAND_SECONDS", 0.2)
-    store = SqliteDatabase(tmp_path / "books.db", brief=True)
+    store = SqliteDatabase(tmp_path / "books.db", time_limited=True)
 
     def count(connection: Connection) -> int:
         return int(connection.execute(text("SELECT 1")).scalar_one())

@@ -20,12 +20,12 @@ from service.books.store import BookStore, lay_out_file
 from service.bootstrap import books_for_rebuild
 from service.core.errors import ParameterError, Unavailable
 from service.core.progress import no_progress
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.reads.snapshots import find, precompute
 from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
-from service.rebuild.fill import build
+from service.rebuild.fill import fill_books
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
@@ -59,7 +59,7 @@ def _contribute_a_cent_more(history, rules):
 def _in_small_pieces():
     """Pages, tasks and transactions so small that each test has many."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in (("_PAGE", 7), ("_TASK", 5), ("_ROWS", 3)):
+        for name, size in (("_KEYS_PER_PAGE", 7), ("_READS_PER_TASK", 5), ("_ROWS_PER_TRANSACTION", 3)):
             patch.setattr(bulk, name, size)
         yield
 
@@ -100,8 +100,8 @@ async def _what_is_built_by_key_is_what_the_engine_makes(life, until):
     async with new_shelf(Rules(reporting_tz=life.zone)) as shelf, shelf.store() as store:
         await shelf.append(life.events)
         await Engine(shelf.ledger, store, now).catch_up(until)
-        made = store.of(await store.write(partial(builds.begin, store=store)))
-        await build(shelf.settings, shelf.ledger, made, until, processes=1)
+        made = store.with_builds(await store.write(partial(builds.start_builds, store=store)))
+        await fill_books(shelf.settings, shelf.ledger, made, until, processes=1)
         assert await digests(made) == await digests(store)
 
         # and what comes later finds nothing to tell them apart by
@@ -116,7 +116,7 @@ async def test_books_of_another_database_are_filled_as_well(tmp_path):
         lay_out_file(tmp_path)
         other = BookStore(SqliteDatabase(books_path(tmp_path), "NORMAL"), store.rules, store.books)
         await other.register()
-        await build(shelf.settings, shelf.ledger, other, len(TOLD), processes=1)
+        await fill_books(shelf.settings, shelf.ledger, other, len(TOLD), processes=1)
         assert await digests(other) == await digests(store)
         await other.close()
 
@@ -144,7 +144,7 @@ async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
             await busy.advance()
         assert await busy.catch_up() == 1
         assert await digests(store) != before
-        assert await digests(store.of(old)) == before
+        assert await digests(store.with_builds(old)) == before
         await verify_totals(store)
 
 
@@ -170,7 +170,7 @@ async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_
         assert {name: old[name] for name in old if name != "mrr"}.items() <= (await ids(store)).items()
 
 
-@pytest.mark.parametrize("faulty", ["child_rows_of", "add_to"])
+@pytest.mark.parametrize("faulty", ["child_rows_of", "add_rows_to_sums"])
 async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
     def all_but_one(*args, right=bulk.child_rows_of, **named):
         return {key: rows[1:] for key, rows in right(*args, **named).items()}
@@ -180,7 +180,9 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
 
     async with kept() as (shelf, store):
         old = await ids(store)
-        monkeypatch.setattr(bulk, faulty, {"child_rows_of": all_but_one, "add_to": add_nothing}[faulty])
+        monkeypatch.setattr(
+            bulk, faulty, {"child_rows_of": all_but_one, "add_rows_to_sums": add_nothing}[faulty]
+        )
         found = await rebuilt(shelf, store)
         assert not found.live
         assert any(book.differences for book in found.books)
@@ -207,10 +209,10 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
 
 async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_is_over():
     async with kept() as (shelf, store):
-        made = await store.write(partial(builds.begin, store=store))
+        made = await store.write(partial(builds.start_builds, store=store))
         await shelf.append([event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)])
-        await Engine(shelf.ledger, store.of(made), now).catch_up(len(TOLD) + 1)
-        at = await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
+        await Engine(shelf.ledger, store.with_builds(made), now).catch_up(len(TOLD) + 1)
+        at = await store.write(partial(builds.hold_live_books, store=store, builds=made, seconds=60))
         assert at == len(TOLD) + 1
         engine = Engine(shelf.ledger, store, now)
         for _ in range(2):
@@ -227,14 +229,14 @@ async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_i
 
 async def test_an_engine_in_the_middle_of_a_step_that_is_then_held_goes_up_to_there_only():
     async with kept() as (shelf, store):
-        made = await store.write(partial(builds.begin, store=store))
+        made = await store.write(partial(builds.start_builds, store=store))
         await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 104)])
         engine, write = Engine(shelf.ledger, store, now), store.write
 
         async def write_when_held(change):
             store.write = write
             await Engine(shelf.ledger, store, now).catch_up(len(TOLD) + 2)
-            await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
+            await store.write(partial(builds.hold_live_books, store=store, builds=made, seconds=60))
             return await write(change)
 
         slow = Engine(shelf.ledger, store, now)
@@ -250,11 +252,11 @@ async def test_an_engine_in_the_middle_of_a_step_that_is_then_held_goes_up_to_th
 async def test_nothing_is_switched_to_that_lacks_what_is_read():
     async with kept() as (_, store):
         old = await ids(store)
-        made = await store.write(partial(builds.begin, store=store))
+        made = await store.write(partial(builds.start_builds, store=store))
         with pytest.raises(Overtaken):
-            await store.write(partial(builds.switch, store=store, builds=made))
+            await store.write(partial(builds.make_live, store=store, builds=made))
         assert await ids(store) == old
-        assert await store.read(partial(store.held, books=old)) is None
+        assert await store.read(partial(store.held_position, books=old)) is None
 
 
 async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_one():
@@ -304,7 +306,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
     async with kept() as (shelf, store):
         old, before = await ids(store), await digests(store)
         await rebuilt(shelf, store)
-        killed = await store.write(partial(builds.begin, store=store))
+        killed = await store.write(partial(builds.start_builds, store=store))
         live = await ids(store)
         removed = await builds.prune(store, no_progress)
         assert {each.build for each in removed} == {*old.values(), *killed.values()}
@@ -317,7 +319,7 @@ async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_
             assert not set(found) - {*live.values(), *(await of_policies(store))}
         assert (await ids(store), await digests(store)) == (live, before)
         assert await builds.prune(store, no_progress) == []
-        again = await store.write(partial(builds.begin, store=store))
+        again = await store.write(partial(builds.start_builds, store=store))
         assert min(again.values()) > max(killed.values())
 
 
@@ -328,7 +330,7 @@ async def of_policies(store) -> list[int]:
 
 async def test_what_was_removed_while_it_was_built_is_not_written():
     async with kept() as (shelf, store):
-        made = store.of(await store.write(partial(builds.begin, store=store)))
+        made = store.with_builds(await store.write(partial(builds.start_builds, store=store)))
         read = shelf.ledger.read
 
         async def read_when_removed(query):
@@ -337,7 +339,7 @@ async def test_what_was_removed_while_it_was_built_is_not_written():
 
         shelf.ledger.read = read_when_removed
         with pytest.raises(Overtaken):
-            await build(shelf.settings, shelf.ledger, made, len(TOLD), processes=1)
+            await fill_books(shelf.settings, shelf.ledger, made, len(TOLD), processes=1)
 
 
 async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_says_so(monkeypatch):
@@ -345,7 +347,7 @@ async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_
         await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 130)])
         assert (await rebuilt(shelf, store)).position == len(TOLD) + 30
 
-        monkeypatch.setattr("service.rebuild.cutover._FAR", 20)
+        monkeypatch.setattr("service.rebuild.cutover._FAR_EVENTS", 20)
         await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-05-01") for n in range(200, 230)])
         found = await rebuilt(shelf, store, accept=True)
         assert found.live
@@ -376,16 +378,16 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
         await worker.catch_up()
         assert found.live
         assert len(late) < 100
-        assert len(TOLD) < found.position <= (await shelf.ledger.read(head)).position
+        assert len(TOLD) < found.position <= (await shelf.ledger.read(read_head)).position
         await verify_totals(store)
-        straight = store.of(await store.write(partial(builds.begin, store=store)))
+        straight = store.with_builds(await store.write(partial(builds.start_builds, store=store)))
         await Engine(shelf.ledger, straight, now).catch_up()
         assert await digests(store) == await digests(straight)
 
 
 async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatch):
     async with kept() as (shelf, store):
-        right = cutover._Cutover._advance
+        right = cutover._Cutover._advance_live
         later = [event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)]
 
         async def advance_and_be_overtaken(self, live, at):
@@ -395,7 +397,7 @@ async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatc
                 await Engine(shelf.ledger, store, now).catch_up()
 
         monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
-        monkeypatch.setattr(cutover._Cutover, "_advance", advance_and_be_overtaken)
+        monkeypatch.setattr(cutover._Cutover, "_advance_live", advance_and_be_overtaken)
         found = await rebuilt(shelf, store)
         assert (found.live, found.position) == (True, len(TOLD) + 2)
 

@@ -22,7 +22,7 @@ from projections.revenue import (
     Failure,
     Order,
     Reversal,
-    _products,
+    _split_by_product,
 )
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
@@ -63,7 +63,7 @@ LINES = st.lists(
 
 @given(LINES, st.integers(1, 10**9))
 def test_parts_of_an_order_add_up_to_it(lines, amount):
-    parts = _products(lines, amount)
+    parts = _split_by_product(lines, amount)
 
     assert sum(cents for _, _, cents in parts) == amount
     assert len({product for product, _, _ in parts}) == len(parts)
@@ -77,7 +77,7 @@ def test_each_part_is_in_proportion_to_its_lines_to_the_cent(lines, amount):
     billed = {product: cents for product, cents in of.items() if cents > 0}
     whole = sum(billed.values())
 
-    parts = {product: cents for product, _, cents in _products(lines, amount)}
+    parts = {product: cents for product, _, cents in _split_by_product(lines, amount)}
 
     if billed:
         assert parts.keys() == billed.keys()
@@ -91,7 +91,7 @@ def test_each_part_is_in_proportion_to_its_lines_to_the_cent(lines, amount):
 @given(LINES, st.integers(1, 10**9), st.randoms())
 def test_the_order_of_lines_changes_no_amount(lines, amount, dice):
     def amounts(of):
-        return [(product, cents) for product, _, cents in _products(of, amount)]
+        return [(product, cents) for product, _, cents in _split_by_product(of, amount)]
 
     other = list(lines)
     dice.shuffle(other)
@@ -115,7 +115,7 @@ def test_the_order_of_lines_changes_no_amount(lines, amount, dice):
 def test_the_largest_remainders_get_the_cents_that_are_left(weights, amount, parts):
     lines = [InvoiceLine(amount=weight, product_id=id_) for weight, id_ in zip(weights, "abc", strict=True)]
 
-    assert tuple(cents for _, _, cents in _products(lines, amount)) == parts
+    assert tuple(cents for _, _, cents in _split_by_product(lines, amount)) == parts
 
 
 # Failures

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import json
 
-from service.books.view import Options, Scope, View
+from service.books.view import ReadOptions, Scope, View
 from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, STEP_DAYS, Curve, Model
 from service.reads.customers.customer import Customer
 from service.rulebook import Opportunity
@@ -74,7 +74,7 @@ def view(*rules: Opportunity, learnt: Model | None = None, today: date = TODAY) 
         connection=None,  # type: ignore[arg-type]
         books={},
         scope=Scope(currency="usd", today=today),
-        options=Options(opportunities=rules),
+        options=ReadOptions(opportunities=rules),
         stored_model=lambda _name: json.encode(learnt) if learnt else None,
     )
 

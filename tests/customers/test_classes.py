@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.books.view import Options, Scope, View
+from service.books.view import ReadOptions, Scope, View
 from service.core.cadence import FREQUENCIES
 from service.reads.customers.classes import (
     SEGMENTS,
@@ -19,7 +19,7 @@ from service.reads.customers.classes import (
 
 
 def bounds(currency: str, *limits: str) -> tuple[int, ...]:
-    options: Any = Options(segment_limits=tuple(map(Decimal, limits))) if limits else Options()
+    options: Any = ReadOptions(segment_limits=tuple(map(Decimal, limits))) if limits else ReadOptions()
     view = View(
         connection=None,  # type: ignore[arg-type] - limits are not in the books
         books={},

@@ -185,7 +185,7 @@ async def test_her_deliveries_are_gone_and_nobody_elses(daybook: Daybook) -> Non
     }
     assert said == {cause: 410 if cause.startswith("0") else 200 for cause in said}
     async with daybook.state.ledger.reading() as reader:
-        bodies = [row["body"] for row in await reader.quarantine(0, 10)]
+        bodies = [row["body"] for row in await reader.quarantined_deliveries(0, 10)]
     assert [body is None for body in bodies] == [True, False]
 
 
@@ -321,7 +321,7 @@ async def test_in_quarantine_only_what_tells_of_her_goes(daybook: Daybook) -> No
 
 async def quarantined(daybook: Daybook) -> list[dict[str, Any]]:
     async with daybook.state.ledger.reading() as reader:
-        return await reader.quarantine(0, 100)
+        return await reader.quarantined_deliveries(0, 100)
 
 
 async def test_tables_that_are_not_ours_stay(daybook: Daybook, server: PostgresServer | None) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from service.bootstrap import open_ledger, prepare
 from service.core.errors import Integrity, SettingsError
-from service.ledger.vault import KEY_BYTES, Vault, destroy_keys, is_sealed, opened, owners_of, seal
+from service.ledger.vault import KEY_BYTES, Vault, destroy_keys, is_sealed, owners_of_sealed, seal, unseal
 from service.settings import load
 from service.storage.database import ledger_path, sqlite_engine
 
@@ -32,10 +32,10 @@ def test_what_is_sealed_opens_with_the_keys_of_all_its_owners(owners: list[str],
     sealed = seal(KEYS, owners, text)
 
     assert is_sealed(sealed)
-    assert owners_of(sealed) == sorted(set(owners))
-    assert opened(KEYS, sealed) == text
-    assert opened({**KEYS, owners[0]: None}, sealed) is None
-    assert opened({}, sealed) is None
+    assert owners_of_sealed(sealed) == sorted(set(owners))
+    assert unseal(KEYS, sealed) == text
+    assert unseal({**KEYS, owners[0]: None}, sealed) is None
+    assert unseal({}, sealed) is None
 
 
 @given(OWNERS, st.binary(min_size=1), st.data())
@@ -45,7 +45,7 @@ def test_a_changed_byte_is_noticed(owners: list[str], text: bytes, data: st.Data
     sealed[at] ^= data.draw(st.integers(1, 255))
 
     try:
-        found = opened(KEYS, bytes(sealed))
+        found = unseal(KEYS, bytes(sealed))
     except Integrity:
         return
     assert found is None  # the name of an owner was changed to one who has no key
@@ -54,13 +54,13 @@ def test_a_changed_byte_is_noticed(owners: list[str], text: bytes, data: st.Data
 def test_what_is_told_of_somebody_erased_is_sealed_for_nobody() -> None:
     sealed = seal({**KEYS, "ada": None}, ["ada"], b"hello")
 
-    assert opened({"ada": None}, sealed) is None
+    assert unseal({"ada": None}, sealed) is None
     with pytest.raises(Integrity):  # the key that they had does not open it
-        opened(KEYS, sealed)
+        unseal(KEYS, sealed)
 
 
 def test_what_was_never_sealed_stays() -> None:
-    assert opened({}, b'{"id": 1}') == b'{"id": 1}'
+    assert unseal({}, b'{"id": 1}') == b'{"id": 1}'
 
 
 def test_a_key_is_made_once_and_never_again_once_destroyed(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_another_master_key_opens_nothing(tmp_path: Path) -> None:
         Vault(bytes(KEY_BYTES)).make_keys(connection, ["ada"])
 
         with pytest.raises(Integrity, match="key of ada"):
-            Vault(b"1" * KEY_BYTES).keys(connection, ["ada"])
+            Vault(b"1" * KEY_BYTES).read_keys(connection, ["ada"])
 
 
 def test_a_start_with_another_master_key_ends_in_one_line(

@@ -21,7 +21,7 @@ from service.core.delivery import Proof
 from service.core.errors import Integrity, SettingsError
 from service.ledger.chain import CHAINED
 from service.ledger.draft import Incoming
-from service.ledger.schema import NEWEST, migrate_file
+from service.ledger.schema import NEWEST_REVISION, migrate_file
 from service.ledger.store import Ledger
 from service.ledger.tables import Event, metadata
 from service.settings import Settings, load
@@ -154,7 +154,7 @@ async def test_migrations_make_the_tables_that_the_code_reads(ledger: Ledger, se
 async def test_a_newer_ledger_is_refused_where_this_version_can_not_work_on_it(
     ledger: Ledger, settings: Settings
 ) -> None:
-    newer = f"{int(NEWEST) + 1:04d}"
+    newer = f"{int(NEWEST_REVISION) + 1:04d}"
     await tamper(ledger, f"UPDATE alembic_version SET version_num = '{newer}'")
     prepare(settings)  # what was only added to is no reason to stop
 

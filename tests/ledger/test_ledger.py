@@ -15,7 +15,7 @@ from service.core.events import CustomerErased, Event, Invoice, subjects
 from service.core.moments import to_us
 from service.ledger import chain
 from service.ledger.draft import Draft, Head
-from service.ledger.history import after, histories
+from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.ledger.vault import KEY_BYTES
 from service.verify import verify_chain
@@ -29,7 +29,7 @@ async def rows(ledger: Ledger) -> list[dict]:
 
 async def quarantined(ledger: Ledger) -> dict[tuple[str, str], int]:
     async with ledger.reading() as reader:
-        return await reader.quarantined()
+        return await reader.count_quarantined()
 
 
 async def test_positions_follow_the_order_of_a_batch_from_1(ledger: Ledger) -> None:
@@ -138,9 +138,9 @@ async def test_histories_hold_every_event_of_a_subject_up_to_a_position(ledger: 
     name = "customer|stripe||cus_a"
 
     whole = await ledger.read(
-        lambda connection: histories(connection, [name, "customer|stripe||none"], 4, ledger.vault)
+        lambda connection: read_histories(connection, [name, "customer|stripe||none"], 4, ledger.vault)
     )
-    early = await ledger.read(lambda connection: histories(connection, [name], 2, ledger.vault))
+    early = await ledger.read(lambda connection: read_histories(connection, [name], 2, ledger.vault))
 
     assert [event.event_id for event in whole[name]] == ["a:0", "a:1", "a:2"]
     assert whole["customer|stripe||none"] == []
@@ -152,11 +152,13 @@ async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
     await ledger.append([delivery("a")], NOW)
 
     def history(connection: Connection) -> list[Event]:
-        return histories(connection, ["customer|stripe||cus_a"], 1, ledger.vault)["customer|stripe||cus_a"]
+        return read_histories(connection, ["customer|stripe||cus_a"], 1, ledger.vault)[
+            "customer|stripe||cus_a"
+        ]
 
     assert await ledger.read(history) == [told]
     nameless = replace(told, data=replace(told.data, name=None))
-    assert await ledger.read(lambda connection: after(connection, 0, 10)) == [(1, nameless)]
+    assert await ledger.read(lambda connection: read_events(connection, 0, 10)) == [(1, nameless)]
 
 
 async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None:

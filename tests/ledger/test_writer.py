@@ -62,7 +62,7 @@ class Broken(Ledger):
 
 async def test_when_the_ledger_cannot_commit_all_are_told_and_it_goes_on_later(tmp_path: Path) -> None:
     prepare(load(data_dir=tmp_path))
-    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)), master_key.vault(load()))
+    ledger = Broken(SqliteDatabase(ledger_path(tmp_path)), master_key.open_vault(load()))
     writer = Writer(ledger, lambda: datetime.now(UTC), lambda _: None)
 
     answers = await asyncio.gather(
@@ -90,7 +90,7 @@ async def test_a_delivery_that_cannot_be_written_does_not_keep_out_the_others(le
 
 
 async def test_too_many_waiting_are_refused_rather_than_kept_in_memory(ledger: Ledger, monkeypatch) -> None:
-    monkeypatch.setattr("service.ledger.writer._WAITING", 5)
+    monkeypatch.setattr("service.ledger.writer._MAX_WAITING", 5)
     writer = Writer(ledger, lambda: NOW, lambda _: None)
 
     answers = await asyncio.gather(

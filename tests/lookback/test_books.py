@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.book import Rules
-from service.lookback.build import build, files_of, open_file
-from service.lookback.files import Wanted
-from service.lookback.known import digest_at
+from service.lookback.files import LookbackSpec
+from service.lookback.make_file import make_file, open_file, open_lookback_files
+from service.lookback.positions import digest_at
 from service.settings import Settings
 from tests.books.lives import Life, lives
 from tests.books.shelf import Shelf, document, new_shelf
@@ -38,9 +38,9 @@ async def answers(store, currencies) -> list[dict]:
     ]
 
 
-async def wanted_at(shelf: Shelf, position: int) -> Wanted:
+async def wanted_at(shelf: Shelf, position: int) -> LookbackSpec:
     digest = await shelf.ledger.read(lambda connection: digest_at(connection, position))
-    return Wanted(position=position, digest=digest)
+    return LookbackSpec(position=position, digest=digest)
 
 
 @given(st.data(), lives())
@@ -64,8 +64,8 @@ async def the_books_at_a_position(life: Life, events, order) -> None:
         settings = settings_of(whole)
         for position in order:  # each is made from the nearest one that is there
             wanted = await wanted_at(whole, position)
-            await build(settings, wanted)
-            path = files_of(settings).find(wanted)
+            await make_file(settings, wanted)
+            path = open_lookback_files(settings).find(wanted)
             assert path is not None
             store = open_file(settings, path)
             try:

@@ -7,7 +7,7 @@ import pytest
 
 from service.core.events import Event, Unused
 from service.core.moments import to_us
-from service.lookback.known import digest_at, end_us, known_by
+from service.lookback.positions import digest_at, last_us, position_known_by
 from tests.books.shelf import NOW, Shelf, incoming, new_shelf
 
 pytestmark = pytest.mark.usefixtures("each_store")
@@ -24,12 +24,12 @@ async def record(shelf: Shelf, *seconds: int) -> None:
 
 
 def known_until_the_end(connection) -> int:
-    return known_by(connection, to_us(datetime(2100, 1, 1, tzinfo=UTC)))
+    return position_known_by(connection, to_us(datetime(2100, 1, 1, tzinfo=UTC)))
 
 
 async def known(shelf: Shelf, seconds: float) -> int:
     moment_us = to_us(NOW + timedelta(seconds=seconds))
-    return await shelf.ledger.read(lambda connection: known_by(connection, moment_us))
+    return await shelf.ledger.read(lambda connection: position_known_by(connection, moment_us))
 
 
 async def test_what_was_recorded_by_a_moment_is_known_and_nothing_later() -> None:
@@ -79,8 +79,8 @@ async def test_the_digest_at_a_position_names_its_events() -> None:
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
 def test_a_day_ends_with_its_last_microsecond_in_the_reporting_zone(zone: str) -> None:
     end = datetime(2025, 11, 3, tzinfo=ZoneInfo(zone))  # New York's clock went back on the 2nd
-    assert end_us(date(2025, 11, 2), ZoneInfo(zone)) == to_us(end) - 1
+    assert last_us(date(2025, 11, 2), ZoneInfo(zone)) == to_us(end) - 1
 
 
 def test_a_moment_is_itself() -> None:
-    assert end_us(NOW, ZoneInfo("Asia/Tokyo")) == to_us(NOW)
+    assert last_us(NOW, ZoneInfo("Asia/Tokyo")) == to_us(NOW)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from service.lookback import files, maker
-from service.lookback.build import build, files_of
-from service.lookback.files import Files, Wanted, forget
+from service.lookback.files import LookbackFiles, LookbackSpec, remove_all_files
+from service.lookback.make_file import make_file, open_lookback_files
 from tests.lookback.test_reads import tell
 from tests.web.running import Daybook, running
 
@@ -100,15 +100,15 @@ async def test_what_is_forgotten_is_made_anew(daybook: Daybook) -> None:
     data_dir = daybook.state.settings.data_dir
     first = await asked(daybook)
 
-    forget(data_dir)
+    remove_all_files(data_dir)
     gone = kept(data_dir)
     again = await asked(daybook)
 
     assert gone == []
     assert [path.name for path in data_dir.glob("lookback*")] == ["lookback"]
     assert (again.status_code, again.content) == (200, first.content)
-    forget(data_dir)
-    forget(data_dir)  # of nothing
+    remove_all_files(data_dir)
+    remove_all_files(data_dir)  # of nothing
 
 
 async def test_what_is_being_made_when_all_is_forgotten_is_never_put_in_place(daybook: Daybook) -> None:
@@ -118,7 +118,7 @@ async def test_what_is_being_made_when_all_is_forgotten_is_never_put_in_place(da
     pid = await until_under_way(daybook)
 
     os.kill(pid, signal.SIGSTOP)
-    forget(data_dir)
+    remove_all_files(data_dir)
     os.kill(pid, signal.SIGCONT)
     answer = await request
 
@@ -129,19 +129,19 @@ async def test_what_is_being_made_when_all_is_forgotten_is_never_put_in_place(da
 # The files
 
 
-def wanted(position: int, since: int | None = None) -> Wanted:
-    return Wanted(position=position, digest="0123456789abcdef", since=since)
+def wanted(position: int, since: int | None = None) -> LookbackSpec:
+    return LookbackSpec(position=position, digest="0123456789abcdef", since=since)
 
 
-def put(at: Files, of: Wanted, size: int = 1) -> None:
-    with at.turn(), at.desk() as desk:
-        (desk / "made").write_bytes(b"x" * size)
-        at.put(desk / "made", of)
+def put(at: LookbackFiles, of: LookbackSpec, size: int = 1) -> None:
+    with at.lock(), at.workdir() as workdir:
+        (workdir / "made").write_bytes(b"x" * size)
+        at.put(workdir / "made", of)
 
 
 def test_the_least_used_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_KEPT", 3)
-    at = Files(tmp_path, "key")
+    monkeypatch.setattr(files, "_MAX_FILES", 3)
+    at = LookbackFiles(tmp_path, "key")
     for position in (1, 2, 3):
         put(at, wanted(position))
         _age(tmp_path, position)
@@ -155,8 +155,8 @@ def test_the_least_used_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_large_ones_make_room_sooner_and_the_newest_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_KEPT_BYTES", 1_000)
-    at = Files(tmp_path, "key")
+    monkeypatch.setattr(files, "_MAX_BYTES", 1_000)
+    at = LookbackFiles(tmp_path, "key")
     put(at, wanted(1), 600)
     put(at, wanted(2), 600)
     assert [bool(at.find(wanted(position))) for position in (1, 2)] == [False, True]
@@ -166,14 +166,14 @@ def test_large_ones_make_room_sooner_and_the_newest_stays(
 
 
 def test_a_file_is_made_from_the_nearest_of_its_own_kind(tmp_path: Path) -> None:
-    at = Files(tmp_path, "key")
+    at = LookbackFiles(tmp_path, "key")
     for each in (wanted(1), wanted(5), wanted(9), wanted(6, since=2), wanted(7, since=3)):
         put(at, each)
-    put(Files(tmp_path, "other"), wanted(7))
+    put(LookbackFiles(tmp_path, "other"), wanted(7))
 
-    assert [base.position for base, _ in at.bases(wanted(8))] == [5, 1]
-    assert [base.position for base, _ in at.bases(wanted(8, since=2))] == [6]
-    assert list(at.bases(wanted(6, since=2))) == []
+    assert [base.position for base, _ in at.find_bases(wanted(8))] == [5, 1]
+    assert [base.position for base, _ in at.find_bases(wanted(8, since=2))] == [6]
+    assert list(at.find_bases(wanted(6, since=2))) == []
 
 
 def _age(data_dir: Path, position: int) -> None:
@@ -185,9 +185,9 @@ def _age(data_dir: Path, position: int) -> None:
 async def test_a_file_of_another_ledger_is_no_base(daybook: Daybook) -> None:
     await tell(daybook, 5)
     settings = daybook.state.settings
-    of_another = Wanted(position=4, digest="0" * 16)
-    put(files_of(settings), of_another)
+    of_another = LookbackSpec(position=4, digest="0" * 16)
+    put(open_lookback_files(settings), of_another)
 
-    await build(settings, Wanted(position=5, digest="1" * 16))
+    await make_file(settings, LookbackSpec(position=5, digest="1" * 16))
 
-    assert files_of(settings).find(Wanted(position=5, digest="1" * 16))
+    assert open_lookback_files(settings).find(LookbackSpec(position=5, digest="1" * 16))

@@ -15,7 +15,7 @@ from service.books.store import BookStore
 from service.books.tables import TOTALS
 from service.core.events import Event, Unused
 from service.core.moments import day_of, from_us, to_us
-from service.lookback.restated import Change, FigureKey, Told, restate, restated
+from service.lookback.restated import EventChanges, FigureChange, FigureKey, find_restatements, late_changes
 from tests.books.lives import Life, lives
 from tests.books.shelf import Shelf, incoming, new_shelf
 from tests.books.test_lives import examples
@@ -74,7 +74,7 @@ async def each_event_restates(zone: str, recorded, since: int, until: int, reach
         await asked.advance()
         await _record(asked, recorded[reached:])
         async with asked.store() as store:
-            found = await restate(asked.ledger, store, since, until)
+            found = await find_restatements(asked.ledger, store, since, until)
     rows = [
         (
             row.position,
@@ -112,16 +112,16 @@ async def test_the_books_may_be_anywhere_before_the_range_or_in_it(reached: int)
     await each_event_restates("UTC", recorded, 2, 3, reached)
 
 
-def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
+def told_on(day: str, *changes: tuple[str, str, int]) -> EventChanges:
     """An event recorded on a day, and what it changed: a figure, on a day, by so many cents."""
     moment = datetime.fromisoformat(f"{day}T12:00:00Z")
-    return Told(
+    return EventChanges(
         position=1,
         event=Event(processor="acme", event_id="evt_1", occurred_at=moment, data=Unused(original_type="x")),
         recorded_at_us=to_us(moment),
         day=day,
         changes=[
-            Change("subscription|acme||sub_1", FigureKey(figure, "usd", "", date), "cus_1", cents)
+            FigureChange("subscription|acme||sub_1", FigureKey(figure, "usd", "", date), "cus_1", cents)
             for figure, date, cents in changes
         ],
     )
@@ -141,7 +141,7 @@ def told_on(day: str, *changes: tuple[str, str, int]) -> Told:
 def test_mrr_differs_from_one_move_to_the_next(moved, spans):
     told = told_on("2025-11-10", *(("mrr", f"2025-11-{day}", cents) for day, cents in moved))
 
-    found = [(late.key.date[-2:], late.until[-2:], late.cents) for late in restated(told)]
+    found = [(late.key.date[-2:], late.until[-2:], late.cents) for late in late_changes(told)]
 
     assert found == spans
 
@@ -150,7 +150,7 @@ def test_what_moves_between_histories_of_one_day_is_no_restatement():
     told = told_on(
         "2025-11-10", ("collected_cents", "2025-11-03", 500), ("collected_cents", "2025-11-03", -500)
     )
-    assert restated(told) == []
+    assert late_changes(told) == []
 
 
 async def _record(shelf: Shelf, recorded) -> None:

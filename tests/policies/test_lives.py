@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from projections import BOOKS, MRR
 from projections.book import Policy, Rules
-from projections.contracts import states, terms
+from projections.contracts import contract_states, mrr_terms
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.view import Scope, View
 from service.core.events import Subscription, subjects
 from service.core.order import canonical
-from service.ledger.history import histories
+from service.ledger.history import read_histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
@@ -57,7 +57,7 @@ def side(name: str, policy: Policy, zone: str) -> compare.PolicySide:
 
 
 def cents(history: list, day: date, rules: Rules) -> int:
-    found = [term for term in terms(states(history, rules), rules) if term.day <= day]
+    found = [term for term in mrr_terms(contract_states(history, rules), rules) if term.day <= day]
     return found[-1].mrr_cents if found else 0
 
 
@@ -154,7 +154,7 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
         page, both = await store.read(find)
         names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
         told = await shelf.ledger.read(
-            lambda connection, of=names: histories(connection, of, 2**40, shelf.ledger.vault)
+            lambda connection, of=names: read_histories(connection, of, 2**40, shelf.ledger.vault)
         )
         shown = compare.with_reasons(page, told, day, *both)
         assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]

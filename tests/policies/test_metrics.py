@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.mrr import KINDS
+from projections.mrr import MOVEMENT_KINDS
 from service.reads.metrics import measure
 from tests.web.running import Daybook
 from tests.web.senders import subscription
@@ -18,7 +18,7 @@ RATES = (
     "failed_payment_rate recovery_rate"
 ).split()
 ADDED = (
-    *(f"{kind}_cents" for kind in KINDS),
+    *(f"{kind}_cents" for kind in MOVEMENT_KINDS),
     *"new_customers reactivated_customers churned_customers payments failed_payments".split(),
     "recovered_payments",
 )
@@ -232,12 +232,12 @@ def test_what_is_kept_and_what_is_lost_make_the_whole(
 ) -> None:
     new, reactivation, expansion, contraction, churn = moved
     cents = (new, reactivation, expansion, -contraction, -churn)
-    happened = Counter({f"{kind}_cents": amount for kind, amount in zip(KINDS, cents, strict=True)})
+    happened = Counter({f"{kind}_cents": amount for kind, amount in zip(MOVEMENT_KINDS, cents, strict=True)})
     happened["churn_customers"] = left
 
     figures = measure(opening, customers + left, happened, 1)
 
-    assert figures["closing_cents"] - opening == sum(figures[f"{kind}_cents"] for kind in KINDS)
+    assert figures["closing_cents"] - opening == sum(figures[f"{kind}_cents"] for kind in MOVEMENT_KINDS)
     if opening:
         assert figures["net_revenue_retention"] == pytest.approx(1 - figures["net_mrr_churn_rate"], abs=2e-6)
     assert (figures["quick_ratio"] is None) == (contraction + churn == 0)

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, text
 from service.bootstrap import open_ledger
 from service.core.errors import Unavailable
 from service.core.moments import to_us
-from service.ledger import master_key, parts
-from service.ledger.append import append, head
+from service.ledger import master_key, range_partitions
+from service.ledger.append import append_deliveries, read_head
 from service.ledger.draft import Outcome
-from service.ledger.history import after
+from service.ledger.history import read_events
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import Settings, load
@@ -34,7 +34,9 @@ class Paused:
         connection.execute(text("SELECT txid_current()"))  # its transaction has a number from here on
         self.began.set()
         assert self.go.wait(20)
-        outcomes = append(connection, [delivery(self.event_id)], to_us(NOW), master_key.vault(load()))
+        outcomes = append_deliveries(
+            connection, [delivery(self.event_id)], to_us(NOW), master_key.open_vault(load())
+        )
         self.appended.set()
         assert self.commit.wait(20)
         return outcomes
@@ -54,7 +56,7 @@ async def test_writers_that_commit_in_the_opposite_order_of_their_start_hide_not
 
     async def look() -> None:
         nonlocal position
-        for at, event in await reader.read(partial(after, position=position, limit=100)):
+        for at, event in await reader.read(partial(read_events, position=position, limit=100)):
             assert at == position + 1
             position = at
             seen.append(event.event_id)
@@ -138,7 +140,7 @@ async def test_a_process_that_stops_in_the_middle_keeps_nobody_waiting_for_long(
 
 
 @pytest.fixture
-async def small_parts(
+async def small_partitions(
     ledger: Ledger, settings: Settings, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """Parts of ten positions; the database's name."""
@@ -146,25 +148,25 @@ async def small_parts(
     for table in ("events", "deliveries"):
         for number in (0, 1):
             postgres.sql(f"DROP TABLE daybook.{table}_{number:05d}", database)
-    monkeypatch.setattr(parts, "PART", 10)
-    await ledger._database.write(lambda connection: parts.add_parts(connection, 0, 1))
+    monkeypatch.setattr(range_partitions, "PARTITION_SIZE", 10)
+    await ledger._database.write(lambda connection: range_partitions.add_partitions(connection, 0, 1))
     return database
 
 
 async def test_a_part_is_there_before_it_is_needed(
-    ledger: Ledger, postgres: PostgresServer, small_parts: str
+    ledger: Ledger, postgres: PostgresServer, small_partitions: str
 ) -> None:
     for start, count in ((0, 7), (7, 14), (21, 7), (28, 40)):  # within a part, into the next, over several
         await ledger.append([delivery(str(n)) for n in range(start, start + count)], NOW)
 
     assert await verify_chain(ledger) == 68
     children = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'daybook.events'::regclass"
-    assert int(postgres.sql(children, small_parts)) == 68 // 10 + 2
+    assert int(postgres.sql(children, small_partitions)) == 68 // 10 + 2
     (again,) = await ledger.append([delivery("0")], NOW)
     assert (again.position, again.duplicate) == (1, True)
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_partitions")
 async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledger(
     ledger: Ledger, another: Ledger, settings: Settings
 ) -> None:
@@ -186,7 +188,7 @@ async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledge
     await reached(moving)
     (outcome,) = await ledger.append([delivery("35")], NOW)
     assert outcome.position == 36
-    assert (await another.read(head)).position == 36
+    assert (await another.read(read_head)).position == 36
     moved.set()
     await under_way
     await mover.close()

@@ -12,7 +12,7 @@ from service.bootstrap import open_books, open_leases
 from service.ledger.store import Ledger
 from service.rebuild import builds
 from service.rebuild.cutover import rebuild
-from service.rebuild.fill import build
+from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
@@ -96,7 +96,7 @@ async def test_workers_go_on_and_reads_never_go_back(settings: Settings, ledger:
 
 
 async def begun(store: BookStore) -> BookStore:
-    return store.of(await store.write(partial(builds.begin, store=store)))
+    return store.with_builds(await store.write(partial(builds.start_builds, store=store)))
 
 
 async def test_no_statement_of_a_build_walks_a_table_that_grows(
@@ -109,7 +109,7 @@ async def test_no_statement_of_a_build_walks_a_table_that_grows(
     await Engine(ledger, store, now).catch_up()
     postgres.sql("SELECT pg_stat_reset()", database)
     made = await begun(store)
-    await build(settings, ledger, made, 300 * 8, processes=1)
+    await fill_books(settings, ledger, made, 300 * 8, processes=1)
     await digests(made)
     await store.close()
     found = [line.split()[0] for line in postgres.sql(WALKS, database).splitlines()]

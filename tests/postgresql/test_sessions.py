@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.books.store import BookStore
 from service.bootstrap import open_books
-from service.ledger.append import head
+from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings
 from tests.ledger.conftest import NOW, delivery
@@ -79,6 +79,6 @@ async def test_an_append_that_does_not_get_its_turn_fails_and_keeps_nothing(
     await holder.close()
 
     # and what it would have kept is new when it comes again
-    assert (await ledger.read(head)).position == 0
+    assert (await ledger.read(read_head)).position == 0
     (again,) = await ledger.append([delivery("a")], NOW)
     assert (again.position, again.duplicate) == (1, False)

@@ -30,7 +30,7 @@ async def test_the_one_that_leads_knows_when_the_others_are_done(store: BookStor
     leading, other = (
         Engine(ledger, store, now, Holding(range(start, PARTITIONS, 2)), batch=1) for start in (0, 1)
     )
-    assert (leading.leads, other.leads) == (True, False)
+    assert (leading.is_leader, other.is_leader) == (True, False)
     await ledger.append([incoming(event) for event in DOLLARS], NOW)
 
     # when one after the other has caught up, then the books have when both have

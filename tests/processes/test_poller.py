@@ -77,7 +77,7 @@ class CountingLedger(Ledger):
     """A ledger that remembers how many deliveries each transaction held."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(SqliteDatabase(ledger_path(data_dir)), master_key.vault(load()))
+        super().__init__(SqliteDatabase(ledger_path(data_dir)), master_key.open_vault(load()))
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
@@ -197,7 +197,7 @@ async def test_a_record_that_cannot_be_read_does_not_keep_out_the_others(polled:
     await polled.poller.poll_contracts()
 
     async with polled.ledger.reading() as reader:
-        assert await reader.quarantined() == {("mxmerchant", "unreadable"): 1}
+        assert await reader.count_quarantined() == {("mxmerchant", "unreadable"): 1}
     assert sum(row["type"] == "subscription.recorded" for row in await polled.events()) == 13
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from service.books import tables
 from service.books.engine import Engine
 from service.bootstrap import books_for_rebuild, open_books, open_ledger, prepare
-from service.rebuild.cutover import Rebuild, rebuild
+from service.rebuild.cutover import RebuildResult, rebuild
 from service.settings import Settings, load
 from service.storage.database import books_path
 from service.verify import verify_all
@@ -154,7 +154,7 @@ async def test_under_load_every_webhook_and_read_is_answered_and_right(daybook: 
     await asyncio.gather(*at_work)
 
     # then the new books are live, nothing went wrong meanwhile, and nothing is missing
-    found = json.decode(said, type=Rebuild)
+    found = json.decode(said, type=RebuildResult)
     assert found.live
     assert [book.name for book in found.books if book.digest != book.live_digest] == []
     assert len(json.decode(removed)["removed"]) == len(found.books)
@@ -286,7 +286,7 @@ async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_t
 
     code, said, _ = await ended(command(daybook, "--json"))
     assert code == 1
-    found = json.decode(said, type=Rebuild)
+    found = json.decode(said, type=RebuildResult)
     assert not found.live
     (unlike,) = [unlike for book in found.books for unlike in book.differences]
     assert (unlike.table, unlike.key) == ("mrr_steps", "subscription|stripe||sub_12")

@@ -371,7 +371,7 @@ async def test_the_poller_compares_with_what_counts(
     # then the poller has nothing new to tell, and confirms under the payment's own id
     assert await poller.poll_contracts() == 0
     async with daybook.state.ledger.reading() as reader:
-        (told,) = await reader.unconfirmed("mxmerchant", NOW)
+        (told,) = await reader.unconfirmed_events("mxmerchant", NOW)
     assert told.event_id == "1000000001:PaymentSuccess:7:unsigned"
 
     async def fetch_payment(*_asked: Any) -> dict[str, Any]:

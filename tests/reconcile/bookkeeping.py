@@ -76,7 +76,7 @@ class Daybook:
 
     async def kept(self, name: str) -> bytes | None:
         async with self.ledger.reading() as reader:
-            return await reader.kept(name)
+            return await reader.read_cursor(name)
 
 
 @asynccontextmanager

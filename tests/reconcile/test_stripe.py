@@ -106,7 +106,7 @@ async def test_an_event_in_another_rendering_is_no_conflict(daybook: Daybook, ap
 
     assert report.missed == {}
     async with daybook.ledger.reading() as reader:
-        assert await reader.quarantined() == {}
+        assert await reader.count_quarantined() == {}
 
 
 async def test_types_that_the_books_do_not_use_are_not_missed(daybook: Daybook, api: StripeApi) -> None:
@@ -127,7 +127,7 @@ async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: Daybook, ap
     assert (await daybook.reconcile(api)).missed == {}
 
     async with daybook.ledger.reading() as reader:
-        assert await reader.quarantined() == {("stripe", "unreadable"): 1}
+        assert await reader.count_quarantined() == {("stripe", "unreadable"): 1}
 
 
 async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
@@ -147,7 +147,7 @@ async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
     assert (await daybook.reconcile(api)).missed == {}
 
     async with daybook.ledger.reading() as reader:
-        assert [row["body"] for row in await reader.quarantine(0, 10)] == [None]
+        assert [row["body"] for row in await reader.quarantined_deliveries(0, 10)] == [None]
 
 
 async def test_only_the_period_asked_for_is_listed(daybook: Daybook, api: StripeApi) -> None:
@@ -347,7 +347,7 @@ async def test_a_dry_run_writes_nothing(daybook: Daybook, api: StripeApi) -> Non
     assert await daybook.head() == head
     assert (await daybook.kept("reconciled|stripe"), await daybook.kept("reconcile|stripe|")) == (None, None)
     async with daybook.ledger.reading() as reader:
-        assert await reader.quarantined() == {}
+        assert await reader.count_quarantined() == {}
 
 
 # Interruptions

@@ -94,6 +94,6 @@ async def test_a_task_that_misses_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(miss_one())
     await began.wait()
-    await asyncio.wait_for(tasks.end(task), 10)
+    await asyncio.wait_for(tasks.cancel_and_wait(task), 10)
 
     assert task.cancelled()

@@ -58,7 +58,7 @@ class Kept:
 
         async def find(ledger: Ledger) -> dict[str, Any]:
             async with ledger.reading() as reader:
-                head, quarantine = await reader.head(), await reader.quarantine(0, 10_000)
+                head, quarantine = await reader.head(), await reader.quarantined_deliveries(0, 10_000)
             waiting = Counter((row["reason"], row["body"]) for row in quarantine)
             return {"head": head, "quarantine": waiting, "books": await self._digests(ledger)}
 

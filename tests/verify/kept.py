@@ -11,7 +11,7 @@ from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
 from service.core.events import Customer, Product
 from service.settings import Settings, load
-from service.verify.replay import _Held
+from service.verify.replay import HeldPartitions
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import (
     at,
@@ -56,9 +56,9 @@ async def keep(settings: Settings, *, behind: int = 0) -> None:
     try:
         await ledger.append([incoming(each) for each in TOLD], NOW)
         level = range(PARTITIONS - behind if settings.database_url else 1)
-        await Engine(ledger, store, now, _Held(level)).catch_up()
+        await Engine(ledger, store, now, HeldPartitions(level)).catch_up()
         for part in range(PARTITIONS - behind, PARTITIONS):
-            await Engine(ledger, store, now, _Held([part])).catch_up(until=part % len(TOLD))
+            await Engine(ledger, store, now, HeldPartitions([part])).catch_up(until=part % len(TOLD))
     finally:
         await store.close()
         await ledger.close()

@@ -20,8 +20,8 @@ from service.ledger.tables import Delivery, Event, EventId, Subject
 from service.settings import Settings
 from service.storage.database import SqliteDatabase
 from service.verify import Fault, verify_chain, verify_totals
-from service.verify.fault import Where
-from service.verify.replay import compare
+from service.verify.fault import Location
+from service.verify.replay import compare_books
 from tests.verify.kept import copied, other
 
 LEDGER = [model.__table__ for model in (Event, EventId, Delivery, Subject)]
@@ -53,7 +53,7 @@ def change(path: Path, table: Table, column: str, where: str = "TRUE") -> dict[s
     return row
 
 
-async def fault_in_ledger(settings: Settings) -> Where:
+async def fault_in_ledger(settings: Settings) -> Location:
     ledger = open_ledger(settings)
     try:
         with pytest.raises(Fault) as found:
@@ -150,10 +150,10 @@ def stores(opened: tuple[SqliteDatabase, SqliteDatabase], table: Table) -> tuple
     return live, replayed
 
 
-async def fault_in_books(live: BookStore, replayed: BookStore) -> Where:
+async def fault_in_books(live: BookStore, replayed: BookStore) -> Location:
     async with live.reading() as connection:
         with pytest.raises(Fault) as found:
-            await compare(connection, live, replayed)
+            await compare_books(connection, live, replayed)
     return found.value.where
 
 
@@ -206,7 +206,7 @@ async def test_a_total_in_a_partition_that_there_is_not_is_found(
     with pytest.raises(Fault, match="partition") as found:
         await verify_totals(stores[0])
 
-    assert found.value.where == Where(table=table.name, columns=("partition",))
+    assert found.value.where == Location(table=table.name, columns=("partition",))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ NAMES = [f"invoice|stripe||in_{number}" for number in range(1_000)]
 
 def chosen(names: list[str], size: int = 10, seed: int = 1) -> list[str]:
     sample = Sample(size, seed)
-    sample.see(names)
-    return sample.of("invoice")
+    sample.add_names(names)
+    return sample.names_of("invoice")
 
 
 def test_a_sample_is_the_same_for_a_seed_whatever_comes_first_or_twice() -> None:
@@ -38,7 +38,7 @@ async def of_everything(settings: Settings) -> int:
     ledger, store = open_ledger(settings), open_books(settings)
     sample = Sample(100, 1)
     try:
-        await verify_chain(ledger, names=sample.see)
+        await verify_chain(ledger, add_names=sample.add_names)
         return await verify_sample(ledger, store, sample)
     finally:
         await store.close()

@@ -100,7 +100,7 @@ class Daybook:
     async def quarantine(self) -> dict[tuple[str, str], int]:
         """How many deliveries are in quarantine, by processor and reason."""
         async with self.state.ledger.reading() as reader:
-            return await reader.quarantined()
+            return await reader.count_quarantined()
 
 
 def settings_for(data_dir: Path, **given: Any) -> Settings:

@@ -1,4 +1,4 @@
-"""Alembic's way in: the connection is handed over by `service.ledger.schema.migrate`."""
+"""Alembic runs this module to migrate; `service.ledger.schema.migrate` passes the connection."""
 
 from alembic import context
 

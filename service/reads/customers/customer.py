@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll
-from projections.customers import Name
+from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll_bill_dates
+from projections.customers import CustomerName
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS
@@ -29,7 +29,7 @@ _CUSTOMER_TABLES = [
     (ROWS[CustomerRevenue], "revenue"),
     (_contracts, "bills"),
     (ROWS[IssuedInvoice], "bills"),
-    (ROWS[Name], "customers"),
+    (ROWS[CustomerName], "customers"),
 ]
 _ORDER = ("date", "source_id", "amount_cents", "products", "trust", "causes")  # there may be thousands
 _REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
@@ -70,7 +70,7 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     # The key holds the currency; with a condition on it, SQLite would choose the currency's index.
     conditions = view.filters(_movements, "mrr", currency=False)
     movements = select(_movements).where(*conditions, _movements.c.key == key)
-    names = ROWS[Name]
+    names = ROWS[CustomerName]
     name_query = select(names.c.name).where(*view.filters(names, "customers", currency=False))
     name_query = name_query.where(names.c.customer_id == customer_id, names.c.processor == processor)
     return Customer(
@@ -190,7 +190,7 @@ def _ends_on(live: Iterable[Any], today: str) -> str | None:
 
 def _is_undated(row: Any, today: str) -> bool:
     """Whether a contract continues for at least one period and has no stated next bill."""
-    dates = roll(today, row.interval, row.every, None, row.ends_date)
+    dates = roll_bill_dates(today, row.interval, row.every, None, row.ends_date)
     return not row.next_bill_date and len(list(islice(dates, 2))) == 2
 
 
@@ -203,7 +203,7 @@ def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[s
     for row in contracts:
         if row.next_bill_date:
             amounts = json.decode(row.amounts)
-            days = roll(
+            days = roll_bill_dates(
                 row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, since=first
             )
             bills += [

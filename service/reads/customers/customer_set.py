@@ -26,7 +26,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from projections.revenue import CustomerRevenue, Order, Reversal
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, customer_key, sums
+from service.books.view import View, customer_key, sum_columns
 from service.storage.statements import POSTGRESQL, days_between
 
 _KEY_COLUMNS = ("processor", "account", "currency", "customer_id")
@@ -97,7 +97,7 @@ def _recompute(view: View) -> Select[Any]:
     first, last = func.min(_orders.c.date), func.max(_orders.c.date)
 
     def reversed_cents(*kinds: str) -> ColumnElement[int]:
-        query = select(*sums(_reversals, ("amount_cents",))).where(
+        query = select(*sum_columns(_reversals, ("amount_cents",))).where(
             *view.filters(_reversals, "revenue"), _reversals.c.kind.in_(kinds), _reversals.c.date <= today
         )
         return query.where(
@@ -145,7 +145,7 @@ class CohortMonth(Struct):
 def cohort_months(view: View, customers: CustomerSet) -> dict[tuple[str, str], CohortMonth]:
     """The purchases by (cohort, month), until the end of `today`."""
     query = select(
-        _cohorts.c.cohort, _cohorts.c.month, *sums(_cohorts, ("customers", "orders", "revenue_cents"))
+        _cohorts.c.cohort, _cohorts.c.month, *sum_columns(_cohorts, ("customers", "orders", "revenue_cents"))
     )
     query = query.where(*view.filters(_cohorts, "revenue")).group_by(_cohorts.c.cohort, _cohorts.c.month)
     months: dict[tuple[str, str], CohortMonth] = defaultdict(CohortMonth)

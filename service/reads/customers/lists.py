@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from projections.revenue import Order
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, sums
+from service.books.view import View, sum_columns
 from service.core.cadence import FREQUENCIES
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
@@ -250,7 +250,7 @@ def _by_frequency(view: View) -> Select[Any]:
     """Customers and revenue by frequency, "" for one order: from the totals, or from recomputed customers."""
     customers = customers_at_end_of_day(view)
     if customers.recomputed is None:
-        query = select(_frequencies.c.frequency, *sums(_frequencies, ("customers", "revenue_cents")))
+        query = select(_frequencies.c.frequency, *sum_columns(_frequencies, ("customers", "revenue_cents")))
         return query.where(*view.filters(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
     gaps, lifespan = customers.c.orders - 1, customers.c.lifespan_days
     *limited, (least_often, _) = FREQUENCIES.items()

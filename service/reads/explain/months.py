@@ -7,8 +7,8 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
-from projections.bills import UPCOMING, Bill
-from projections.collections import KINDS, Cash
+from projections.bills import UPCOMING_STATUSES, Bill
+from projections.collections import CASH_KINDS, Cash
 from projections.mrr import Step
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
@@ -22,7 +22,7 @@ _steps = ROWS[Step]
 
 _DISTINCT = "distinct customers: one row of each"
 _COUNTED = _bills.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
-_UPCOMING = _bills.c.status.in_(UPCOMING)
+_UPCOMING = _bills.c.status.in_(UPCOMING_STATUSES)
 _ISSUED = _COUNTED & ~_UPCOMING
 
 
@@ -71,7 +71,7 @@ _UPCOMING_CONTRIBUTIONS = {
 }
 # The contribution of a cash row to each figure.
 _CASH_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
-    **{f"{kind}_cents": _if(_cash.c.kind == kind, _cash.c.amount_cents) for kind in KINDS},
+    **{f"{kind}_cents": _if(_cash.c.kind == kind, _cash.c.amount_cents) for kind in CASH_KINDS},
     "net_cents": case((_cash.c.kind == "collected", _cash.c.amount_cents), else_=-_cash.c.amount_cents),
 }
 

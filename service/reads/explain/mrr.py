@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, case
 
-from projections.mrr import KINDS, Movement, Step
+from projections.mrr import MOVEMENT_KINDS, Movement, Step
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core.events import join_key
@@ -190,7 +190,7 @@ def _after(figure: Figure) -> Explanation:
 
 MOVEMENTS: dict[str, Explainer] = {
     "periods/*/opening_cents": _opening,
-    **{f"periods/*/{kind}_cents": partial(_sum_of_kind, kind=kind) for kind in KINDS},
+    **{f"periods/*/{kind}_cents": partial(_sum_of_kind, kind=kind) for kind in MOVEMENT_KINDS},
     "periods/*/closing_cents": _closing,
     **{
         f"periods/*/{name}": partial(_sum_of_kind, kind=kind, contribution=1)

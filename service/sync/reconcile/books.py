@@ -36,7 +36,7 @@ async def read_rows_by_key(
         for _, key, *values in statements.by_key.run(
             connection, store.positions(connection).books[book], key_list
         ):
-            rows_by_key.setdefault(key, []).append(statements.row(values))  # type: ignore[arg-type]
+            rows_by_key.setdefault(key, []).append(statements.to_row(values))  # type: ignore[arg-type]
         return rows_by_key
 
     return await store.read(query)

@@ -18,7 +18,7 @@ from handlers import mxmerchant
 from projections import bills
 from projections.bills import Contract
 from projections.book import Row
-from projections.collections import Cash, payment_cash
+from projections.collections import Cash, payment_cash_rows
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -27,7 +27,7 @@ from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
 from service.core.progress import Advance, no_advance
 from service.ledger.draft import Incoming
-from service.ledger.history import FOLDED, event_of
+from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 from service.sync import mxmerchant_api
@@ -153,7 +153,7 @@ class MxmerchantReconciler:
             event, *_ = mxmerchant.contract_events(record, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
-        [row] = bills.contract([event], self._store.rules)
+        [row] = bills.contract_rows([event], self._store.rules)
         assert isinstance(row, Contract)  # noqa: S101 - it makes nothing else
         return contract_facts(row, today)
 
@@ -205,7 +205,7 @@ class MxmerchantReconciler:
             event_id for key in keys for trust in _TRUSTS for event_id in self._possible_event_ids(key, trust)
         ]
         scope = (PROCESSOR, self._merchant_id)
-        return {row[0]: row[3] for row in await reader.ids(event_ids) if row[1:3] == scope}
+        return {row[0]: row[3] for row in await reader.known_ids(event_ids) if row[1:3] == scope}
 
     async def _read_recorded_event(
         self, reader: LedgerReader, recorded_positions: Mapping[str, int], key: str
@@ -220,7 +220,7 @@ class MxmerchantReconciler:
         if not event_ids:
             return None
         [row] = await reader.rows(recorded_positions[event_ids[0]] - 1, 1)
-        return event_of([row[column.name] for column in FOLDED])
+        return to_event([row[column.name] for column in EVENT_COLUMNS])
 
     def _possible_event_ids(self, key: str, trust: str) -> list[str]:
         return mxmerchant.payment_event_ids(self._merchant_id, key, trust)
@@ -241,7 +241,7 @@ class MxmerchantReconciler:
         differing = {}
         for subject, event in listed_events:
             key = self._key("payment", mxmerchant.api_payment_id(event.data))  # type: ignore[arg-type]
-            listed_facts = _money_facts(payment_cash([event], self._store.rules), event)
+            listed_facts = _money_facts(payment_cash_rows([event], self._store.rules), event)
             if differences := self._compare(
                 "payment", key, listed_facts, _money_facts(rows_by_key.get(subject, ()), event)
             ):

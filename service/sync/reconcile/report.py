@@ -76,7 +76,7 @@ class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
 async def save_report(ledger: Ledger, report: ReconciliationReport, now: datetime) -> None:
     """Store the report in place of the last one, unless of a dry run; log its differences by ids alone."""
     if not report.dry_run:
-        await ledger.keep(f"reconciled|{report.processor}", json.encode(report), now)
+        await ledger.save_cursor(f"reconciled|{report.processor}", json.encode(report), now)
     for difference in report.differences:
         log.warning(
             "books_differ",
@@ -97,7 +97,7 @@ async def save_report(ledger: Ledger, report: ReconciliationReport, now: datetim
 
 async def read_cursor(reader: LedgerReader, name: str, shape: type[T]) -> T | None:
     """The stored cursor or report of this name; None if there is none."""
-    body = await reader.kept(name)
+    body = await reader.read_cursor(name)
     return None if body is None else json.decode(body, type=shape)
 
 

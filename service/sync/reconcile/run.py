@@ -9,7 +9,7 @@ from service.core.errors import NotConfigured
 from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.storage.tasks import end, safely
+from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.reconcile.mxmerchant import MxmerchantReconciler
 from service.sync.reconcile.report import ReconciliationReport, read_last_summary
 
@@ -104,8 +104,8 @@ class NightlyReconciliation:
     async def close(self) -> None:
         """Stop the task; the next run continues where it stopped."""
         if self._task:
-            await end(self._task)
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         for reconcile in self._processors:
-            await safely(reconcile)
+            await run_safely(reconcile)

@@ -21,7 +21,7 @@ from handlers import stripe
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
 from projections.book import Contribute, Row
-from projections.contracts import TERMINAL
+from projections.contracts import TERMINAL_STATUSES
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
@@ -76,16 +76,16 @@ OBJECT_KINDS = (
         path="/v1/subscriptions",
         query={},  # all that are not canceled
         row=Contract,
-        contribute=bills.contract,
+        contribute=bills.contract_rows,
         facts=contract_facts,
-        is_live=lambda status: status not in TERMINAL,
+        is_live=lambda status: status not in TERMINAL_STATUSES,
     ),
     ObjectKind(
         name="invoice",
         path="/v1/invoices",
         query={"status": "open"},
         row=IssuedInvoice,
-        contribute=bills.invoice,
+        contribute=bills.invoice_rows,
         facts=invoice_facts,
         is_live=lambda status: status in {"open", "failed"},
     ),
@@ -258,7 +258,7 @@ class StripeReconciler:
 
     async def _save_progress(self, name: str, progress: Progress) -> None:
         if not self._dry_run:
-            await self._ledger.keep(name, json.encode(progress), self._clock())
+            await self._ledger.save_cursor(name, json.encode(progress), self._clock())
 
     async def _append_missed_events(self, account: str, window: Window) -> AsyncIterator[list[_ListedEvent]]:
         """Append the missed events of a window, and yield all its events, a page at a time."""
@@ -278,7 +278,7 @@ class StripeReconciler:
         """
         used_events = [(event, body) for event, body in page if stripe.is_used(event.type)]
         async with self._ledger.reading() as reader:
-            recorded_keys = {row[:3] for row in await reader.ids(event.id for event, _ in used_events)}
+            recorded_keys = {row[:3] for row in await reader.known_ids(event.id for event, _ in used_events)}
         now, missed = self._clock(), []
         for event, body in used_events:
             if (event.id, PROCESSOR, event.account or "") in recorded_keys or event.id in self._would_append:
@@ -306,7 +306,7 @@ class StripeReconciler:
         owner = join_key(
             "customer", PROCESSOR, event.account or "", customer_id if isinstance(customer_id, str) else ""
         )
-        keys = await self._ledger.read(lambda connection: self._ledger.vault.keys(connection, [owner]))
+        keys = await self._ledger.read(lambda connection: self._ledger.vault.read_keys(connection, [owner]))
         return owner in keys and keys[owner] is None
 
     async def _quarantined_ids(self) -> set[str]:
@@ -314,7 +314,7 @@ class StripeReconciler:
         if self._quarantined is None:
             self._quarantined, after = set(), 0
             async with self._ledger.reading() as reader:
-                while rows := await reader.quarantine(after, _PAGE):
+                while rows := await reader.quarantined_deliveries(after, _PAGE):
                     after = rows[-1]["id"]
                     bodies = [row["body"] for row in rows if row["processor"] == PROCESSOR and row["body"]]
                     self._quarantined |= {_object_id_in(body) for body in bodies}

@@ -1,13 +1,13 @@
 """The first ledger: events in a chain, raw deliveries beside them, histories indexed, quarantine.
 
 Positions are plain integer keys, given out by the one writer: an identity column is not in commit
-order. `subjects` has no row ids, since its key is all there is to it.
+order. `subjects` has no row ids, since its key is the whole row.
 """
 
 from alembic import op
 
 from service.ledger.chain import GENESIS
-from service.ledger.parts import add_parts
+from service.ledger.range_partitions import add_partitions
 from service.storage.statements import POSTGRESQL
 
 revision = "0001"
@@ -119,12 +119,12 @@ _POSTGRESQL = (
 
 
 def upgrade() -> None:
-    """Create all four tables; on PostgreSQL with their first parts, and the turn of those who append."""
+    """Create all four tables; on PostgreSQL with their first partitions, and `turn`, which appends lock."""
     bind = op.get_bind()
     if bind.dialect.name == POSTGRESQL:
         for statement in _POSTGRESQL:
             op.execute(statement)
-        add_parts(bind, 0, 1)
+        add_partitions(bind, 0, 1)
     else:
         for statement in _SQLITE:
             op.execute(statement)

@@ -1,8 +1,8 @@
-"""Events by their ids in a table of its own, and which code can still work on this schema.
+"""Events by their ids in a table of their own, and the oldest code that can still work on this schema.
 
-A ledger in parts by position can't have one unique index on ids; with hash parts of its own, each of
-this table's indexes stays small. `compatibility` names the oldest schema whose code can go on working
-here: a migration that only adds leaves it, and one that takes something away raises it.
+A ledger partitioned by position can't have one unique index on ids. This table is partitioned by the hash
+of the id, so each of its indexes stays small. `compatibility` names the oldest schema whose code can go on
+working here: a migration that only adds leaves it, and one that removes something raises it.
 """
 
 from alembic import op

@@ -1,6 +1,6 @@
-"""What people own is sealed, each with a key of their own; quarantine can be settled; long work goes on.
+"""Personal data is sealed with a key for each person; quarantine can be settled; long tasks save progress.
 
-Older code would write what it keeps in the clear, so it can't go on working here.
+Older code would write personal data unsealed, so it can't go on working here.
 """
 
 from alembic import op
