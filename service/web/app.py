@@ -31,7 +31,7 @@ from service.web.progress import Progress
 from service.web.quarantine import quarantine_routes
 from service.web.reads import check_key, read_routes
 from service.web.restatements import restatement_routes
-from service.web.state import State
+from service.web.state import State, state_of
 from service.web.webhooks import webhook_routes
 
 _MAX_WEBHOOKS = 1_024  # four full commits: any more are better sent to another process, or later
@@ -108,7 +108,7 @@ async def _healthz(_request: Request) -> Response:
 
 async def _readyz(request: Request) -> Response:
     """The stores can be read; how far the books are behind, and which processor is silent."""
-    state: State = request.state.daybook
+    state = state_of(request)
     return JSONResponse({"status": "ready", **await with_timeout(LOOK_SECONDS, _progress(state))})
 
 
@@ -133,7 +133,7 @@ async def _lag(state: State) -> tuple[int, dict[str, int]]:
 async def _metrics(request: Request) -> Response:
     """The counters, and the gauges if the stores can be read: the counters matter most when they can't."""
     check_key(request)
-    state: State = request.state.daybook
+    state = state_of(request)
     try:
         gauges = await with_timeout(
             LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock())

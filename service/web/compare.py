@@ -34,7 +34,7 @@ from service.web.reads import (
     to_csv,
     with_meta,
 )
-from service.web.state import State
+from service.web.state import State, state_of
 
 
 def _parse_pair(text: str) -> str:
@@ -85,7 +85,7 @@ def compare_routes() -> list[Route]:
 
 async def _respond(request: Request) -> Response:
     check_key(request)
-    state: State = request.state.daybook
+    state = state_of(request)
     query = parse_query(COMPARE, request, state)
     return await answer_when_reached(
         state, query.at_least, query.timeout_ms, partial(_answer, request, query)
@@ -93,7 +93,7 @@ async def _respond(request: Request) -> Response:
 
 
 async def _answer(request: Request, query: ReadQuery) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
     policies = query.args["policies"].split(",")
 
     def find(connection: Connection) -> tuple[_BooksPart, int, int]:

@@ -27,7 +27,7 @@ from service.web.reads import (
     to_csv,
     with_meta,
 )
-from service.web.state import State
+from service.web.state import state_of
 
 
 def _explain_figure(view: View, args: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def explain_routes() -> list[Route]:
 
 async def _respond(request: Request) -> Response:
     check_key(request)
-    state: State = request.state.daybook
+    state = state_of(request)
     query = parse_query(EXPLAIN, request, state)
     return await answer_when_reached(
         state, query.at_least, query.timeout_ms, partial(_answer, request, query)
@@ -75,7 +75,7 @@ async def _respond(request: Request) -> Response:
 
 
 async def _answer(request: Request, query: ReadQuery) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
 
     def find(connection: Connection) -> tuple[dict[str, Any], int, int]:
         positions, view = open_view(connection, query.scope, state)

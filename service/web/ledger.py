@@ -30,7 +30,7 @@ from service.web.reads import (
     wants_csv,
     with_meta,
 )
-from service.web.state import State
+from service.web.state import state_of
 
 PAGE = (
     integer("after", lambda _: 0, 0, 2**62, "events after this position"),
@@ -57,7 +57,7 @@ def ledger_read(
 
     async def respond(request: Request) -> Response:
         check_key(request)
-        state: State = request.state.daybook
+        state = state_of(request)
         args = parse_parameters(parameters, (), request, today_in(state))
         answer = partial(handler, request, args)
         return await answer_when_reached(state, args["at_least"], args["timeout_ms"], answer)
@@ -72,20 +72,20 @@ async def ledger_answer(
     next_page: dict[str, Any] | None = None,
 ) -> Response:
     """A document with its `meta`; `next_page` holds the parameters of the next page, if there is one."""
-    state: State = request.state.daybook
+    state = state_of(request)
     body = with_meta(json.encode(document), await read_meta(state, scope_of(args, state)))
     return tagged_response(request, body, "application/json", next_page)
 
 
 async def _head(request: Request, args: dict[str, Any]) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
     async with state.ledger.reading() as reader:
         head = await reader.head()
     return await ledger_answer(request, args, {"position": head.position, "digest": head.digest.hex()})
 
 
 async def _events(request: Request, args: dict[str, Any]) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
     async with state.ledger.reading() as reader:
         rows = await reader.rows(args["after"], args["limit"] + 1, args["account"])
         head = (await reader.head()).position
@@ -106,7 +106,7 @@ async def _event(request: Request, args: dict[str, Any]) -> Response:
     text = request.path_params["position"]
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ParameterError("position: a whole number from 1")
-    async with request.state.daybook.ledger.reading() as reader:
+    async with state_of(request).ledger.reading() as reader:
         document = await _event_with_delivery(reader, int(text), args["account"])
     return await ledger_answer(request, args, document)
 
@@ -116,8 +116,8 @@ async def _cause(request: Request, args: dict[str, Any]) -> Response:
     processor, _, event_id = cause.partition(":")
     if not cause.isprintable():  # every id is printable, and PostgreSQL takes no NUL
         raise NotFound("the ledger holds no such event")
-    async with request.state.daybook.ledger.reading() as reader:
-        position = await reader.find(processor, event_id, args["account"])
+    async with state_of(request).ledger.reading() as reader:
+        position = await reader.find_position(processor, event_id, args["account"])
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _event_with_delivery(reader, position)

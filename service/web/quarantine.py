@@ -11,6 +11,7 @@ from service.intake import quarantine
 from service.reads.parameters import choice, cursor, integer, text, to_cursor
 from service.web.ledger import ledger_answer, ledger_read
 from service.web.reads import SCOPED
+from service.web.state import state_of
 
 QUARANTINE = (
     choice("status", "open", ("open", "all"), "those that wait, or those that were settled, too"),
@@ -31,8 +32,8 @@ def quarantine_routes() -> list[Route]:
 
 
 async def _list(request: Request, args: dict[str, Any]) -> Response:
-    async with request.state.daybook.ledger.reading() as reader:
-        rows = await reader.waiting(
+    async with state_of(request).ledger.reading() as reader:
+        rows = await reader.quarantine_entries(
             _parse_number("cursor", args["cursor"] or "0"),
             args["limit"] + 1,
             settled=args["status"] == "all",
@@ -47,7 +48,7 @@ async def _list(request: Request, args: dict[str, Any]) -> Response:
 
 async def _detail(request: Request, args: dict[str, Any]) -> Response:
     number = _parse_number("id", request.path_params["id"])
-    async with request.state.daybook.ledger.reading() as reader:
+    async with state_of(request).ledger.reading() as reader:
         document = await quarantine.read_document(reader, number)
     return await ledger_answer(request, args, document)
 

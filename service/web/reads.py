@@ -31,7 +31,7 @@ from service.reads.read import Read
 from service.reads.schemas import columns
 from service.web.bounds import with_timeout
 from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
-from service.web.state import State
+from service.web.state import State, state_of
 
 AS_KNOWN = "as_known"  # the freshness of an answer that can't change any more
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
@@ -77,7 +77,7 @@ def check_key(request: Request) -> None:
 
     Every key is compared, each in constant time, so that the time taken reveals nothing about the keys.
     """
-    keys = request.state.daybook.settings.api_keys
+    keys = state_of(request).settings.api_keys
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     matches = [compare_digest(given.encode(), key.encode()) for key in keys]
@@ -88,7 +88,7 @@ def check_key(request: Request) -> None:
 def _reader(read: Read) -> Any:
     async def respond(request: Request) -> Response:
         check_key(request)
-        state: State = request.state.daybook
+        state = state_of(request)
         query = parse_query(read, request, state)
         answer = partial(_answer, read, request, query)
         return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
@@ -97,7 +97,7 @@ def _reader(read: Read) -> Any:
 
 
 async def _answer(read: Read, request: Request, query: ReadQuery) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
     document, meta = await _document(read, query, state)
     body = with_meta(document, meta)
     cursor = json.decode(body, type=_Page).next_cursor if read.paged else None

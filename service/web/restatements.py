@@ -30,7 +30,7 @@ from service.web.reads import (
     with_meta,
     without_lag,
 )
-from service.web.state import State
+from service.web.state import state_of
 
 
 def restatement_routes() -> list[Route]:
@@ -40,7 +40,7 @@ def restatement_routes() -> list[Route]:
 
 async def _respond(request: Request) -> Response:
     check_key(request)
-    state: State = request.state.daybook
+    state = state_of(request)
     query = parse_query(RESTATEMENTS, request, state)
     return await answer_when_reached(
         state, query.at_least, query.timeout_ms, partial(_answer, request, query)
@@ -48,7 +48,7 @@ async def _respond(request: Request) -> Response:
 
 
 async def _answer(request: Request, query: ReadQuery) -> Response:
-    state: State = request.state.daybook
+    state = state_of(request)
     check_range(query.args["from"], query.args["to"])
     since = await known_position(query.args["from"] - timedelta(days=1), state)
     until = await known_position(query.args["to"], state)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from msgspec import Struct
+from starlette.requests import Request
 
 from service.books.store import BookStore
 from service.books.view import ReadOptions
@@ -32,3 +33,9 @@ class State(Struct, frozen=True, kw_only=True):
     reads: Limiter
     options: ReadOptions
     lookback: LookbackMaker
+
+
+def state_of(request: Request) -> State:
+    """The parts of the web process that answers a request."""
+    state: State = request.state.daybook
+    return state

@@ -25,7 +25,7 @@ from service.core.errors import (
 from service.core.events import Event, Subscription
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming, Outcome
-from service.web.state import State
+from service.web.state import State, state_of
 
 MAX_BODY_BYTES = 1 << 20
 _BODY_SECONDS = 5.0  # after the headers; a slower sender would take up room that others need
@@ -49,7 +49,7 @@ def webhook_routes() -> list[Route]:
 
 def _receiver(endpoint: Endpoint) -> Any:
     async def receive(request: Request) -> Response:
-        state: State = request.state.daybook
+        state = state_of(request)
         processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:

@@ -175,7 +175,7 @@ CUSTOMER_READS = (
     ),
     _read(
         "predictions/backtest",
-        "How well the predictions would have predicted the last months, beside a naive guess",
+        "How good the predictions would have been for the last months, beside a naive guess",
         _backtest,
         "Backtest",
         "",
