@@ -14,7 +14,7 @@ from service.bootstrap import open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.errors import Integrity
 from service.core.events import CustomerErased, Event
-from service.intake.provenance import behind
+from service.intake.provenance import trace
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -60,7 +60,7 @@ async def checked(ledger: Ledger, incoming: Incoming, **settings: Any) -> dict[s
     """The delivery of the ledger's first event, as it proves now."""
     cause = incoming.events[0].cause, incoming.events[0].account
     async with ledger.reading() as reader:
-        (event,) = await behind(reader, [cause, cause], settings_for(Path(), **settings))
+        (event,) = await trace(reader, [cause, cause], settings_for(Path(), **settings))
     assert (event["cause"], event["position"]) == (cause[0], 1)
     delivery: dict[str, Any] = event["delivery"]
     return delivery
@@ -172,11 +172,11 @@ async def test_no_secret_is_told(ledger: Ledger) -> None:
         await ledger.append([incoming], NOW)
         async with ledger.reading() as reader:
             cause = incoming.events[0].cause, incoming.events[0].account
-            told = json.encode(await behind(reader, [cause], settings_for(Path())))
+            told = json.encode(await trace(reader, [cause], settings_for(Path())))
         assert sender.secret.encode() not in told
 
 
 async def test_a_cause_that_the_ledger_lacks_is_a_fault(ledger: Ledger) -> None:
     async with ledger.reading() as reader:
         with pytest.raises(Integrity, match="the ledger holds no event stripe:evt_gone"):
-            await behind(reader, [("stripe:evt_gone", "")], settings_for(Path()))
+            await trace(reader, [("stripe:evt_gone", "")], settings_for(Path()))

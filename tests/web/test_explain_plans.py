@@ -10,7 +10,7 @@ from datetime import date
 from sqlalchemy import Connection
 
 from service.books.view import Scope, View
-from service.intake.provenance import behind
+from service.intake.provenance import trace
 from service.reads.explain.figures import TOLD, explain
 from service.settings import load
 from service.storage.database import books_path, ledger_path
@@ -75,7 +75,7 @@ async def taken_apart(shelf: Shelf) -> list[str]:
         async with opened.store() as store:
             causes = await store.read(find)
         async with opened.ledger.reading() as reader:
-            assert len(await behind(reader, causes, load())) == len(causes) > 3
+            assert len(await trace(reader, causes, load())) == len(causes) > 3
         await opened.ledger.close()
     assert len(statements) > 100
     return statements
