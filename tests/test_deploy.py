@@ -23,10 +23,10 @@ from service.settings import Settings, load
 from service.sync.reconcile.report import Summary
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
+from tests.support.paths import ROOT
 from tests.web.running import running, settings_for
 from tests.web.senders import STANDARD
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")

@@ -1,14 +1,12 @@
 """The floors of the house: every module stands on one, so that the import rules hold for all of them."""
 
 import tomllib
-from pathlib import Path
 from pkgutil import walk_packages
 
 import handlers
 import projections
 import service
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def floors() -> list[str]:

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,8 +42,9 @@ from service.core.events import (
 from service.core.money import round_fraction
 from service.core.order import canonical
 from service.sync.mxmerchant_api import client_for, fetch_contracts, fetch_payment
+from tests.support.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures/mxmerchant"
+MXMERCHANT = FIXTURES / "mxmerchant"
 MERCHANT = "1000000001"
 OBSERVED = datetime(2025, 11, 13, 9, 0, tzinfo=UTC)
 SIGNED = Proof(
@@ -60,7 +60,7 @@ CONFIRMABLE = replace(UNSIGNED, confirmable=True)
 
 
 def fixture(name: str) -> Any:
-    return msgspec.json.decode((FIXTURES / f"{name}.json").read_bytes())
+    return msgspec.json.decode((MXMERCHANT / f"{name}.json").read_bytes())
 
 
 CONTRACTS: list[dict[str, Any]] = fixture("contracts")["records"]

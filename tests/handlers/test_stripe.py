@@ -10,7 +10,6 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,10 +22,11 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import Discount, Event, Item
 from service.core.order import canonical
+from tests.support.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stripe"
+STRIPE = FIXTURES / "stripe"
 FAMILIES = ("acacia", "basil")
-FILES = [path for family in FAMILIES for path in sorted((FIXTURES / family).glob("*.json"))]
+FILES = [path for family in FAMILIES for path in sorted((STRIPE / family).glob("*.json"))]
 
 SECRET, OTHER = "whsec_example_new", "whsec_example_old"
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
@@ -44,7 +44,7 @@ def signed(body=BODY, *secrets, at=SECONDS):
 
 
 def told(name, family="basil"):
-    return json.loads((FIXTURES / family / f"{name}.json").read_text())
+    return json.loads((STRIPE / family / f"{name}.json").read_text())
 
 
 def read(payload) -> Event:
@@ -184,7 +184,7 @@ def test_a_delivery_makes_the_event_of_its_golden_file(path):
 def test_both_families_are_covered_and_every_golden_file_has_a_delivery(family):
     names = {path.name for path in FILES if path.parent.name == family}
     assert len(names) >= 20
-    assert {path.name for path in (FIXTURES / family / "golden").glob("*.json")} == names
+    assert {path.name for path in (STRIPE / family / "golden").glob("*.json")} == names
 
 
 def test_both_families_say_the_same_kind_of_thing_of_the_same_delivery():

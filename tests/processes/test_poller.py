@@ -28,8 +28,9 @@ from service.settings import Settings, load
 from service.storage.database import SqliteDatabase, ledger_path
 from service.sync.poll import Poller
 from tests.books.shelf import incoming
+from tests.support.paths import FIXTURES
 
-RECORDS = Path(__file__).parents[1] / "fixtures" / "mxmerchant" / "contracts.json"
+RECORDS = FIXTURES / "mxmerchant" / "contracts.json"
 MERCHANT = "1000000001"
 KEY, SECRET = "the-consumer-key", "of-the-consumer"
 

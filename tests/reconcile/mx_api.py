@@ -1,7 +1,6 @@
 """A stand-in of MX Merchant's API: contracts and payments in lists, paged by offset."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.support.paths import FIXTURES
+
 MERCHANT = "1000000001"
-RECORDS = Path(__file__).parents[1] / "fixtures" / "mxmerchant" / "contracts.json"
+RECORDS = FIXTURES / "mxmerchant" / "contracts.json"
 
 
 def payment(number: int, amount: str = "11.11", status: str = "Approved", **its: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.paths import FIXTURES
+
 KEY = "sk_test_example"
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stripe" / "basil"
+BASIL = FIXTURES / "stripe" / "basil"
 
 Fault = Callable[[Request], Response | None]
 
 
 def fixture(name: str) -> dict[str, Any]:
-    return json.loads((FIXTURES / f"{name}.json").read_text())
+    return json.loads((BASIL / f"{name}.json").read_text())
 
 
 SUBSCRIPTION = fixture("customer.subscription.created")["data"]["object"]

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from tests.reconcile.stripe_api import (
     refusal,
     subscription,
 )
+from tests.support.paths import ROOT
 
 HOUR = 3_600
 
@@ -398,7 +398,7 @@ def killable(daybook: Daybook, api: StripeApi) -> Iterator[Callable[..., subproc
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "service.cli", *arguments]
-        started.append(subprocess.Popen(command, env={**os.environ, **given}, cwd=Path(__file__).parents[2]))
+        started.append(subprocess.Popen(command, env={**os.environ, **given}, cwd=ROOT))
         return started[-1]
 
     yield start

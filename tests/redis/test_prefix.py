@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from redis.exceptions import DataError
@@ -14,8 +13,9 @@ from service.queue.nudge import connect
 from service.worker import main
 from tests.redis.servers import eventually
 from tests.redis.workers import Woken, arrives, nudging, ready, working
+from tests.support.paths import ROOT
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 PASSWORD = "p@ss:w/rd%?#"
 ENCODED = "p%40ss%3Aw%2Frd%25%3F%23"
 

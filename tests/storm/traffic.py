@@ -4,13 +4,13 @@ import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Raw, Struct, json
 
 from service.core.events import Event
 from tests.books.lives import Dice, Scribe, _customer
+from tests.support.paths import FIXTURES
 from tests.web.senders import STRIPE, secret, sign_standard
 
 CUSTOMERS = 200  # few enough that their histories grow, and that workers meet in them
@@ -26,7 +26,7 @@ SETTINGS = {
     "DAYBOOK_STRIPE_WEBHOOK_SECRETS": STRIPE.secret,
 }
 
-_FIXTURES = Path(__file__).parents[1] / "fixtures" / "stripe"
+_STRIPE = FIXTURES / "stripe"
 
 T = TypeVar("T")
 
@@ -152,5 +152,5 @@ def _stripe_examples(number: int) -> list[Delivery]:
 
 @cache
 def _examples() -> list[tuple[str, str]]:
-    texts = [path.read_text() for path in sorted(_FIXTURES.glob("*/*.json"))]
+    texts = [path.read_text() for path in sorted(_STRIPE.glob("*/*.json"))]
     return [(json.decode(text)["id"], text) for text in texts]

@@ -7,12 +7,11 @@ from typing import Any
 from msgspec import json
 
 from service.demo.posts import HERE
+from tests.support.paths import FIXTURES
 from tests.transfer.kept import NOW, Kept
 from tests.web.running import Clock, running
 
-EXPECTED = json.decode(
-    (Path(__file__).parents[1] / "fixtures/books/november_2025.expected.json").read_bytes()
-)
+EXPECTED = json.decode((FIXTURES / "books/november_2025.expected.json").read_bytes())
 
 
 def test_november_of_a_table_is_november_of_the_webhooks(kept: Kept) -> None:

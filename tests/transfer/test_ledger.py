@@ -17,11 +17,11 @@ from service.core.events import MARK, Event, Subscription, revision, superseding
 from service.ledger.draft import Incoming
 from service.transfer import ledger_format
 from service.transfer.ledger_format import Line, digest_of
+from tests.support.paths import FIXTURES
 from tests.transfer.conftest import another
 from tests.transfer.kept import NOW, Kept, lines, posted
 from tests.web.senders import payment, recorded, stripe_event, stripe_subscription, subscription
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 STRIPE = [json.decode(path.read_bytes()) for path in sorted(FIXTURES.glob("stripe/*/*.json"))]
 CONTRACTS = json.decode((FIXTURES / "mxmerchant/contracts.json").read_bytes())
 CUSTOMER = stripe_event("customer.created", {"id": "cus_ada", "object": "customer", "name": "Ada Example"})

@@ -11,9 +11,10 @@ from service.reads.catalog import READS
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.web.openapi import description
 from service.web.reads import COMMON
+from tests.support.paths import ROOT
 from tests.web.running import running
 
-TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "api.md").read_text("utf-8")
 EXAMPLES = re.findall(r"`GET (/[^`]+)`\n\n```json\n(.*?)```", TEXT, re.DOTALL)
 # What depends on when the demo ran.
 CHANGING = {

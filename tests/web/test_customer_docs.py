@@ -9,11 +9,12 @@ import pytest
 
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.worker.trainer import train
+from tests.support.paths import ROOT
 from tests.web.running import Clock, Daybook, running
 from tests.web.shop import AT, post_shop
 from tests.web.test_api_docs import shows
 
-TEXT = (Path(__file__).parents[2] / "docs" / "customers.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "customers.md").read_text("utf-8")
 EXAMPLES = re.findall(r"`GET (/[^`]+)`\n\n```json\n(.*?)```", TEXT, re.DOTALL)
 
 

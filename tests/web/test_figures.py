@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.posts import stripe_posts
+from tests.support.paths import FIXTURES
 from tests.web.books import DEMO
 from tests.web.running import Clock, running
 
-EXPECTED = Path(__file__).parents[1] / "fixtures" / "books"
+EXPECTED = FIXTURES / "books"
 
 
 def expected(name: str) -> dict[str, Any]:

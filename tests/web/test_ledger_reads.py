@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.paths import FIXTURES
 from tests.web.running import Daybook, running
 from tests.web.senders import (
     MX,
@@ -204,7 +205,7 @@ async def test_a_cause_may_hold_any_printable_sign(daybook: Daybook) -> None:
 
 
 async def test_one_delivery_of_many_records_is_shown_with_each(daybook: Daybook) -> None:
-    body = (Path(__file__).parents[1] / "fixtures/mxmerchant/contracts.json").read_bytes()
+    body = (FIXTURES / "mxmerchant/contracts.json").read_bytes()
     answer = await daybook.post(MX, body)
     last = answer.json()["position"]
 
