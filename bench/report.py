@@ -12,7 +12,7 @@ from bench.cluster import CASES, Measured, Phase, quantile
 from bench.costs import Costs, Spent
 from bench.scale import COMMIT, Layout, Parameters, capacities, simulate
 from service.books.tables import PARTITIONS
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 Row = dict[str, str]
 Tables = Iterator[tuple[str, list[Row]]]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.books import shelf
+from tests.support import temporary_books
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -11,5 +11,5 @@ def each_store(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.param == "sqlite":
         yield
         return
-    with shelf.on(request.getfixturevalue("postgres")):
+    with temporary_books.on(request.getfixturevalue("postgres")):
         yield

@@ -19,8 +19,8 @@ from service.rebuild.cutover import rebuild
 from service.rebuild.fill import unseen
 from service.settings import load
 from service.storage.database import books_path, ledger_path
-from tests.books.shelf import Shelf, new_shelf, now
-from tests.books.told import at, but, created, event, invoice, payment, refund, settles, subscription
+from tests.support.events import at, but, created, event, invoice, payment, refund, settles, subscription
+from tests.support.temporary_books import Shelf, new_shelf, now
 
 GROWING = {*(table.name for table in (*ROWS.values(), *TOTALS.values())), "events", "deliveries", "subjects"}
 LAST_OF_ALL = re.compile(r"ORDER BY events\.position DESC\s+LIMIT 1\b")  # one step from the end of the key

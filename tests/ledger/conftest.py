@@ -13,7 +13,7 @@ from service.core.events import Customer, Event
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings, load
-from tests.stores import prepared_database
+from tests.support.stores import prepared_database
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -28,7 +28,7 @@ from service.settings import Settings, load
 from service.storage.database import ledger_path
 from service.verify import verify_all, verify_chain
 from tests.ledger.conftest import NOW, delivery
-from tests.processes.daybook import subscription_event
+from tests.support.processes import subscription_event
 
 
 async def tamper(store: Ledger | BookStore, statement: str) -> None:

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from service.bootstrap import prepare
 from service.lookback import maker
 from service.web import reads
-from tests.books import shelf
-from tests.postgres import PostgresServer
-from tests.stores import prepared_database
-from tests.web.running import Daybook, running, settings_for
+from tests.support import temporary_books
+from tests.support.postgres import PostgresServer
+from tests.support.running import Daybook, running, settings_for
+from tests.support.stores import prepared_database
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ async def daybook(data_dir: Path) -> AsyncIterator[Daybook]:
 @pytest.fixture(scope="module")
 def on_postgresql(postgres: PostgresServer) -> Iterator[None]:
     """Shelves are made in PostgreSQL."""
-    with shelf.on(postgres):
+    with temporary_books.on(postgres):
         yield
 
 

@@ -11,10 +11,10 @@ from service.lookback.build import build, files_of, open_file
 from service.lookback.files import Wanted
 from service.lookback.known import digest_at
 from service.settings import Settings
-from tests.books.lives import Life, lives
-from tests.books.shelf import Shelf, document, new_shelf
-from tests.books.test_lives import examples
-from tests.stores import under
+from tests.books.test_random_histories import examples
+from tests.support.random_histories import Life, lives
+from tests.support.stores import under
+from tests.support.temporary_books import Shelf, document, new_shelf
 
 READS = (
     ("mrr", {}),

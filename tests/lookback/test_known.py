@@ -8,7 +8,7 @@ import pytest
 from service.core.events import Event, Unused
 from service.core.moments import to_us
 from service.lookback.known import digest_at, end_us, known_by
-from tests.books.shelf import NOW, Shelf, incoming, new_shelf
+from tests.support.temporary_books import NOW, Shelf, incoming, new_shelf
 
 pytestmark = pytest.mark.usefixtures("each_store")
 

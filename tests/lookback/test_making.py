@@ -13,7 +13,7 @@ from service.lookback import files, maker
 from service.lookback.build import build, files_of
 from service.lookback.files import Files, Wanted, forget
 from tests.lookback.test_reads import tell
-from tests.web.running import Daybook, running
+from tests.support.running import Daybook, running
 
 AT = {"position": 3, "today": "2025-10-31"}
 

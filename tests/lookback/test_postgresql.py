@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.books.lives import lives
-from tests.books.test_lives import examples
+from tests.books.test_random_histories import examples
 from tests.lookback.test_books import the_books_at_a_position
 from tests.lookback.test_reads import HEAD, MONTH_END, NOW, tell, told_as
 from tests.lookback.test_restated import each_event_restates, recordings
-from tests.web.running import running
+from tests.support.random_histories import lives
+from tests.support.running import running
 
 pytestmark = pytest.mark.usefixtures("on_postgresql")
 

@@ -14,9 +14,9 @@ from projections import MRR
 from service.books.engine import Engine
 from service.bootstrap import open_books
 from service.reads.catalog import READS
-from tests.web.books import filled, invoices, pays, refunds
-from tests.web.running import Clock, Daybook, running
-from tests.web.senders import STANDARD, subscription
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import Clock, Daybook, running
+from tests.support.senders import STANDARD, subscription
 from tests.web.test_openapi import is_described
 
 SHAPE = {read.path: read.shape for read in READS}

@@ -16,10 +16,10 @@ from service.books.tables import TOTALS
 from service.core.events import Event, Unused
 from service.core.moments import day_of, from_us, to_us
 from service.lookback.restated import Change, FigureKey, Told, restate, restated
-from tests.books.lives import Life, lives
-from tests.books.shelf import Shelf, incoming, new_shelf
-from tests.books.test_lives import examples
-from tests.books.told import event, item, subscription
+from tests.books.test_random_histories import examples
+from tests.support.events import event, item, subscription
+from tests.support.random_histories import Life, lives
+from tests.support.temporary_books import Shelf, incoming, new_shelf
 
 FIGURES = {
     "mrr": ("mrr", "mrr_days", "mrr_cents"),

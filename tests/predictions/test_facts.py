@@ -9,7 +9,7 @@ from msgspec import json
 from service.predictions.model import Facts
 from service.predictions.predict import predict
 from service.reads.customers.customer import Customer, facts, facts_from
-from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order
+from tests.support.customers import TODAY, ago, contract, curve, customer, model, movement, order
 
 
 def told(whom: Customer) -> Facts:

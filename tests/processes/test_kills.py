@@ -11,7 +11,7 @@ import pytest
 from service.bootstrap import open_ledger
 from service.settings import load
 from service.verify import verify_all
-from tests.processes.daybook import Daybook, signed, subscription_event, wait_until
+from tests.support.processes import Daybook, signed, subscription_event, wait_until
 
 KILLS = 50
 SENDERS = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.processes.daybook import Daybook, wait_until
-from tests.processes.test_wakeups import post
+from tests.support.processes import Daybook, wait_until
+from tests.worker.test_wakeups import post
 
 
 @pytest.fixture

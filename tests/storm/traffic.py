@@ -9,9 +9,9 @@ from typing import TypeVar
 from msgspec import Raw, Struct, json
 
 from service.core.events import Event
-from tests.books.lives import Dice, Scribe, _customer
 from tests.support.paths import FIXTURES
-from tests.web.senders import STRIPE, secret, sign_standard
+from tests.support.random_histories import Dice, Scribe, _customer
+from tests.support.senders import STRIPE, secret, sign_standard
 
 CUSTOMERS = 200  # few enough that their histories grow, and that workers meet in them
 WINDOW = 300  # deliveries wait here and leave at random: this is how far order is lost

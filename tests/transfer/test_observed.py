@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from tests.transfer.kept import Kept, posted
+from tests.transfer.installation import Kept, posted
 
 OCTOBER, NOVEMBER = (int(datetime(2025, month, 5, tzinfo=UTC).timestamp()) for month in (10, 11))
 HEADER = "customer_id,next_bill_date,amount_cents,interval,every"

@@ -9,9 +9,9 @@ from msgspec import json
 from pyarrow import parquet
 
 from service.books.tables import ROWS, TOTALS
+from tests.support.senders import recorded, subscription
 from tests.transfer import test_ledger
-from tests.transfer.kept import Kept, posted
-from tests.web.senders import recorded, subscription
+from tests.transfer.installation import Kept, posted
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.transfer.kept import Kept, lines, posted
-from tests.web.senders import stripe_event, stripe_subscription
+from tests.support.senders import stripe_event, stripe_subscription
+from tests.transfer.installation import Kept, lines, posted
 
 
 def event(key: str, cents: int = 5000, **more: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.settings import Settings, load
-from tests.postgres import PostgresServer
-from tests.verify.kept import copied, keep, settle
+from tests.support.postgres import PostgresServer
+from tests.support.small_ledger import copied, keep, settle
 
 
 @pytest.fixture(autouse=True)

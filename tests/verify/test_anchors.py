@@ -16,9 +16,9 @@ from service.ledger.anchors import Anchor, Anchors
 from service.ledger.tables import Event
 from service.settings import Settings
 from service.verify import Fault, verify_all
-from tests.books.shelf import NOW, incoming, now
-from tests.books.told import changed, subscription
-from tests.verify.kept import TOLD
+from tests.support.events import changed, subscription
+from tests.support.small_ledger import TOLD
+from tests.support.temporary_books import NOW, incoming, now
 
 SEED = bytes(range(32))
 

@@ -22,7 +22,7 @@ from service.storage.database import SqliteDatabase
 from service.verify import Fault, verify_chain, verify_totals
 from service.verify.fault import Where
 from service.verify.replay import compare
-from tests.verify.kept import copied, other
+from tests.support.small_ledger import copied, other
 
 LEDGER = [model.__table__ for model in (Event, EventId, Delivery, Subject)]
 KEYS = {"id", "book", "key", "partition"}

@@ -13,10 +13,10 @@ from service.bootstrap import books_schema, open_ledger
 from service.cli import app
 from service.settings import Settings, load
 from service.verify import Fault, Sample, verify_all, verify_chain
-from tests.books.shelf import NOW
 from tests.ledger.conftest import refused
-from tests.postgres import PostgresServer
-from tests.verify.kept import TOLD, other
+from tests.support.postgres import PostgresServer
+from tests.support.small_ledger import TOLD, other
+from tests.support.temporary_books import NOW
 
 runner = CliRunner()
 

@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.bootstrap import prepare
-from tests.stores import prepared_database
-from tests.web.books import filled, post_mx_contracts, post_november
-from tests.web.running import Daybook, running, settings_for
+from tests.support.posted_books import filled, post_mx_contracts, post_november
+from tests.support.running import Daybook, running, settings_for
+from tests.support.stores import prepared_database
 
 
 @pytest.fixture(autouse=True)

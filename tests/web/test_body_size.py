@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.web.senders import SENDERS, Sender
-from tests.web.served import served
+from tests.support.senders import SENDERS, Sender
+from tests.web.http_server import served
 
 MIB = 1 << 20
 Address = tuple[str, int]

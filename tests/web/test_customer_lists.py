@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from service.reads.snapshots import make_ready
-from tests.web.books import filled, pays, refunds
+from tests.support.posted_books import filled, pays, refunds
+from tests.support.running import NOW, Daybook, running
 from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Daybook, running
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()

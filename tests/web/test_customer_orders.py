@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.web.books import filled, invoices, pays, refunds
-from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Clock, Daybook, running
-from tests.web.senders import (
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import NOW, Clock, Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     STRIPE,
@@ -20,6 +19,7 @@ from tests.web.senders import (
     stripe_subscription,
     subscription,
 )
+from tests.web.conftest import NewDataDir
 
 TOP = "/api/payment/analytics/customers/top"
 DAY, LATER, LAST = "2025-03-01", "2025-04-01", "2025-05-01"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from service.worker.trainer import train
-from tests.web.books import filled, pays
+from tests.support.posted_books import filled, pays
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STANDARD, subscription
 from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STANDARD, subscription
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()

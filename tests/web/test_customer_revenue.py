@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.web.books import filled
+from tests.support.posted_books import filled
+from tests.support.running import Clock, Daybook, running
+from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_invoice, stripe_refund
 from tests.web.conftest import NewDataDir
-from tests.web.running import Clock, Daybook, running
-from tests.web.senders import STRIPE, stripe_charge, stripe_event, stripe_invoice, stripe_refund
 
 NOW = datetime(2023, 12, 15, 10, 30, tzinfo=UTC)
 PATH = "/api/payment/analytics/customers/user_123/revenue"

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from service.reads.catalog import READS
-from tests.web.running import Daybook
-from tests.web.served import served
+from tests.support.running import Daybook
+from tests.web.http_server import served
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (

@@ -13,11 +13,11 @@ import pytest
 
 from service.core.money import round_half_away
 from service.reads.explain.figures import TOLD
-from tests.web.books import filled, invoices, pays, refunds
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
 from tests.web.conftest import NewDataDir
-from tests.web.explained import figures_of
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.web.figures import figures_of
 from tests.web.test_openapi import answer_schema, is_described
 
 EXPLAIN = "/api/v1/explain"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from service.demo import posts
-from tests.web.books import DEMO
-from tests.web.explained import figures_of
-from tests.web.running import running
+from tests.support.posted_books import DEMO
+from tests.support.running import running
+from tests.web.figures import figures_of
 
 ON = "2025-11-30"
 STRIPE = {"account": posts.STRIPE_ACCOUNT}

@@ -8,8 +8,8 @@ from typing import Any
 
 from service.demo.posts import stripe_posts
 from tests.support.paths import FIXTURES
-from tests.web.books import DEMO
-from tests.web.running import Clock, running
+from tests.support.posted_books import DEMO
+from tests.support.running import Clock, running
 
 EXPECTED = FIXTURES / "books"
 

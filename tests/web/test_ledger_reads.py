@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.paths import FIXTURES
-from tests.web.running import Daybook, running
-from tests.web.senders import (
+from tests.support.running import Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     SENDERS,

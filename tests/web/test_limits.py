@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.web import app, webhooks
-from tests.web.running import Daybook, running
-from tests.web.senders import STRIPE
-from tests.web.served import served
+from tests.support.running import Daybook, running
+from tests.support.senders import STRIPE
+from tests.web.http_server import served
 from tests.web.test_metrics import labels, samples
 
 MIB = 1 << 20

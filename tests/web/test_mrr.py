@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.web.running import Daybook
-from tests.web.senders import MX, subscription
+from tests.support.running import Daybook
+from tests.support.senders import MX, subscription
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"

@@ -17,9 +17,9 @@ from service.web.app import create_app
 from service.web.openapi import description
 from service.web.reads import COMMON, SCOPED
 from service.worker.trainer import train
-from tests.web.books import LISTS, invoices, path_of, pays, some_path
-from tests.web.running import NOW, Daybook, running, settings_for
-from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
+from tests.support.posted_books import LISTS, invoices, path_of, pays, some_path
+from tests.support.running import NOW, Daybook, running, settings_for
+from tests.support.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
 
 AT = "2025-11-13T10:00:00Z"
 

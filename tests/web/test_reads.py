@@ -13,9 +13,9 @@ from service.reads.catalog import READS
 from service.reads.read import Read
 from service.reads.snapshots import make_ready
 from service.web.reads import COMMON
-from tests.web.books import LISTS, path_of, some_path
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.posted_books import LISTS, path_of, some_path
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"

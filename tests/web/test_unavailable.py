@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from service.storage.database import books_path, ledger_path
-from tests.web.running import Daybook, running
-from tests.web.senders import SENDERS, STRIPE, Sender
+from tests.support.running import Daybook, running
+from tests.support.senders import SENDERS, STRIPE, Sender
 
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import (
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     SENDERS,

@@ -1,0 +1,159 @@
+"""An event that another supersedes counts no more, wherever and in whatever order they come."""
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from handlers import standard
+from projections import BOOKS
+from projections.book import Row, Rules
+from service.core.delivery import Proof
+from service.core.events import (
+    Customer,
+    Event,
+    Invoice,
+    Payment,
+    Subscription,
+    Superseded,
+    Unused,
+    original_id,
+    revision,
+    subjects,
+    superseding,
+)
+from service.core.order import canonical, standing
+from tests.books.test_random_histories import examples
+from tests.support.events import at, created, event, invoice, subscription
+from tests.support.folded_books import rows_of
+from tests.support.random_histories import Life, lives
+from tests.support.temporary_books import new_shelf
+
+
+def wrong(event: Event, dice: Random) -> Event:
+    """The event as a translator with a fault would tell it: another amount, time, owner, or nothing."""
+    data = event.data
+    fault = dice.choice(("unused", "owner", "time", "amount"))
+    if fault == "time":
+        return replace(event, occurred_at=event.occurred_at.replace(year=2024))
+    if fault == "owner" and isinstance(data, Subscription):
+        return replace(event, data=replace(data, subscription_id=f"{data.subscription_id}-x", items=()))
+    if fault == "owner" and isinstance(data, Customer | Invoice):
+        return replace(event, data=replace(data, customer_id="cus_wrong"))
+    if fault == "amount" and isinstance(data, Payment):
+        return replace(event, data=replace(data, amount=data.amount + 1))
+    return replace(event, data=Unused(original_type="unknown"), before=None)
+
+
+def corrected(event: Event, dice: Random) -> list[Event]:
+    """An event that was told wrongly once or twice, and was set right each time."""
+    wrongly = [wrong(event, dice) for _ in range(dice.randint(1, 2))]
+    told = [replace(each, event_id=revision(event.event_id, n)) for n, each in enumerate(wrongly, 1)]
+    right = replace(event, event_id=revision(event.event_id, len(told) + 1))
+    pairs = zip(told, [*told[1:], right], strict=True)
+    return [*told, right, *(superseding(old, new.event_id) for old, new in pairs)]
+
+
+def told_wrongly(life: Life, dice: Random) -> list[Event]:
+    """A life in which some events were set right, and some stand that never were; in any order."""
+    events = [each for e in life.events for each in (corrected(e, dice) if dice.random() < 0.4 else [e])]
+    for number, each in enumerate(dice.sample(life.events, min(3, len(life.events)))):
+        extra = replace(wrong(each, dice), event_id=f"{each.event_id}-never-{number}")
+        events += [extra, superseding(extra, None)]
+    dice.shuffle(events)
+    return events
+
+
+def without_revisions(rows: Sequence[Row]) -> set[Row]:
+    """Rows whose causes have the ids that the processor gave."""
+    return {replace(row, causes=row.causes.replace("·2", "").replace("·3", "")) for row in rows}
+
+
+@given(lives(), st.integers())
+@examples(15)
+def test_books_are_those_of_a_ledger_that_was_told_rightly_from_the_start(life: Life, seed: int) -> None:
+    events = told_wrongly(life, Random(seed))
+
+    for book in BOOKS:
+        rules = Rules(reporting_tz=life.zone)
+        assert without_revisions(rows_of(book, events, rules)) == set(rows_of(book, life.events, rules))
+
+
+@given(lives(), st.integers())
+@examples(3)
+async def test_kept_event_by_event_they_are_the_same(life: Life, seed: int) -> None:
+    rules = Rules(reporting_tz=life.zone)
+    events = told_wrongly(life, Random(seed))
+    async with new_shelf(rules) as shelf:
+        for start in range(0, len(events), 7):
+            await shelf.tell(*events[start : start + 7])
+        for read in ("revenue-month-detail", "mrr", "revenue-annual-forecast"):
+            asked = (read, "usd", at("2025-04-15").date())
+            async with new_shelf(rules) as straight:
+                await straight.tell(*life.events)
+                expected = await straight.read(*asked)
+            assert str(await shelf.read(*asked)).replace("·2", "").replace("·3", "") == str(expected)
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=12), st.randoms())
+def test_what_counts_depends_on_the_set_alone(told: list[tuple[int, bool]], dice: Random) -> None:
+    events = {f"evt_{n}": created(subscription(), "2025-11-13", event_id=f"evt_{n}") for n, _ in told}
+    gone = [superseding(events[f"evt_{n}"], None) for n, superseded in told if superseded]
+    history = [*events.values(), *gone]
+    dice.shuffle(history)
+
+    expected = [
+        e for name, e in sorted(events.items()) if f"{name}·superseded" not in {g.event_id for g in gone}
+    ]
+    assert canonical(history) == canonical([*history, *gone]) == expected
+    assert {e.event_id for e in standing(history)} == {e.event_id for e in expected}
+
+
+def test_it_is_seen_in_each_history_that_the_event_belonged_to() -> None:
+    old = event(invoice(payment_ids=("pi_1", "pi_2")), "2025-11-13", event_id="evt_1")
+
+    marker = superseding(old, "evt_1·2")
+
+    assert sorted(subjects(marker)) == sorted(subjects(old)) != []
+    assert marker.data == Superseded(
+        event_id="evt_1",
+        by="evt_1·2",
+        histories=(("invoice", "in_1"), ("payment", "pi_1"), ("payment", "pi_2")),
+        customer_id="cus_1",
+    )
+    assert original_id(marker.event_id) == original_id("evt_1·2") == "evt_1"
+
+
+def test_a_revision_takes_the_place_of_its_original_among_events_of_one_moment() -> None:
+    ids = ("evt_1", "evt_10", "evt_2")
+    events = [created(subscription(), "2025-11-13", event_id=name) for name in ids]
+    old = replace(events[0], rank=events[0].rank)
+    revised = replace(old, event_id="evt_1·2")
+
+    told = canonical([revised, *events[1:], superseding(old, "evt_1·2"), old])
+
+    assert [original_id(e.event_id) for e in told] == [e.event_id for e in canonical(events)]
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
+def test_a_history_of_which_nothing_counts_has_no_rows(book) -> None:
+    assert [stage.contribute([], Rules()) for stage in book.stages] == [[] for _ in book.stages]
+
+
+def test_no_biller_can_post_it() -> None:
+    body = {
+        "type": "event.superseded",
+        "occurred_at": "2025-11-13T10:00:00Z",
+        "data": {"event_id": "msg_1", "histories": [["subscription", "sub-1"]]},
+    }
+    proof = Proof(
+        processor="standard.acme", method="standard-webhooks", received_at=at("2025-11-13"), message_id="m"
+    )
+
+    (told,) = standard.translate(body, proof)
+
+    assert isinstance(told.data, Unused)
+    assert "event.superseded" not in str(standard.event_schema())

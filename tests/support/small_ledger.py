@@ -1,0 +1,92 @@
+"""A small ledger with every kind of row in its books, and copies of it to change."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from service.books.engine import Engine
+from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_ledger, prepare
+from service.core.events import Customer, Product
+from service.settings import Settings, load
+from service.verify.replay import _Held
+from tests.support.events import (
+    at,
+    changed,
+    created,
+    dispute,
+    event,
+    invoice,
+    item,
+    payment,
+    refund,
+    settles,
+    subscription,
+)
+from tests.support.temporary_books import NOW, incoming, now
+
+FILES = ("ledger.db", "books.db")
+_before = subscription(item(), next_bill_at=at("2026-01-05"))
+_after = subscription(item(30_000), next_bill_at=at("2026-01-05"))
+_other = {"invoice_id": "in_2", "customer_id": "cus_2"}
+
+TOLD = [
+    created(_before, "2025-10-05", event_id="evt_created"),
+    changed(_after, "2025-11-05", _before, event_id="evt_changed"),
+    event(Customer(customer_id="cus_1", name="Ada Example", email="ada@x.test"), "2025-10-05", "evt_name"),
+    event(Product(product_id="prod_1", name="Maps"), "2025-10-05", "evt_product"),
+    event(invoice("open", subscription_id="sub_1", payment_failed=True), "2025-11-13", "evt_failed"),
+    event(invoice("paid", subscription_id="sub_1", when="2025-11-14"), "2025-11-14", "evt_paid"),
+    event(settles(), "2025-11-14", "evt_settles"),
+    event(payment(), "2025-11-14", "evt_payment"),
+    event(refund(), "2025-11-20", "evt_refund"),
+    event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
+    event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
+    event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
+    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
+]
+
+
+async def keep(settings: Settings, *, behind: int = 0) -> None:
+    """Tell it all, and advance the books; each of the last `behind` partitions only up to its own number."""
+    prepare(settings)
+    ledger, store = open_ledger(settings), open_books(settings)
+    try:
+        await ledger.append([incoming(each) for each in TOLD], NOW)
+        level = range(PARTITIONS - behind if settings.database_url else 1)
+        await Engine(ledger, store, now, _Held(level)).catch_up()
+        for part in range(PARTITIONS - behind, PARTITIONS):
+            await Engine(ledger, store, now, _Held([part])).catch_up(until=part % len(TOLD))
+    finally:
+        await store.close()
+        await ledger.close()
+
+
+def copied(origin: Path, directory: Path) -> Settings:
+    """Settings of a copy."""
+    for name in FILES:
+        shutil.copyfile(origin / name, directory / name)
+    return load(data_dir=directory)
+
+
+def settle(directory: Path) -> None:
+    """Put all that was written into the files themselves."""
+    for name in FILES:
+        with closing(sqlite3.connect(directory / name)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def other(value: Any, kind: type = object) -> Any:
+    """The value with one bit changed, or one character; of a null, something."""
+    if value is None:
+        return 1
+    if isinstance(value, int):
+        return value ^ (1 if kind is bool else 64)
+    if not value:
+        return "x" if isinstance(value, str) else b"x"
+    middle = len(value) // 2
+    found = value[middle : middle + 1]
+    last = ("1" if found == "0" else "0") if isinstance(value, str) else bytes([found[0] ^ 1])
+    return value[:middle] + last + value[middle + 1 :]
