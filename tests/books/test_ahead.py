@@ -34,23 +34,23 @@ def only_if_ahead(logged: list[Any]) -> list[tuple[int, int]]:
     return [(line["books"], line["ledger"]) for line in logged if line["event"] == "books_ahead"]
 
 
-async def test_on_sqlite(kept: Settings, tmp_path: Path, logged: list[Any]) -> None:
+async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[Any]) -> None:
     # given a ledger that is restored from before the last event, and books that are not
-    shutil.copyfile(kept.data_dir / "ledger.db", tmp_path / "earlier.db")
-    await tell_one_more(kept)
-    prepare(kept)
+    shutil.copyfile(small_daybook.data_dir / "ledger.db", tmp_path / "earlier.db")
+    await tell_one_more(small_daybook)
+    prepare(small_daybook)
     assert not only_if_ahead(logged)
-    (tmp_path / "earlier.db").rename(kept.data_dir / "ledger.db")
+    (tmp_path / "earlier.db").rename(small_daybook.data_dir / "ledger.db")
     with pytest.raises(Fault, match=f"holds position {len(TOLD) + 1}, and the ledger ends at {len(TOLD)}"):
-        await verify_all(kept)
+        await verify_all(small_daybook)
 
     # when it is started, and other events come
-    prepare(kept)
-    await other_events(kept)
+    prepare(small_daybook)
+    await other_events(small_daybook)
 
     # then the books are those of the ledger that is there
     assert only_if_ahead(logged) == [(len(TOLD) + 1, len(TOLD))]
-    assert (await verify_all(kept)).events == len(TOLD) + 2
+    assert (await verify_all(small_daybook)).events == len(TOLD) + 2
 
 
 async def test_on_postgresql(postgres: PostgresServer, logged: list[Any]) -> None:

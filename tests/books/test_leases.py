@@ -18,6 +18,8 @@ from service.verify import verify_replay, verify_totals
 from tests.support.events import at, event, invoice, payment, subscription
 from tests.support.temporary_books import NOW, incoming, now
 
+STORES = ["postgresql"]
+
 OpenLeases = Callable[[], Leases]
 
 

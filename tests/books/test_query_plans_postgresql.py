@@ -11,6 +11,8 @@ from tests.books.test_query_plans import GROWING, life
 from tests.support.postgres import PostgresServer
 from tests.support.temporary_books import NOW, incoming, now
 
+STORES = ["postgresql"]
+
 WALKS = "SELECT relname || ' ' || seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0"
 
 

@@ -10,10 +10,13 @@ from handlers import mxmerchant, stripe
 from handlers.stripe import payloads
 from handlers.stripe.state import Reading
 from service.core.errors import Unreadable
-from tests.intake.conftest import Run, document
+from tests.support.cli import Run, document
 from tests.support.running import Daybook, running
 from tests.support.senders import MX, STRIPE, stripe_event, stripe_subscription
+from tests.support.stores import EACH_STORE
 from tests.web.test_openapi import is_described
+
+STORES = EACH_STORE
 
 PATH = "/api/v1/quarantine"
 NOT_KNOWN = "Expected `int`, got `str` - at `$.data.object.days_until_due`"

@@ -22,7 +22,7 @@ from service.intake.retranslate import Retranslator
 from service.ledger.draft import Incoming
 from service.sync.poll import Poller
 from service.verify import verify_chain
-from tests.intake.conftest import Run, document
+from tests.support.cli import Run, document
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import (
     MX,
@@ -35,7 +35,10 @@ from tests.support.senders import (
     stripe_invoice,
     stripe_subscription,
 )
+from tests.support.stores import EACH_STORE, NewDataDir
 from tests.support.temporary_books import incoming
+
+STORES = EACH_STORE
 
 FAMILY = "customer.subscription."
 Say = Callable[[Any, str], Data]
@@ -164,14 +167,15 @@ async def test_applied_the_books_are_those_of_a_ledger_translated_so_from_the_st
     daybook: Daybook,
     command: Run,
     monkeypatch: pytest.MonkeyPatch,
-    new_data_dir: Callable[[str], Path],
+    new_data_dir: NewDataDir,
+    tmp_path: Path,
     older: Say | None,
 ) -> None:
     # given what the books say where today's translator has read everything
     moment = {"created": 1763028000}
     later = {**subscribed("1", 49900, "evt_10"), **moment, "type": "customer.subscription.updated"}
     posts = [subscribed("1", event_id="evt_1"), later, subscribed("2")]
-    async with running(new_data_dir("straight")) as straight:
+    async with running(new_data_dir(tmp_path / "straight")) as straight:
         for post in posts:
             await straight.post(STRIPE, post)
         right = await documents(straight)

@@ -1,6 +1,7 @@
 """Silence: what is usual for a processor, and who has not been heard for longer."""
 
 from bisect import bisect_right
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -13,7 +14,9 @@ from service.core.delivery import Proof
 from service.core.events import Event, Unused
 from service.intake.silence import Heard, Mark, Silence, usual_gap
 from service.ledger.draft import Incoming
-from tests.support.sync_daybook import Daybook
+from service.settings import Settings
+from tests.support.stores import EACH_STORE
+from tests.support.sync_daybook import Daybook, opened
 
 NOW = datetime(2025, 10, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -100,6 +103,12 @@ def test_the_limit_is_half_as_long_again_and_an_hour_at_least(
     assert bool(heard.silence(NOW)) == is_silent
 
 
+@pytest.fixture
+async def daybook(settings: Settings) -> AsyncIterator[Daybook]:
+    async with opened(settings) as daybook:
+        yield daybook
+
+
 async def record(daybook: Daybook, processor: str, *moments: datetime) -> None:
     for moment in moments:
         event = Event(
@@ -114,9 +123,9 @@ async def record(daybook: Daybook, processor: str, *moments: datetime) -> None:
         await daybook.ledger.append([told], moment)
 
 
-async def test_each_processor_has_its_own_measure(on_each_store: Daybook) -> None:
+@pytest.mark.parametrize("store", EACH_STORE, scope="module")
+async def test_each_processor_has_its_own_measure(daybook: Daybook) -> None:
     # given one that speaks every four hours, one that does once a day, and one that is new
-    daybook = on_each_store
     moments = [NOW - timedelta(days=40)]
     moments += [NOW - 4 * HOUR * count for count in range(60, 1, -1)]
     for moment in moments:

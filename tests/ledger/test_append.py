@@ -19,8 +19,10 @@ from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import Settings, load
 from service.verify import verify_chain
-from tests.ledger.conftest import NOW, delivery
+from tests.support.deliveries import NOW, delivery
 from tests.support.postgres import PostgresServer
+
+STORES = ["postgresql"]
 
 
 class Paused:

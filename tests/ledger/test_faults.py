@@ -27,8 +27,11 @@ from service.ledger.tables import Event, metadata
 from service.settings import Settings, load
 from service.storage.database import ledger_path
 from service.verify import verify_all, verify_chain
-from tests.ledger.conftest import NOW, delivery
+from tests.support.deliveries import NOW, delivery
 from tests.support.processes import subscription_event
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 async def tamper(store: Ledger | BookStore, statement: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,10 @@ from service.ledger.history import after, histories
 from service.ledger.store import Ledger
 from service.ledger.vault import KEY_BYTES
 from service.verify import verify_chain
-from tests.ledger.conftest import NOW, OpenLedger, delivery, refused
+from tests.support.deliveries import NOW, delivery, refused
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 async def rows(ledger: Ledger) -> list[dict]:
@@ -39,7 +43,7 @@ async def test_positions_follow_the_order_of_a_batch_from_1(ledger: Ledger) -> N
     assert [row["event_id"] for row in await rows(ledger)] == ["a", "b", "c"]
 
 
-async def test_concurrent_writers_leave_no_gap_and_break_no_link(open_ledger: OpenLedger) -> None:
+async def test_concurrent_writers_leave_no_gap_and_break_no_link(open_ledger: Callable[[], Ledger]) -> None:
     # given four ledgers open on one store, as four processes would have them
     ledgers = [open_ledger() for _ in range(4)]
     chance = random.Random(1)
@@ -159,7 +163,7 @@ async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
     assert await ledger.read(lambda connection: after(connection, 0, 10)) == [(1, nameless)]
 
 
-async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None:
+async def test_a_reader_never_sees_half_a_batch(open_ledger: Callable[[], Ledger]) -> None:
     writer, reader = open_ledger(), open_ledger()
     seen: set[int] = set()
 

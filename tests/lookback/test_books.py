@@ -13,7 +13,7 @@ from service.lookback.known import digest_at
 from service.settings import Settings
 from tests.books.test_random_histories import examples
 from tests.support.random_histories import Life, lives
-from tests.support.stores import under
+from tests.support.stores import with_rules
 from tests.support.temporary_books import Shelf, document, new_shelf
 
 READS = (
@@ -27,7 +27,7 @@ TODAY = date(2025, 4, 15)
 
 
 def settings_of(shelf: Shelf) -> Settings:
-    return under(shelf.settings, shelf.rules)
+    return with_rules(shelf.settings, shelf.rules)
 
 
 async def answers(store, currencies) -> list[dict]:

@@ -14,11 +14,13 @@ from tests.lookback.test_restated import each_event_restates, recordings
 from tests.support.random_histories import lives
 from tests.support.running import running
 
+STORES = ["postgresql"]
+
 pytestmark = pytest.mark.usefixtures("on_postgresql")
 
 
-async def test_a_month_end_and_what_was_restated_since(postgres_data_dir: Path):
-    async with running(postgres_data_dir) as daybook:
+async def test_a_month_end_and_what_was_restated_since(data_dir: Path):
+    async with running(data_dir) as daybook:
         await tell(daybook)
         daybook.clock.now = NOW
 

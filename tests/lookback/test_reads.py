@@ -17,6 +17,7 @@ from service.reads.catalog import READS
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import Clock, Daybook, running
 from tests.support.senders import STANDARD, subscription
+from tests.support.stores import NewDataDir
 from tests.web.test_openapi import is_described
 
 SHAPE = {read.path: read.shape for read in READS}
@@ -74,10 +75,9 @@ async def tell(daybook: Daybook, events: int = HEAD) -> None:
 
 
 @pytest.fixture(scope="module")
-def october(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def october(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Daybook that was told of October; it keeps what it has been asked for from test to test."""
-    directory = tmp_path_factory.mktemp("october") / "data"
-    return filled(Path(shutil.copytree(prepared, directory)), tell, NOW)
+    return filled(new_data_dir(tmp_path_factory.mktemp("october") / "data"), tell, NOW)
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ async def test_a_month_as_it_was_known_at_its_end_and_as_it_is_known_now(told: D
 
 @pytest.mark.parametrize(("path", "query"), FIVE, ids=[path.rpartition("/")[2] for path, _ in FIVE])
 async def test_a_read_answers_as_it_did_then(
-    told: Daybook, tmp_path: Path, prepared: Path, path: str, query: dict[str, Any]
+    told: Daybook, tmp_path: Path, new_data_dir: NewDataDir, path: str, query: dict[str, Any]
 ) -> None:
-    async with running(Path(shutil.copytree(prepared, tmp_path / "then"))) as then:
+    async with running(new_data_dir(tmp_path / "then")) as then:
         await tell(then, MONTH_END)
         answered = await then.get(path, today="2025-10-31", **query)
 

@@ -45,20 +45,20 @@ def rows(settings: Settings, file: str, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-async def test_what_was_backed_up_comes_back_and_verifies(kept: Settings, tmp_path: Path) -> None:
-    where, made = back_up(kept, tmp_path / "backups", NOW)
-    await tell_one_more(kept)
+async def test_what_was_backed_up_comes_back_and_verifies(small_daybook: Settings, tmp_path: Path) -> None:
+    where, made = back_up(small_daybook, tmp_path / "backups", NOW)
+    await tell_one_more(small_daybook)
 
-    found, held, aside = put_back(elsewhere(kept), tmp_path / "backups", NOW)
+    found, held, aside = put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
 
     assert (found, held, aside) == (where, made, None)
     assert (made.position, made.books_position) == (len(TOLD), len(TOLD))
-    verified = await verify_all(elsewhere(kept))
+    verified = await verify_all(elsewhere(small_daybook))
     assert (verified.events, verified.lag_events) == (len(TOLD), 0)
 
 
-def test_a_backup_is_of_files_that_only_their_owner_reads(kept: Settings, tmp_path: Path) -> None:
-    where, made = back_up(kept, tmp_path / "backups", NOW)
+def test_a_backup_is_of_files_that_only_their_owner_reads(small_daybook: Settings, tmp_path: Path) -> None:
+    where, made = back_up(small_daybook, tmp_path / "backups", NOW)
 
     files = {path.name: path for path in where.iterdir()}
     assert sorted(files) == [MANIFEST, "books.db", "ledger.db", "master.key"]
@@ -68,25 +68,29 @@ def test_a_backup_is_of_files_that_only_their_owner_reads(kept: Settings, tmp_pa
     assert stat.S_IMODE(files["master.key"].stat().st_mode) == 0o600
 
 
-async def test_books_in_a_backup_are_never_ahead_of_its_ledger(kept: Settings, tmp_path: Path) -> None:
+async def test_books_in_a_backup_are_never_ahead_of_its_ledger(
+    small_daybook: Settings, tmp_path: Path
+) -> None:
     """Whatever is written between the two copies."""
 
     @contextmanager
     def watch(what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda _count: None
         if what.startswith("copy"):
-            asyncio.run(tell_one_more(kept, f"evt_after_{what}"))
+            asyncio.run(tell_one_more(small_daybook, f"evt_after_{what}"))
 
-    _, made = await asyncio.to_thread(back_up, kept, tmp_path / "backups", NOW, watch)
+    _, made = await asyncio.to_thread(back_up, small_daybook, tmp_path / "backups", NOW, watch)
 
     assert (made.books_position, made.position) == (len(TOLD), len(TOLD) + 1)
-    put_back(elsewhere(kept), tmp_path / "backups", NOW)
-    assert (await verify_all(elsewhere(kept))).lag_events == 1
+    put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
+    assert (await verify_all(elsewhere(small_daybook))).lag_events == 1
 
 
-async def test_a_copy_is_of_one_moment_and_ends_though_others_write(kept: Settings, tmp_path: Path) -> None:
+async def test_a_copy_is_of_one_moment_and_ends_though_others_write(
+    small_daybook: Settings, tmp_path: Path
+) -> None:
     """Without an open view SQLite begins a copy again at each write."""
-    with closing(sqlite3.connect(kept.data_dir / "ledger.db")) as writer:
+    with closing(sqlite3.connect(small_daybook.data_dir / "ledger.db")) as writer:
         writer.execute("CREATE TABLE ballast (bytes BLOB)")
         writer.executemany("INSERT INTO ballast VALUES (?)", [(bytes(4_000),)] * 4_000)
         writer.commit()
@@ -103,21 +107,23 @@ async def test_a_copy_is_of_one_moment_and_ends_though_others_write(kept: Settin
         def watch(what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
             yield write if what == "copy ledger.db" else lambda _count: None
 
-        back_up(kept, tmp_path / "backups", NOW, watch)
+        back_up(small_daybook, tmp_path / "backups", NOW, watch)
 
     assert 3 < steps < 8
-    put_back(elsewhere(kept), tmp_path / "backups", NOW)
-    assert rows(elsewhere(kept), "ledger.db", "SELECT count(*) FROM ballast") == [(4_000,)]
+    put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
+    assert rows(elsewhere(small_daybook), "ledger.db", "SELECT count(*) FROM ballast") == [(4_000,)]
 
 
-def test_backups_stand_beside_each_other_and_the_last_is_restored(kept: Settings, tmp_path: Path) -> None:
-    first, _ = back_up(kept, tmp_path / "backups", NOW)
-    second, _ = back_up(kept, tmp_path / "backups", NOW + timedelta(days=1))
+def test_backups_stand_beside_each_other_and_the_last_is_restored(
+    small_daybook: Settings, tmp_path: Path
+) -> None:
+    first, _ = back_up(small_daybook, tmp_path / "backups", NOW)
+    second, _ = back_up(small_daybook, tmp_path / "backups", NOW + timedelta(days=1))
 
-    assert put_back(elsewhere(kept), tmp_path / "backups", NOW)[0] == second
-    assert put_back(elsewhere(kept), first, NOW, force=True)[0] == first
+    assert put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)[0] == second
+    assert put_back(elsewhere(small_daybook), first, NOW, force=True)[0] == first
     with pytest.raises(Refused, match="there already"):
-        back_up(kept, tmp_path / "backups", NOW)
+        back_up(small_daybook, tmp_path / "backups", NOW)
 
 
 @contextmanager
@@ -126,67 +132,69 @@ def broken(_what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
     yield lambda _count: None
 
 
-def test_what_failed_or_was_killed_leaves_no_backup(kept: Settings, tmp_path: Path) -> None:
+def test_what_failed_or_was_killed_leaves_no_backup(small_daybook: Settings, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     (backups / ".partial-killed").mkdir(parents=True)
 
     with pytest.raises(OSError, match="full"):
-        back_up(kept, backups, NOW, broken)
+        back_up(small_daybook, backups, NOW, broken)
 
     assert [path.name for path in backups.iterdir()] == [".lock"]
     with pytest.raises(SettingsError, match="no backup"):
-        put_back(elsewhere(kept), backups, NOW)
+        put_back(elsewhere(small_daybook), backups, NOW)
 
 
-def test_books_that_are_not_there_are_not_missed(kept: Settings, tmp_path: Path) -> None:
-    for path in kept.data_dir.glob("books.db*"):
+def test_books_that_are_not_there_are_not_missed(small_daybook: Settings, tmp_path: Path) -> None:
+    for path in small_daybook.data_dir.glob("books.db*"):
         path.unlink()
-    assert run(kept, "explain", "mrr/mrr_cents")[0] == 3  # which opens, and so makes, an empty file
+    assert run(small_daybook, "explain", "mrr/mrr_cents")[0] == 3  # which opens, and so makes, an empty file
 
-    _, made = back_up(kept, tmp_path / "backups", NOW)
+    _, made = back_up(small_daybook, tmp_path / "backups", NOW)
 
     assert (made.books_position, "ledger.db" in made.files, "books.db" in made.files) == (None, True, False)
 
 
-def test_one_backup_is_written_at_a_time(kept: Settings, tmp_path: Path) -> None:
+def test_one_backup_is_written_at_a_time(small_daybook: Settings, tmp_path: Path) -> None:
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(Refused, match="another backup"):
-            back_up(kept, tmp_path, NOW)
+            back_up(small_daybook, tmp_path, NOW)
 
 
 @pytest.mark.parametrize("name", ["ledger.db", "books.db", "master.key", MANIFEST])
-def test_a_damaged_backup_changes_nothing(kept: Settings, tmp_path: Path, name: str) -> None:
-    where, _ = back_up(kept, tmp_path / "backups", NOW)
+def test_a_damaged_backup_changes_nothing(small_daybook: Settings, tmp_path: Path, name: str) -> None:
+    where, _ = back_up(small_daybook, tmp_path / "backups", NOW)
     content = bytearray((where / name).read_bytes())
     content[len(content) // 2] ^= 1
     (where / name).write_bytes(content)
-    before = rows(kept, "ledger.db", "SELECT * FROM events")
+    before = rows(small_daybook, "ledger.db", "SELECT * FROM events")
 
     with pytest.raises(Integrity, match="damaged"):
-        put_back(kept, where, NOW, force=True)
+        put_back(small_daybook, where, NOW, force=True)
 
-    assert rows(kept, "ledger.db", "SELECT * FROM events") == before
-    assert not list(kept.data_dir.glob(".restore-*"))
+    assert rows(small_daybook, "ledger.db", "SELECT * FROM events") == before
+    assert not list(small_daybook.data_dir.glob(".restore-*"))
 
 
-async def test_a_ledger_is_only_replaced_by_force_and_then_kept(kept: Settings, tmp_path: Path) -> None:
-    back_up(kept, tmp_path / "backups", NOW)
-    await tell_one_more(kept)
+async def test_a_ledger_is_only_replaced_by_force_and_then_kept(
+    small_daybook: Settings, tmp_path: Path
+) -> None:
+    back_up(small_daybook, tmp_path / "backups", NOW)
+    await tell_one_more(small_daybook)
 
     with pytest.raises(Refused, match="--force"):
-        put_back(kept, tmp_path / "backups", NOW)
-    _, _, aside = put_back(kept, tmp_path / "backups", NOW, force=True)
+        put_back(small_daybook, tmp_path / "backups", NOW)
+    _, _, aside = put_back(small_daybook, tmp_path / "backups", NOW, force=True)
 
-    assert (await verify_all(kept)).events == len(TOLD)
+    assert (await verify_all(small_daybook)).events == len(TOLD)
     assert (await verify_all(load(data_dir=aside))).events == len(TOLD) + 1
 
 
 def test_a_log_that_was_left_of_another_ledger_is_not_played_into_the_restored_one(
-    kept: Settings, tmp_path: Path
+    small_daybook: Settings, tmp_path: Path
 ) -> None:
-    back_up(kept, tmp_path / "backups", NOW)
-    target = elsewhere(kept)
+    back_up(small_daybook, tmp_path / "backups", NOW)
+    target = elsewhere(small_daybook)
     target.data_dir.mkdir()
     (target.data_dir / "ledger.db-wal").write_bytes(b"of another")
 
@@ -214,17 +222,17 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("process", [RUNNING, READING], ids=["run", "web"])
-def test_a_ledger_in_use_is_not_replaced(kept: Settings, tmp_path: Path, process: str) -> None:
-    back_up(kept, tmp_path / "backups", NOW)
-    command = [sys.executable, "-c", process, str(kept.data_dir)]
+def test_a_ledger_in_use_is_not_replaced(small_daybook: Settings, tmp_path: Path, process: str) -> None:
+    back_up(small_daybook, tmp_path / "backups", NOW)
+    command = [sys.executable, "-c", process, str(small_daybook.data_dir)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         running.stdout.readline()
 
         with pytest.raises(Refused, match="stop it first"):
-            put_back(kept, tmp_path / "backups", NOW, force=True)
+            put_back(small_daybook, tmp_path / "backups", NOW, force=True)
 
         running.stdin.close()
-    put_back(kept, tmp_path / "backups", NOW, force=True)
+    put_back(small_daybook, tmp_path / "backups", NOW, force=True)
 
 
 def run(settings: Settings, *arguments: str) -> tuple[int, str]:
@@ -233,21 +241,21 @@ def run(settings: Settings, *arguments: str) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
-def test_the_commands_say_what_they_did_or_why_not(kept: Settings, tmp_path: Path) -> None:
+def test_the_commands_say_what_they_did_or_why_not(small_daybook: Settings, tmp_path: Path) -> None:
     backups = str(tmp_path / "backups")
 
-    code, said = run(kept, "backup", backups)
+    code, said = run(small_daybook, "backup", backups)
     assert (code, f"up to position {len(TOLD)}" in said) == (0, True)
-    code, said = run(kept, "restore", backups)
+    code, said = run(small_daybook, "restore", backups)
     assert (code, "--force" in said) == (4, True)
-    code, said = run(kept, "restore", backups, "--force", "--json")
+    code, said = run(small_daybook, "restore", backups, "--force", "--json")
     assert (code, json.decode(said)["position"]) == (0, len(TOLD))
-    assert run(elsewhere(kept), "restore", str(tmp_path))[0] == 2
+    assert run(elsewhere(small_daybook), "restore", str(tmp_path))[0] == 2
     (manifest,) = Path(backups).glob(f"*/{MANIFEST}")
     manifest.write_text("{}")
-    assert run(elsewhere(kept), "restore", backups)[0] == 1
-    (kept.data_dir / "books.db").write_bytes(b"no database at all, but some text in its place")
-    assert run(kept, "backup", f"{backups}_too")[0] == 3
+    assert run(elsewhere(small_daybook), "restore", backups)[0] == 1
+    (small_daybook.data_dir / "books.db").write_bytes(b"no database at all, but some text in its place")
+    assert run(small_daybook, "backup", f"{backups}_too")[0] == 3
 
 
 def test_with_postgresql_both_say_what_to_do_instead(tmp_path: Path) -> None:

@@ -15,18 +15,16 @@ from service.maintenance.backup import back_up, put_back
 from service.settings import load
 from service.verify import verify_all
 from tests.processes.test_kills import Load, positions
-from tests.support.processes import Daybook, free_port, wait_until
+from tests.support.processes import Daybook, wait_until
 from tests.support.temporary_books import NOW
 
 BEFORE = 60  # events answered before each backup
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with ValkeyServer(port=free_port()) as valkey:
-        running = Daybook(tmp_path, valkey.connection_url)
-        yield running
-        running.stop()
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
+    with Daybook(tmp_path, valkey.connection_url) as daybook:
+        yield daybook
 
 
 async def test_each_backup_verifies_and_holds_what_was_answered_before_it(

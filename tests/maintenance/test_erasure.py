@@ -14,7 +14,9 @@ from service.verify import verify_all
 from tests.support.postgres import PostgresServer
 from tests.support.running import Daybook, running, settings_for
 from tests.support.senders import MX, STRIPE, stripe_event
-from tests.support.stores import prepared_database
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 ADA = {"id": "cus_ada", "name": "Ada Example", "email": "ada@example.test"}
 BOB = {"id": "cus_bob", "name": "Bob Sample", "email": "bob@sample.test"}
@@ -28,12 +30,9 @@ READS = (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def daybook(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Daybook]:
-    if request.param == "postgresql":
-        (tmp_path / "database_url").write_text(prepared_database(request.getfixturevalue("postgres")))
-    prepare(settings_for(tmp_path))
-    async with running(tmp_path) as daybook:
+@pytest.fixture
+async def daybook(data_dir: Path) -> AsyncIterator[Daybook]:
+    async with running(data_dir) as daybook:
         await tell(daybook)
         yield daybook
 

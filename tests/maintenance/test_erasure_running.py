@@ -17,13 +17,12 @@ WORDS = (b"Ada Example", b"ada@example.test")
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    running.environment["COLUMNS"] = "120"
-    del running.environment["DAYBOOK_MASTER_KEY"]  # it makes one of its own
-    running.start("run")
-    running.wait_ready()
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        daybook.environment["COLUMNS"] = "120"
+        del daybook.environment["DAYBOOK_MASTER_KEY"]  # it makes one of its own
+        daybook.start("run")
+        daybook.wait_ready()
+        yield daybook
 
 
 def post(daybook: Daybook, number: int, kind: str, **data: object) -> None:

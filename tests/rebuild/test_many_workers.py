@@ -21,6 +21,8 @@ from tests.books.test_query_plans_postgresql import WALKS
 from tests.support.postgres import PostgresServer
 from tests.support.temporary_books import NOW, incoming, now
 
+STORES = ["postgresql"]
+
 
 async def append(ledger: Ledger, numbers: range) -> None:
     told = [incoming(each) for number in numbers for each in life(number)]

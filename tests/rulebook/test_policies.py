@@ -1,6 +1,5 @@
 """The operator's file: what it may hold, and what a start says of one that holds something else."""
 
-import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -101,14 +100,13 @@ def test_a_policy_moves_no_book_to_another_schema(rulebook: Path, tmp_path: Path
 
 
 async def test_a_new_policy_is_filled_beside_books_that_stay_up_to_date(
-    prepared: Path, rulebook: Path, tmp_path: Path
+    data_dir: Path, rulebook: Path
 ) -> None:
-    directory = Path(shutil.copytree(prepared, tmp_path / "data"))
-    async with running(directory) as daybook:
+    async with running(data_dir) as daybook:
         await daybook.record("subscription.recorded", "2025-11-13T10:00:00Z", **subscription("1", 500))
         await daybook.catch_up()
 
-    async with running(directory, rulebook=rulebook) as daybook:
+    async with running(data_dir, rulebook=rulebook) as daybook:
         before = await daybook.get("/api/v1/mrr")
         empty = await daybook.get("/api/v1/mrr", policy="board")
         await daybook.catch_up()

@@ -13,7 +13,9 @@ from service.bootstrap import open_books
 from service.ledger.append import head
 from service.ledger.store import Ledger
 from service.settings import Settings
-from tests.ledger.conftest import NOW, delivery
+from tests.support.deliveries import NOW, delivery
+
+STORES = ["postgresql"]
 
 
 @pytest.fixture

@@ -52,6 +52,12 @@ class Daybook:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
+    def __enter__(self) -> "Daybook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self, name: str) -> None:
         with open(self.data_dir / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(

@@ -16,6 +16,7 @@ from service.settings import Settings
 from service.web.app import create_app
 from service.web.state import State
 from tests.support.senders import MX, MX_TOKEN, STANDARD, STRIPE, Sender
+from tests.support.stores import settings_of
 
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 DEFAULTS: dict[str, Any] = {
@@ -104,10 +105,8 @@ class Daybook:
 
 
 def settings_for(data_dir: Path, **given: Any) -> Settings:
-    """Settings of a test's own: no `.env` is read."""
-    url = data_dir / "database_url"  # where the stores are in PostgreSQL instead
-    stores = {"data_dir": data_dir, "database_url": url.read_text() if url.exists() else None}
-    return Settings(_env_file=None, **{**DEFAULTS, **stores, **given})
+    """Settings of a data directory that know every sender's secret."""
+    return settings_of(data_dir, **{**DEFAULTS, **given})
 
 
 @asynccontextmanager

@@ -1,14 +1,12 @@
 """A ledger and its books in a directory of their own, as a test needs them."""
 
-import atexit
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 from msgspec import json
 from sqlalchemy import Connection
@@ -26,7 +24,7 @@ from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.settings import Settings, load
 from tests.support.postgres import PostgresServer
-from tests.support.stores import prepared_database, under
+from tests.support.stores import empty_data_dir, prepared_database, with_rules
 
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 READ = {read.name: read for read in READS}
@@ -49,15 +47,6 @@ def on(server: PostgresServer) -> Iterator[None]:
     _postgres = None
 
 
-@cache
-def _empty_shelf() -> Path:
-    """A directory with both files laid out and empty; laying them out again takes far longer than a copy."""
-    directory = Path(mkdtemp(prefix="daybook-empty-"))
-    atexit.register(shutil.rmtree, directory)
-    prepare(load(data_dir=directory))
-    return directory
-
-
 @asynccontextmanager
 async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
     """An empty ledger with empty books beside it."""
@@ -67,7 +56,7 @@ async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
             url = prepared_database(_postgres, rules)
         else:
             for name in ("ledger.db", "books.db"):
-                shutil.copyfile(_empty_shelf() / name, Path(directory) / name)
+                shutil.copyfile(empty_data_dir() / name, Path(directory) / name)
         shelf = Shelf(load(data_dir=directory, database_url=url), rules or Rules())
         try:
             yield shelf
@@ -94,7 +83,7 @@ class Shelf:
         self, rules: Rules | None = None, books: Sequence[Book] = BOOKS
     ) -> AsyncIterator[BookStore]:
         """The books, opened anew."""
-        settings = under(self.settings, rules or self.rules)
+        settings = with_rules(self.settings, rules or self.rules)
         if rules:
             prepare(settings)
         store = open_books(settings, books)

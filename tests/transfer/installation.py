@@ -18,7 +18,7 @@ from service.core.delivery import Proof
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.settings import Settings, load
+from tests.support.stores import settings_of
 
 T = TypeVar("T")
 
@@ -32,9 +32,10 @@ def now() -> datetime:
 class Kept:
     """One data directory, and its database if it has one."""
 
-    def __init__(self, directory: Path, url: str | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.settings: Settings = load(data_dir=directory, database_url=url)
+        self.settings = settings_of(directory)
+        url = self.settings.database_url
         stores = {"DAYBOOK_DATABASE_URL": url} if url else {}
         self.environment = {"DAYBOOK_DATA_DIR": str(directory), **stores}
 

@@ -1,6 +1,7 @@
 """One Daybook's export is another's ledger: the same books, whatever it holds and wherever it is kept."""
 
 import gzip
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from service.transfer import ledger_format
 from service.transfer.ledger_format import Line, digest_of
 from tests.support.paths import FIXTURES
 from tests.support.senders import payment, recorded, stripe_event, stripe_subscription, subscription
-from tests.transfer.conftest import another
+from tests.support.stores import NewDataDir
 from tests.transfer.installation import NOW, Kept, lines, posted
 
 STRIPE = [json.decode(path.read_bytes()) for path in sorted(FIXTURES.glob("stripe/*/*.json"))]
@@ -70,9 +71,9 @@ def retranslated(event: Event) -> Incoming:
 
 
 @pytest.fixture(scope="module")
-def written(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+def written(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """A Daybook with a bit of everything, a customer who was erased, and an event that was corrected."""
-    kept = another(empty, tmp_path_factory.mktemp("written") / "kept")
+    kept = Kept(new_data_dir(tmp_path_factory.mktemp("written") / "kept"))
     told = everything()
     kept.append(*told)
     kept.append(retranslated(next(e for i in told for e in i.events if e.event_id == "evt_sub")))
@@ -86,7 +87,7 @@ def written(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
 @pytest.fixture
 def full(written: Kept, tmp_path: Path) -> Kept:
     """A copy of it."""
-    return another(written.directory, tmp_path / "full")
+    return Kept(Path(shutil.copytree(written.directory, tmp_path / "full")))
 
 
 @pytest.fixture

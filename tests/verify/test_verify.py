@@ -13,7 +13,7 @@ from service.bootstrap import books_schema, open_ledger
 from service.cli import app
 from service.settings import Settings, load
 from service.verify import Fault, Sample, verify_all, verify_chain
-from tests.ledger.conftest import refused
+from tests.support.deliveries import refused
 from tests.support.postgres import PostgresServer
 from tests.support.small_ledger import TOLD, other
 from tests.support.temporary_books import NOW

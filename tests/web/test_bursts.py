@@ -20,9 +20,8 @@ GROWTH_MIB = 256  # they, SQLite's cache of 64 MiB, and what the allocator keeps
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        yield daybook
 
 
 async def send(daybook: Daybook, number: int) -> bytes:

@@ -13,7 +13,7 @@ from service.reads.read import Read
 from tests.support.posted_books import LISTS, filled, path_of, pays, post_mx_contracts, post_november
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
-from tests.web.conftest import NewDataDir
+from tests.support.stores import NewDataDir
 
 LISTED = [read for read in READS if read.rows]
 each = pytest.mark.parametrize("read", LISTED, ids=lambda read: read.name)

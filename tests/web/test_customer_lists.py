@@ -13,7 +13,9 @@ import pytest
 from service.reads.snapshots import make_ready
 from tests.support.posted_books import filled, pays, refunds
 from tests.support.running import NOW, Daybook, running
-from tests.web.conftest import NewDataDir
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()

@@ -19,7 +19,9 @@ from tests.support.senders import (
     stripe_subscription,
     subscription,
 )
-from tests.web.conftest import NewDataDir
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 TOP = "/api/payment/analytics/customers/top"
 DAY, LATER, LAST = "2025-03-01", "2025-04-01", "2025-05-01"

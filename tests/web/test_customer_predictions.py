@@ -12,7 +12,9 @@ from service.worker.trainer import train
 from tests.support.posted_books import filled, pays
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import STANDARD, subscription
-from tests.web.conftest import NewDataDir
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()

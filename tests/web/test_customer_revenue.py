@@ -9,7 +9,9 @@ import pytest
 from tests.support.posted_books import filled
 from tests.support.running import Clock, Daybook, running
 from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_invoice, stripe_refund
-from tests.web.conftest import NewDataDir
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 NOW = datetime(2023, 12, 15, 10, 30, tzinfo=UTC)
 PATH = "/api/payment/analytics/customers/user_123/revenue"

@@ -16,9 +16,11 @@ from service.reads.explain.figures import TOLD
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
-from tests.web.conftest import NewDataDir
+from tests.support.stores import EACH_STORE, NewDataDir
 from tests.web.figures import figures_of
 from tests.web.test_openapi import answer_schema, is_described
+
+STORES = EACH_STORE
 
 EXPLAIN = "/api/v1/explain"
 ENDING = {"cancel_at": "2025-12-20T12:00:00Z"}

@@ -10,6 +10,9 @@ from service.demo.posts import stripe_posts
 from tests.support.paths import FIXTURES
 from tests.support.posted_books import DEMO
 from tests.support.running import Clock, running
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 EXPECTED = FIXTURES / "books"
 

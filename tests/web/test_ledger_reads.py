@@ -22,6 +22,9 @@ from tests.support.senders import (
     stripe_subscription,
     subscription,
 )
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 LEDGER = ("head", "events", "events/1", "causes/standard.acme:msg_1")
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)

@@ -5,6 +5,9 @@ from typing import Any
 
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 def invoice(key: str, cents: int, **more: Any) -> dict[str, Any]:

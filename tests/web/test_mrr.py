@@ -6,6 +6,9 @@ import pytest
 
 from tests.support.running import Daybook
 from tests.support.senders import MX, subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"

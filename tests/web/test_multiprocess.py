@@ -24,9 +24,8 @@ IN_FLIGHT = ("daybook_requests_in_flight", (("kind", "webhook"),))
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        yield daybook
 
 
 def metrics_directory(command: subprocess.Popen[bytes]) -> Path:

@@ -2,6 +2,9 @@
 
 from service.reads.catalog import READS
 from tests.support.running import Daybook
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 UNPRINTABLE = ("%00", "a%00", "%0a", "%E2%80%AE")
 CURSORS = ("%00", "AA==", "c3Vic2NyaXB0aW9ufABh", "7aCA")  # base64 of a NUL, of one within, of a surrogate

@@ -16,9 +16,8 @@ SECONDS = 8.0  # of dying at once: at 0.0, 0.4, 1.2, 2.8 and 6.0 s, and a little
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        yield daybook
 
 
 def test_what_dies_at_once_is_started_ever_more_rarely(daybook: Daybook) -> None:

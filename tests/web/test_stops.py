@@ -21,9 +21,8 @@ STOP_SECONDS = 10.0
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        yield daybook
 
 
 def refuses(daybook: Daybook) -> bool:

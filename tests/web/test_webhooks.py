@@ -22,6 +22,9 @@ from tests.support.senders import (
     sign_stripe,
     subscription,
 )
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
 each_signing = pytest.mark.parametrize("sender", SIGNING, ids=lambda sender: sender.name)

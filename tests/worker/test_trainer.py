@@ -18,9 +18,8 @@ PATH = "/api/payment/analytics/customers/cus_1/revenue"
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    running = Daybook(tmp_path)
-    yield running
-    running.stop()
+    with Daybook(tmp_path) as daybook:
+        yield daybook
 
 
 def post_orders(daybook: Daybook) -> None:

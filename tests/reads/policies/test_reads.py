@@ -7,6 +7,9 @@ import pytest
 from tests.reads.policies.scenario import BOARD, EXPECTED, tell
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 RECORDED = "subscription.recorded"
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")

@@ -10,13 +10,12 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import mxmerchant
-from service.bootstrap import prepare
 from service.core.errors import Unavailable
 from service.ledger.draft import Incoming
-from service.settings import load
 from service.sync.reconcile.mxmerchant import Reconciler
 from service.sync.reconcile.report import Report
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
+from tests.support.stores import settings_of
 from tests.support.stripe_api import served
 from tests.support.sync_daybook import Daybook, opened
 
@@ -28,16 +27,14 @@ def api() -> Iterator[MxApi]:
 
 
 @pytest.fixture
-async def daybook(tmp_path: Path, api: MxApi) -> AsyncIterator[Daybook]:
-    settings = load(
-        _env_file=None,
-        data_dir=tmp_path,
+async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[Daybook]:
+    settings = settings_of(
+        data_dir,
         mxmerchant_api_url=api.url,
         mxmerchant_consumer_key="the-consumer-key",
         mxmerchant_consumer_secret="of-the-consumer",
         mxmerchant_merchant_id=MERCHANT,
     )
-    prepare(settings)
     async with opened(settings) as daybook:
         yield daybook
 

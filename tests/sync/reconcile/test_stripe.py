@@ -18,6 +18,7 @@ from service.core.errors import Unavailable
 from service.maintenance.erasure import erase, find
 from service.sync.reconcile.report import Report
 from tests.support.paths import ROOT
+from tests.support.stores import EACH_STORE
 from tests.support.stripe_api import (
     KEY,
     Shop,
@@ -54,9 +55,9 @@ def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
 # Events
 
 
-async def test_missed_events_are_appended_exactly_once(on_each_store: Daybook, api: StripeApi) -> None:
+@pytest.mark.parametrize("store", EACH_STORE, scope="module")
+async def test_missed_events_are_appended_exactly_once(daybook: Daybook, api: StripeApi) -> None:
     # given a month of which every third event was missed, and an API on a bad day
-    daybook = on_each_store
     busy_month(api.shop)
     await daybook.deliver(*(told for i, told in enumerate(api.shop.events) if i % 3))
     missing = [told for i, told in enumerate(api.shop.events) if i % 3 == 0]
@@ -233,10 +234,10 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
     }
 
 
+@pytest.mark.parametrize("store", EACH_STORE, scope="module")
 async def test_planted_differences_are_named_and_nothing_else(
-    on_each_store: Daybook, api: StripeApi, logged: list[Any]
+    daybook: Daybook, api: StripeApi, logged: list[Any]
 ) -> None:
-    daybook = on_each_store
     busy_month(api.shop)
     await daybook.deliver(*api.shop.events)
     expected = planted(api.shop)
