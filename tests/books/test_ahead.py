@@ -12,10 +12,9 @@ from service.bootstrap import open_books, open_ledger, prepare
 from service.ledger.tables import Delivery, Event, EventId, Subject, Turn
 from service.settings import Settings, load
 from service.verify import Fault, verify_all
-from tests.maintenance.test_backup import tell_one_more
 from tests.support.events import changed, item, subscription
 from tests.support.postgres import PostgresServer
-from tests.support.small_ledger import TOLD, keep
+from tests.support.small_ledger import TOLD, keep, record_one_more
 from tests.support.temporary_books import NOW, incoming, now
 
 
@@ -37,7 +36,7 @@ def only_if_ahead(logged: list[Any]) -> list[tuple[int, int]]:
 async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[Any]) -> None:
     # given a ledger that is restored from before the last event, and books that are not
     shutil.copyfile(small_daybook.data_dir / "ledger.db", tmp_path / "earlier.db")
-    await tell_one_more(small_daybook)
+    await record_one_more(small_daybook)
     prepare(small_daybook)
     assert not only_if_ahead(logged)
     (tmp_path / "earlier.db").rename(small_daybook.data_dir / "ledger.db")
@@ -58,7 +57,7 @@ async def test_on_postgresql(postgres: PostgresServer, logged: list[Any]) -> Non
     await keep(settings)
     ledger = open_ledger(settings)
     before = await ledger.read(lambda c: c.execute(Turn.__table__.select()).one())
-    await tell_one_more(settings)
+    await record_one_more(settings)
     prepare(settings)
     assert not only_if_ahead(logged)
 

@@ -13,8 +13,8 @@ from service.books.engine import Engine, Overtaken
 from service.books.store import BookStore
 from service.core.events import Customer
 from service.verify import digests, replay, verify_totals
-from tests.books.test_random_histories import Killed, die
 from tests.support.events import but, changed, created, event, invoice, item, payment, refund, subscription
+from tests.support.random_deliveries import Killed, die
 from tests.support.temporary_books import document, new_shelf, now
 
 pytestmark = pytest.mark.usefixtures("each_store")

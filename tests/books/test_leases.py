@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -16,6 +16,7 @@ from service.ledger.store import Ledger
 from service.settings import Settings
 from service.verify import verify_replay, verify_totals
 from tests.support.events import at, event, invoice, payment, subscription
+from tests.support.partitions import HeldPartitions
 from tests.support.temporary_books import NOW, incoming, now
 
 STORES = ["postgresql"]
@@ -154,17 +155,6 @@ async def test_partitions_are_not_taken_in_the_middle_of_their_holders_transacti
     await store.close()
 
 
-class Holding:
-    """Some partitions, held whatever anybody says."""
-
-    def __init__(self, partitions: Iterable[int]) -> None:
-        self.fences = dict.fromkeys(partitions, 0)
-
-    def check(self, connection: Connection, partitions: Iterable[int]) -> None:
-        assert connection.in_transaction()
-        assert set(partitions) <= set(self.fences)
-
-
 async def test_workers_that_write_at_once_give_the_books_of_one(settings: Settings, ledger: Ledger) -> None:
     # given many subscriptions and invoices of few customers, so that every worker feeds the same keys
     told = []
@@ -181,7 +171,7 @@ async def test_workers_that_write_at_once_give_the_books_of_one(settings: Settin
     stores = [open_books(settings) for _ in range(4)]
     await stores[0].register()
     engines = [
-        Engine(ledger, store, now, Holding(range(number, PARTITIONS, 4)), batch=20)
+        Engine(ledger, store, now, HeldPartitions(range(number, PARTITIONS, 4)), batch=20)
         for number, store in enumerate(stores)
     ]
     await asyncio.gather(*(engine.catch_up() for engine in engines))

@@ -22,7 +22,7 @@ from service.ledger.history import histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
-from tests.books.test_random_histories import deliveries, examples
+from tests.support.random_deliveries import deliveries, examples
 from tests.support.random_histories import Life, lives
 from tests.support.temporary_books import Shelf, document, new_shelf, now
 

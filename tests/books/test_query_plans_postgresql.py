@@ -7,20 +7,18 @@ import pytest
 from service.books.engine import Engine
 from service.bootstrap import open_books, open_ledger
 from service.settings import Settings
-from tests.books.test_query_plans import GROWING, life
 from tests.support.postgres import PostgresServer
+from tests.support.query_plans import GROWING, WALKS, events_of
 from tests.support.temporary_books import NOW, incoming, now
 
 STORES = ["postgresql"]
-
-WALKS = "SELECT relname || ' ' || seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0"
 
 
 async def take_in(settings: Settings, numbers: range) -> None:
     """Events into the ledger and the books, on connections that end: their counts are then complete."""
     ledger, store = open_ledger(settings), open_books(settings)
     await store.register()
-    events = [incoming(told) for number in numbers for told in life(number)]
+    events = [incoming(told) for number in numbers for told in events_of(number)]
     for start in range(0, len(events), 200):
         await ledger.append(events[start : start + 200], NOW)
     await Engine(ledger, store, now).catch_up()

@@ -1,66 +1,27 @@
 """Lives at random: whatever the order and number of deliveries, the books say what really happened.
 
-More of them: `DAYBOOK_EXAMPLES=500 pytest tests/books/test_lives.py`.
+More of them: `DAYBOOK_EXAMPLES=500 pytest tests/books/test_random_histories.py`.
 """
 
 import asyncio
-import os
 from collections import Counter
-from contextlib import suppress
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from projections.book import Rules
 from service.verify import digests, replay, verify_totals
 from tests.support.model import Model
-from tests.support.random_histories import Life, lives
-from tests.support.temporary_books import NOW, Shelf, document, in_batches, new_shelf
+from tests.support.random_deliveries import deliver, deliveries, examples
+from tests.support.random_histories import lives
+from tests.support.temporary_books import NOW, document, new_shelf
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
-EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 DONE = ("new", "reactivated", "expanded", "contracted", "churned")
-
-
-def examples(count: int):
-    """How many lives a test looks at. Telling why a life failed costs more than finding a smaller one."""
-    return settings(
-        max_examples=EXAMPLES or count,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[phase for phase in Phase if phase is not Phase.explain],
-    )
-
-
-class Killed(Exception):
-    """A worker that dies in the middle of a transaction."""
-
-
-@st.composite
-def deliveries(draw, life: Life):
-    """A life's events in any order, some delivered again, in batches; and after which a worker dies."""
-    again = draw(st.lists(st.sampled_from(life.events), max_size=8))
-    events = draw(st.permutations([*life.events, *again]))
-    batches = in_batches(events, draw(st.lists(st.integers(1, 25), max_size=6)))
-    return [(batch, draw(st.booleans())) for batch in batches]
-
-
-def die(*_args) -> None:
-    raise Killed
-
-
-async def deliver(shelf: Shelf, batches) -> None:
-    """Deliver batch by batch, each taken in by a new worker; some of them die before they commit."""
-    for batch, dies in batches:
-        await shelf.append(batch)
-        if dies:
-            with suppress(Killed):
-                await shelf.advance(die)
-        await shelf.advance(batch=7 if dies else 1000)
 
 
 @given(st.data(), lives())

@@ -11,10 +11,10 @@ from handlers.stripe import payloads
 from handlers.stripe.state import Reading
 from service.core.errors import Unreadable
 from tests.support.cli import Run, document
+from tests.support.openapi import is_described
 from tests.support.running import Daybook, running
 from tests.support.senders import MX, STRIPE, stripe_event, stripe_subscription
 from tests.support.stores import EACH_STORE
-from tests.web.test_openapi import is_described
 
 STORES = EACH_STORE
 

@@ -26,9 +26,9 @@ from service.core.events import (
     superseding,
 )
 from service.core.order import canonical, standing
-from tests.books.test_random_histories import examples
 from tests.support.events import at, created, event, invoice, subscription
 from tests.support.folded_books import rows_of
+from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
 from tests.support.temporary_books import new_shelf
 

@@ -11,7 +11,7 @@ from service.lookback.build import build, files_of, open_file
 from service.lookback.files import Wanted
 from service.lookback.known import digest_at
 from service.settings import Settings
-from tests.books.test_random_histories import examples
+from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
 from tests.support.stores import with_rules
 from tests.support.temporary_books import Shelf, document, new_shelf

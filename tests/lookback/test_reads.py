@@ -14,11 +14,11 @@ from projections import MRR
 from service.books.engine import Engine
 from service.bootstrap import open_books
 from service.reads.catalog import READS
+from tests.support.openapi import is_described
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import Clock, Daybook, running
 from tests.support.senders import STANDARD, subscription
 from tests.support.stores import NewDataDir
-from tests.web.test_openapi import is_described
 
 SHAPE = {read.path: read.shape for read in READS}
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)

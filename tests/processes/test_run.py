@@ -6,8 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import Daybook, wait_until
-from tests.worker.test_wakeups import post
+from tests.support.processes import Daybook, post, wait_until
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from projections.revenue import (
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment
-from tests.books.test_random_histories import deliver, deliveries, examples
 from tests.support.events import but, dispute, event, invoice, payment, refund, settles
 from tests.support.folded_books import rows_of
+from tests.support.random_deliveries import deliver, deliveries, examples
 from tests.support.random_histories import Life, lives
 from tests.support.temporary_books import document, new_shelf
 

@@ -14,8 +14,8 @@ from service.intake.provenance import trace
 from service.reads.explain.figures import TOLD, explain
 from service.settings import load
 from service.storage.database import books_path, ledger_path
-from tests.books.test_query_plans import life, scans, traced
 from tests.support.events import at, created, event, payment, refund, subscription
+from tests.support.query_plans import events_of, scans, traced
 from tests.support.temporary_books import Shelf, new_shelf
 
 COMING = {"next_bill_at": at("2025-12-01")}
@@ -48,7 +48,7 @@ SEVENTH = [
 
 async def test_no_statement_behind_a_figure_walks_a_table() -> None:
     async with new_shelf() as shelf:
-        await shelf.tell(*(told for number in range(200) for told in life(number)), *SEVENTH)
+        await shelf.tell(*(told for number in range(200) for told in events_of(number)), *SEVENTH)
         files = ledger_path(shelf.directory), books_path(shelf.directory)
 
         as_it_grew = await taken_apart(shelf)

@@ -12,8 +12,8 @@ from service.bootstrap import open_books
 from service.ledger.store import Ledger
 from service.reads import snapshots
 from service.settings import Settings
-from tests.books.test_leases import Holding
 from tests.reads.test_snapshots import DOLLARS, STANDING, TODAY, fresh, standing
+from tests.support.partitions import HeldPartitions
 from tests.support.temporary_books import NOW, incoming, now
 
 STORES = ["postgresql"]
@@ -30,7 +30,7 @@ async def store(settings: Settings) -> AsyncIterator[BookStore]:
 async def test_the_one_that_leads_knows_when_the_others_are_done(store: BookStore, ledger: Ledger) -> None:
     # given two workers that share the partitions, and events for both
     leading, other = (
-        Engine(ledger, store, now, Holding(range(start, PARTITIONS, 2)), batch=1) for start in (0, 1)
+        Engine(ledger, store, now, HeldPartitions(range(start, PARTITIONS, 2)), batch=1) for start in (0, 1)
     )
     assert (leading.leads, other.leads) == (True, False)
     await ledger.append([incoming(event) for event in DOLLARS], NOW)

@@ -16,16 +16,15 @@ from service.rebuild.fill import build
 from service.settings import Settings
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
-from tests.books.test_query_plans import GROWING, life
-from tests.books.test_query_plans_postgresql import WALKS
 from tests.support.postgres import PostgresServer
+from tests.support.query_plans import GROWING, WALKS, events_of
 from tests.support.temporary_books import NOW, incoming, now
 
 STORES = ["postgresql"]
 
 
 async def append(ledger: Ledger, numbers: range) -> None:
-    told = [incoming(each) for number in numbers for each in life(number)]
+    told = [incoming(each) for number in numbers for each in events_of(number)]
     for start in range(0, len(told), 200):
         await ledger.append(told[start : start + 200], NOW)
 

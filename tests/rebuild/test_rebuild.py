@@ -28,8 +28,8 @@ from service.rebuild.fill import build, unseen
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
-from tests.books.test_random_histories import examples
 from tests.support.events import event, invoice, item, payment, subscription
+from tests.support.random_deliveries import examples
 from tests.support.random_histories import lives
 from tests.support.temporary_books import new_shelf, now
 

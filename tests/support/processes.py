@@ -127,3 +127,11 @@ def signed(event_id: str, body: bytes) -> dict[str, str]:
         "webhook-signature": Webhook(SECRET).sign(event_id, now, body.decode()),
         "content-type": "application/json",
     }
+
+
+def post(daybook: Daybook, number: int) -> httpx.Response:
+    """Post an event of `subscription_event`."""
+    event_id, body = subscription_event(number)
+    return httpx.post(
+        f"{daybook.url}/webhooks/standard/biller", content=body, headers=signed(event_id, body), timeout=10
+    )

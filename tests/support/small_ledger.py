@@ -11,7 +11,6 @@ from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
 from service.core.events import Customer, Product
 from service.settings import Settings, load
-from service.verify.replay import _Held
 from tests.support.events import (
     at,
     changed,
@@ -25,6 +24,7 @@ from tests.support.events import (
     settles,
     subscription,
 )
+from tests.support.partitions import HeldPartitions
 from tests.support.temporary_books import NOW, incoming, now
 
 FILES = ("ledger.db", "books.db")
@@ -56,12 +56,21 @@ async def keep(settings: Settings, *, behind: int = 0) -> None:
     try:
         await ledger.append([incoming(each) for each in TOLD], NOW)
         level = range(PARTITIONS - behind if settings.database_url else 1)
-        await Engine(ledger, store, now, _Held(level)).catch_up()
+        await Engine(ledger, store, now, HeldPartitions(level)).catch_up()
         for part in range(PARTITIONS - behind, PARTITIONS):
-            await Engine(ledger, store, now, _Held([part])).catch_up(until=part % len(TOLD))
+            await Engine(ledger, store, now, HeldPartitions([part])).catch_up(until=part % len(TOLD))
     finally:
         await store.close()
         await ledger.close()
+
+
+async def record_one_more(settings: Settings, event_id: str = "evt_more") -> None:
+    """One more event, in the ledger and in the books."""
+    ledger, store = open_ledger(settings), open_books(settings)
+    await ledger.append([incoming(changed(subscription(), "2026-01-01", event_id=event_id))], NOW)
+    await Engine(ledger, store, now).catch_up()
+    await store.close()
+    await ledger.close()
 
 
 def copied(origin: Path, directory: Path) -> Settings:

