@@ -37,3 +37,9 @@ def test_every_floor_is_there() -> None:
 def test_few_modules_lie_loose() -> None:
     loose = [path.name for path in (ROOT / "service").glob("*.py") if path.name != "__init__.py"]
     assert len(loose) <= 8
+
+
+def test_every_folder_of_tests_is_named_as_what_it_tests() -> None:
+    rooms = {room.rpartition(".")[2] for room in floors()}
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert folders - rooms <= {"bench", "docs", "storm"}
