@@ -24,7 +24,7 @@ from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
 from tests.support.random_deliveries import deliveries, examples
 from tests.support.random_histories import Life, lives
-from tests.support.temporary_books import Shelf, document, new_shelf, now
+from tests.support.temporary_books import TemporaryBooks, document, new_books, now
 
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 PRESETS = load_rulebook().policies
@@ -100,24 +100,24 @@ def test_any_delivery_gives_the_books_of_one_replay_under_every_policy(data, lif
 async def _any_delivery_gives_the_books_of_one_replay_under_every_policy(life, batches):
     rules = Rules(reporting_tz=life.zone)
     async with (
-        new_shelf(rules) as shelf,
-        new_shelf(rules) as ordered,
-        new_shelf() as other,
-        shelf.store(books=KEPT) as store,
+        new_books(rules) as books,
+        new_books(rules) as ordered,
+        new_books() as other,
+        books.store(books=KEPT) as store,
         ordered.store(books=KEPT) as straight,
     ):
         for batch, _ in batches:
-            await shelf.append(batch)
-            await Engine(shelf.ledger, store, now).catch_up()
+            await books.append(batch)
+            await Engine(books.ledger, store, now).catch_up()
         await ordered.append(life.events)
         await Engine(ordered.ledger, straight, now).catch_up()
         assert await digests(store) == await digests(straight)
-        assert await digests(store) == await replay(shelf.ledger, rules, other.directory, KEPT)
+        assert await digests(store) == await replay(books.ledger, rules, other.directory, KEPT)
         await verify_totals(store)
         for currency in life.truth.currencies():
             for policy in ("default", *PRESETS):
                 await _adds_up(store, currency, policy)
-            await _is_explained(shelf, store, currency, date(2025, 5, 20))
+            await _is_explained(books, store, currency, date(2025, 5, 20))
 
 
 async def _adds_up(store: BookStore, currency: str, policy: str) -> None:
@@ -140,7 +140,7 @@ async def _adds_up(store: BookStore, currency: str, policy: str) -> None:
     }
 
 
-async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date) -> None:
+async def _is_explained(books: TemporaryBooks, store: BookStore, currency: str, day: date) -> None:
     """Reasons make contracts, contracts customers, and customers the difference of the two totals."""
     scope = Scope(currency=currency, today=day)
     for second in PRESETS:
@@ -151,8 +151,8 @@ async def _is_explained(shelf: Shelf, store: BookStore, currency: str, day: date
 
         page, both = await store.read(find)
         names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
-        told = await shelf.ledger.read(
-            lambda connection, of=names: histories(connection, of, 2**40, shelf.ledger.vault)
+        told = await books.ledger.read(
+            lambda connection, of=names: histories(connection, of, 2**40, books.ledger.vault)
         )
         shown = compare.explained(page, told, day, *both)
         assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]

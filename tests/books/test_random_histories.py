@@ -16,7 +16,7 @@ from service.verify import digests, replay, verify_totals
 from tests.support.model import Model
 from tests.support.random_deliveries import deliver, deliveries, examples
 from tests.support.random_histories import lives
-from tests.support.temporary_books import NOW, document, new_shelf
+from tests.support.temporary_books import NOW, document, new_books
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -33,7 +33,7 @@ def test_any_delivery_gives_the_books_of_one_replay_in_order(data, life):
 
 async def _any_delivery_gives_the_books_of_one_replay_in_order(life, batches):
     rules = Rules(reporting_tz=life.zone)
-    async with new_shelf(rules) as live, new_shelf(rules) as ordered:
+    async with new_books(rules) as live, new_books(rules) as ordered:
         await deliver(live, batches)
         await ordered.tell(*life.events)
         async with live.store() as store, ordered.store() as straight:
@@ -53,12 +53,12 @@ def test_one_event_at_a_time_gives_the_books_of_a_replay(data, life):
 
 
 async def _one_event_at_a_time_gives_the_books_of_a_replay(life, batches):
-    async with new_shelf(Rules(reporting_tz=life.zone)) as shelf, new_shelf() as other:
+    async with new_books(Rules(reporting_tz=life.zone)) as books, new_books() as other:
         for batch, _ in batches:
-            await shelf.append(batch)
-        await shelf.advance(batch=1)
-        async with shelf.store() as store:
-            replayed = await replay(shelf.ledger, store.rules, other.directory, store.books)
+            await books.append(batch)
+        await books.advance(batch=1)
+        async with books.store() as store:
+            replayed = await replay(books.ledger, store.rules, other.directory, store.books)
             assert await digests(store) == replayed
 
 
@@ -70,9 +70,9 @@ def test_the_books_say_what_happened(data, life):
 
 
 async def _the_books_say_what_happened(life, batches):
-    async with new_shelf(Rules(reporting_tz=life.zone)) as shelf:
-        await deliver(shelf, batches)
-        async with shelf.store() as store:
+    async with new_books(Rules(reporting_tz=life.zone)) as books:
+        await deliver(books, batches)
+        async with books.store() as store:
             for currency in life.truth.currencies():
                 note(f"currency: {currency}")
                 await _same_mrr(store, life.truth, currency)

@@ -30,7 +30,7 @@ from tests.support.events import at, created, event, invoice, subscription
 from tests.support.folded_books import rows_of
 from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
-from tests.support.temporary_books import new_shelf
+from tests.support.temporary_books import new_books
 
 
 def wrong(event: Event, dice: Random) -> Event:
@@ -87,15 +87,15 @@ def test_books_are_those_of_a_ledger_that_was_told_rightly_from_the_start(life: 
 async def test_kept_event_by_event_they_are_the_same(life: Life, seed: int) -> None:
     rules = Rules(reporting_tz=life.zone)
     events = told_wrongly(life, Random(seed))
-    async with new_shelf(rules) as shelf:
+    async with new_books(rules) as books:
         for start in range(0, len(events), 7):
-            await shelf.tell(*events[start : start + 7])
+            await books.tell(*events[start : start + 7])
         for read in ("revenue-month-detail", "mrr", "revenue-annual-forecast"):
             asked = (read, "usd", at("2025-04-15").date())
-            async with new_shelf(rules) as straight:
+            async with new_books(rules) as straight:
                 await straight.tell(*life.events)
                 expected = await straight.read(*asked)
-            assert str(await shelf.read(*asked)).replace("·2", "").replace("·3", "") == str(expected)
+            assert str(await books.read(*asked)).replace("·2", "").replace("·3", "") == str(expected)
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=12), st.randoms())

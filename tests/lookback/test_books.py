@@ -14,7 +14,7 @@ from service.settings import Settings
 from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
 from tests.support.stores import with_rules
-from tests.support.temporary_books import Shelf, document, new_shelf
+from tests.support.temporary_books import TemporaryBooks, document, new_books
 
 READS = (
     ("mrr", {}),
@@ -26,8 +26,8 @@ READS = (
 TODAY = date(2025, 4, 15)
 
 
-def settings_of(shelf: Shelf) -> Settings:
-    return with_rules(shelf.settings, shelf.rules)
+def settings_of(books: TemporaryBooks) -> Settings:
+    return with_rules(books.settings, books.rules)
 
 
 async def answers(store, currencies) -> list[dict]:
@@ -38,8 +38,8 @@ async def answers(store, currencies) -> list[dict]:
     ]
 
 
-async def wanted_at(shelf: Shelf, position: int) -> Wanted:
-    digest = await shelf.ledger.read(lambda connection: digest_at(connection, position))
+async def wanted_at(books: TemporaryBooks, position: int) -> Wanted:
+    digest = await books.ledger.read(lambda connection: digest_at(connection, position))
     return Wanted(position=position, digest=digest)
 
 
@@ -54,7 +54,7 @@ def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
 async def the_books_at_a_position(life: Life, events, order) -> None:
     rules = Rules(reporting_tz=life.zone)
     currencies = life.truth.currencies()
-    async with new_shelf(rules) as whole, new_shelf(rules) as short:
+    async with new_books(rules) as whole, new_books(rules) as short:
         await whole.append(events)
         expected = []
         for event in (None, *events):

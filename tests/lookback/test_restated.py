@@ -19,7 +19,7 @@ from service.lookback.restated import Change, FigureKey, Told, restate, restated
 from tests.support.events import event, item, subscription
 from tests.support.random_deliveries import examples
 from tests.support.random_histories import Life, lives
-from tests.support.temporary_books import Shelf, incoming, new_shelf
+from tests.support.temporary_books import TemporaryBooks, incoming, new_books
 
 FIGURES = {
     "mrr": ("mrr", "mrr_days", "mrr_cents"),
@@ -60,16 +60,16 @@ def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
 
 async def each_event_restates(zone: str, recorded, since: int, until: int, reached: int) -> None:
     rules = Rules(reporting_tz=zone)
-    async with new_shelf(rules) as shelf, new_shelf(rules) as asked:
-        books = [Figures()]
+    async with new_books(rules) as books, new_books(rules) as asked:
+        figures = [Figures()]
         for each in recorded:
-            await _record(shelf, [each])
-            await shelf.advance()
-            books.append(await _figures_of(shelf))
+            await _record(books, [each])
+            await books.advance()
+            figures.append(await _figures_of(books))
         expected = []
         for position in range(since + 1, until + 1):
-            day = day_of(recorded[position - 1][1], shelf.rules.zone).isoformat()
-            expected += _restated(position, day, books[position - 1], books[position])
+            day = day_of(recorded[position - 1][1], books.rules.zone).isoformat()
+            expected += _restated(position, day, figures[position - 1], figures[position])
         await _record(asked, recorded[:reached])
         await asked.advance()
         await _record(asked, recorded[reached:])
@@ -153,13 +153,13 @@ def test_what_moves_between_histories_of_one_day_is_no_restatement():
     assert restated(told) == []
 
 
-async def _record(shelf: Shelf, recorded) -> None:
+async def _record(books: TemporaryBooks, recorded) -> None:
     for told, moment in recorded:
-        await shelf.ledger.append([incoming(told)], moment)
+        await books.ledger.append([incoming(told)], moment)
 
 
-async def _figures_of(shelf: Shelf) -> Figures:
-    async with shelf.store() as store:
+async def _figures_of(books: TemporaryBooks) -> Figures:
+    async with books.store() as store:
         return await store.read(partial(_figures, store=store))
 
 
@@ -203,9 +203,9 @@ def _restated(position: int, day: str, before: Figures, after: Figures) -> list[
             (
                 *(position, figure, currency, account, first, last, cents),
                 *(
-                    _shown(books, figure, currency, whose, first)
+                    _shown(state, figure, currency, whose, first)
                     for whose in (account, None)
-                    for books in (before, after)
+                    for state in (before, after)
                 ),
             )
             for first, last, cents in spans

@@ -31,7 +31,7 @@ from tests.support.events import but, dispute, event, invoice, payment, refund, 
 from tests.support.folded_books import rows_of
 from tests.support.random_deliveries import deliver, deliveries, examples
 from tests.support.random_histories import Life, lives
-from tests.support.temporary_books import document, new_shelf
+from tests.support.temporary_books import document, new_books
 
 
 def orders(*events: Event) -> list[tuple[str, str, int]]:
@@ -231,9 +231,9 @@ def test_any_delivery_gives_the_customers_of_a_recount(data, life):
 
 
 async def _any_delivery_gives_the_customers_of_a_recount(life, batches):
-    async with new_shelf(Rules(reporting_tz=life.zone)) as shelf:
-        await deliver(shelf, batches)
-        async with shelf.store() as store:
+    async with new_books(Rules(reporting_tz=life.zone)) as books:
+        await deliver(books, batches)
+        async with books.store() as store:
             found = {
                 kind: await _rows(store, kind)
                 for kind in (Order, Reversal, Failure, CustomerMonth, CustomerRevenue)
@@ -419,7 +419,7 @@ async def test_a_list_of_a_day_is_what_it_was_for_who_knew_only_what_came_until_
     told = sorted(_history(dice), key=_day)
     happens = sorted(set(map(_day, told)))
     days = sorted({*dice.sample(happens, min(2, len(happens))), happens[-1], date(2025, 12, 31)})
-    async with new_shelf() as whole, new_shelf() as growing:
+    async with new_books() as whole, new_books() as growing:
         await whole.tell(*told)
         async with whole.store() as all_known:
             known = 0

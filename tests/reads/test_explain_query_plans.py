@@ -16,7 +16,7 @@ from service.settings import load
 from service.storage.database import books_path, ledger_path
 from tests.support.events import at, created, event, payment, refund, subscription
 from tests.support.query_plans import events_of, scans, traced
-from tests.support.temporary_books import Shelf, new_shelf
+from tests.support.temporary_books import TemporaryBooks, new_books
 
 COMING = {"next_bill_at": at("2025-12-01")}
 MONTHS = {"from": "2025-01", "to": "2025-12"}
@@ -47,21 +47,21 @@ SEVENTH = [
 
 
 async def test_no_statement_behind_a_figure_walks_a_table() -> None:
-    async with new_shelf() as shelf:
-        await shelf.tell(*(told for number in range(200) for told in events_of(number)), *SEVENTH)
-        files = ledger_path(shelf.directory), books_path(shelf.directory)
+    async with new_books() as books:
+        await books.tell(*(told for number in range(200) for told in events_of(number)), *SEVENTH)
+        files = ledger_path(books.directory), books_path(books.directory)
 
-        as_it_grew = await taken_apart(shelf)
+        as_it_grew = await taken_apart(books)
         assert [walk for path in files for walk in scans(path, as_it_grew)] == []
 
         for path in files:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("ANALYZE")
-        with_statistics = await taken_apart(shelf)
+        with_statistics = await taken_apart(books)
         assert [walk for path in files for walk in scans(path, with_statistics)] == []
 
 
-async def taken_apart(shelf: Shelf) -> list[str]:
+async def taken_apart(books: TemporaryBooks) -> list[str]:
     """The statements that take every figure apart, down to its events."""
 
     def find(connection: Connection) -> set[tuple[str, str]]:
@@ -71,7 +71,7 @@ async def taken_apart(shelf: Shelf) -> list[str]:
         return {(cause, row["account"]) for each in found for row in each["rows"] for cause in row["causes"]}
 
     with traced() as statements:
-        opened = Shelf(load(data_dir=shelf.directory), shelf.rules)
+        opened = TemporaryBooks(load(data_dir=books.directory), books.rules)
         async with opened.store() as store:
             causes = await store.read(find)
         async with opened.ledger.reading() as reader:

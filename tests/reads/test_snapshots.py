@@ -15,7 +15,7 @@ from service.reads.catalog import READS
 from service.reads.parameters import parse_all
 from service.reads.snapshots import find, make_ready, snapshot_name
 from tests.support.events import at, but, created, event, invoice, item, payment, subscription
-from tests.support.temporary_books import document, new_shelf, now
+from tests.support.temporary_books import document, new_books, now
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -51,31 +51,31 @@ async def fresh(store, currency: str) -> dict:
     return {read.name: await document(store, read.name, currency, TODAY) for read in STANDING}
 
 
-async def advance(shelf, store, *events) -> None:
-    await shelf.append(events)
-    await Engine(shelf.ledger, store, now).catch_up()
+async def advance(books, store, *events) -> None:
+    await books.append(events)
+    await Engine(books.ledger, store, now).catch_up()
 
 
 async def test_what_stands_is_what_would_be_made_afresh():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS, *EUROS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS, *EUROS)
         assert await make_ready(store, TODAY) == 2 * len(STANDING)
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == await fresh(store, currency)
 
 
 async def test_what_stands_is_not_made_again():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS)
         await make_ready(store, TODAY)
         assert await make_ready(store, TODAY) == 0
 
 
 async def test_a_change_of_a_row_drops_the_documents_of_every_currency():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS, *EUROS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS, *EUROS)
         await make_ready(store, TODAY)
-        await advance(shelf, store, event(payment(payment_id="pi_9"), "2025-11-13"))
+        await advance(books, store, event(payment(payment_id="pi_9"), "2025-11-13"))
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == {}
         await make_ready(store, TODAY)
@@ -84,44 +84,44 @@ async def test_a_change_of_a_row_drops_the_documents_of_every_currency():
 
 
 async def test_a_change_of_a_name_drops_every_document():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS, *EUROS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS, *EUROS)
         await make_ready(store, TODAY)
-        await advance(shelf, store, event(Customer(customer_id="cus_1", name="Blake"), "2025-02-09"))
+        await advance(books, store, event(Customer(customer_id="cus_1", name="Blake"), "2025-02-09"))
         assert await standing(store, "usd") == await standing(store, "eur") == {}
 
 
 async def test_an_event_that_changes_no_row_drops_nothing():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS)
         await make_ready(store, TODAY)
-        await advance(shelf, store, event(payment(payment_id="pi_8", status="pending"), "2025-11-13"))
+        await advance(books, store, event(payment(payment_id="pi_8", status="pending"), "2025-11-13"))
         assert len(await standing(store, "usd")) == len(STANDING)
 
 
 async def test_another_day_has_documents_of_its_own():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS)
         await make_ready(store, TODAY)
         await make_ready(store, date(2025, 11, 14))
         assert await standing(store, "usd") == {}
 
 
 async def test_a_change_in_another_currency_shows_in_what_stands():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS, *EUROS)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS, *EUROS)
         await make_ready(store, TODAY)
         dearer = but(EUROS[0].data, items=(item(99_900),))
-        await advance(shelf, store, event(dearer, "2025-02-01"))
+        await advance(books, store, event(dearer, "2025-02-01"))
         await make_ready(store, TODAY)
         assert await standing(store, "usd") == await fresh(store, "usd")
 
 
 async def test_other_rules_have_documents_of_their_own():
-    async with new_shelf() as shelf, shelf.store() as store:
-        await advance(shelf, store, *DOLLARS)
-        async with shelf.store(Rules(weeks_per_month=Fraction(52, 12))) as other:
-            await advance(shelf, other)
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS)
+        async with books.store(Rules(weeks_per_month=Fraction(52, 12))) as other:
+            await advance(books, other)
             await make_ready(other, TODAY)
         await make_ready(store, TODAY)
         assert await standing(store, "usd") == await fresh(store, "usd")

@@ -31,7 +31,7 @@ from service.verify.totals import verify_totals
 from tests.support.events import event, invoice, item, payment, subscription
 from tests.support.random_deliveries import examples
 from tests.support.random_histories import lives
-from tests.support.temporary_books import new_shelf, now
+from tests.support.temporary_books import new_books, now
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -70,13 +70,13 @@ OTHER = replace(MRR, stages=(replace(MRR.stages[0], contribute=_contribute_a_cen
 @asynccontextmanager
 async def kept(told=TOLD):
     """A ledger of these events with books that have taken them in."""
-    async with new_shelf() as shelf, shelf.store() as store:
-        await shelf.tell(*told)
-        yield shelf, store
+    async with new_books() as books, books.store() as store:
+        await books.tell(*told)
+        yield books, store
 
 
-def rebuilt(shelf, store, **how):
-    return rebuild(shelf.settings, shelf.ledger, store, now, processes=1, **how)
+def rebuilt(books, store, **how):
+    return rebuild(books.settings, books.ledger, store, now, processes=1, **how)
 
 
 async def ids(store) -> dict[str, int]:
@@ -96,39 +96,39 @@ def test_what_is_built_by_key_is_what_the_engine_makes_at_any_position(data, lif
 
 
 async def _what_is_built_by_key_is_what_the_engine_makes(life, until):
-    async with new_shelf(Rules(reporting_tz=life.zone)) as shelf, shelf.store() as store:
-        await shelf.append(life.events)
-        await Engine(shelf.ledger, store, now).catch_up(until)
+    async with new_books(Rules(reporting_tz=life.zone)) as books, books.store() as store:
+        await books.append(life.events)
+        await Engine(books.ledger, store, now).catch_up(until)
         made = store.of(await store.write(partial(builds.begin, store=store)))
-        await build(shelf.settings, shelf.ledger, made, until, processes=1)
+        await build(books.settings, books.ledger, made, until, processes=1)
         assert await digests(made) == await digests(store)
 
         # and what comes later finds nothing to tell them apart by
         for each in (made, store):
-            await Engine(shelf.ledger, each, now).catch_up()
+            await Engine(books.ledger, each, now).catch_up()
         assert await digests(made) == await digests(store)
         await verify_totals(made)
 
 
 async def test_books_of_another_database_are_filled_as_well(tmp_path):
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         lay_out_file(tmp_path)
         other = BookStore(SqliteDatabase(books_path(tmp_path), "NORMAL"), store.rules, store.books)
         await other.register()
-        await build(shelf.settings, shelf.ledger, other, len(TOLD), processes=1)
+        await build(books.settings, books.ledger, other, len(TOLD), processes=1)
         assert await digests(other) == await digests(store)
         await other.close()
 
 
 async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
     monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
-    async with new_shelf() as shelf, shelf.store() as store:
-        await shelf.append(TOLD)
-        busy = Engine(shelf.ledger, store, now)
+    async with new_books() as books, books.store() as store:
+        await books.append(TOLD)
+        busy = Engine(books.ledger, store, now)
         assert await busy.advance() == len(TOLD)
         before, old = await digests(store), await ids(store)
 
-        found = await rebuilt(shelf, store)
+        found = await rebuilt(books, store)
 
         assert found.live
         assert found.position == len(TOLD)
@@ -138,7 +138,7 @@ async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
         assert await ids(store) == {book.name: book.build for book in found.books}
         assert await digests(store) == before
         # and an engine that was busy with the old ones can't write them any more, and goes on with the new
-        await shelf.append([event(payment(payment_id="pi_later"), "2025-04-01")])
+        await books.append([event(payment(payment_id="pi_later"), "2025-04-01")])
         with pytest.raises(Overtaken):
             await busy.advance()
         assert await busy.catch_up() == 1
@@ -148,10 +148,10 @@ async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
 
 
 async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_to():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         old, before = await ids(store), await digests(store)
-        async with shelf.store(books=(OTHER,)) as changed:
-            found = await rebuilt(shelf, changed)
+        async with books.store(books=(OTHER,)) as changed:
+            found = await rebuilt(books, changed)
 
             assert not found.live
             (mrr,) = found.books
@@ -164,7 +164,7 @@ async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_
             assert {unlike.table for unlike in mrr.differences} >= {"mrr_steps", "mrr_movements", "mrr_days"}
             assert (await ids(store), await digests(store)) == (old, before)
 
-            assert (await rebuilt(shelf, changed, accept=True)).live
+            assert (await rebuilt(books, changed, accept=True)).live
         assert (await digests(store))["mrr"] == mrr.digest
         assert {name: old[name] for name in old if name != "mrr"}.items() <= (await ids(store)).items()
 
@@ -177,21 +177,21 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
     def add_nothing(*_args):
         pass
 
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         old = await ids(store)
         monkeypatch.setattr(bulk, faulty, {"child_rows_of": all_but_one, "add_to": add_nothing}[faulty])
-        found = await rebuilt(shelf, store)
+        found = await rebuilt(books, store)
         assert not found.live
         assert any(book.differences for book in found.books)
         assert await ids(store) == old
 
 
 async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         await make_ready(store, TODAY)
         version = (await store.read(store.positions)).version
-        async with shelf.store(books=(OTHER,)) as changed:
-            await rebuilt(shelf, changed, accept=True)
+        async with books.store(books=(OTHER,)) as changed:
+            await rebuilt(books, changed, accept=True)
         after = (await store.read(store.positions)).version
         assert after > version
         names = tables.snapshots.c.name
@@ -200,18 +200,18 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
         assert not any([await store.read(partial(find, name=name, version=after)) for name in kept_names])
         assert await make_ready(store, TODAY) == len(kept_names)
         # and each later change still gives another
-        await shelf.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
+        await books.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
         assert (await store.read(store.positions)).version > after
 
 
 async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_is_over():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         made = await store.write(partial(builds.begin, store=store))
-        await shelf.append([event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)])
-        await Engine(shelf.ledger, store.of(made), now).catch_up(len(TOLD) + 1)
+        await books.append([event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)])
+        await Engine(books.ledger, store.of(made), now).catch_up(len(TOLD) + 1)
         at = await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
         assert at == len(TOLD) + 1
-        engine = Engine(shelf.ledger, store, now)
+        engine = Engine(books.ledger, store, now)
         for _ in range(2):
             with pytest.raises(Overtaken):
                 await engine.catch_up()
@@ -225,18 +225,18 @@ async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_i
 
 
 async def test_an_engine_in_the_middle_of_a_step_that_is_then_held_goes_up_to_there_only():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         made = await store.write(partial(builds.begin, store=store))
-        await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 104)])
-        engine, write = Engine(shelf.ledger, store, now), store.write
+        await books.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 104)])
+        engine, write = Engine(books.ledger, store, now), store.write
 
         async def write_when_held(change):
             store.write = write
-            await Engine(shelf.ledger, store, now).catch_up(len(TOLD) + 2)
+            await Engine(books.ledger, store, now).catch_up(len(TOLD) + 2)
             await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
             return await write(change)
 
-        slow = Engine(shelf.ledger, store, now)
+        slow = Engine(books.ledger, store, now)
         await slow.catch_up(len(TOLD))
         store.write = write_when_held
         with pytest.raises(Overtaken):
@@ -257,11 +257,11 @@ async def test_nothing_is_switched_to_that_lacks_what_is_read():
 
 
 async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_one():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         old = await ids(store)
         raised = replace(MRR, version=MRR.version + 1)
-        async with books_of(shelf, raised) as risen:
-            found = await rebuilt(shelf, risen)
+        async with open_some(books, raised) as risen:
+            found = await rebuilt(books, risen)
             assert found.live
             assert [(book.live, book.live_digest, book.differences) for book in found.books] == [
                 (None, None, [])
@@ -275,7 +275,7 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
 
 
 async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
-    async with kept() as (shelf, _), books_of(shelf, replace(MRR, version=MRR.version + 1)) as risen:
+    async with kept() as (books, _), open_some(books, replace(MRR, version=MRR.version + 1)) as risen:
         write = risen.write
 
         async def write_and_start(change):
@@ -285,7 +285,7 @@ async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
             return done
 
         risen.write = write_and_start
-        found = await rebuilt(shelf, risen)
+        found = await rebuilt(books, risen)
         assert found.live
         assert [book.live for book in found.books] == [None]
         assert await ids(risen) == {"mrr": found.books[0].build}
@@ -293,16 +293,16 @@ async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
 
 
 @asynccontextmanager
-async def books_of(shelf, *books):
+async def open_some(books, *chosen):
     """Books that nobody has registered."""
-    async with books_beside(shelf.settings, ["mrr"]) as (_, store):
-        yield BookStore(store._database, store.rules, books, store.partitions)
+    async with books_beside(books.settings, ["mrr"]) as (_, store):
+        yield BookStore(store._database, store.rules, chosen, store.partitions)
 
 
 async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_again():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         old, before = await ids(store), await digests(store)
-        await rebuilt(shelf, store)
+        await rebuilt(books, store)
         killed = await store.write(partial(builds.begin, store=store))
         live = await ids(store)
         removed = await builds.prune(store, unseen)
@@ -326,35 +326,35 @@ async def of_policies(store) -> list[int]:
 
 
 async def test_what_was_removed_while_it_was_built_is_not_written():
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         made = store.of(await store.write(partial(builds.begin, store=store)))
-        read = shelf.ledger.read
+        read = books.ledger.read
 
         async def read_when_removed(query):
             await builds.prune(store, unseen)
             return await read(query)
 
-        shelf.ledger.read = read_when_removed
+        books.ledger.read = read_when_removed
         with pytest.raises(Overtaken):
-            await build(shelf.settings, shelf.ledger, made, len(TOLD), processes=1)
+            await build(books.settings, books.ledger, made, len(TOLD), processes=1)
 
 
 async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_says_so(monkeypatch):
-    async with kept() as (shelf, store):
-        await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 130)])
-        assert (await rebuilt(shelf, store)).position == len(TOLD) + 30
+    async with kept() as (books, store):
+        await books.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 130)])
+        assert (await rebuilt(books, store)).position == len(TOLD) + 30
 
         monkeypatch.setattr("service.rebuild.cutover._FAR", 20)
-        await shelf.append([event(payment(payment_id=f"pi_{n}"), "2025-05-01") for n in range(200, 230)])
-        found = await rebuilt(shelf, store, accept=True)
+        await books.append([event(payment(payment_id=f"pi_{n}"), "2025-05-01") for n in range(200, 230)])
+        found = await rebuilt(books, store, accept=True)
         assert found.live
         assert {book.live_digest for book in found.books} == {None}
         assert (await store.read(store.positions)).position == len(TOLD) + 60
 
 
 async def test_events_that_arrive_meanwhile_are_in_the_new_books():
-    async with kept() as (shelf, store):
-        worker = Engine(shelf.ledger, store, now)
+    async with kept() as (books, store):
+        worker = Engine(books.ledger, store, now)
         write, late = (
             store.write,
             [event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 200)],
@@ -362,7 +362,7 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
 
         async def write_as_more_arrives(change):
             if late:
-                await shelf.append([late.pop(), late.pop()])
+                await books.append([late.pop(), late.pop()])
                 store.write = write
                 with suppress(Overtaken):
                     await worker.catch_up()
@@ -370,46 +370,46 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
             return await write(change)
 
         store.write = write_as_more_arrives
-        found = await rebuilt(shelf, store)
+        found = await rebuilt(books, store)
         store.write = write
         await worker.catch_up()
         assert found.live
         assert len(late) < 100
-        assert len(TOLD) < found.position <= (await shelf.ledger.read(head)).position
+        assert len(TOLD) < found.position <= (await books.ledger.read(head)).position
         await verify_totals(store)
         straight = store.of(await store.write(partial(builds.begin, store=store)))
-        await Engine(shelf.ledger, straight, now).catch_up()
+        await Engine(books.ledger, straight, now).catch_up()
         assert await digests(store) == await digests(straight)
 
 
 async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatch):
-    async with kept() as (shelf, store):
+    async with kept() as (books, store):
         right = cutover._Cutover._advance
         later = [event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)]
 
         async def advance_and_be_overtaken(self, live, at):
             await right(self, live, at)
             if later:
-                await shelf.append([later.pop()])
-                await Engine(shelf.ledger, store, now).catch_up()
+                await books.append([later.pop()])
+                await Engine(books.ledger, store, now).catch_up()
 
         monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
         monkeypatch.setattr(cutover._Cutover, "_advance", advance_and_be_overtaken)
-        found = await rebuilt(shelf, store)
+        found = await rebuilt(books, store)
         assert (found.live, found.position) == (True, len(TOLD) + 2)
 
 
 async def test_one_rebuild_at_a_time():
-    async with kept() as (shelf, _), books_beside(shelf.settings, []):
+    async with kept() as (books, _), books_beside(books.settings, []):
         with pytest.raises(Unavailable):
-            async with books_beside(shelf.settings, []):
+            async with books_beside(books.settings, []):
                 pass
 
 
 async def test_only_books_that_there_are():
-    async with kept() as (shelf, _):
+    async with kept() as (books, _):
         with pytest.raises(ParameterError, match=r"mrr:stripe"):
-            async with books_beside(shelf.settings, ["mrrr"]):
+            async with books_beside(books.settings, ["mrrr"]):
                 pass
 
 

@@ -19,7 +19,7 @@ from service.verify import digests
 from tests.storm.cluster import Cluster
 from tests.storm.senders import Answer
 from tests.storm.traffic import Delivery
-from tests.support.temporary_books import new_shelf
+from tests.support.temporary_books import new_books
 
 _PAGE = 1_000
 _DIGEST = re.compile(r"^(\w+): equal to a replay, (\w+)$", re.MULTILINE)
@@ -67,11 +67,11 @@ async def books_of(deliveries: Iterable[Delivery]) -> dict[str, str]:
     """The digests of the books that one process makes of the same events, each told once and in order."""
     once = {delivery.cause: delivery for delivery in deliveries}
     incoming = [_incoming(delivery) for delivery in once.values()]
-    async with new_shelf() as shelf:
+    async with new_books() as books:
         for start in range(0, len(incoming), _PAGE):
-            await shelf.ledger.append(incoming[start : start + _PAGE], datetime.now(UTC))
-        await shelf.advance()
-        async with shelf.store() as store:
+            await books.ledger.append(incoming[start : start + _PAGE], datetime.now(UTC))
+        await books.advance()
+        async with books.store() as store:
             return await digests(store)
 
 

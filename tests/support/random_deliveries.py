@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from tests.support.random_histories import Life
-from tests.support.temporary_books import Shelf, in_batches
+from tests.support.temporary_books import TemporaryBooks, in_batches
 
 EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
 
@@ -39,11 +39,11 @@ def die(*_args) -> None:
     raise Killed
 
 
-async def deliver(shelf: Shelf, batches) -> None:
+async def deliver(books: TemporaryBooks, batches) -> None:
     """Deliver batch by batch, each taken in by a new worker; some of them die before they commit."""
     for batch, dies in batches:
-        await shelf.append(batch)
+        await books.append(batch)
         if dies:
             with suppress(Killed):
-                await shelf.advance(die)
-        await shelf.advance(batch=7 if dies else 1000)
+                await books.advance(die)
+        await books.advance(batch=7 if dies else 1000)

@@ -48,7 +48,7 @@ def on(server: PostgresServer) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
+async def new_books(rules: Rules | None = None) -> AsyncIterator["TemporaryBooks"]:
     """An empty ledger with empty books beside it."""
     with TemporaryDirectory(prefix="daybook-books-") as directory:
         url = None
@@ -57,14 +57,14 @@ async def new_shelf(rules: Rules | None = None) -> AsyncIterator["Shelf"]:
         else:
             for name in ("ledger.db", "books.db"):
                 shutil.copyfile(empty_data_dir() / name, Path(directory) / name)
-        shelf = Shelf(load(data_dir=directory, database_url=url), rules or Rules())
+        books = TemporaryBooks(load(data_dir=directory, database_url=url), rules or Rules())
         try:
-            yield shelf
+            yield books
         finally:
-            await shelf.ledger.close()
+            await books.ledger.close()
 
 
-class Shelf:
+class TemporaryBooks:
     """One ledger with its books. A worker lives only as long as one call, as if it were killed after it."""
 
     def __init__(self, settings: Settings, rules: Rules) -> None:
