@@ -1,4 +1,4 @@
-"""Lives at random: the books of every policy are a function of the events, and what differs is explained."""
+"""Random scenarios: the books of every policy are a function of the events, and what differs is explained."""
 
 import asyncio
 from datetime import date
@@ -23,7 +23,7 @@ from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
 from tests.support.random_deliveries import deliveries, examples
-from tests.support.random_histories import Life, lives
+from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, document, new_books, now
 
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
@@ -43,10 +43,10 @@ policies = st.builds(
 )
 
 
-def contracts(life: Life) -> list[list]:
+def contracts(scenario: Scenario) -> list[list]:
     """The history of each contract, in canonical order."""
     told = sorted(
-        ((subjects(event)[0], event) for event in life.events if isinstance(event.data, Subscription)),
+        ((subjects(event)[0], event) for event in scenario.events if isinstance(event.data, Subscription)),
         key=lambda pair: pair[0],
     )
     return [canonical(event for _, event in pairs) for _, pairs in groupby(told, key=lambda pair: pair[0])]
@@ -61,11 +61,11 @@ def cents(history: list, day: date, rules: Rules) -> int:
     return found[-1].mrr_cents if found else 0
 
 
-@given(lives(), policies, policies, st.dates(date(2025, 1, 1), date(2026, 6, 30)))
+@given(scenarios(), policies, policies, st.dates(date(2025, 1, 1), date(2026, 6, 30)))
 @examples(150)
-def test_reasons_add_up_to_the_difference_of_any_contract(life, one, other, day):
-    first, second = side("one", one, life.zone), side("other", other, life.zone)
-    for history in contracts(life):
+def test_reasons_add_up_to_the_difference_of_any_contract(scenario, one, other, day):
+    first, second = side("one", one, scenario.zone), side("other", other, scenario.zone)
+    for history in contracts(scenario):
         amounts = [cents(history, day, each.rules) for each in (first, second)]
         if amounts[0] == amounts[1]:
             continue
@@ -77,28 +77,28 @@ def test_reasons_add_up_to_the_difference_of_any_contract(life, one, other, day)
         assert {there["status"], back["status"]} <= {event.data.status for event in history}
 
 
-@given(lives(), policies, st.sampled_from(Policy.__struct_fields__), policies)
+@given(scenarios(), policies, st.sampled_from(Policy.__struct_fields__), policies)
 @examples(50)
-def test_policies_that_differ_in_one_rule_have_no_other_reason(life, one, field, other):
-    first = side("one", one, life.zone)
-    second = side("other", replace(one, **{field: getattr(other, field)}), life.zone)
+def test_policies_that_differ_in_one_rule_have_no_other_reason(scenario, one, field, other):
+    first = side("one", one, scenario.zone)
+    second = side("other", replace(one, **{field: getattr(other, field)}), scenario.zone)
     day = date(2025, 6, 15)
-    for history in contracts(life):
+    for history in contracts(scenario):
         if cents(history, day, first.rules) != cents(history, day, second.rules):
             (reason,) = compare.bridge(history, day, first, second)["reasons"]
             assert reason["rule"] == {"ignored_discounts": "discounts"}.get(field, field)
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(12)
 @pytest.mark.usefixtures("each_store")
-def test_any_delivery_gives_the_books_of_one_replay_under_every_policy(data, life):
-    batches = data.draw(deliveries(life), label="deliveries")
-    asyncio.run(_any_delivery_gives_the_books_of_one_replay_under_every_policy(life, batches))
+def test_any_delivery_gives_the_books_of_one_replay_under_every_policy(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_any_delivery_gives_the_books_of_one_replay_under_every_policy(scenario, batches))
 
 
-async def _any_delivery_gives_the_books_of_one_replay_under_every_policy(life, batches):
-    rules = Rules(reporting_tz=life.zone)
+async def _any_delivery_gives_the_books_of_one_replay_under_every_policy(scenario, batches):
+    rules = Rules(reporting_tz=scenario.zone)
     async with (
         new_books(rules) as books,
         new_books(rules) as ordered,
@@ -109,12 +109,12 @@ async def _any_delivery_gives_the_books_of_one_replay_under_every_policy(life, b
         for batch, _ in batches:
             await books.append(batch)
             await Engine(books.ledger, store, now).catch_up()
-        await ordered.append(life.events)
+        await ordered.append(scenario.events)
         await Engine(ordered.ledger, straight, now).catch_up()
         assert await digests(store) == await digests(straight)
         assert await digests(store) == await replay(books.ledger, rules, other.directory, KEPT)
         await verify_totals(store)
-        for currency in life.truth.currencies():
+        for currency in scenario.expected.currencies():
             for policy in ("default", *PRESETS):
                 await _adds_up(store, currency, policy)
             await _is_explained(books, store, currency, date(2025, 5, 20))

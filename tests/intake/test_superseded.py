@@ -29,14 +29,14 @@ from service.core.order import canonical, standing
 from tests.support.events import at, created, event, invoice, subscription
 from tests.support.folded_books import rows_of
 from tests.support.random_deliveries import examples
-from tests.support.random_histories import Life, lives
+from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import new_books
 
 
-def wrong(event: Event, dice: Random) -> Event:
+def wrong(event: Event, rng: Random) -> Event:
     """The event as a translator with a fault would tell it: another amount, time, owner, or nothing."""
     data = event.data
-    fault = dice.choice(("unused", "owner", "time", "amount"))
+    fault = rng.choice(("unused", "owner", "time", "amount"))
     if fault == "time":
         return replace(event, occurred_at=event.occurred_at.replace(year=2024))
     if fault == "owner" and isinstance(data, Subscription):
@@ -48,22 +48,22 @@ def wrong(event: Event, dice: Random) -> Event:
     return replace(event, data=Unused(original_type="unknown"), before=None)
 
 
-def corrected(event: Event, dice: Random) -> list[Event]:
+def corrected(event: Event, rng: Random) -> list[Event]:
     """An event that was told wrongly once or twice, and was set right each time."""
-    wrongly = [wrong(event, dice) for _ in range(dice.randint(1, 2))]
-    told = [replace(each, event_id=revision(event.event_id, n)) for n, each in enumerate(wrongly, 1)]
-    right = replace(event, event_id=revision(event.event_id, len(told) + 1))
-    pairs = zip(told, [*told[1:], right], strict=True)
-    return [*told, right, *(superseding(old, new.event_id) for old, new in pairs)]
+    wrongly = [wrong(event, rng) for _ in range(rng.randint(1, 2))]
+    events = [replace(each, event_id=revision(event.event_id, n)) for n, each in enumerate(wrongly, 1)]
+    right = replace(event, event_id=revision(event.event_id, len(events) + 1))
+    pairs = zip(events, [*events[1:], right], strict=True)
+    return [*events, right, *(superseding(old, new.event_id) for old, new in pairs)]
 
 
-def told_wrongly(life: Life, dice: Random) -> list[Event]:
-    """A life in which some events were set right, and some stand that never were; in any order."""
-    events = [each for e in life.events for each in (corrected(e, dice) if dice.random() < 0.4 else [e])]
-    for number, each in enumerate(dice.sample(life.events, min(3, len(life.events)))):
-        extra = replace(wrong(each, dice), event_id=f"{each.event_id}-never-{number}")
+def told_wrongly(scenario: Scenario, rng: Random) -> list[Event]:
+    """A scenario in which some events were set right, and some stand that never were; in any order."""
+    events = [each for e in scenario.events for each in (corrected(e, rng) if rng.random() < 0.4 else [e])]
+    for number, each in enumerate(rng.sample(scenario.events, min(3, len(scenario.events)))):
+        extra = replace(wrong(each, rng), event_id=f"{each.event_id}-never-{number}")
         events += [extra, superseding(extra, None)]
-    dice.shuffle(events)
+    rng.shuffle(events)
     return events
 
 
@@ -72,38 +72,40 @@ def without_revisions(rows: Sequence[Row]) -> set[Row]:
     return {replace(row, causes=row.causes.replace("·2", "").replace("·3", "")) for row in rows}
 
 
-@given(lives(), st.integers())
+@given(scenarios(), st.integers())
 @examples(15)
-def test_books_are_those_of_a_ledger_that_was_told_rightly_from_the_start(life: Life, seed: int) -> None:
-    events = told_wrongly(life, Random(seed))
+def test_books_are_those_of_a_ledger_that_was_told_rightly_from_the_start(
+    scenario: Scenario, seed: int
+) -> None:
+    events = told_wrongly(scenario, Random(seed))
 
     for book in BOOKS:
-        rules = Rules(reporting_tz=life.zone)
-        assert without_revisions(rows_of(book, events, rules)) == set(rows_of(book, life.events, rules))
+        rules = Rules(reporting_tz=scenario.zone)
+        assert without_revisions(rows_of(book, events, rules)) == set(rows_of(book, scenario.events, rules))
 
 
-@given(lives(), st.integers())
+@given(scenarios(), st.integers())
 @examples(3)
-async def test_kept_event_by_event_they_are_the_same(life: Life, seed: int) -> None:
-    rules = Rules(reporting_tz=life.zone)
-    events = told_wrongly(life, Random(seed))
+async def test_kept_event_by_event_they_are_the_same(scenario: Scenario, seed: int) -> None:
+    rules = Rules(reporting_tz=scenario.zone)
+    events = told_wrongly(scenario, Random(seed))
     async with new_books(rules) as books:
         for start in range(0, len(events), 7):
             await books.tell(*events[start : start + 7])
         for read in ("revenue-month-detail", "mrr", "revenue-annual-forecast"):
             asked = (read, "usd", at("2025-04-15").date())
             async with new_books(rules) as straight:
-                await straight.tell(*life.events)
+                await straight.tell(*scenario.events)
                 expected = await straight.read(*asked)
             assert str(await books.read(*asked)).replace("·2", "").replace("·3", "") == str(expected)
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=12), st.randoms())
-def test_what_counts_depends_on_the_set_alone(told: list[tuple[int, bool]], dice: Random) -> None:
-    events = {f"evt_{n}": created(subscription(), "2025-11-13", event_id=f"evt_{n}") for n, _ in told}
-    gone = [superseding(events[f"evt_{n}"], None) for n, superseded in told if superseded]
+def test_what_counts_depends_on_the_set_alone(known: list[tuple[int, bool]], rng: Random) -> None:
+    events = {f"evt_{n}": created(subscription(), "2025-11-13", event_id=f"evt_{n}") for n, _ in known}
+    gone = [superseding(events[f"evt_{n}"], None) for n, superseded in known if superseded]
     history = [*events.values(), *gone]
-    dice.shuffle(history)
+    rng.shuffle(history)
 
     expected = [
         e for name, e in sorted(events.items()) if f"{name}·superseded" not in {g.event_id for g in gone}
@@ -133,9 +135,9 @@ def test_a_revision_takes_the_place_of_its_original_among_events_of_one_moment()
     old = replace(events[0], rank=events[0].rank)
     revised = replace(old, event_id="evt_1·2")
 
-    told = canonical([revised, *events[1:], superseding(old, "evt_1·2"), old])
+    history = canonical([revised, *events[1:], superseding(old, "evt_1·2"), old])
 
-    assert [original_id(e.event_id) for e in told] == [e.event_id for e in canonical(events)]
+    assert [original_id(e.event_id) for e in history] == [e.event_id for e in canonical(events)]
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.name)
@@ -153,7 +155,7 @@ def test_no_biller_can_post_it() -> None:
         processor="standard.acme", method="standard-webhooks", received_at=at("2025-11-13"), message_id="m"
     )
 
-    (told,) = standard.translate(body, proof)
+    (event,) = standard.translate(body, proof)
 
-    assert isinstance(told.data, Unused)
+    assert isinstance(event.data, Unused)
     assert "event.superseded" not in str(standard.event_schema())

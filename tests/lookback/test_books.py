@@ -12,7 +12,7 @@ from service.lookback.files import Wanted
 from service.lookback.known import digest_at
 from service.settings import Settings
 from tests.support.random_deliveries import examples
-from tests.support.random_histories import Life, lives
+from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.stores import with_rules
 from tests.support.temporary_books import TemporaryBooks, document, new_books
 
@@ -43,17 +43,17 @@ async def wanted_at(books: TemporaryBooks, position: int) -> Wanted:
     return Wanted(position=position, digest=digest)
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(2)
-def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
-    events = data.draw(st.permutations(life.events), label="events")[:8]
+def test_the_books_at_a_position_are_those_of_the_events_until_it(data, scenario):
+    events = data.draw(st.permutations(scenario.events), label="events")[:8]
     order = data.draw(st.permutations(range(len(events) + 1)), label="positions, as they are asked for")
-    asyncio.run(the_books_at_a_position(life, events, order))
+    asyncio.run(the_books_at_a_position(scenario, events, order))
 
 
-async def the_books_at_a_position(life: Life, events, order) -> None:
-    rules = Rules(reporting_tz=life.zone)
-    currencies = life.truth.currencies()
+async def the_books_at_a_position(scenario: Scenario, events, order) -> None:
+    rules = Rules(reporting_tz=scenario.zone)
+    currencies = scenario.expected.currencies()
     async with new_books(rules) as whole, new_books(rules) as short:
         await whole.append(events)
         expected = []

@@ -18,7 +18,7 @@ from service.core.moments import day_of, from_us, to_us
 from service.lookback.restated import Change, FigureKey, Told, restate, restated
 from tests.support.events import event, item, subscription
 from tests.support.random_deliveries import examples
-from tests.support.random_histories import Life, lives
+from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, incoming, new_books
 
 FIGURES = {
@@ -35,9 +35,9 @@ Figures = Counter
 
 
 @st.composite
-def recordings(draw, life: Life):
+def recordings(draw, scenario: Scenario):
     """Events in any order, each when it was recorded: some at once, some long after; the clock goes back."""
-    events = draw(st.permutations(life.events))[:14]
+    events = draw(st.permutations(scenario.events))[:14]
     delays = draw(
         st.lists(
             st.sampled_from([timedelta(0), timedelta(minutes=40), timedelta(days=2), timedelta(days=70)]),
@@ -48,14 +48,14 @@ def recordings(draw, life: Life):
     return [(event, event.occurred_at + delay) for event, delay in zip(events, delays, strict=True)]
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(8)
-def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
-    recorded = data.draw(recordings(life), label="events, as recorded")
+def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenario):
+    recorded = data.draw(recordings(scenario), label="events, as recorded")
     cut = st.integers(0, len(recorded))
     since, until = sorted(data.draw(st.tuples(cut, cut), label="from and to"))
     reached = data.draw(cut, label="where the books are")
-    asyncio.run(each_event_restates(life.zone, recorded, since, until, reached))
+    asyncio.run(each_event_restates(scenario.zone, recorded, since, until, reached))
 
 
 async def each_event_restates(zone: str, recorded, since: int, until: int, reached: int) -> None:

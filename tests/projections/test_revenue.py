@@ -30,7 +30,7 @@ from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Pay
 from tests.support.events import but, dispute, event, invoice, payment, refund, settles
 from tests.support.folded_books import rows_of
 from tests.support.random_deliveries import deliver, deliveries, examples
-from tests.support.random_histories import Life, lives
+from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import document, new_books
 
 
@@ -89,12 +89,12 @@ def test_each_part_is_in_proportion_to_its_lines_to_the_cent(lines, amount):
 
 
 @given(LINES, st.integers(1, 10**9), st.randoms())
-def test_the_order_of_lines_changes_no_amount(lines, amount, dice):
+def test_the_order_of_lines_changes_no_amount(lines, amount, rng):
     def amounts(of):
         return [(product, cents) for product, _, cents in _products(of, amount)]
 
     other = list(lines)
-    dice.shuffle(other)
+    rng.shuffle(other)
 
     assert amounts(other) == amounts(lines)
 
@@ -181,21 +181,21 @@ def test_an_order_is_paid_at_first_try_where_no_attempt_had_failed():
 # The book against a recount
 
 
-Who = tuple[str, str, str, str]  # processor, account, currency, customer id
+Buyer = tuple[str, str, str, str]  # processor, account, currency, customer id
 
 
-def _told_orders(life: Life) -> Counter[tuple[Who, str, int]]:
+def _expected_orders(scenario: Scenario) -> Counter[tuple[Buyer, str, int]]:
     """Every order by customer, day and cents, from the events as they stand, without any fold.
 
-    A bill's fate is the truth's; the day of a paid one is told with it. A payment is an order if nothing
-    anywhere ties it to an invoice.
+    The scenario knows what became of a bill; its event tells the day on which it was paid. A payment is an
+    order if nothing anywhere ties it to an invoice.
     """
-    zone = ZoneInfo(life.zone)
+    zone = ZoneInfo(scenario.zone)
     paid_at: dict[tuple[str, str, str], datetime] = {}
     tied: set[tuple[str, str, str]] = set()
     succeeded: dict[tuple[str, str, str], list[tuple[datetime, Payment]]] = defaultdict(list)
-    for told in life.events:
-        where, data = (told.processor, told.account), told.data
+    for each in scenario.events:
+        where, data = (each.processor, each.account), each.data
         if isinstance(data, Invoice) and data.status == "paid" and data.paid_at:
             paid_at[*where, data.invoice_id] = data.paid_at
         if isinstance(data, Invoice):
@@ -205,33 +205,33 @@ def _told_orders(life: Life) -> Counter[tuple[Who, str, int]]:
         ):
             tied.add((*where, data.payment_id))
         if isinstance(data, Payment) and data.status == "succeeded" and not data.awaits_confirmation:
-            moment = data.paid_at or told.occurred_at
+            moment = data.paid_at or each.occurred_at
             succeeded[*where, data.payment_id].append((moment, data))
-    found: Counter[tuple[Who, str, int]] = Counter()
-    for bill in life.truth.bills:
+    found: Counter[tuple[Buyer, str, int]] = Counter()
+    for bill in scenario.expected.bills:
         if bill.fate == "paid" and bill.due:
             processor, account, customer_id = bill.who
             moment = paid_at[processor, account, bill.name]
             who = (processor, account, bill.currency, customer_id)
             found[who, moment.astimezone(zone).date().isoformat(), bill.due] += 1
-    for key, told_of in succeeded.items():
+    for key, known in succeeded.items():
         if key not in tied:
-            moment, data = min(told_of, key=lambda pair: pair[0])
+            moment, data = min(known, key=lambda pair: pair[0])
             who = (*key[:2], data.currency, data.customer_id or "")
             found[who, moment.astimezone(zone).date().isoformat(), data.amount] += 1
     return found
 
 
 @pytest.mark.usefixtures("each_store")
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(10)
-def test_any_delivery_gives_the_customers_of_a_recount(data, life):
-    batches = data.draw(deliveries(life), label="deliveries")
-    asyncio.run(_any_delivery_gives_the_customers_of_a_recount(life, batches))
+def test_any_delivery_gives_the_customers_of_a_recount(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_any_delivery_gives_the_customers_of_a_recount(scenario, batches))
 
 
-async def _any_delivery_gives_the_customers_of_a_recount(life, batches):
-    async with new_books(Rules(reporting_tz=life.zone)) as books:
+async def _any_delivery_gives_the_customers_of_a_recount(scenario, batches):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
         await deliver(books, batches)
         async with books.store() as store:
             found = {
@@ -240,9 +240,9 @@ async def _any_delivery_gives_the_customers_of_a_recount(life, batches):
             }
             note(f"orders: {found[Order]}")
             assert Counter((_who(row), row.date, row.amount_cents) for row in found[Order]) == (
-                _told_orders(life)
+                _expected_orders(scenario)
             )
-            _same_reversals(life, found[Reversal])
+            _same_reversals(scenario, found[Reversal])
             _same_customers(found)
             await _same_totals(store, found)
 
@@ -274,15 +274,15 @@ async def _totals(store: BookStore, name: str, *columns: str) -> dict:
     return {key: values for key, values in found.items() if any(values)}
 
 
-def _who(row) -> Who:
+def _who(row) -> Buyer:
     return row.processor, row.account, row.currency, row.customer_id
 
 
-def _same_reversals(life: Life, reversals: list) -> None:
-    """What went back is what the truth says, by currency, kind and day."""
-    zone = ZoneInfo(life.zone)
+def _same_reversals(scenario: Scenario, reversals: list) -> None:
+    """What went back is what the scenario says, by currency, kind and day."""
+    zone = ZoneInfo(scenario.zone)
     wanted: Counter[tuple[str, str, str]] = Counter()
-    for money in life.truth.money:
+    for money in scenario.expected.money:
         if money.kind != "collected":
             day = money.at.astimezone(zone).date().isoformat()
             wanted[money.currency, money.kind, day] += money.cents
@@ -356,7 +356,7 @@ async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
     known = await _totals(store, "customer_frequencies", *by_frequency)
     assert known == {key: tuple(of) for key, of in often.items()}
 
-    first: dict[Who, str] = {}
+    first: dict[Buyer, str] = {}
     for row in sorted(found[Order], key=lambda order: order.date):
         first.setdefault(_who(row), row.date[:7])
     cohorts: dict[tuple, tuple[set, list[int]]] = defaultdict(lambda: (set(), []))
@@ -387,44 +387,44 @@ LISTS: tuple[tuple[str, dict[str, str]], ...] = (
 STARTS_ON = date(2024, 1, 1)
 
 
-def _history(dice: random.Random) -> list[Event]:
+def _history(rng: random.Random) -> list[Event]:
     """Some customers' orders and what went back of them, each told on its day."""
-    told = []
-    for number in range(dice.randint(3, 8)):
-        who = {"customer_id": f"cus_{number % 3}", "currency": dice.choice(("usd", "usd", "eur"))}
-        where = {"processor": dice.choice(("stripe", "acme")), "account": dice.choice(("", "", "acct_b"))}
-        day = STARTS_ON + timedelta(days=dice.randrange(300))
-        for n in range(dice.randint(1, 6)):
+    events = []
+    for number in range(rng.randint(3, 8)):
+        who = {"customer_id": f"cus_{number % 3}", "currency": rng.choice(("usd", "usd", "eur"))}
+        where = {"processor": rng.choice(("stripe", "acme")), "account": rng.choice(("", "", "acct_b"))}
+        day = STARTS_ON + timedelta(days=rng.randrange(300))
+        for n in range(rng.randint(1, 6)):
             when, pays = day.isoformat(), f"pi_{number}_{n}"
-            cents = dice.choice((100, 9_999, 10_000, 50_000, 100_000, 1_000_000))
-            if dice.random() < 0.5:
+            cents = rng.choice((100, 9_999, 10_000, 50_000, 100_000, 1_000_000))
+            if rng.random() < 0.5:
                 bill = invoice("paid", cents, when, invoice_id=f"in_{number}_{n}", payment_ids=(pays,), **who)
-                told.append(event(bill, when, **where))
+                events.append(event(bill, when, **where))
             else:
-                told.append(event(payment(cents, payment_id=pays, **who), when, **where))
-            back = (day + timedelta(days=dice.choice((0, 3, 40)))).isoformat()
+                events.append(event(payment(cents, payment_id=pays, **who), when, **where))
+            back = (day + timedelta(days=rng.choice((0, 3, 40)))).isoformat()
             of = {"payment_id": pays, **who}
-            if dice.random() < 0.2:
-                told.append(event(refund(cents // 2, back, refund_id=f"re_{pays}", **of), back, **where))
-            elif dice.random() < 0.1:
-                told.append(event(dispute("lost", cents, dispute_id=f"dp_{pays}", **of), back, **where))
-            day += timedelta(days=dice.choice((0, 1, 30, 31, 90, 91, 180, 181)))
-    return told
+            if rng.random() < 0.2:
+                events.append(event(refund(cents // 2, back, refund_id=f"re_{pays}", **of), back, **where))
+            elif rng.random() < 0.1:
+                events.append(event(dispute("lost", cents, dispute_id=f"dp_{pays}", **of), back, **where))
+            day += timedelta(days=rng.choice((0, 1, 30, 31, 90, 91, 180, 181)))
+    return events
 
 
 @pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_list_of_a_day_is_what_it_was_for_who_knew_only_what_came_until_then(seed):
-    dice = random.Random(seed)
-    told = sorted(_history(dice), key=_day)
-    happens = sorted(set(map(_day, told)))
-    days = sorted({*dice.sample(happens, min(2, len(happens))), happens[-1], date(2025, 12, 31)})
+    rng = random.Random(seed)
+    events = sorted(_history(rng), key=_day)
+    happens = sorted(set(map(_day, events)))
+    days = sorted({*rng.sample(happens, min(2, len(happens))), happens[-1], date(2025, 12, 31)})
     async with new_books() as whole, new_books() as growing:
-        await whole.tell(*told)
+        await whole.tell(*events)
         async with whole.store() as all_known:
             known = 0
             for day in days:
-                new = [event for event in told if _day(event) <= day][known:]
+                new = [event for event in events if _day(event) <= day][known:]
                 known += len(new)
                 await growing.tell(*new)
                 async with growing.store() as then:

@@ -33,7 +33,7 @@ FIGURES = {
     for figure in told.figures
     if name != "mrr" and figure != "summary/book_mrr_cents"
 } | {"mrr/mrr_cents": {"customer_id": "cus_7"}}
-# What no other life has: something to come, another currency, money that goes back to a customer.
+# What no other customer has: something to come, another currency, money that goes back to a customer.
 SEVENTH = [
     created(
         subscription(subscription_id=f"sub_of_{currency}", customer_id="cus_7", currency=currency, **COMING),

@@ -30,7 +30,7 @@ from service.verify.replay import digests
 from service.verify.totals import verify_totals
 from tests.support.events import event, invoice, item, payment, subscription
 from tests.support.random_deliveries import examples
-from tests.support.random_histories import lives
+from tests.support.random_scenarios import scenarios
 from tests.support.temporary_books import new_books, now
 
 pytestmark = pytest.mark.usefixtures("each_store")
@@ -88,16 +88,16 @@ async def rows(store, table, book_id):
     return await store.read(lambda connection: [tuple(row) for row in connection.execute(query)])
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(4)
-def test_what_is_built_by_key_is_what_the_engine_makes_at_any_position(data, life):
-    until = data.draw(st.integers(0, len(life.events)), label="until")
-    asyncio.run(_what_is_built_by_key_is_what_the_engine_makes(life, until))
+def test_what_is_built_by_key_is_what_the_engine_makes_at_any_position(data, scenario):
+    until = data.draw(st.integers(0, len(scenario.events)), label="until")
+    asyncio.run(_what_is_built_by_key_is_what_the_engine_makes(scenario, until))
 
 
-async def _what_is_built_by_key_is_what_the_engine_makes(life, until):
-    async with new_books(Rules(reporting_tz=life.zone)) as books, books.store() as store:
-        await books.append(life.events)
+async def _what_is_built_by_key_is_what_the_engine_makes(scenario, until):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books, books.store() as store:
+        await books.append(scenario.events)
         await Engine(books.ledger, store, now).catch_up(until)
         made = store.of(await store.write(partial(builds.begin, store=store)))
         await build(books.settings, books.ledger, made, until, processes=1)

@@ -6,14 +6,14 @@ from contextlib import suppress
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from tests.support.random_histories import Life
+from tests.support.random_scenarios import Scenario
 from tests.support.temporary_books import TemporaryBooks, in_batches
 
 EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
 
 
 def examples(count: int):
-    """How many lives a test looks at. Telling why a life failed costs more than finding a smaller one."""
+    """How many scenarios a test looks at. Telling why one failed costs more than finding a smaller one."""
     return settings(
         max_examples=EXAMPLES or count,
         deadline=None,
@@ -27,10 +27,10 @@ class Killed(Exception):
 
 
 @st.composite
-def deliveries(draw, life: Life):
-    """A life's events in any order, some delivered again, in batches; and after which a worker dies."""
-    again = draw(st.lists(st.sampled_from(life.events), max_size=8))
-    events = draw(st.permutations([*life.events, *again]))
+def deliveries(draw, scenario: Scenario):
+    """A scenario's events in any order, some delivered again, in batches; and after which a worker dies."""
+    again = draw(st.lists(st.sampled_from(scenario.events), max_size=8))
+    events = draw(st.permutations([*scenario.events, *again]))
     batches = in_batches(events, draw(st.lists(st.integers(1, 25), max_size=6)))
     return [(batch, draw(st.booleans())) for batch in batches]
 

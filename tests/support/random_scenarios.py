@@ -1,8 +1,8 @@
-"""Lives at random: what customers, contracts, bills and money really did, and how it was told.
+"""Random scenarios: what happened to customers, contracts, bills and money, and the events that tell it.
 
-Each life keeps two accounts of itself. The truth goes into `model`'s facts, in the order in which it
-happened. The telling is ledger events as handlers make them, with ids that say nothing of their order:
-some facts told twice, some late, several in one second.
+Each scenario keeps two accounts. Expected books get the facts, in the order in which they happened. Events
+are as handlers make them, with ids that say nothing of their order: some facts are told twice, some late,
+several in one second.
 """
 
 import calendar
@@ -33,7 +33,16 @@ from service.core.events import (
     Subscription,
     Tier,
 )
-from tests.support.model import BillLife, ContractLife, Fact, Model, Money, Off, Price, Who
+from tests.support.expected_books import (
+    BillFacts,
+    ContractFacts,
+    CustomerKey,
+    Deduction,
+    ExpectedBooks,
+    Fact,
+    Money,
+    Price,
+)
 
 ZONES = ("UTC", "America/New_York", "Asia/Tokyo", "Pacific/Auckland")
 CURRENCIES = ("usd", "eur", "jpy")
@@ -62,19 +71,19 @@ PERCENTS = (Decimal(20), Decimal("33.3"), Decimal(100), Decimal("12.5"))
 
 
 @dataclass(frozen=True)
-class Life:
-    """What happened (`truth`), how it was told (`events`, in order), and the story for whoever debugs it."""
+class Scenario:
+    """What happened (`expected`), the events that tell it, in order, and the story for whoever debugs it."""
 
     zone: str
-    truth: Model
+    expected: ExpectedBooks
     events: tuple[Event, ...]
     story: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return "\n".join((f"A life in {self.zone}:", *self.story))
+        return "\n".join((f"A scenario in {self.zone}:", *self.story))
 
 
-class Dice:
+class Choices:
     """What is drawn, in words. The first option is the simplest, and what a failure shrinks to."""
 
     def __init__(self, draw) -> None:
@@ -90,24 +99,24 @@ class Dice:
         return self._draw(st.integers(0, out_of - 1)) == out_of - 1
 
 
-class Scribe:
-    """Who lives, and all that is told of it."""
+class Recorder:
+    """Records what happens, and the events that tell it."""
 
-    def __init__(self, dice: Dice, zone: str) -> None:
-        self.dice = dice
-        self.truth = Model(zone, [], [], [])
-        self.told: list[Event] = []
+    def __init__(self, choices: Choices, zone: str) -> None:
+        self.choices = choices
+        self.expected = ExpectedBooks(zone, [], [], [])
+        self.events: list[Event] = []
         self._count: dict[str, int] = {}
 
-    def name(self, kind: str, who: Who) -> str:
+    def name(self, kind: str, who: CustomerKey) -> str:
         """An id: unique within processor and account, and the same in another."""
         scope = f"{kind}|{who[0]}|{who[1]}"
         self._count[scope] = self._count.get(scope, 0) + 1
         return f"{kind}_{self._count[scope]}"
 
-    def tell(self, who: Who, when: datetime, data: Data, rank: int = UPDATED, **fields) -> None:
-        number = len(self.told)
-        self.told.append(
+    def record(self, who: CustomerKey, when: datetime, data: Data, rank: int = UPDATED, **fields) -> None:
+        number = len(self.events)
+        self.events.append(
             Event(
                 processor=who[0],
                 account=who[1],
@@ -119,85 +128,87 @@ class Scribe:
             )
         )
 
-    def life(self) -> Life:
-        events = sorted(self.told, key=lambda event: event.occurred_at)
-        return Life(
-            zone=str(self.truth.zone),
-            truth=self.truth,
+    def scenario(self) -> Scenario:
+        events = sorted(self.events, key=lambda event: event.occurred_at)
+        return Scenario(
+            zone=str(self.expected.zone),
+            expected=self.expected,
             events=tuple(events),
             story=tuple(map(_sentence, events)),
         )
 
 
 @st.composite
-def lives(draw) -> Life:
+def scenarios(draw) -> Scenario:
     """One to three customers, with their contracts, bills and payments."""
-    dice = Dice(draw)
-    scribe = Scribe(dice, dice.pick(ZONES))
-    for number in range(dice.number(1, 3)):
+    choices = Choices(draw)
+    recorder = Recorder(choices, choices.pick(ZONES))
+    for number in range(choices.number(1, 3)):
         who = (
-            dice.pick(("stripe", "stripe", "acme")),
-            dice.pick(("", "", "acct_b")),
-            f"cus_{number + 1 if dice.sometimes(2) else 1}",
+            choices.pick(("stripe", "stripe", "acme")),
+            choices.pick(("", "", "acct_b")),
+            f"cus_{number + 1 if choices.sometimes(2) else 1}",
         )
-        _customer(scribe, who)
-    return scribe.life()
+        add_customer(recorder, who)
+    return recorder.scenario()
 
 
-def _customer(scribe: Scribe, who: Who) -> None:
-    dice = scribe.dice
-    currency = dice.pick(CURRENCIES)
-    start = dice.pick(STARTS)
-    scribe.tell(who, start, Customer(customer_id=who[2], name=dice.pick((None, "Avery", "Blake"))), CREATED)
-    for _ in range(dice.pick((1, 2, 3, 2, 0))):
-        if dice.sometimes(5):
-            end = _Observed(scribe, (("mxmerchant", "", who[2])), currency, start).live()
+def add_customer(recorder: Recorder, who: CustomerKey) -> None:
+    choices = recorder.choices
+    currency = choices.pick(CURRENCIES)
+    start = choices.pick(STARTS)
+    recorder.record(
+        who, start, Customer(customer_id=who[2], name=choices.pick((None, "Avery", "Blake"))), CREATED
+    )
+    for _ in range(choices.pick((1, 2, 3, 2, 0))):
+        if choices.sometimes(5):
+            end = _Observed(recorder, (("mxmerchant", "", who[2])), currency, start).live()
         else:
-            end = _Contract(scribe, who, currency, start).live()
-        start = start + dice.pick(GAPS) if dice.sometimes() else end + dice.pick(GAPS)
-        currency = dice.pick(CURRENCIES) if dice.sometimes(6) else currency
-    for _ in range(dice.pick((0, 0, 1, 2))):
-        _standalone(scribe, who, dice.pick(CURRENCIES), start + dice.pick(GAPS))
-    if dice.sometimes(4):
-        _bill(scribe, who, currency, start + dice.pick(GAPS))
+            end = _Contract(recorder, who, currency, start).live()
+        start = start + choices.pick(GAPS) if choices.sometimes() else end + choices.pick(GAPS)
+        currency = choices.pick(CURRENCIES) if choices.sometimes(6) else currency
+    for _ in range(choices.pick((0, 0, 1, 2))):
+        _standalone(recorder, who, choices.pick(CURRENCIES), start + choices.pick(GAPS))
+    if choices.sometimes(4):
+        _bill(recorder, who, currency, start + choices.pick(GAPS))
 
 
 class _Contract:
     """A subscription as Stripe would run it: told whole at each change, renewed at each period's end."""
 
-    def __init__(self, scribe: Scribe, who: Who, currency: str, start: datetime) -> None:
-        self.scribe, self.dice, self.who, self.currency = scribe, scribe.dice, who, currency
-        self.name = scribe.name("sub", who)
+    def __init__(self, recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> None:
+        self.recorder, self.choices, self.who, self.currency = recorder, recorder.choices, who, currency
+        self.name = recorder.name("sub", who)
         self.now = self.anchor = start
-        interval, every = self.dice.pick(SCHEDULES)
+        interval, every = self.choices.pick(SCHEDULES)
         self.fact = Fact(since=start, status="active", interval=interval, every=every, prices=(self.price(),))
         self.facts: list[Fact] = []
-        self.told: Subscription | None = None
-        self.told_at, self.told_before = start, True
+        self.last: Subscription | None = None
+        self.last_at, self.last_is_chained = start, True
 
     def live(self) -> datetime:
         self.fact = replace(self.fact, next_bill=self.after(self.anchor))
-        if self.dice.sometimes(4):
-            ends = self.now + self.dice.pick((timedelta(days=14), timedelta(days=30)))
+        if self.choices.sometimes(4):
+            ends = self.now + self.choices.pick((timedelta(days=14), timedelta(days=30)))
             self.fact = replace(self.fact, status="trialing", trial_end=ends, next_bill=ends)
-        elif self.dice.sometimes(6):
+        elif self.choices.sometimes(6):
             self.fact = replace(self.fact, status="incomplete")
         self.say(rank=CREATED)
-        if self.fact.status == "active" and self.dice.sometimes(2):
-            _bill(self.scribe, self.who, self.currency, self.now, contract=self.name)
-        for _ in range(self.dice.number(1, 8)):
-            self.now += self.dice.pick(GAPS)
+        if self.fact.status == "active" and self.choices.sometimes(2):
+            _bill(self.recorder, self.who, self.currency, self.now, contract=self.name)
+        for _ in range(self.choices.number(1, 8)):
+            self.now += self.choices.pick(GAPS)
             self.renew()
             if self.fact.over:
                 break
-            self.dice.pick(self.ACTIONS)(self)
+            self.choices.pick(self.ACTIONS)(self)
             if self.fact.over:
                 break
-        if not self.fact.over and self.dice.sometimes(3):
+        if not self.fact.over and self.choices.sometimes(3):
             self.now += timedelta(days=20)
             self.renew(last_is_late=True)
-        self.scribe.truth.contracts.append(
-            ContractLife(who=self.who, name=self.name, currency=self.currency, facts=tuple(self.facts))
+        self.recorder.expected.contracts.append(
+            ContractFacts(who=self.who, name=self.name, currency=self.currency, facts=tuple(self.facts))
         )
         return self.now
 
@@ -209,7 +220,7 @@ class _Contract:
         Within one second each change is told with what was there before: else nothing could say which
         came first, so a change after one that was told without it waits for the next second.
         """
-        if self.now + late == self.told_at and not self.told_before:
+        if self.now + late == self.last_at and not self.last_is_chained:
             self.now += timedelta(seconds=1)
         if not self.fact.over:
             self.fact = replace(self.fact, since=self.now)
@@ -217,13 +228,13 @@ class _Contract:
             return
         self.facts.append(self.fact)
         when, data = self.now + late, self.data()
-        chained = rank == UPDATED and (when == self.told_at or self.dice.sometimes(2))
-        before = json.encode(self.told) if chained and self.told else None
-        self.scribe.tell(self.who, when, data, rank, before=before)
-        if self.dice.sometimes(8) and rank != CREATED:  # two events of one state, as resume and update are
+        chained = rank == UPDATED and (when == self.last_at or self.choices.sometimes(2))
+        before = json.encode(self.last) if chained and self.last else None
+        self.recorder.record(self.who, when, data, rank, before=before)
+        if self.choices.sometimes(8) and rank != CREATED:  # two events of one state, as resume and update are
             same = json.encode(data) if chained else None
-            self.scribe.tell(self.who, when, data, rank, before=same)
-        self.told, self.told_at, self.told_before = data, when, chained or rank == CREATED
+            self.recorder.record(self.who, when, data, rank, before=same)
+        self.last, self.last_at, self.last_is_chained = data, when, chained or rank == CREATED
 
     def data(self) -> Subscription:
         fact = self.fact
@@ -277,26 +288,26 @@ class _Contract:
             self.end()
 
     def invoice_of(self, due: datetime) -> None:
-        day = self.scribe.truth.day(due)
+        day = self.recorder.expected.day(due)
         fates = ("paused",) if not self.fact.collecting else None
-        _bill(self.scribe, self.who, self.currency, due, contract=self.name, covers=day, fates=fates)
+        _bill(self.recorder, self.who, self.currency, due, contract=self.name, covers=day, fates=fates)
 
     def end(self) -> None:
         """It is over. That may be told late, and something told before it may seem to come after it."""
-        late = self.dice.pick((timedelta(0), timedelta(days=2), timedelta(seconds=2), timedelta(days=2)))
-        alive = self.told
+        late = self.choices.pick((timedelta(0), timedelta(days=2), timedelta(seconds=2), timedelta(days=2)))
+        alive = self.last
         self.fact = replace(self.fact, status="canceled", over=True, since=self.now)
         self.say(rank=DELETED, late=late)
-        if self.dice.sometimes(3) and alive:
-            echo = self.now + self.dice.pick((timedelta(0), timedelta(days=1), timedelta(days=40)))
-            self.scribe.tell(self.who, echo, alive)
+        if self.choices.sometimes(3) and alive:
+            echo = self.now + self.choices.pick((timedelta(0), timedelta(days=1), timedelta(days=40)))
+            self.recorder.record(self.who, echo, alive)
 
     # What a customer or a merchant may do
 
     def price(self, *kinds: str) -> Price:
-        dice = self.dice
-        unit, quantity = dice.pick(CENTS), dice.pick((1, 1, 2, 7))
-        kind = dice.pick(
+        choices = self.choices
+        unit, quantity = choices.pick(CENTS), choices.pick((1, 1, 2, 7))
+        kind = choices.pick(
             ("plain",) * 6 + ("graduated", "volume", "packages", "metered", "unreadable", *kinds)
         )
         tiers = ((2, unit, Decimal(100)), (5, unit / 2, Decimal(0)), (None, unit / 4, Decimal(900)))
@@ -304,7 +315,7 @@ class _Contract:
             "plain": Price(unit, quantity),
             "graduated": Price(None, quantity, tiers=tiers),
             "volume": Price(None, quantity, tiers=tiers, all_units_in_one_tier=True),
-            "packages": Price(unit, quantity, packages=3, packages_round_up=dice.sometimes(2)),
+            "packages": Price(unit, quantity, packages=3, packages_round_up=choices.sometimes(2)),
             "metered": Price(unit, 1, metered=True),
             "once": Price(unit, quantity, once=True),
             "unreadable": Price(None, quantity),
@@ -324,22 +335,22 @@ class _Contract:
         self.set(prices=self.fact.prices[:1])
 
     def add_discount(self) -> None:
-        dice = self.dice
-        ends = self.now + dice.pick((timedelta(days=20), timedelta(days=61), timedelta(hours=3)))
+        choices = self.choices
+        ends = self.now + choices.pick((timedelta(days=20), timedelta(days=61), timedelta(hours=3)))
         off = {
-            "forever": Off(percent=dice.pick(PERCENTS)),
-            "amount": Off(amount=dice.pick((500, 30_000, 1))),
-            "repeating": Off(percent=dice.pick(PERCENTS), until=ends),
-            "repeating amount": Off(amount=dice.pick((500, 30_000)), until=ends),
-            "once": Off(percent=dice.pick(PERCENTS), lasting=False),
-        }[dice.pick(("forever", "amount", "repeating", "repeating amount", "once"))]
+            "forever": Deduction(percent=choices.pick(PERCENTS)),
+            "amount": Deduction(amount=choices.pick((500, 30_000, 1))),
+            "repeating": Deduction(percent=choices.pick(PERCENTS), until=ends),
+            "repeating amount": Deduction(amount=choices.pick((500, 30_000)), until=ends),
+            "once": Deduction(percent=choices.pick(PERCENTS), lasting=False),
+        }[choices.pick(("forever", "amount", "repeating", "repeating amount", "once"))]
         self.set(offs=(*self.fact.offs[-1:], off))
 
     def drop_discounts(self) -> None:
         self.set(offs=())
 
     def switch_schedule(self) -> None:
-        interval, every = self.dice.pick(SCHEDULES)
+        interval, every = self.choices.pick(SCHEDULES)
         self.fact = replace(self.fact, interval=interval, every=every)
         self.anchor = self.now
         self.set(next_bill=self.after(self.now))
@@ -348,11 +359,11 @@ class _Contract:
         self.set(collecting=not self.fact.collecting)
 
     def change_status(self) -> None:
-        if self.fact.status == "incomplete" and self.dice.sometimes(3):
+        if self.fact.status == "incomplete" and self.choices.sometimes(3):
             self.fact = replace(self.fact, status="incomplete_expired", over=True, since=self.now)
             self.say()
         elif self.fact.status != "trialing":
-            status = self.dice.pick(("past_due", "active", "unpaid", "paused", "active"))
+            status = self.choices.pick(("past_due", "active", "unpaid", "paused", "active"))
             next_bill = self.fact.next_bill
             while next_bill <= self.now:
                 next_bill = self.after(next_bill)
@@ -362,8 +373,8 @@ class _Contract:
         if self.fact.cancel_at:
             self.set(cancel_at=None)
         else:
-            some_day = self.now + self.dice.pick((timedelta(days=9), timedelta(days=75)))
-            self.set(cancel_at=self.dice.pick((self.due() or some_day, some_day)))
+            some_day = self.now + self.choices.pick((timedelta(days=9), timedelta(days=75)))
+            self.set(cancel_at=self.choices.pick((self.due() or some_day, some_day)))
 
     def cancel_now(self) -> None:
         self.end()
@@ -372,13 +383,13 @@ class _Contract:
         """Two or three changes without a moment between them."""
         self.change_price()
         self.change_quantity()
-        if self.dice.sometimes(2):
+        if self.choices.sometimes(2):
             self.pause_or_resume_collection()
 
     def bill_by_hand(self) -> None:
         due = self.due()
         if due and self.now + timedelta(days=2) < due:
-            _bill(self.scribe, self.who, self.currency, self.now, contract=self.name)
+            _bill(self.recorder, self.who, self.currency, self.now, contract=self.name)
 
     def set(self, **values) -> None:
         self.fact = replace(self.fact, **values)
@@ -406,35 +417,36 @@ class _Contract:
 class _Observed:
     """A contract that is only observed: it has no events of its own, and its dates are in no zone."""
 
-    def __init__(self, scribe: Scribe, who: Who, currency: str, start: datetime) -> None:
-        self.scribe, self.dice, self.who, self.currency, self.now = scribe, scribe.dice, who, currency, start
-        self.name = scribe.name("con", who)
-        self.start = start - self.dice.pick((timedelta(days=40), timedelta(0), timedelta(days=-9)))
+    def __init__(self, recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> None:
+        self.recorder, self.choices = recorder, recorder.choices
+        self.who, self.currency, self.now = who, currency, start
+        self.name = recorder.name("con", who)
+        self.start = start - self.choices.pick((timedelta(days=40), timedelta(0), timedelta(days=-9)))
 
     def live(self) -> datetime:
-        dice = self.dice
-        interval, every = dice.pick((("week", 4), ("once", 1), ("week", 1)))
-        price = Price(dice.pick(CENTS), once=interval == "once")
+        choices = self.choices
+        interval, every = choices.pick((("week", 4), ("once", 1), ("week", 1)))
+        price = Price(choices.pick(CENTS), once=interval == "once")
         facts: list[Fact] = []
-        for _ in range(dice.number(1, 3)):
-            status = dice.pick(("active", "active", "inactive"))
+        for _ in range(choices.number(1, 3)):
+            status = choices.pick(("active", "active", "inactive"))
             fact = Fact(
                 since=self.now,
                 status=status,
                 interval=interval,
                 every=every,
                 prices=(price,),
-                next_bill=(self.now + timedelta(days=dice.number(1, 9))).date(),
-                declined=dice.sometimes(),
+                next_bill=(self.now + timedelta(days=choices.number(1, 9))).date(),
+                declined=choices.sometimes(),
             )
             self.tell(fact)
             if not facts and status == "active":
                 fact = replace(fact, since=min(self.now, self.start))
             facts.append(fact)
-            price = replace(price, unit=dice.pick(CENTS))
-            self.now += timedelta(days=dice.number(1, 40))
-        self.scribe.truth.contracts.append(
-            ContractLife(who=self.who, name=self.name, currency=self.currency, facts=tuple(facts))
+            price = replace(price, unit=choices.pick(CENTS))
+            self.now += timedelta(days=choices.number(1, 40))
+        self.recorder.expected.contracts.append(
+            ContractFacts(who=self.who, name=self.name, currency=self.currency, facts=tuple(facts))
         )
         return self.now
 
@@ -449,12 +461,12 @@ class _Observed:
             counts_from=self.start if fact.status == "active" else None,
             declined=fact.declined,
         )
-        self.scribe.tell(self.who, self.now, data)
+        self.recorder.record(self.who, self.now, data)
 
 
 def _bill(
-    scribe: Scribe,
-    who: Who,
+    recorder: Recorder,
+    who: CustomerKey,
     currency: str,
     made: datetime,
     *,
@@ -463,13 +475,21 @@ def _bill(
     fates: Sequence[str] | None = None,
 ) -> None:
     """An invoice from its making to its fate, and the payments of it."""
-    fate = scribe.dice.pick(fates or FATES)
-    due = 0 if fate == "zero" else scribe.dice.pick((24_900, 24_900, 999, 1))
-    bill = _Invoice(scribe, who, currency, made, due, contract)
+    fate = recorder.choices.pick(fates or FATES)
+    due = 0 if fate == "zero" else recorder.choices.pick((24_900, 24_900, 999, 1))
+    bill = _Invoice(recorder, who, currency, made, due, contract)
     bill.live(fate)
-    scribe.truth.bills.append(
-        BillLife(
-            who, bill.told.invoice_id, currency, bill.billed_at, bill.final, due, bill.paid, contract, covers
+    recorder.expected.bills.append(
+        BillFacts(
+            who,
+            bill.invoice.invoice_id,
+            currency,
+            bill.billed_at,
+            bill.final,
+            due,
+            bill.paid,
+            contract,
+            covers,
         )
     )
 
@@ -478,13 +498,20 @@ class _Invoice:
     """An invoice as Stripe would run it: a draft, then open, then what its fate says."""
 
     def __init__(
-        self, scribe: Scribe, who: Who, currency: str, made: datetime, due: int, contract: str | None
+        self,
+        recorder: Recorder,
+        who: CustomerKey,
+        currency: str,
+        made: datetime,
+        due: int,
+        contract: str | None,
     ) -> None:
-        self.scribe, self.dice, self.who, self.currency, self.due = scribe, scribe.dice, who, currency, due
+        self.recorder, self.choices = recorder, recorder.choices
+        self.who, self.currency, self.due = who, currency, due
         self.billed_at = self.made = made
         self.final, self.paid = "draft", 0
-        self.told = Invoice(
-            invoice_id=scribe.name("in", who),
+        self.invoice = Invoice(
+            invoice_id=recorder.name("in", who),
             status="draft",
             currency=currency,
             amount_due=due,
@@ -495,13 +522,13 @@ class _Invoice:
         )
 
     def tell(self, when: datetime, status: str, *, twice: bool = False, **fields) -> None:
-        self.told = structs.replace(self.told, **{"payment_failed": False, "status": status, **fields})
+        self.invoice = structs.replace(self.invoice, **{"payment_failed": False, "status": status, **fields})
         for _ in range(2 if twice else 1):
-            self.scribe.tell(self.who, when, self.told, INVOICE_RANK[status])
+            self.recorder.record(self.who, when, self.invoice, INVOICE_RANK[status])
 
     def live(self, fate: str) -> None:
         self.tell(self.made, "draft")
-        issued = self.made + self.dice.pick((timedelta(0), timedelta(hours=1), timedelta(hours=26)))
+        issued = self.made + self.choices.pick((timedelta(0), timedelta(hours=1), timedelta(hours=26)))
         if fate == "deleted":
             self.final = "deleted"
             self.tell(issued, "deleted")
@@ -511,7 +538,7 @@ class _Invoice:
             self.collect(fate, issued)
 
     def collect(self, fate: str, issued: datetime) -> None:
-        wait = self.dice.pick((timedelta(0), timedelta(seconds=3), timedelta(days=2), timedelta(days=33)))
+        wait = self.choices.pick((timedelta(0), timedelta(seconds=3), timedelta(days=2), timedelta(days=33)))
         moment = issued + wait
         if "failed" in fate:
             self.final = "failed"
@@ -521,7 +548,7 @@ class _Invoice:
             moment = max(moment, part_at + timedelta(seconds=1))
             self.paid = self.due // 3
             self.tell(part_at, "open", amount_paid=self.paid, amount_remaining=self.due - self.paid)
-            self.scribe.truth.money.append(Money(self.currency, "collected", part_at, self.paid))
+            self.recorder.expected.money.append(Money(self.currency, "collected", part_at, self.paid))
         if "uncollectible" in fate:
             self.final = "uncollectible"
             self.tell(moment, "uncollectible")
@@ -537,24 +564,24 @@ class _Invoice:
 
     def pay(self, moment: datetime) -> None:
         """What is left is paid; the payment is told beside it, in one of several ways."""
-        dice, cents = self.dice, self.due - self.paid
-        payment_id = self.scribe.name("pi", self.who)
-        way = dice.pick(("listed", "joined", "names it", "joined", "for some invoice", "never told"))
-        late = dice.pick((timedelta(0), timedelta(hours=30), timedelta(seconds=2), timedelta(hours=30)))
+        choices, cents = self.choices, self.due - self.paid
+        payment_id = self.recorder.name("pi", self.who)
+        way = choices.pick(("listed", "joined", "names it", "joined", "for some invoice", "never told"))
+        late = choices.pick((timedelta(0), timedelta(hours=30), timedelta(seconds=2), timedelta(hours=30)))
         self.tell(
             moment + late,
             "paid",
-            twice=dice.sometimes(2),
+            twice=choices.sometimes(2),
             amount_paid=self.due,
             amount_remaining=0,
             paid_at=moment,
             payment_ids=(payment_id,) if way == "listed" else (),
         )
         self.final, self.paid = "paid", self.due
-        self.scribe.truth.money.append(Money(self.currency, "collected", moment, cents))
+        self.recorder.expected.money.append(Money(self.currency, "collected", moment, cents))
         if way == "joined":
-            joined = InvoicePayment(invoice_id=self.told.invoice_id, payment_id=payment_id)
-            self.scribe.tell(self.who, moment, joined)
+            joined = InvoicePayment(invoice_id=self.invoice.invoice_id, payment_id=payment_id)
+            self.recorder.record(self.who, moment, joined)
         if way != "never told":
             payment = Payment(
                 payment_id=payment_id,
@@ -562,11 +589,11 @@ class _Invoice:
                 currency=self.currency,
                 amount=cents,
                 customer_id=self.who[2],
-                invoice_id=self.told.invoice_id if way == "names it" else None,
+                invoice_id=self.invoice.invoice_id if way == "names it" else None,
                 for_invoice=way == "for some invoice",
             )
-            self.scribe.tell(self.who, moment, payment)
-            _given_back(self.scribe, self.who, payment, moment)
+            self.recorder.record(self.who, moment, payment)
+            _given_back(self.recorder, self.who, payment, moment)
 
 
 FATES = (
@@ -586,44 +613,44 @@ FATES = (
 )
 
 
-def _standalone(scribe: Scribe, who: Who, currency: str, moment: datetime) -> None:
+def _standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: datetime) -> None:
     """A payment that belongs to no invoice."""
-    dice = scribe.dice
+    choices = recorder.choices
     payment = Payment(
-        payment_id=scribe.name("pi", who),
+        payment_id=recorder.name("pi", who),
         status="succeeded",
         currency=currency,
-        amount=dice.pick((5_000, 10_000)),
+        amount=choices.pick((5_000, 10_000)),
         customer_id=who[2],
     )
-    fate = dice.pick(("told", "told", "twice", "after a failure", "failed", "unconfirmed", "confirmed"))
+    fate = choices.pick(("told", "told", "twice", "after a failure", "failed", "unconfirmed", "confirmed"))
     if fate in ("failed", "after a failure"):
-        scribe.tell(who, moment, structs.replace(payment, status="failed"), CREATED)
+        recorder.record(who, moment, structs.replace(payment, status="failed"), CREATED)
     if fate in ("unconfirmed", "confirmed"):
         waiting = structs.replace(payment, awaits_confirmation=True)
-        scribe.tell(who, moment, waiting, trust="unsigned")
+        recorder.record(who, moment, waiting, trust="unsigned")
     if fate in ("failed", "unconfirmed"):
         return
-    scribe.tell(who, moment, payment, trust="fetched" if fate == "confirmed" else "signed")
+    recorder.record(who, moment, payment, trust="fetched" if fate == "confirmed" else "signed")
     if fate == "twice":
-        scribe.tell(who, moment + timedelta(seconds=1), payment)
-    scribe.truth.money.append(Money(currency, "collected", moment, payment.amount))
-    _given_back(scribe, who, payment, moment)
+        recorder.record(who, moment + timedelta(seconds=1), payment)
+    recorder.expected.money.append(Money(currency, "collected", moment, payment.amount))
+    _given_back(recorder, who, payment, moment)
 
 
-def _given_back(scribe: Scribe, who: Who, payment: Payment, paid: datetime) -> None:
+def _given_back(recorder: Recorder, who: CustomerKey, payment: Payment, paid: datetime) -> None:
     """Refunds and disputes of a payment. Refunds are told by themselves, by their charge, or by both."""
-    dice, currency = scribe.dice, payment.currency
-    told_by = dice.pick(("both", "refund", "charge"))
+    choices, currency = recorder.choices, payment.currency
+    told_by = choices.pick(("both", "refund", "charge"))
     moment, refunded, held = paid, 0, 0
-    for _ in range(dice.pick((0, 0, 0, 1, 2))):
-        moment += dice.pick((timedelta(0), timedelta(seconds=1), timedelta(days=3), timedelta(days=35)))
-        amount = dice.pick(((payment.amount - refunded) // 2, payment.amount - refunded))
+    for _ in range(choices.pick((0, 0, 0, 1, 2))):
+        moment += choices.pick((timedelta(0), timedelta(seconds=1), timedelta(days=3), timedelta(days=35)))
+        amount = choices.pick(((payment.amount - refunded) // 2, payment.amount - refunded))
         if not amount:
             break
-        outcome = "at once" if told_by == "charge" else dice.pick(("at once", "pending", "failed"))
+        outcome = "at once" if told_by == "charge" else choices.pick(("at once", "pending", "failed"))
         refund = Refund(
-            refund_id=scribe.name("re", who),
+            refund_id=recorder.name("re", who),
             status="succeeded" if outcome == "at once" else "pending",
             currency=currency,
             amount=amount,
@@ -633,24 +660,24 @@ def _given_back(scribe: Scribe, who: Who, payment: Payment, paid: datetime) -> N
         held = refunded + amount
         if told_by != "refund":
             after = structs.replace(payment, amount_refunded=held, paid_at=paid)
-            scribe.tell(who, moment, after, DELETED)
+            recorder.record(who, moment, after, DELETED)
         if told_by != "charge":
-            scribe.tell(who, moment, refund, CREATED)
+            recorder.record(who, moment, refund, CREATED)
             if outcome != "at once":
                 status = "succeeded" if outcome == "pending" else "failed"
-                later = moment + dice.pick((timedelta(0), timedelta(days=2)))
-                scribe.tell(
+                later = moment + choices.pick((timedelta(0), timedelta(days=2)))
+                recorder.record(
                     who, later, structs.replace(refund, status=status), 1 if status == "succeeded" else 2
                 )
         if outcome != "failed":
             refunded += amount
-            scribe.truth.money.append(Money(currency, "refunded", moment, amount))
-    if dice.sometimes(5):
-        _disputed(scribe, who, payment, moment + timedelta(days=1))
+            recorder.expected.money.append(Money(currency, "refunded", moment, amount))
+    if choices.sometimes(5):
+        _disputed(recorder, who, payment, moment + timedelta(days=1))
 
 
-def _disputed(scribe: Scribe, who: Who, payment: Payment, moment: datetime) -> None:
-    name, fate = scribe.name("dp", who), scribe.dice.pick(("lost", "won", "under way"))
+def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
+    name, fate = recorder.name("dp", who), recorder.choices.pick(("lost", "won", "under way"))
 
     def tell(when: datetime, status: str, rank: int) -> None:
         data = Dispute(
@@ -660,7 +687,7 @@ def _disputed(scribe: Scribe, who: Who, payment: Payment, moment: datetime) -> N
             amount=payment.amount,
             payment_id=payment.payment_id,
         )
-        scribe.tell(who, when, data, rank)
+        recorder.record(who, when, data, rank)
 
     tell(moment, "needs_response", CREATED)
     if fate != "under way":
@@ -668,7 +695,7 @@ def _disputed(scribe: Scribe, who: Who, payment: Payment, moment: datetime) -> N
         tell(closed, fate, UPDATED)
         tell(closed, fate, DELETED)
         if fate == "lost":
-            scribe.truth.money.append(Money(payment.currency, "disputed", closed, payment.amount))
+            recorder.expected.money.append(Money(payment.currency, "disputed", closed, payment.amount))
 
 
 def _item(fact: Fact, price: Price) -> Item:
@@ -685,7 +712,7 @@ def _item(fact: Fact, price: Price) -> Item:
     )
 
 
-def _discount(off: Off) -> Discount:
+def _discount(off: Deduction) -> Discount:
     duration = "once" if not off.lasting else "repeating" if off.until else "forever"
     return Discount(percent_off=off.percent, amount_off=off.amount, duration=duration, ends_at=off.until)
 

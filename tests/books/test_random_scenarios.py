@@ -1,6 +1,6 @@
-"""Lives at random: whatever the order and number of deliveries, the books say what really happened.
+"""Random scenarios: whatever the order and number of deliveries, the books say what really happened.
 
-More of them: `DAYBOOK_EXAMPLES=500 pytest tests/books/test_random_histories.py`.
+More of them: `DAYBOOK_EXAMPLES=500 pytest tests/books/test_random_scenarios.py`.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from projections.book import Rules
 from service.verify import digests, replay, verify_totals
-from tests.support.model import Model
+from tests.support.expected_books import ExpectedBooks
 from tests.support.random_deliveries import deliver, deliveries, examples
-from tests.support.random_histories import lives
+from tests.support.random_scenarios import scenarios
 from tests.support.temporary_books import NOW, document, new_books
 
 pytestmark = pytest.mark.usefixtures("each_store")
@@ -24,36 +24,36 @@ KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 DONE = ("new", "reactivated", "expanded", "contracted", "churned")
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(15)
-def test_any_delivery_gives_the_books_of_one_replay_in_order(data, life):
-    batches = data.draw(deliveries(life), label="deliveries")
-    asyncio.run(_any_delivery_gives_the_books_of_one_replay_in_order(life, batches))
+def test_any_delivery_gives_the_books_of_one_replay_in_order(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_any_delivery_gives_the_books_of_one_replay_in_order(scenario, batches))
 
 
-async def _any_delivery_gives_the_books_of_one_replay_in_order(life, batches):
-    rules = Rules(reporting_tz=life.zone)
+async def _any_delivery_gives_the_books_of_one_replay_in_order(scenario, batches):
+    rules = Rules(reporting_tz=scenario.zone)
     async with new_books(rules) as live, new_books(rules) as ordered:
         await deliver(live, batches)
-        await ordered.tell(*life.events)
+        await ordered.tell(*scenario.events)
         async with live.store() as store, ordered.store() as straight:
             assert await digests(store) == await digests(straight)
             await verify_totals(store)
-            for currency in life.truth.currencies():
+            for currency in scenario.expected.currencies():
                 for read in ("revenue-month-detail", "mrr", "revenue-annual-forecast"):
                     asked = (read, currency, date(2025, 4, 15))
                     assert await document(store, *asked) == await document(straight, *asked), read
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(8)
-def test_one_event_at_a_time_gives_the_books_of_a_replay(data, life):
-    batches = data.draw(deliveries(life), label="deliveries")
-    asyncio.run(_one_event_at_a_time_gives_the_books_of_a_replay(life, batches))
+def test_one_event_at_a_time_gives_the_books_of_a_replay(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_one_event_at_a_time_gives_the_books_of_a_replay(scenario, batches))
 
 
-async def _one_event_at_a_time_gives_the_books_of_a_replay(life, batches):
-    async with new_books(Rules(reporting_tz=life.zone)) as books, new_books() as other:
+async def _one_event_at_a_time_gives_the_books_of_a_replay(scenario, batches):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books, new_books() as other:
         for batch, _ in batches:
             await books.append(batch)
         await books.advance(batch=1)
@@ -62,42 +62,42 @@ async def _one_event_at_a_time_gives_the_books_of_a_replay(life, batches):
             assert await digests(store) == replayed
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(18)
-def test_the_books_say_what_happened(data, life):
-    batches = data.draw(deliveries(life), label="deliveries")
-    asyncio.run(_the_books_say_what_happened(life, batches))
+def test_the_books_say_what_happened(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_the_books_say_what_happened(scenario, batches))
 
 
-async def _the_books_say_what_happened(life, batches):
-    async with new_books(Rules(reporting_tz=life.zone)) as books:
+async def _the_books_say_what_happened(scenario, batches):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
         await deliver(books, batches)
         async with books.store() as store:
-            for currency in life.truth.currencies():
+            for currency in scenario.expected.currencies():
                 note(f"currency: {currency}")
-                await _same_mrr(store, life.truth, currency)
-                await _same_movements(store, life.truth, currency)
-                await _same_months(store, life.truth, currency)
+                await _same_mrr(store, scenario.expected, currency)
+                await _same_movements(store, scenario.expected, currency)
+                await _same_months(store, scenario.expected, currency)
 
 
-async def _same_mrr(store, truth: Model, currency: str) -> None:
-    for day in _interesting_days(truth):
+async def _same_mrr(store, expected: ExpectedBooks, currency: str) -> None:
+    for day in _interesting_days(expected):
         found = await document(store, "mrr", currency, day)
         schedules = {
             (row["interval"], row["every"]): (row["contracts"], row["mrr_cents"])
             for row in found["by_schedule"]
         }
         shown = {name: found[name] for name in ("mrr_cents", "active_contracts", "customers")}
-        assert {**shown, "by_schedule": schedules} == truth.mrr(currency, day), f"MRR of {day}"
+        assert {**shown, "by_schedule": schedules} == expected.mrr(currency, day), f"MRR of {day}"
 
 
-def _interesting_days(truth: Model) -> list[date]:
+def _interesting_days(expected: ExpectedBooks) -> list[date]:
     """Days at which something changes, and those before them; at most a dozen."""
-    first, last = truth.span()
-    changes = {truth.day(fact.since) for contract in truth.contracts for fact in contract.facts}
+    first, last = expected.span()
+    changes = {expected.day(fact.since) for contract in expected.contracts for fact in contract.facts}
     ends = {
-        truth.day(off.until)
-        for contract in truth.contracts
+        expected.day(off.until)
+        for contract in expected.contracts
         for fact in contract.facts
         for off in fact.offs
         if off.until
@@ -106,9 +106,9 @@ def _interesting_days(truth: Model) -> list[date]:
     return days[:: len(days) // 12 + 1] + days[-1:]
 
 
-async def _same_movements(store, truth: Model, currency: str) -> None:
-    first, last = truth.span()
-    expected = truth.movements(currency, first, last)
+async def _same_movements(store, expected: ExpectedBooks, currency: str) -> None:
+    first, last = expected.span()
+    movements = expected.movements(currency, first, last)
     for by, width in (("day", 10), ("month", 7)):
         found = await document(
             store,
@@ -120,7 +120,7 @@ async def _same_movements(store, truth: Model, currency: str) -> None:
             by=by,
         )
         moved: dict[str, Counter] = {}
-        for day, kinds in expected.items():
+        for day, kinds in movements.items():
             tally = moved.setdefault(day.isoformat()[:width], Counter())
             for kind, amounts in kinds.items():
                 tally[f"{kind}_cents"] += sum(amounts)
@@ -141,11 +141,11 @@ async def _same_movements(store, truth: Model, currency: str) -> None:
             closes = min(date.fromisoformat(f"{name}-28"[:10]) + timedelta(days=4), last)
             while closes.isoformat()[:width] > name:
                 closes -= timedelta(days=1)
-            assert level == truth.mrr(currency, closes)["mrr_cents"], f"closing of {name} is not MRR"
+            assert level == expected.mrr(currency, closes)["mrr_cents"], f"closing of {name} is not MRR"
 
 
-async def _same_months(store, truth: Model, currency: str) -> None:
-    first, last = truth.span()
+async def _same_months(store, expected: ExpectedBooks, currency: str) -> None:
+    first, last = expected.span()
     last += timedelta(days=400)
     totals = await document(
         store,
@@ -157,13 +157,13 @@ async def _same_months(store, truth: Model, currency: str) -> None:
     )
     for row in totals["months"]:
         year, month = map(int, row["month"].split("-"))
-        expected = truth.month(currency, year, month)
+        summary = expected.month(currency, year, month)
         assert row == {
             "month": row["month"],
-            **{f"{kind}_cents": expected[kind] for kind in ("collected", "refunded", "disputed")},
-            "net_cents": expected["collected"] - expected["refunded"] - expected["disputed"],
+            **{f"{kind}_cents": summary[kind] for kind in ("collected", "refunded", "disputed")},
+            "net_cents": summary["collected"] - summary["refunded"] - summary["disputed"],
             **{
-                name: expected[name]
+                name: summary[name]
                 for name in (
                     "billed_cents",
                     "open_cents",
@@ -172,11 +172,11 @@ async def _same_months(store, truth: Model, currency: str) -> None:
                     "bills",
                 )
             },
-            "upcoming_bills": expected["payments"] - expected["bills"],
-            "customers": expected["billed_customers"],
+            "upcoming_bills": summary["payments"] - summary["bills"],
+            "customers": summary["billed_customers"],
         }, f"totals of {row['month']}"
-        if expected["statuses"]:
-            await _same_detail(store, currency, year, month, expected)
+        if summary["statuses"]:
+            await _same_detail(store, currency, year, month, summary)
 
 
 async def _same_detail(store, currency: str, year: int, month: int, expected: dict) -> None:

@@ -1,6 +1,6 @@
-"""The figures that a life should give, worked out another way than the books do it.
+"""The figures that a scenario should give, worked out another way than the books do it.
 
-A life is what really happened, as its generator knows it: facts in their true order, bills with their
+A scenario is what really happened, as its generator knows it: facts in their true order, bills with their
 fate, money that moved. Nothing here knows of events, histories or folds: a day is simulated by looking
 at what held when it ended, and sums are taken afresh for every question. Source: contract 3.
 """
@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
-Who = tuple[str, str, str]  # processor, account, customer id
+CustomerKey = tuple[str, str, str]  # processor, account, customer id
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Off:
+class Deduction:
     """A discount, in force until `until`. `lasting` is False for one that is for a single bill."""
 
     percent: Decimal | None = None
@@ -48,7 +48,7 @@ class Fact:
     interval: str
     every: int
     prices: tuple[Price, ...]
-    offs: tuple[Off, ...] = ()
+    offs: tuple[Deduction, ...] = ()
     collecting: bool = True
     next_bill: datetime | date | None = None
     trial_end: datetime | None = None
@@ -58,18 +58,18 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class ContractLife:
-    who: Who
+class ContractFacts:
+    who: CustomerKey
     name: str
     currency: str
     facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
-class BillLife:
+class BillFacts:
     """An invoice and what became of it. `covers` is the due date of the period that it bills, if it does."""
 
-    who: Who
+    who: CustomerKey
     name: str
     currency: str
     billed_at: datetime
@@ -94,7 +94,7 @@ class Money:
 class Line:
     """A bill as a list shows it."""
 
-    who: Who
+    who: CustomerKey
     day: date
     status: str
     cents: int
@@ -102,13 +102,13 @@ class Line:
     later_cents: int = 0
 
 
-class Model:
-    """A life's figures."""
+class ExpectedBooks:
+    """A scenario's figures."""
 
     def __init__(self, zone: str, contracts: list, bills: list, money: list) -> None:
         self.zone = ZoneInfo(zone)
-        self.contracts: list[ContractLife] = contracts
-        self.bills: list[BillLife] = bills
+        self.contracts: list[ContractFacts] = contracts
+        self.bills: list[BillFacts] = bills
         self.money: list[Money] = money
 
     # Moments and days
@@ -134,21 +134,21 @@ class Model:
 
     # MRR
 
-    def holding(self, contract: ContractLife, day: date) -> Fact | None:
+    def holding(self, contract: ContractFacts, day: date) -> Fact | None:
         """What holds of a contract when a day ends."""
         close = self.close_of(day)
         ended = [f for f in contract.facts if f.over and f.since < close]
         held = [f for f in contract.facts if f.since < close]
         return ended[0] if ended else held[-1] if held else None
 
-    def counted(self, contract: ContractLife, day: date) -> Fact | None:
+    def counted(self, contract: ContractFacts, day: date) -> Fact | None:
         """The fact that counts in MRR when a day ends, if one does."""
         fact = self.holding(contract, day)
         if fact is None or fact.over or fact.status not in ("active", "past_due") or not fact.collecting:
             return None
         return fact if fact.interval != "once" and not all(p.once for p in fact.prices) else None
 
-    def contract_mrr(self, contract: ContractLife, day: date) -> int:
+    def contract_mrr(self, contract: ContractFacts, day: date) -> int:
         fact = self.counted(contract, day)
         if fact is None:
             return 0
@@ -177,7 +177,7 @@ class Model:
     def mrr(self, currency: str, day: date) -> dict:
         """The MRR document of a day, as far as it can be told without the books."""
         schedules: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
-        by_customer: dict[Who, int] = defaultdict(int)
+        by_customer: dict[CustomerKey, int] = defaultdict(int)
         for contract in self.contracts:
             fact = self.counted(contract, day)
             if fact and contract.currency == currency:
@@ -194,8 +194,8 @@ class Model:
 
     def movements(self, currency: str, first: date, last: date) -> dict[date, dict[str, list[int]]]:
         """Day by day: each kind of movement with the customers' amounts, largest day by day change first."""
-        level: dict[Who, int] = defaultdict(int)
-        had: set[Who] = set()
+        level: dict[CustomerKey, int] = defaultdict(int)
+        had: set[CustomerKey] = set()
         days: dict[date, dict[str, list[int]]] = {}
         customers = sorted({c.who for c in self.contracts if c.currency == currency})
         for number in range((last - first).days + 1):
@@ -228,7 +228,7 @@ class Model:
         ]
         return issued + [line for c in self.contracts if c.currency == currency for line in self.coming(c)]
 
-    def coming(self, contract: ContractLife) -> list[Line]:
+    def coming(self, contract: ContractFacts) -> list[Line]:
         """A contract's next bill, if it has one."""
         ended = [f for f in contract.facts if f.over]
         fact = contract.facts[-1]
