@@ -17,7 +17,7 @@ from tests.support.posted_books import filled, post_mx_contracts, post_november
 from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port
 from tests.support.running import Daybook, running
-from tests.support.small_ledger import keep
+from tests.support.small_ledger import write_small_ledger
 from tests.support.stores import EACH_STORE, NewDataDir
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
@@ -25,7 +25,7 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("people", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
 
-# No settings come from outside. Databases are copied from templates, whose keys the tests' master key opens.
+# No settings come from outside. Databases are copy_of from templates, whose keys the tests' master key opens.
 for name in Settings.model_fields:
     os.environ.pop(f"DAYBOOK_{name.upper()}", None)
 os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte").decode()
@@ -149,7 +149,7 @@ async def small_daybook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sett
     """Settings of a small ledger with its books, whose master key is its own."""
     monkeypatch.delenv("DAYBOOK_MASTER_KEY")
     settings = stores.settings_of(tmp_path / "data")
-    await keep(settings)
+    await write_small_ledger(settings)
     return settings
 
 

@@ -14,7 +14,7 @@ from service.settings import Settings, load
 from service.verify import Fault, verify_all
 from tests.support.events import changed, item, subscription
 from tests.support.postgres import PostgresServer
-from tests.support.small_ledger import TOLD, keep, record_one_more
+from tests.support.small_ledger import EVENTS, record_one_more, write_small_ledger
 from tests.support.temporary_books import NOW, incoming, now
 
 
@@ -40,7 +40,9 @@ async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[A
     prepare(small_daybook)
     assert not only_if_ahead(logged)
     (tmp_path / "earlier.db").rename(small_daybook.data_dir / "ledger.db")
-    with pytest.raises(Fault, match=f"holds position {len(TOLD) + 1}, and the ledger ends at {len(TOLD)}"):
+    with pytest.raises(
+        Fault, match=f"holds position {len(EVENTS) + 1}, and the ledger ends at {len(EVENTS)}"
+    ):
         await verify_all(small_daybook)
 
     # when it is started, and other events come
@@ -48,13 +50,13 @@ async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[A
     await other_events(small_daybook)
 
     # then the books are those of the ledger that is there
-    assert only_if_ahead(logged) == [(len(TOLD) + 1, len(TOLD))]
-    assert (await verify_all(small_daybook)).events == len(TOLD) + 2
+    assert only_if_ahead(logged) == [(len(EVENTS) + 1, len(EVENTS))]
+    assert (await verify_all(small_daybook)).events == len(EVENTS) + 2
 
 
 async def test_on_postgresql(postgres: PostgresServer, logged: list[Any]) -> None:
     settings = load(database_url=postgres.new_database())
-    await keep(settings)
+    await write_small_ledger(settings)
     ledger = open_ledger(settings)
     before = await ledger.read(lambda c: c.execute(Turn.__table__.select()).one())
     await record_one_more(settings)
@@ -71,5 +73,5 @@ async def test_on_postgresql(postgres: PostgresServer, logged: list[Any]) -> Non
     prepare(settings)
     await other_events(settings)
 
-    assert only_if_ahead(logged) == [(len(TOLD) + 1, len(TOLD))]
-    assert (await verify_all(settings)).events == len(TOLD) + 2
+    assert only_if_ahead(logged) == [(len(EVENTS) + 1, len(EVENTS))]
+    assert (await verify_all(settings)).events == len(EVENTS) + 2

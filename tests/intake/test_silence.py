@@ -16,7 +16,7 @@ from service.intake.silence import Heard, Mark, Silence, usual_gap
 from service.ledger.draft import Incoming
 from service.settings import Settings
 from tests.support.stores import EACH_STORE
-from tests.support.sync_daybook import Daybook, opened
+from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
 
 NOW = datetime(2025, 10, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -104,12 +104,12 @@ def test_the_limit_is_half_as_long_again_and_an_hour_at_least(
 
 
 @pytest.fixture
-async def daybook(settings: Settings) -> AsyncIterator[Daybook]:
-    async with opened(settings) as daybook:
+async def daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
+    async with open_sync_daybook(settings) as daybook:
         yield daybook
 
 
-async def record(daybook: Daybook, processor: str, *moments: datetime) -> None:
+async def record(daybook: SyncDaybook, processor: str, *moments: datetime) -> None:
     for moment in moments:
         event = Event(
             processor=processor,
@@ -124,7 +124,7 @@ async def record(daybook: Daybook, processor: str, *moments: datetime) -> None:
 
 
 @pytest.mark.parametrize("store", EACH_STORE, scope="module")
-async def test_each_processor_has_its_own_measure(daybook: Daybook) -> None:
+async def test_each_processor_has_its_own_measure(daybook: SyncDaybook) -> None:
     # given one that speaks every four hours, one that does once a day, and one that is new
     moments = [NOW - timedelta(days=40)]
     moments += [NOW - 4 * HOUR * count for count in range(60, 1, -1)]
@@ -153,7 +153,7 @@ async def test_each_processor_has_its_own_measure(daybook: Daybook) -> None:
     }
 
 
-async def test_what_is_usual_is_looked_up_now_and_then_and_by_an_index(daybook: Daybook) -> None:
+async def test_what_is_usual_is_looked_up_now_and_then_and_by_an_index(daybook: SyncDaybook) -> None:
     await record(daybook, "often", *(NOW - 4 * HOUR * count for count in range(60, 0, -1)))
     silence = Silence(daybook.ledger)
     said: list[str] = []

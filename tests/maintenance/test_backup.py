@@ -20,7 +20,7 @@ from service.core.errors import Integrity, SettingsError
 from service.maintenance.backup import MANIFEST, Refused, back_up, put_back
 from service.settings import Settings, load
 from service.verify import verify_all
-from tests.support.small_ledger import TOLD, record_one_more
+from tests.support.small_ledger import EVENTS, record_one_more
 from tests.support.temporary_books import NOW
 
 
@@ -40,9 +40,9 @@ async def test_what_was_backed_up_comes_back_and_verifies(small_daybook: Setting
     found, held, aside = put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
 
     assert (found, held, aside) == (where, made, None)
-    assert (made.position, made.books_position) == (len(TOLD), len(TOLD))
+    assert (made.position, made.books_position) == (len(EVENTS), len(EVENTS))
     verified = await verify_all(elsewhere(small_daybook))
-    assert (verified.events, verified.lag_events) == (len(TOLD), 0)
+    assert (verified.events, verified.lag_events) == (len(EVENTS), 0)
 
 
 def test_a_backup_is_of_files_that_only_their_owner_reads(small_daybook: Settings, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ async def test_books_in_a_backup_are_never_ahead_of_its_ledger(
 
     _, made = await asyncio.to_thread(back_up, small_daybook, tmp_path / "backups", NOW, watch)
 
-    assert (made.books_position, made.position) == (len(TOLD), len(TOLD) + 1)
+    assert (made.books_position, made.position) == (len(EVENTS), len(EVENTS) + 1)
     put_back(elsewhere(small_daybook), tmp_path / "backups", NOW)
     assert (await verify_all(elsewhere(small_daybook))).lag_events == 1
 
@@ -174,8 +174,8 @@ async def test_a_ledger_is_only_replaced_by_force_and_then_kept(
         put_back(small_daybook, tmp_path / "backups", NOW)
     _, _, aside = put_back(small_daybook, tmp_path / "backups", NOW, force=True)
 
-    assert (await verify_all(small_daybook)).events == len(TOLD)
-    assert (await verify_all(load(data_dir=aside))).events == len(TOLD) + 1
+    assert (await verify_all(small_daybook)).events == len(EVENTS)
+    assert (await verify_all(load(data_dir=aside))).events == len(EVENTS) + 1
 
 
 def test_a_log_that_was_left_of_another_ledger_is_not_played_into_the_restored_one(
@@ -189,7 +189,7 @@ def test_a_log_that_was_left_of_another_ledger_is_not_played_into_the_restored_o
     _, _, aside = put_back(target, tmp_path / "backups", NOW)
 
     assert (aside / "ledger.db-wal").read_bytes() == b"of another"
-    assert rows(target, "ledger.db", "SELECT count(*) FROM events") == [(len(TOLD),)]
+    assert rows(target, "ledger.db", "SELECT count(*) FROM events") == [(len(EVENTS),)]
 
 
 RUNNING = """
@@ -233,11 +233,11 @@ def test_the_commands_say_what_they_did_or_why_not(small_daybook: Settings, tmp_
     backups = str(tmp_path / "backups")
 
     code, said = run(small_daybook, "backup", backups)
-    assert (code, f"up to position {len(TOLD)}" in said) == (0, True)
+    assert (code, f"up to position {len(EVENTS)}" in said) == (0, True)
     code, said = run(small_daybook, "restore", backups)
     assert (code, "--force" in said) == (4, True)
     code, said = run(small_daybook, "restore", backups, "--force", "--json")
-    assert (code, json.decode(said)["position"]) == (0, len(TOLD))
+    assert (code, json.decode(said)["position"]) == (0, len(EVENTS))
     assert run(elsewhere(small_daybook), "restore", str(tmp_path))[0] == 2
     (manifest,) = Path(backups).glob(f"*/{MANIFEST}")
     manifest.write_text("{}")

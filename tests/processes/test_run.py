@@ -6,19 +6,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import Daybook, post, wait_until
+from tests.support.processes import DaybookProcesses, post, wait_until
 
 
 @pytest.fixture
 def daybook(tmp_path: Path):
-    running = Daybook(tmp_path)  # no Redis URL: the embedded Valkey
+    running = DaybookProcesses(tmp_path)  # no Redis URL: the embedded Valkey
     yield running
     for name in running.processes:
         wait_until(lambda: not family(running), 30, f"{name} and its children have ended")
     running.stop()
 
 
-def family(daybook: Daybook) -> list[psutil.Process]:
+def family(daybook: DaybookProcesses) -> list[psutil.Process]:
     """Every living process of this data directory, by its environment or its command line."""
     found = []
     for process in psutil.process_iter():
@@ -32,7 +32,7 @@ def family(daybook: Daybook) -> list[psutil.Process]:
     return found
 
 
-def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> None:
+def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     assert post(daybook, 1).json()["position"] == 1
@@ -43,7 +43,7 @@ def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> No
     wait_until(lambda: not family(daybook), 30, "no process is left")
 
 
-def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:
+def test_killed_hard_and_started_again_it_goes_on(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     post(daybook, 1)
@@ -59,7 +59,7 @@ def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:
     assert daybook.processes["run"].wait(20) == 0
 
 
-def test_a_second_run_on_the_same_directory_is_refused(daybook: Daybook) -> None:
+def test_a_second_run_on_the_same_directory_is_refused(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     first = daybook.processes["run"]

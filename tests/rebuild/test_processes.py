@@ -29,7 +29,7 @@ from service.storage.database import books_path
 from service.verify import verify_all
 from service.verify.replay import digests
 from tests.support.events import event, invoice, item, payment, refund, subscription
-from tests.support.processes import Daybook, signed, wait_until
+from tests.support.processes import DaybookProcesses, signed, wait_until
 from tests.support.temporary_books import NOW, incoming, now
 
 KILLS = 20
@@ -38,8 +38,8 @@ CURRENCIES = ("eur", "gbp", "chf")
 
 
 @pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
-    with Daybook(tmp_path, valkey.connection_url) as daybook:
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
         yield daybook
 
 
@@ -69,11 +69,11 @@ async def filled(settings: Settings, lives: int) -> None:
         await Engine(ledger, store, now).catch_up()
 
 
-def command(daybook: Daybook, *arguments: str) -> subprocess.Popen[bytes]:
+def command(daybook: DaybookProcesses, *arguments: str) -> subprocess.Popen[bytes]:
     return python(daybook, "-m", "service.cli", "rebuild", *arguments)
 
 
-def python(daybook: Daybook, *arguments: str) -> subprocess.Popen[bytes]:
+def python(daybook: DaybookProcesses, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, *arguments],
         env=daybook.environment,
@@ -140,7 +140,7 @@ class Client:
             self.wrong.append(f"read at {position}: {document['mrr_cents']} is not {expected}")
 
 
-async def test_under_load_every_webhook_and_read_is_answered_and_right(daybook: Daybook) -> None:
+async def test_under_load_every_webhook_and_read_is_answered_and_right(daybook: DaybookProcesses) -> None:
     # given a web process and a worker, and clients that write and read what they wrote
     settings = load(data_dir=daybook.data_dir)
     await filled(settings, 250)
@@ -262,7 +262,7 @@ async def at_work(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return both
 
 
-async def test_whoever_is_killed_leaves_no_process_behind(daybook: Daybook) -> None:
+async def test_whoever_is_killed_leaves_no_process_behind(daybook: DaybookProcesses) -> None:
     await filled(load(data_dir=daybook.data_dir), 40)
     whole = command(daybook, "--processes", "2")
     family = await at_work(whole)
@@ -282,7 +282,7 @@ async def test_whoever_is_killed_leaves_no_process_behind(daybook: Daybook) -> N
 
 
 async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_that_is_meant(
-    daybook: Daybook,
+    daybook: DaybookProcesses,
 ) -> None:
     settings = load(data_dir=daybook.data_dir)
     await filled(settings, 30)
@@ -307,7 +307,7 @@ async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_t
     assert (await standing(settings))[1] == digests_before
 
 
-async def test_without_progress_it_says_so_and_ends(daybook: Daybook) -> None:
+async def test_without_progress_it_says_so_and_ends(daybook: DaybookProcesses) -> None:
     stuck = "import time; from service.commands.rebuild import _watch; _watch(0.2)(1); time.sleep(60)"
     code, _, faults = await ended(python(daybook, "-c", stuck))
     assert code == 1
@@ -323,7 +323,7 @@ async def test_without_progress_it_says_so_and_ends(daybook: Daybook) -> None:
     ids=["a book that is not there", "no ledger"],
 )
 async def test_what_can_not_be_done_is_said_in_one_line(
-    daybook: Daybook, arguments: tuple[str, ...], code: int, said: bytes
+    daybook: DaybookProcesses, arguments: tuple[str, ...], code: int, said: bytes
 ) -> None:
     found, _, faults = await ended(command(daybook, *arguments))
     assert found == code

@@ -18,8 +18,7 @@ from service.books.engine import Overtaken
 from service.processes.lifeline import STOP_SECONDS
 from service.verify import verify_chain
 from tests.support.postgres import PostgresServer
-from tests.support.processes import Daybook as Processes
-from tests.support.processes import free_port, wait_until
+from tests.support.processes import DaybookProcesses, free_port, wait_until
 from tests.support.running import Daybook, running
 from tests.support.senders import STANDARD
 from tests.support.stores import prepared_database
@@ -143,7 +142,7 @@ def test_a_worker_told_to_stop_ends_in_time_though_the_server_hangs(
     server: PostgresServer, tmp_path: Path
 ) -> None:
     with ValkeyServer(port=free_port()) as valkey:
-        processes = Processes(tmp_path, valkey.connection_url)
+        processes = DaybookProcesses(tmp_path, valkey.connection_url)
         processes.environment["DAYBOOK_DATABASE_URL"] = prepared_database(server)
         processes.start("worker")
         log = tmp_path / "worker.log"

@@ -53,7 +53,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class Traffic:
-    """Deliveries without end; `made` are all of them that ever left, once each, in the order of the scenario."""
+    """Deliveries without end; `made` are all that ever left, once each, in the scenario's order."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(f"traffic {seed}")
@@ -80,7 +80,7 @@ class Traffic:
 
 
 def _stories(chance: random.Random) -> Iterator[list[Delivery]]:
-    """Deliveries that belong together: a customer's events, told by in-house billers, or Stripe's examples."""
+    """Deliveries that belong together: a customer's events by in-house billers, or Stripe's examples."""
     recorder = Recorder(_Chance(chance), "UTC")
     for number in range(1_000_000):
         if number % 12 == 7:

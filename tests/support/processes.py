@@ -34,7 +34,7 @@ def wait_until(condition: Any, seconds: float, what: str) -> Any:
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
-class Daybook:
+class DaybookProcesses:
     """The processes by name; each can be killed and started again."""
 
     def __init__(self, data_dir: Path, redis_url: str | None = None) -> None:
@@ -52,7 +52,7 @@ class Daybook:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Daybook":
+    def __enter__(self) -> "DaybookProcesses":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,7 +129,7 @@ def signed(event_id: str, body: bytes) -> dict[str, str]:
     }
 
 
-def post(daybook: Daybook, number: int) -> httpx.Response:
+def post(daybook: DaybookProcesses, number: int) -> httpx.Response:
     """Post an event of `subscription_event`."""
     event_id, body = subscription_event(number)
     return httpx.post(

@@ -32,7 +32,7 @@ _before = subscription(item(), next_bill_at=at("2026-01-05"))
 _after = subscription(item(30_000), next_bill_at=at("2026-01-05"))
 _other = {"invoice_id": "in_2", "customer_id": "cus_2"}
 
-TOLD = [
+EVENTS = [
     created(_before, "2025-10-05", event_id="evt_created"),
     changed(_after, "2025-11-05", _before, event_id="evt_changed"),
     event(Customer(customer_id="cus_1", name="Ada Example", email="ada@x.test"), "2025-10-05", "evt_name"),
@@ -49,16 +49,16 @@ TOLD = [
 ]
 
 
-async def keep(settings: Settings, *, behind: int = 0) -> None:
+async def write_small_ledger(settings: Settings, *, behind: int = 0) -> None:
     """Tell it all, and advance the books; each of the last `behind` partitions only up to its own number."""
     prepare(settings)
     ledger, store = open_ledger(settings), open_books(settings)
     try:
-        await ledger.append([incoming(each) for each in TOLD], NOW)
+        await ledger.append([incoming(each) for each in EVENTS], NOW)
         level = range(PARTITIONS - behind if settings.database_url else 1)
         await Engine(ledger, store, now, HeldPartitions(level)).catch_up()
         for part in range(PARTITIONS - behind, PARTITIONS):
-            await Engine(ledger, store, now, HeldPartitions([part])).catch_up(until=part % len(TOLD))
+            await Engine(ledger, store, now, HeldPartitions([part])).catch_up(until=part % len(EVENTS))
     finally:
         await store.close()
         await ledger.close()
@@ -73,21 +73,21 @@ async def record_one_more(settings: Settings, event_id: str = "evt_more") -> Non
     await ledger.close()
 
 
-def copied(origin: Path, directory: Path) -> Settings:
+def copy_of(origin: Path, directory: Path) -> Settings:
     """Settings of a copy."""
     for name in FILES:
         shutil.copyfile(origin / name, directory / name)
     return load(data_dir=directory)
 
 
-def settle(directory: Path) -> None:
+def checkpoint_files(directory: Path) -> None:
     """Put all that was written into the files themselves."""
     for name in FILES:
         with closing(sqlite3.connect(directory / name)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def other(value: Any, kind: type = object) -> Any:
+def changed_value(value: Any, kind: type = object) -> Any:
     """The value with one bit changed, or one character; of a null, something."""
     if value is None:
         return 1

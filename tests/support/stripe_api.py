@@ -160,7 +160,7 @@ def cut_off(_request: Request) -> Response:
 
 
 @contextmanager
-def served(api: Any) -> Iterator[Any]:
+def serve(api: Any) -> Iterator[Any]:
     """The stand-in on a free port of loopback, in a thread of its own."""
     listening = socket.create_server(("127.0.0.1", 0))
     api.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -24,7 +24,7 @@ SECONDS = int(NOW.timestamp())
 MONTH = timedelta(days=30)
 
 
-class Daybook:
+class SyncDaybook:
     """The stores, a clock to set, and how long was waited for Stripe."""
 
     def __init__(self, settings: Settings, ledger: Ledger, store: BookStore) -> None:
@@ -76,11 +76,11 @@ class Daybook:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Daybook]:
+async def open_sync_daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
     ledger, store = open_ledger(settings), open_books(settings, BOOKS)
     try:
         await store.register()
-        yield Daybook(settings, ledger, store)
+        yield SyncDaybook(settings, ledger, store)
     finally:
         await store.close()
         await ledger.close()

@@ -11,14 +11,14 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.processes import Daybook, signed, subscription_event, wait_until
+from tests.support.processes import DaybookProcesses, signed, subscription_event, wait_until
 
 PATH = "/webhooks/standard/biller"
 # A connection for each request, so that any of the processes may answer it.
 _HTTP = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def start(daybook: Daybook, workers: int) -> subprocess.Popen[bytes]:
+def start(daybook: DaybookProcesses, workers: int) -> subprocess.Popen[bytes]:
     """The command, once it says that it listens."""
     log = daybook.data_dir / "web.log"
     with open(log, "ab") as out:
@@ -37,13 +37,13 @@ def start(daybook: Daybook, workers: int) -> subprocess.Popen[bytes]:
     return command
 
 
-def post(daybook: Daybook, number: int) -> httpx.Response:
+def post(daybook: DaybookProcesses, number: int) -> httpx.Response:
     """An event over a connection of its own."""
     event_id, body = subscription_event(number)
     return _HTTP.post(f"{daybook.url}{PATH}", content=body, headers=signed(event_id, body))
 
 
-def scraped(daybook: Daybook) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def scraped(daybook: DaybookProcesses) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample of the metrics, by its name and labels."""
     families = text_string_to_metric_families(_HTTP.get(f"{daybook.url}/metrics").text)
     return {
@@ -64,7 +64,7 @@ def serving(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 @contextmanager
-def connected(daybook: Daybook) -> Iterator[socket.socket]:
+def connected(daybook: DaybookProcesses) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", daybook.port), timeout=30) as connection:
         yield connection
 

@@ -4,23 +4,23 @@ import pytest
 
 from tests.support import stores
 from tests.support.stores import EACH_STORE, NewDataDir
-from tests.transfer.installation import Kept
+from tests.transfer.installation import Installation
 
 
 @pytest.fixture
-def kept(new_data_dir: NewDataDir, tmp_path: Path) -> Kept:
+def daybook(new_data_dir: NewDataDir, tmp_path: Path) -> Installation:
     """An empty Daybook."""
-    return Kept(new_data_dir(tmp_path / "kept"))
+    return Installation(new_data_dir(tmp_path / "data"))
 
 
 @pytest.fixture
-def new(new_data_dir: NewDataDir, tmp_path: Path) -> Kept:
+def second(new_data_dir: NewDataDir, tmp_path: Path) -> Installation:
     """Another empty one, in a file."""
-    return Kept(new_data_dir(tmp_path / "new"))
+    return Installation(new_data_dir(tmp_path / "new"))
 
 
 @pytest.fixture(params=EACH_STORE)
-def other(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
     """Another empty one, on each store."""
     server = request.getfixturevalue("postgres") if request.param == "postgresql" else None
-    return Kept(stores.new_data_dir(tmp_path / "other", server))
+    return Installation(stores.new_data_dir(tmp_path / "other", server))

@@ -29,7 +29,7 @@ def now() -> datetime:
     return NOW
 
 
-class Kept:
+class Installation:
     """One data directory, and its database if it has one."""
 
     def __init__(self, directory: Path) -> None:
@@ -45,7 +45,7 @@ class Kept:
         assert ran.exit_code == code, (ran.output, ran.exception)
         return ran.stdout if words[-1] == "--json" else ran.output
 
-    def take(self, *words: object, code: int = 0, stdin: bytes = b"") -> dict[str, Any]:
+    def import_(self, *words: object, code: int = 0, stdin: bytes = b"") -> dict[str, Any]:
         """The summary of an import."""
         summary: dict[str, Any] = json.decode(self.run("import", *words, "--json", code=code, stdin=stdin))
         return summary
@@ -54,7 +54,7 @@ class Kept:
         """What came by another way."""
         asyncio.run(self._with_ledger(lambda ledger: ledger.append(incoming, NOW)))
 
-    def held(self) -> dict[str, Any]:
+    def contents(self) -> dict[str, Any]:
         """All that an import may change: the ledger's head, quarantine, and the digest of each book."""
 
         async def find(ledger: Ledger) -> dict[str, Any]:

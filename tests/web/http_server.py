@@ -24,7 +24,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
+def serve(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
     """The address at which the app is served until the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = _Server(uvicorn.Config(create_app(settings_for(data_dir, **given)), log_level="error"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import Daybook
+from tests.support.processes import DaybookProcesses
 from tests.support.web_processes import post, request, start
 
 ROUNDS, CONNECTIONS = 3, 600
@@ -19,12 +19,12 @@ GROWTH_MIB = 256  # they, SQLite's cache of 64 MiB, and what the allocator keeps
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         yield daybook
 
 
-async def send(daybook: Daybook, number: int) -> bytes:
+async def send(daybook: DaybookProcesses, number: int) -> bytes:
     """The status of one webhook that is sent in pieces over a second or two; empty where it was cut off."""
     head, body = request(number, LENGTH)
     reader, writer = await asyncio.open_connection("127.0.0.1", daybook.port)
@@ -43,7 +43,7 @@ async def send(daybook: Daybook, number: int) -> bytes:
         writer.close()
 
 
-async def test_memory_stays_bounded(daybook: Daybook) -> None:
+async def test_memory_stays_bounded(daybook: DaybookProcesses) -> None:
     process = psutil.Process(start(daybook, 1).pid)
     assert (await asyncio.to_thread(post, daybook, 10_000)).status_code == 200
     before, peak = process.memory_info().rss, 0

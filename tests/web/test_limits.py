@@ -13,7 +13,7 @@ import pytest
 from service.web import app, webhooks
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE
-from tests.web.http_server import served
+from tests.web.http_server import serve
 from tests.web.test_metrics import labels, samples
 
 MIB = 1 << 20
@@ -150,7 +150,7 @@ async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch:
 
 def test_it_is_said_before_a_byte_of_the_body(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_WEBHOOKS", 0)
-    with served(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
+    with serve(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
         connection.sendall(
             f"POST {STRIPE.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n".encode()
         )

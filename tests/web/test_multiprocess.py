@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.processes import Daybook, wait_until
+from tests.support.processes import DaybookProcesses, wait_until
 from tests.support.web_processes import connected, ended, post, request, scraped, serving, start
 
 WORKERS = 2
@@ -23,8 +23,8 @@ IN_FLIGHT = ("daybook_requests_in_flight", (("kind", "webhook"),))
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         yield daybook
 
 
@@ -32,7 +32,7 @@ def metrics_directory(command: subprocess.Popen[bytes]) -> Path:
     return Path(serving(command)[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
 
 
-def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: Daybook) -> None:
+def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     wait_until(lambda: len(serving(command)) == WORKERS, 30, "all are there")
 
@@ -55,7 +55,7 @@ def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: Da
     assert (daybook.data_dir / "web.log").read_text().count("Daybook listens on") == 1
 
 
-def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: Daybook) -> None:
+def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     before = serving(command)
     for number in range(10):
@@ -79,7 +79,7 @@ def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: Daybook) -
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("workers", [1, WORKERS])
-def test_a_signal_stops_them_all(daybook: Daybook, workers: int, number: int) -> None:
+def test_a_signal_stops_them_all(daybook: DaybookProcesses, workers: int, number: int) -> None:
     command = start(daybook, workers)
     wait_until(lambda: workers == 1 or len(serving(command)) == workers, 30, "all are there")
     post(daybook, 1)
@@ -96,7 +96,7 @@ def test_a_signal_stops_them_all(daybook: Daybook, workers: int, number: int) ->
     assert "Traceback" not in (daybook.data_dir / "web.log").read_text()
 
 
-def test_they_end_when_their_parent_is_killed_hard(daybook: Daybook) -> None:
+def test_they_end_when_their_parent_is_killed_hard(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     wait_until(lambda: len(serving(command)) == WORKERS, 30, "all are there")
     children = psutil.Process(command.pid).children(recursive=True)
@@ -107,7 +107,7 @@ def test_they_end_when_their_parent_is_killed_hard(daybook: Daybook) -> None:
     wait_until(lambda: ended(children), 30, "no process is left")
 
 
-def test_a_wrong_setting_is_one_line_and_exit_code_2(daybook: Daybook) -> None:
+def test_a_wrong_setting_is_one_line_and_exit_code_2(daybook: DaybookProcesses) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "service.cli", "web", "--workers", "2"],
         env={**daybook.environment, "DAYBOOK_PORT": "many"},
@@ -124,7 +124,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(daybook: Daybook) -> None:
     assert ran.stderr.count("\n") == 1
 
 
-def test_what_can_not_start_at_all_ends_with_exit_code_3(daybook: Daybook) -> None:
+def test_what_can_not_start_at_all_ends_with_exit_code_3(daybook: DaybookProcesses) -> None:
     no_directory = daybook.data_dir / "file"
     no_directory.touch()
     ran = subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Daybook, wait_until
+from tests.support.processes import DaybookProcesses, wait_until
 from tests.support.web_processes import post, serving, start
 
 WORKERS = 2
@@ -15,12 +15,12 @@ SECONDS = 8.0  # of dying at once: at 0.0, 0.4, 1.2, 2.8 and 6.0 s, and a little
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         yield daybook
 
 
-def test_what_dies_at_once_is_started_ever_more_rarely(daybook: Daybook) -> None:
+def test_what_dies_at_once_is_started_ever_more_rarely(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:

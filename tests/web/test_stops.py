@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.storage.database import ledger_path
-from tests.support.processes import Daybook, wait_until
+from tests.support.processes import DaybookProcesses, wait_until
 from tests.support.web_processes import answer, connected, post, request, scraped, start
 
 pytestmark = pytest.mark.parametrize("workers", [1, 2])
@@ -20,12 +20,12 @@ STOP_SECONDS = 10.0
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         yield daybook
 
 
-def refuses(daybook: Daybook) -> bool:
+def refuses(daybook: DaybookProcesses) -> bool:
     """Whether nobody accepts connections there any more."""
     try:
         with connected(daybook):
@@ -34,12 +34,12 @@ def refuses(daybook: Daybook) -> bool:
         return True
 
 
-def wait_under_way(daybook: Daybook, kind: str, count: int = 1) -> None:
+def wait_under_way(daybook: DaybookProcesses, kind: str, count: int = 1) -> None:
     in_flight = ("daybook_requests_in_flight", (("kind", kind),))
     wait_until(lambda: scraped(daybook)[in_flight] == count, 20, f"{count} of the kind {kind} are under way")
 
 
-def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: Daybook, workers: int) -> None:
+def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: DaybookProcesses, workers: int) -> None:
     command = start(daybook, workers)
     assert post(daybook, 1).json()["position"] == 1
     head, body = request(2, 200_000)
@@ -74,7 +74,7 @@ def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: Daybook, worker
         assert ledger.execute("SELECT max(position) FROM events").fetchone() == (2,)
 
 
-def test_clients_that_never_go_on_keep_nothing_up(daybook: Daybook, workers: int) -> None:
+def test_clients_that_never_go_on_keep_nothing_up(daybook: DaybookProcesses, workers: int) -> None:
     command = start(daybook, workers)
     head, body = request(1, 500_000)
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def test_clients_that_never_go_on_keep_nothing_up(daybook: Daybook, workers: int
         assert time.monotonic() - started < STOP_SECONDS
 
 
-def test_a_ledger_that_hangs_keeps_nothing_up(daybook: Daybook, workers: int) -> None:
+def test_a_ledger_that_hangs_keeps_nothing_up(daybook: DaybookProcesses, workers: int) -> None:
     command = start(daybook, workers)
     answers: list[bytes] = []
 

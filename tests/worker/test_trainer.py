@@ -9,7 +9,7 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.support.processes import Daybook, signed, wait_until
+from tests.support.processes import DaybookProcesses, signed, wait_until
 
 CUSTOMERS, ORDERS = 16, 6
 DAYS = (200, 190, 160, 130, 30, 2)  # before now, of each customer's orders: gaps of 10 to 100 days
@@ -17,12 +17,12 @@ PATH = "/api/payment/analytics/customers/cus_1/revenue"
 
 
 @pytest.fixture
-def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with Daybook(tmp_path) as daybook:
+def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path) as daybook:
         yield daybook
 
 
-def post_orders(daybook: Daybook) -> None:
+def post_orders(daybook: DaybookProcesses) -> None:
     """A history of customers who buy every ten days or so, up to yesterday."""
     today = datetime.now(UTC)
     with httpx.Client(base_url=daybook.url) as http:
@@ -48,13 +48,13 @@ def post_orders(daybook: Daybook) -> None:
             assert answer.status_code == 200
 
 
-def learnt(daybook: Daybook) -> dict[str, Any] | None:
+def learnt(daybook: DaybookProcesses) -> dict[str, Any] | None:
     """The predictions of the first customer, once they are learnt of every order."""
     found: dict[str, Any] = httpx.get(daybook.url + PATH).json()["predictions"]
     return found if found["learnt"] and found["learnt"]["position"] == CUSTOMERS * ORDERS else None
 
 
-def test_the_worker_learns_and_a_killed_one_loses_nothing_of_it(daybook: Daybook) -> None:
+def test_the_worker_learns_and_a_killed_one_loses_nothing_of_it(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     post_orders(daybook)

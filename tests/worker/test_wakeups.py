@@ -25,14 +25,14 @@ from service.settings import load
 from service.storage.database import SqliteDatabase, books_path
 from service.worker.advancer import Advancer
 from service.worker.main import serve_jobs
-from tests.support.processes import Daybook, free_port, post, wait_until
+from tests.support.processes import DaybookProcesses, free_port, post, wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Daybook]:
-    with Daybook(tmp_path, valkey.connection_url) as daybook:
+def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
+    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
         yield daybook
 
 
@@ -211,7 +211,7 @@ async def test_a_run_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path)
 def test_web_answers_200_without_redis_and_workers_catch_up_when_it_is_back(tmp_path: Path) -> None:
     # given a Daybook whose Valkey is gone, and with it every key
     port = free_port()
-    daybook = Daybook(tmp_path, f"redis://127.0.0.1:{port}")
+    daybook = DaybookProcesses(tmp_path, f"redis://127.0.0.1:{port}")
     try:
         with ValkeyServer(port=port):
             daybook.start("web")
@@ -234,7 +234,7 @@ def test_web_answers_200_without_redis_and_workers_catch_up_when_it_is_back(tmp_
 
 
 def test_a_redis_that_hangs_delays_neither_webhooks_nor_books_for_long(
-    daybook: Daybook, valkey: ValkeyServer
+    daybook: DaybookProcesses, valkey: ValkeyServer
 ) -> None:
     # given web and worker that know a Redis which then says nothing more
     daybook.start("web")

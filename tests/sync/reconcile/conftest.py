@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from service.settings import Settings
-from tests.support.stripe_api import StripeApi, served
-from tests.support.sync_daybook import Daybook, opened
+from tests.support.stripe_api import StripeApi, serve
+from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +16,11 @@ def _quiet_server() -> None:
 
 @pytest.fixture
 def api() -> Iterator[StripeApi]:
-    with served(StripeApi()) as api:
+    with serve(StripeApi()) as api:
         yield api
 
 
 @pytest.fixture
-async def daybook(settings: Settings) -> AsyncIterator[Daybook]:
-    async with opened(settings) as daybook:
+async def daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
+    async with open_sync_daybook(settings) as daybook:
         yield daybook

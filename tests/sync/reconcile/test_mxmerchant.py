@@ -16,18 +16,18 @@ from service.sync.reconcile.mxmerchant import Reconciler
 from service.sync.reconcile.report import Report
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
 from tests.support.stores import settings_of
-from tests.support.stripe_api import served
-from tests.support.sync_daybook import Daybook, opened
+from tests.support.stripe_api import serve
+from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
 
 
 @pytest.fixture
 def api() -> Iterator[MxApi]:
-    with served(MxApi()) as api:
+    with serve(MxApi()) as api:
         yield api
 
 
 @pytest.fixture
-async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[Daybook]:
+async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[SyncDaybook]:
     settings = settings_of(
         data_dir,
         mxmerchant_api_url=api.url,
@@ -35,11 +35,11 @@ async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[Daybook]:
         mxmerchant_consumer_secret="of-the-consumer",
         mxmerchant_merchant_id=MERCHANT,
     )
-    async with opened(settings) as daybook:
+    async with open_sync_daybook(settings) as daybook:
         yield daybook
 
 
-async def reconcile(daybook: Daybook, *, dry_run: bool = False) -> Report:
+async def reconcile(daybook: SyncDaybook, *, dry_run: bool = False) -> Report:
     async def pause(seconds: float) -> None:
         daybook.waits.append(seconds)
         await daybook.catch_up()
@@ -52,7 +52,7 @@ async def reconcile(daybook: Daybook, *, dry_run: bool = False) -> Report:
         await run.close()
 
 
-async def notify(daybook: Daybook, number: int, amount: str, kind: str, **its: Any) -> None:
+async def notify(daybook: SyncDaybook, number: int, amount: str, kind: str, **its: Any) -> None:
     """A notification by URL token, signed or not, as the web process would keep it."""
     signed = its.pop("signed", False)
     body = {"eventType": kind, "merchantId": MERCHANT, "id": number, "totalAmount": amount} | its
@@ -69,7 +69,7 @@ def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
     return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
 
 
-async def collected(daybook: Daybook) -> tuple[int, int]:
+async def collected(daybook: SyncDaybook) -> tuple[int, int]:
     """Collected and refunded, as the books have it."""
     await daybook.catch_up()
     async with daybook.store.reading() as connection:
@@ -80,7 +80,9 @@ async def collected(daybook: Daybook) -> tuple[int, int]:
     return found[0], found[1]
 
 
-async def test_payments_and_refunds_that_nothing_told_are_appended_once(daybook: Daybook, api: MxApi) -> None:
+async def test_payments_and_refunds_that_nothing_told_are_appended_once(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
     # given payments known by a signed notification, by one that waits, and by none; in three pages
     await notify(daybook, 1, "11.11", "PaymentSuccess", signed=True)
     await notify(daybook, 2, "11.11", "PaymentSuccess")
@@ -110,7 +112,7 @@ async def test_payments_and_refunds_that_nothing_told_are_appended_once(daybook:
     assert (first.compared, first.listed) == ({"contract": 14, "payment": 22}, 38)
 
 
-async def test_planted_differences_are_named_and_nothing_else(daybook: Daybook, api: MxApi) -> None:
+async def test_planted_differences_are_named_and_nothing_else(daybook: SyncDaybook, api: MxApi) -> None:
     api.payments = [payment(number) for number in range(1, 25)]
     await reconcile(daybook)
     gone = api.contracts.pop(0)
@@ -132,7 +134,9 @@ async def test_planted_differences_are_named_and_nothing_else(daybook: Daybook, 
     }
 
 
-async def test_a_contract_that_changed_is_appended_and_no_difference(daybook: Daybook, api: MxApi) -> None:
+async def test_a_contract_that_changed_is_appended_and_no_difference(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
     await reconcile(daybook)
     daybook.now += timedelta(hours=1)
     api.contracts[0] |= {"amount": "600", "nextBillDate": "2025-12-24"}
@@ -142,7 +146,7 @@ async def test_a_contract_that_changed_is_appended_and_no_difference(daybook: Da
     assert differences(await reconcile(daybook)) == set()
 
 
-async def test_a_dry_run_writes_nothing(daybook: Daybook, api: MxApi) -> None:
+async def test_a_dry_run_writes_nothing(daybook: SyncDaybook, api: MxApi) -> None:
     await reconcile(daybook)
     head, kept = await daybook.head(), await daybook.kept("reconciled|mxmerchant")
     api.payments = [payment(1)]
@@ -153,7 +157,7 @@ async def test_a_dry_run_writes_nothing(daybook: Daybook, api: MxApi) -> None:
     assert (await daybook.head(), await daybook.kept("reconciled|mxmerchant")) == (head, kept)
 
 
-async def test_a_list_that_cannot_be_had_whole_ends_the_run(daybook: Daybook, api: MxApi) -> None:
+async def test_a_list_that_cannot_be_had_whole_ends_the_run(daybook: SyncDaybook, api: MxApi) -> None:
     api.missing = 1
 
     with pytest.raises(Unavailable):
@@ -162,7 +166,7 @@ async def test_a_list_that_cannot_be_had_whole_ends_the_run(daybook: Daybook, ap
     assert await daybook.kept("reconciled|mxmerchant") is None
 
 
-async def test_a_rate_limit_is_waited_for(daybook: Daybook, api: MxApi) -> None:
+async def test_a_rate_limit_is_waited_for(daybook: SyncDaybook, api: MxApi) -> None:
     await reconcile(daybook)
     api.failures, daybook.waits = 2, []
 

@@ -16,13 +16,13 @@ from service.sync.reconcile.run import Nightly, Reconciliation
 from service.web.app import create_app
 from service.worker.main import _nightly
 from tests.support.stripe_api import KEY, StripeApi, refusal, subscription
-from tests.support.sync_daybook import NOW, SECONDS, Daybook
+from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook
 
 HOUR = 3_600
 
 
 @pytest.fixture
-async def http(daybook: Daybook) -> AsyncIterator[httpx.AsyncClient]:
+async def http(daybook: SyncDaybook) -> AsyncIterator[httpx.AsyncClient]:
     web = create_app(daybook.settings, daybook.clock)
     async with web.router.lifespan_context(web) as state:
 
@@ -35,7 +35,7 @@ async def http(daybook: Daybook) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_the_last_reconciliation_is_measured(
-    daybook: Daybook, api: StripeApi, http: httpx.AsyncClient
+    daybook: SyncDaybook, api: StripeApi, http: httpx.AsyncClient
 ) -> None:
     told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - 2 * HOUR)
     await daybook.deliver(told)
@@ -54,7 +54,7 @@ async def test_the_last_reconciliation_is_measured(
 
 
 async def test_silence_is_told_and_is_no_reason_to_be_unready(
-    daybook: Daybook, http: httpx.AsyncClient
+    daybook: SyncDaybook, http: httpx.AsyncClient
 ) -> None:
     for days in range(10, 0, -1):
         daybook.now = NOW - timedelta(days=days)
@@ -89,7 +89,7 @@ EVENT = {"id": "evt_1", "type": "ping", "created": SECONDS, "data": {"object": {
 
 
 @pytest.fixture
-def run(daybook: Daybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(daybook: SyncDaybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr("service.sync.reconcile.stripe._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("service.logs.configure", lambda: None)  # it would keep this run's standard error
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(daybook.settings.data_dir))
@@ -104,7 +104,7 @@ def run(daybook: Daybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 async def test_the_command_says_what_differs_and_ends_with_1(
-    daybook: Daybook, api: StripeApi, run: Callable[..., Any]
+    daybook: SyncDaybook, api: StripeApi, run: Callable[..., Any]
 ) -> None:
     told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
     await daybook.deliver(told)
@@ -176,7 +176,7 @@ async def test_what_keeps_the_command_from_its_work_is_said_in_one_line(
 
 
 async def test_the_nightly_job_reconciles_from_a_day_before_the_last_one(
-    daybook: Daybook, api: StripeApi
+    daybook: SyncDaybook, api: StripeApi
 ) -> None:
     settings = daybook.settings.model_copy(update={"stripe_api_key": KEY, "stripe_api_url": api.url})
     nightly = Nightly(settings, Reconciliation(settings, daybook.ledger, daybook.store, daybook.clock))
@@ -200,7 +200,7 @@ async def test_the_nightly_job_reconciles_from_a_day_before_the_last_one(
     assert [path for path, _ in api.asked].count("/v1/events") == 2
 
 
-async def test_without_an_api_there_is_nothing_to_do_at_night(daybook: Daybook) -> None:
+async def test_without_an_api_there_is_nothing_to_do_at_night(daybook: SyncDaybook) -> None:
     reconciliation = Reconciliation(daybook.settings, daybook.ledger, daybook.store, daybook.clock)
 
     assert not Nightly(daybook.settings, reconciliation).has_work

@@ -30,7 +30,7 @@ from tests.support.stripe_api import (
     refusal,
     subscription,
 )
-from tests.support.sync_daybook import NOW, SECONDS, Daybook
+from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook
 
 HOUR = 3_600
 
@@ -56,7 +56,7 @@ def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
 
 
 @pytest.mark.parametrize("store", EACH_STORE, scope="module")
-async def test_missed_events_are_appended_exactly_once(daybook: Daybook, api: StripeApi) -> None:
+async def test_missed_events_are_appended_exactly_once(daybook: SyncDaybook, api: StripeApi) -> None:
     # given a month of which every third event was missed, and an API on a bad day
     busy_month(api.shop)
     await daybook.deliver(*(told for i, told in enumerate(api.shop.events) if i % 3))
@@ -86,7 +86,9 @@ async def test_missed_events_are_appended_exactly_once(daybook: Daybook, api: St
     assert api.versions == {"2025-08-27.basil"}
 
 
-async def test_the_bytes_that_are_kept_are_those_that_stripe_listed(daybook: Daybook, api: StripeApi) -> None:
+async def test_the_bytes_that_are_kept_are_those_that_stripe_listed(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
     told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
 
     await daybook.reconcile(api)
@@ -99,7 +101,7 @@ async def test_the_bytes_that_are_kept_are_those_that_stripe_listed(daybook: Day
     assert json.loads(raw["proof"])["method"] == "fetch"
 
 
-async def test_an_event_in_another_rendering_is_no_conflict(daybook: Daybook, api: StripeApi) -> None:
+async def test_an_event_in_another_rendering_is_no_conflict(daybook: SyncDaybook, api: StripeApi) -> None:
     told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
     await daybook.deliver(told | {"api_version": "2020-08-27", "request": None})
 
@@ -110,7 +112,7 @@ async def test_an_event_in_another_rendering_is_no_conflict(daybook: Daybook, ap
         assert await reader.quarantined() == {}
 
 
-async def test_types_that_the_books_do_not_use_are_not_missed(daybook: Daybook, api: StripeApi) -> None:
+async def test_types_that_the_books_do_not_use_are_not_missed(daybook: SyncDaybook, api: StripeApi) -> None:
     api.shop.events.append(event(1, "payment_method.attached", {"id": "pm_1"}, SECONDS - HOUR))
     api.shop.events.append(event(2, "invoice.upcoming", {"object": "invoice"}, SECONDS - HOUR))
 
@@ -119,7 +121,7 @@ async def test_types_that_the_books_do_not_use_are_not_missed(daybook: Daybook, 
     assert (report.listed, report.missed, await daybook.rows()) == (2, {}, [])
 
 
-async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: Daybook, api: StripeApi) -> None:
+async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: SyncDaybook, api: StripeApi) -> None:
     told = event(1, "customer.subscription.created", {"id": "sub_1"}, SECONDS - HOUR)
     api.shop.events.append(told)
 
@@ -132,7 +134,7 @@ async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: Daybook, ap
 
 
 async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
-    daybook: Daybook, api: StripeApi
+    daybook: SyncDaybook, api: StripeApi
 ) -> None:
     told = event(1, "customer.subscription.created", {"id": "sub_1", "customer": "cus_1"}, SECONDS - HOUR)
     expanded = {"id": "sub_1", "customer": {"id": "cus_1", "name": "Ada Example"}}
@@ -148,7 +150,7 @@ async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
         assert [row["body"] for row in await reader.quarantine(0, 10)] == [None]
 
 
-async def test_only_the_period_asked_for_is_listed(daybook: Daybook, api: StripeApi) -> None:
+async def test_only_the_period_asked_for_is_listed(daybook: SyncDaybook, api: StripeApi) -> None:
     api.shop.happens("customer.subscription.created", subscription(1), SECONDS - 100 * HOUR)
     api.shop.happens("customer.subscription.created", subscription(2), SECONDS - HOUR)
 
@@ -158,7 +160,7 @@ async def test_only_the_period_asked_for_is_listed(daybook: Daybook, api: Stripe
     assert differences(report) == {("subscription", "sub_1", "status", "active", None)}
 
 
-async def test_connected_accounts_are_those_that_the_books_know(daybook: Daybook, api: StripeApi) -> None:
+async def test_connected_accounts_are_those_that_the_books_know(daybook: SyncDaybook, api: StripeApi) -> None:
     # given an account whose list does not say whose it is, and one that gives no access any more
     api.shops["acct_1"] = Shop()
     known = api.shops["acct_1"].happens("customer.subscription.created", subscription(1), SECONDS - 2 * HOUR)
@@ -236,7 +238,7 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
 
 @pytest.mark.parametrize("store", EACH_STORE, scope="module")
 async def test_planted_differences_are_named_and_nothing_else(
-    daybook: Daybook, api: StripeApi, logged: list[Any]
+    daybook: SyncDaybook, api: StripeApi, logged: list[Any]
 ) -> None:
     busy_month(api.shop)
     await daybook.deliver(*api.shop.events)
@@ -255,7 +257,9 @@ async def test_planted_differences_are_named_and_nothing_else(
     assert json.loads(await daybook.kept("reconciled|stripe") or b"")["differing"] == report.differing
 
 
-async def test_a_failed_payment_and_every_status_that_lives_agree(daybook: Daybook, api: StripeApi) -> None:
+async def test_a_failed_payment_and_every_status_that_lives_agree(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
     created = SECONDS - 50 * HOUR
     for number, status in enumerate(("trialing", "incomplete", "unpaid", "paused", "past_due", "active")):
         its = {"status": status, "trial_end": SECONDS + 99 * HOUR if status == "trialing" else None}
@@ -272,7 +276,7 @@ async def test_a_failed_payment_and_every_status_that_lives_agree(daybook: Daybo
 
 @pytest.mark.parametrize("delivered", [True, False])
 async def test_what_changes_while_it_is_compared_is_no_difference(
-    daybook: Daybook, api: StripeApi, *, delivered: bool
+    daybook: SyncDaybook, api: StripeApi, *, delivered: bool
 ) -> None:
     # given changes at the moment at which each list, and each object, is asked for
     busy_month(api.shop)
@@ -314,7 +318,9 @@ async def test_what_changes_while_it_is_compared_is_no_difference(
     assert len(await daybook.rows()) == 235
 
 
-async def test_an_event_whose_webhook_is_on_its_way_is_left_to_it(daybook: Daybook, api: StripeApi) -> None:
+async def test_an_event_whose_webhook_is_on_its_way_is_left_to_it(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
     # given three changes whose webhooks are pending: since a minute, since six, and one that has come
     for number in range(3):
         told = api.shop.happens("customer.subscription.created", subscription(number), SECONDS - 50 * HOUR)
@@ -331,7 +337,7 @@ async def test_an_event_whose_webhook_is_on_its_way_is_left_to_it(daybook: Daybo
     assert [row["event_id"] for row in (await daybook.rows())[3:]] == ["evt_6", "evt_5"]
 
 
-async def test_a_dry_run_writes_nothing(daybook: Daybook, api: StripeApi) -> None:
+async def test_a_dry_run_writes_nothing(daybook: SyncDaybook, api: StripeApi) -> None:
     busy_month(api.shop)
     api.shop.events.append(event(900, "customer.subscription.created", {"id": "sub_x"}, SECONDS - HOUR))
     await daybook.deliver(*api.shop.events[:200])
@@ -352,7 +358,7 @@ async def test_a_dry_run_writes_nothing(daybook: Daybook, api: StripeApi) -> Non
 
 
 async def test_a_killed_run_is_taken_up_where_it_stopped(
-    daybook: Daybook, api: StripeApi, killable: Callable[..., subprocess.Popen[bytes]]
+    daybook: SyncDaybook, api: StripeApi, killable: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     # given a run that is killed while it waits for the third page
     busy_month(api.shop)
@@ -388,7 +394,7 @@ async def test_a_killed_run_is_taken_up_where_it_stopped(
 
 
 @pytest.fixture
-def killable(daybook: Daybook, api: StripeApi) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def killable(daybook: SyncDaybook, api: StripeApi) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """The command as a process on the same stores."""
     started = []
     given = {
@@ -409,7 +415,7 @@ def killable(daybook: Daybook, api: StripeApi) -> Iterator[Callable[..., subproc
 
 
 async def test_an_api_that_stays_away_ends_the_run_and_what_was_appended_stays(
-    daybook: Daybook, api: StripeApi
+    daybook: SyncDaybook, api: StripeApi
 ) -> None:
     busy_month(api.shop)
     api.faults = [lambda _: None, *[lambda _: refusal(429, Retry_After="600")] * 8]
@@ -432,7 +438,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
 async def test_a_list_that_does_not_end_as_it_should_is_not_taken_for_whole(
-    daybook: Daybook, api: StripeApi, answer: Any
+    daybook: SyncDaybook, api: StripeApi, answer: Any
 ) -> None:
     api.faults = [lambda _: pretty(answer)]
 
@@ -444,7 +450,7 @@ async def test_a_list_that_does_not_end_as_it_should_is_not_taken_for_whole(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_a_refusal_is_not_tried_again_and_repeats_no_key(
-    daybook: Daybook, api: StripeApi, status: int
+    daybook: SyncDaybook, api: StripeApi, status: int
 ) -> None:
     api.faults = [lambda _: refusal(status)]
 
@@ -456,7 +462,7 @@ async def test_a_refusal_is_not_tried_again_and_repeats_no_key(
 
 
 async def test_books_that_stand_still_are_told_from_books_that_differ(
-    daybook: Daybook, api: StripeApi
+    daybook: SyncDaybook, api: StripeApi
 ) -> None:
     busy_month(api.shop)
 
