@@ -92,21 +92,20 @@ def each_store(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+def server_of(store: str, request: pytest.FixtureRequest) -> PostgresServer | None:
+    return request.getfixturevalue("postgres") if store == "postgresql" else None
+
+
 @pytest.fixture(scope="module")
 def new_data_dir(store: str, request: pytest.FixtureRequest) -> NewDataDir:
     """Makes an empty Daybook's data directory; where the store is PostgreSQL, it names a database there."""
-
-    def make(directory: Path) -> Path:
-        server = request.getfixturevalue("postgres") if store == "postgresql" else None
-        return stores.new_data_dir(directory, server)
-
-    return make
+    return lambda directory: stores.new_data_dir(directory, server_of(store, request))
 
 
 @pytest.fixture
-def data_dir(new_data_dir: NewDataDir, tmp_path: Path) -> Path:
+def data_dir(store: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The data directory of an empty Daybook."""
-    return new_data_dir(tmp_path / "data")
+    return stores.new_data_dir(tmp_path / "data", server_of(store, request))
 
 
 @pytest.fixture
