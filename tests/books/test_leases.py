@@ -157,15 +157,17 @@ async def test_partitions_are_not_taken_in_the_middle_of_their_holders_transacti
 
 async def test_workers_that_write_at_once_give_the_books_of_one(settings: Settings, ledger: Ledger) -> None:
     # given many subscriptions and invoices of few customers, so that every worker feeds the same keys
-    told = []
+    events = []
     for number in range(240):
         day = f"2025-{1 + number % 12:02d}-{1 + number % 28:02d}"
         key = {"subscription_id": f"sub_{number % 60}", "customer_id": f"cus_{number % 3}"}
-        told.append(event(subscription(**key, next_bill_at=at("2026-01-05")), day, event_id=f"evt_s{number}"))
-        told.append(event(invoice(invoice_id=f"in_{number}", **key), day, event_id=f"evt_i{number}"))
-        told.append(event(payment(payment_id=f"pi_{number % 90}"), day, event_id=f"evt_p{number}"))
-    for start in range(0, len(told), 100):
-        await ledger.append([incoming(each) for each in told[start : start + 100]], NOW)
+        events.append(
+            event(subscription(**key, next_bill_at=at("2026-01-05")), day, event_id=f"evt_s{number}")
+        )
+        events.append(event(invoice(invoice_id=f"in_{number}", **key), day, event_id=f"evt_i{number}"))
+        events.append(event(payment(payment_id=f"pi_{number % 90}"), day, event_id=f"evt_p{number}"))
+    for start in range(0, len(events), 100):
+        await ledger.append([incoming(each) for each in events[start : start + 100]], NOW)
 
     # when four workers take them in at once, in small steps
     stores = [open_books(settings) for _ in range(4)]
@@ -178,7 +180,7 @@ async def test_workers_that_write_at_once_give_the_books_of_one(settings: Settin
 
     # then the books are those of a replay by one, and every total is the sum of its rows
     position, _ = await verify_replay(ledger, stores[0])
-    assert position == len(told)
+    assert position == len(events)
     await verify_totals(stores[0])
     for store in stores:
         await store.close()

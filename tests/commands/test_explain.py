@@ -39,8 +39,8 @@ def explain(*words: str) -> Result:
 
 
 def document(*words: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(explain(*words, "--json").stdout)
-    return told
+    shown: dict[str, Any] = json.loads(explain(*words, "--json").stdout)
+    return shown
 
 
 def change(path: Path, statement: str) -> None:
@@ -69,12 +69,12 @@ def test_scripts_get_what_the_api_answers(demo: Path) -> None:
         async with running(demo, **DEMO) as daybook:
             return await daybook.get("/api/v1/explain", figure=TOTAL, **query)
 
-    answer, told = asyncio.run(ask()), document(TOTAL, *NOVEMBER)
+    answer, shown = asyncio.run(ask()), document(TOTAL, *NOVEMBER)
 
     position = answer.pop("meta")["position"]
     assert answer.pop("next_cursor") is None
-    assert told == answer | {"position": position}
-    assert told["value"] == 7587900
+    assert shown == answer | {"position": position}
+    assert shown["value"] == 7587900
 
 
 @pytest.mark.usefixtures("directory")

@@ -63,7 +63,7 @@ def bare(expression: str) -> str:
     return re.sub(r"\[[^\]]*\]|\boffset \w+", "", re.sub(r'"[^"]*"', '""', expression))
 
 
-async def told(data_dir: Path, **given: Any) -> dict[str, set[str]]:
+async def metrics(data_dir: Path, **given: Any) -> dict[str, set[str]]:
     """Every name that /metrics can give, with its labels."""
     async with running(data_dir, **given) as daybook:
         for amount in (100, 200):  # of which the second conflicts
@@ -86,8 +86,8 @@ async def test_every_metric_and_label_is_one_that_a_web_tells(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     prepare(settings_for(tmp_path))
-    found = await told(tmp_path)
-    found |= await told(tmp_path, database_url=prepared_database(postgres))
+    found = await metrics(tmp_path)
+    found |= await metrics(tmp_path, database_url=prepared_database(postgres))
 
     for expression in EXPRESSIONS:
         text = bare(expression)

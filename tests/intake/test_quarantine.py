@@ -79,9 +79,9 @@ async def test_what_the_processor_sent_again_meanwhile_is_settled_without_an_eve
     upgraded(older)
     await daybook.post(STRIPE, subscription())
 
-    told = document(await command("quarantine", "retry", "--all", "--json"))
+    result = document(await command("quarantine", "retry", "--all", "--json"))
 
-    assert [each["outcome"] for each in told["retried"]] == ["duplicate"]
+    assert [each["outcome"] for each in result["retried"]] == ["duplicate"]
     assert (await daybook.head(), await daybook.quarantine()) == (1, {})
 
 
@@ -93,13 +93,13 @@ async def test_a_conflict_is_not_retried_but_shown_beside_what_it_contradicts(
     await daybook.post(STRIPE, subscription(cents=99900))
 
     # when
-    told = document(await command("quarantine", "retry", 1, "--json"), 1)
+    result = document(await command("quarantine", "retry", 1, "--json"), 1)
     shown = document(await command("quarantine", "show", 1, "--json"))
     page = await daybook.get(f"{PATH}/1")
 
     # then
-    assert [(each["outcome"], each["position"]) for each in told["retried"]] == [("conflict", 1)]
-    assert "dismiss" in told["retried"][0]["detail"]
+    assert [(each["outcome"], each["position"]) for each in result["retried"]] == [("conflict", 1)]
+    assert "dismiss" in result["retried"][0]["detail"]
     field = "data.object.items.data[0].price.unit_amount_decimal"
     assert shown["differences"] == [{"field": field, "before": "24900", "after": "99900"}]
     assert json.loads(shown["raw_body"]) == subscription(cents=99900)
@@ -127,8 +127,8 @@ async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command
         ("unreadable", "dismissed", "a [sic] test"),
     ]
     assert "a [sic] test" in (await command("quarantine", "list", "--all")).stdout
-    told = document(await command("quarantine", "retry", 2, "--json"))
-    assert [each["outcome"] for each in told["retried"]] == ["settled"]
+    result = document(await command("quarantine", "retry", 2, "--json"))
+    assert [each["outcome"] for each in result["retried"]] == ["settled"]
 
 
 async def test_what_can_not_be_read_as_before_is_said(daybook: Daybook, command: Run) -> None:
@@ -145,8 +145,8 @@ async def test_what_can_not_be_read_as_before_is_said(daybook: Daybook, command:
     ):
         assert (await command("quarantine", *words)).exit_code == code, words
     for words in (("list",), ("show", 1)):
-        told = await command("quarantine", *words)
-        assert (told.exit_code, "malformed" in told.output) == (0, True)
+        result = await command("quarantine", *words)
+        assert (result.exit_code, "malformed" in result.output) == (0, True)
     assert (await daybook.quarantine()) == {("stripe", "malformed"): 1}
 
 

@@ -152,14 +152,14 @@ async def test_histories_hold_every_event_of_a_subject_up_to_a_position(ledger: 
 
 
 async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
-    told = delivery("a").events[0]
+    event = delivery("a").events[0]
     await ledger.append([delivery("a")], NOW)
 
     def history(connection: Connection) -> list[Event]:
         return histories(connection, ["customer|stripe||cus_a"], 1, ledger.vault)["customer|stripe||cus_a"]
 
-    assert await ledger.read(history) == [told]
-    nameless = replace(told, data=replace(told.data, name=None))
+    assert await ledger.read(history) == [event]
+    nameless = replace(event, data=replace(event.data, name=None))
     assert await ledger.read(lambda connection: after(connection, 0, 10)) == [(1, nameless)]
 
 
@@ -183,8 +183,8 @@ async def test_a_reader_never_sees_half_a_batch(open_ledger: Callable[[], Ledger
 async def test_when_a_processor_was_last_heard(ledger: Ledger) -> None:
     await ledger.append([delivery("a"), delivery("b", processor="mxmerchant"), delivery("c")], NOW)
     erased = delivery("d")
-    told = replace(erased.events[0], data=CustomerErased(customer_id="cus_a"))
-    await ledger.append([replace(erased, events=[told])], NOW + timedelta(days=1))  # nobody was heard
+    erasure = replace(erased.events[0], data=CustomerErased(customer_id="cus_a"))
+    await ledger.append([replace(erased, events=[erasure])], NOW + timedelta(days=1))  # nobody was heard
 
     async with ledger.reading() as reader:
         heard = await reader.last_heard()

@@ -46,7 +46,7 @@ async def tell(daybook: Daybook) -> None:
             "email": who["email"],
             "address": {"line1": f"{who['name'][:3]} Example Lane"},
         }
-        told: list[tuple[str, dict[str, Any]]] = [
+        events: list[tuple[str, dict[str, Any]]] = [
             ("customer.created", {"object": "customer", **who}),
             ("customer.updated", {"object": "customer", **who, "address": bill["address"]}),
             ("customer.subscription.created", subscription(key)),
@@ -55,7 +55,7 @@ async def tell(daybook: Daybook) -> None:
             ("payment_method.attached", {"id": f"pm_{key}", "customer": key, "billing_details": bill}),
             ("invoice.paid", {"id": f"in_{key}", "customer": key, "customer_email": who["email"]}),
         ]
-        for turn, (kind, thing) in enumerate(told):
+        for turn, (kind, thing) in enumerate(events):
             event = stripe_event(kind, thing, event_id=f"evt_{number}_{turn}")
             assert (await daybook.post(STRIPE, event)).status_code == 200
     assert await daybook.quarantine() == {("stripe", "unreadable"): 2}
@@ -260,8 +260,13 @@ async def test_what_names_no_customer_goes_with_the_invoice_or_payment_that_does
     await forget(daybook)
     assert (await daybook.ask("/api/v1/ledger/causes/stripe:evt_expanded")).status_code == 410
 
-    told = {"eventType": "CustomerUpdated", "merchantId": 1, "customerId": 7, "customerName": "Ada Example"}
-    position = (await daybook.post(MX, told)).json()["position"]
+    payload = {
+        "eventType": "CustomerUpdated",
+        "merchantId": 1,
+        "customerId": 7,
+        "customerName": "Ada Example",
+    }
+    position = (await daybook.post(MX, payload)).json()["position"]
     await forget(daybook, "7")
     async with daybook.state.ledger.reading() as reader:
         (row,) = await reader.deliveries(position - 1, 1)
@@ -294,10 +299,10 @@ async def test_a_dispute_that_comes_later_is_never_to_be_read(daybook: Daybook) 
 async def test_in_quarantine_only_what_tells_of_her_goes(daybook: Daybook) -> None:
     # given customers whose names are words, or are written in other ways
     for key, name in (("cus_in", "in"), ("cus_zoe", "Zoë O'Sample")):
-        told = stripe_event(
+        payload = stripe_event(
             "customer.created", {"object": "customer", "id": key, "name": name}, event_id=f"evt_{key}"
         )
-        assert (await daybook.post(STRIPE, told)).status_code == 200
+        assert (await daybook.post(STRIPE, payload)).status_code == 200
     object_ = rb'"object":{"customer_name":"Mrs Zo\u00eb O\u0027Sample, in London"}'
     bodies = [
         b'{"id":"evt_a","type":"invoice.paid","created":1763028000,"data":{' + object_ + b"}}",

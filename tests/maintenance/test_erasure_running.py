@@ -32,7 +32,7 @@ def post(daybook: DaybookProcesses, number: int, kind: str, **data: object) -> N
     assert answer.status_code == 200
 
 
-def told(directory: Path) -> set[str]:
+def files_with_words(directory: Path) -> set[str]:
     """The files that hold one of the words."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     return {path.name for path in files if any(word in path.read_bytes() for word in WORDS)}
@@ -58,13 +58,15 @@ def test_a_running_daybook_forgets(daybook: DaybookProcesses) -> None:
     contract = {"subscription_id": "sub_1", "customer_id": "cus_ada", "status": "active", "currency": "usd"}
     post(daybook, 2, "subscription.recorded", **contract, items=[item], next_bill_on="2099-01-01")
     wait_until(
-        lambda: daybook.caught_up() and "books.db" in " ".join(told(daybook.data_dir)), 60, "she is known"
+        lambda: daybook.caught_up() and "books.db" in " ".join(files_with_words(daybook.data_dir)),
+        60,
+        "she is known",
     )
-    assert told(daybook.data_dir) <= {"books.db", "books.db-wal"}
+    assert files_with_words(daybook.data_dir) <= {"books.db", "books.db-wal"}
 
     # when somebody would erase her, and then means it
     refused = erase(daybook)
-    assert (refused.returncode, told(daybook.data_dir) != set()) == (4, True)
+    assert (refused.returncode, files_with_words(daybook.data_dir) != set()) == (4, True)
     done = erase(daybook, "--yes", "--json")
 
     # then no file holds a word, logs and Valkey's included, and what runs goes on
@@ -76,11 +78,11 @@ def test_a_running_daybook_forgets(daybook: DaybookProcesses) -> None:
         "position": 3,
     }
     wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 3, 60, "it is taken in")  # type: ignore[index]
-    assert told(daybook.data_dir) == set()
+    assert files_with_words(daybook.data_dir) == set()
     mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=30).json()
     assert (mrr["mrr_cents"], mrr["customers"]) == (1_000, 1)
     daybook.kill("run", 15)  # Valkey writes what it holds
-    assert told(daybook.data_dir) == set()
+    assert files_with_words(daybook.data_dir) == set()
 
 
 def test_nobody_is_erased_by_a_wrong_id(daybook: DaybookProcesses) -> None:

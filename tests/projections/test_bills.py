@@ -247,8 +247,8 @@ def test_an_invoice_is_billed_on_the_day_it_was_finalized():
 
 
 def test_an_invoice_near_midnight_is_billed_on_the_reporting_zones_day():
-    told = [event(invoice(finalized_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
-    assert listed(told, NEW_YORK) == [("2025-11-30", "open", 10_000)]
+    events = [event(invoice(finalized_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
+    assert listed(events, NEW_YORK) == [("2025-11-30", "open", 10_000)]
 
 
 def test_a_draft_counts_as_upcoming_on_the_day_it_was_made():
@@ -257,8 +257,8 @@ def test_a_draft_counts_as_upcoming_on_the_day_it_was_made():
 
 @pytest.mark.parametrize("status", ["void", "deleted"])
 def test_void_and_deleted_invoices_are_left_out(status):
-    told = [event(invoice("draft"), "2025-11-13"), event(invoice(status), "2025-11-13")]
-    assert listed(told) == []
+    events = [event(invoice("draft"), "2025-11-13"), event(invoice(status), "2025-11-13")]
+    assert listed(events) == []
 
 
 def test_an_invoice_of_nothing_is_left_out():
@@ -271,18 +271,18 @@ def test_an_uncollectible_invoice_is_listed_and_owes_nothing():
 
 
 def test_an_uncollectible_invoice_may_still_be_paid():
-    told = [event(invoice("uncollectible"), "2025-12-13"), event(invoice("paid"), "2025-12-20")]
-    assert listed(told) == [("2025-11-13", "paid", 10_000)]
+    events = [event(invoice("uncollectible"), "2025-12-13"), event(invoice("paid"), "2025-12-20")]
+    assert listed(events) == [("2025-11-13", "paid", 10_000)]
 
 
 def test_a_paid_invoice_stays_paid_whatever_is_told_later():
-    told = [event(invoice("paid"), "2025-11-13"), event(invoice("open"), "2025-11-14")]
-    assert listed(told) == [("2025-11-13", "paid", 10_000)]
+    events = [event(invoice("paid"), "2025-11-13"), event(invoice("open"), "2025-11-14")]
+    assert listed(events) == [("2025-11-13", "paid", 10_000)]
 
 
 def test_an_invoice_made_opened_and_paid_in_one_second_is_paid():
-    told = [event(invoice(status), "2025-11-13") for status in ("paid", "open", "draft")]
-    assert listed(told) == listed(told[::-1]) == [("2025-11-13", "paid", 10_000)]
+    events = [event(invoice(status), "2025-11-13") for status in ("paid", "open", "draft")]
+    assert listed(events) == listed(events[::-1]) == [("2025-11-13", "paid", 10_000)]
 
 
 def test_an_invoice_whose_collection_failed_says_so_until_it_is_paid():
@@ -307,20 +307,20 @@ def test_what_remains_is_taken_as_it_is_told():
 
 
 def test_an_invoice_covers_the_next_bill_while_the_subscriptions_update_is_late():
-    told = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
-    assert listed(told) == [("2025-11-13", "draft", 24_900)]
+    events = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
+    assert listed(events) == [("2025-11-13", "draft", 24_900)]
 
 
 def test_both_stand_once_the_subscription_has_moved_on():
     moved = changed(renewing(next_bill_at=at("2025-12-13")), "2025-11-13 00:01")
-    told = [*one(renewing()), event(of_sub(), "2025-11-13"), moved]
-    assert listed(told) == [("2025-11-13", "open", 24_900), ("2025-12-13", "upcoming", 24_900)]
-    assert bills(told)[0].next_bill_date == "2025-12-13"
+    events = [*one(renewing()), event(of_sub(), "2025-11-13"), moved]
+    assert listed(events) == [("2025-11-13", "open", 24_900), ("2025-12-13", "upcoming", 24_900)]
+    assert bills(events)[0].next_bill_date == "2025-12-13"
 
 
 def test_an_earlier_invoice_does_not_cover_the_next_bill():
-    told = [*one(renewing()), event(of_sub("paid", when="2025-10-13"), "2025-10-13")]
-    assert [day for day, _, _ in listed(told)] == ["2025-10-13", "2025-11-13"]
+    events = [*one(renewing()), event(of_sub("paid", when="2025-10-13"), "2025-10-13")]
+    assert [day for day, _, _ in listed(events)] == ["2025-10-13", "2025-11-13"]
 
 
 @pytest.mark.parametrize(("status", "amount"), [("void", 24_900), ("paid", 0)])
@@ -329,14 +329,14 @@ def test_a_void_invoice_or_one_of_nothing_covers_the_next_bill(status, amount):
 
 
 def test_a_deleted_draft_does_not_cover_the_next_bill():
-    told = [*one(renewing()), event(of_sub("deleted"), "2025-11-13")]
-    assert listed(told) == [("2025-11-13", "upcoming", 24_900)]
+    events = [*one(renewing()), event(of_sub("deleted"), "2025-11-13")]
+    assert listed(events) == [("2025-11-13", "upcoming", 24_900)]
 
 
 def test_a_bill_shows_the_contracts_mrr_at_the_end_of_its_day():
     dearer = changed(renewing(item(30_000), next_bill_at=at("2025-12-13")), "2025-11-13 05:00")
-    told = [*one(renewing()), event(of_sub(), "2025-11-13"), dearer]
-    assert [bill.mrr_cents for bill in bills(told)] == [30_000, 30_000]
+    events = [*one(renewing()), event(of_sub(), "2025-11-13"), dearer]
+    assert [bill.mrr_cents for bill in bills(events)] == [30_000, 30_000]
 
 
 def test_an_invoice_before_its_subscription_is_told_is_a_bill_by_itself():
@@ -345,8 +345,8 @@ def test_an_invoice_before_its_subscription_is_told_is_a_bill_by_itself():
 
 
 def test_a_draft_on_the_stated_day_is_followed_by_the_bill_an_interval_on():
-    told = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
-    (bill,) = bills(told)
+    events = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
+    (bill,) = bills(events)
     assert (bill.status, bill.next_bill_date) == ("draft", "2025-12-13")
 
 

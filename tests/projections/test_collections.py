@@ -39,12 +39,12 @@ def test_invoice_paid_and_payment_succeeded_are_one_fact():
 
 
 def test_payments_in_part_are_collected_each_on_its_day():
-    told = [
+    events = [
         event(invoice(), "2025-11-13"),
         event(invoice(amount_paid=4_000), "2025-11-15"),
         event(invoice("paid", paid_at=at("2025-12-01")), "2025-12-01"),
     ]
-    assert cash(told) == [("2025-11-15", "collected", 4_000), ("2025-12-01", "collected", 6_000)]
+    assert cash(events) == [("2025-11-15", "collected", 4_000), ("2025-12-01", "collected", 6_000)]
 
 
 def test_an_open_invoice_is_not_collected():
@@ -52,16 +52,16 @@ def test_an_open_invoice_is_not_collected():
 
 
 def test_an_invoice_is_collected_on_the_reporting_zones_day():
-    told = [event(invoice("paid", paid_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
-    assert cash(told, NEW_YORK) == [("2025-11-30", "collected", 10_000)]
+    events = [event(invoice("paid", paid_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
+    assert cash(events, NEW_YORK) == [("2025-11-30", "collected", 10_000)]
 
 
 # Payments and their invoices
 
 
 def test_a_payment_of_no_invoice_is_collected_once_however_often_it_is_told():
-    told = [charged(), event(payment(), "2025-11-13 00:00:01"), event(payment(), "2025-11-14")]
-    assert cash(told) == [PAID]
+    events = [charged(), event(payment(), "2025-11-13 00:00:01"), event(payment(), "2025-11-14")]
+    assert cash(events) == [PAID]
 
 
 def test_a_failed_payment_is_not_collected():
@@ -85,8 +85,8 @@ def test_a_payment_known_only_from_its_refund_is_collected_on_the_day_it_was_pai
     ids=["the invoice lists it", "an event joins them"],
 )
 def test_a_payment_linked_to_an_invoice_before_or_after_counts_once(link):
-    told = {charged(), link, event(invoice("paid"), "2025-11-13")}
-    assert all(cash(order) == [PAID] for order in permutations(told))
+    events = {charged(), link, event(invoice("paid"), "2025-11-13")}
+    assert all(cash(order) == [PAID] for order in permutations(events))
 
 
 def test_a_payment_that_names_its_invoice_counts_through_it():
@@ -120,78 +120,82 @@ def test_a_refund_that_did_not_succeed_does_not_count(status):
 
 
 def test_a_pending_refund_counts_once_it_has_succeeded_on_the_day_it_was_made():
-    told = [
+    events = [
         charged(),
         event(refund(status="pending"), "2025-11-20", rank=0),
         event(refund(), "2025-11-24", rank=1),
     ]
-    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(told))
+    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(events))
 
 
 def test_a_refund_that_succeeded_and_then_failed_does_not_count():
-    told = [
+    events = [
         charged(),
         event(refund(), "2025-11-20", rank=1),
         event(refund(status="failed"), "2025-11-22", rank=2),
     ]
-    assert cash(told) == [PAID]
+    assert cash(events) == [PAID]
 
 
 def test_a_refund_told_by_itself_and_by_its_charge_counts_once():
-    told = [charged(), charge_says(2_500, "2025-11-20"), event(refund(), "2025-11-20")]
-    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(told))
+    events = [charged(), charge_says(2_500, "2025-11-20"), event(refund(), "2025-11-20")]
+    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(events))
 
 
 def test_refunds_that_only_the_charge_tells_count_by_what_each_adds():
-    told = [charged(), charge_says(2_500, "2025-11-20"), charge_says(10_000, "2025-12-02")]
-    assert cash(told) == [PAID, ("2025-11-20", "refunded", 2_500), ("2025-12-02", "refunded", 7_500)]
+    events = [charged(), charge_says(2_500, "2025-11-20"), charge_says(10_000, "2025-12-02")]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_500), ("2025-12-02", "refunded", 7_500)]
 
 
 def test_a_failed_refund_is_not_told_by_the_charge_either():
-    told = [charged(), charge_says(2_500, "2025-11-20"), event(refund(status="failed"), "2025-11-21", rank=2)]
-    assert cash(told) == [PAID]
+    events = [
+        charged(),
+        charge_says(2_500, "2025-11-20"),
+        event(refund(status="failed"), "2025-11-21", rank=2),
+    ]
+    assert cash(events) == [PAID]
 
 
 def test_two_refunds_of_one_second_are_two():
-    told = [
+    events = [
         charged(),
         event(refund(2_500), "2025-11-20"),
         event(refund(2_500, refund_id="re_2"), "2025-11-20"),
         charge_says(5_000, "2025-11-20"),
     ]
-    assert cash(told) == [PAID, *[("2025-11-20", "refunded", 2_500)] * 2]
+    assert cash(events) == [PAID, *[("2025-11-20", "refunded", 2_500)] * 2]
 
 
 def test_a_refund_of_an_invoices_payment_counts():
-    told = [
+    events = [
         event(invoice("paid", payment_ids=("pi_1",)), "2025-11-13"),
         charged(),
         event(refund(), "2025-11-20"),
     ]
-    assert cash(told) == [PAID, ("2025-11-20", "refunded", 2_500)]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_500)]
 
 
 def test_a_refund_that_only_the_charge_tells_keeps_its_day_beside_one_told_twice():
-    told = [
+    events = [
         charged(),
         charge_says(2_000, "2025-11-20"),
         charge_says(5_000, "2025-12-05"),
         event(refund(3_000, "2025-12-05", refund_id="re_2"), "2025-12-05"),
     ]
-    assert cash(told) == [PAID, ("2025-11-20", "refunded", 2_000), ("2025-12-05", "refunded", 3_000)]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_000), ("2025-12-05", "refunded", 3_000)]
 
 
 # Disputes
 
 
 def test_a_lost_dispute_counts_on_the_day_it_was_lost():
-    told = [
+    events = [
         charged(),
         event(dispute("needs_response"), "2025-11-20", rank=CREATED),
         event(dispute("lost"), "2025-12-20"),
         event(dispute("lost"), "2025-12-21", rank=DELETED),
     ]
-    assert all(cash(order) == [PAID, ("2025-12-20", "disputed", 10_000)] for order in permutations(told))
+    assert all(cash(order) == [PAID, ("2025-12-20", "disputed", 10_000)] for order in permutations(events))
 
 
 @pytest.mark.parametrize("status", ["needs_response", "under_review", "won", "warning_closed"])
@@ -200,8 +204,8 @@ def test_a_dispute_that_is_not_lost_does_not_count(status):
 
 
 def test_a_dispute_that_was_lost_and_then_won_does_not_count():
-    told = [charged(), event(dispute("lost"), "2025-12-20"), event(dispute("won"), "2026-01-20")]
-    assert cash(told) == [PAID]
+    events = [charged(), event(dispute("lost"), "2025-12-20"), event(dispute("won"), "2026-01-20")]
+    assert cash(events) == [PAID]
 
 
 # What came unsigned

@@ -448,8 +448,8 @@ def test_there_and_back_within_a_second_ends_where_it_began():
 def trusts(*trust: str) -> list[str]:
     """The trust of the one movement of a day on which contracts start, each told so."""
     events = [
-        created(subscription(subscription_id=f"sub_{number}"), "2025-01-10", trust=told)
-        for number, told in enumerate(trust)
+        created(subscription(subscription_id=f"sub_{number}"), "2025-01-10", trust=level)
+        for number, level in enumerate(trust)
     ]
     return [row.trust for row in rows_of(MRR, events) if isinstance(row, Movement)]
 

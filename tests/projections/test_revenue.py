@@ -143,19 +143,19 @@ def test_a_failed_payment_is_a_failure_unless_it_is_an_invoices():
 
 def test_what_goes_back_of_a_payment_takes_its_failure_from_nowhere():
     failed = event(payment(status="failed"), "2025-11-14", rank=0)
-    told = (failed, event(payment(), "2025-11-15"))
+    events = (failed, event(payment(), "2025-11-15"))
 
-    assert failures(*told, event(refund(), "2025-11-20")) == [("2025-11-14", True)]
-    assert failures(*told, event(dispute("lost"), "2025-11-20")) == [("2025-11-14", True)]
+    assert failures(*events, event(refund(), "2025-11-20")) == [("2025-11-14", True)]
+    assert failures(*events, event(dispute("lost"), "2025-11-20")) == [("2025-11-14", True)]
 
 
 def test_a_failure_counts_once_it_is_confirmed():
-    told = payment(status="failed", awaits_confirmation=True)
+    unconfirmed = payment(status="failed", awaits_confirmation=True)
     paid = event(payment(), "2025-11-15")
 
-    assert failures(event(told, "2025-11-14", rank=0), paid) == []
-    assert rows_of(REVENUE, [event(told, "2025-11-14", rank=0), paid])[0].paid_first_try
-    assert failures(event(but(told, awaits_confirmation=False), "2025-11-14", rank=0), paid) == [
+    assert failures(event(unconfirmed, "2025-11-14", rank=0), paid) == []
+    assert rows_of(REVENUE, [event(unconfirmed, "2025-11-14", rank=0), paid])[0].paid_first_try
+    assert failures(event(but(unconfirmed, awaits_confirmation=False), "2025-11-14", rank=0), paid) == [
         ("2025-11-14", True)
     ]
 

@@ -61,7 +61,7 @@ def test_each_policy_has_a_book_of_its_own(tmp_path: Path, rulebook: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "said"),
     [
         ("policies = 1", "`$.policies`"),
         ("[policies.mine]\nstatus = ['active']", "unknown field `status`"),
@@ -74,16 +74,16 @@ def test_each_policy_has_a_book_of_its_own(tmp_path: Path, rulebook: Path) -> No
         ("[policy.mine]\npaused = true", "unknown field `policy`"),
     ],
 )
-def test_a_file_that_is_wrong_stops_the_start_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_is_wrong_stops_the_start_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     path = written(tmp_path, text)
 
     with pytest.raises(SettingsError) as caught:
         load(rulebook=path)
 
-    said = str(caught.value)
-    assert said.startswith("DAYBOOK_RULEBOOK holds ")
-    assert told in said
-    assert "\n" not in said
+    line = str(caught.value)
+    assert line.startswith("DAYBOOK_RULEBOOK holds ")
+    assert said in line
+    assert "\n" not in line
 
 
 def test_a_file_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def _posted(biller: str, event_id: str, body: dict) -> Delivery:
 
 def _unused(number: int) -> list[Delivery]:
     """An event that the books don't use, and the same id with other content: whichever comes first stays."""
-    told = {"type": "cart.abandoned", "occurred_at": "2025-06-01T00:00:00Z", "data": {}}
-    return [_posted("south", f"evt_cart_{number}", {**told, "cart": cart}) for cart in (1, 2)]
+    payload = {"type": "cart.abandoned", "occurred_at": "2025-06-01T00:00:00Z", "data": {}}
+    return [_posted("south", f"evt_cart_{number}", {**payload, "cart": cart}) for cart in (1, 2)]
 
 
 def _stripe_examples(number: int) -> list[Delivery]:

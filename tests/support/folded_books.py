@@ -16,8 +16,8 @@ RULES = Rules()
 
 def rows_of(book: Book, events: Sequence[Event], rules: Rules = RULES) -> list[Row]:
     """Every row that a book holds after these events, whatever their order."""
-    told = sorted(((name, event) for event in events for name in subjects(event)), key=itemgetter(0))
-    histories = {name: canonical(e for _, e in pairs) for name, pairs in groupby(told, key=itemgetter(0))}
+    named = sorted(((name, event) for event in events for name in subjects(event)), key=itemgetter(0))
+    histories = {name: canonical(e for _, e in pairs) for name, pairs in groupby(named, key=itemgetter(0))}
     rows: list[Row] = []
     for stage in book.stages:
         if isinstance(stage.reads, str):

@@ -33,9 +33,9 @@ EVENT = fixture("customer.subscription.created")
 
 def subscription(number: int, quantity: int = 3, **its: Any) -> dict[str, Any]:
     """A subscription of 49 dollars a month for each of its quantity."""
-    told = deepcopy(SUBSCRIPTION) | {"id": f"sub_{number}", "customer": f"cus_{number % 7}"} | its
-    told["items"]["data"][0]["quantity"] = quantity
-    return told
+    thing = deepcopy(SUBSCRIPTION) | {"id": f"sub_{number}", "customer": f"cus_{number % 7}"} | its
+    thing["items"]["data"][0]["quantity"] = quantity
+    return thing
 
 
 def invoice(number: int, **its: Any) -> dict[str, Any]:
@@ -44,11 +44,11 @@ def invoice(number: int, **its: Any) -> dict[str, Any]:
 
 
 def event(
-    number: int, kind: str, told: dict[str, Any], created: int, account: str | None = None
+    number: int, kind: str, thing: dict[str, Any], created: int, account: str | None = None
 ) -> dict[str, Any]:
     """An event that tells of an object as it is now."""
     base = EVENT | {"id": f"evt_{number}", "type": kind, "created": created, "pending_webhooks": 0}
-    return base | {"data": {"object": deepcopy(told)}} | ({"account": account} if account else {})
+    return base | {"data": {"object": deepcopy(thing)}} | ({"account": account} if account else {})
 
 
 class Shop:
@@ -58,10 +58,10 @@ class Shop:
         self.events: list[dict[str, Any]] = []
         self.objects: dict[str, dict[str, Any]] = {}
 
-    def happens(self, kind: str, told: dict[str, Any], created: int) -> dict[str, Any]:
+    def happens(self, kind: str, thing: dict[str, Any], created: int) -> dict[str, Any]:
         """An object becomes so, and an event tells it."""
-        self.objects[told["id"]] = told
-        self.events.append(event(len(self.events) + 1, kind, told, created))
+        self.objects[thing["id"]] = thing
+        self.events.append(event(len(self.events) + 1, kind, thing, created))
         return self.events[-1]
 
 
@@ -91,8 +91,8 @@ class StripeApi:
     async def _events(self, request: Request) -> Response:
         def answer(shop: Shop) -> Response:
             since, until = (int(request.query_params[f"created[{bound}]"]) for bound in ("gte", "lte"))
-            newest_first = sorted(shop.events, key=lambda told: told["created"])[::-1]
-            return page(request, [told for told in newest_first if since <= told["created"] <= until])
+            newest_first = sorted(shop.events, key=lambda thing: thing["created"])[::-1]
+            return page(request, [thing for thing in newest_first if since <= thing["created"] <= until])
 
         return self._answer(request, answer)
 
@@ -100,10 +100,10 @@ class StripeApi:
         def answer(shop: Shop) -> Response:
             kind, status = request.path_params["kind"], request.query_params.get("status")
             listed = [
-                told
-                for told in reversed(shop.objects.values())
-                if f"{told['object']}s" == kind
-                and (told["status"] == status if status else told["status"] != "canceled")
+                thing
+                for thing in reversed(shop.objects.values())
+                if f"{thing['object']}s" == kind
+                and (thing["status"] == status if status else thing["status"] != "canceled")
             ]
             return page(request, listed)
 
@@ -131,7 +131,7 @@ class StripeApi:
 def page(request: Request, listed: list[dict[str, Any]]) -> Response:
     """A page of a list, as Stripe's cursors have it."""
     after, limit = request.query_params.get("starting_after"), int(request.query_params.get("limit", "10"))
-    start = next(i for i, told in enumerate(listed) if told["id"] == after) + 1 if after else 0
+    start = next(i for i, thing in enumerate(listed) if thing["id"] == after) + 1 if after else 0
     part = listed[start : start + limit]
     has_more = start + limit < len(listed)
     return pretty({"object": "list", "data": part, "has_more": has_more, "url": request.url.path})

@@ -36,12 +36,12 @@ class SyncDaybook:
     def clock(self) -> datetime:
         return self.now
 
-    async def deliver(self, *told: dict[str, Any]) -> None:
+    async def deliver(self, *payloads: dict[str, Any]) -> None:
         """Webhooks come, and the books take them in."""
         endpoint = endpoint_of("stripe")
         assert endpoint
         proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
-        bodies = [json.dumps(each).encode() for each in told]
+        bodies = [json.dumps(each).encode() for each in payloads]
         await self.ledger.append([read_delivery(endpoint, b"{}", body, proof) for body in bodies], self.now)
         await self.catch_up()
 

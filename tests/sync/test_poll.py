@@ -107,8 +107,8 @@ class Polled:
         """An unsigned notification by URL token, as the web process would keep it."""
         body = {"eventType": kind, "merchantId": MERCHANT, "id": number, "totalAmount": amount}
         proof = mxmerchant.verify_token({":token": "t"}, b"", ["t"], Clock.now)
-        told = {**body, "transactionDate": "Nov 12 2025 6:21PM"}
-        events = mxmerchant.translate(told, replace(proof, confirmable=True))
+        payload = {**body, "transactionDate": "Nov 12 2025 6:21PM"}
+        events = mxmerchant.translate(payload, replace(proof, confirmable=True))
         incoming = Incoming(
             events=events, content_digest=b"", headers=b"{}", body=json.encode(body), proof=proof
         )

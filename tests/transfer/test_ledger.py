@@ -34,7 +34,7 @@ def everything() -> list[Incoming]:
     relayed = {"method": "standard-webhooks", "message_id": "msg_1"}
     fetched = posted("mxmerchant", {"records": CONTRACTS["records"][:2]}, method="fetch", trust="fetched")
     return [
-        *(posted("stripe", told) for told in STRIPE),  # in both families, so that some ids conflict
+        *(posted("stripe", payload) for payload in STRIPE),  # in both families, so that some ids conflict
         posted("stripe", CUSTOMER),
         posted("stripe", EVENT),
         posted("mxmerchant", CONTRACTS, **relayed),
@@ -63,20 +63,20 @@ def everything() -> list[Incoming]:
 def retranslated(event: Event) -> Incoming:
     """What a correction appends: the event's revision, and that it stands in its place."""
     assert isinstance(event.data, Subscription)
-    told = posted("stripe", EVENT)
+    delivery = posted("stripe", EVENT)
     revised = replace(
         event, event_id=revision(event.event_id, 2), data=replace(event.data, status="past_due")
     )
-    return replace(told, events=[superseding(event, revised.event_id), revised])
+    return replace(delivery, events=[superseding(event, revised.event_id), revised])
 
 
 @pytest.fixture(scope="module")
 def written(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """A Daybook with a bit of everything, a customer who was erased, and an event that was corrected."""
     daybook = Installation(new_data_dir(tmp_path_factory.mktemp("written") / "data"))
-    told = everything()
-    daybook.append(*told)
-    daybook.append(retranslated(next(e for i in told for e in i.events if e.event_id == "evt_sub")))
+    deliveries = everything()
+    daybook.append(*deliveries)
+    daybook.append(retranslated(next(e for i in deliveries for e in i.events if e.event_id == "evt_sub")))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("service.logs.configure", lambda: None)
         daybook.run("erase", "cus_ada", "--yes")
@@ -120,7 +120,7 @@ def test_an_export_of_an_import_says_the_same(target: Installation, file: Path, 
     target.import_("ledger", file)
     target.run("export", "ledger", "-o", again := tmp_path / "again.ndjson")
 
-    assert told(again) == told(file)
+    assert parts_of(again) == parts_of(file)
 
 
 def test_an_import_that_is_repeated_changes_nothing(target: Installation, file: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_newer_translation_wins_and_is_told(
     full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = stripe.FAMILIES["customer.subscription."]
-    newer = Reading(reading.payload, lambda *told: replace(reading.say(*told), declined=True))
+    newer = Reading(reading.payload, lambda *arguments: replace(reading.say(*arguments), declined=True))
     monkeypatch.setitem(stripe.FAMILIES, "customer.subscription.", newer)
 
     taken = second.import_("ledger", file)
@@ -235,7 +235,7 @@ def unreadable() -> Any:
     raise Unreadable("an older version")
 
 
-def told(file: Path) -> list[dict[str, Any]]:
+def parts_of(file: Path) -> list[dict[str, Any]]:
     """What an export says, but for when it was recorded, and what it came to."""
     parts = [json.decode(json.decode(line, type=Line).part) for line in file.read_bytes().splitlines()]
     for part in parts:

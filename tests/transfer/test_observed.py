@@ -32,8 +32,8 @@ def contract(key: int, amount: str = "249", **more: Any) -> dict[str, Any]:
 
 
 def payment(key: str, **more: Any) -> dict[str, Any]:
-    told = {"eventType": "PaymentSuccess", "merchantId": "1000000001", "id": key, "totalAmount": "11.11"}
-    return {**told, "transactionDate": "Nov 3 2025 6:21PM", "customer": "Ada Example", **more}
+    payload = {"eventType": "PaymentSuccess", "merchantId": "1000000001", "id": key, "totalAmount": "11.11"}
+    return {**payload, "transactionDate": "Nov 3 2025 6:21PM", "customer": "Ada Example", **more}
 
 
 class Files:
@@ -119,19 +119,21 @@ def test_what_is_stated_to_be_so_again_is_recorded_once(daybook: Installation, f
 
 
 def test_what_a_relay_told_before_is_a_duplicate(daybook: Installation, file: Files) -> None:
-    told = {"records": [contract(1)]}
+    payload = {"records": [contract(1)]}
     at = datetime.fromtimestamp(OCTOBER, UTC)
-    daybook.append(posted("mxmerchant", told, method="standard-webhooks", signed_at=at, message_id="msg_1"))
+    daybook.append(
+        posted("mxmerchant", payload, method="standard-webhooks", signed_at=at, message_id="msg_1")
+    )
 
-    assert counts(daybook.import_("mxmerchant", file(told))) == (0, 1)
+    assert counts(daybook.import_("mxmerchant", file(payload))) == (0, 1)
 
 
 def test_notifications_are_told_once(daybook: Installation, file: Files) -> None:
     """Two kinds of one payment are two, and one that has no effect may have no id."""
-    told = [payment("1"), payment("1", eventType="PaymentFail"), {"eventType": "BatchClosed"}]
+    payload = [payment("1"), payment("1", eventType="PaymentFail"), {"eventType": "BatchClosed"}]
 
-    assert counts(daybook.import_("mxmerchant", file(told))) == (3, 0)
-    assert counts(daybook.import_("mxmerchant", file(told, OCTOBER))) == (0, 3)
+    assert counts(daybook.import_("mxmerchant", file(payload))) == (3, 0)
+    assert counts(daybook.import_("mxmerchant", file(payload, OCTOBER))) == (0, 3)
 
 
 def test_a_contract_that_is_stated_in_two_ways_is_not_taken_twice(daybook: Installation, file: Files) -> None:

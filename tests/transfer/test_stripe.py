@@ -37,7 +37,7 @@ def test_every_event_of_a_file_is_recorded_and_nothing_proves_it(daybook: Instal
 
     assert (taken["deliveries"], taken["recorded"], taken["position"]) == (600, 600, 600)
     rows = daybook.rows()
-    assert [row["event_id"] for row in rows] == [told["id"] for told in EVENTS]
+    assert [row["event_id"] for row in rows] == [payload["id"] for payload in EVENTS]
     assert {row["trust"] for row in rows} == {"unsigned"}
 
 
@@ -52,7 +52,7 @@ def test_an_import_that_is_repeated_changes_nothing(daybook: Installation, file:
 
 
 def test_what_a_webhook_told_is_a_duplicate(daybook: Installation, file: Path) -> None:
-    daybook.append(*(posted("stripe", {**told, "pending_webhooks": 1}) for told in EVENTS[:300]))
+    daybook.append(*(posted("stripe", {**payload, "pending_webhooks": 1}) for payload in EVENTS[:300]))
 
     taken = daybook.import_("stripe", file)
 
@@ -143,7 +143,7 @@ def test_a_compressed_file_that_is_damaged_is_said_so(
 
 
 def test_the_account_makes_events_those_that_a_platform_is_told(daybook: Installation, file: Path) -> None:
-    daybook.append(*(posted("stripe", {**told, "account": "acct_1"}) for told in EVENTS[:10]))
+    daybook.append(*(posted("stripe", {**payload, "account": "acct_1"}) for payload in EVENTS[:10]))
 
     taken = daybook.import_("stripe", file, "--account", "acct_1")
 

@@ -8,8 +8,8 @@ LABELS = {"year", "month", "week", "rank", "every"}  # numbers that name what is
 
 def figures_of(document: dict[str, Any]) -> list[tuple[str, float]]:
     """Every figure of a read's answer, as (pointer, value)."""
-    told = {name: value for name, value in document.items() if name != "meta"}
-    return [(path, value) for path, value in _numbers(told, "") if path.rpartition("/")[2] not in LABELS]
+    figures = {name: value for name, value in document.items() if name != "meta"}
+    return [(path, value) for path, value in _numbers(figures, "") if path.rpartition("/")[2] not in LABELS]
 
 
 def _numbers(part: Any, path: str) -> Iterator[tuple[str, float]]:

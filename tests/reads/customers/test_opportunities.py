@@ -139,7 +139,7 @@ FULL = customer(
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "text"),
     {
         "customer": "Ada",
         "orders": "2",
@@ -158,9 +158,9 @@ FULL = customer(
         "ends_date": "2026-04-24",
     }.items(),
 )
-def test_a_text_is_filled_in(name: str, told: str) -> None:
+def test_a_text_is_filled_in(name: str, text: str) -> None:
     rule = Opportunity(rule="one", kind="offer", text=f"<{{{name}}}>")
-    assert recommended(view(rule), FULL, 0.621)[0]["text"] == f"<{told}>"
+    assert recommended(view(rule), FULL, 0.621)[0]["text"] == f"<{text}>"
 
 
 def test_every_name_is_known_of_somebody() -> None:

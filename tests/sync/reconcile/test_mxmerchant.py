@@ -60,8 +60,8 @@ async def notify(daybook: SyncDaybook, number: int, amount: str, kind: str, **it
     proof = replace(proof, confirmable=not signed, trust="signed" if signed else "unsigned")
     events = mxmerchant.translate({**body, "transactionDate": "Oct 2 2025 6:21PM"}, proof)
     raw = json.encode(body)
-    told = Incoming(events=events, content_digest=raw[:32], headers=b"{}", body=raw, proof=proof)
-    await daybook.ledger.append([told], daybook.now)
+    delivery = Incoming(events=events, content_digest=raw[:32], headers=b"{}", body=raw, proof=proof)
+    await daybook.ledger.append([delivery], daybook.now)
     await daybook.catch_up()
 
 
