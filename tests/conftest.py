@@ -72,12 +72,12 @@ def valkey() -> Iterator[ValkeyServer]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = getattr(metafunc.module, "STORES", None)
-    if names and "store" in metafunc.fixturenames:
-        metafunc.parametrize("store", names, scope="module")
+    if names and "store_kind" in metafunc.fixturenames:
+        metafunc.parametrize("store_kind", names, scope="module")
 
 
 @pytest.fixture(scope="module")
-def store() -> str:
+def store_kind() -> str:
     """Where ledger and books are."""
     return "sqlite"
 
@@ -92,20 +92,20 @@ def each_store(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def server_of(store: str, request: pytest.FixtureRequest) -> PostgresServer | None:
-    return request.getfixturevalue("postgres") if store == "postgresql" else None
+def server_of(store_kind: str, request: pytest.FixtureRequest) -> PostgresServer | None:
+    return request.getfixturevalue("postgres") if store_kind == "postgresql" else None
 
 
 @pytest.fixture(scope="module")
-def new_data_dir(store: str, request: pytest.FixtureRequest) -> NewDataDir:
+def new_data_dir(store_kind: str, request: pytest.FixtureRequest) -> NewDataDir:
     """Makes an empty Daybook's data directory; where the store is PostgreSQL, it names a database there."""
-    return lambda directory: stores.new_data_dir(directory, server_of(store, request))
+    return lambda directory: stores.new_data_dir(directory, server_of(store_kind, request))
 
 
 @pytest.fixture
-def data_dir(store: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def data_dir(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The data directory of an empty Daybook."""
-    return stores.new_data_dir(tmp_path / "data", server_of(store, request))
+    return stores.new_data_dir(tmp_path / "data", server_of(store_kind, request))
 
 
 @pytest.fixture

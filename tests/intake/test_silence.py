@@ -123,7 +123,7 @@ async def record(daybook: SyncDaybook, processor: str, *moments: datetime) -> No
         await daybook.ledger.append([told], moment)
 
 
-@pytest.mark.parametrize("store", EACH_STORE, scope="module")
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
 async def test_each_processor_has_its_own_measure(daybook: SyncDaybook) -> None:
     # given one that speaks every four hours, one that does once a day, and one that is new
     moments = [NOW - timedelta(days=40)]

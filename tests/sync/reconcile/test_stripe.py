@@ -55,7 +55,7 @@ def differences(report: Report) -> set[tuple[str, str, str, Any, Any]]:
 # Events
 
 
-@pytest.mark.parametrize("store", EACH_STORE, scope="module")
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
 async def test_missed_events_are_appended_exactly_once(daybook: SyncDaybook, api: StripeApi) -> None:
     # given a month of which every third event was missed, and an API on a bad day
     busy_month(api.shop)
@@ -236,7 +236,7 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
     }
 
 
-@pytest.mark.parametrize("store", EACH_STORE, scope="module")
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
 async def test_planted_differences_are_named_and_nothing_else(
     daybook: SyncDaybook, api: StripeApi, logged: list[Any]
 ) -> None:
