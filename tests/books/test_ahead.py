@@ -33,7 +33,9 @@ def only_if_ahead(logged: list[Any]) -> list[tuple[int, int]]:
     return [(line["books"], line["ledger"]) for line in logged if line["event"] == "books_ahead"]
 
 
-async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[Any]) -> None:
+async def test_books_ahead_of_a_restored_ledger_are_reset_on_sqlite(
+    small_daybook: Settings, tmp_path: Path, logged: list[Any]
+) -> None:
     # given a ledger that is restored from before the last event, and books that are not
     shutil.copyfile(small_daybook.data_dir / "ledger.db", tmp_path / "earlier.db")
     await record_one_more(small_daybook)
@@ -54,7 +56,9 @@ async def test_on_sqlite(small_daybook: Settings, tmp_path: Path, logged: list[A
     assert (await verify_all(small_daybook)).events == len(EVENTS) + 2
 
 
-async def test_on_postgresql(postgres: PostgresServer, logged: list[Any]) -> None:
+async def test_books_ahead_of_a_restored_ledger_are_reset_on_postgresql(
+    postgres: PostgresServer, logged: list[Any]
+) -> None:
     settings = load(database_url=postgres.new_database())
     await write_small_ledger(settings)
     ledger = open_ledger(settings)

@@ -99,7 +99,7 @@ async def test_what_a_dead_worker_held_is_taken_under_another_fence(
     assert alive.fences == {part: fence + 1 for part, fence in fences.items()}
 
 
-async def test_one_that_was_paused_and_wakes_up_late_can_not_write(
+async def test_a_worker_that_was_paused_and_wakes_up_late_can_not_write(
     new_leases: OpenLeases, settings: Settings, ledger: Ledger
 ) -> None:
     # given a worker that holds everything, and has not written what is there

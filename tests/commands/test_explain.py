@@ -78,7 +78,7 @@ def test_scripts_get_what_the_api_answers(demo: Path) -> None:
 
 
 @pytest.mark.usefixtures("directory")
-def test_what_is_made_of_others_says_how() -> None:
+def test_a_figure_made_of_other_figures_shows_its_formula() -> None:
     lines = explain("mrr/arr_cents", *LARGEST[1:]).stdout.splitlines()
 
     assert lines[0].startswith("mrr/arr_cents = 24,000,000 (usd, minor units)")
@@ -138,7 +138,7 @@ def test_a_secret_that_was_rolled_is_no_fault(monkeypatch: pytest.MonkeyPatch) -
         (("mrr", "--year", "2025"), "daybook: year: no such parameter of mrr"),
     ],
 )
-def test_what_is_no_figure_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
+def test_an_unknown_figure_is_one_line_and_exit_code_2(words: tuple[str, ...], said: str) -> None:
     refused = explain(*words)
 
     assert refused.exit_code == 2

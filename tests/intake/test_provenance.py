@@ -166,7 +166,7 @@ async def test_what_nobody_signed_says_how_it_came(ledger: Ledger, method: str, 
     assert (found["verified"], found["why"], found["method"]) == (None, why, method)
 
 
-async def test_no_secret_is_told(ledger: Ledger) -> None:
+async def test_no_secret_is_shown(ledger: Ledger) -> None:
     for sender in (*SIGNING, MX_TOKEN):
         incoming = delivered(sender)
         await ledger.append([incoming], NOW)

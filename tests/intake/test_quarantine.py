@@ -72,7 +72,7 @@ async def test_after_an_upgrade_what_waited_is_recorded_once(
     assert again.json()["duplicate"]
 
 
-async def test_what_the_processor_sent_again_meanwhile_is_settled_without_an_event(
+async def test_a_delivery_that_came_again_meanwhile_is_settled_without_an_event(
     daybook: Daybook, command: Run, older: pytest.MonkeyPatch
 ) -> None:
     await daybook.post(STRIPE, subscription())
@@ -131,7 +131,9 @@ async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command
     assert [each["outcome"] for each in result["retried"]] == ["settled"]
 
 
-async def test_what_can_not_be_read_as_before_is_said(daybook: Daybook, command: Run) -> None:
+async def test_wrong_arguments_and_unreadable_bodies_have_their_exit_codes(
+    daybook: Daybook, command: Run
+) -> None:
     await daybook.post(STRIPE, b"no JSON")
     for words, code in (
         (("retry", 7), 2),
@@ -150,7 +152,7 @@ async def test_what_can_not_be_read_as_before_is_said(daybook: Daybook, command:
     assert (await daybook.quarantine()) == {("stripe", "malformed"): 1}
 
 
-async def test_killed_between_recording_and_settling_it_is_neither(
+async def test_a_retry_killed_before_its_commit_neither_records_nor_settles(
     daybook: Daybook, command: Run, older: pytest.MonkeyPatch
 ) -> None:
     await daybook.post(STRIPE, subscription())
@@ -165,7 +167,7 @@ async def test_killed_between_recording_and_settling_it_is_neither(
     assert (await daybook.head(), await daybook.quarantine()) == (1, {})
 
 
-async def test_it_is_read_with_a_key_only(data_dir: Path) -> None:
+async def test_quarantine_is_read_with_a_key_only(data_dir: Path) -> None:
     async with running(data_dir, api_keys="a-key") as daybook:
         await daybook.post(STRIPE, b"no JSON")
         for path in (PATH, f"{PATH}/1"):

@@ -280,7 +280,7 @@ async def test_an_event_that_becomes_two_or_none_or_another(
     assert (await retranslate(command))["changes"] == []
 
 
-async def test_quarantine_that_can_be_read_now_is_part_of_it(
+async def test_quarantine_that_can_be_read_now_is_part_of_a_retranslation(
     daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
@@ -335,7 +335,7 @@ async def test_what_can_not_be_read_any_more_stays_as_it_is(
     assert (report["refused"], report["changes"], await daybook.head()) == (1, [], 1)
 
 
-async def test_it_can_be_kept_to_one_processor_and_to_later_positions(
+async def test_a_retranslation_can_be_limited_to_one_processor_and_to_later_positions(
     daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
@@ -390,7 +390,7 @@ async def test_the_poller_compares_with_what_counts(
     assert change["cause"].endswith(":fetched")
 
 
-async def test_two_at_once_append_once(
+async def test_two_retranslations_at_once_append_once(
     daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given

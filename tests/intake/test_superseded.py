@@ -86,7 +86,7 @@ def test_books_are_those_of_a_ledger_that_was_told_rightly_from_the_start(
 
 @given(scenarios(), st.integers())
 @examples(3)
-async def test_kept_event_by_event_they_are_the_same(scenario: Scenario, seed: int) -> None:
+async def test_books_advanced_event_by_event_are_the_same(scenario: Scenario, seed: int) -> None:
     rules = Rules(reporting_tz=scenario.zone)
     events = told_wrongly(scenario, Random(seed))
     async with new_books(rules) as books:
@@ -114,7 +114,7 @@ def test_what_counts_depends_on_the_set_alone(known: list[tuple[int, bool]], rng
     assert {e.event_id for e in standing(history)} == {e.event_id for e in expected}
 
 
-def test_it_is_seen_in_each_history_that_the_event_belonged_to() -> None:
+def test_superseding_shows_in_each_history_that_the_event_belonged_to() -> None:
     old = event(invoice(payment_ids=("pi_1", "pi_2")), "2025-11-13", event_id="evt_1")
 
     marker = superseding(old, "evt_1·2")
@@ -145,7 +145,7 @@ def test_a_history_of_which_nothing_counts_has_no_rows(book) -> None:
     assert [stage.contribute([], Rules()) for stage in book.stages] == [[] for _ in book.stages]
 
 
-def test_no_biller_can_post_it() -> None:
+def test_no_biller_can_post_a_superseding_event() -> None:
     body = {
         "type": "event.superseded",
         "occurred_at": "2025-11-13T10:00:00Z",

@@ -195,7 +195,7 @@ async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledge
     assert await verify_chain(ledger) == 36
 
 
-async def test_what_no_index_takes_does_not_keep_out_the_others(ledger: Ledger) -> None:
+async def test_an_event_id_that_no_index_takes_does_not_keep_out_the_others(ledger: Ledger) -> None:
     writer = Writer(ledger, lambda: NOW, lambda _: None)
     too_long = delivery(random.Random(1).randbytes(4_000).hex())
 

@@ -82,7 +82,7 @@ async def test_the_same_id_with_other_content_is_a_conflict_and_both_are_kept(le
     assert await quarantined(ledger) == {("stripe", "conflict"): 1}
 
 
-async def test_what_was_fetched_is_told_again_by_its_late_delivery(ledger: Ledger) -> None:
+async def test_a_late_delivery_of_a_fetched_event_is_a_duplicate(ledger: Ledger) -> None:
     fetched = delivery("a", b"one")
     await ledger.append([replace(fetched, events=[replace(fetched.events[0], trust="fetched")])], NOW)
 
@@ -107,7 +107,7 @@ async def test_ids_are_unique_only_within_a_processor(ledger: Ledger) -> None:
     assert [outcome.position for outcome in outcomes] == [1, 2]
 
 
-async def test_what_cannot_be_read_is_kept_once_in_quarantine_and_nowhere_else(ledger: Ledger) -> None:
+async def test_an_unreadable_delivery_is_kept_once_in_quarantine_and_nowhere_else(ledger: Ledger) -> None:
     outcomes = await ledger.append([refused(b"?"), refused(b"?"), refused(b"!", "malformed")], NOW)
 
     assert all(outcome.quarantined and outcome.position is None for outcome in outcomes)

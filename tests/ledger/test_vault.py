@@ -51,7 +51,7 @@ def test_a_changed_byte_is_noticed(owners: list[str], text: bytes, data: st.Data
     assert found is None  # the name of an owner was changed to one who has no key
 
 
-def test_what_is_told_of_somebody_erased_is_sealed_for_nobody() -> None:
+def test_data_of_an_erased_owner_is_sealed_for_nobody() -> None:
     sealed = seal({**KEYS, "ada": None}, ["ada"], b"hello")
 
     assert opened({"ada": None}, sealed) is None
@@ -59,7 +59,7 @@ def test_what_is_told_of_somebody_erased_is_sealed_for_nobody() -> None:
         opened(KEYS, sealed)
 
 
-def test_what_was_never_sealed_stays() -> None:
+def test_data_that_was_never_sealed_is_read_as_it_is() -> None:
     assert opened({}, b'{"id": 1}') == b'{"id": 1}'
 
 

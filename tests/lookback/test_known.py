@@ -82,5 +82,5 @@ def test_a_day_ends_with_its_last_microsecond_in_the_reporting_zone(zone: str) -
     assert end_us(date(2025, 11, 2), ZoneInfo(zone)) == to_us(end) - 1
 
 
-def test_a_moment_is_itself() -> None:
+def test_a_moment_ends_at_itself() -> None:
     assert end_us(NOW, ZoneInfo("Asia/Tokyo")) == to_us(NOW)

@@ -193,7 +193,7 @@ async def test_books_of_which_some_are_ahead_are_not_taken_for_those_at_a_positi
     assert (await daybook.get("/api/v1/mrr", position=3))["mrr_cents"] == 500
 
 
-async def test_its_tag_holds_for_as_long_as_anybody_asks(
+async def test_the_etag_of_a_look_back_holds_though_the_ledger_grows(
     october_daybook: Daybook, tmp_path: Path, october: Path
 ) -> None:
     first = await october_daybook.ask("/api/v1/mrr", known_at="2025-10-31")
@@ -213,7 +213,7 @@ async def test_its_tag_holds_for_as_long_as_anybody_asks(
     assert changed.json()["meta"]["lag_events"] == first.json()["meta"]["lag_events"] + 1
 
 
-async def test_its_list_comes_as_csv(october_daybook: Daybook) -> None:
+async def test_a_list_of_a_look_back_comes_as_csv(october_daybook: Daybook) -> None:
     answer = await october_daybook.ask(
         "/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER, format="csv"
     )
@@ -235,7 +235,7 @@ async def test_its_list_comes_as_csv(october_daybook: Daybook) -> None:
         ({"known_at": ""}, "known_at"),
     ],
 )
-async def test_what_can_not_be_looked_back_at_is_refused(
+async def test_an_invalid_look_back_is_refused(
     october_daybook: Daybook, query: dict[str, Any], named: str
 ) -> None:
     answer = await october_daybook.ask("/api/v1/mrr", **query)
@@ -292,7 +292,7 @@ async def test_restatements_say_what_late_events_changed_and_by_how_much(october
     assert cause["position"] == 6
 
 
-async def test_they_add_up_to_what_the_month_became(october_daybook: Daybook) -> None:
+async def test_restatements_add_up_to_what_the_month_became(october_daybook: Daybook) -> None:
     then = await october_daybook.get("/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER)
     now = await october_daybook.get("/api/v1/revenue/monthly-totals", **OCTOBER)
     rows = (await october_daybook.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
@@ -304,7 +304,7 @@ async def test_they_add_up_to_what_the_month_became(october_daybook: Daybook) ->
         assert changed == now["months"][0][figure] - then["months"][0][figure]
 
 
-async def test_of_one_account_they_are_about_its_own_figures(october_daybook: Daybook) -> None:
+async def test_restatements_of_one_account_are_about_its_own_figures(october_daybook: Daybook) -> None:
     answer = await october_daybook.get("/api/v1/restatements", account="acct_b", **FROM_NOVEMBER)
 
     assert told_as(answer["restatements"], "figure", "before_cents", "after_cents") == [
@@ -316,7 +316,9 @@ async def test_of_one_account_they_are_about_its_own_figures(october_daybook: Da
     ] == []
 
 
-async def test_their_range_is_of_the_days_on_which_events_were_recorded(october_daybook: Daybook) -> None:
+async def test_the_range_of_restatements_is_of_the_days_on_which_events_were_recorded(
+    october_daybook: Daybook,
+) -> None:
     one_day = await october_daybook.get("/api/v1/restatements", from_="2025-11-04", to="2025-11-04")
     by_default = await october_daybook.get("/api/v1/restatements")
 
@@ -327,7 +329,7 @@ async def test_their_range_is_of_the_days_on_which_events_were_recorded(october_
     assert told_as(by_default["restatements"], "position") == [(5,), (5,), (6,), (7,)]
 
 
-async def test_they_come_in_pages_and_whole_as_csv(october_daybook: Daybook) -> None:
+async def test_restatements_come_in_pages_and_whole_as_csv(october_daybook: Daybook) -> None:
     whole = (await october_daybook.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
 
     pages, query = [], {**FROM_NOVEMBER, "limit": 3}
@@ -345,7 +347,7 @@ async def test_they_come_in_pages_and_whole_as_csv(october_daybook: Daybook) -> 
     assert list(rows[0]) == list(whole[0])
 
 
-async def test_what_has_come_since_is_added_to_those_that_are_known(daybook: Daybook) -> None:
+async def test_new_restatements_are_added_to_those_that_are_known(daybook: Daybook) -> None:
     await tell(daybook, 6)
     daybook.clock.now = NOW
     before = (await daybook.get("/api/v1/restatements"))["restatements"]
@@ -375,7 +377,7 @@ async def test_what_has_come_since_is_added_to_those_that_are_known(daybook: Day
         ({"position": 1}, "position"),
     ],
 )
-async def test_a_range_that_is_none_is_refused(
+async def test_an_invalid_range_is_refused(
     october_daybook: Daybook, query: dict[str, Any], named: str
 ) -> None:
     answer = await october_daybook.ask("/api/v1/restatements", **query)
@@ -384,7 +386,7 @@ async def test_a_range_that_is_none_is_refused(
     assert answer.json()["detail"].startswith(f"{named}: ")
 
 
-async def test_a_key_is_asked_for(october: Path) -> None:
+async def test_a_look_back_needs_a_key(october: Path) -> None:
     async with running(october, Clock(NOW), api_keys=("secret",)) as daybook:
         for path, query in (("/api/v1/restatements", {}), ("/api/v1/mrr", {"position": 1})):
             assert (await daybook.ask(path, **query)).status_code == 401

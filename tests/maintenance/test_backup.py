@@ -33,7 +33,7 @@ def rows(settings: Settings, file: str, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-async def test_what_was_backed_up_comes_back_and_verifies(small_daybook: Settings, tmp_path: Path) -> None:
+async def test_a_backup_is_restored_and_verifies(small_daybook: Settings, tmp_path: Path) -> None:
     where, made = back_up(small_daybook, tmp_path / "backups", NOW)
     await record_one_more(small_daybook)
 
@@ -120,7 +120,7 @@ def broken(_what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
     yield lambda _count: None
 
 
-def test_what_failed_or_was_killed_leaves_no_backup(small_daybook: Settings, tmp_path: Path) -> None:
+def test_a_backup_that_failed_or_was_killed_leaves_nothing(small_daybook: Settings, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     (backups / ".partial-killed").mkdir(parents=True)
 
@@ -132,7 +132,7 @@ def test_what_failed_or_was_killed_leaves_no_backup(small_daybook: Settings, tmp
         put_back(elsewhere(small_daybook), backups, NOW)
 
 
-def test_books_that_are_not_there_are_not_missed(small_daybook: Settings, tmp_path: Path) -> None:
+def test_a_backup_without_books_is_whole(small_daybook: Settings, tmp_path: Path) -> None:
     for path in small_daybook.data_dir.glob("books.db*"):
         path.unlink()
     assert run(small_daybook, "explain", "mrr/mrr_cents")[0] == 3  # which opens, and so makes, an empty file

@@ -151,7 +151,9 @@ async def figures(daybook: Daybook) -> list[Any]:
     return [nameless(await daybook.get(path)) for path in READS]
 
 
-async def test_no_word_is_left_and_no_figure_moves(daybook: Daybook, server: PostgresServer | None) -> None:
+async def test_after_an_erasure_no_word_is_left_and_no_figure_moves(
+    daybook: Daybook, server: PostgresServer | None
+) -> None:
     # given that names are read, and nothing personal is in the clear in the ledger
     before = await figures(daybook)
     assert "Ada Example" in (await daybook.ask(READS[0])).text
@@ -175,7 +177,7 @@ async def test_the_chain_holds_and_a_replay_gives_the_same(daybook: Daybook) -> 
     await verify_all(daybook.state.settings)  # raises at the first fault
 
 
-async def test_her_deliveries_are_gone_and_nobody_elses(daybook: Daybook) -> None:
+async def test_deliveries_of_the_erased_customer_are_gone_and_no_others(daybook: Daybook) -> None:
     await forget(daybook)
 
     said = {
@@ -188,7 +190,9 @@ async def test_her_deliveries_are_gone_and_nobody_elses(daybook: Daybook) -> Non
     assert [body is None for body in bodies] == [True, False]
 
 
-async def test_what_comes_later_is_never_to_be_read(daybook: Daybook, server: PostgresServer | None) -> None:
+async def test_a_delivery_of_an_erased_customer_that_comes_later_is_never_readable(
+    daybook: Daybook, server: PostgresServer | None
+) -> None:
     await forget(daybook)
 
     late = stripe_event("customer.updated", {"object": "customer", **ADA}, event_id="evt_late")
@@ -207,7 +211,7 @@ async def test_erasing_again_does_no_harm(daybook: Daybook) -> None:
     assert await daybook.head() == first
 
 
-async def test_one_killed_after_its_event_is_gone_on_with(
+async def test_an_erasure_killed_after_its_event_is_finished_by_the_next(
     daybook: Daybook, server: PostgresServer | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.maintenance.erasure._take_in", killed)
@@ -225,12 +229,12 @@ async def killed(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-async def test_whom_the_ledger_does_not_know_can_not_be_erased(daybook: Daybook) -> None:
+async def test_a_customer_whom_the_ledger_does_not_know_can_not_be_erased(daybook: Daybook) -> None:
     with pytest.raises(NotFound, match="cus_eve"):
         await find(daybook.state.ledger, "cus_eve", None, None, daybook.clock())
 
 
-async def test_of_several_of_one_id_one_must_be_named(daybook: Daybook) -> None:
+async def test_of_several_customers_of_one_id_one_must_be_named(daybook: Daybook) -> None:
     account = stripe_event(
         "customer.created", {"object": "customer", **ADA}, event_id="evt_other", account="acct_1"
     )
@@ -242,7 +246,7 @@ async def test_of_several_of_one_id_one_must_be_named(daybook: Daybook) -> None:
     assert (await find(ledger, "cus_ada", "stripe", "acct_1", now)).account == "acct_1"
 
 
-async def test_what_names_no_customer_goes_with_the_invoice_or_payment_that_does(daybook: Daybook) -> None:
+async def test_an_event_that_names_no_customer_goes_with_its_invoice_or_payment(daybook: Daybook) -> None:
     # given what only says whose it is by another thing, or in another way
     amounts = {"status": "open", "currency": "usd", "amount_due": 500, "created_at": "2025-11-01T00:00:00Z"}
     at = "2025-11-01T00:00:00Z"
@@ -273,7 +277,7 @@ async def test_what_names_no_customer_goes_with_the_invoice_or_payment_that_does
     assert row["body"] is None
 
 
-async def test_a_dispute_that_comes_later_is_never_to_be_read(daybook: Daybook) -> None:
+async def test_a_dispute_of_an_erased_customer_that_comes_later_is_never_readable(daybook: Daybook) -> None:
     await forget(daybook)
 
     for customer, known in (("cus_ada", True), ("cus_ada", False), ("cus_bob", True)):
@@ -296,7 +300,7 @@ async def test_a_dispute_that_comes_later_is_never_to_be_read(daybook: Daybook) 
     assert said == {"cus_ada": 410, "new": 410, "cus_bob": 200}
 
 
-async def test_in_quarantine_only_what_tells_of_her_goes(daybook: Daybook) -> None:
+async def test_in_quarantine_only_deliveries_about_the_erased_customer_go(daybook: Daybook) -> None:
     # given customers whose names are words, or are written in other ways
     for key, name in (("cus_in", "in"), ("cus_zoe", "Zoë O'Sample")):
         payload = stripe_event(

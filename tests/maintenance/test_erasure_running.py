@@ -51,7 +51,7 @@ def erase(daybook: DaybookProcesses, *options: str) -> subprocess.CompletedProce
     )
 
 
-def test_a_running_daybook_forgets(daybook: DaybookProcesses) -> None:
+def test_a_running_daybook_keeps_no_word_of_an_erased_customer(daybook: DaybookProcesses) -> None:
     # given a customer in the books, and in what was left ready of them
     post(daybook, 1, "customer.recorded", customer_id="cus_ada", name="Ada Example", email="ada@example.test")
     item = {"interval": "month", "unit_amount": "1000"}

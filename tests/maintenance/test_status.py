@@ -35,7 +35,9 @@ def status(settings: Settings, *options: str) -> str:
     return said.stdout
 
 
-async def test_it_names_the_holder_and_the_lag_of_every_partition(settings: Settings, ledger: Ledger) -> None:
+async def test_status_names_the_holder_and_the_lag_of_every_partition(
+    settings: Settings, ledger: Ledger
+) -> None:
     store, leases = open_books(settings), open_leases(settings)
     assert leases is not None
     await store.register()
@@ -59,7 +61,7 @@ async def test_it_names_the_holder_and_the_lag_of_every_partition(settings: Sett
     assert {part.worker for part in left.partitions} == {None}
 
 
-def test_the_command_shows_it_to_people_and_to_scripts(settings: Settings) -> None:
+def test_the_command_prints_a_table_or_json(settings: Settings) -> None:
     shown, told = status(settings), json.loads(status(settings, "--json"))
     assert "position 0" in shown
     assert "nobody" in shown

@@ -88,7 +88,7 @@ async def test_a_nudge_arrives_after_the_master_became_a_replica(
             assert admin.exists("daybook:worker")
 
 
-async def test_sentinels_and_server_by_tls(
+async def test_sentinels_and_server_are_reached_by_tls(
     server: ValkeyServer, tmp_path: Path, losses: Callable[[], list[str]]
 ) -> None:
     authority = trustme.CA()

@@ -18,7 +18,7 @@ from tests.queue.servers import tls_front
 from tests.support.processes import free_port
 
 
-def test_a_url_is_taken_apart() -> None:
+def test_a_url_is_parsed_into_its_parts() -> None:
     found = parse("redis+sentinel://u%40:p%2F@a,[::1]:7/3?master=m&sentinel_username=s&sentinel_password=%2B")
 
     assert found.addresses == (("a", 26379), ("::1", 7))
@@ -55,7 +55,7 @@ def test_a_url_is_taken_apart() -> None:
         "valkey://u:pa55word@h",
     ],
 )
-def test_what_is_no_url_stops_the_start_and_is_not_shown(url: str) -> None:
+def test_an_invalid_url_stops_the_start_and_is_not_shown(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load(redis_url=url)
 
@@ -79,7 +79,7 @@ async def reached(url: str) -> bool:
         return bool(await redis.ping())
 
 
-async def test_a_database_by_number_and_a_password_without_a_user(server: ValkeyServer) -> None:
+async def test_a_database_by_number_and_a_password_without_a_user_are_used(server: ValkeyServer) -> None:
     with server.client() as admin:
         admin.config_set("requirepass", "p@ss")
     url = f"redis://:p%40ss@127.0.0.1:{server.port}/5"
@@ -93,7 +93,7 @@ async def test_a_database_by_number_and_a_password_without_a_user(server: Valkey
         await reached(url.replace("p%40ss", "other"))
 
 
-async def test_a_socket() -> None:
+async def test_a_unix_socket_is_reached() -> None:
     socket = Path(mkdtemp()) / "valkey.sock"  # pytest's own directories have too long a name
     with ValkeyServer(port=free_port(), unix_socket_path=socket) as server:
         with server.client() as admin:
@@ -115,7 +115,7 @@ def context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return found
 
 
-async def test_tls_with_certificates_of_both_sides(
+async def test_tls_works_with_certificates_of_both_sides(
     server: ValkeyServer, authority: trustme.CA, tmp_path: Path
 ) -> None:
     asking = context(authority.issue_cert("localhost"))
@@ -133,7 +133,7 @@ async def test_tls_with_certificates_of_both_sides(
             await reached(url)
 
 
-async def test_tls_refuses_who_is_not_the_host(
+async def test_tls_refuses_a_server_that_is_not_the_host(
     server: ValkeyServer, authority: trustme.CA, tmp_path: Path
 ) -> None:
     async with tls_front(server.port, context(authority.issue_cert("other.example.com"))) as port:

@@ -56,7 +56,7 @@ async def advance(books, store, *events) -> None:
     await Engine(books.ledger, store, now).catch_up()
 
 
-async def test_what_stands_is_what_would_be_made_afresh():
+async def test_a_standing_document_is_what_would_be_made_afresh():
     async with new_books() as books, books.store() as store:
         await advance(books, store, *DOLLARS, *EUROS)
         assert await make_ready(store, TODAY) == 2 * len(STANDING)
@@ -64,7 +64,7 @@ async def test_what_stands_is_what_would_be_made_afresh():
             assert await standing(store, currency) == await fresh(store, currency)
 
 
-async def test_what_stands_is_not_made_again():
+async def test_a_standing_document_is_not_made_again():
     async with new_books() as books, books.store() as store:
         await advance(books, store, *DOLLARS)
         await make_ready(store, TODAY)
@@ -107,7 +107,7 @@ async def test_another_day_has_documents_of_its_own():
         assert await standing(store, "usd") == {}
 
 
-async def test_a_change_in_another_currency_shows_in_what_stands():
+async def test_a_change_in_another_currency_shows_in_standing_documents():
     async with new_books() as books, books.store() as store:
         await advance(books, store, *DOLLARS, *EUROS)
         await make_ready(store, TODAY)

@@ -27,7 +27,7 @@ async def store(settings: Settings) -> AsyncIterator[BookStore]:
     await opened.close()
 
 
-async def test_the_one_that_leads_knows_when_the_others_are_done(store: BookStore, ledger: Ledger) -> None:
+async def test_the_leading_worker_knows_when_the_others_are_done(store: BookStore, ledger: Ledger) -> None:
     # given two workers that share the partitions, and events for both
     leading, other = (
         Engine(ledger, store, now, HeldPartitions(range(start, PARTITIONS, 2)), batch=1) for start in (0, 1)

@@ -202,7 +202,7 @@ async def standing(settings: Settings) -> tuple[dict[str, int], dict[str, str], 
         await store.close()
 
 
-def test_killed_at_twenty_random_moments_it_leaves_the_live_books_as_they_are(tmp_path: Path) -> None:
+def test_a_rebuild_killed_at_twenty_random_moments_leaves_the_live_books_as_they_are(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path)
     asyncio.run(filled(settings, 60))
     ids, *before = asyncio.run(standing(settings))
@@ -262,7 +262,7 @@ async def at_work(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return both
 
 
-async def test_whoever_is_killed_leaves_no_process_behind(daybook: DaybookProcesses) -> None:
+async def test_a_killed_rebuild_leaves_no_process_behind(daybook: DaybookProcesses) -> None:
     await filled(load(data_dir=daybook.data_dir), 40)
     whole = command(daybook, "--processes", "2")
     family = await at_work(whole)
@@ -307,7 +307,7 @@ async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_t
     assert (await standing(settings))[1] == digests_before
 
 
-async def test_without_progress_it_says_so_and_ends(daybook: DaybookProcesses) -> None:
+async def test_a_rebuild_without_progress_says_so_and_ends(daybook: DaybookProcesses) -> None:
     stuck = "import time; from service.commands.rebuild import _watch; _watch(0.2)(1); time.sleep(60)"
     code, _, faults = await ended(python(daybook, "-c", stuck))
     assert code == 1
@@ -322,7 +322,7 @@ async def test_without_progress_it_says_so_and_ends(daybook: DaybookProcesses) -
     ],
     ids=["a book that is not there", "no ledger"],
 )
-async def test_what_can_not_be_done_is_said_in_one_line(
+async def test_an_impossible_rebuild_is_refused_in_one_line(
     daybook: DaybookProcesses, arguments: tuple[str, ...], code: int, said: bytes
 ) -> None:
     found, _, faults = await ended(command(daybook, *arguments))

@@ -36,10 +36,10 @@ from tests.support.temporary_books import new_books, now
 pytestmark = pytest.mark.usefixtures("each_store")
 
 TODAY = date(2025, 11, 13)
-TOLD = [
-    told
+EVENTS = [
+    events
     for n in range(12)
-    for told in (
+    for events in (
         event(
             subscription(item(1_000 + n), subscription_id=f"sub_{n}", customer_id=f"cus_{n % 3}"),
             "2025-01-10",
@@ -68,10 +68,10 @@ OTHER = replace(MRR, stages=(replace(MRR.stages[0], contribute=_contribute_a_cen
 
 
 @asynccontextmanager
-async def kept(told=TOLD):
+async def filled_books(events=EVENTS):
     """A ledger of these events with books that have taken them in."""
     async with new_books() as books, books.store() as store:
-        await books.tell(*told)
+        await books.tell(*events)
         yield books, store
 
 
@@ -111,11 +111,11 @@ async def _what_is_built_by_key_is_what_the_engine_makes(scenario, until):
 
 
 async def test_books_of_another_database_are_filled_as_well(tmp_path):
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         lay_out_file(tmp_path)
         other = BookStore(SqliteDatabase(books_path(tmp_path), "NORMAL"), store.rules, store.books)
         await other.register()
-        await build(books.settings, books.ledger, other, len(TOLD), processes=1)
+        await build(books.settings, books.ledger, other, len(EVENTS), processes=1)
         assert await digests(other) == await digests(store)
         await other.close()
 
@@ -123,15 +123,15 @@ async def test_books_of_another_database_are_filled_as_well(tmp_path):
 async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
     monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
     async with new_books() as books, books.store() as store:
-        await books.append(TOLD)
+        await books.append(EVENTS)
         busy = Engine(books.ledger, store, now)
-        assert await busy.advance() == len(TOLD)
+        assert await busy.advance() == len(EVENTS)
         before, old = await digests(store), await ids(store)
 
         found = await rebuilt(books, store)
 
         assert found.live
-        assert found.position == len(TOLD)
+        assert found.position == len(EVENTS)
         assert {book.name: (book.live, book.digest, book.live_digest) for book in found.books} == {
             name: (old[name], value, value) for name, value in before.items()
         }
@@ -148,7 +148,7 @@ async def test_new_builds_take_the_live_ones_place_and_go_on(monkeypatch):
 
 
 async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_to():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         old, before = await ids(store), await digests(store)
         async with books.store(books=(OTHER,)) as changed:
             found = await rebuilt(books, changed)
@@ -177,7 +177,7 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
     def add_nothing(*_args):
         pass
 
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         old = await ids(store)
         monkeypatch.setattr(bulk, faulty, {"child_rows_of": all_but_one, "add_to": add_nothing}[faulty])
         found = await rebuilt(books, store)
@@ -187,7 +187,7 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
 
 
 async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         await make_ready(store, TODAY)
         version = (await store.read(store.positions)).version
         async with books.store(books=(OTHER,)) as changed:
@@ -205,12 +205,12 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
 
 
 async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_is_over():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         made = await store.write(partial(builds.begin, store=store))
         await books.append([event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)])
-        await Engine(books.ledger, store.of(made), now).catch_up(len(TOLD) + 1)
+        await Engine(books.ledger, store.of(made), now).catch_up(len(EVENTS) + 1)
         at = await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
-        assert at == len(TOLD) + 1
+        assert at == len(EVENTS) + 1
         engine = Engine(books.ledger, store, now)
         for _ in range(2):
             with pytest.raises(Overtaken):
@@ -225,29 +225,29 @@ async def test_an_engine_does_not_pass_where_the_books_are_held_until_the_time_i
 
 
 async def test_an_engine_in_the_middle_of_a_step_that_is_then_held_goes_up_to_there_only():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         made = await store.write(partial(builds.begin, store=store))
         await books.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 104)])
         engine, write = Engine(books.ledger, store, now), store.write
 
         async def write_when_held(change):
             store.write = write
-            await Engine(books.ledger, store, now).catch_up(len(TOLD) + 2)
+            await Engine(books.ledger, store, now).catch_up(len(EVENTS) + 2)
             await store.write(partial(builds.hold, store=store, builds=made, seconds=60))
             return await write(change)
 
         slow = Engine(books.ledger, store, now)
-        await slow.catch_up(len(TOLD))
+        await slow.catch_up(len(EVENTS))
         store.write = write_when_held
         with pytest.raises(Overtaken):
             await slow.advance()
         with pytest.raises(Overtaken):
             await engine.catch_up()
-        assert (await store.read(store.positions)).position == len(TOLD) + 2
+        assert (await store.read(store.positions)).position == len(EVENTS) + 2
 
 
-async def test_nothing_is_switched_to_that_lacks_what_is_read():
-    async with kept() as (_, store):
+async def test_a_build_that_is_behind_does_not_become_live():
+    async with filled_books() as (_, store):
         old = await ids(store)
         made = await store.write(partial(builds.begin, store=store))
         with pytest.raises(Overtaken):
@@ -257,7 +257,7 @@ async def test_nothing_is_switched_to_that_lacks_what_is_read():
 
 
 async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_one():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         old = await ids(store)
         raised = replace(MRR, version=MRR.version + 1)
         async with open_some(books, raised) as risen:
@@ -267,7 +267,7 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
                 (None, None, [])
             ]
             assert (await ids(risen)).keys() == {"mrr"}
-            assert (await risen.read(risen.positions)).position == len(TOLD)
+            assert (await risen.read(risen.positions)).position == len(EVENTS)
             assert await ids(store) == old  # for what still runs of the earlier version
             removed = await builds.prune(risen, unseen)
             assert [(each.version, each.build) for each in removed] == [(MRR.version, old["mrr"])]
@@ -275,7 +275,7 @@ async def test_a_version_that_nobody_has_kept_becomes_live_beside_the_earlier_on
 
 
 async def test_a_version_whose_processes_start_meanwhile_is_not_waited_for():
-    async with kept() as (books, _), open_some(books, replace(MRR, version=MRR.version + 1)) as risen:
+    async with filled_books() as (books, _), open_some(books, replace(MRR, version=MRR.version + 1)) as risen:
         write = risen.write
 
         async def write_and_start(change):
@@ -299,15 +299,15 @@ async def open_some(books, *chosen):
         yield BookStore(store._database, store.rules, chosen, store.partitions)
 
 
-async def test_what_is_not_live_is_removed_with_all_of_its_rows_and_no_id_comes_again():
-    async with kept() as (books, store):
+async def test_builds_that_are_not_live_are_removed_with_their_rows_and_no_id_comes_again():
+    async with filled_books() as (books, store):
         old, before = await ids(store), await digests(store)
         await rebuilt(books, store)
         killed = await store.write(partial(builds.begin, store=store))
         live = await ids(store)
         removed = await builds.prune(store, unseen)
         assert {each.build for each in removed} == {*old.values(), *killed.values()}
-        assert sum(each.rows for each in removed) > len(TOLD)
+        assert sum(each.rows for each in removed) > len(EVENTS)
         for table in (*tables.ROWS.values(), *tables.TOTALS.values(), tables.checkpoints, tables.key_locks):
             query = select(table.c.book).distinct()
             found = await store.read(
@@ -325,8 +325,8 @@ async def of_policies(store) -> list[int]:
     return await store.read(lambda connection: connection.execute(query).scalars().all())
 
 
-async def test_what_was_removed_while_it_was_built_is_not_written():
-    async with kept() as (books, store):
+async def test_a_build_that_was_removed_meanwhile_is_not_written():
+    async with filled_books() as (books, store):
         made = store.of(await store.write(partial(builds.begin, store=store)))
         read = books.ledger.read
 
@@ -336,24 +336,24 @@ async def test_what_was_removed_while_it_was_built_is_not_written():
 
         books.ledger.read = read_when_removed
         with pytest.raises(Overtaken):
-            await build(books.settings, books.ledger, made, len(TOLD), processes=1)
+            await build(books.settings, books.ledger, made, len(EVENTS), processes=1)
 
 
 async def test_live_books_that_are_behind_are_caught_up_or_left_if_the_operator_says_so(monkeypatch):
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         await books.append([event(payment(payment_id=f"pi_{n}"), "2025-04-01") for n in range(100, 130)])
-        assert (await rebuilt(books, store)).position == len(TOLD) + 30
+        assert (await rebuilt(books, store)).position == len(EVENTS) + 30
 
         monkeypatch.setattr("service.rebuild.cutover._FAR", 20)
         await books.append([event(payment(payment_id=f"pi_{n}"), "2025-05-01") for n in range(200, 230)])
         found = await rebuilt(books, store, accept=True)
         assert found.live
         assert {book.live_digest for book in found.books} == {None}
-        assert (await store.read(store.positions)).position == len(TOLD) + 60
+        assert (await store.read(store.positions)).position == len(EVENTS) + 60
 
 
 async def test_events_that_arrive_meanwhile_are_in_the_new_books():
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         worker = Engine(books.ledger, store, now)
         write, late = (
             store.write,
@@ -375,7 +375,7 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
         await worker.catch_up()
         assert found.live
         assert len(late) < 100
-        assert len(TOLD) < found.position <= (await books.ledger.read(head)).position
+        assert len(EVENTS) < found.position <= (await books.ledger.read(head)).position
         await verify_totals(store)
         straight = store.of(await store.write(partial(builds.begin, store=store)))
         await Engine(books.ledger, straight, now).catch_up()
@@ -383,7 +383,7 @@ async def test_events_that_arrive_meanwhile_are_in_the_new_books():
 
 
 async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatch):
-    async with kept() as (books, store):
+    async with filled_books() as (books, store):
         right = cutover._Cutover._advance
         later = [event(payment(payment_id=f"pi_later_{n}"), "2025-04-01") for n in range(2)]
 
@@ -396,18 +396,18 @@ async def test_books_that_did_not_wait_are_not_compared_but_met_again(monkeypatc
         monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
         monkeypatch.setattr(cutover._Cutover, "_advance", advance_and_be_overtaken)
         found = await rebuilt(books, store)
-        assert (found.live, found.position) == (True, len(TOLD) + 2)
+        assert (found.live, found.position) == (True, len(EVENTS) + 2)
 
 
 async def test_one_rebuild_at_a_time():
-    async with kept() as (books, _), books_beside(books.settings, []):
+    async with filled_books() as (books, _), books_beside(books.settings, []):
         with pytest.raises(Unavailable):
             async with books_beside(books.settings, []):
                 pass
 
 
-async def test_only_books_that_there_are():
-    async with kept() as (books, _):
+async def test_an_unknown_book_can_not_be_rebuilt():
+    async with filled_books() as (books, _):
         with pytest.raises(ParameterError, match=r"mrr:stripe"):
             async with books_beside(books.settings, ["mrrr"]):
                 pass
@@ -415,8 +415,8 @@ async def test_only_books_that_there_are():
 
 async def test_two_books_of_two_databases_are_told_apart_by_their_keys():
     async with (
-        kept() as (_, store),
-        kept(TOLD[3:]) as (_, other),
+        filled_books() as (_, store),
+        filled_books(EVENTS[3:]) as (_, other),
         store.reading() as one,
         other.reading() as two,
     ):

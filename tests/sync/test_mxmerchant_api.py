@@ -92,7 +92,7 @@ async def test_a_merchant_without_contracts_has_none() -> None:
 
 
 @pytest.mark.parametrize("count", [len(CONTRACTS) + 1, len(CONTRACTS) - 1])
-async def test_a_list_that_is_not_whole_is_no_list(count: int) -> None:
+async def test_an_incomplete_list_is_refused(count: int) -> None:
     async with StandIn(count=count, page=7).client() as client:
         with pytest.raises(Unavailable, match=rf"14 of {count} contracts"):
             await fetch_contracts(client, MERCHANT)
@@ -131,7 +131,7 @@ async def test_an_api_that_stays_away_is_unavailable() -> None:
         Response(b"\xff"),
     ],
 )
-async def test_an_answer_that_is_none_is_unavailable(trouble: Response) -> None:
+async def test_a_malformed_answer_is_unavailable(trouble: Response) -> None:
     async with StandIn(trouble).client() as client:
         with pytest.raises(Unavailable):
             await fetch_contracts(client, MERCHANT)

@@ -173,7 +173,7 @@ async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> Non
     )
 
 
-async def test_of_somebody_erased_nothing_is_told_again(polled: Polled) -> None:
+async def test_a_poll_appends_nothing_of_an_erased_customer(polled: Polled) -> None:
     await polled.poller.contracts()
     row = next(row for row in await polled.events() if row["type"] == "customer.recorded")
     customer = json.decode(row["data"])["customer_id"]

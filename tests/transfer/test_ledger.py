@@ -138,7 +138,9 @@ def test_a_ledger_that_is_imported_where_it_is_from_changes_nothing(full: Instal
     assert full.contents() == before
 
 
-def test_one_that_has_half_of_it_gets_the_rest(full: Installation, target: Installation, file: Path) -> None:
+def test_a_ledger_that_has_half_of_the_events_gets_the_rest(
+    full: Installation, target: Installation, file: Path
+) -> None:
     """Every second delivery came to both, by webhook; so positions differ, and figures don't."""
     target.append(*everything()[::2])
 
@@ -198,7 +200,7 @@ def test_nothing_is_taken_from_where_a_file_was_changed(
     assert "nothing after it was taken" in taken["notes"][-1]["detail"]
 
 
-def test_a_newer_translation_wins_and_is_told(
+def test_a_newer_translation_wins_and_is_reported(
     full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = stripe.FAMILIES["customer.subscription."]
@@ -274,7 +276,7 @@ def forged(file: Path, change: Any) -> bytes:
         ("event_id", "x" * 700),
     ],
 )
-def test_an_event_that_no_ledger_could_hold_is_left_out_and_told(
+def test_an_event_that_no_ledger_could_hold_is_left_out_and_reported(
     second: Installation, file: Path, name: str, value: Any
 ) -> None:
     """Of a delivery that nobody can read any more, so that only the event is there to go by."""
@@ -294,7 +296,7 @@ def test_an_event_that_no_ledger_could_hold_is_left_out_and_told(
     ("name", "value"),
     [("events", []), ("proof", {"processor": "\0", "method": "x"}), ("headers", "bm9uZQ==")],
 )
-def test_a_delivery_that_is_none_is_left_out_and_told(
+def test_a_malformed_delivery_is_left_out_and_reported(
     second: Installation, file: Path, name: str, value: Any
 ) -> None:
     def change(part: dict[str, Any]) -> None:
@@ -304,7 +306,7 @@ def test_a_delivery_that_is_none_is_left_out_and_told(
     assert second.import_("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
 
 
-def test_an_event_that_is_told_twice_in_one_delivery_is_left_out_and_told(
+def test_an_event_that_one_delivery_holds_twice_is_left_out_and_reported(
     second: Installation, file: Path
 ) -> None:
     def change(part: dict[str, Any]) -> None:
@@ -314,7 +316,7 @@ def test_an_event_that_is_told_twice_in_one_delivery_is_left_out_and_told(
     assert second.import_("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
 
 
-def test_what_is_no_text_is_left_out_and_told(second: Installation) -> None:
+def test_bytes_that_are_no_text_are_left_out_and_reported(second: Installation) -> None:
     written, previous = [], bytes(32)
     for part in (b'{"type":"daybook-ledger","version":1}', b'{"type":"\xff"}'):
         previous = digest_of(previous, part)

@@ -107,7 +107,7 @@ def test_an_old_file_does_not_bring_back_what_was_before(daybook: Installation, 
     assert daybook.contents() == before
 
 
-def test_what_is_stated_to_be_so_again_is_recorded_once(daybook: Installation, file: Files) -> None:
+def test_an_earlier_state_that_is_observed_again_is_recorded_once(daybook: Installation, file: Files) -> None:
     daybook.import_("mxmerchant", old := file([contract(1)], OCTOBER))
     daybook.import_("mxmerchant", file([contract(1, "300")], OCTOBER + 1))
 

@@ -59,7 +59,9 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_text_that_would_be_a_formula_is_none(daybook: Installation, tmp_path: Path) -> None:
+def test_text_that_a_spreadsheet_would_run_gets_a_quote_before_it(
+    daybook: Installation, tmp_path: Path
+) -> None:
     formula = subscription("1", 500, customer_id="=1+1")
     daybook.append(posted("standard.acme", recorded("subscription.recorded", formula), message_id="msg_1"))
     daybook.contents()
@@ -77,7 +79,7 @@ def test_text_that_would_be_a_formula_is_none(daybook: Installation, tmp_path: P
         (["--table", "mrr_steps"], "mrr_steps is in several books"),
     ],
 )
-def test_what_there_is_not_is_told(
+def test_an_unknown_book_or_table_is_reported(
     daybook: Installation, tmp_path: Path, words: list[str], said: str
 ) -> None:
     assert said in daybook.run("export", "rows", *words, "-o", tmp_path / "out", code=2)

@@ -51,7 +51,7 @@ def test_an_import_that_is_repeated_changes_nothing(daybook: Installation, file:
     assert daybook.contents() == before
 
 
-def test_what_a_webhook_told_is_a_duplicate(daybook: Installation, file: Path) -> None:
+def test_an_event_that_came_by_webhook_is_a_duplicate(daybook: Installation, file: Path) -> None:
     daybook.append(*(posted("stripe", {**payload, "pending_webhooks": 1}) for payload in EVENTS[:300]))
 
     taken = daybook.import_("stripe", file)

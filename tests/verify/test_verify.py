@@ -113,7 +113,9 @@ def test_the_command_says_what_held(settings: Settings, tmp_path: Path) -> None:
         ("books.db", "bills SET date = CAST(x'ff' AS TEXT)", "bills.*: key .* .date."),
     ],
 )
-def test_what_no_column_may_hold_is_found(settings: Settings, file: str, change: str, fault: str) -> None:
+def test_a_value_that_no_column_may_hold_is_found(
+    settings: Settings, file: str, change: str, fault: str
+) -> None:
     tamper(settings, file, f"UPDATE {change}")
 
     code, said = run(settings)
@@ -150,7 +152,7 @@ def test_the_command_names_the_first_fault(settings: Settings) -> None:
     }
 
 
-def test_what_can_not_be_asked_is_no_fault(settings: Settings, tmp_path: Path) -> None:
+def test_wrong_arguments_are_no_fault(settings: Settings, tmp_path: Path) -> None:
     assert run(load(data_dir=tmp_path / "none"))[0] == 2
     assert run(settings, "--all", "--sample", "3")[0] == 2
 

@@ -223,7 +223,7 @@ def as_cursor(text: str) -> str:
         f'[{10**30},"2025-01-01","a","b","c"]',
     ],
 )
-async def test_a_cursor_of_no_page_is_400(shop: Path, name: str, text: str) -> None:
+async def test_an_invalid_cursor_is_400(shop: Path, name: str, text: str) -> None:
     async with running(shop) as daybook:
         answer = await daybook.ask(f"{ANALYTICS}/{name}", cursor=as_cursor(text))
 

@@ -284,7 +284,7 @@ async def test_months_of_a_period_begin_with_it(year: Path) -> None:
     assert months[0]["orders"] == 0  # those of June are of the 14th and the 15th, the period of the 16th on
 
 
-async def test_without_predictions_there_are_none(year: Path) -> None:
+async def test_predictions_may_be_left_out(year: Path) -> None:
     assert (await asked(year, include_predictions="false"))["predictions"] is None
     assert (await asked(year, include_predictions="true"))["predictions"] is not None
 
@@ -417,7 +417,7 @@ async def test_a_read_of_one_customer_is_no_list(year: Path, shape: str) -> None
         {"limit": "1"},
     ],
 )
-async def test_what_cannot_be_used_is_400_and_named(year: Path, query: dict[str, str]) -> None:
+async def test_an_invalid_parameter_is_400_and_named(year: Path, query: dict[str, str]) -> None:
     async with running(year, Clock(NOW)) as daybook:
         answer = await daybook.ask(PATH, **query)
 

@@ -137,7 +137,9 @@ async def test_who_sends_a_head_and_no_more_keeps_nobody_out(daybook: Daybook, s
     assert (await samples(daybook))["daybook_requests_in_flight", labels(kind="webhook")] == 0
 
 
-async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_request_gives_its_place_back(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app, "_WEBHOOKS", 1)
     monkeypatch.setattr(app, "_WEBHOOK_BYTES", MIB)
     async with running(data_dir) as daybook:
@@ -148,7 +150,9 @@ async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch:
         assert (await daybook.post(STRIPE, STRIPE.event("1", 100))).status_code == 200
 
 
-def test_it_is_said_before_a_byte_of_the_body(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_webhook_too_many_is_503_before_a_byte_of_its_body(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app, "_WEBHOOKS", 0)
     with serve(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
         connection.sendall(

@@ -32,7 +32,9 @@ def metrics_directory(command: subprocess.Popen[bytes]) -> Path:
     return Path(serving(command)[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
 
 
-def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: DaybookProcesses) -> None:
+def test_web_processes_share_one_ledger_and_each_answers_the_metrics_of_all(
+    daybook: DaybookProcesses,
+) -> None:
     command = start(daybook, WORKERS)
     wait_until(lambda: len(serving(command)) == WORKERS, 30, "all are there")
 
@@ -55,7 +57,7 @@ def test_they_share_one_ledger_and_whichever_is_asked_counts_for_all(daybook: Da
     assert (daybook.data_dir / "web.log").read_text().count("Daybook listens on") == 1
 
 
-def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: DaybookProcesses) -> None:
+def test_a_web_process_that_dies_is_started_again_and_no_counter_falls(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     before = serving(command)
     for number in range(10):
@@ -79,7 +81,7 @@ def test_one_that_dies_is_started_again_and_no_counter_falls(daybook: DaybookPro
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("workers", [1, WORKERS])
-def test_a_signal_stops_them_all(daybook: DaybookProcesses, workers: int, number: int) -> None:
+def test_a_signal_stops_every_web_process(daybook: DaybookProcesses, workers: int, number: int) -> None:
     command = start(daybook, workers)
     wait_until(lambda: workers == 1 or len(serving(command)) == workers, 30, "all are there")
     post(daybook, 1)
@@ -96,7 +98,7 @@ def test_a_signal_stops_them_all(daybook: DaybookProcesses, workers: int, number
     assert "Traceback" not in (daybook.data_dir / "web.log").read_text()
 
 
-def test_they_end_when_their_parent_is_killed_hard(daybook: DaybookProcesses) -> None:
+def test_web_processes_end_when_their_parent_is_killed_hard(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     wait_until(lambda: len(serving(command)) == WORKERS, 30, "all are there")
     children = psutil.Process(command.pid).children(recursive=True)
@@ -124,7 +126,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(daybook: DaybookProcesses) 
     assert ran.stderr.count("\n") == 1
 
 
-def test_what_can_not_start_at_all_ends_with_exit_code_3(daybook: DaybookProcesses) -> None:
+def test_a_web_that_can_not_start_at_all_ends_with_exit_code_3(daybook: DaybookProcesses) -> None:
     no_directory = daybook.data_dir / "file"
     no_directory.touch()
     ran = subprocess.run(

@@ -88,7 +88,7 @@ def test_every_route_of_the_app_is_described_and_nothing_else(data_dir: Path) ->
     assert mounted == ["/docs/assets"]
 
 
-async def test_it_is_served_as_it_is(daybook: Daybook) -> None:
+async def test_the_document_is_served_as_it_is(daybook: Daybook) -> None:
     answer = await daybook.http.get("/openapi.json")
 
     assert answer.json() == description()

@@ -48,11 +48,11 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
 
 
 @pytest.mark.parametrize("read", [read for read in READS if read not in LISTS], ids=lambda read: read.name)
-async def test_of_nobody_there_is_nothing_to_read(daybook: Daybook, read: Read) -> None:
+async def test_a_read_of_an_unknown_customer_is_404(daybook: Daybook, read: Read) -> None:
     assert refused(await daybook.ask(path_of(read, "nobody")), 404)
 
 
-async def test_what_a_read_is_asked_nothing_else_of_is_the_present(daybook: Daybook) -> None:
+async def test_without_parameters_a_read_is_of_the_present(daybook: Daybook) -> None:
     await daybook.catch_up()
 
     detail = await daybook.get("/api/v1/revenue/month-detail")

@@ -20,7 +20,7 @@ def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
         yield daybook
 
 
-def test_what_dies_at_once_is_started_ever_more_rarely(daybook: DaybookProcesses) -> None:
+def test_a_process_that_dies_at_once_is_started_ever_more_rarely(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:

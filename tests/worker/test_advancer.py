@@ -27,7 +27,9 @@ class _Engine:
         return False
 
 
-async def test_what_failed_to_be_made_ready_rests_as_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_documents_that_failed_are_made_again_after_the_same_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now, tried = [0.0], []
 
     async def make_ready(_store: Any, today: date, _options: Any) -> int:

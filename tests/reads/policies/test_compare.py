@@ -165,7 +165,7 @@ async def test_pages_lead_through_every_customer(daybook: Daybook) -> None:
     assert len(pages) == 3
 
 
-async def test_as_csv_they_are_all_there(daybook: Daybook) -> None:
+async def test_a_comparison_as_csv_holds_every_customer(daybook: Daybook) -> None:
     await tell(daybook)
     rows = (await daybook.get(PATH))["customers"]
 
@@ -179,7 +179,7 @@ async def test_as_csv_they_are_all_there(daybook: Daybook) -> None:
     assert (len(part.text.splitlines()), "next" in part.links) == (3, True)
 
 
-async def test_it_is_described_as_it_answers(daybook: Daybook) -> None:
+async def test_a_comparison_answers_as_it_is_described(daybook: Daybook) -> None:
     empty = await daybook.get(PATH)
     await tell(daybook)
 
@@ -204,14 +204,14 @@ async def test_it_is_described_as_it_answers(daybook: Daybook) -> None:
         ({"policy": "stripe"}, "policy"),
     ],
 )
-async def test_what_cannot_be_compared_is_400(daybook: Daybook, query: dict[str, Any], named: str) -> None:
+async def test_an_invalid_comparison_is_400(daybook: Daybook, query: dict[str, Any], named: str) -> None:
     answer = await daybook.ask(PATH, **query)
 
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(f"{named}:")
 
 
-async def test_it_needs_a_key_and_waits_as_every_read(data_dir: Any) -> None:
+async def test_a_comparison_needs_a_key_and_waits_as_every_read(data_dir: Any) -> None:
     async with running(data_dir, api_keys="key-one") as daybook:
         assert (await daybook.ask(PATH)).status_code == 401
         answer = await daybook.http.get(f"{PATH}?at_least=9&timeout_ms=0", headers={"X-API-Key": "key-one"})

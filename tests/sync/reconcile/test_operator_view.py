@@ -53,7 +53,7 @@ async def test_the_last_reconciliation_is_measured(
     assert 'daybook_reconcile_missed_events{processor="stripe"} 1.0' in text
 
 
-async def test_silence_is_told_and_is_no_reason_to_be_unready(
+async def test_silence_is_reported_and_is_no_reason_to_be_unready(
     daybook: SyncDaybook, http: httpx.AsyncClient
 ) -> None:
     for days in range(10, 0, -1):
@@ -151,7 +151,7 @@ async def test_the_command_says_what_differs_and_ends_with_1(
         (("mxmerchant",), {}, 2, "DAYBOOK_MXMERCHANT_"),
     ],
 )
-async def test_what_keeps_the_command_from_its_work_is_said_in_one_line(
+async def test_a_command_that_can_not_reconcile_says_why_in_one_line(
     api: StripeApi,
     run: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,

@@ -36,7 +36,7 @@ def test_however_often_it_is_killed_every_event_of_the_period_is_listed(
     assert {moment for moment in events if 1_000 <= moment <= now + 1} <= listed
 
 
-def test_what_is_listed_is_not_listed_again() -> None:
+def test_a_listed_period_is_not_listed_again() -> None:
     killed = listed_until(begun(None, since=1_000, now=9_000), 5_000)
 
     assert begun(killed, since=2_000, now=10_000).left == (Window(8_700, 10_000), Window(1_000, 5_000))
