@@ -1,4 +1,4 @@
-"""Predictions. Here: a customer of a history as a read would find them, row by row."""
+"""A customer of a history, as a read would find them, row by row."""
 
 from service.predictions.fit import History
 from service.predictions.model import Facts

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from service.web.app import create_app
 from service.web.state import State
 from tests.support.senders import MX, MX_TOKEN, STANDARD, STRIPE, Sender
 from tests.support.stores import settings_of
+from tests.support.temporary_books import NOW
 
-NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 DEFAULTS: dict[str, Any] = {
     "stripe_webhook_secrets": STRIPE.secret,
     "mxmerchant_webhook_secrets": MX.secret,

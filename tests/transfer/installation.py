@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +18,9 @@ from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from tests.support.stores import settings_of
+from tests.support.temporary_books import NOW, now
 
 T = TypeVar("T")
-
-NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
-
-
-def now() -> datetime:
-    return NOW
 
 
 class Installation:
