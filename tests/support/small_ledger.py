@@ -50,7 +50,7 @@ EVENTS = [
 
 
 async def write_small_ledger(settings: Settings, *, behind: int = 0) -> None:
-    """Tell it all, and advance the books; each of the last `behind` partitions only up to its own number."""
+    """Append `EVENTS` and advance the books, the last `behind` partitions only to positions of their own."""
     prepare(settings)
     ledger, store = open_ledger(settings), open_books(settings)
     try:
@@ -74,14 +74,14 @@ async def record_one_more(settings: Settings, event_id: str = "evt_more") -> Non
 
 
 def copy_of(origin: Path, directory: Path) -> Settings:
-    """Settings of a copy."""
+    """Settings of a copy in another directory."""
     for name in FILES:
         shutil.copyfile(origin / name, directory / name)
     return load(data_dir=directory)
 
 
 def checkpoint_files(directory: Path) -> None:
-    """Put all that was written into the files themselves."""
+    """Write what SQLite keeps in its write-ahead logs into the files themselves."""
     for name in FILES:
         with closing(sqlite3.connect(directory / name)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

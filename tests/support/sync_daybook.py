@@ -1,4 +1,4 @@
-"""A ledger with its books, and whoever waits advances them: no time passes."""
+"""A ledger with its books for reconciliations: to wait advances the books, and takes no time."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ MONTH = timedelta(days=30)
 
 
 class SyncDaybook:
-    """The stores, a clock to set, and how long was waited for Stripe."""
+    """The stores, a clock to set, and the waits that Stripe's API was given."""
 
     def __init__(self, settings: Settings, ledger: Ledger, store: BookStore) -> None:
         self.settings, self.ledger, self.store = settings, ledger, store

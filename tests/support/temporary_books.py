@@ -35,13 +35,13 @@ def now() -> datetime:
     return NOW
 
 
-_postgres: PostgresServer | None = None  # where shelves are made; in SQLite files if there is none
+_postgres: PostgresServer | None = None  # where temporary books are made; in SQLite files if there is none
 
 
 @contextmanager
 def on(server: PostgresServer) -> Iterator[None]:
-    """Make shelves in PostgreSQL, each in a database of its own."""
-    global _postgres  # noqa: PLW0603 - properties make shelves themselves: no fixture reaches them
+    """Make temporary books in PostgreSQL, each in a database of its own."""
+    global _postgres  # noqa: PLW0603 - properties make books themselves: no fixture reaches them
     _postgres = server
     yield
     _postgres = None
