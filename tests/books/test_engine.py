@@ -128,9 +128,9 @@ async def test_a_fault_comes_out_even_if_it_is_an_iterators_end():
 
 async def test_events_delivered_again_are_in_the_ledger_once_and_move_nothing():
     async with new_books() as books, books.store() as store:
-        await books.tell(*EVENTS)
+        await books.record(*EVENTS)
         before = await digests(store)
-        await books.tell(*EVENTS, *EVENTS[::-1])
+        await books.record(*EVENTS, *EVENTS[::-1])
         assert await digests(store) == before
         assert await positions(store) == {len(EVENTS)}
 
@@ -158,7 +158,7 @@ async def test_a_book_that_is_new_catches_up_with_those_that_stand():
 
 async def test_other_rules_build_their_own_books_beside_the_old_ones():
     async with new_books() as books, books.store() as old:
-        await books.tell(*EVENTS)
+        await books.record(*EVENTS)
         before = await digests(old)
         async with books.store(Rules(weeks_per_month=Fraction(52, 12))) as new:
             assert await positions(new) == {0}
@@ -174,14 +174,14 @@ async def test_equal_bills_are_listed_in_one_order_whatever_order_they_came_in()
     for order in (both, both[::-1]):
         async with new_books() as books:
             for told in order:
-                await books.tell(told)
+                await books.record(told)
             documents.append(await books.read("revenue-month-detail", "usd", TODAY))
     assert documents[0] == documents[1]
 
 
 async def test_a_name_that_no_database_keeps_as_it_is_stops_nothing():
     async with new_books() as books:
-        await books.tell(event(Customer(customer_id="cus_1", name="Avery\0 Stone"), "2025-01-01"))
-        await books.tell(*EVENTS)
+        await books.record(event(Customer(customer_id="cus_1", name="Avery\0 Stone"), "2025-01-01"))
+        await books.record(*EVENTS)
         (first, *_) = (await books.read("contracts", "usd", TODAY))["contracts"]
         assert first["customer_name"] == "Avery Stone"

@@ -29,14 +29,14 @@ async def test_a_statement_that_walks_a_table_is_found():
 @pytest.mark.parametrize("analyzed", [False, True], ids=["as it grew", "with statistics"])
 async def test_no_hot_statement_walks_a_table_that_grows(analyzed):
     async with new_books() as books:
-        await books.tell(*(told for number in range(300) for told in events_of(number)))
+        await books.record(*(told for number in range(300) for told in events_of(number)))
         if analyzed:
             for path in (ledger_path(books.directory), books_path(books.directory)):
                 with closing(sqlite3.connect(path)) as connection:
                     connection.execute("ANALYZE")
         with traced() as statements:
             opened = TemporaryBooks(load(data_dir=books.directory), books.rules)
-            await opened.tell(*events_of(299), *events_of(1_000))
+            await opened.record(*events_of(299), *events_of(1_000))
             await opened.ledger.close()
         hot = [s for s in statements if s.lstrip().upper().startswith(HOT)]
         touched = {name for name in GROWING for statement in hot if re.search(rf"\b{name}\b", statement)}
@@ -47,7 +47,7 @@ async def test_no_hot_statement_walks_a_table_that_grows(analyzed):
 
 async def test_a_rebuild_walks_no_table_either():
     async with new_books() as books:
-        await books.tell(*(told for number in range(300) for told in events_of(number)))
+        await books.record(*(told for number in range(300) for told in events_of(number)))
         with traced() as statements:
             opened = TemporaryBooks(load(data_dir=books.directory), books.rules)
             async with opened.store() as store:

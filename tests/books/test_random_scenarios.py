@@ -35,7 +35,7 @@ async def _any_delivery_gives_the_books_of_one_replay_in_order(scenario, batches
     rules = Rules(reporting_tz=scenario.zone)
     async with new_books(rules) as live, new_books(rules) as ordered:
         await deliver(live, batches)
-        await ordered.tell(*scenario.events)
+        await ordered.record(*scenario.events)
         async with live.store() as store, ordered.store() as straight:
             assert await digests(store) == await digests(straight)
             await verify_totals(store)

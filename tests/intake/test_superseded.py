@@ -91,11 +91,11 @@ async def test_books_advanced_event_by_event_are_the_same(scenario: Scenario, se
     events = told_wrongly(scenario, Random(seed))
     async with new_books(rules) as books:
         for start in range(0, len(events), 7):
-            await books.tell(*events[start : start + 7])
+            await books.record(*events[start : start + 7])
         for read in ("revenue-month-detail", "mrr", "revenue-annual-forecast"):
             asked = (read, "usd", at("2025-04-15").date())
             async with new_books(rules) as straight:
-                await straight.tell(*scenario.events)
+                await straight.record(*scenario.events)
                 expected = await straight.read(*asked)
             assert str(await books.read(*asked)).replace("·2", "").replace("·3", "") == str(expected)
 

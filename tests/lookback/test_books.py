@@ -58,7 +58,7 @@ async def the_books_at_a_position(scenario: Scenario, events, order) -> None:
         await whole.append(events)
         expected = []
         for event in (None, *events):
-            await short.tell(*([event] if event else []))
+            await short.record(*([event] if event else []))
             async with short.store() as store:
                 expected.append(await answers(store, currencies))
         settings = settings_of(whole)

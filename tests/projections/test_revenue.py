@@ -420,13 +420,13 @@ async def test_a_list_of_a_day_is_what_it_was_for_who_knew_only_what_came_until_
     happens = sorted(set(map(_day, events)))
     days = sorted({*rng.sample(happens, min(2, len(happens))), happens[-1], date(2025, 12, 31)})
     async with new_books() as whole, new_books() as growing:
-        await whole.tell(*events)
+        await whole.record(*events)
         async with whole.store() as all_known:
             known = 0
             for day in days:
                 new = [event for event in events if _day(event) <= day][known:]
                 known += len(new)
-                await growing.tell(*new)
+                await growing.record(*new)
                 async with growing.store() as then:
                     for name, query in LISTS:
                         for currency, account in (("usd", None), ("usd", "acct_b")):

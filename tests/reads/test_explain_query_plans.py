@@ -48,7 +48,7 @@ SEVENTH = [
 
 async def test_no_statement_behind_a_figure_walks_a_table() -> None:
     async with new_books() as books:
-        await books.tell(*(told for number in range(200) for told in events_of(number)), *SEVENTH)
+        await books.record(*(told for number in range(200) for told in events_of(number)), *SEVENTH)
         files = ledger_path(books.directory), books_path(books.directory)
 
         as_it_grew = await taken_apart(books)

@@ -71,7 +71,7 @@ OTHER = replace(MRR, stages=(replace(MRR.stages[0], contribute=_contribute_a_cen
 async def filled_books(events=EVENTS):
     """A ledger of these events with books that have taken them in."""
     async with new_books() as books, books.store() as store:
-        await books.tell(*events)
+        await books.record(*events)
         yield books, store
 
 
@@ -200,7 +200,7 @@ async def test_a_document_of_the_old_books_is_not_found_for_the_new_ones():
         assert not any([await store.read(partial(find, name=name, version=after)) for name in kept_names])
         assert await make_ready(store, TODAY) == len(kept_names)
         # and each later change still gives another
-        await books.tell(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
+        await books.record(event(subscription(item(5), subscription_id="sub_x"), "2025-05-01"))
         assert (await store.read(store.positions)).version > after
 
 

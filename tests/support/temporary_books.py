@@ -98,7 +98,7 @@ class TemporaryBooks:
         async with self.store() as store:
             return await Engine(self.ledger, store, clock, batch=batch).catch_up()
 
-    async def tell(self, *events: Event) -> None:
+    async def record(self, *events: Event) -> None:
         """Deliver events, and advance the books over them."""
         await self.append(events)
         await self.advance()
