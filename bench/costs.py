@@ -31,7 +31,7 @@ from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.settings import load as load_settings
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (1, 8, 32, 128, 256)

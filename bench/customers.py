@@ -38,7 +38,7 @@ from service.settings import load as load_settings
 from service.web.app import create_app
 from service.web.server import Server, build_config
 from service.worker.trainer import train
-from tests.postgres import PostgresServer, steady_port
+from tests.support.postgres import PostgresServer, steady_port
 
 Row = dict[str, str]
 

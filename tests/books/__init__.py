@@ -1,1 +1,0 @@
-"""The books: each rule by itself, and all of them over lives made at random."""

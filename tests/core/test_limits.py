@@ -39,14 +39,14 @@ def invoice(**fields) -> Invoice:
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1fb"])
 def test_an_id_with_a_control_character_is_refused(name: str) -> None:
-    for told in (
+    for data in (
         event(Customer(customer_id=name)),
         event(Customer(customer_id="cus_1"), event_id=name),
         event(Refund(refund_id=name, status="succeeded", currency="usd", amount=1, created_at=NOW)),
         event(Payment(payment_id="pi_1", status=name, currency="usd", amount=1)),
     ):
         with pytest.raises(Unreadable):
-            check_limits(told)
+            check_limits(data)
 
 
 def test_an_amount_at_the_limit_passes_and_one_beyond_it_does_not() -> None:
@@ -79,7 +79,7 @@ def test_a_discount_is_from_0_to_100_percent(percent: str) -> None:
 
 
 def test_an_id_is_no_longer_than_an_index_takes() -> None:
-    def told(name: str) -> list[Event]:
+    def long_named(name: str) -> list[Event]:
         return [
             event(Customer(customer_id="cus_1"), event_id=name),
             event(invoice(customer_id=name)),
@@ -87,9 +87,9 @@ def test_an_id_is_no_longer_than_an_index_takes() -> None:
             event(Payment(payment_id="pi_1", status="failed", currency="usd", amount=1, invoice_id=name)),
         ]
 
-    for fine in told("x" * 255):
+    for fine in long_named("x" * 255):
         assert check_limits(fine) is fine
-    for long in (*told("x" * 601), *told("\N{OLD PERSIAN SIGN A}" * 151)):
+    for long in (*long_named("x" * 601), *long_named("\N{OLD PERSIAN SIGN A}" * 151)):
         with pytest.raises(Unreadable):
             check_limits(long)
 

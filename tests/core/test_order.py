@@ -23,7 +23,7 @@ def state(amount: int) -> Subscription:
     )
 
 
-def told(event_id: str, amount: int, before: int | None = None, rank: int = 1) -> Event:
+def change(event_id: str, amount: int, before: int | None = None, rank: int = 1) -> Event:
     """An event of one and the same second."""
     was = None if before is None else json.encode(state(before))
     return Event(
@@ -38,37 +38,40 @@ def amounts(events: list[Event]) -> list[int]:
 def test_within_a_second_each_event_follows_what_it_found() -> None:
     for names in permutations("abcd"):
         events = [
-            told(names[0], 1, rank=CREATED),
-            told(names[1], 2, 1),
-            told(names[2], 3, 2),
-            told(names[3], 1, 3),
+            change(names[0], 1, rank=CREATED),
+            change(names[1], 2, 1),
+            change(names[2], 3, 2),
+            change(names[3], 1, 3),
         ]
         for order in permutations(events):
             assert amounts(canonical(order)) == [1, 2, 3, 1]
 
 
 def test_a_change_of_one_field_is_enough_to_follow() -> None:
-    first = told("b", 1)
+    first = change("b", 1)
     missed = replace(first, data=replace(first.data, declined=True))  # and something undid it, untold
-    assert amounts(canonical([told("a", 2, 1), missed])) == [1, 2]
+    assert amounts(canonical([change("a", 2, 1), missed])) == [1, 2]
 
 
 def test_without_causes_rank_decides_and_then_the_id() -> None:
-    events = [told("c", 3, rank=DELETED), told("b", 2), told("a", 4), told("d", 1, rank=CREATED)]
+    events = [change("c", 3, rank=DELETED), change("b", 2), change("a", 4), change("d", 1, rank=CREATED)]
     for order in permutations(events):
         assert amounts(canonical(order)) == [1, 4, 2, 3]
 
 
 def test_a_long_chain_of_one_moment_is_followed_link_by_link() -> None:
-    events = [told("z", 0, rank=CREATED), *(told(f"{(n * 37) % 400:03d}", n, n - 1) for n in range(1, 300))]
+    events = [
+        change("z", 0, rank=CREATED),
+        *(change(f"{(n * 37) % 400:03d}", n, n - 1) for n in range(1, 300)),
+    ]
     Random(1).shuffle(events)
     assert amounts(canonical(events)) == list(range(300))
 
 
 def test_a_state_that_only_ids_put_last_is_undecided_whatever_the_ids() -> None:
     for other in ("a", "z"):
-        moment = [told("m", 200), told("n", 500, 200), told(other, 300)]
-        last = canonical([told("0", 1, rank=CREATED), *moment])[-1]
+        moment = [change("m", 200), change("n", 500, 200), change(other, 300)]
+        last = canonical([change("0", 1, rank=CREATED), *moment])[-1]
         assert is_order_undecided(moment, last)
-    chained = [told("z", 200, 1), told("a", 500, 200)]
-    assert not is_order_undecided(chained, canonical([told("0", 1, rank=CREATED), *chained])[-1])
+    chained = [change("z", 200, 1), change("a", 500, 200)]
+    assert not is_order_undecided(chained, canonical([change("0", 1, rank=CREATED), *chained])[-1])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docs.pages import anchors, links
+from tests.support.paths import ROOT
+
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FILE = re.compile(
     r"`((?:service|handlers|projections|tests|bench|docs)/[\w/.-]*(?:\.\w+|/))`(?:\s+\(([^)]+)\))?"
@@ -20,17 +22,6 @@ def name_of(page: Path) -> str:
 def source(path: Path) -> str:
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
     return "\n".join(file.read_text("utf-8") for file in files)
-
-
-def links(page: Path) -> list[tuple[str, str]]:
-    """The path and the anchor of every link of a page to another page, or to itself."""
-    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8"))
-
-
-def anchors(text: str) -> set[str]:
-    """The addresses of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

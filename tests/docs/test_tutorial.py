@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes.daybook import SECRET, Daybook, wait_until
-from tests.web.test_api_docs import shows
+from tests.docs.examples import shows
+from tests.support.processes import SECRET, DaybookProcesses, wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "tutorial.md").read_text("utf-8")
@@ -29,7 +29,7 @@ def block(after: str, language: str = "") -> str:
     return found[1]
 
 
-def run(daybook: Daybook, *arguments: str) -> str:
+def run(daybook: DaybookProcesses, *arguments: str) -> str:
     """What a program prints, in the directory and with the settings of a running Daybook."""
     environment = daybook.environment | {"BILLER_SECRET": SECRET, "DAYBOOK_URL": daybook.url}
     ran = subprocess.run(
@@ -45,9 +45,9 @@ def run(daybook: Daybook, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def daybook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daybook]:
+def daybook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaybookProcesses]:
     """`daybook run`, with the biller's program in its directory."""
-    running = Daybook(tmp_path_factory.mktemp("tutorial"))
+    running = DaybookProcesses(tmp_path_factory.mktemp("tutorial"))
     running.environment["DAYBOOK_STANDARD_WEBHOOK_SECRETS"] = f"acme={SECRET}"
     (running.data_dir / "biller.py").write_text(block("Save it as `biller.py`", "python"))
     running.start("run")
@@ -61,14 +61,14 @@ def daybook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daybook]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def first_output(daybook: Daybook) -> str:
+def first_output(daybook: DaybookProcesses) -> str:
     """What the biller's program prints when it posts its three events for the first time."""
     printed = run(daybook, "biller.py")
     wait_until(lambda: caught_up_with(daybook, 3), COMMAND_SECONDS, "the books hold the three events")
     return printed
 
 
-def caught_up_with(daybook: Daybook, position: int) -> bool:
+def caught_up_with(daybook: DaybookProcesses, position: int) -> bool:
     ready = daybook.ready()
     return bool(ready and ready["position"] == position and daybook.caught_up())
 
@@ -77,7 +77,7 @@ def test_the_billers_program_prints_the_positions_of_its_events(first_output: st
     assert first_output == block("On an empty Daybook it prints:")
 
 
-def test_the_billers_program_can_run_twice(daybook: Daybook, first_output: str) -> None:
+def test_the_billers_program_can_run_twice(daybook: DaybookProcesses, first_output: str) -> None:
     again = run(daybook, "biller.py")
 
     assert again == first_output.replace('"duplicate":false', '"duplicate":true')
@@ -85,7 +85,7 @@ def test_the_billers_program_can_run_twice(daybook: Daybook, first_output: str) 
 
 @pytest.mark.parametrize(("url", "language", "example"), REQUESTS, ids=[url for url, _, _ in REQUESTS])
 def test_a_request_is_answered_as_the_page_shows(
-    daybook: Daybook, url: str, language: str, example: str
+    daybook: DaybookProcesses, url: str, language: str, example: str
 ) -> None:
     answer = httpx.get(url.replace(ADDRESS, daybook.url), timeout=COMMAND_SECONDS)
 
@@ -96,7 +96,7 @@ def test_a_request_is_answered_as_the_page_shows(
         assert shows(json.loads(example), answer.json())
 
 
-def test_every_request_of_the_page_is_answered(daybook: Daybook) -> None:
+def test_every_request_of_the_page_is_answered(daybook: DaybookProcesses) -> None:
     urls = re.findall(r"^curl -s '([^']+)'", TEXT, re.MULTILINE)
 
     assert len(urls) > len(REQUESTS)
@@ -104,7 +104,7 @@ def test_every_request_of_the_page_is_answered(daybook: Daybook) -> None:
         assert httpx.get(url.replace(ADDRESS, daybook.url), timeout=COMMAND_SECONDS).status_code == 200, url
 
 
-def test_every_request_of_the_recipes_is_answered(daybook: Daybook) -> None:
+def test_every_request_of_the_recipes_is_answered(daybook: DaybookProcesses) -> None:
     paths = re.findall(r"(/api/[\w/-]+(?:\?[\w=&-]+)?)", RECIPES)
 
     assert paths
@@ -112,7 +112,7 @@ def test_every_request_of_the_recipes_is_answered(daybook: Daybook) -> None:
         assert httpx.get(f"{daybook.url}{path}", timeout=COMMAND_SECONDS).status_code == 200, path
 
 
-def test_explain_traces_the_figure_to_the_signed_bytes(daybook: Daybook) -> None:
+def test_explain_traces_the_figure_to_the_signed_bytes(daybook: DaybookProcesses) -> None:
     (command,) = re.findall(r"^daybook (explain .+)$", TEXT, re.MULTILINE)
 
     printed = run(daybook, "-m", "service.cli", *command.split())
@@ -122,7 +122,7 @@ def test_explain_traces_the_figure_to_the_signed_bytes(daybook: Daybook) -> None
     assert moment.sub("signed", printed).split() == moment.sub("signed", shown).split()
 
 
-def test_verify_finds_everything_in_order(daybook: Daybook) -> None:
+def test_verify_finds_everything_in_order(daybook: DaybookProcesses) -> None:
     assert "unbroken" in run(daybook, "-m", "service.cli", "verify")
 
 

@@ -1,1 +1,0 @@
-"""Processors: what each proves and translates."""

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +19,11 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import NOT_POSTED, TYPES, Customer, Event, Item, Subscription, Unused
 from service.core.order import canonical
+from tests.support.paths import FIXTURES, ROOT
 
-ROOT = Path(__file__).parents[2]
-FIXTURES = ROOT / "tests/fixtures/standard"
-VECTOR: dict[str, Any] = json.loads((FIXTURES / "signature_vectors.json").read_bytes())["standard_webhooks"]
-UNREADABLE: list[dict[str, Any]] = json.loads((FIXTURES / "unreadable.json").read_bytes())
+STANDARD = FIXTURES / "standard"
+VECTOR: dict[str, Any] = json.loads((STANDARD / "signature_vectors.json").read_bytes())["standard_webhooks"]
+UNREADABLE: list[dict[str, Any]] = json.loads((STANDARD / "unreadable.json").read_bytes())
 EXAMPLES: list[dict[str, Any]] = [
     json.loads(block)
     for block in re.findall(r"(?s)```json\n(.*?)```", (ROOT / "docs/events.md").read_text("utf-8"))

@@ -10,7 +10,6 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,10 +22,11 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import Discount, Event, Item
 from service.core.order import canonical
+from tests.support.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stripe"
+STRIPE = FIXTURES / "stripe"
 FAMILIES = ("acacia", "basil")
-FILES = [path for family in FAMILIES for path in sorted((FIXTURES / family).glob("*.json"))]
+FILES = [path for family in FAMILIES for path in sorted((STRIPE / family).glob("*.json"))]
 
 SECRET, OTHER = "whsec_example_new", "whsec_example_old"
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
@@ -43,8 +43,8 @@ def signed(body=BODY, *secrets, at=SECONDS):
     return {"stripe-signature": ",".join([headers[0], *(h.partition(",")[2] for h in headers[1:])])}
 
 
-def told(name, family="basil"):
-    return json.loads((FIXTURES / family / f"{name}.json").read_text())
+def delivery(name, family="basil"):
+    return json.loads((STRIPE / family / f"{name}.json").read_text())
 
 
 def read(payload) -> Event:
@@ -54,7 +54,7 @@ def read(payload) -> Event:
 
 def changed(name, family="basil", **fields):
     """A fixture with fields of its object replaced."""
-    payload = told(name, family)
+    payload = delivery(name, family)
     payload["data"]["object"] |= fields
     return payload
 
@@ -156,7 +156,7 @@ def test_errors_repeat_no_secret_signature_or_body():
 
 
 def rendered(event: Event) -> str:
-    told = {
+    delivery = {
         "processor": event.processor,
         "account": event.account,
         "event_id": event.event_id,
@@ -167,7 +167,7 @@ def rendered(event: Event) -> str:
         "data": event.data,
         "before": event.before and msgspec.json.decode(event.before),
     }
-    return json.dumps([msgspec.to_builtins(told)], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps([msgspec.to_builtins(delivery)], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -184,23 +184,23 @@ def test_a_delivery_makes_the_event_of_its_golden_file(path):
 def test_both_families_are_covered_and_every_golden_file_has_a_delivery(family):
     names = {path.name for path in FILES if path.parent.name == family}
     assert len(names) >= 20
-    assert {path.name for path in (FIXTURES / family / "golden").glob("*.json")} == names
+    assert {path.name for path in (STRIPE / family / "golden").glob("*.json")} == names
 
 
 def test_both_families_say_the_same_kind_of_thing_of_the_same_delivery():
     acacia, basil = ({p.stem for p in FILES if p.parent.name == family} for family in FAMILIES)
     assert len(acacia & basil) >= 20
     for name in acacia & basil:
-        assert read(told(name, "acacia")).type == read(told(name, "basil")).type
+        assert read(delivery(name, "acacia")).type == read(delivery(name, "basil")).type
 
 
 # Envelopes
 
 
 def test_a_connected_account_becomes_the_account_and_none_is_empty():
-    assert read(told("invoice.paid--payments_expanded")).account == "acct_1ExampleConnect01"
-    assert read(told("invoice.paid")).account == ""
-    assert read(told("invoice.paid") | {"account": None}).account == ""
+    assert read(delivery("invoice.paid--payments_expanded")).account == "acct_1ExampleConnect01"
+    assert read(delivery("invoice.paid")).account == ""
+    assert read(delivery("invoice.paid") | {"account": None}).account == ""
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_json_that_is_no_event_is_unreadable(payload):
 
 @pytest.mark.parametrize("field", ["id", "type", "created", "data"])
 def test_an_event_without_its_envelope_is_unreadable(field):
-    payload = told("product.updated")
+    payload = delivery("product.updated")
     del payload[field]
     with pytest.raises(Unreadable) as error:
         translate(payload, PROOF)
@@ -231,7 +231,7 @@ def test_an_event_without_its_envelope_is_unreadable(field):
 
 
 def test_a_missing_field_is_named_with_the_place_where_it_is_missing():
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     del only_item(payload)["price"]["recurring"]["interval"]
     with pytest.raises(Unreadable) as error:
         translate(payload, PROOF)
@@ -241,14 +241,14 @@ def test_a_missing_field_is_named_with_the_place_where_it_is_missing():
 
 def test_the_trust_of_the_proof_is_the_trust_of_the_event():
     fetched = msgspec.structs.replace(PROOF, trust="fetched")
-    assert translate(told("invoice.paid"), fetched)[0].trust == "fetched"
+    assert translate(delivery("invoice.paid"), fetched)[0].trust == "fetched"
 
 
 # What can't be read
 
 
 def test_a_field_of_a_wrong_type_is_named_and_its_value_is_not():
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     only_item(payload)["price"]["unit_amount"] = "a private word"
     with pytest.raises(Unreadable) as error:
         translate(payload, PROOF)
@@ -258,7 +258,7 @@ def test_a_field_of_a_wrong_type_is_named_and_its_value_is_not():
 
 @pytest.mark.parametrize("word", ["fortnight", "once", "", "x - at `$.y", 5, None])
 def test_an_interval_that_is_not_known_is_unreadable_and_not_repeated(word):
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     only_item(payload)["price"]["recurring"]["interval"] = word
     with pytest.raises(Unreadable) as error:
         translate(payload, PROOF)
@@ -267,7 +267,7 @@ def test_an_interval_that_is_not_known_is_unreadable_and_not_repeated(word):
 
 
 def test_an_active_subscription_that_tells_no_period_in_either_place_is_of_an_unknown_shape():
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     del only_item(payload)["current_period_end"]
     with pytest.raises(Unreadable, match="current_period_end"):
         translate(payload, PROOF)
@@ -345,13 +345,13 @@ def test_previous_attributes_without_a_floor_are_left_out():
 
 def test_the_next_bill_is_the_period_s_end_wherever_the_family_tells_it():
     end = datetime(2025, 10, 2, 0, 1, tzinfo=UTC)
-    assert read(told("customer.subscription.created")).data.next_bill_at == end
-    acacia = told("customer.subscription.created", "acacia")
+    assert read(delivery("customer.subscription.created")).data.next_bill_at == end
+    acacia = delivery("customer.subscription.created", "acacia")
     assert read(acacia).data.next_bill_at == datetime(2025, 2, 1, 0, 1, tzinfo=UTC)
 
 
 def test_the_next_bill_of_items_with_several_periods_is_the_earliest():
-    data = read(told("customer.subscription.created--mixed_intervals")).data
+    data = read(delivery("customer.subscription.created--mixed_intervals")).data
     assert [item.interval for item in data.items] == ["year", "month"]
     assert data.next_bill_at == datetime(2025, 10, 1, tzinfo=UTC)
 
@@ -364,7 +364,7 @@ def test_cancel_at_period_end_without_a_date_ends_with_the_period():
 
 
 def test_a_trial_tells_its_end_and_its_first_bill():
-    data = read(told("customer.subscription.created--trialing")).data
+    data = read(delivery("customer.subscription.created--trialing")).data
     assert (data.status, data.trial_end_at) == ("trialing", data.next_bill_at)
 
 
@@ -372,14 +372,14 @@ def test_a_trial_tells_its_end_and_its_first_bill():
     ("decimal", "whole", "amount"), [("0.5", None, "0.5"), ("4900", 4900, "4900"), (None, 4900, "4900")]
 )
 def test_a_unit_amount_is_exact(decimal, whole, amount):
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     only_item(payload)["price"] |= {"unit_amount_decimal": decimal, "unit_amount": whole}
     assert read(payload).data.items[0].unit_amount == Decimal(amount)
 
 
 def test_a_tiered_price_without_its_tiers_can_not_be_read_and_with_them_can():
-    hidden = read(told("customer.subscription.created--tiers_not_expanded")).data.items[0]
-    shown = read(told("customer.subscription.updated--tiers")).data.items[0]
+    hidden = read(delivery("customer.subscription.created--tiers_not_expanded")).data.items[0]
+    shown = read(delivery("customer.subscription.updated--tiers")).data.items[0]
     assert (hidden.unit_amount, hidden.tiers) == (None, ())
     assert [(t.up_to, t.unit_amount, t.flat_amount) for t in shown.tiers] == [
         (10, 0, 5000), (100, 300, 0), (None, Decimal("212.5"), 0)
@@ -387,13 +387,13 @@ def test_a_tiered_price_without_its_tiers_can_not_be_read_and_with_them_can():
 
 
 def test_the_last_tier_may_be_called_inf():
-    payload = told("customer.subscription.updated--tiers")
+    payload = delivery("customer.subscription.updated--tiers")
     only_item(payload)["price"]["tiers"][-1]["up_to"] = "inf"
-    assert read(payload).data == read(told("customer.subscription.updated--tiers")).data
+    assert read(payload).data == read(delivery("customer.subscription.updated--tiers")).data
 
 
 def test_a_metered_item_has_no_quantity_and_a_package_divides_it():
-    metered, package = read(told("customer.subscription.created--metered_and_packages")).data.items
+    metered, package = read(delivery("customer.subscription.created--metered_and_packages")).data.items
     assert (metered.metered, metered.quantity, metered.unit_amount) == (True, 1, Decimal("0.25"))
     assert (package.metered, package.quantity, package.divide_by, package.divide_round) == (
         False,
@@ -405,14 +405,14 @@ def test_a_metered_item_has_no_quantity_and_a_package_divides_it():
 
 @pytest.mark.parametrize("fields", [{"recurring": None}, {"type": "one_time"}])
 def test_a_one_off_price_bills_once(fields):
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     only_item(payload)["price"] |= fields
     item = read(payload).data.items[0]
     assert (item.interval, item.every) == ("once", 1)
 
 
 def test_a_plan_says_what_a_price_says():
-    by_price = told("customer.subscription.created--metered_and_packages", "acacia")
+    by_price = delivery("customer.subscription.created--metered_and_packages", "acacia")
     by_plan = copy.deepcopy(by_price)
     for item in by_plan["data"]["object"]["items"]["data"]:
         del item["price"]
@@ -420,7 +420,7 @@ def test_a_plan_says_what_a_price_says():
 
 
 def test_a_subscription_from_before_items_has_its_plan_and_quantity():
-    data = read(told("customer.subscription.created--plan_only", "acacia")).data
+    data = read(delivery("customer.subscription.created--plan_only", "acacia")).data
     assert data.currency == "usd"
     assert data.items == (
         Item(interval="month", every=3, quantity=4, unit_amount=Decimal(1999), price_id="gold"),
@@ -433,50 +433,52 @@ def test_a_price_in_another_currency_than_the_subscription_can_not_be_read():
 
 
 def test_items_that_a_list_leaves_out_count_as_one_without_a_readable_price():
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     payload["data"]["object"]["items"]["has_more"] = True
     first, rest = read(payload).data.items
-    assert first == read(told("customer.subscription.created")).data.items[0]
+    assert first == read(delivery("customer.subscription.created")).data.items[0]
     assert (rest.unit_amount, rest.tiers) == (None, ())
 
 
 def test_expanded_objects_say_what_their_ids_say():
-    payload = told("customer.subscription.created")
+    payload = delivery("customer.subscription.created")
     payload["data"]["object"]["customer"] = {"id": "cus_BExample000001", "object": "customer", "name": None}
     only_item(payload)["price"]["product"] = {"id": "prod_BExample0001", "object": "product", "name": "Pro"}
-    assert read(payload).data == read(told("customer.subscription.created")).data
+    assert read(payload).data == read(delivery("customer.subscription.created")).data
 
 
 # Discounts
 
 
 def test_a_discount_told_as_an_object_and_by_its_id_counts_once():
-    data = read(told("customer.subscription.updated--discount_repeating", "acacia")).data
+    data = read(delivery("customer.subscription.updated--discount_repeating", "acacia")).data
     (discount,) = data.discounts
     assert (discount.percent_off, discount.duration) == (Decimal("25.5"), "repeating")
     assert discount.ends_at == datetime(2025, 4, 2, tzinfo=UTC)
 
 
 def test_of_several_discounts_only_the_expanded_one_can_be_read():
-    data = read(told("customer.subscription.updated--discounts_stacked", "acacia")).data
+    data = read(delivery("customer.subscription.updated--discounts_stacked", "acacia")).data
     assert data.discounts == (Discount(amount_off=1000), Discount())
 
 
 def test_a_discount_that_is_only_an_id_or_a_coupon_s_id_can_not_be_read():
-    assert read(told("customer.subscription.updated--discounts_not_expanded")).data.discounts == (Discount(),)
-    data = read(told("customer.subscription.updated--discount_source")).data
+    assert read(delivery("customer.subscription.updated--discounts_not_expanded")).data.discounts == (
+        Discount(),
+    )
+    data = read(delivery("customer.subscription.updated--discount_source")).data
     assert [(d.percent_off, d.amount_off) for d in data.discounts] == [(None, None)]
     assert data.items[0].discounts == (Discount(amount_off=1000),)
 
 
 def test_an_amount_off_in_another_currency_can_not_be_read():
-    payload = told("customer.subscription.updated--discount_source")
+    payload = delivery("customer.subscription.updated--discount_source")
     only_item(payload)["discounts"][0]["source"]["coupon"]["currency"] = "eur"
     assert read(payload).data.items[0].discounts == (Discount(),)
 
 
 def test_a_repeating_discount_without_an_end_ends_its_months_after_its_start():
-    payload = told("customer.subscription.updated--discount_repeating")
+    payload = delivery("customer.subscription.updated--discount_repeating")
     (discount,) = payload["data"]["object"]["discounts"]
     discount |= {"end": None, "start": int(datetime(2025, 11, 30, 8, tzinfo=UTC).timestamp())}
     assert read(payload).data.discounts[0].ends_at == datetime(2026, 2, 28, 8, tzinfo=UTC)
@@ -487,22 +489,22 @@ def test_a_repeating_discount_without_an_end_ends_its_months_after_its_start():
 
 def test_previous_attributes_say_what_the_state_was():
     for family in FAMILIES:
-        first = read(told("customer.subscription.created", family))
-        second = read(told("customer.subscription.updated--quantity", family))
+        first = read(delivery("customer.subscription.created", family))
+        second = read(delivery("customer.subscription.updated--quantity", family))
         before = msgspec.json.decode(second.before, type=type(second.data))
         assert before == first.data != second.data
 
 
 def test_events_of_one_second_follow_from_each_other_whatever_their_ids():
-    first = told("customer.subscription.updated--quantity")
-    second = told("customer.subscription.updated--cancel_at_period_end")
+    first = delivery("customer.subscription.updated--quantity")
+    second = delivery("customer.subscription.updated--cancel_at_period_end")
     first |= {"id": "evt_z", "created": SECONDS}
     second |= {"id": "evt_a", "created": SECONDS}
     assert [e.event_id for e in canonical([read(second), read(first)])] == ["evt_z", "evt_a"]
 
 
 def test_previous_attributes_that_can_not_be_read_are_left_out():
-    payload = told("customer.subscription.updated--quantity")
+    payload = delivery("customer.subscription.updated--quantity")
     payload["data"]["previous_attributes"]["status"] = 5
     assert read(payload).before is None
 
@@ -522,7 +524,7 @@ def test_previous_attributes_that_can_not_be_read_are_left_out():
      ("charge.dispute.created", 0), ("charge.dispute.closed--lost", 2)],
 )  # fmt: skip
 def test_a_rank_says_how_far_along_its_life_a_thing_is(name, rank):
-    assert read(told(name)).rank == rank
+    assert read(delivery(name)).rank == rank
 
 
 # Invoices
@@ -533,42 +535,44 @@ def test_an_invoice_without_a_status_is_a_draft():
 
 
 def test_a_deleted_invoice_says_so():
-    assert read(told("invoice.deleted")).data.status == "deleted"
+    assert read(delivery("invoice.deleted")).data.status == "deleted"
 
 
 def test_an_invoice_names_its_subscription_wherever_the_family_tells_it():
     for family, letter in zip(FAMILIES, "AB", strict=True):
-        data = read(told("invoice.paid", family)).data
+        data = read(delivery("invoice.paid", family)).data
         assert data.subscription_id == f"sub_1{letter}Example00000001"
 
 
 def test_a_payment_of_an_invoice_is_told_by_the_invoice_until_basil_and_then_by_an_event_of_its_own():
-    assert read(told("invoice.paid", "acacia")).data.payment_ids == ("pi_3AExample00000001",)
-    assert read(told("invoice.paid", "basil")).data.payment_ids == ()
-    data = read(told("invoice_payment.paid")).data
+    assert read(delivery("invoice.paid", "acacia")).data.payment_ids == ("pi_3AExample00000001",)
+    assert read(delivery("invoice.paid", "basil")).data.payment_ids == ()
+    data = read(delivery("invoice_payment.paid")).data
     assert (data.invoice_id, data.payment_id) == ("in_1BExample00000001", "pi_3BExample00000001")
 
 
 def test_an_invoice_without_a_payment_intent_is_settled_by_its_charge():
-    assert read(told("invoice.paid--connect_charge", "acacia")).data.payment_ids == ("ch_3AExample00000008",)
+    assert read(delivery("invoice.paid--connect_charge", "acacia")).data.payment_ids == (
+        "ch_3AExample00000008",
+    )
 
 
 def test_canceled_payments_of_an_invoice_do_not_settle_it():
-    data = read(told("invoice.paid--payments_expanded")).data
+    data = read(delivery("invoice.paid--payments_expanded")).data
     assert data.payment_ids == ("pi_3BExample00000081", "py_3BExample00000082")
 
 
 def test_a_line_s_product_has_a_name_where_one_is_visible():
-    assert read(told("invoice.paid--payments_expanded")).data.lines[0].product_name == "Onboarding day"
-    assert read(told("invoice.paid", "acacia")).data.lines[0].product_name == "Pro monthly"
-    line = read(told("invoice.paid")).data.lines[0]
+    assert read(delivery("invoice.paid--payments_expanded")).data.lines[0].product_name == "Onboarding day"
+    assert read(delivery("invoice.paid", "acacia")).data.lines[0].product_name == "Pro monthly"
+    line = read(delivery("invoice.paid")).data.lines[0]
     assert (line.amount, line.product_id, line.price_id, line.product_name) == (
         14700, "prod_BExample0001", "price_1BExample00000001", None
     )  # fmt: skip
 
 
 def test_lines_that_a_list_leaves_out_are_one_without_a_product():
-    payload = told("invoice.paid")
+    payload = delivery("invoice.paid")
     invoice = payload["data"]["object"]
     seen = [line.amount for line in read(payload).data.lines]
     invoice["lines"]["has_more"] = True
@@ -582,27 +586,30 @@ def test_lines_that_a_list_leaves_out_are_one_without_a_product():
 
 
 def test_only_a_failed_attempt_says_that_payment_failed():
-    assert read(told("invoice.payment_failed")).data.payment_failed
-    assert not read(told("invoice.finalized")).data.payment_failed
+    assert read(delivery("invoice.payment_failed")).data.payment_failed
+    assert not read(delivery("invoice.finalized")).data.payment_failed
 
 
 # Payments
 
 
 def test_charge_and_intent_tell_of_one_payment():
-    by_charge, by_intent = read(told("charge.succeeded")).data, read(told("payment_intent.succeeded")).data
+    by_charge, by_intent = (
+        read(delivery("charge.succeeded")).data,
+        read(delivery("payment_intent.succeeded")).data,
+    )
     assert by_charge.payment_id == by_intent.payment_id == "pi_3BExample00000001"
     assert by_charge.amount == by_intent.amount == 14700
 
 
 def test_a_payment_belongs_to_an_invoice_that_it_names_or_that_stripe_s_own_words_imply():
-    assert read(told("charge.succeeded", "acacia")).data.invoice_id == "in_1AExample00000001"
-    implied = read(told("charge.succeeded")).data
+    assert read(delivery("charge.succeeded", "acacia")).data.invoice_id == "in_1AExample00000001"
+    implied = read(delivery("charge.succeeded")).data
     assert (implied.invoice_id, implied.for_invoice) == (None, True)
-    referred = read(told("payment_intent.succeeded")).data
+    referred = read(delivery("payment_intent.succeeded")).data
     assert (referred.invoice_id, referred.for_invoice) == ("in_1BExample00000001", False)
     for family in FAMILIES:
-        loose = read(told("charge.succeeded--one_off", family)).data
+        loose = read(delivery("charge.succeeded--one_off", family)).data
         assert (loose.invoice_id, loose.for_invoice) == (None, False)
 
 
@@ -617,22 +624,22 @@ def test_a_partly_captured_charge_counts_what_was_captured():
 
 
 def test_a_refunded_charge_still_succeeded_and_says_when_it_was_paid():
-    data = read(told("charge.refunded--partial")).data
+    data = read(delivery("charge.refunded--partial")).data
     assert (data.status, data.amount, data.amount_refunded) == ("succeeded", 2000, 500)
     assert data.paid_at == datetime(2025, 9, 3, tzinfo=UTC)
-    assert read(told("charge.succeeded--one_off")).data.paid_at is None
+    assert read(delivery("charge.succeeded--one_off")).data.paid_at is None
 
 
 def test_a_failed_payment_failed():
     assert (
-        read(told("charge.failed")).data.status
-        == read(told("payment_intent.payment_failed")).data.status
+        read(delivery("charge.failed")).data.status
+        == read(delivery("payment_intent.payment_failed")).data.status
         == "failed"
     )
 
 
 @pytest.mark.parametrize("name", ["refund.created", "charge.dispute.created"])
 def test_refunds_and_disputes_name_their_payment_by_intent_else_by_charge(name):
-    assert read(told(name)).data.payment_id.startswith("pi_")
+    assert read(delivery(name)).data.payment_id.startswith("pi_")
     assert read(changed(name, payment_intent=None)).data.payment_id.startswith("ch_")
     assert read(changed(name, payment_intent=None, charge=None)).data.payment_id is None

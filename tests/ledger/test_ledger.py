@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,10 @@ from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
 from service.ledger.vault import KEY_BYTES
 from service.verify import verify_chain
-from tests.ledger.conftest import NOW, OpenLedger, delivery, refused
+from tests.support.deliveries import NOW, delivery, refused
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 async def rows(ledger: Ledger) -> list[dict]:
@@ -39,7 +43,7 @@ async def test_positions_follow_the_order_of_a_batch_from_1(ledger: Ledger) -> N
     assert [row["event_id"] for row in await rows(ledger)] == ["a", "b", "c"]
 
 
-async def test_concurrent_writers_leave_no_gap_and_break_no_link(open_ledger: OpenLedger) -> None:
+async def test_concurrent_writers_leave_no_gap_and_break_no_link(open_ledger: Callable[[], Ledger]) -> None:
     # given four ledgers open on one store, as four processes would have them
     ledgers = [open_ledger() for _ in range(4)]
     chance = random.Random(1)
@@ -78,7 +82,7 @@ async def test_the_same_id_with_other_content_is_a_conflict_and_both_are_kept(le
     assert await quarantined(ledger) == {("stripe", "conflict"): 1}
 
 
-async def test_what_was_fetched_is_told_again_by_its_late_delivery(ledger: Ledger) -> None:
+async def test_a_late_delivery_of_a_fetched_event_is_a_duplicate(ledger: Ledger) -> None:
     fetched = delivery("a", b"one")
     await ledger.append([replace(fetched, events=[replace(fetched.events[0], trust="fetched")])], NOW)
 
@@ -103,7 +107,7 @@ async def test_ids_are_unique_only_within_a_processor(ledger: Ledger) -> None:
     assert [outcome.position for outcome in outcomes] == [1, 2]
 
 
-async def test_what_cannot_be_read_is_kept_once_in_quarantine_and_nowhere_else(ledger: Ledger) -> None:
+async def test_an_unreadable_delivery_is_kept_once_in_quarantine_and_nowhere_else(ledger: Ledger) -> None:
     outcomes = await ledger.append([refused(b"?"), refused(b"?"), refused(b"!", "malformed")], NOW)
 
     assert all(outcome.quarantined and outcome.position is None for outcome in outcomes)
@@ -148,7 +152,7 @@ async def test_histories_hold_every_event_of_a_subject_up_to_a_position(ledger: 
 
 
 async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
-    told = delivery("a").events[0]
+    event = delivery("a").events[0]
     await ledger.append([delivery("a")], NOW)
 
     def history(connection: Connection) -> list[Event]:
@@ -156,12 +160,12 @@ async def test_events_come_back_as_they_were_told(ledger: Ledger) -> None:
             "customer|stripe||cus_a"
         ]
 
-    assert await ledger.read(history) == [told]
-    nameless = replace(told, data=replace(told.data, name=None))
+    assert await ledger.read(history) == [event]
+    nameless = replace(event, data=replace(event.data, name=None))
     assert await ledger.read(lambda connection: read_events(connection, 0, 10)) == [(1, nameless)]
 
 
-async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None:
+async def test_a_reader_never_sees_half_a_batch(open_ledger: Callable[[], Ledger]) -> None:
     writer, reader = open_ledger(), open_ledger()
     seen: set[int] = set()
 
@@ -181,8 +185,8 @@ async def test_a_reader_never_sees_half_a_batch(open_ledger: OpenLedger) -> None
 async def test_when_a_processor_was_last_heard(ledger: Ledger) -> None:
     await ledger.append([delivery("a"), delivery("b", processor="mxmerchant"), delivery("c")], NOW)
     erased = delivery("d")
-    told = replace(erased.events[0], data=CustomerErased(customer_id="cus_a"))
-    await ledger.append([replace(erased, events=[told])], NOW + timedelta(days=1))  # nobody was heard
+    erasure = replace(erased.events[0], data=CustomerErased(customer_id="cus_a"))
+    await ledger.append([replace(erased, events=[erasure])], NOW + timedelta(days=1))  # nobody was heard
 
     async with ledger.reading() as reader:
         heard = await reader.last_heard()

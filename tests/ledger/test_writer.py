@@ -14,7 +14,10 @@ from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import load
 from service.storage.database import SqliteDatabase, ledger_path
-from tests.ledger.conftest import NOW, delivery
+from tests.support.deliveries import NOW, delivery
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 async def test_requests_that_gather_share_a_commit(ledger: Ledger) -> None:

@@ -11,10 +11,10 @@ from service.lookback.files import LookbackSpec
 from service.lookback.make_file import make_file, open_file, open_lookback_files
 from service.lookback.positions import digest_at
 from service.settings import Settings
-from tests.books.lives import Life, lives
-from tests.books.shelf import Shelf, document, new_shelf
-from tests.books.test_lives import examples
-from tests.stores import under
+from tests.support.random_deliveries import examples
+from tests.support.random_scenarios import Scenario, scenarios
+from tests.support.stores import with_rules
+from tests.support.temporary_books import TemporaryBooks, document, new_books
 
 READS = (
     ("mrr", {}),
@@ -26,8 +26,8 @@ READS = (
 TODAY = date(2025, 4, 15)
 
 
-def settings_of(shelf: Shelf) -> Settings:
-    return under(shelf.settings, shelf.rules)
+def settings_of(books: TemporaryBooks) -> Settings:
+    return with_rules(books.settings, books.rules)
 
 
 async def answers(store, currencies) -> list[dict]:
@@ -38,27 +38,27 @@ async def answers(store, currencies) -> list[dict]:
     ]
 
 
-async def wanted_at(shelf: Shelf, position: int) -> LookbackSpec:
-    digest = await shelf.ledger.read(lambda connection: digest_at(connection, position))
+async def wanted_at(books: TemporaryBooks, position: int) -> LookbackSpec:
+    digest = await books.ledger.read(lambda connection: digest_at(connection, position))
     return LookbackSpec(position=position, digest=digest)
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(2)
-def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
-    events = data.draw(st.permutations(life.events), label="events")[:8]
+def test_the_books_at_a_position_are_those_of_the_events_until_it(data, scenario):
+    events = data.draw(st.permutations(scenario.events), label="events")[:8]
     order = data.draw(st.permutations(range(len(events) + 1)), label="positions, as they are asked for")
-    asyncio.run(the_books_at_a_position(life, events, order))
+    asyncio.run(the_books_at_a_position(scenario, events, order))
 
 
-async def the_books_at_a_position(life: Life, events, order) -> None:
-    rules = Rules(reporting_tz=life.zone)
-    currencies = life.truth.currencies()
-    async with new_shelf(rules) as whole, new_shelf(rules) as short:
+async def the_books_at_a_position(scenario: Scenario, events, order) -> None:
+    rules = Rules(reporting_tz=scenario.zone)
+    currencies = scenario.expected.currencies()
+    async with new_books(rules) as whole, new_books(rules) as short:
         await whole.append(events)
         expected = []
         for event in (None, *events):
-            await short.tell(*([event] if event else []))
+            await short.record(*([event] if event else []))
             async with short.store() as store:
                 expected.append(await answers(store, currencies))
         settings = settings_of(whole)

@@ -13,7 +13,7 @@ from service.lookback import files, maker
 from service.lookback.files import LookbackFiles, LookbackSpec, remove_all_files
 from service.lookback.make_file import make_file, open_lookback_files
 from tests.lookback.test_reads import tell
-from tests.web.running import Daybook, running
+from tests.support.running import Daybook, running
 
 AT = {"position": 3, "today": "2025-10-31"}
 
@@ -38,7 +38,7 @@ async def asked(daybook: Daybook, **query: Any) -> httpx.Response:
     return await daybook.ask("/api/v1/mrr", **(AT | query))
 
 
-async def test_who_can_not_wait_is_told_to_come_again_and_then_finds_it(
+async def test_a_request_that_can_not_wait_is_503_and_a_later_one_finds_the_file(
     daybook: Daybook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await tell(daybook, 5)
@@ -55,7 +55,7 @@ async def test_who_can_not_wait_is_told_to_come_again_and_then_finds_it(
     assert len(kept(daybook.state.settings.data_dir)) == 1
 
 
-async def test_one_that_is_killed_leaves_nothing_that_anybody_reads(daybook: Daybook) -> None:
+async def test_a_killed_build_leaves_no_file_that_is_read(daybook: Daybook) -> None:
     await tell(daybook, 5)
     data_dir = daybook.state.settings.data_dir
 
@@ -69,7 +69,7 @@ async def test_one_that_is_killed_leaves_nothing_that_anybody_reads(daybook: Day
     assert [name.rpartition(".")[2] for name in kept(data_dir)] == ["db"]  # what was left is gone, too
 
 
-async def test_several_web_processes_make_it_once(data_dir: Path) -> None:
+async def test_several_web_processes_make_a_file_once(data_dir: Path) -> None:
     async with running(data_dir) as one, running(data_dir) as other:
         await tell(one, 5)
 
@@ -95,7 +95,7 @@ async def test_a_web_process_that_stops_ends_what_it_has_begun(data_dir: Path) -
     assert not [name for name in kept(data_dir) if name.endswith(".db")]
 
 
-async def test_what_is_forgotten_is_made_anew(daybook: Daybook) -> None:
+async def test_files_that_were_removed_are_made_anew(daybook: Daybook) -> None:
     await tell(daybook, 5)
     data_dir = daybook.state.settings.data_dir
     first = await asked(daybook)
@@ -111,7 +111,7 @@ async def test_what_is_forgotten_is_made_anew(daybook: Daybook) -> None:
     remove_all_files(data_dir)  # of nothing
 
 
-async def test_what_is_being_made_when_all_is_forgotten_is_never_put_in_place(daybook: Daybook) -> None:
+async def test_a_file_under_way_when_all_are_removed_is_never_put_in_place(daybook: Daybook) -> None:
     await tell(daybook, 5)
     data_dir = daybook.state.settings.data_dir
     request = asyncio.create_task(asked(daybook))
@@ -139,7 +139,7 @@ def put(at: LookbackFiles, of: LookbackSpec, size: int = 1) -> None:
         at.put(workdir / "made", of)
 
 
-def test_the_least_used_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_used_files_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_MAX_FILES", 3)
     at = LookbackFiles(tmp_path, "key")
     for position in (1, 2, 3):
@@ -152,7 +152,7 @@ def test_the_least_used_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [bool(at.find(wanted(position))) for position in (1, 2, 3, 4)] == [True, False, True, True]
 
 
-def test_large_ones_make_room_sooner_and_the_newest_stays(
+def test_large_files_make_room_sooner_and_the_newest_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_MAX_BYTES", 1_000)

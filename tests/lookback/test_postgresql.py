@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.books.lives import lives
-from tests.books.test_lives import examples
 from tests.lookback.test_books import the_books_at_a_position
 from tests.lookback.test_reads import HEAD, MONTH_END, NOW, tell, told_as
 from tests.lookback.test_restated import each_event_restates, recordings
-from tests.web.running import running
+from tests.support.random_deliveries import examples
+from tests.support.random_scenarios import scenarios
+from tests.support.running import running
+
+STORES = ["postgresql"]
 
 pytestmark = pytest.mark.usefixtures("on_postgresql")
 
 
-async def test_a_month_end_and_what_was_restated_since(postgres_data_dir: Path):
-    async with running(postgres_data_dir) as daybook:
+async def test_a_month_end_and_what_was_restated_since(data_dir: Path):
+    async with running(data_dir) as daybook:
         await tell(daybook)
         daybook.clock.now = NOW
 
@@ -37,15 +39,15 @@ async def test_a_month_end_and_what_was_restated_since(postgres_data_dir: Path):
     ]
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(1)
-def test_the_books_at_a_position_are_those_of_the_events_until_it(data, life):
-    events = data.draw(st.permutations(life.events))[:5]
-    asyncio.run(the_books_at_a_position(life, events, range(len(events) + 1)))
+def test_the_books_at_a_position_are_those_of_the_events_until_it(data, scenario):
+    events = data.draw(st.permutations(scenario.events))[:5]
+    asyncio.run(the_books_at_a_position(scenario, events, range(len(events) + 1)))
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(2)
-def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
-    recorded = data.draw(recordings(life), label="events, as recorded")[:10]
-    asyncio.run(each_event_restates(life.zone, recorded, 0, len(recorded), len(recorded) // 2))
+def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenario):
+    recorded = data.draw(recordings(scenario), label="events, as recorded")[:10]
+    asyncio.run(each_event_restates(scenario.zone, recorded, 0, len(recorded), len(recorded) // 2))

@@ -14,10 +14,11 @@ from projections import MRR
 from service.books.engine import Engine
 from service.bootstrap import open_books
 from service.reads.catalog import READS
-from tests.web.books import filled, invoices, pays, refunds
-from tests.web.running import Clock, Daybook, running
-from tests.web.senders import STANDARD, subscription
-from tests.web.test_openapi import is_described
+from tests.support.openapi import is_described
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import Clock, Daybook, running
+from tests.support.senders import STANDARD, subscription
+from tests.support.stores import NewDataDir
 
 SHAPE = {read.path: read.shape for read in READS}
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
@@ -74,14 +75,13 @@ async def tell(daybook: Daybook, events: int = HEAD) -> None:
 
 
 @pytest.fixture(scope="module")
-def october(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def october(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Daybook that was told of October; it keeps what it has been asked for from test to test."""
-    directory = tmp_path_factory.mktemp("october") / "data"
-    return filled(Path(shutil.copytree(prepared, directory)), tell, NOW)
+    return filled(new_data_dir(tmp_path_factory.mktemp("october") / "data"), tell, NOW)
 
 
 @pytest.fixture
-async def told(october: Path) -> AsyncIterator[Daybook]:
+async def october_daybook(october: Path) -> AsyncIterator[Daybook]:
     async with running(october, Clock(NOW)) as daybook:
         yield daybook
 
@@ -94,10 +94,10 @@ def files_in(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / "lookback").glob("*") if path.name != "lock")
 
 
-async def test_a_month_as_it_was_known_at_its_end_and_as_it_is_known_now(told: Daybook) -> None:
+async def test_a_month_as_it_was_known_at_its_end_and_as_it_is_known_now(october_daybook: Daybook) -> None:
     async def october(**known: str) -> list[int]:
-        totals = await told.get("/api/v1/revenue/monthly-totals", **OCTOBER, **known)
-        mrr = await told.get("/api/v1/mrr", **({"today": "2025-10-31"} | known))
+        totals = await october_daybook.get("/api/v1/revenue/monthly-totals", **OCTOBER, **known)
+        mrr = await october_daybook.get("/api/v1/mrr", **({"today": "2025-10-31"} | known))
         month = totals["months"][0]
         names = ("billed_cents", "collected_cents", "refunded_cents", "net_cents")
         return [*(month[name] for name in names), mrr["mrr_cents"]]
@@ -108,14 +108,14 @@ async def test_a_month_as_it_was_known_at_its_end_and_as_it_is_known_now(told: D
 
 @pytest.mark.parametrize(("path", "query"), FIVE, ids=[path.rpartition("/")[2] for path, _ in FIVE])
 async def test_a_read_answers_as_it_did_then(
-    told: Daybook, tmp_path: Path, prepared: Path, path: str, query: dict[str, Any]
+    october_daybook: Daybook, tmp_path: Path, new_data_dir: NewDataDir, path: str, query: dict[str, Any]
 ) -> None:
-    async with running(Path(shutil.copytree(prepared, tmp_path / "then"))) as then:
+    async with running(new_data_dir(tmp_path / "then")) as then:
         await tell(then, MONTH_END)
         answered = await then.get(path, today="2025-10-31", **query)
 
-    by_time = await told.get(path, known_at="2025-10-31T23:59:59Z", **query)
-    by_position = await told.get(path, position=MONTH_END, today="2025-10-31", **query)
+    by_time = await october_daybook.get(path, known_at="2025-10-31T23:59:59Z", **query)
+    by_position = await october_daybook.get(path, position=MONTH_END, today="2025-10-31", **query)
 
     assert by_time == by_position
     assert is_described(by_time, SHAPE[path])
@@ -129,12 +129,12 @@ async def test_a_read_answers_as_it_did_then(
         "weeks_per_month": "4.33",
         "unpriced_contracts": 0,
     }
-    assert without_meta(by_time) != without_meta(await told.get(path, today="2025-10-31", **query))
+    assert without_meta(by_time) != without_meta(await october_daybook.get(path, today="2025-10-31", **query))
 
 
-async def test_a_time_moves_today_and_a_position_does_not(told: Daybook) -> None:
+async def test_a_time_moves_today_and_a_position_does_not(october_daybook: Daybook) -> None:
     async def day(**query: Any) -> str:
-        return (await told.get("/api/v1/mrr", **query))["date"]
+        return (await october_daybook.get("/api/v1/mrr", **query))["date"]
 
     assert await day(known_at="2025-10-31") == "2025-10-31"
     assert await day(known_at="2025-10-31T23:30:00Z") == "2025-10-31"
@@ -150,9 +150,9 @@ async def test_a_day_ends_in_the_reporting_zone(october: Path, tmp_path: Path) -
         assert (await daybook.get("/api/v1/mrr", known_at="2025-10-31"))["meta"]["position"] == MONTH_END - 1
 
 
-async def test_before_the_first_event_the_books_are_empty(told: Daybook) -> None:
+async def test_before_the_first_event_the_books_are_empty(october_daybook: Daybook) -> None:
     for known in ({"position": 0, "today": "2025-09-30"}, {"known_at": "2025-09-30"}):
-        answer = await told.get("/api/v1/mrr", **known)
+        answer = await october_daybook.get("/api/v1/mrr", **known)
 
         assert (answer["mrr_cents"], answer["active_contracts"], answer["customers"]) == (0, 0, 0)
         assert (answer["meta"]["position"], answer["meta"]["recorded_at"]) == (0, None)
@@ -193,10 +193,10 @@ async def test_books_of_which_some_are_ahead_are_not_taken_for_those_at_a_positi
     assert (await daybook.get("/api/v1/mrr", position=3))["mrr_cents"] == 500
 
 
-async def test_its_tag_holds_for_as_long_as_anybody_asks(
-    told: Daybook, tmp_path: Path, october: Path
+async def test_the_etag_of_a_look_back_holds_though_the_ledger_grows(
+    october_daybook: Daybook, tmp_path: Path, october: Path
 ) -> None:
-    first = await told.ask("/api/v1/mrr", known_at="2025-10-31")
+    first = await october_daybook.ask("/api/v1/mrr", known_at="2025-10-31")
     data_dir = Path(shutil.copytree(october, tmp_path / "data"))
     async with running(data_dir, Clock(NOW)) as later:
         await later.post(STANDARD, LATER, message_id="later")
@@ -213,8 +213,10 @@ async def test_its_tag_holds_for_as_long_as_anybody_asks(
     assert changed.json()["meta"]["lag_events"] == first.json()["meta"]["lag_events"] + 1
 
 
-async def test_its_list_comes_as_csv(told: Daybook) -> None:
-    answer = await told.ask("/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER, format="csv")
+async def test_a_list_of_a_look_back_comes_as_csv(october_daybook: Daybook) -> None:
+    answer = await october_daybook.ask(
+        "/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER, format="csv"
+    )
 
     (row,) = csv.DictReader(io.StringIO(answer.text))
     assert (row["month"], row["billed_cents"], row["refunded_cents"]) == ("2025-10", "1000", "0")
@@ -233,17 +235,17 @@ async def test_its_list_comes_as_csv(told: Daybook) -> None:
         ({"known_at": ""}, "known_at"),
     ],
 )
-async def test_what_can_not_be_looked_back_at_is_refused(
-    told: Daybook, query: dict[str, Any], named: str
+async def test_an_invalid_look_back_is_refused(
+    october_daybook: Daybook, query: dict[str, Any], named: str
 ) -> None:
-    answer = await told.ask("/api/v1/mrr", **query)
+    answer = await october_daybook.ask("/api/v1/mrr", **query)
 
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(f"{named}: ")
 
 
-async def test_other_reads_can_not_look_back(told: Daybook) -> None:
-    answer = await told.ask("/api/v1/contracts", position=1)
+async def test_other_reads_can_not_look_back(october_daybook: Daybook) -> None:
+    answer = await october_daybook.ask("/api/v1/contracts", position=1)
 
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith("position: no such parameter here")
@@ -258,8 +260,8 @@ def told_as(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
-async def test_restatements_say_what_late_events_changed_and_by_how_much(told: Daybook) -> None:
-    answer = await told.get("/api/v1/restatements", **FROM_NOVEMBER)
+async def test_restatements_say_what_late_events_changed_and_by_how_much(october_daybook: Daybook) -> None:
+    answer = await october_daybook.get("/api/v1/restatements", **FROM_NOVEMBER)
 
     names = "position figure date until change_cents before_cents after_cents account customer_id".split()
     assert told_as(answer["restatements"], *names) == [
@@ -286,14 +288,14 @@ async def test_restatements_say_what_late_events_changed_and_by_how_much(told: D
     }
     assert (answer["meta"]["position"], answer["meta"]["data_freshness"]) == (HEAD, "real_time")
     assert is_described(answer, "Restatements")
-    cause = await told.get(f"/api/v1/ledger/causes/{answer['restatements'][2]['cause']}")
+    cause = await october_daybook.get(f"/api/v1/ledger/causes/{answer['restatements'][2]['cause']}")
     assert cause["position"] == 6
 
 
-async def test_they_add_up_to_what_the_month_became(told: Daybook) -> None:
-    then = await told.get("/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER)
-    now = await told.get("/api/v1/revenue/monthly-totals", **OCTOBER)
-    rows = (await told.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
+async def test_restatements_add_up_to_what_the_month_became(october_daybook: Daybook) -> None:
+    then = await october_daybook.get("/api/v1/revenue/monthly-totals", known_at="2025-10-31", **OCTOBER)
+    now = await october_daybook.get("/api/v1/revenue/monthly-totals", **OCTOBER)
+    rows = (await october_daybook.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
 
     for figure in ("billed_cents", "collected_cents", "refunded_cents", "disputed_cents"):
         changed = sum(
@@ -302,19 +304,23 @@ async def test_they_add_up_to_what_the_month_became(told: Daybook) -> None:
         assert changed == now["months"][0][figure] - then["months"][0][figure]
 
 
-async def test_of_one_account_they_are_about_its_own_figures(told: Daybook) -> None:
-    answer = await told.get("/api/v1/restatements", account="acct_b", **FROM_NOVEMBER)
+async def test_restatements_of_one_account_are_about_its_own_figures(october_daybook: Daybook) -> None:
+    answer = await october_daybook.get("/api/v1/restatements", account="acct_b", **FROM_NOVEMBER)
 
     assert told_as(answer["restatements"], "figure", "before_cents", "after_cents") == [
         ("billed_cents", 0, 300),
         ("collected_cents", 0, 300),
     ]
-    assert (await told.get("/api/v1/restatements", currency="eur", **FROM_NOVEMBER))["restatements"] == []
+    assert (await october_daybook.get("/api/v1/restatements", currency="eur", **FROM_NOVEMBER))[
+        "restatements"
+    ] == []
 
 
-async def test_their_range_is_of_the_days_on_which_events_were_recorded(told: Daybook) -> None:
-    one_day = await told.get("/api/v1/restatements", from_="2025-11-04", to="2025-11-04")
-    by_default = await told.get("/api/v1/restatements")
+async def test_the_range_of_restatements_is_of_the_days_on_which_events_were_recorded(
+    october_daybook: Daybook,
+) -> None:
+    one_day = await october_daybook.get("/api/v1/restatements", from_="2025-11-04", to="2025-11-04")
+    by_default = await october_daybook.get("/api/v1/restatements")
 
     assert told_as(one_day["restatements"], "position") == [(6,)]
     meta = one_day["meta"]
@@ -323,25 +329,25 @@ async def test_their_range_is_of_the_days_on_which_events_were_recorded(told: Da
     assert told_as(by_default["restatements"], "position") == [(5,), (5,), (6,), (7,)]
 
 
-async def test_they_come_in_pages_and_whole_as_csv(told: Daybook) -> None:
-    whole = (await told.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
+async def test_restatements_come_in_pages_and_whole_as_csv(october_daybook: Daybook) -> None:
+    whole = (await october_daybook.get("/api/v1/restatements", **FROM_NOVEMBER))["restatements"]
 
     pages, query = [], {**FROM_NOVEMBER, "limit": 3}
-    answer = await told.ask("/api/v1/restatements", **query)
+    answer = await october_daybook.ask("/api/v1/restatements", **query)
     pages += answer.json()["restatements"]
     assert 'rel="next"' in answer.headers["link"]
-    last = await told.ask("/api/v1/restatements", **query, cursor=answer.json()["next_cursor"])
+    last = await october_daybook.ask("/api/v1/restatements", **query, cursor=answer.json()["next_cursor"])
     pages += last.json()["restatements"]
 
     assert pages == whole
     assert last.json()["next_cursor"] is None
-    text = (await told.ask("/api/v1/restatements", **FROM_NOVEMBER, format="csv")).text
+    text = (await october_daybook.ask("/api/v1/restatements", **FROM_NOVEMBER, format="csv")).text
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["cause"] for row in rows] == [row["cause"] for row in whole]
     assert list(rows[0]) == list(whole[0])
 
 
-async def test_what_has_come_since_is_added_to_those_that_are_known(daybook: Daybook) -> None:
+async def test_new_restatements_are_added_to_those_that_are_known(daybook: Daybook) -> None:
     await tell(daybook, 6)
     daybook.clock.now = NOW
     before = (await daybook.get("/api/v1/restatements"))["restatements"]
@@ -371,14 +377,16 @@ async def test_what_has_come_since_is_added_to_those_that_are_known(daybook: Day
         ({"position": 1}, "position"),
     ],
 )
-async def test_a_range_that_is_none_is_refused(told: Daybook, query: dict[str, Any], named: str) -> None:
-    answer = await told.ask("/api/v1/restatements", **query)
+async def test_an_invalid_range_is_refused(
+    october_daybook: Daybook, query: dict[str, Any], named: str
+) -> None:
+    answer = await october_daybook.ask("/api/v1/restatements", **query)
 
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith(f"{named}: ")
 
 
-async def test_a_key_is_asked_for(october: Path) -> None:
+async def test_a_look_back_needs_a_key(october: Path) -> None:
     async with running(october, Clock(NOW), api_keys=("secret",)) as daybook:
         for path, query in (("/api/v1/restatements", {}), ("/api/v1/mrr", {"position": 1})):
             assert (await daybook.ask(path, **query)).status_code == 401

@@ -16,10 +16,10 @@ from service.books.tables import TOTALS
 from service.core.events import Event, Unused
 from service.core.moments import day_of, from_us, to_us
 from service.lookback.restated import EventChanges, FigureChange, FigureKey, find_restatements, late_changes
-from tests.books.lives import Life, lives
-from tests.books.shelf import Shelf, incoming, new_shelf
-from tests.books.test_lives import examples
-from tests.books.told import event, item, subscription
+from tests.support.events import event, item, subscription
+from tests.support.random_deliveries import examples
+from tests.support.random_scenarios import Scenario, scenarios
+from tests.support.temporary_books import TemporaryBooks, incoming, new_books
 
 FIGURES = {
     "mrr": ("mrr", "mrr_days", "mrr_cents"),
@@ -35,9 +35,9 @@ Figures = Counter
 
 
 @st.composite
-def recordings(draw, life: Life):
+def recordings(draw, scenario: Scenario):
     """Events in any order, each when it was recorded: some at once, some long after; the clock goes back."""
-    events = draw(st.permutations(life.events))[:14]
+    events = draw(st.permutations(scenario.events))[:14]
     delays = draw(
         st.lists(
             st.sampled_from([timedelta(0), timedelta(minutes=40), timedelta(days=2), timedelta(days=70)]),
@@ -48,28 +48,28 @@ def recordings(draw, life: Life):
     return [(event, event.occurred_at + delay) for event, delay in zip(events, delays, strict=True)]
 
 
-@given(st.data(), lives())
+@given(st.data(), scenarios())
 @examples(8)
-def test_each_event_restates_what_the_books_say_otherwise_after_it(data, life):
-    recorded = data.draw(recordings(life), label="events, as recorded")
+def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenario):
+    recorded = data.draw(recordings(scenario), label="events, as recorded")
     cut = st.integers(0, len(recorded))
     since, until = sorted(data.draw(st.tuples(cut, cut), label="from and to"))
     reached = data.draw(cut, label="where the books are")
-    asyncio.run(each_event_restates(life.zone, recorded, since, until, reached))
+    asyncio.run(each_event_restates(scenario.zone, recorded, since, until, reached))
 
 
 async def each_event_restates(zone: str, recorded, since: int, until: int, reached: int) -> None:
     rules = Rules(reporting_tz=zone)
-    async with new_shelf(rules) as shelf, new_shelf(rules) as asked:
-        books = [Figures()]
+    async with new_books(rules) as books, new_books(rules) as asked:
+        figures = [Figures()]
         for each in recorded:
-            await _record(shelf, [each])
-            await shelf.advance()
-            books.append(await _figures_of(shelf))
+            await _record(books, [each])
+            await books.advance()
+            figures.append(await _figures_of(books))
         expected = []
         for position in range(since + 1, until + 1):
-            day = day_of(recorded[position - 1][1], shelf.rules.zone).isoformat()
-            expected += _restated(position, day, books[position - 1], books[position])
+            day = day_of(recorded[position - 1][1], books.rules.zone).isoformat()
+            expected += _restated(position, day, figures[position - 1], figures[position])
         await _record(asked, recorded[:reached])
         await asked.advance()
         await _record(asked, recorded[reached:])
@@ -153,13 +153,13 @@ def test_what_moves_between_histories_of_one_day_is_no_restatement():
     assert late_changes(told) == []
 
 
-async def _record(shelf: Shelf, recorded) -> None:
+async def _record(books: TemporaryBooks, recorded) -> None:
     for told, moment in recorded:
-        await shelf.ledger.append([incoming(told)], moment)
+        await books.ledger.append([incoming(told)], moment)
 
 
-async def _figures_of(shelf: Shelf) -> Figures:
-    async with shelf.store() as store:
+async def _figures_of(books: TemporaryBooks) -> Figures:
+    async with books.store() as store:
         return await store.read(partial(_figures, store=store))
 
 
@@ -203,9 +203,9 @@ def _restated(position: int, day: str, before: Figures, after: Figures) -> list[
             (
                 *(position, figure, currency, account, first, last, cents),
                 *(
-                    _shown(books, figure, currency, whose, first)
+                    _shown(state, figure, currency, whose, first)
                     for whose in (account, None)
-                    for books in (before, after)
+                    for state in (before, after)
                 ),
             )
             for first, last, cents in spans

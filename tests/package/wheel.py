@@ -11,7 +11,7 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.processes.daybook import free_port, wait_until
+from tests.support.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("handlers", "projections", "service")

@@ -11,7 +11,7 @@ from bench.population import as_history, population
 from service.predictions.backtest import backtest, bill_days, churned, predict_at_cut
 from service.predictions.fit import History, build_history, fit
 from service.predictions.predict import predictor
-from tests.predictions import facts_of
+from tests.predictions.facts import facts_of
 
 DAY = date(2026, 1, 1).toordinal()
 CUT = DAY - 90

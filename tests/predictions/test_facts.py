@@ -9,10 +9,10 @@ from msgspec import json
 from service.predictions.model import Facts
 from service.predictions.predict import predict
 from service.reads.customers.customer import Customer, facts_from, facts_of
-from tests.customers import TODAY, ago, contract, curve, customer, model, movement, order
+from tests.support.customers import TODAY, ago, contract, curve, customer, model, movement, order
 
 
-def told(whom: Customer) -> Facts:
+def facts_today(whom: Customer) -> Facts:
     return facts_of(whom, TODAY)
 
 
@@ -33,7 +33,7 @@ def yearly(day: str | None, **fields: Any) -> Any:
 
 
 def test_bills_are_those_of_36_months_from_today_on() -> None:
-    known = told(customer(contracts=[contract(next_bill_date=ago(0), anchor_day=15)]))
+    known = facts_today(customer(contracts=[contract(next_bill_date=ago(0), anchor_day=15)]))
     assert days(known)[:2] == ["2026-03-15", "2026-04-15"]
     assert days(known)[-1] == "2029-02-15"
     assert len(known.bills) == 36
@@ -41,14 +41,14 @@ def test_bills_are_those_of_36_months_from_today_on() -> None:
 
 def test_each_contract_bills_until_its_own_end() -> None:
     ending = contract(ends_date="2026-05-01")
-    known = told(customer(contracts=[ending, yearly("2026-06-07")]))
+    known = facts_today(customer(contracts=[ending, yearly("2026-06-07")]))
     assert days(known) == ["2026-04-01", "2026-06-07", "2027-06-07", "2028-06-07"]
     assert [cents for _, cents in known.bills] == [5000, 120_000, 120_000, 120_000]
     assert known.ends_date is None
 
 
 def test_a_trial_has_no_bill_yet() -> None:
-    known = told(customer(contracts=[contract(status="trialing", terms="[]"), yearly("2026-06-07")]))
+    known = facts_today(customer(contracts=[contract(status="trialing", terms="[]"), yearly("2026-06-07")]))
     assert days(known)[0] == "2026-06-07"
 
 
@@ -62,27 +62,30 @@ def test_a_trial_has_no_bill_yet() -> None:
     ],
 )
 def test_what_goes_on_without_a_date_is_known_by_its_mrr(fields: dict[str, Any], undated: int) -> None:
-    assert told(customer(contracts=[contract(**fields), yearly("2026-06-07")])).undated_mrr_cents == undated
+    assert (
+        facts_today(customer(contracts=[contract(**fields), yearly("2026-06-07")])).undated_mrr_cents
+        == undated
+    )
 
 
 def test_a_bill_is_overdue_where_no_other_is_stated() -> None:
     late = contract(next_bill_date=ago(4), anchor_day=None)
-    assert told(customer(contracts=[late])).overdue_date == ago(4)
-    assert told(customer(contracts=[late, yearly("2026-06-07")])).overdue_date is None
-    assert told(customer(contracts=[contract(next_bill_date=ago(0))])).overdue_date is None
+    assert facts_today(customer(contracts=[late])).overdue_date == ago(4)
+    assert facts_today(customer(contracts=[late, yearly("2026-06-07")])).overdue_date is None
+    assert facts_today(customer(contracts=[contract(next_bill_date=ago(0))])).overdue_date is None
 
 
 def test_the_last_order_is_all_of_its_day_and_the_mrr_that_of_then() -> None:
     moves = [movement("new", ago(90), 100), movement("expansion", ago(40), 300)]
     moves.append(movement("expansion", ago(39), 900))
     whom = customer([order(ago(70), 1), order(ago(40), 200), order(ago(40), 100)], movements=moves)
-    assert (told(whom).last_order_cents, told(whom).last_order_mrr_cents) == (300, 300)
-    assert (told(customer()).last_order_cents, told(customer()).last_order_mrr_cents) == (0, 0)
+    assert (facts_today(whom).last_order_cents, facts_today(whom).last_order_mrr_cents) == (300, 300)
+    assert (facts_today(customer()).last_order_cents, facts_today(customer()).last_order_mrr_cents) == (0, 0)
 
 
 def test_facts_come_from_sums_and_rows_as_well() -> None:
     whom = customer([order(ago(70), 500), order(ago(40), 201)], [contract()])
-    assert told(whom) == facts_from(
+    assert facts_today(whom) == facts_from(
         orders=2,
         first_date=ago(70),
         last_date=ago(40),
@@ -93,7 +96,7 @@ def test_facts_come_from_sums_and_rows_as_well() -> None:
         contracts=whom.contracts,
         today=TODAY,
     )
-    assert told(whom).average_order_cents == 351
+    assert facts_today(whom).average_order_cents == 351
 
 
 def test_a_year_paid_in_advance_is_not_expected_once_more() -> None:
@@ -101,5 +104,7 @@ def test_a_year_paid_in_advance_is_not_expected_once_more() -> None:
     orders, moves = [order(ago(0), 120_000)], [movement("new", ago(0), 10_000)]
     new = customer(orders, [yearly("2027-03-15")], moves)
     ending = customer(orders, [yearly(None, ends_date="2027-03-15")], moves)
-    assert predict(told(new), half).estimated_ltv_cents == 120_000 + 2 * 60_000  # the third is in 1,096 days
-    assert predict(told(ending), half).estimated_ltv_cents == 120_000
+    assert (
+        predict(facts_today(new), half).estimated_ltv_cents == 120_000 + 2 * 60_000
+    )  # the third is in 1,096 days
+    assert predict(facts_today(ending), half).estimated_ltv_cents == 120_000

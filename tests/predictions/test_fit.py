@@ -30,7 +30,7 @@ from service.predictions.model import (
     state_of,
     survival_probability,
 )
-from tests.predictions import facts_of
+from tests.predictions.facts import facts_of
 
 LIFELINES: dict[str, Any] = json.decode(  # what the library lifelines computed for the same spells
     (Path(__file__).parents[1] / "fixtures" / "predictions" / "lifelines.json").read_bytes()

@@ -9,20 +9,19 @@ import psutil
 import pytest
 
 from service.processes.lifeline import command_line
-from tests.processes.daybook import Daybook, wait_until
-from tests.processes.test_wakeups import post
+from tests.support.processes import DaybookProcesses, post, wait_until
 
 
 @pytest.fixture
 def daybook(tmp_path: Path):
-    running = Daybook(tmp_path)  # no Redis URL: the embedded Valkey
+    running = DaybookProcesses(tmp_path)  # no Redis URL: the embedded Valkey
     yield running
     for name in running.processes:
         wait_until(lambda: not family(running), 30, f"{name} and its children have ended")
     running.stop()
 
 
-def family(daybook: Daybook) -> list[psutil.Process]:
+def family(daybook: DaybookProcesses) -> list[psutil.Process]:
     """Every living process of this data directory, by its environment or its command line."""
     found = []
     for process in psutil.process_iter():
@@ -36,7 +35,7 @@ def family(daybook: Daybook) -> list[psutil.Process]:
     return found
 
 
-def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> None:
+def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     assert post(daybook, 1).json()["position"] == 1
@@ -47,7 +46,7 @@ def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: Daybook) -> No
     wait_until(lambda: not family(daybook), 30, "no process is left")
 
 
-def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:
+def test_killed_hard_and_started_again_it_goes_on(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     post(daybook, 1)
@@ -63,7 +62,7 @@ def test_killed_hard_and_started_again_it_goes_on(daybook: Daybook) -> None:
     assert daybook.processes["run"].wait(20) == 0
 
 
-def test_a_second_run_on_the_same_directory_is_refused(daybook: Daybook) -> None:
+def test_a_second_run_on_the_same_directory_is_refused(daybook: DaybookProcesses) -> None:
     daybook.start("run")
     daybook.wait_ready()
     first = daybook.processes["run"]
@@ -78,7 +77,7 @@ def test_a_second_run_on_the_same_directory_is_refused(daybook: Daybook) -> None
 
 
 def test_it_runs_where_its_environment_is_not_active_on_the_port_that_is_asked_for(
-    daybook: Daybook, tmp_path: Path
+    daybook: DaybookProcesses, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "service").mkdir(parents=True)

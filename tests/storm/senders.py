@@ -80,9 +80,9 @@ class Senders:
         return False
 
     def _note(self, delivery: Delivery, answer: httpx.Response) -> None:
-        told = answer.json()
-        if told.pop("received") is not True or told.get("quarantined"):
+        document = answer.json()
+        if document.pop("received") is not True or document.get("quarantined"):
             self.odd.append(f"{delivery.cause}: {answer.text[:300]}")
             return
-        self.answers[delivery.cause].append(Answer(**told))
-        self.highest = max(self.highest, told["position"])
+        self.answers[delivery.cause].append(Answer(**document))
+        self.highest = max(self.highest, document["position"])

@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.storm import reckoning
+from tests.storm import checks
 from tests.storm.chaos import Chaos, Watch
 from tests.storm.cluster import STOPPED, Cluster
 from tests.storm.senders import Senders
@@ -58,15 +58,15 @@ async def test_a_storm_loses_and_doubles_nothing(run: int) -> None:
         await ended(watching)
 
         # then the ledger holds each answered event once, and the books are those of a calm day
-        ledger = await asyncio.to_thread(reckoning.read_ledger, cluster.webs[0].url)
-        faults = [*reckoning.wrong_answers(ledger, senders.answers), *senders.odd, *chaos.faults]
-        assert await asyncio.to_thread(reckoning.verified, cluster) == await reckoning.books_of(traffic.sent)
+        ledger = await asyncio.to_thread(checks.read_ledger, cluster.webs[0].url)
+        faults = [*checks.wrong_answers(ledger, senders.answers), *senders.odd, *chaos.faults]
+        assert await asyncio.to_thread(checks.verified, cluster) == await checks.books_of(traffic.sent)
         assert set(cluster.stop().values()) <= STOPPED
 
     # and nobody is left, and nobody said what nobody should say
     assert cluster.left_over() == []
     for member in cluster.members:
-        faults += [f"{member}: {words}" for words in reckoning.odd_words(member.log)]
+        faults += [f"{member}: {words}" for words in checks.odd_words(member.log)]
     say(
         f"{len(ledger)} events, answered {sum(map(len, senders.answers.values()))} times",
         f"attempts: {counted(senders.statuses)}",

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.postgres import PostgresServer
-from tests.processes.daybook import wait_until
-from tests.storm import reckoning
+from tests.storm import checks
 from tests.storm.cluster import Cluster
 from tests.storm.traffic import SETTINGS, Traffic
+from tests.support.postgres import PostgresServer
+from tests.support.processes import wait_until
 
 TAKEN_SECONDS = 5.0
 
@@ -51,7 +51,7 @@ async def test_a_worker_that_wakes_up_late_changes_nothing(cluster: Cluster, tra
     deliver(cluster, traffic)
     cluster.wait_caught_up(TAKEN_SECONDS)
 
-    assert reckoning.verified(cluster) == await reckoning.books_of(traffic.sent)
+    assert checks.verified(cluster) == await checks.books_of(traffic.sent)
 
 
 async def test_books_that_a_crash_set_back_catch_up_though_nothing_new_comes(
@@ -66,7 +66,7 @@ async def test_books_that_a_crash_set_back_catch_up_though_nothing_new_comes(
 
     # then they make again what was lost
     cluster.wait_caught_up(2 * TAKEN_SECONDS)
-    assert reckoning.verified(cluster) == await reckoning.books_of(traffic.sent)
+    assert checks.verified(cluster) == await checks.books_of(traffic.sent)
 
 
 def set_back(cluster: Cluster, traffic: Traffic) -> bool:

@@ -1,23 +1,23 @@
-"""What billers and processors post: random lives, shuffled, some of it told again, all from one seed."""
+"""What billers and processors post: random scenarios, shuffled, some of it told again, all from one seed."""
 
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Raw, Struct, json
 
 from service.core.events import Event
-from tests.books.lives import Dice, Scribe, _customer
-from tests.web.senders import STRIPE, secret, sign_standard
+from tests.support.paths import FIXTURES
+from tests.support.random_scenarios import Choices, Recorder, add_customer
+from tests.support.senders import STRIPE, secret, sign_standard
 
 CUSTOMERS = 200  # few enough that their histories grow, and that workers meet in them
 WINDOW = 300  # deliveries wait here and leave at random: this is how far order is lost
 AGAIN = 0.12  # the share of deliveries that were sent before
 
-BILLERS = {"stripe": "north", "acme": "south", "mxmerchant": "field"}  # by the processors of a life
+BILLERS = {"stripe": "north", "acme": "south", "mxmerchant": "field"}  # by the processors of a scenario
 SECRETS = {f"standard.{name}": secret(f"the {name} biller's own") for name in BILLERS.values()}
 SETTINGS = {
     "DAYBOOK_STANDARD_WEBHOOK_SECRETS": ",".join(
@@ -26,7 +26,7 @@ SETTINGS = {
     "DAYBOOK_STRIPE_WEBHOOK_SECRETS": STRIPE.secret,
 }
 
-_FIXTURES = Path(__file__).parents[1] / "fixtures" / "stripe"
+_STRIPE = FIXTURES / "stripe"
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class Traffic:
-    """Deliveries without end; `made` are all of them that ever left, once each, in the order of the lives."""
+    """Deliveries without end; `made` are all that ever left, once each, in the scenario's order."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(f"traffic {seed}")
@@ -80,8 +80,8 @@ class Traffic:
 
 
 def _stories(chance: random.Random) -> Iterator[list[Delivery]]:
-    """Deliveries that belong together: a customer's life told by in-house billers, or Stripe's examples."""
-    scribe = Scribe(_Chance(chance), "UTC")
+    """Deliveries that belong together: a customer's events by in-house billers, or Stripe's examples."""
+    recorder = Recorder(_Chance(chance), "UTC")
     for number in range(1_000_000):
         if number % 12 == 7:
             yield _stripe_examples(number)
@@ -89,13 +89,13 @@ def _stories(chance: random.Random) -> Iterator[list[Delivery]]:
             yield _unused(number)
         else:
             processor, account = chance.choice((("stripe", ""), ("stripe", "acct_b"), ("acme", "")))
-            told = len(scribe.told)
-            _customer(scribe, (processor, account, f"cus_{chance.randint(1, CUSTOMERS)}"))
-            yield [_in_house(event) for event in scribe.told[told:]]
+            known = len(recorder.events)
+            add_customer(recorder, (processor, account, f"cus_{chance.randint(1, CUSTOMERS)}"))
+            yield [_in_house(event) for event in recorder.events[known:]]
 
 
-class _Chance(Dice):
-    """Dice that fall by a seed alone."""
+class _Chance(Choices):
+    """Choices that fall by a seed alone."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -111,7 +111,7 @@ class _Chance(Dice):
 
 
 def _in_house(event: Event) -> Delivery:
-    """An event of a life as its biller posts it."""
+    """An event of the scenario as its biller posts it."""
     body = {
         "type": event.type,
         "occurred_at": event.occurred_at,
@@ -133,8 +133,8 @@ def _posted(biller: str, event_id: str, body: dict) -> Delivery:
 
 def _unused(number: int) -> list[Delivery]:
     """An event that the books don't use, and the same id with other content: whichever comes first stays."""
-    told = {"type": "cart.abandoned", "occurred_at": "2025-06-01T00:00:00Z", "data": {}}
-    return [_posted("south", f"evt_cart_{number}", {**told, "cart": cart}) for cart in (1, 2)]
+    payload = {"type": "cart.abandoned", "occurred_at": "2025-06-01T00:00:00Z", "data": {}}
+    return [_posted("south", f"evt_cart_{number}", {**payload, "cart": cart}) for cart in (1, 2)]
 
 
 def _stripe_examples(number: int) -> list[Delivery]:
@@ -152,5 +152,5 @@ def _stripe_examples(number: int) -> list[Delivery]:
 
 @cache
 def _examples() -> list[tuple[str, str]]:
-    texts = [path.read_text() for path in sorted(_FIXTURES.glob("*/*.json"))]
+    texts = [path.read_text() for path in sorted(_STRIPE.glob("*/*.json"))]
     return [(json.decode(text)["id"], text) for text in texts]

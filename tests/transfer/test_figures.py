@@ -7,18 +7,17 @@ from typing import Any
 from msgspec import json
 
 from service.demo.posts import HERE
-from tests.transfer.kept import NOW, Kept
-from tests.web.running import Clock, running
+from tests.support.paths import FIXTURES
+from tests.support.running import Clock, running
+from tests.transfer.installation import NOW, Installation
 
-EXPECTED = json.decode(
-    (Path(__file__).parents[1] / "fixtures/books/november_2025.expected.json").read_bytes()
-)
+EXPECTED = json.decode((FIXTURES / "books/november_2025.expected.json").read_bytes())
 
 
-def test_november_of_a_table_is_november_of_the_webhooks(kept: Kept) -> None:
-    kept.take("csv", HERE / "november_2025.csv", "--observed-at", "2025-11-12T09:00:00Z")
+def test_november_of_a_table_is_november_of_the_webhooks(daybook: Installation) -> None:
+    daybook.import_("csv", HERE / "november_2025.csv", "--observed-at", "2025-11-12T09:00:00Z")
 
-    month = asyncio.run(november(kept.directory))
+    month = asyncio.run(november(daybook.directory))
 
     summary = month["summary"]
     for name in ("customers", "payments", "total_cents", "later_cents", "mrr_cents"):

@@ -1,6 +1,7 @@
 """One Daybook's export is another's ledger: the same books, whatever it holds and wherever it is kept."""
 
 import gzip
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from service.core.events import REVISION_MARK, Event, Subscription, revision_id,
 from service.ledger.draft import Incoming
 from service.transfer import ledger_format
 from service.transfer.ledger_format import ExportLine, chain_digest
-from tests.transfer.conftest import another
-from tests.transfer.kept import NOW, Kept, lines, posted
-from tests.web.senders import payment, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.paths import FIXTURES
+from tests.support.senders import payment, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.stores import NewDataDir
+from tests.transfer.installation import NOW, Installation, lines, posted
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 STRIPE = [json.decode(path.read_bytes()) for path in sorted(FIXTURES.glob("stripe/*/*.json"))]
 CONTRACTS = json.decode((FIXTURES / "mxmerchant/contracts.json").read_bytes())
 CUSTOMER = stripe_event("customer.created", {"id": "cus_ada", "object": "customer", "name": "Ada Example"})
@@ -33,7 +34,7 @@ def everything() -> list[Incoming]:
     relayed = {"method": "standard-webhooks", "message_id": "msg_1"}
     fetched = posted("mxmerchant", {"records": CONTRACTS["records"][:2]}, method="fetch", trust="fetched")
     return [
-        *(posted("stripe", told) for told in STRIPE),  # in both families, so that some ids conflict
+        *(posted("stripe", payload) for payload in STRIPE),  # in both families, so that some ids conflict
         posted("stripe", CUSTOMER),
         posted("stripe", EVENT),
         posted("mxmerchant", CONTRACTS, **relayed),
@@ -62,35 +63,35 @@ def everything() -> list[Incoming]:
 def retranslated(event: Event) -> Incoming:
     """What a correction appends: the event's revision, and that it stands in its place."""
     assert isinstance(event.data, Subscription)
-    told = posted("stripe", EVENT)
+    delivery = posted("stripe", EVENT)
     revised = replace(
         event, event_id=revision_id(event.event_id, 2), data=replace(event.data, status="past_due")
     )
-    return replace(told, events=[superseding_event(event, revised.event_id), revised])
+    return replace(delivery, events=[superseding_event(event, revised.event_id), revised])
 
 
 @pytest.fixture(scope="module")
-def written(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+def written(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """A Daybook with a bit of everything, a customer who was erased, and an event that was corrected."""
-    kept = another(empty, tmp_path_factory.mktemp("written") / "kept")
-    told = everything()
-    kept.append(*told)
-    kept.append(retranslated(next(e for i in told for e in i.events if e.event_id == "evt_sub")))
+    daybook = Installation(new_data_dir(tmp_path_factory.mktemp("written") / "data"))
+    deliveries = everything()
+    daybook.append(*deliveries)
+    daybook.append(retranslated(next(e for i in deliveries for e in i.events if e.event_id == "evt_sub")))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("service.logs.configure", lambda: None)
-        kept.run("erase", "cus_ada", "--yes")
-        kept.run("export", "ledger", "-o", kept.directory.parent / "ledger.ndjson")
-    return kept
+        daybook.run("erase", "cus_ada", "--yes")
+        daybook.run("export", "ledger", "-o", daybook.directory.parent / "ledger.ndjson")
+    return daybook
 
 
 @pytest.fixture
-def full(written: Kept, tmp_path: Path) -> Kept:
+def full(written: Installation, tmp_path: Path) -> Installation:
     """A copy of it."""
-    return another(written.directory, tmp_path / "full")
+    return Installation(Path(shutil.copytree(written.directory, tmp_path / "full")))
 
 
 @pytest.fixture
-def file(written: Kept) -> Path:
+def file(written: Installation) -> Path:
     """Its export."""
     return written.directory.parent / "ledger.ndjson"
 
@@ -103,65 +104,69 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-def test_export_and_import_give_the_same_books(full: Kept, other: Kept, file: Path) -> None:
-    taken = other.take("ledger", file)
+def test_export_and_import_give_the_same_books(full: Installation, target: Installation, file: Path) -> None:
+    taken = target.import_("ledger", file)
 
     assert (taken["differences"], taken["unreadable_lines"]) == (0, 0)
-    assert same(other.held(), full.held())
+    assert same(target.contents(), full.contents())
     kept_as = ("processor", "account", "event_id", "type", "occurred_at_us", "rank", "trust", "delivery")
-    assert [[row[name] for name in kept_as] for row in other.rows()] == [
+    assert [[row[name] for name in kept_as] for row in target.rows()] == [
         [row[name] for name in kept_as] for row in full.rows()
     ]
 
 
-def test_an_export_of_an_import_says_the_same(other: Kept, file: Path, tmp_path: Path) -> None:
+def test_an_export_of_an_import_says_the_same(target: Installation, file: Path, tmp_path: Path) -> None:
     """But for what it was recorded by: its proofs are those of the first, with when it was received."""
-    other.take("ledger", file)
-    other.run("export", "ledger", "-o", again := tmp_path / "again.ndjson")
+    target.import_("ledger", file)
+    target.run("export", "ledger", "-o", again := tmp_path / "again.ndjson")
 
-    assert told(again) == told(file)
-
-
-def test_an_import_that_is_repeated_changes_nothing(other: Kept, file: Path) -> None:
-    other.take("ledger", file)
-    before = other.held()
-
-    assert other.take("ledger", file)["recorded"] == 0
-    assert other.held() == before
+    assert parts_of(again) == parts_of(file)
 
 
-def test_a_ledger_that_is_imported_where_it_is_from_changes_nothing(full: Kept, file: Path) -> None:
-    before = full.held()
+def test_an_import_that_is_repeated_changes_nothing(target: Installation, file: Path) -> None:
+    target.import_("ledger", file)
+    before = target.contents()
 
-    assert full.take("ledger", file)["recorded"] == 0
-    assert full.held() == before
+    assert target.import_("ledger", file)["recorded"] == 0
+    assert target.contents() == before
 
 
-def test_one_that_has_half_of_it_gets_the_rest(full: Kept, other: Kept, file: Path) -> None:
+def test_a_ledger_that_is_imported_where_it_is_from_changes_nothing(full: Installation, file: Path) -> None:
+    before = full.contents()
+
+    assert full.import_("ledger", file)["recorded"] == 0
+    assert full.contents() == before
+
+
+def test_a_ledger_that_has_half_of_the_events_gets_the_rest(
+    full: Installation, target: Installation, file: Path
+) -> None:
     """Every second delivery came to both, by webhook; so positions differ, and figures don't."""
-    other.append(*everything()[::2])
+    target.append(*everything()[::2])
 
-    other.take("ledger", file)
+    target.import_("ledger", file)
 
-    assert other.held()["books"] == full.held()["books"]
+    assert target.contents()["books"] == full.contents()["books"]
 
 
-def test_an_import_that_was_interrupted_is_finished_by_the_next(full: Kept, other: Kept, file: Path) -> None:
+def test_an_import_that_was_interrupted_is_finished_by_the_next(
+    full: Installation, target: Installation, file: Path
+) -> None:
     whole = file.read_bytes()
     cut = b"".join(whole.splitlines(keepends=True)[:30])
 
-    taken = other.take("ledger", "-", stdin=cut + b'{"digest": "', code=1)
+    taken = target.import_("ledger", "-", stdin=cut + b'{"digest": "', code=1)
     assert taken["unreadable_lines"] == 1
-    other.take("ledger", "-", stdin=whole)
+    target.import_("ledger", "-", stdin=whole)
 
-    assert same(other.held(), full.held())
+    assert same(target.contents(), full.contents())
 
 
 @pytest.mark.parametrize("end", [-1, -2, -5, 1, 0])
-def test_a_file_that_was_cut_is_noticed(new: Kept, file: Path, end: int) -> None:
+def test_a_file_that_was_cut_is_noticed(second: Installation, file: Path, end: int) -> None:
     cut = b"".join(file.read_bytes().splitlines(keepends=True)[:end])
 
-    taken = new.take("ledger", "-", stdin=cut, code=1)
+    taken = second.import_("ledger", "-", stdin=cut, code=1)
 
     assert taken["notes"][-1]["detail"] == "the last line of an export is missing: the file was cut"
 
@@ -181,26 +186,30 @@ def changed(part: bytes) -> bytes:
     ],
     ids=["a byte", "a line less", "lines in another order", "a line twice"],
 )
-def test_nothing_is_taken_from_where_a_file_was_changed(full: Kept, change: Any, tmp_path: Path) -> None:
+def test_nothing_is_taken_from_where_a_file_was_changed(
+    full: Installation, change: Any, tmp_path: Path
+) -> None:
     full.run("export", "ledger", "-o", file := tmp_path / "l")
     written = file.read_bytes().splitlines(keepends=True)
-    other = Kept(tmp_path / "new")
+    other = Installation(tmp_path / "new")
 
-    taken = other.take("ledger", "-", stdin=b"".join(change(written)), code=1)
+    taken = other.import_("ledger", "-", stdin=b"".join(change(written)), code=1)
 
     assert taken["unreadable_lines"] == 1
     assert taken["deliveries"] in (8, 9)  # those before it
     assert "nothing after it was taken" in taken["notes"][-1]["detail"]
 
 
-def test_a_newer_translation_wins_and_is_told(
-    full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_newer_translation_wins_and_is_reported(
+    full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
-    newer = ObjectTranslation(reading.payload, lambda *told: replace(reading.translate(*told), declined=True))
+    newer = ObjectTranslation(
+        reading.payload, lambda *arguments: replace(reading.translate(*arguments), declined=True)
+    )
     monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
 
-    taken = new.take("ledger", file)
+    taken = second.import_("ledger", file)
 
     translated = [
         row
@@ -213,24 +222,24 @@ def test_a_newer_translation_wins_and_is_told(
 
 
 def test_a_translation_that_loses_an_event_does_not_lose_it(
-    full: Kept, new: Kept, file: Path, monkeypatch: pytest.MonkeyPatch
+    full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
     older = ObjectTranslation(reading.payload, lambda *_: unreadable())
     monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", older)
 
-    taken = new.take("ledger", file)
+    taken = second.import_("ledger", file)
 
     assert taken["differences"]
     assert "taken as it was" in taken["notes"][0]["detail"]
-    assert new.held()["books"] == full.held()["books"]
+    assert second.contents()["books"] == full.contents()["books"]
 
 
 def unreadable() -> Any:
     raise Unreadable("an older version")
 
 
-def told(file: Path) -> list[dict[str, Any]]:
+def parts_of(file: Path) -> list[dict[str, Any]]:
     """What an export says, but for when it was recorded, and what it came to."""
     parts = [json.decode(json.decode(line, type=ExportLine).part) for line in file.read_bytes().splitlines()]
     for part in parts:
@@ -269,8 +278,8 @@ def forged(file: Path, change: Any) -> bytes:
         ("event_id", "x" * 700),
     ],
 )
-def test_an_event_that_no_ledger_could_hold_is_left_out_and_told(
-    new: Kept, file: Path, name: str, value: Any
+def test_an_event_that_no_ledger_could_hold_is_left_out_and_reported(
+    second: Installation, file: Path, name: str, value: Any
 ) -> None:
     """Of a delivery that nobody can read any more, so that only the event is there to go by."""
 
@@ -278,54 +287,59 @@ def test_an_event_that_no_ledger_could_hold_is_left_out_and_told(
         if part.get("body", "") is None and part["events"][0]["type"] == "customer.recorded":
             part["events"][0][name] = value
 
-    taken = new.take("ledger", "-", stdin=forged(file, change), code=1)
+    taken = second.import_("ledger", "-", stdin=forged(file, change), code=1)
 
     assert taken["unreadable_lines"] == 1
-    assert "customer.recorded" not in {row["type"] for row in new.rows() if row["event_id"] == "evt_1"}
-    assert any(row["type"] == "customer.erased" for row in new.rows())
+    assert "customer.recorded" not in {row["type"] for row in second.rows() if row["event_id"] == "evt_1"}
+    assert any(row["type"] == "customer.erased" for row in second.rows())
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("events", []), ("proof", {"processor": "\0", "method": "x"}), ("headers", "bm9uZQ==")],
 )
-def test_a_delivery_that_is_none_is_left_out_and_told(new: Kept, file: Path, name: str, value: Any) -> None:
+def test_a_malformed_delivery_is_left_out_and_reported(
+    second: Installation, file: Path, name: str, value: Any
+) -> None:
     def change(part: dict[str, Any]) -> None:
         if part["type"] == "delivery" and part["events"][0]["position"] == 5:
             part[name] = part[name] | value if name == "proof" else value
 
-    assert new.take("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
+    assert second.import_("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
 
 
-def test_an_event_that_is_told_twice_in_one_delivery_is_left_out_and_told(new: Kept, file: Path) -> None:
+def test_an_event_that_one_delivery_holds_twice_is_left_out_and_reported(
+    second: Installation, file: Path
+) -> None:
     def change(part: dict[str, Any]) -> None:
         if part.get("body", "") is None and part["events"][0]["type"] == "customer.recorded":
             part["events"] *= 2
 
-    assert new.take("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
+    assert second.import_("ledger", "-", stdin=forged(file, change), code=1)["unreadable_lines"] == 1
 
 
-def test_what_is_no_text_is_left_out_and_told(new: Kept) -> None:
+def test_bytes_that_are_no_text_are_left_out_and_reported(second: Installation) -> None:
     written, previous = [], bytes(32)
     for part in (b'{"type":"daybook-ledger","version":1}', b'{"type":"\xff"}'):
         previous = chain_digest(previous, part)
         written.append(b'{"digest":"%b","part":%b}' % (previous.hex().encode(), part))
 
-    assert new.take("ledger", "-", stdin=b"\n".join(written), code=1)["unreadable_lines"] == 2  # and cut
+    taken = second.import_("ledger", "-", stdin=b"\n".join(written), code=1)
+    assert taken["unreadable_lines"] == 2  # and cut
 
 
-def test_a_newer_format_is_refused(new: Kept, file: Path) -> None:
+def test_a_newer_format_is_refused(second: Installation, file: Path) -> None:
     def change(part: dict[str, Any]) -> None:
         if part["type"] == "daybook-ledger":
             part["version"] = 2
 
-    taken = new.take("ledger", "-", stdin=forged(file, change), code=1)
+    taken = second.import_("ledger", "-", stdin=forged(file, change), code=1)
 
     assert "its format is 2" in taken["notes"][0]["detail"]
     assert not taken["deliveries"]
 
 
-def test_exports_of_one_ledger_are_equal_and_compress(full: Kept, tmp_path: Path) -> None:
+def test_exports_of_one_ledger_are_equal_and_compress(full: Installation, tmp_path: Path) -> None:
     full.run("export", "ledger", "-o", tmp_path / "one")
     full.run("export", "ledger", "-o", tmp_path / "two.gz")
 
@@ -337,7 +351,7 @@ def test_exports_of_one_ledger_are_equal_and_compress(full: Kept, tmp_path: Path
 
 @pytest.mark.parametrize("page", [1, 2, 7])
 def test_deliveries_are_whole_however_much_is_read_at_once(
-    full: Kept, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+    full: Installation, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(ledger_format, "_EVENT_PAGE", page)
     monkeypatch.setattr(ledger_format, "_QUARANTINE_PAGE", page)
@@ -353,4 +367,4 @@ def test_what_was_erased_is_in_no_export(file: Path) -> None:
 
 
 def test_there_is_nothing_to_export_where_there_is_no_ledger(tmp_path: Path) -> None:
-    assert "there is no ledger" in Kept(tmp_path).run("export", "ledger", code=2)
+    assert "there is no ledger" in Installation(tmp_path).run("export", "ledger", code=2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from tests.transfer.kept import Kept, posted
+from tests.transfer.installation import Installation, posted
 
 OCTOBER, NOVEMBER = (int(datetime(2025, month, 5, tzinfo=UTC).timestamp()) for month in (10, 11))
 HEADER = "customer_id,next_bill_date,amount_cents,interval,every"
@@ -32,8 +32,8 @@ def contract(key: int, amount: str = "249", **more: Any) -> dict[str, Any]:
 
 
 def payment(key: str, **more: Any) -> dict[str, Any]:
-    told = {"eventType": "PaymentSuccess", "merchantId": "1000000001", "id": key, "totalAmount": "11.11"}
-    return {**told, "transactionDate": "Nov 3 2025 6:21PM", "customer": "Ada Example", **more}
+    payload = {"eventType": "PaymentSuccess", "merchantId": "1000000001", "id": key, "totalAmount": "11.11"}
+    return {**payload, "transactionDate": "Nov 3 2025 6:21PM", "customer": "Ada Example", **more}
 
 
 class Files:
@@ -63,105 +63,109 @@ def counts(taken: dict[str, Any]) -> tuple[int, int]:
 # MX Merchant
 
 
-def test_contracts_stand_as_they_did_when_the_file_was_written(kept: Kept, file: Files) -> None:
-    kept.take("mxmerchant", file({"records": [contract(1), contract(2)]}))
+def test_contracts_stand_as_they_did_when_the_file_was_written(daybook: Installation, file: Files) -> None:
+    daybook.import_("mxmerchant", file({"records": [contract(1), contract(2)]}))
 
-    observed = {row["occurred_at_us"] // 1_000_000 for row in kept.rows()}
+    observed = {row["occurred_at_us"] // 1_000_000 for row in daybook.rows()}
     assert observed == {NOVEMBER}
-    assert {row["trust"] for row in kept.rows()} == {"unsigned"}
+    assert {row["trust"] for row in daybook.rows()} == {"unsigned"}
 
 
 @pytest.mark.parametrize("at", [OCTOBER, NOVEMBER, NOVEMBER + 86_400])
-def test_a_copy_of_a_file_changes_nothing_whenever_it_was_made(kept: Kept, file: Files, at: int) -> None:
+def test_a_copy_of_a_file_changes_nothing_whenever_it_was_made(
+    daybook: Installation, file: Files, at: int
+) -> None:
     records = [contract(1), contract(2), payment("7")]
-    kept.take("mxmerchant", file(records))
-    before = kept.held()
+    daybook.import_("mxmerchant", file(records))
+    before = daybook.contents()
 
-    taken = kept.take("mxmerchant", file({"records": records}, at))
+    taken = daybook.import_("mxmerchant", file({"records": records}, at))
 
     assert (counts(taken), taken["notes"]) == ((0, 3), [])
-    assert kept.held() == before
+    assert daybook.contents() == before
 
 
-def test_only_what_changed_is_recorded(kept: Kept, file: Files) -> None:
-    kept.take("mxmerchant", file([contract(1), contract(2)], OCTOBER))
+def test_only_what_changed_is_recorded(daybook: Installation, file: Files) -> None:
+    daybook.import_("mxmerchant", file([contract(1), contract(2)], OCTOBER))
 
-    taken = kept.take("mxmerchant", file([contract(1, grandTotalAmount="2.00"), contract(2, "300")]))
+    taken = daybook.import_("mxmerchant", file([contract(1, grandTotalAmount="2.00"), contract(2, "300")]))
 
     assert counts(taken) == (1, 1)
 
 
-def test_an_old_file_does_not_bring_back_what_was_before(kept: Kept, file: Files) -> None:
+def test_an_old_file_does_not_bring_back_what_was_before(daybook: Installation, file: Files) -> None:
     """Neither as it was, nor as a copy that looks newer; and that is said."""
-    kept.take("mxmerchant", old := file([contract(1)], OCTOBER))
-    kept.take("mxmerchant", file([contract(1, "300")], OCTOBER + 1))
-    before = kept.held()
+    daybook.import_("mxmerchant", old := file([contract(1)], OCTOBER))
+    daybook.import_("mxmerchant", file([contract(1, "300")], OCTOBER + 1))
+    before = daybook.contents()
 
-    assert kept.take("mxmerchant", old)["notes"] == []
-    taken = kept.take("mxmerchant", file([contract(1)], NOVEMBER))
+    assert daybook.import_("mxmerchant", old)["notes"] == []
+    taken = daybook.import_("mxmerchant", file([contract(1)], NOVEMBER))
 
     assert counts(taken) == (0, 1)
     assert "--observed-at" in taken["notes"][0]["detail"]
-    assert kept.held() == before
+    assert daybook.contents() == before
 
 
-def test_what_is_stated_to_be_so_again_is_recorded_once(kept: Kept, file: Files) -> None:
-    kept.take("mxmerchant", old := file([contract(1)], OCTOBER))
-    kept.take("mxmerchant", file([contract(1, "300")], OCTOBER + 1))
+def test_an_earlier_state_that_is_observed_again_is_recorded_once(daybook: Installation, file: Files) -> None:
+    daybook.import_("mxmerchant", old := file([contract(1)], OCTOBER))
+    daybook.import_("mxmerchant", file([contract(1, "300")], OCTOBER + 1))
 
     stated = ("--observed-at", "2025-11-06T12:00:00Z")
-    assert counts(kept.take("mxmerchant", old, *stated)) == (1, 0)
-    before = kept.held()
-    assert counts(kept.take("mxmerchant", old, *stated)) == (0, 1)
-    assert kept.held() == before
+    assert counts(daybook.import_("mxmerchant", old, *stated)) == (1, 0)
+    before = daybook.contents()
+    assert counts(daybook.import_("mxmerchant", old, *stated)) == (0, 1)
+    assert daybook.contents() == before
 
 
-def test_what_a_relay_told_before_is_a_duplicate(kept: Kept, file: Files) -> None:
-    told = {"records": [contract(1)]}
+def test_what_a_relay_told_before_is_a_duplicate(daybook: Installation, file: Files) -> None:
+    payload = {"records": [contract(1)]}
     at = datetime.fromtimestamp(OCTOBER, UTC)
-    kept.append(posted("mxmerchant", told, method="standard-webhooks", signed_at=at, message_id="msg_1"))
+    daybook.append(
+        posted("mxmerchant", payload, method="standard-webhooks", signed_at=at, message_id="msg_1")
+    )
 
-    assert counts(kept.take("mxmerchant", file(told))) == (0, 1)
+    assert counts(daybook.import_("mxmerchant", file(payload))) == (0, 1)
 
 
-def test_notifications_are_told_once(kept: Kept, file: Files) -> None:
+def test_notifications_are_told_once(daybook: Installation, file: Files) -> None:
     """Two kinds of one payment are two, and one that has no effect may have no id."""
-    told = [payment("1"), payment("1", eventType="PaymentFail"), {"eventType": "BatchClosed"}]
+    payload = [payment("1"), payment("1", eventType="PaymentFail"), {"eventType": "BatchClosed"}]
 
-    assert counts(kept.take("mxmerchant", file(told))) == (3, 0)
-    assert counts(kept.take("mxmerchant", file(told, OCTOBER))) == (0, 3)
+    assert counts(daybook.import_("mxmerchant", file(payload))) == (3, 0)
+    assert counts(daybook.import_("mxmerchant", file(payload, OCTOBER))) == (0, 3)
 
 
-def test_a_contract_that_is_stated_in_two_ways_is_not_taken_twice(kept: Kept, file: Files) -> None:
-    taken = kept.take("mxmerchant", file([contract(1), contract(1, "300")]), code=1)
+def test_a_contract_that_is_stated_in_two_ways_is_not_taken_twice(daybook: Installation, file: Files) -> None:
+    taken = daybook.import_("mxmerchant", file([contract(1), contract(1, "300")]), code=1)
 
     assert counts(taken) == (1, 0)
     assert taken["notes"] == [{"line": 1, "detail": "the contract 1 is stated twice, in two ways"}]
 
 
-def test_a_record_that_cannot_be_read_is_in_quarantine_once(kept: Kept, file: Files) -> None:
+def test_a_record_that_cannot_be_read_is_in_quarantine_once(daybook: Installation, file: Files) -> None:
     records = [contract(1), contract(2, every="Now and then")]
 
-    assert kept.take("mxmerchant", file(records), code=1)["quarantined"] == 1
-    kept.take("mxmerchant", file(records), code=1)
-    assert sum(kept.held()["quarantine"].values()) == 1
+    assert daybook.import_("mxmerchant", file(records), code=1)["quarantined"] == 1
+    daybook.import_("mxmerchant", file(records), code=1)
+    assert sum(daybook.contents()["quarantine"].values()) == 1
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2999-01-01", "0001-01-01T00:00:00+14:00"])
-def test_no_moment_and_one_to_come_are_refused(kept: Kept, file: Files, moment: str) -> None:
-    assert "--observed-at" in kept.run("import", "mxmerchant", file([]), "--observed-at", moment, code=2)
+def test_no_moment_and_one_to_come_are_refused(daybook: Installation, file: Files, moment: str) -> None:
+    assert "--observed-at" in daybook.run("import", "mxmerchant", file([]), "--observed-at", moment, code=2)
 
 
 # CSV
 
 
-def test_a_row_is_a_subscription_with_a_next_bill(kept: Kept, file: Files) -> None:
+def test_a_row_is_a_subscription_with_a_next_bill(daybook: Installation, file: Files) -> None:
     columns = f"{HEADER},subscription_id,customer_name,currency,status,start_date"
-    kept.take(
+    daybook.import_(
         "csv", file(f"{columns}\ncus_1,2025-11-20,5000,month,3,sub_1,Ada Example,eur,past_due,2025-01-31")
     )
 
-    contract, customer = kept.rows()
+    contract, customer = daybook.rows()
     assert json.decode(contract["data"]) == {
         "subscription_id": "sub_1",
         "customer_id": "cus_1",
@@ -175,30 +179,32 @@ def test_a_row_is_a_subscription_with_a_next_bill(kept: Kept, file: Files) -> No
     assert contract["processor"] == "standard.csv"
 
 
-def test_no_name_can_be_guessed_from_an_id(kept: Kept, file: Files) -> None:
-    kept.take("csv", file(f"{HEADER},customer_name\ncus_1,2025-11-20,5000,month,3,Ada Example"))
+def test_no_name_can_be_guessed_from_an_id(daybook: Installation, file: Files) -> None:
+    daybook.import_("csv", file(f"{HEADER},customer_name\ncus_1,2025-11-20,5000,month,3,Ada Example"))
 
     data = {"customer_id": "cus_1", "name": "Ada Example"}
     guess = sha256(json.encode({"type": "customer.recorded", "account": "", "data": data})).hexdigest()
-    assert not any(guess[:16] in row["event_id"] for row in kept.rows())
+    assert not any(guess[:16] in row["event_id"] for row in daybook.rows())
 
 
 @pytest.mark.parametrize("at", [OCTOBER, NOVEMBER, NOVEMBER + 86_400])
-def test_a_table_that_is_repeated_or_copied_changes_nothing(kept: Kept, file: Files, at: int) -> None:
+def test_a_table_that_is_repeated_or_copied_changes_nothing(
+    daybook: Installation, file: Files, at: int
+) -> None:
     """In another order of rows, too, and with a byte order mark and other ends of lines."""
-    kept.take("csv", file(f"{HEADER}\ncus_1,2025-11-20,5000,month,1\ncus_2,2025-11-21,100,week,4\n"))
-    before = kept.held()
+    daybook.import_("csv", file(f"{HEADER}\ncus_1,2025-11-20,5000,month,1\ncus_2,2025-11-21,100,week,4\n"))
+    before = daybook.contents()
 
     again = f"\ufeff{HEADER}\r\n\r\ncus_2,2025-11-21,100,week,4\r\ncus_1,2025-11-20,5000,month,1"
-    assert counts(kept.take("csv", file(again, at))) == (0, 2)
-    assert kept.held() == before
+    assert counts(daybook.import_("csv", file(again, at))) == (0, 2)
+    assert daybook.contents() == before
 
 
-def test_a_row_of_another_month_is_the_same_contract(kept: Kept, file: Files) -> None:
-    kept.take("csv", file(f"{HEADER}\ncus_1,2025-10-20,5000,month,1", OCTOBER))
-    kept.take("csv", file(f"{HEADER}\ncus_1,2025-11-20,6000,month,1"))
+def test_a_row_of_another_month_is_the_same_contract(daybook: Installation, file: Files) -> None:
+    daybook.import_("csv", file(f"{HEADER}\ncus_1,2025-10-20,5000,month,1", OCTOBER))
+    daybook.import_("csv", file(f"{HEADER}\ncus_1,2025-11-20,6000,month,1"))
 
-    assert {json.decode(row["data"])["subscription_id"] for row in kept.rows()} == {"cus_1:month:1"}
+    assert {json.decode(row["data"])["subscription_id"] for row in daybook.rows()} == {"cus_1:month:1"}
 
 
 @pytest.mark.parametrize(
@@ -220,17 +226,17 @@ def test_a_row_of_another_month_is_the_same_contract(kept: Kept, file: Files) ->
         ),
     ],
 )
-def test_a_cell_is_told_by_line_and_column(kept: Kept, file: Files, row: str, said: str) -> None:
+def test_a_cell_is_told_by_line_and_column(daybook: Installation, file: Files, row: str, said: str) -> None:
     table = f"{HEADER}\ncus_0,2025-11-20,5000,month,1\n{row}\ncus_9,2025-11-20,5000,month,1"
 
-    taken = kept.take("csv", file(table), code=1)
+    taken = daybook.import_("csv", file(table), code=1)
 
     assert (counts(taken), taken["unreadable_lines"]) == ((2, 0), 1)
     assert taken["notes"] == [{"line": 3, "detail": said}]
 
 
-def test_a_name_that_no_biller_can_have_is_refused(kept: Kept, file: Files) -> None:
-    assert "--biller" in kept.run("import", "csv", file(HEADER), "--biller", "A b", code=2)
+def test_a_name_that_no_biller_can_have_is_refused(daybook: Installation, file: Files) -> None:
+    assert "--biller" in daybook.run("import", "csv", file(HEADER), "--biller", "A b", code=2)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +248,8 @@ def test_a_name_that_no_biller_can_have_is_refused(kept: Kept, file: Files) -> N
         ("", "there is no column customer_id"),
     ],
 )
-def test_a_table_without_its_columns_is_refused(kept: Kept, file: Files, header: str, said: str) -> None:
-    assert said in kept.run("import", "csv", file(f"{header}\ncus_1,2025-11-20,5000,month,1"), code=2)
-    assert not kept.rows()
+def test_a_table_without_its_columns_is_refused(
+    daybook: Installation, file: Files, header: str, said: str
+) -> None:
+    assert said in daybook.run("import", "csv", file(f"{header}\ncus_1,2025-11-20,5000,month,1"), code=2)
+    assert not daybook.rows()

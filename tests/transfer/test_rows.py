@@ -12,9 +12,9 @@ from msgspec import json
 from pyarrow import parquet
 
 from service.books.tables import ROWS, TOTALS
+from tests.support.senders import recorded, subscription
 from tests.transfer import test_ledger
-from tests.transfer.kept import Kept, posted
-from tests.web.senders import recorded, subscription
+from tests.transfer.installation import Installation, posted
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -23,13 +23,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def filled(other: Kept) -> Kept:
-    other.append(*test_ledger.everything())
-    other.held()  # which brings the books up to date
-    return other
+def filled(target: Installation) -> Installation:
+    target.append(*test_ledger.everything())
+    target.contents()  # which brings the books up to date
+    return target
 
 
-def test_every_table_of_the_books_is_written(filled: Kept, tmp_path: Path) -> None:
+def test_every_table_of_the_books_is_written(filled: Installation, tmp_path: Path) -> None:
     written = json.decode(filled.run("export", "rows", "-o", tmp_path / "out", "--json"))
 
     assert written["position"] == len(filled.rows())
@@ -44,7 +44,7 @@ def test_every_table_of_the_books_is_written(filled: Kept, tmp_path: Path) -> No
     assert tables["bill_days"]["rows"] > 10
 
 
-def test_parquet_says_the_same_with_types(filled: Kept, tmp_path: Path) -> None:
+def test_parquet_says_the_same_with_types(filled: Installation, tmp_path: Path) -> None:
     for form in ("csv", "parquet"):
         filled.run("export", "rows", "bills", "--format", form, "-o", tmp_path / form)
 
@@ -58,7 +58,9 @@ def test_parquet_says_the_same_with_types(filled: Kept, tmp_path: Path) -> None:
     assert {str(contracts.field(name).type) for name in ("declined", "customer_id")} == {"bool", "string"}
 
 
-def test_without_pyarrow_parquet_names_the_extra_and_csv_is_written(filled: Kept, tmp_path: Path) -> None:
+def test_without_pyarrow_parquet_names_the_extra_and_csv_is_written(
+    filled: Installation, tmp_path: Path
+) -> None:
     code = "import sys; sys.modules['pyarrow'] = None; from service.cli import app; app()"
     export = [sys.executable, "-c", code, "export", "rows", "bills", "-o", str(tmp_path / "out")]
     environment = os.environ | filled.environment
@@ -78,12 +80,14 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_text_that_would_be_a_formula_is_none(kept: Kept, tmp_path: Path) -> None:
+def test_text_that_a_spreadsheet_would_run_gets_a_quote_before_it(
+    daybook: Installation, tmp_path: Path
+) -> None:
     formula = subscription("1", 500, customer_id="=1+1")
-    kept.append(posted("standard.acme", recorded("subscription.recorded", formula), message_id="msg_1"))
-    kept.held()
+    daybook.append(posted("standard.acme", recorded("subscription.recorded", formula), message_id="msg_1"))
+    daybook.contents()
 
-    kept.run("export", "rows", "bills", "--table", "contracts", "-o", file := tmp_path / "c.csv")
+    daybook.run("export", "rows", "bills", "--table", "contracts", "-o", file := tmp_path / "c.csv")
 
     assert [row["customer_id"] for row in rows_of(file)] == ["'=1+1"]
 
@@ -96,12 +100,14 @@ def test_text_that_would_be_a_formula_is_none(kept: Kept, tmp_path: Path) -> Non
         (["--table", "mrr_steps"], "mrr_steps is in several books"),
     ],
 )
-def test_what_there_is_not_is_told(kept: Kept, tmp_path: Path, words: list[str], said: str) -> None:
-    assert said in kept.run("export", "rows", *words, "-o", tmp_path / "out", code=2)
+def test_an_unknown_book_or_table_is_reported(
+    daybook: Installation, tmp_path: Path, words: list[str], said: str
+) -> None:
+    assert said in daybook.run("export", "rows", *words, "-o", tmp_path / "out", code=2)
 
 
-def test_a_file_is_not_taken_for_a_directory(kept: Kept, tmp_path: Path) -> None:
+def test_a_file_is_not_taken_for_a_directory(daybook: Installation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert "no directory" in kept.run("export", "rows", "-o", tmp_path / "file", code=2)
-    assert "a directory" in kept.run("export", "rows", "bills", "--table", "bills", "-o", tmp_path, code=2)
+    assert "no directory" in daybook.run("export", "rows", "-o", tmp_path / "file", code=2)
+    assert "a directory" in daybook.run("export", "rows", "bills", "--table", "bills", "-o", tmp_path, code=2)

@@ -16,9 +16,9 @@ from service.ledger.anchors import Anchor, Anchors
 from service.ledger.tables import Event
 from service.settings import Settings
 from service.verify import Fault, verify_all
-from tests.books.shelf import NOW, incoming, now
-from tests.books.told import changed, subscription
-from tests.verify.kept import TOLD
+from tests.support.events import changed, subscription
+from tests.support.small_ledger import EVENTS
+from tests.support.temporary_books import NOW, incoming, now
 
 SEED = bytes(range(32))
 
@@ -31,7 +31,7 @@ def lines(path: Path) -> list[Anchor]:
     return [json.decode(line, type=Anchor) for line in (path / "anchors.ndjson").read_bytes().splitlines()]
 
 
-async def tell_one_more(settings: Settings) -> None:
+async def append_one_more(settings: Settings) -> None:
     ledger = open_ledger(settings)
     await ledger.append([incoming(changed(subscription(), "2026-01-01", event_id="evt_more"))], NOW)
     await ledger.close()
@@ -39,11 +39,11 @@ async def tell_one_more(settings: Settings) -> None:
 
 async def test_each_run_adds_the_head_and_checks_those_before(settings: Settings, tmp_path: Path) -> None:
     first = await verify_all(settings, anchors=anchors(tmp_path))
-    await tell_one_more(settings)
+    await append_one_more(settings)
     second = await verify_all(settings, anchors=anchors(tmp_path))
 
     assert (first.anchors, second.anchors) == (0, 1)
-    assert [line.position for line in lines(tmp_path)] == [len(TOLD), len(TOLD) + 1]
+    assert [line.position for line in lines(tmp_path)] == [len(EVENTS), len(EVENTS) + 1]
     assert sorted(name for name in os.listdir(tmp_path) if "anchors" in name) == ["anchors.ndjson"]
 
 
@@ -64,14 +64,14 @@ def write_anew(path: Path, position: int) -> None:
 
 async def test_a_ledger_that_was_written_anew_is_found(settings: Settings, tmp_path: Path) -> None:
     await verify_all(settings, anchors=anchors(tmp_path))
-    await tell_one_more(settings)
+    await append_one_more(settings)
     await verify_all(settings, anchors=anchors(tmp_path))
 
-    write_anew(settings.data_dir / "ledger.db", len(TOLD) + 1)
+    write_anew(settings.data_dir / "ledger.db", len(EVENTS) + 1)
 
     assert await verify_all(settings, sample=None)
     with pytest.raises(
-        Integrity, match=rf"rewritten before position {len(TOLD) + 1} \(and after {len(TOLD)}\)"
+        Integrity, match=rf"rewritten before position {len(EVENTS) + 1} \(and after {len(EVENTS)}\)"
     ):
         await verify_all(settings, anchors=anchors(tmp_path))
     assert len(lines(tmp_path)) == 2
@@ -81,10 +81,10 @@ async def test_a_ledger_whose_end_was_cut_off_is_found(settings: Settings, tmp_p
     await verify_all(settings, anchors=anchors(tmp_path))
     with closing(sqlite3.connect(settings.data_dir / "ledger.db")) as connection:
         for table in ("events", "event_ids", "deliveries", "subjects"):
-            connection.execute(f"DELETE FROM {table} WHERE position = {len(TOLD)}")
+            connection.execute(f"DELETE FROM {table} WHERE position = {len(EVENTS)}")
         connection.commit()
 
-    with pytest.raises(Integrity, match=f"ends before the anchor of line 1: at position {len(TOLD) - 1}"):
+    with pytest.raises(Integrity, match=f"ends before the anchor of line 1: at position {len(EVENTS) - 1}"):
         await verify_all(settings, anchors=anchors(tmp_path))
 
 

@@ -22,7 +22,7 @@ from service.storage.database import SqliteDatabase
 from service.verify import Fault, verify_chain, verify_totals
 from service.verify.fault import Location
 from service.verify.replay import compare_books
-from tests.verify.kept import copied, other
+from tests.support.small_ledger import changed_value, copy_of
 
 LEDGER = [model.__table__ for model in (Event, EventId, Delivery, Subject)]
 KEYS = {"id", "book", "key", "partition"}
@@ -47,7 +47,7 @@ def change(path: Path, table: Table, column: str, where: str = "TRUE") -> dict[s
         same = " AND ".join(f"{key} = ?" for key in keys)
         connection.execute(
             f"UPDATE {table.name} SET {column} = ? WHERE {same}",
-            [other(row[column], table.c[column].type.python_type), *(row[k] for k in keys)],
+            [changed_value(row[column], table.c[column].type.python_type), *(row[k] for k in keys)],
         )
         connection.commit()
     return row
@@ -70,7 +70,7 @@ async def test_a_byte_of_the_ledger_is_found(settings: Settings, table: Table, c
     where = await fault_in_ledger(settings)
 
     assert where.table == table.name
-    assert where.position in {row["position"], other(row["position"])}
+    assert where.position in {row["position"], changed_value(row["position"])}
     if column in {"content_digest", "delivery_digest", "digest"} or (table.name, column) == (
         "events",
         "delivery",
@@ -122,7 +122,7 @@ BOOK_OF = {
 @pytest.fixture(scope="module")
 def copy(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Of one copy for all tests of books: opening one takes longer than any of them."""
-    return copied(origin, tmp_path_factory.mktemp("copy"))
+    return copy_of(origin, tmp_path_factory.mktemp("copy"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

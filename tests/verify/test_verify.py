@@ -13,10 +13,10 @@ from service.bootstrap import books_schema, open_ledger
 from service.cli import app
 from service.settings import Settings, load
 from service.verify import Fault, Sample, verify_all, verify_chain
-from tests.books.shelf import NOW
-from tests.ledger.conftest import refused
-from tests.postgres import PostgresServer
-from tests.verify.kept import TOLD, other
+from tests.support.deliveries import refused
+from tests.support.postgres import PostgresServer
+from tests.support.small_ledger import EVENTS, changed_value
+from tests.support.temporary_books import NOW
 
 runner = CliRunner()
 
@@ -69,11 +69,13 @@ async def test_a_damaged_index_of_a_file_is_found(settings: Settings) -> None:
 async def test_a_byte_of_what_is_sealed_in_quarantine_is_found(settings: Settings) -> None:
     ledger = open_ledger(settings)
     await ledger.append([refused(b"one"), refused(b"two")], NOW)
-    assert await verify_chain(ledger) == len(TOLD)
+    assert await verify_chain(ledger) == len(EVENTS)
     await ledger.close()
     with closing(sqlite3.connect(settings.data_dir / "ledger.db")) as connection:
         (body,) = connection.execute("SELECT body FROM quarantine WHERE id = 2").fetchone()
-        connection.execute("UPDATE quarantine SET body = ? WHERE id = 2", [body[:-1] + other(body[-1:])])
+        connection.execute(
+            "UPDATE quarantine SET body = ? WHERE id = 2", [body[:-1] + changed_value(body[-1:])]
+        )
         connection.commit()
 
     with pytest.raises(Fault, match="quarantine, the first after id 1"):
@@ -94,7 +96,7 @@ def test_the_command_says_what_held(settings: Settings, tmp_path: Path) -> None:
     assert code == 0
     assert said.splitlines()[:2] == [
         "anchors: 0 checked, all in the ledger; its end added",
-        f"chain: {len(TOLD)} events, unbroken",
+        f"chain: {len(EVENTS)} events, unbroken",
     ]
     assert said.splitlines()[-2:] == ["totals: equal to their rows", "lag: 0 events"]
 
@@ -111,7 +113,9 @@ def test_the_command_says_what_held(settings: Settings, tmp_path: Path) -> None:
         ("books.db", "bills SET date = CAST(x'ff' AS TEXT)", "bills.*: key .* .date."),
     ],
 )
-def test_what_no_column_may_hold_is_found(settings: Settings, file: str, change: str, fault: str) -> None:
+def test_a_value_that_no_column_may_hold_is_found(
+    settings: Settings, file: str, change: str, fault: str
+) -> None:
     tamper(settings, file, f"UPDATE {change}")
 
     code, said = run(settings)
@@ -148,7 +152,7 @@ def test_the_command_names_the_first_fault(settings: Settings) -> None:
     }
 
 
-def test_what_can_not_be_asked_is_no_fault(settings: Settings, tmp_path: Path) -> None:
+def test_wrong_arguments_are_no_fault(settings: Settings, tmp_path: Path) -> None:
     assert run(load(data_dir=tmp_path / "none"))[0] == 2
     assert run(settings, "--all", "--sample", "3")[0] == 2
 
@@ -165,7 +169,7 @@ async def test_partitions_at_several_positions_are_compared_each_at_its_own(serv
     replayed = await verify_all(server)
     sampled = await verify_all(server, sample=Sample(100, 1))
 
-    assert replayed.events == sampled.events == len(TOLD)
+    assert replayed.events == sampled.events == len(EVENTS)
     assert replayed.lag_events == sampled.lag_events > 0
     assert sampled.compared > 20
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.web.senders import SENDERS, Sender
-from tests.web.served import served
+from tests.support.senders import SENDERS, Sender
+from tests.web.http_server import serve
 
 MIB = 1 << 20
 Address = tuple[str, int]
@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name
 
 @pytest.fixture
 def address(data_dir: Path) -> Iterator[Address]:
-    with served(data_dir) as listening:
+    with serve(data_dir) as listening:
         yield listening
 
 

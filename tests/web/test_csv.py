@@ -10,10 +10,10 @@ import pytest
 
 from service.reads.catalog import READS
 from service.reads.read import Read
-from tests.web.books import LISTS, filled, path_of, pays, post_mx_contracts, post_november
-from tests.web.conftest import NewDataDir
-from tests.web.running import Daybook, running
-from tests.web.senders import subscription
+from tests.support.posted_books import LISTS, filled, path_of, pays, post_mx_contracts, post_november
+from tests.support.running import Daybook, running
+from tests.support.senders import subscription
+from tests.support.stores import NewDataDir
 
 LISTED = [read for read in READS if read.rows]
 each = pytest.mark.parametrize("read", LISTED, ids=lambda read: read.name)

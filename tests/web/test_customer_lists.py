@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from service.reads.snapshots import precompute
-from tests.web.books import filled, pays, refunds
-from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Daybook, running
+from tests.support.posted_books import filled, pays, refunds
+from tests.support.running import NOW, Daybook, running
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()
@@ -221,7 +223,7 @@ def as_cursor(text: str) -> str:
         f'[{10**30},"2025-01-01","a","b","c"]',
     ],
 )
-async def test_a_cursor_of_no_page_is_400(shop: Path, name: str, text: str) -> None:
+async def test_an_invalid_cursor_is_400(shop: Path, name: str, text: str) -> None:
     async with running(shop) as daybook:
         answer = await daybook.ask(f"{ANALYTICS}/{name}", cursor=as_cursor(text))
 

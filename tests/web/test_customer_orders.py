@@ -7,10 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.web.books import filled, invoices, pays, refunds
-from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Clock, Daybook, running
-from tests.web.senders import (
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import NOW, Clock, Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     STRIPE,
@@ -20,6 +19,9 @@ from tests.web.senders import (
     stripe_subscription,
     subscription,
 )
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 TOP = "/api/payment/analytics/customers/top"
 DAY, LATER, LAST = "2025-03-01", "2025-04-01", "2025-05-01"
@@ -134,15 +136,15 @@ async def a_refund_told_twice(daybook: Daybook, who: str) -> None:
     pay = {"payment_id": f"pay-{who}"}
     await pays(daybook, who, DAY, 5000, **pay)
     await refunds(daybook, LATER, 2000, refund_id=f"ref-{who}", **pay)
-    told = {"amount_refunded": 2000, "paid_at": f"{DAY}T12:00:00Z", "at": f"{LATER}T12:00:05Z"}
-    await pays(daybook, who, DAY, 5000, **pay, **told)
+    refunded = {"amount_refunded": 2000, "paid_at": f"{DAY}T12:00:00Z", "at": f"{LATER}T12:00:05Z"}
+    await pays(daybook, who, DAY, 5000, **pay, **refunded)
 
 
 async def a_refund_told_by_its_payment(daybook: Daybook, who: str) -> None:
     pay = {"payment_id": f"pay-{who}"}
     await pays(daybook, who, DAY, 5000, **pay)
-    told = {"amount_refunded": 2000, "paid_at": f"{DAY}T12:00:00Z", "at": f"{LATER}T12:00:00Z"}
-    await pays(daybook, who, DAY, 5000, **pay, **told)
+    refunded = {"amount_refunded": 2000, "paid_at": f"{DAY}T12:00:00Z", "at": f"{LATER}T12:00:00Z"}
+    await pays(daybook, who, DAY, 5000, **pay, **refunded)
 
 
 async def two_refunds_of_an_invoice(daybook: Daybook, who: str) -> None:
@@ -164,10 +166,10 @@ async def a_refund_that_came_back(daybook: Daybook, who: str) -> None:
     await refunds(daybook, LATER, 2000, **refund, status="failed", told_at=f"{LAST}T12:00:00Z")
 
 
-async def dispute(daybook: Daybook, who: str, *told: tuple[str, str]) -> None:
+async def dispute(daybook: Daybook, who: str, *statuses: tuple[str, str]) -> None:
     await pays(daybook, who, DAY, 5000, payment_id=f"pay-{who}")
     of = {"dispute_id": f"dis-{who}", "payment_id": f"pay-{who}", "amount": 5000, "currency": "usd"}
-    for day, status in told:
+    for day, status in statuses:
         await daybook.record("dispute.recorded", f"{day}T12:00:00Z", status=status, **of)
 
 
@@ -253,7 +255,9 @@ async def test_the_list_shows_the_same_figures_as_each_customer(stories: Path) -
             assert row["causes"]
 
     # a payment that names no customer is nobody's
-    assert {row["customer_id"] for row in listed} == {s.__name__ for s, told in STORIES.items() if told[0]}
+    assert {row["customer_id"] for row in listed} == {
+        s.__name__ for s, figures in STORIES.items() if figures[0]
+    }
 
 
 async def test_money_goes_back_on_its_own_day(stories: Path) -> None:

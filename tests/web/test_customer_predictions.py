@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from service.worker.trainer import train
-from tests.web.books import filled, pays
-from tests.web.conftest import NewDataDir
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STANDARD, subscription
+from tests.support.posted_books import filled, pays
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STANDARD, subscription
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 ANALYTICS = "/api/payment/analytics"
 TODAY = NOW.date()
@@ -44,32 +46,32 @@ Message = tuple[str, dict[str, Any]]  # its id, its body
 
 def messages() -> list[Message]:
     """Three years of buyers, who order by themselves, and of subscribers, whose contracts bill."""
-    dice = random.Random(20251113)
-    told: list[dict[str, Any]] = []
+    chance = random.Random(20251113)
+    bodies: list[dict[str, Any]] = []
 
     def tell(kind: str, day: date, **data: Any) -> None:
-        at = f"{day.isoformat()}T{dice.randrange(24):02d}:00:00Z"
-        told.append({"type": kind, "occurred_at": at, "data": data})
+        at = f"{day.isoformat()}T{chance.randrange(24):02d}:00:00Z"
+        bodies.append({"type": kind, "occurred_at": at, "data": data})
 
     for number in range(BUYERS):
-        day, gap = TODAY - timedelta(days=dice.randrange(60, 700)), dice.choice((25, 40, 80))
+        day, gap = TODAY - timedelta(days=chance.randrange(60, 700)), chance.choice((25, 40, 80))
         while day <= TODAY:
-            paid = {"payment_id": f"pay-{number}-{day}", "amount": dice.randrange(900, 90_000)}
+            paid = {"payment_id": f"pay-{number}-{day}", "amount": chance.randrange(900, 90_000)}
             of = {"customer_id": f"buyer-{number}", "currency": "usd", "status": "succeeded"}
             tell("payment.recorded", day, **paid, **of)
-            if dice.random() < 0.1:
+            if chance.random() < 0.1:
                 refund = {"refund_id": f"ref-{number}-{day}", "payment_id": paid["payment_id"], "amount": 500}
                 back = day + timedelta(days=3)
                 tell("refund.recorded", back, **refund, **of, created_at=f"{back}T00:00:00Z")
-            if dice.random() < 0.12:
+            if chance.random() < 0.12:
                 break
-            day += timedelta(days=max(1, round(dice.gauss(gap, gap / 3))))
+            day += timedelta(days=max(1, round(chance.gauss(gap, gap / 3))))
     for number in range(SUBSCRIBERS):
-        began = TODAY - timedelta(days=dice.randrange(5, 900))
+        began = TODAY - timedelta(days=chance.randrange(5, 900))
         bills = {"next_bill_at": f"{TODAY + timedelta(days=1 + number % 28)}T00:00:00Z"}
-        plan = {**subscription(str(number), dice.choice((4900, 24900))), **bills}
+        plan = {**subscription(str(number), chance.choice((4900, 24900))), **bills}
         tell("subscription.recorded", began, **plan)
-        ended = began + timedelta(days=dice.randrange(40, 700))
+        ended = began + timedelta(days=chance.randrange(40, 700))
         if ended < TODAY:
             tell("subscription.recorded", ended, **{**plan, "status": "canceled"})
         for day in (began, began + timedelta(days=30)):
@@ -79,7 +81,7 @@ def messages() -> list[Message]:
                 invoice = {"invoice_id": f"inv-{number}-{day}", "customer_id": f"cust-{number}"}
                 line = {"amount": 4900, "product_id": "plan", "product_name": "The plan"}
                 tell("invoice.recorded", day, **invoice, **money, **at, lines=[line])
-    return [(f"msg-{number}", body) for number, body in enumerate(told)]
+    return [(f"msg-{number}", body) for number, body in enumerate(bodies)]
 
 
 async def deliver(daybook: Daybook, deliveries: Sequence[Message], catch_up_every: int) -> None:
@@ -107,10 +109,10 @@ def shuffled(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory)
     """The same messages in another order, many of them twice, taken in by and by."""
 
     async def fill(daybook: Daybook) -> None:
-        dice = random.Random(1)
-        told = messages()
-        deliveries = told + dice.sample(told, len(told) // 4)
-        dice.shuffle(deliveries)
+        chance = random.Random(1)
+        once = messages()
+        deliveries = once + chance.sample(once, len(once) // 4)
+        chance.shuffle(deliveries)
         await deliver(daybook, deliveries, 200)
 
     return filled(new_data_dir(tmp_path_factory.mktemp("shuffled") / "data"), fill, NOW)
@@ -153,14 +155,16 @@ async def test_with_enough_history_every_figure_is_told_with_its_basis(in_order:
         quiet = [row for row in buyers if row["days_since_last_purchase"] < 20 and row["total_orders"] > 2]
         assert len(quiet) > 3
         for row in quiet:
-            told = await predicted(daybook, row["customer_id"])
-            assert None not in [told[name] for name in FIGURES], told["basis"]
-            assert told["estimated_ltv_cents"] >= row["net_revenue_cents"]
-            assert 0 <= told["churn_risk_score"] <= 1
-            assert told["next_purchase_probability"] == pytest.approx(1 - told["churn_risk_score"])
-            assert told["next_purchase_predicted_date"] >= TODAY.isoformat()
-            assert {told["basis"][name]["method"] for name in FIGURES} == {"kaplan-meier"}
-            assert all(told["basis"][name]["n"] >= 30 for name in FIGURES)
+            prediction = await predicted(daybook, row["customer_id"])
+            assert None not in [prediction[name] for name in FIGURES], prediction["basis"]
+            assert prediction["estimated_ltv_cents"] >= row["net_revenue_cents"]
+            assert 0 <= prediction["churn_risk_score"] <= 1
+            assert prediction["next_purchase_probability"] == pytest.approx(
+                1 - prediction["churn_risk_score"]
+            )
+            assert prediction["next_purchase_predicted_date"] >= TODAY.isoformat()
+            assert {prediction["basis"][name]["method"] for name in FIGURES} == {"kaplan-meier"}
+            assert all(prediction["basis"][name]["n"] >= 30 for name in FIGURES)
 
 
 async def test_a_live_contract_is_expected_to_pay_on_its_next_bill_date(in_order: Path) -> None:
@@ -169,17 +173,19 @@ async def test_a_live_contract_is_expected_to_pay_on_its_next_bill_date(in_order
         assert len(contracts) > 5
         found = 0
         for row in contracts:
-            told = await predicted(daybook, row["customer_id"])
-            assert told["next_purchase_predicted_date"] == row["next_bill_date"]
-            assert told["basis"]["next_purchase_predicted_date"]["method"] == "stated"
-            found += told["estimated_ltv_cents"] is not None and told["churn_risk_score"] is not None
+            prediction = await predicted(daybook, row["customer_id"])
+            assert prediction["next_purchase_predicted_date"] == row["next_bill_date"]
+            assert prediction["basis"]["next_purchase_predicted_date"]["method"] == "stated"
+            found += (
+                prediction["estimated_ltv_cents"] is not None and prediction["churn_risk_score"] is not None
+            )
     assert found > 5
 
 
-def reasons(told: dict[str, Any]) -> set[str]:
+def reasons(prediction: dict[str, Any]) -> set[str]:
     """Why there is none of the figures."""
-    assert [told[name] for name in FIGURES] == [None] * 4
-    return {told["basis"][name]["reason"] for name in FIGURES}
+    assert [prediction[name] for name in FIGURES] == [None] * 4
+    return {prediction["basis"][name]["reason"] for name in FIGURES}
 
 
 async def test_a_list_says_of_a_customer_what_their_own_read_says(in_order: Path) -> None:
@@ -251,9 +257,9 @@ async def test_too_little_history_says_how_much_there_was(daybook: Daybook) -> N
     await daybook.catch_up()
     await train(daybook.state.store, TODAY)
 
-    told, named = await predicted(daybook, "cus"), await predicted(daybook, "named")
+    prediction, named = await predicted(daybook, "cus"), await predicted(daybook, "named")
 
-    assert all("30 and 10 are needed" in reason for reason in reasons(told))
+    assert all("30 and 10 are needed" in reason for reason in reasons(prediction))
     assert reasons(named) == {"no purchase and no live contract"}
 
 
@@ -265,9 +271,9 @@ async def test_a_contract_that_pays_less_has_not_ended(daybook: Daybook) -> None
     await daybook.catch_up()
     await train(daybook.state.store, TODAY)
 
-    told = await predicted(daybook, "cust-1")
+    prediction = await predicted(daybook, "cust-1")
 
-    assert "all: 3 spells and 0 events" in told["basis"]["churn_risk_score"]["reason"]
+    assert "all: 3 spells and 0 events" in prediction["basis"]["churn_risk_score"]["reason"]
 
 
 async def test_it_learns_of_each_currency_and_again_when_the_books_or_the_day_have_changed(

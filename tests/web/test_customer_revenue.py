@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.web.books import filled
-from tests.web.conftest import NewDataDir
-from tests.web.running import Clock, Daybook, running
-from tests.web.senders import STRIPE, stripe_charge, stripe_event, stripe_invoice, stripe_refund
+from tests.support.posted_books import filled
+from tests.support.running import Clock, Daybook, running
+from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_invoice, stripe_refund
+from tests.support.stores import EACH_STORE, NewDataDir
+
+STORES = EACH_STORE
 
 NOW = datetime(2023, 12, 15, 10, 30, tzinfo=UTC)
 PATH = "/api/payment/analytics/customers/user_123/revenue"
@@ -61,10 +63,10 @@ def acacia_line(cents: int) -> dict[str, Any]:
 
 def webhooks() -> list[dict[str, Any]]:
     """A year of user_123, in several shapes; what one fact is told by twice counts once."""
-    told: list[tuple[str, str, dict[str, Any]]] = []
+    events: list[tuple[str, str, dict[str, Any]]] = []
 
     def tell(kind: str, day: str, thing: dict[str, Any]) -> None:
-        told.append((kind, day, thing))
+        events.append((kind, day, thing))
 
     def invoice(day: str, line: dict[str, Any], **more: Any) -> None:
         key, cents = day.replace("-", ""), ORDERS[day]
@@ -79,7 +81,7 @@ def webhooks() -> list[dict[str, Any]]:
     # the plan's six invoices: both families, a product in full, and paid twice over in words
     invoice("2023-01-15", basil_line(10000))
     invoice("2023-03-02", acacia_line(10000), charge="ch_march", subscription="sub_1")
-    tell("invoice.payment_succeeded", "2023-03-02", told[-1][2])
+    tell("invoice.payment_succeeded", "2023-03-02", events[-1][2])
     tell("charge.succeeded", "2023-03-02", charge("march", "2023-03-02", 10000, invoice="in_20230302"))
     invoice("2023-06-14", basil_line(10000, {"id": PLAN, "object": "product", "name": "Premium (old)"}))
     tell(
@@ -90,7 +92,7 @@ def webhooks() -> list[dict[str, Any]]:
     tell("charge.succeeded", "2023-06-14", charge("june", "2023-06-14", 10000, payment_intent="pi_june"))
     # seven tenths and three tenths of what is billed, less a discount
     invoice("2023-07-30", {**basil_line(7000)})
-    told[-1][2]["lines"]["data"].append(basil_line(5000))
+    events[-1][2]["lines"]["data"].append(basil_line(5000))
     invoice("2023-09-09", basil_line(10000))
     invoice("2023-12-10", basil_line(10000))
     # an invoice of another product, whose name only the line's price tells
@@ -111,7 +113,7 @@ def webhooks() -> list[dict[str, Any]]:
     tell("charge.refunded", "2023-05-05", after)
     return [
         stripe_event(kind, thing, event_id=f"evt_{number}", created=int(at(day).timestamp()))
-        for number, (kind, day, thing) in enumerate(told)
+        for number, (kind, day, thing) in enumerate(events)
     ]
 
 
@@ -282,7 +284,7 @@ async def test_months_of_a_period_begin_with_it(year: Path) -> None:
     assert months[0]["orders"] == 0  # those of June are of the 14th and the 15th, the period of the 16th on
 
 
-async def test_without_predictions_there_are_none(year: Path) -> None:
+async def test_predictions_may_be_left_out(year: Path) -> None:
     assert (await asked(year, include_predictions="false"))["predictions"] is None
     assert (await asked(year, include_predictions="true"))["predictions"] is not None
 
@@ -298,8 +300,8 @@ async def test_every_order_and_reversal_names_causes_that_the_ledger_resolves(ye
         for order in answer["orders"]:
             assert sum(part["amount_cents"] for part in order["products"]) == order["amount_cents"]
         for cause in {cause for row in listed for cause in row["causes"]}:
-            told = await daybook.get(f"/api/v1/ledger/causes/{cause}")
-            assert "evt_" in str(told), cause
+            shown = await daybook.get(f"/api/v1/ledger/causes/{cause}")
+            assert "evt_" in str(shown), cause
         assert all(row["causes"] for row in listed)
         assert {row["trust"] for row in listed} == {"signed"}
 
@@ -415,7 +417,7 @@ async def test_a_read_of_one_customer_is_no_list(year: Path, shape: str) -> None
         {"limit": "1"},
     ],
 )
-async def test_what_cannot_be_used_is_400_and_named(year: Path, query: dict[str, str]) -> None:
+async def test_an_invalid_parameter_is_400_and_named(year: Path, query: dict[str, str]) -> None:
     async with running(year, Clock(NOW)) as daybook:
         answer = await daybook.ask(PATH, **query)
 

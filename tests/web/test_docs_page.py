@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from service.reads.catalog import READS
-from tests.web.running import Daybook
-from tests.web.served import served
+from tests.support.running import Daybook
+from tests.web.http_server import serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -44,7 +44,7 @@ async def test_an_asset_that_is_not_there_is_a_404_problem(daybook: Daybook) -> 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")
 def test_a_browser_without_a_network_shows_every_path(data_dir: Path, tmp_path: Path) -> None:
     assert BROWSER
-    with served(data_dir) as (host, port):
+    with serve(data_dir) as (host, port):
         ran = subprocess.run(
             [
                 BROWSER,

@@ -13,12 +13,14 @@ import pytest
 
 from service.core.money import round_half_away
 from service.reads.explain.figures import EXPLAINABLE
-from tests.web.books import filled, invoices, pays, refunds
-from tests.web.conftest import NewDataDir
-from tests.web.explained import figures_of
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STRIPE, stripe_event, stripe_subscription, subscription
-from tests.web.test_openapi import answer_schema, is_described
+from tests.support.openapi import answer_schema, is_described
+from tests.support.posted_books import filled, invoices, pays, refunds
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.stores import EACH_STORE, NewDataDir
+from tests.web.figures import figures_of
+
+STORES = EACH_STORE
 
 EXPLAIN = "/api/v1/explain"
 ENDING = {"cancel_at": "2025-12-20T12:00:00Z"}
@@ -225,7 +227,7 @@ async def test_rows_come_a_page_at_a_time_and_sums_whole(business: Path) -> None
         ({"figure": "mrr", "position": 1}, "position: no such parameter"),
     ],
 )
-async def test_what_is_no_figure_is_refused_with_what_there_is(
+async def test_an_unknown_figure_is_refused_and_the_known_ones_are_named(
     daybook: Daybook, query: dict[str, Any], said: str
 ) -> None:
     answer = await daybook.ask(EXPLAIN, **query)
@@ -249,7 +251,7 @@ async def test_an_unknown_customer_is_not_found(daybook: Daybook) -> None:
         assert (await daybook.ask(EXPLAIN, figure=figure, customer_id="nobody")).status_code == 404
 
 
-async def test_nothing_is_made_of_nothing(daybook: Daybook) -> None:
+async def test_a_figure_of_empty_books_has_no_rows(daybook: Daybook) -> None:
     for figure in ("mrr", "month-detail", "upcoming", "month-detail/top_share", "mrr/customers"):
         found = await daybook.get(EXPLAIN, figure=figure)
         assert (found["value"], found["sum"], found["count"], found["events"]) == (0, 0, 0, [])

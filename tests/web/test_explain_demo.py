@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from service.demo import posts
-from tests.web.books import DEMO
-from tests.web.explained import figures_of
-from tests.web.running import running
+from tests.support.posted_books import DEMO
+from tests.support.running import running
+from tests.web.figures import figures_of
 
 ON = "2025-11-30"
 STRIPE = {"account": posts.STRIPE_ACCOUNT}
@@ -48,7 +48,7 @@ async def test_every_number_comes_from_signed_bytes_that_verify(
     assert unmoved == (NOTHING if name == "month-detail" else [])
 
 
-async def test_what_the_demo_does_not_sign_verifies_no_more(demo: Path) -> None:
+async def test_what_the_demo_does_not_sign_does_not_verify(demo: Path) -> None:
     async with running(demo, stripe_webhook_secrets="whsec_another") as daybook:
         found = await daybook.get(
             "/api/v1/explain", figure="month-detail/payments/0/amount_cents", today=ON, **NOVEMBER, **STRIPE

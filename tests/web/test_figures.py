@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.posts import stripe_posts
-from tests.web.books import DEMO
-from tests.web.running import Clock, running
+from tests.support.paths import FIXTURES
+from tests.support.posted_books import DEMO
+from tests.support.running import Clock, running
+from tests.support.stores import EACH_STORE
 
-EXPECTED = Path(__file__).parents[1] / "fixtures" / "books"
+STORES = EACH_STORE
+
+EXPECTED = FIXTURES / "books"
 
 
 def expected(name: str) -> dict[str, Any]:

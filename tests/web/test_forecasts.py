@@ -4,8 +4,11 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from tests.web.running import Daybook, running
-from tests.web.senders import subscription
+from tests.support.running import Daybook, running
+from tests.support.senders import subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 AT = "2025-11-13T09:00:00Z"
 

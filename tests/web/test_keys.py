@@ -9,9 +9,9 @@ import pytest
 
 from service.reads.catalog import READS
 from service.web import reads
-from tests.web.books import path_of
-from tests.web.running import Daybook, running
-from tests.web.senders import STRIPE
+from tests.support.posted_books import path_of
+from tests.support.running import Daybook, running
+from tests.support.senders import STRIPE
 
 KEYS = ("key-one", "schlüssel-zwei")
 LOCKED = [

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.web.running import Daybook, running
-from tests.web.senders import (
+from tests.support.paths import FIXTURES
+from tests.support.running import Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     SENDERS,
@@ -21,6 +22,9 @@ from tests.web.senders import (
     stripe_subscription,
     subscription,
 )
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 LEDGER = ("head", "events", "events/1", "causes/standard.acme:msg_1")
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
@@ -204,7 +208,7 @@ async def test_a_cause_may_hold_any_printable_sign(daybook: Daybook) -> None:
 
 
 async def test_one_delivery_of_many_records_is_shown_with_each(daybook: Daybook) -> None:
-    body = (Path(__file__).parents[1] / "fixtures/mxmerchant/contracts.json").read_bytes()
+    body = (FIXTURES / "mxmerchant/contracts.json").read_bytes()
     answer = await daybook.post(MX, body)
     last = answer.json()["position"]
 

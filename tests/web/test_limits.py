@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.web import app, webhooks
-from tests.web.running import Daybook, running
-from tests.web.senders import STRIPE
-from tests.web.served import served
+from tests.support.running import Daybook, running
+from tests.support.senders import STRIPE
+from tests.web.http_server import serve
 from tests.web.test_metrics import labels, samples
 
 MIB = 1 << 20
@@ -137,7 +137,9 @@ async def test_who_sends_a_head_and_no_more_keeps_nobody_out(daybook: Daybook, s
     assert (await samples(daybook))["daybook_requests_in_flight", labels(kind="webhook")] == 0
 
 
-async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_request_gives_its_place_back(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app, "_MAX_WEBHOOKS", 1)
     monkeypatch.setattr(app, "_MAX_WEBHOOK_BYTES", MIB)
     async with running(data_dir) as daybook:
@@ -148,9 +150,11 @@ async def test_what_is_refused_gives_its_place_back(data_dir: Path, monkeypatch:
         assert (await daybook.post(STRIPE, STRIPE.event("1", 100))).status_code == 200
 
 
-def test_it_is_said_before_a_byte_of_the_body(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_webhook_too_many_is_503_before_a_byte_of_its_body(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app, "_MAX_WEBHOOKS", 0)
-    with served(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
+    with serve(data_dir) as address, socket.create_connection(address, timeout=20) as connection:
         connection.sendall(
             f"POST {STRIPE.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n".encode()
         )

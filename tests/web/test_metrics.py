@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.web.running import Daybook, running
-from tests.web.senders import MX, SENDERS, STANDARD, STRIPE
+from tests.support.running import Daybook, running
+from tests.support.senders import MX, SENDERS, STANDARD, STRIPE
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from tests.web.running import Daybook, running
-from tests.web.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.running import Daybook, running
+from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 
 def invoice(key: str, cents: int, **more: Any) -> dict[str, Any]:

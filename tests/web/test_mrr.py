@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.web.running import Daybook
-from tests.web.senders import MX, subscription
+from tests.support.running import Daybook
+from tests.support.senders import MX, subscription
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"

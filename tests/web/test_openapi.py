@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
@@ -17,35 +16,12 @@ from service.web.app import create_app
 from service.web.openapi import description
 from service.web.reads import COMMON, SCOPED
 from service.worker.trainer import train
-from tests.web.books import LISTS, invoices, path_of, pays, some_path
-from tests.web.running import NOW, Daybook, running, settings_for
-from tests.web.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
+from tests.support.openapi import answer_schema, is_described
+from tests.support.posted_books import LISTS, invoices, path_of, pays, some_path
+from tests.support.running import NOW, Daybook, running, settings_for
+from tests.support.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
 
 AT = "2025-11-13T10:00:00Z"
-
-
-def strict(schema: Any) -> Any:
-    """A schema that allows no field that it does not describe."""
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {"additionalProperties": False} if "properties" in schema else {}
-    return closed | {name: strict(part) for name, part in schema.items()}
-
-
-def is_described(answer: Any, shape: str) -> bool:
-    """Whether an answer is of a shape, without a field more; raises what is wrong."""
-    components = {"schemas": {name: strict(schema) for name, schema in SHAPES.items()}}
-    whole = {"$ref": f"#/components/schemas/{shape}", "components": components}
-    Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
-    return True
-
-
-def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
-    content = description()["paths"][path][method]["responses"][status]["content"]
-    media_type = "application/json" if "application/json" in content else "application/problem+json"
-    return str(content[media_type]["schema"]["$ref"]).rpartition("/")[2]
 
 
 def options(read: Read, name: str) -> list[str]:
@@ -112,7 +88,7 @@ def test_every_route_of_the_app_is_described_and_nothing_else(data_dir: Path) ->
     assert mounted == ["/docs/assets"]
 
 
-async def test_it_is_served_as_it_is(daybook: Daybook) -> None:
+async def test_the_document_is_served_as_it_is(daybook: Daybook) -> None:
     answer = await daybook.http.get("/openapi.json")
 
     assert answer.json() == description()

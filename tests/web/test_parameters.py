@@ -1,7 +1,10 @@
 """Text that no store could hold is refused, and alike whichever store there is."""
 
 from service.reads.catalog import READS
-from tests.web.running import Daybook
+from tests.support.running import Daybook
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 UNPRINTABLE = ("%00", "a%00", "%0a", "%E2%80%AE")
 CURSORS = ("%00", "AA==", "c3Vic2NyaXB0aW9ufABh", "7aCA")  # base64 of a NUL, of one within, of a surrogate

@@ -13,9 +13,9 @@ from service.reads.catalog import READS
 from service.reads.read import Read
 from service.reads.snapshots import precompute
 from service.web.reads import COMMON
-from tests.web.books import LISTS, path_of, some_path
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.posted_books import LISTS, path_of, some_path
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"
@@ -48,11 +48,11 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
 
 
 @pytest.mark.parametrize("read", [read for read in READS if read not in LISTS], ids=lambda read: read.name)
-async def test_of_nobody_there_is_nothing_to_read(daybook: Daybook, read: Read) -> None:
+async def test_a_read_of_an_unknown_customer_is_404(daybook: Daybook, read: Read) -> None:
     assert refused(await daybook.ask(path_of(read, "nobody")), 404)
 
 
-async def test_what_a_read_is_asked_nothing_else_of_is_the_present(daybook: Daybook) -> None:
+async def test_without_parameters_a_read_is_of_the_present(daybook: Daybook) -> None:
     await daybook.catch_up()
 
     detail = await daybook.get("/api/v1/revenue/month-detail")

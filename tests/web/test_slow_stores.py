@@ -15,8 +15,8 @@ import pytest
 from service.ledger import writer
 from service.storage.database import ledger_path
 from service.web import app, progress, reads
-from tests.web.running import Daybook
-from tests.web.senders import SENDERS, STRIPE, Sender
+from tests.support.running import Daybook
+from tests.support.senders import SENDERS, STRIPE, Sender
 from tests.web.test_metrics import labels, samples
 
 SOON = 10.0  # far less than what the stores are held up for

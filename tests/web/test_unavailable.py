@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from service.storage.database import books_path, ledger_path
-from tests.web.running import Daybook, running
-from tests.web.senders import SENDERS, STRIPE, Sender
+from tests.support.running import Daybook, running
+from tests.support.senders import SENDERS, STRIPE, Sender
 
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
 
@@ -57,7 +57,9 @@ async def test_a_full_disk_is_503_and_what_comes_again_after_it_is_new(
     assert again.json()["duplicate"] is False
 
 
-async def test_one_delivery_too_many_takes_none_of_the_others_with_it_for_good(daybook: Daybook) -> None:
+async def test_deliveries_that_a_full_disk_refused_are_recorded_when_they_come_again(
+    daybook: Daybook,
+) -> None:
     await on_the_writers_connection(daybook, "PRAGMA max_page_count = 1")
     events = [{**STRIPE.event(str(n), 100), "note": "x" * 5_000} for n in range(20)]
 

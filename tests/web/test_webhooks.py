@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.web.running import NOW, Daybook, running
-from tests.web.senders import (
+from tests.support.running import NOW, Daybook, running
+from tests.support.senders import (
     MX,
     MX_TOKEN,
     SENDERS,
@@ -22,6 +22,9 @@ from tests.web.senders import (
     sign_stripe,
     subscription,
 )
+from tests.support.stores import EACH_STORE
+
+STORES = EACH_STORE
 
 each = pytest.mark.parametrize("sender", SENDERS, ids=lambda sender: sender.name)
 each_signing = pytest.mark.parametrize("sender", SIGNING, ids=lambda sender: sender.name)

@@ -1,0 +1,381 @@
+"""Next bills, invoices by the day they were billed, and bills rolled on. Source: contract 3."""
+
+from datetime import date
+from itertools import islice
+
+import pytest
+
+from projections.bills import roll_bill_dates
+from projections.book import Rules
+from service.core.cadence import bill_dates, cadence_label, schedule_label
+from service.core.events import DELETED, Discount
+from tests.support.events import at, but, changed, created, event, invoice, item, subscription
+from tests.support.folded_books import bills, contract, listed, next_bill
+
+TOKYO = Rules(reporting_tz="Asia/Tokyo")
+NEW_YORK = Rules(reporting_tz="America/New_York")
+NOVEMBER = at("2025-11-13")
+
+
+def renewing(*items, **fields):
+    return subscription(*items, **{"next_bill_at": NOVEMBER, **fields})
+
+
+def of_sub(status="open", amount=24_900, when="2025-11-13", **fields):
+    return invoice(status, amount, when, subscription_id="sub_1", **fields)
+
+
+def rolled_on(row):
+    """Its bill dates from its next bill on."""
+    return roll_bill_dates(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date)
+
+
+def one(data) -> list:
+    return [created(data, "2025-10-13")]
+
+
+# Next bills
+
+
+def test_the_next_bill_is_the_processors_own_date_and_the_recurring_amount():
+    assert listed(one(renewing())) == [("2025-11-13", "upcoming", 24_900)]
+
+
+def test_the_next_bill_is_the_trials_end_while_trialing():
+    trial = renewing(status="trialing", trial_end_at=at("2025-10-27"))
+    assert next_bill(one(trial)) == "2025-10-27"
+
+
+def test_a_trial_that_is_over_leaves_the_next_bill_alone():
+    assert next_bill(one(renewing(trial_end_at=at("2025-10-27")))) == "2025-11-13"
+
+
+@pytest.mark.parametrize("status", ["canceled", "paused", "incomplete_expired", "inactive", "completed"])
+def test_these_statuses_have_no_next_bill(status):
+    assert next_bill(one(renewing(status=status))) is None
+
+
+@pytest.mark.parametrize("status", ["active", "past_due", "trialing"])
+def test_these_statuses_have_a_next_bill(status):
+    assert next_bill(one(renewing(status=status))) == "2025-11-13"
+
+
+def test_a_paused_collection_has_no_next_bill():
+    assert next_bill(one(renewing(collection_paused=True))) is None
+
+
+@pytest.mark.parametrize(
+    ("cancel_at", "expected"),
+    [("2025-11-12", None), ("2025-11-13", None), ("2025-11-13 23:59", None), ("2025-11-14", "2025-11-13")],
+)
+def test_a_cancellation_on_or_before_the_date_leaves_no_next_bill(cancel_at, expected):
+    assert next_bill(one(renewing(cancel_at=at(cancel_at)))) == expected
+
+
+def test_a_late_active_gives_a_canceled_contract_no_next_bill():
+    plan = renewing()
+    gone = event(but(plan, status="canceled"), "2025-10-20", rank=DELETED)
+    assert next_bill([*one(plan), gone, changed(plan, "2025-10-21")]) is None
+
+
+def test_the_next_bill_is_less_the_discounts_that_last_until_then():
+    off = Discount(amount_off=4_900, duration="repeating", ends_at=at("2025-11-13"))
+    lasting = Discount(amount_off=4_900, duration="repeating", ends_at=at("2025-11-14"))
+    assert [listed(one(renewing(discounts=(d,))))[0][2] for d in (off, lasting)] == [24_900, 20_000]
+
+
+def test_the_next_bill_leaves_out_metered_and_one_off_items():
+    items = (item(1_000), item(500, metered=True), item(900, "once"))
+    assert listed(one(renewing(*items))) == [("2025-11-13", "upcoming", 1_000)]
+
+
+def test_the_next_bill_is_one_interval_and_not_a_month():
+    (bill,) = bills(one(renewing(item(53_500, "week"))))
+    assert (bill.amount_cents, bill.mrr_cents) == (53_500, 231_655)
+
+
+def test_a_once_contract_has_a_next_bill_and_no_bill_after_it():
+    (bill,) = bills(one(renewing(item(9_000, "once"))))
+    assert (bill.date, bill.amount_cents, bill.mrr_cents, bill.next_bill_date) == (
+        "2025-11-13",
+        9_000,
+        0,
+        None,
+    )
+
+
+def test_a_declined_once_contract_keeps_its_next_bill():
+    (bill,) = bills(one(renewing(item(9_000, "once"), declined=True)))
+    assert (bill.amount_cents, bill.declined) == (9_000, True)
+
+
+def test_a_past_due_contract_shows_as_declined():
+    assert contract(one(renewing(status="past_due"))).declined
+
+
+def test_a_next_bill_of_nothing_is_not_listed():
+    assert listed(one(renewing(item(0)))) == []
+
+
+def test_a_moment_lands_on_the_reporting_zones_day():
+    plan = one(renewing(next_bill_at=at("2025-11-30 20:00")))
+    assert [next_bill(plan), next_bill(plan, TOKYO)] == ["2025-11-30", "2025-12-01"]
+
+
+def test_a_calendar_date_never_shifts():
+    plan = one(subscription(next_bill_on=date(2025, 11, 30)))
+    assert {next_bill(plan, rules) for rules in (Rules(), TOKYO, NEW_YORK)} == {"2025-11-30"}
+
+
+# What comes after it
+
+
+def test_a_weekly_contracts_later_weeks_stand_beside_its_next_bill():
+    (bill,) = bills(one(renewing(item(1_000, "week"))))  # 13, 20, 27 November
+    assert (bill.amount_cents, bill.later_cents, bill.next_bill_date) == (1_000, 2_000, "2025-11-20")
+
+
+def test_later_weeks_stop_where_the_contract_ends():
+    (bill,) = bills(one(renewing(item(1_000, "week"), cancel_at=at("2025-11-27"))))
+    assert bill.later_cents == 1_000
+
+
+def test_a_monthly_contract_bills_once_a_month():
+    (bill,) = bills(one(renewing()))
+    assert (bill.later_cents, bill.next_bill_date) == (0, "2025-12-13")
+
+
+def test_bills_roll_on_to_the_anchor_day():
+    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-28"))
+    rolled = islice(rolled_on(contract(one(plan))), 4)
+    assert list(rolled) == ["2025-02-28", "2025-03-31", "2025-04-30", "2025-05-31"]
+
+
+def test_an_anchor_day_that_the_next_bill_does_not_keep_is_not_taken():
+    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-14"))
+    assert list(islice(rolled_on(contract(one(plan))), 2)) == ["2025-02-14", "2025-03-14"]
+
+
+def test_bills_roll_until_the_contract_ends():
+    plan = renewing(cancel_at=at("2026-01-13"))
+    assert list(rolled_on(contract(one(plan)))) == ["2025-11-13", "2025-12-13"]
+
+
+def test_31_january_is_followed_by_28_february_and_31_march():
+    dates = bill_dates(date(2025, 1, 31), "month", 1)
+    assert list(islice(dates, 3)) == [date(2025, 1, 31), date(2025, 2, 28), date(2025, 3, 31)]
+
+
+def test_a_leap_day_comes_back_in_the_next_leap_year():
+    days = list(islice(bill_dates(date(2024, 2, 29), "year", 1), 5))
+    assert (days[1], days[4]) == (date(2025, 2, 28), date(2028, 2, 29))
+
+
+def test_the_last_date_there_is_ends_the_bills():
+    assert list(bill_dates(date(9999, 12, 31), "week", 1)) == [date(9999, 12, 31)]
+    assert list(bill_dates(date(2025, 1, 1), "once", 1)) == [date(2025, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "every", "label", "word"),
+    [
+        ("week", 1, "Weekly - 1 Week", "weekly"),
+        ("week", 4, "Weekly - 4 Weeks", "every 4 weeks"),
+        ("week", 10, "Weekly - 10 Weeks", "every 10 weeks"),
+        ("month", 1, "Monthly - 1 Month", "monthly"),
+        ("month", 3, "Monthly - 3 Months", "quarterly"),
+        ("year", 1, "Yearly - 1 Year", "yearly"),
+        ("once", 1, "Once", "once"),
+    ],
+)
+def test_schedules_read_the_same_whatever_the_processor(interval, every, label, word):
+    assert (schedule_label(interval, every), cadence_label(interval, every)) == (label, word)
+
+
+def test_a_date_far_ahead_is_reached_without_the_dates_before_it():
+    for interval, every in (("day", 3), ("week", 2), ("month", 1), ("month", 5), ("year", 1)):
+        whole = list(islice(bill_dates(date(2024, 1, 31), interval, every), 3_000))
+        for since in (date(2024, 1, 30), date(2024, 3, 1), date(2031, 12, 31)):
+            ahead = bill_dates(date(2024, 1, 31), interval, every, since=since)
+            first = next(day for day in ahead if day >= since)
+            assert first == next(day for day in whole if day >= since)
+
+
+# The contract's own schedule, and discounts that end
+
+
+def test_the_bills_of_the_shortest_interval_leave_out_the_longer_items():
+    (bill,) = bills(one(renewing(item(1_000), item(12_000, "year"))))
+    assert (bill.amount_cents, bill.mrr_cents, bill.interval) == (1_000, 2_000, "month")
+
+
+def test_the_shortest_interval_is_so_by_its_length():
+    (bill,) = bills(one(renewing(item(9_000, "week", 10), item(1_000))))
+    assert (bill.amount_cents, bill.interval, bill.every) == (1_000, "month", 1)
+
+
+def test_items_of_one_interval_and_another_count_of_it_bill_apart():
+    (bill,) = bills(one(renewing(item(1_000), item(500), item(3_000, "month", 3))))
+    assert (bill.amount_cents, bill.every) == (1_500, 1)
+
+
+def test_a_contract_says_what_its_bills_are_worth_after_each_discounts_end():
+    offs = (
+        Discount(amount_off=4_900, duration="repeating", ends_at=at("2026-01-13")),
+        Discount(amount_off=1_000, duration="repeating", ends_at=at("2026-03-01")),
+    )
+    row = contract(one(renewing(discounts=offs)))
+    assert row.amount_cents == 19_000
+    assert row.amounts == '[["2025-11-13",19000],["2026-01-13",23900],["2026-03-01",24900]]'
+
+
+def test_later_weeks_after_a_discounts_end_are_in_full():
+    off = Discount(amount_off=400, duration="repeating", ends_at=at("2025-11-21"))
+    (bill,) = bills(one(renewing(item(1_000, "week"), discounts=(off,))))  # 13, 20, 27 November
+    assert (bill.amount_cents, bill.later_cents) == (600, 600 + 1_000)
+
+
+# Invoices
+
+
+def test_an_invoice_is_billed_on_the_day_it_was_finalized():
+    draft = invoice("draft")
+    open_ = but(draft, status="open", finalized_at=at("2025-12-01 01:00"))
+    assert listed([event(draft, "2025-11-13"), event(open_, "2025-12-01 01:00")]) == [
+        ("2025-12-01", "open", 10_000)
+    ]
+
+
+def test_an_invoice_near_midnight_is_billed_on_the_reporting_zones_day():
+    events = [event(invoice(finalized_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
+    assert listed(events, NEW_YORK) == [("2025-11-30", "open", 10_000)]
+
+
+def test_a_draft_counts_as_upcoming_on_the_day_it_was_made():
+    assert listed([event(invoice("draft"), "2025-11-13")]) == [("2025-11-13", "draft", 10_000)]
+
+
+@pytest.mark.parametrize("status", ["void", "deleted"])
+def test_void_and_deleted_invoices_are_left_out(status):
+    events = [event(invoice("draft"), "2025-11-13"), event(invoice(status), "2025-11-13")]
+    assert listed(events) == []
+
+
+def test_an_invoice_of_nothing_is_left_out():
+    assert listed([event(invoice("paid", 0), "2025-11-13")]) == []
+
+
+def test_an_uncollectible_invoice_is_listed_and_owes_nothing():
+    (bill,) = bills([event(invoice(), "2025-11-13"), event(invoice("uncollectible"), "2025-12-13")])
+    assert (bill.status, bill.open_cents) == ("uncollectible", 0)
+
+
+def test_an_uncollectible_invoice_may_still_be_paid():
+    events = [event(invoice("uncollectible"), "2025-12-13"), event(invoice("paid"), "2025-12-20")]
+    assert listed(events) == [("2025-11-13", "paid", 10_000)]
+
+
+def test_a_paid_invoice_stays_paid_whatever_is_told_later():
+    events = [event(invoice("paid"), "2025-11-13"), event(invoice("open"), "2025-11-14")]
+    assert listed(events) == [("2025-11-13", "paid", 10_000)]
+
+
+def test_an_invoice_made_opened_and_paid_in_one_second_is_paid():
+    events = [event(invoice(status), "2025-11-13") for status in ("paid", "open", "draft")]
+    assert listed(events) == listed(events[::-1]) == [("2025-11-13", "paid", 10_000)]
+
+
+def test_an_invoice_whose_collection_failed_says_so_until_it_is_paid():
+    failed = event(invoice(payment_failed=True), "2025-11-13 10:00")
+    (bill,) = bills([event(invoice(), "2025-11-13"), failed])
+    assert (bill.status, bill.declined, bill.open_cents) == ("failed", True, 10_000)
+    assert listed([failed, event(invoice("paid"), "2025-11-20")]) == [("2025-11-13", "paid", 10_000)]
+
+
+def test_what_is_paid_in_part_is_open_for_the_rest():
+    partly = invoice(amount_paid=4_000)
+    (bill,) = bills([event(invoice(), "2025-11-13"), event(partly, "2025-11-15")])
+    assert (bill.amount_cents, bill.open_cents) == (10_000, 6_000)
+
+
+def test_what_remains_is_taken_as_it_is_told():
+    (bill,) = bills([event(invoice(amount_paid=1_000, amount_remaining=2_000), "2025-11-13")])
+    assert bill.open_cents == 2_000
+
+
+# An invoice and the next bill
+
+
+def test_an_invoice_covers_the_next_bill_while_the_subscriptions_update_is_late():
+    events = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
+    assert listed(events) == [("2025-11-13", "draft", 24_900)]
+
+
+def test_both_stand_once_the_subscription_has_moved_on():
+    moved = changed(renewing(next_bill_at=at("2025-12-13")), "2025-11-13 00:01")
+    events = [*one(renewing()), event(of_sub(), "2025-11-13"), moved]
+    assert listed(events) == [("2025-11-13", "open", 24_900), ("2025-12-13", "upcoming", 24_900)]
+    assert bills(events)[0].next_bill_date == "2025-12-13"
+
+
+def test_an_earlier_invoice_does_not_cover_the_next_bill():
+    events = [*one(renewing()), event(of_sub("paid", when="2025-10-13"), "2025-10-13")]
+    assert [day for day, _, _ in listed(events)] == ["2025-10-13", "2025-11-13"]
+
+
+@pytest.mark.parametrize(("status", "amount"), [("void", 24_900), ("paid", 0)])
+def test_a_void_invoice_or_one_of_nothing_covers_the_next_bill(status, amount):
+    assert listed([*one(renewing()), event(of_sub(status, amount), "2025-11-13")]) == []
+
+
+def test_a_deleted_draft_does_not_cover_the_next_bill():
+    events = [*one(renewing()), event(of_sub("deleted"), "2025-11-13")]
+    assert listed(events) == [("2025-11-13", "upcoming", 24_900)]
+
+
+def test_a_bill_shows_the_contracts_mrr_at_the_end_of_its_day():
+    dearer = changed(renewing(item(30_000), next_bill_at=at("2025-12-13")), "2025-11-13 05:00")
+    events = [*one(renewing()), event(of_sub(), "2025-11-13"), dearer]
+    assert [bill.mrr_cents for bill in bills(events)] == [30_000, 30_000]
+
+
+def test_an_invoice_before_its_subscription_is_told_is_a_bill_by_itself():
+    (bill,) = bills([event(of_sub(), "2025-11-13")])
+    assert (bill.contract_id, bill.interval, bill.mrr_cents) == ("sub_1", "once", 0)
+
+
+def test_a_draft_on_the_stated_day_is_followed_by_the_bill_an_interval_on():
+    events = [*one(renewing()), event(of_sub("draft"), "2025-11-13")]
+    (bill,) = bills(events)
+    assert (bill.status, bill.next_bill_date) == ("draft", "2025-12-13")
+
+
+def test_an_invoice_long_after_the_stated_day_is_followed_by_the_first_bill_after_it():
+    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-28"))
+    (bill,) = bills([*one(plan), event(of_sub(when="2025-04-10"), "2025-04-10")])
+    assert bill.next_bill_date == "2025-04-30"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        renewing(cancel_at=at("2025-12-13")),
+        renewing(item(9_000, "once")),
+        renewing(status="canceled"),
+        subscription(),
+    ],
+    ids=["ends then", "once", "canceled", "states no next bill"],
+)
+def test_nothing_follows_the_last_bill(plan):
+    (bill,) = bills([*one(plan), event(of_sub(), "2025-11-13")])
+    assert bill.next_bill_date is None
+
+
+def test_two_invoices_of_one_day_are_followed_by_the_bill_after_that_day():
+    moved = renewing(next_bill_at=at("2025-12-13"))
+    both = [event(of_sub(invoice_id=name), "2025-11-13") for name in ("in_1", "in_2")]
+    assert [bill.next_bill_date for bill in bills([*one(moved), *both])] == [
+        "2025-12-13",
+        "2025-12-13",
+        "2026-01-13",
+    ]

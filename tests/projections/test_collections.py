@@ -1,0 +1,230 @@
+"""Money collected, refunded and lost in disputes, each once and on its own day. Source: contract 3."""
+
+from itertools import permutations
+
+import pytest
+
+from projections.book import Rules
+from service.core.events import CREATED, DELETED
+from tests.support.events import at, but, dispute, event, invoice, payment, refund, settles
+from tests.support.folded_books import cash
+
+NEW_YORK = Rules(reporting_tz="America/New_York")
+PAID = ("2025-11-13", "collected", 10_000)
+
+
+def charged(**fields):
+    return event(payment(**fields), "2025-11-13", rank=CREATED)
+
+
+def charge_says(refunded: int, when: str, event_id: str | None = None):
+    """What a charge's own event says of its refunds."""
+    data = payment(amount_refunded=refunded, paid_at=at("2025-11-13"))
+    return event(data, when, event_id, rank=DELETED)
+
+
+# Invoices
+
+
+def test_an_invoice_is_collected_on_the_day_it_was_paid_and_not_when_that_was_told():
+    assert cash([event(invoice("paid"), "2025-11-15")]) == [PAID]
+
+
+def test_an_invoice_without_a_time_of_payment_is_collected_when_it_was_told():
+    assert cash([event(invoice("paid", paid_at=None), "2025-11-15")]) == [("2025-11-15", "collected", 10_000)]
+
+
+def test_invoice_paid_and_payment_succeeded_are_one_fact():
+    assert cash([event(invoice("paid"), "2025-11-13") for _ in range(2)]) == [PAID]
+
+
+def test_payments_in_part_are_collected_each_on_its_day():
+    events = [
+        event(invoice(), "2025-11-13"),
+        event(invoice(amount_paid=4_000), "2025-11-15"),
+        event(invoice("paid", paid_at=at("2025-12-01")), "2025-12-01"),
+    ]
+    assert cash(events) == [("2025-11-15", "collected", 4_000), ("2025-12-01", "collected", 6_000)]
+
+
+def test_an_open_invoice_is_not_collected():
+    assert cash([event(invoice(), "2025-11-13")]) == []
+
+
+def test_an_invoice_is_collected_on_the_reporting_zones_day():
+    events = [event(invoice("paid", paid_at=at("2025-12-01 01:00")), "2025-12-01 01:00")]
+    assert cash(events, NEW_YORK) == [("2025-11-30", "collected", 10_000)]
+
+
+# Payments and their invoices
+
+
+def test_a_payment_of_no_invoice_is_collected_once_however_often_it_is_told():
+    events = [charged(), event(payment(), "2025-11-13 00:00:01"), event(payment(), "2025-11-14")]
+    assert cash(events) == [PAID]
+
+
+def test_a_failed_payment_is_not_collected():
+    assert cash([charged(status="failed")]) == []
+
+
+def test_a_payment_that_failed_first_is_collected_when_it_succeeded():
+    assert cash([event(payment(status="failed"), "2025-11-10"), charged()]) == [PAID]
+
+
+def test_a_payment_known_only_from_its_refund_is_collected_on_the_day_it_was_paid():
+    assert cash([charge_says(2_500, "2025-11-20")]) == [PAID, ("2025-11-20", "refunded", 2_500)]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        event(invoice("paid", payment_ids=("pi_1",)), "2025-11-13"),
+        event(settles(), "2025-11-13"),
+    ],
+    ids=["the invoice lists it", "an event joins them"],
+)
+def test_a_payment_linked_to_an_invoice_before_or_after_counts_once(link):
+    events = {charged(), link, event(invoice("paid"), "2025-11-13")}
+    assert all(cash(order) == [PAID] for order in permutations(events))
+
+
+def test_a_payment_that_names_its_invoice_counts_through_it():
+    assert cash([charged(invoice_id="in_1")]) == []
+    assert cash([charged(invoice_id="in_1"), event(invoice("paid"), "2025-11-13")]) == [PAID]
+
+
+def test_a_payment_for_an_invoice_that_it_does_not_name_counts_through_it():
+    assert cash([charged(for_invoice=True), event(invoice("paid"), "2025-11-13")]) == [PAID]
+
+
+def test_a_payment_is_collected_in_the_minor_units_of_its_currency():
+    assert cash([charged(amount=1_200, currency="jpy")]) == [("2025-11-13", "collected", 1_200)]
+    assert cash([charged(amount=12_345, currency="kwd")]) == [("2025-11-13", "collected", 12_345)]
+
+
+# Refunds
+
+
+def test_a_refund_counts_on_the_day_it_was_made():
+    assert cash([charged(), event(refund(), "2025-11-25")]) == [PAID, ("2025-11-20", "refunded", 2_500)]
+
+
+def test_a_refund_told_before_its_charge_counts():
+    assert cash([event(refund(), "2025-11-20")]) == [("2025-11-20", "refunded", 2_500)]
+
+
+@pytest.mark.parametrize("status", ["pending", "failed", "canceled", "requires_action"])
+def test_a_refund_that_did_not_succeed_does_not_count(status):
+    assert cash([charged(), event(refund(status=status), "2025-11-20")]) == [PAID]
+
+
+def test_a_pending_refund_counts_once_it_has_succeeded_on_the_day_it_was_made():
+    events = [
+        charged(),
+        event(refund(status="pending"), "2025-11-20", rank=0),
+        event(refund(), "2025-11-24", rank=1),
+    ]
+    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(events))
+
+
+def test_a_refund_that_succeeded_and_then_failed_does_not_count():
+    events = [
+        charged(),
+        event(refund(), "2025-11-20", rank=1),
+        event(refund(status="failed"), "2025-11-22", rank=2),
+    ]
+    assert cash(events) == [PAID]
+
+
+def test_a_refund_told_by_itself_and_by_its_charge_counts_once():
+    events = [charged(), charge_says(2_500, "2025-11-20"), event(refund(), "2025-11-20")]
+    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", 2_500)] for order in permutations(events))
+
+
+def test_refunds_that_only_the_charge_tells_count_by_what_each_adds():
+    events = [charged(), charge_says(2_500, "2025-11-20"), charge_says(10_000, "2025-12-02")]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_500), ("2025-12-02", "refunded", 7_500)]
+
+
+def test_a_failed_refund_is_not_told_by_the_charge_either():
+    events = [
+        charged(),
+        charge_says(2_500, "2025-11-20"),
+        event(refund(status="failed"), "2025-11-21", rank=2),
+    ]
+    assert cash(events) == [PAID]
+
+
+def test_two_refunds_of_one_second_are_two():
+    events = [
+        charged(),
+        event(refund(2_500), "2025-11-20"),
+        event(refund(2_500, refund_id="re_2"), "2025-11-20"),
+        charge_says(5_000, "2025-11-20"),
+    ]
+    assert cash(events) == [PAID, *[("2025-11-20", "refunded", 2_500)] * 2]
+
+
+def test_a_refund_of_an_invoices_payment_counts():
+    events = [
+        event(invoice("paid", payment_ids=("pi_1",)), "2025-11-13"),
+        charged(),
+        event(refund(), "2025-11-20"),
+    ]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_500)]
+
+
+def test_a_refund_that_only_the_charge_tells_keeps_its_day_beside_one_told_twice():
+    events = [
+        charged(),
+        charge_says(2_000, "2025-11-20"),
+        charge_says(5_000, "2025-12-05"),
+        event(refund(3_000, "2025-12-05", refund_id="re_2"), "2025-12-05"),
+    ]
+    assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_000), ("2025-12-05", "refunded", 3_000)]
+
+
+# Disputes
+
+
+def test_a_lost_dispute_counts_on_the_day_it_was_lost():
+    events = [
+        charged(),
+        event(dispute("needs_response"), "2025-11-20", rank=CREATED),
+        event(dispute("lost"), "2025-12-20"),
+        event(dispute("lost"), "2025-12-21", rank=DELETED),
+    ]
+    assert all(cash(order) == [PAID, ("2025-12-20", "disputed", 10_000)] for order in permutations(events))
+
+
+@pytest.mark.parametrize("status", ["needs_response", "under_review", "won", "warning_closed"])
+def test_a_dispute_that_is_not_lost_does_not_count(status):
+    assert cash([charged(), event(dispute(status), "2025-12-20")]) == [PAID]
+
+
+def test_a_dispute_that_was_lost_and_then_won_does_not_count():
+    events = [charged(), event(dispute("lost"), "2025-12-20"), event(dispute("won"), "2026-01-20")]
+    assert cash(events) == [PAID]
+
+
+# What came unsigned
+
+
+def test_an_unsigned_payment_counts_once_a_fetch_confirms_it():
+    waiting = event(payment(awaits_confirmation=True), "2025-11-13", trust="unsigned")
+    fetched = event(payment(), "2025-11-13", trust="fetched")
+    assert cash([waiting]) == []
+    assert cash([waiting, fetched]) == cash([fetched, waiting]) == [PAID]
+
+
+def test_an_unsigned_refund_counts_once_a_fetch_confirms_it():
+    waiting = event(refund(awaits_confirmation=True), "2025-11-20", trust="unsigned")
+    confirmed = event(refund(), "2025-11-20", trust="fetched")
+    assert cash([charged(), waiting]) == [PAID]
+    assert cash([charged(), waiting, confirmed]) == [PAID, ("2025-11-20", "refunded", 2_500)]
+
+
+def test_an_unsigned_dispute_that_no_fetch_confirms_does_not_count():
+    waiting = event(but(dispute("lost"), awaits_confirmation=True), "2025-12-20", trust="unsigned")
+    assert cash([charged(), waiting]) == [PAID]

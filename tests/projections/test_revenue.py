@@ -1,0 +1,440 @@
+"""The revenue book: its rows against a recount, whatever was delivered when; and its lists on any day."""
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+from msgspec import json
+from sqlalchemy import select
+
+from projections.book import Rules
+from projections.revenue import (
+    REVENUE,
+    CustomerMonth,
+    CustomerRevenue,
+    Failure,
+    Order,
+    Reversal,
+    _split_by_product,
+)
+from service.books.store import BookStore
+from service.books.tables import ROWS, TOTALS
+from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment
+from tests.support.events import but, dispute, event, invoice, payment, refund, settles
+from tests.support.folded_books import rows_of
+from tests.support.random_deliveries import deliver, deliveries, examples
+from tests.support.random_scenarios import Scenario, scenarios
+from tests.support.temporary_books import document, new_books
+
+
+def orders(*events: Event) -> list[tuple[str, str, int]]:
+    """(day, customer, cents) of every order."""
+    found = [row for row in rows_of(REVENUE, events) if isinstance(row, Order)]
+    return sorted((row.date, row.customer_id, row.amount_cents) for row in found)
+
+
+def failures(*events: Event) -> list[tuple[str, bool]]:
+    """(day, recovered) of every failure."""
+    found = [row for row in rows_of(REVENUE, events) if isinstance(row, Failure)]
+    return sorted((row.date, row.recovered) for row in found)
+
+
+# Products
+
+
+LINES = st.lists(
+    st.builds(
+        InvoiceLine,
+        amount=st.integers(-(10**7), 10**7) | st.sampled_from((0, 1, -1)),
+        product_id=st.sampled_from((None, "a", "b", "c")),
+        price_id=st.sampled_from((None, "p1", "p2")),
+        product_name=st.sampled_from((None, "A", "B")),
+    ),
+    max_size=6,
+)
+
+
+@given(LINES, st.integers(1, 10**9))
+def test_parts_of_an_order_add_up_to_it(lines, amount):
+    parts = _split_by_product(lines, amount)
+
+    assert sum(cents for _, _, cents in parts) == amount
+    assert len({product for product, _, _ in parts}) == len(parts)
+
+
+@given(LINES, st.integers(1, 10**9))
+def test_each_part_is_in_proportion_to_its_lines_to_the_cent(lines, amount):
+    of: Counter[str | None] = Counter()
+    for line in lines:
+        of[line.product_id or line.price_id] += line.amount
+    billed = {product: cents for product, cents in of.items() if cents > 0}
+    whole = sum(billed.values())
+
+    parts = {product: cents for product, _, cents in _split_by_product(lines, amount)}
+
+    if billed:
+        assert parts.keys() == billed.keys()
+        for product, cents in parts.items():
+            assert abs(cents - Fraction(amount * billed[product], whole)) < 1
+            assert cents >= 0
+    else:
+        assert parts == {None: amount}
+
+
+@given(LINES, st.integers(1, 10**9), st.randoms())
+def test_the_order_of_lines_changes_no_amount(lines, amount, rng):
+    def amounts(of):
+        return [(product, cents) for product, _, cents in _split_by_product(of, amount)]
+
+    other = list(lines)
+    rng.shuffle(other)
+
+    assert amounts(other) == amounts(lines)
+
+
+@pytest.mark.parametrize(
+    ("weights", "amount", "parts"),
+    [
+        ((1, 1, 1), 100, (34, 33, 33)),
+        ((1, 1, 1), 101, (34, 34, 33)),
+        ((2, 1, 0), 10, (7, 3)),  # 6⅔ and 3⅓
+        ((1, 2, 3), 1, (0, 0, 1)),
+        # what was taken back has no part
+        ((3, -1, 1), 1000, (750, 250)),
+        ((5, -5, 0), 70, (70,)),
+        ((-1, -1, -2), 400, (400,)),
+    ],
+)
+def test_the_largest_remainders_get_the_cents_that_are_left(weights, amount, parts):
+    lines = [InvoiceLine(amount=weight, product_id=id_) for weight, id_ in zip(weights, "abc", strict=True)]
+
+    assert tuple(cents for _, _, cents in _split_by_product(lines, amount)) == parts
+
+
+# Failures
+
+
+def test_a_failed_invoice_is_a_failure_of_its_first_attempt():
+    first = event(invoice("open", payment_failed=True), "2025-11-14")
+    second = event(invoice("open", payment_failed=True), "2025-11-16")
+    paid = event(invoice("paid", when="2025-11-20"), "2025-11-20")
+
+    assert failures(first, second) == [("2025-11-14", False)]
+    assert failures(paid, second, first) == [("2025-11-14", True)]
+    assert orders(first, second, paid) == [("2025-11-20", "cus_1", 10_000)]
+
+
+def test_a_failed_payment_is_a_failure_unless_it_is_an_invoices():
+    failed = event(payment(status="failed"), "2025-11-14", rank=0)
+
+    assert failures(failed) == [("2025-11-14", False)]
+    assert failures(failed, event(payment(), "2025-11-15")) == [("2025-11-14", True)]
+    assert failures(failed, event(settles(), "2025-11-15")) == []
+    assert failures(event(payment(status="failed", for_invoice=True), "2025-11-14")) == []
+    assert failures(event(payment(status="failed", invoice_id="in_1"), "2025-11-14")) == []
+
+
+def test_what_goes_back_of_a_payment_takes_its_failure_from_nowhere():
+    failed = event(payment(status="failed"), "2025-11-14", rank=0)
+    events = (failed, event(payment(), "2025-11-15"))
+
+    assert failures(*events, event(refund(), "2025-11-20")) == [("2025-11-14", True)]
+    assert failures(*events, event(dispute("lost"), "2025-11-20")) == [("2025-11-14", True)]
+
+
+def test_a_failure_counts_once_it_is_confirmed():
+    unconfirmed = payment(status="failed", awaits_confirmation=True)
+    paid = event(payment(), "2025-11-15")
+
+    assert failures(event(unconfirmed, "2025-11-14", rank=0), paid) == []
+    assert rows_of(REVENUE, [event(unconfirmed, "2025-11-14", rank=0), paid])[0].paid_first_try
+    assert failures(event(but(unconfirmed, awaits_confirmation=False), "2025-11-14", rank=0), paid) == [
+        ("2025-11-14", True)
+    ]
+
+
+def test_an_order_is_whosever_any_telling_of_its_payment_says():
+    nobody = event(payment(customer_id=None), "2025-11-15")
+    known = event(payment(), datetime(2025, 11, 15, 12, 0, 5, tzinfo=UTC))
+
+    assert {who for _, who, _ in orders(nobody, known)} == {"cus_1"}
+
+
+def test_an_order_is_paid_at_first_try_where_no_attempt_had_failed():
+    def paid_first_try(*events):
+        return [row.paid_first_try for row in rows_of(REVENUE, events) if isinstance(row, Order)]
+
+    failed = event(payment(status="failed"), "2025-11-14", rank=0)
+    unpaid = event(invoice("open", payment_failed=True), "2025-11-14")
+    bill = event(invoice("paid"), "2025-11-20")
+    assert paid_first_try(event(payment(), "2025-11-15")) == paid_first_try(bill) == [True]
+    assert paid_first_try(failed, event(payment(), "2025-11-15")) == paid_first_try(unpaid, bill) == [False]
+
+
+# The book against a recount
+
+
+Buyer = tuple[str, str, str, str]  # processor, account, currency, customer id
+
+
+def _expected_orders(scenario: Scenario) -> Counter[tuple[Buyer, str, int]]:
+    """Every order by customer, day and cents, from the events as they stand, without any fold.
+
+    The scenario knows what became of a bill; its event tells the day on which it was paid. A payment is an
+    order if nothing anywhere ties it to an invoice.
+    """
+    zone = ZoneInfo(scenario.zone)
+    paid_at: dict[tuple[str, str, str], datetime] = {}
+    tied: set[tuple[str, str, str]] = set()
+    succeeded: dict[tuple[str, str, str], list[tuple[datetime, Payment]]] = defaultdict(list)
+    for each in scenario.events:
+        where, data = (each.processor, each.account), each.data
+        if isinstance(data, Invoice) and data.status == "paid" and data.paid_at:
+            paid_at[*where, data.invoice_id] = data.paid_at
+        if isinstance(data, Invoice):
+            tied |= {(*where, payment_id) for payment_id in data.payment_ids}
+        if isinstance(data, InvoicePayment) or (
+            isinstance(data, Payment) and (data.for_invoice or data.invoice_id)
+        ):
+            tied.add((*where, data.payment_id))
+        if isinstance(data, Payment) and data.status == "succeeded" and not data.awaits_confirmation:
+            moment = data.paid_at or each.occurred_at
+            succeeded[*where, data.payment_id].append((moment, data))
+    found: Counter[tuple[Buyer, str, int]] = Counter()
+    for bill in scenario.expected.bills:
+        if bill.fate == "paid" and bill.due:
+            processor, account, customer_id = bill.who
+            moment = paid_at[processor, account, bill.name]
+            who = (processor, account, bill.currency, customer_id)
+            found[who, moment.astimezone(zone).date().isoformat(), bill.due] += 1
+    for key, known in succeeded.items():
+        if key not in tied:
+            moment, data = min(known, key=lambda pair: pair[0])
+            who = (*key[:2], data.currency, data.customer_id or "")
+            found[who, moment.astimezone(zone).date().isoformat(), data.amount] += 1
+    return found
+
+
+@pytest.mark.usefixtures("each_store")
+@given(st.data(), scenarios())
+@examples(10)
+def test_any_delivery_gives_the_customers_of_a_recount(data, scenario):
+    batches = data.draw(deliveries(scenario), label="deliveries")
+    asyncio.run(_any_delivery_gives_the_customers_of_a_recount(scenario, batches))
+
+
+async def _any_delivery_gives_the_customers_of_a_recount(scenario, batches):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
+        await deliver(books, batches)
+        async with books.store() as store:
+            found = {
+                kind: await _rows(store, kind)
+                for kind in (Order, Reversal, Failure, CustomerMonth, CustomerRevenue)
+            }
+            note(f"orders: {found[Order]}")
+            assert Counter((_who(row), row.date, row.amount_cents) for row in found[Order]) == (
+                _expected_orders(scenario)
+            )
+            _same_reversals(scenario, found[Reversal])
+            _same_customers(found)
+            await _same_totals(store, found)
+
+
+async def _rows(store: BookStore, kind: type) -> list:
+    table = ROWS[kind]
+
+    def read(connection):
+        book = store.positions(connection).books["revenue"]
+        return list(connection.execute(select(table).where(table.c.book == book)))
+
+    return await store.read(read)
+
+
+async def _totals(store: BookStore, name: str, *columns: str) -> dict:
+    table = TOTALS[name]
+
+    def read(connection):
+        book = store.positions(connection).books["revenue"]
+        return list(connection.execute(select(table).where(table.c.book == book)))
+
+    rows = await store.read(read)
+    found: dict[tuple, tuple] = {}
+    for row in rows:
+        key = tuple(getattr(row, column) for column in columns)
+        sums = [column.name for column in table.c if column.name not in ("book", "partition", *columns)]
+        values = tuple(getattr(row, column) for column in sums)
+        found[key] = tuple(a + b for a, b in zip(found.get(key, (0,) * len(values)), values, strict=True))
+    return {key: values for key, values in found.items() if any(values)}
+
+
+def _who(row) -> Buyer:
+    return row.processor, row.account, row.currency, row.customer_id
+
+
+def _same_reversals(scenario: Scenario, reversals: list) -> None:
+    """What went back is what the scenario says, by currency, kind and day."""
+    zone = ZoneInfo(scenario.zone)
+    wanted: Counter[tuple[str, str, str]] = Counter()
+    for money in scenario.expected.money:
+        if money.kind != "collected":
+            day = money.at.astimezone(zone).date().isoformat()
+            wanted[money.currency, money.kind, day] += money.cents
+    found: Counter[tuple[str, str, str]] = Counter()
+    for row in reversals:
+        found[row.currency, row.kind, row.date] += row.amount_cents
+    assert +found == +wanted
+
+
+def _same_customers(found: dict[type, list]) -> None:
+    """Months and customers add up from the orders and reversals, and nobody is left out or left over."""
+    parts = [row for row in (*found[Order], *found[Reversal]) if row.customer_id]
+    _same_groups(parts, found[CustomerMonth], lambda row: (*_who(row), _month(row)))
+    _same_groups(parts, found[CustomerRevenue], _who)
+    for row in found[CustomerRevenue]:
+        mine = [o for o in found[Order] if _who(o) == _who(row)]
+        months: dict[str, list[int]] = {}
+        for order in sorted(mine, key=lambda o: o.date):
+            months.setdefault(order.date[:7], []).append(order.amount_cents)
+        assert json.decode(row.months) == [[m, len(cents), sum(cents)] for m, cents in months.items()]
+        dates = sorted(date.fromisoformat(order.date) for order in mine)
+        assert row.lifespan_days == ((dates[-1] - dates[0]).days if dates else 0)
+
+
+def _month(row) -> str:
+    return row.month if hasattr(row, "month") else row.date[:7]
+
+
+def _same_groups(parts: Iterable, rows: list, key: Callable) -> None:
+    groups: dict[tuple, list] = defaultdict(list)
+    for part in parts:
+        groups[key(part)].append(part)
+    assert sorted(map(key, rows)) == sorted(groups)
+    for row in rows:
+        of = groups[key(row)]
+        bought = [part for part in of if not hasattr(part, "kind")]
+        days = sorted(part.date for part in bought)
+        assert (row.orders, row.revenue_cents) == (len(bought), sum(o.amount_cents for o in bought))
+        assert (row.first_date, row.last_date) == ((days[0], days[-1]) if days else (None, None))
+        assert row.changed_date == max(part.date for part in of)
+        for kind in ("refunded", "disputed"):
+            back = sum(part.amount_cents for part in of if getattr(part, "kind", None) == kind)
+            assert getattr(row, f"{kind}_cents") == back
+
+
+async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
+    days: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in found[Order]:  # of everybody, also of nobody known
+        of = days[row.currency, row.account, row.date]
+        of[0] += 1
+        of[1] += row.amount_cents
+        of[2] += row.paid_first_try
+    by_day = ("currency", "account", "date")
+    assert await _totals(store, "order_days", *by_day) == {key: tuple(of) for key, of in days.items()}
+
+    failed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
+    for row in found[Failure]:
+        failed[row.currency, row.account, row.date][0] += 1
+        failed[row.currency, row.account, row.date][1] += row.recovered
+    assert await _totals(store, "failure_days", *by_day) == {key: tuple(of) for key, of in failed.items()}
+
+    often: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
+    for row in found[CustomerRevenue]:
+        if row.orders:
+            days, gaps = row.lifespan_days, row.orders - 1
+            bounds = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180), ("Annual+", 10**6))
+            name = next((name for name, bound in bounds if days <= gaps * bound), "") if gaps else ""
+            often[row.currency, row.account, name][0] += 1
+            often[row.currency, row.account, name][1] += row.revenue_cents
+    by_frequency = ("currency", "account", "frequency")
+    known = await _totals(store, "customer_frequencies", *by_frequency)
+    assert known == {key: tuple(of) for key, of in often.items()}
+
+    first: dict[Buyer, str] = {}
+    for row in sorted(found[Order], key=lambda order: order.date):
+        first.setdefault(_who(row), row.date[:7])
+    cohorts: dict[tuple, tuple[set, list[int]]] = defaultdict(lambda: (set(), []))
+    for row in found[Order]:
+        if row.customer_id:
+            who, cents = cohorts[row.currency, row.account, first[_who(row)], row.date[:7]]
+            who.add(_who(row))
+            cents.append(row.amount_cents)
+    names = ("currency", "account", "cohort", "month")
+    assert await _totals(store, "cohort_months", *names) == {
+        key: (len(who), len(cents), sum(cents)) for key, (who, cents) in cohorts.items()
+    }
+
+
+# Lists of a day in the past
+
+
+LISTS: tuple[tuple[str, dict[str, str]], ...] = (
+    *(("customers-top", {"sort": sort, "limit": "1000"}) for sort in ("revenue", "orders", "last_purchase")),
+    ("customers-top", {"sort": "first_purchase", "order": "asc", "limit": "3"}),
+    ("customers-at-risk", {}),
+    ("customers-at-risk", {"stage": "churned", "segments": "low_value,medium_value"}),
+    ("cohorts", {"from_": "2024-01", "to": "2025-12"}),
+    ("distribution", {}),
+    ("purchase-frequency", {}),
+    ("dashboard", {}),
+)
+STARTS_ON = date(2024, 1, 1)
+
+
+def _history(rng: random.Random) -> list[Event]:
+    """Some customers' orders and what went back of them, each told on its day."""
+    events = []
+    for number in range(rng.randint(3, 8)):
+        who = {"customer_id": f"cus_{number % 3}", "currency": rng.choice(("usd", "usd", "eur"))}
+        where = {"processor": rng.choice(("stripe", "acme")), "account": rng.choice(("", "", "acct_b"))}
+        day = STARTS_ON + timedelta(days=rng.randrange(300))
+        for n in range(rng.randint(1, 6)):
+            when, pays = day.isoformat(), f"pi_{number}_{n}"
+            cents = rng.choice((100, 9_999, 10_000, 50_000, 100_000, 1_000_000))
+            if rng.random() < 0.5:
+                bill = invoice("paid", cents, when, invoice_id=f"in_{number}_{n}", payment_ids=(pays,), **who)
+                events.append(event(bill, when, **where))
+            else:
+                events.append(event(payment(cents, payment_id=pays, **who), when, **where))
+            back = (day + timedelta(days=rng.choice((0, 3, 40)))).isoformat()
+            of = {"payment_id": pays, **who}
+            if rng.random() < 0.2:
+                events.append(event(refund(cents // 2, back, refund_id=f"re_{pays}", **of), back, **where))
+            elif rng.random() < 0.1:
+                events.append(event(dispute("lost", cents, dispute_id=f"dp_{pays}", **of), back, **where))
+            day += timedelta(days=rng.choice((0, 1, 30, 31, 90, 91, 180, 181)))
+    return events
+
+
+@pytest.mark.usefixtures("each_store")
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_list_of_a_day_is_what_it_was_for_who_knew_only_what_came_until_then(seed):
+    rng = random.Random(seed)
+    events = sorted(_history(rng), key=_day)
+    happens = sorted(set(map(_day, events)))
+    days = sorted({*rng.sample(happens, min(2, len(happens))), happens[-1], date(2025, 12, 31)})
+    async with new_books() as whole, new_books() as growing:
+        await whole.record(*events)
+        async with whole.store() as all_known:
+            known = 0
+            for day in days:
+                new = [event for event in events if _day(event) <= day][known:]
+                known += len(new)
+                await growing.record(*new)
+                async with growing.store() as then:
+                    for name, query in LISTS:
+                        for currency, account in (("usd", None), ("usd", "acct_b")):
+                            asked = (f"payment-analytics-{name}", currency, day, account)
+                            assert await document(all_known, *asked, **query) == (
+                                await document(then, *asked, **query)
+                            ), (name, day)
+
+
+def _day(event: Event) -> date:
+    return event.occurred_at.date()

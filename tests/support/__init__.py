@@ -1,0 +1,1 @@
+"""What tests of several rooms share: servers, prepared stores, temporary books, senders, stand-in APIs."""

@@ -1,0 +1,32 @@
+"""Whether an answer is what the OpenAPI description says of it."""
+
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from service.reads.schemas import SHAPES
+from service.web.openapi import description
+
+
+def strict(schema: Any) -> Any:
+    """A schema that allows no field that it does not describe."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return closed | {name: strict(part) for name, part in schema.items()}
+
+
+def is_described(answer: Any, shape: str) -> bool:
+    """Whether an answer is of a shape, without a field more; raises what is wrong."""
+    components = {"schemas": {name: strict(schema) for name, schema in SHAPES.items()}}
+    whole = {"$ref": f"#/components/schemas/{shape}", "components": components}
+    Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
+    return True
+
+
+def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
+    content = description()["paths"][path][method]["responses"][status]["content"]
+    media_type = "application/json" if "application/json" in content else "application/problem+json"
+    return str(content[media_type]["schema"]["$ref"]).rpartition("/")[2]

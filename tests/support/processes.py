@@ -1,0 +1,137 @@
+"""Real processes of a Daybook on a data directory: started, killed, asked over HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from msgspec import json
+from standardwebhooks import Webhook
+
+SECRET = "whsec_dGVzdC1zZWNyZXQtb2YtYS1iaWxsZXI="
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Any, seconds: float, what: str) -> Any:
+    """What `condition` gives once it is true; looked at every 20 ms."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class DaybookProcesses:
+    """The processes by name; each can be killed and started again."""
+
+    def __init__(self, data_dir: Path, redis_url: str | None = None) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
+        self.environment = {
+            **clean,
+            "DAYBOOK_MASTER_KEY": os.environ["DAYBOOK_MASTER_KEY"],
+            "DAYBOOK_DATA_DIR": str(data_dir),
+            "DAYBOOK_PORT": str(self.port),
+            "DAYBOOK_STANDARD_WEBHOOK_SECRETS": f"biller={SECRET}",
+            **({"DAYBOOK_REDIS_URL": redis_url} if redis_url else {}),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "DaybookProcesses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, name: str) -> None:
+        with open(self.data_dir / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", name],
+                env=self.environment,
+                cwd=self.data_dir,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End a process; of a run also those that it started, which may answer until they notice."""
+        self.processes[name].send_signal(number)
+        self.processes[name].wait(30)
+        if name == "run":
+            wait_until(lambda: not self.listens(), START_SECONDS, "the web process is gone")
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait(30)
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def ready(self) -> dict[str, Any] | None:
+        try:
+            answer = httpx.get(f"{self.url}/readyz", timeout=2)
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+    def wait_ready(self) -> None:
+        wait_until(self.ready, START_SECONDS, "the web process is ready")
+
+    def caught_up(self) -> bool:
+        found = self.ready()
+        return bool(found and found["lag_events"] and not any(found["lag_events"].values()))
+
+
+def subscription_event(number: int, amount: int = 1_000, status: str = "active") -> tuple[str, bytes]:
+    """An event id and a body in the in-house format; ten subscriptions take turns."""
+    key = number % 10
+    moment = f"2026-01-{1 + number // 1440 % 28:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00Z"
+    body = {
+        "type": "subscription.recorded",
+        "occurred_at": moment,
+        "data": {
+            "subscription_id": f"sub_{key}",
+            "customer_id": f"cus_{key % 5}",
+            "status": status,
+            "currency": "usd",
+            "items": [{"interval": "month", "unit_amount": str(amount + number)}],
+            "next_bill_on": "2026-12-01",
+        },
+    }
+    return f"evt_{number}", json.encode(body)
+
+
+def signed(event_id: str, body: bytes) -> dict[str, str]:
+    """The headers of a Standard Webhook, signed now."""
+    now = datetime.now(UTC)
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(SECRET).sign(event_id, now, body.decode()),
+        "content-type": "application/json",
+    }
+
+
+def post(daybook: DaybookProcesses, number: int) -> httpx.Response:
+    """Post an event of `subscription_event`."""
+    event_id, body = subscription_event(number)
+    return httpx.post(
+        f"{daybook.url}/webhooks/standard/biller", content=body, headers=signed(event_id, body), timeout=10
+    )

@@ -1,0 +1,101 @@
+"""A small ledger with every kind of row in its books, and copies of it to change."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from service.books.engine import Engine
+from service.books.tables import PARTITIONS
+from service.bootstrap import open_books, open_ledger, prepare
+from service.core.events import Customer, Product
+from service.settings import Settings, load
+from tests.support.events import (
+    at,
+    changed,
+    created,
+    dispute,
+    event,
+    invoice,
+    item,
+    payment,
+    refund,
+    settles,
+    subscription,
+)
+from tests.support.partitions import HeldPartitions
+from tests.support.temporary_books import NOW, incoming, now
+
+FILES = ("ledger.db", "books.db")
+_before = subscription(item(), next_bill_at=at("2026-01-05"))
+_after = subscription(item(30_000), next_bill_at=at("2026-01-05"))
+_other = {"invoice_id": "in_2", "customer_id": "cus_2"}
+
+EVENTS = [
+    created(_before, "2025-10-05", event_id="evt_created"),
+    changed(_after, "2025-11-05", _before, event_id="evt_changed"),
+    event(Customer(customer_id="cus_1", name="Ada Example", email="ada@x.test"), "2025-10-05", "evt_name"),
+    event(Product(product_id="prod_1", name="Maps"), "2025-10-05", "evt_product"),
+    event(invoice("open", subscription_id="sub_1", payment_failed=True), "2025-11-13", "evt_failed"),
+    event(invoice("paid", subscription_id="sub_1", when="2025-11-14"), "2025-11-14", "evt_paid"),
+    event(settles(), "2025-11-14", "evt_settles"),
+    event(payment(), "2025-11-14", "evt_payment"),
+    event(refund(), "2025-11-20", "evt_refund"),
+    event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
+    event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
+    event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
+    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
+]
+
+
+async def write_small_ledger(settings: Settings, *, behind: int = 0) -> None:
+    """Append `EVENTS` and advance the books, the last `behind` partitions only to positions of their own."""
+    prepare(settings)
+    ledger, store = open_ledger(settings), open_books(settings)
+    try:
+        await ledger.append([incoming(each) for each in EVENTS], NOW)
+        level = range(PARTITIONS - behind if settings.database_url else 1)
+        await Engine(ledger, store, now, HeldPartitions(level)).catch_up()
+        for part in range(PARTITIONS - behind, PARTITIONS):
+            await Engine(ledger, store, now, HeldPartitions([part])).catch_up(until=part % len(EVENTS))
+    finally:
+        await store.close()
+        await ledger.close()
+
+
+async def record_one_more(settings: Settings, event_id: str = "evt_more") -> None:
+    """One more event, in the ledger and in the books."""
+    ledger, store = open_ledger(settings), open_books(settings)
+    await ledger.append([incoming(changed(subscription(), "2026-01-01", event_id=event_id))], NOW)
+    await Engine(ledger, store, now).catch_up()
+    await store.close()
+    await ledger.close()
+
+
+def copy_of(origin: Path, directory: Path) -> Settings:
+    """Settings of a copy in another directory."""
+    for name in FILES:
+        shutil.copyfile(origin / name, directory / name)
+    return load(data_dir=directory)
+
+
+def checkpoint_files(directory: Path) -> None:
+    """Write what SQLite keeps in its write-ahead logs into the files themselves."""
+    for name in FILES:
+        with closing(sqlite3.connect(directory / name)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def changed_value(value: Any, kind: type = object) -> Any:
+    """The value with one bit changed, or one character; of a null, something."""
+    if value is None:
+        return 1
+    if isinstance(value, int):
+        return value ^ (1 if kind is bool else 64)
+    if not value:
+        return "x" if isinstance(value, str) else b"x"
+    middle = len(value) // 2
+    found = value[middle : middle + 1]
+    last = ("1" if found == "0" else "0") if isinstance(value, str) else bytes([found[0] ^ 1])
+    return value[:middle] + last + value[middle + 1 :]

@@ -1,0 +1,59 @@
+"""Stores with an empty ledger and empty books, as a first start leaves them."""
+
+import atexit
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from projections.book import Rules
+from service.bootstrap import books_schema, prepare
+from service.settings import Settings, load
+from tests.support.postgres import PostgresServer
+
+EACH_STORE = ["sqlite", "postgresql"]
+
+NewDataDir = Callable[[Path], Path]
+
+
+@cache
+def empty_data_dir() -> Path:
+    """A data directory with both files. Tests take copies, since migrating takes far longer than a copy."""
+    directory = Path(mkdtemp(prefix="daybook-empty-"))
+    atexit.register(shutil.rmtree, directory)
+    prepare(settings_of(directory))
+    return directory
+
+
+def new_data_dir(directory: Path, server: PostgresServer | None = None) -> Path:
+    """Make an empty Daybook's directory; with a server, one that names a new database there."""
+    if server is None:
+        return Path(shutil.copytree(empty_data_dir(), directory))
+    directory.mkdir(parents=True)
+    (directory / "database_url").write_text(prepared_database(server))
+    return directory
+
+
+def settings_of(data_dir: Path, **given: Any) -> Settings:
+    """Settings of a data directory, and of the database that it names; no `.env` is read."""
+    url = data_dir / "database_url"
+    stores = {"data_dir": data_dir, "database_url": url.read_text() if url.exists() else None}
+    return load(_env_file=None, **{**stores, **given})
+
+
+def prepared_database(server: PostgresServer, rules: Rules | None = None) -> str:
+    """The URL of a new database, for books under these rules; a copy, since preparing one takes longer."""
+    settings = with_rules(load(), rules or Rules())
+    template = books_schema(settings).replace("daybook_books", "empty")
+    if server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{template}'") != "1":
+        server.sql(f"CREATE DATABASE {template}")
+        prepare(settings.model_copy(update={"database_url": server.url(template)}))
+    return server.new_database(template)
+
+
+def with_rules(settings: Settings, rules: Rules) -> Settings:
+    """The settings with other rules."""
+    changed = {"reporting_tz": rules.reporting_tz, "weeks_per_month": rules.weeks_per_month}
+    return settings.model_copy(update=changed)

@@ -1,0 +1,173 @@
+"""A stand-in of Stripe's API over real HTTP, written from its documented shapes: lists, errors, faults."""
+
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.support.paths import FIXTURES
+
+KEY = "sk_test_example"
+BASIL = FIXTURES / "stripe" / "basil"
+
+Fault = Callable[[Request], Response | None]
+
+
+def fixture(name: str) -> dict[str, Any]:
+    return json.loads((BASIL / f"{name}.json").read_text())
+
+
+SUBSCRIPTION = fixture("customer.subscription.created")["data"]["object"]
+INVOICE = fixture("invoice.finalized")["data"]["object"]
+EVENT = fixture("customer.subscription.created")
+
+
+def subscription(number: int, quantity: int = 3, **its: Any) -> dict[str, Any]:
+    """A subscription of 49 dollars a month for each of its quantity."""
+    thing = deepcopy(SUBSCRIPTION) | {"id": f"sub_{number}", "customer": f"cus_{number % 7}"} | its
+    thing["items"]["data"][0]["quantity"] = quantity
+    return thing
+
+
+def invoice(number: int, **its: Any) -> dict[str, Any]:
+    """An open invoice of 147 dollars."""
+    return deepcopy(INVOICE) | {"id": f"in_{number}", "customer": f"cus_{number % 7}", "parent": None} | its
+
+
+def event(
+    number: int, kind: str, thing: dict[str, Any], created: int, account: str | None = None
+) -> dict[str, Any]:
+    """An event that tells of an object as it is now."""
+    base = EVENT | {"id": f"evt_{number}", "type": kind, "created": created, "pending_webhooks": 0}
+    return base | {"data": {"object": deepcopy(thing)}} | ({"account": account} if account else {})
+
+
+class Shop:
+    """One account: what it has, and what has happened."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.objects: dict[str, dict[str, Any]] = {}
+
+    def happens(self, kind: str, thing: dict[str, Any], created: int) -> dict[str, Any]:
+        """An object becomes so, and an event tells it."""
+        self.objects[thing["id"]] = thing
+        self.events.append(event(len(self.events) + 1, kind, thing, created))
+        return self.events[-1]
+
+
+class StripeApi:
+    """What is asked of it is remembered. `faults` answer first, one request each; None lets it pass."""
+
+    def __init__(self) -> None:
+        self.shops: dict[str, Shop] = {"": Shop()}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.versions: set[str | None] = set()
+        self.faults: list[Fault] = []
+        self.before: Callable[[str], None] = lambda _path: None
+        self.url = ""
+        self.app = Starlette(
+            routes=[
+                Route("/v1/events", self._events),
+                Route("/v1/{kind}", self._list),
+                Route("/v1/{kind}/{id}", self._one),
+            ]
+        )
+
+    @property
+    def shop(self) -> Shop:
+        """The key's own account."""
+        return self.shops[""]
+
+    async def _events(self, request: Request) -> Response:
+        def answer(shop: Shop) -> Response:
+            since, until = (int(request.query_params[f"created[{bound}]"]) for bound in ("gte", "lte"))
+            newest_first = sorted(shop.events, key=lambda thing: thing["created"])[::-1]
+            return page(request, [thing for thing in newest_first if since <= thing["created"] <= until])
+
+        return self._answer(request, answer)
+
+    async def _list(self, request: Request) -> Response:
+        def answer(shop: Shop) -> Response:
+            kind, status = request.path_params["kind"], request.query_params.get("status")
+            listed = [
+                thing
+                for thing in reversed(shop.objects.values())
+                if f"{thing['object']}s" == kind
+                and (thing["status"] == status if status else thing["status"] != "canceled")
+            ]
+            return page(request, listed)
+
+        return self._answer(request, answer)
+
+    async def _one(self, request: Request) -> Response:
+        def answer(shop: Shop) -> Response:
+            found = shop.objects.get(request.path_params["id"])
+            return pretty(found) if found else refusal(404, "resource_missing")
+
+        return self._answer(request, answer)
+
+    def _answer(self, request: Request, answer: Callable[[Shop], Response]) -> Response:
+        self.asked.append((request.url.path, dict(request.query_params)))
+        self.versions.add(request.headers.get("Stripe-Version"))
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            return refusal(401)
+        self.before(request.url.path)
+        if self.faults and (fault := self.faults.pop(0)(request)):
+            return fault
+        shop = self.shops.get(request.headers.get("Stripe-Account", ""))
+        return answer(shop) if shop else refusal(403, "account_invalid")
+
+
+def page(request: Request, listed: list[dict[str, Any]]) -> Response:
+    """A page of a list, as Stripe's cursors have it."""
+    after, limit = request.query_params.get("starting_after"), int(request.query_params.get("limit", "10"))
+    start = next(i for i, thing in enumerate(listed) if thing["id"] == after) + 1 if after else 0
+    part = listed[start : start + limit]
+    has_more = start + limit < len(listed)
+    return pretty({"object": "list", "data": part, "has_more": has_more, "url": request.url.path})
+
+
+def pretty(document: Any) -> Response:
+    """JSON as Stripe writes it: over several lines."""
+    return Response(json.dumps(document, indent=2), media_type="application/json")
+
+
+def refusal(status: int, code: str | None = None, **headers: str) -> Response:
+    """An error in Stripe's shape; underscores in header names stand for hyphens."""
+    error = {"type": "api_error", "code": code, "message": "An example that names sk_test_***mple"}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return JSONResponse({"error": error}, status, named)
+
+
+def cut_off(_request: Request) -> Response:
+    """A connection that is reset in the middle of a page."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"object": "list", "data": ['
+        raise ConnectionResetError
+
+    return StreamingResponse(body(), headers={"Content-Length": "5000"}, media_type="application/json")
+
+
+@contextmanager
+def serve(api: Any) -> Iterator[Any]:
+    """The stand-in on a free port of loopback, in a thread of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    api.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(api.app, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    yield api
+    server.should_exit = True
+    thread.join()
+    listening.close()

@@ -1,0 +1,90 @@
+"""A ledger with its books for reconciliations: to wait advances the books, and takes no time."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from projections import BOOKS
+from service.books.engine import Engine
+from service.books.store import BookStore
+from service.bootstrap import open_books, open_ledger
+from service.core.delivery import Proof
+from service.intake.translation import endpoint_of, read_delivery
+from service.ledger.store import Ledger
+from service.settings import Settings
+from service.sync.reconcile.report import ReconciliationReport
+from service.sync.reconcile.stripe import StripeReconciler
+from service.sync.stripe_api import StripeApiClient
+from tests.support.stripe_api import KEY, StripeApi
+
+NOW = datetime(2025, 10, 5, 3, 17, tzinfo=UTC)
+SECONDS = int(NOW.timestamp())
+MONTH = timedelta(days=30)
+
+
+class SyncDaybook:
+    """The stores, a clock to set, and the waits that Stripe's API was given."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, store: BookStore) -> None:
+        self.settings, self.ledger, self.store = settings, ledger, store
+        self.now = NOW
+        self.waits: list[float] = []
+        self._engine = Engine(ledger, store, self.clock)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    async def deliver(self, *payloads: dict[str, Any]) -> None:
+        """Webhooks come, and the books take them in."""
+        endpoint = endpoint_of("stripe")
+        assert endpoint
+        proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
+        bodies = [json.dumps(each).encode() for each in payloads]
+        await self.ledger.append([read_delivery(endpoint, b"{}", body, proof) for body in bodies], self.now)
+        await self.catch_up()
+
+    async def catch_up(self, _seconds: float = 0) -> None:
+        await self._engine.catch_up()
+
+    async def reconcile(
+        self, api: StripeApi, *, since: timedelta = MONTH, **how: Any
+    ) -> ReconciliationReport:
+        """One run, in which waiting takes no time."""
+
+        async def note(seconds: float) -> None:
+            self.waits.append(seconds)
+
+        client = StripeApiClient(KEY, api.url, pause=note, random_fraction=lambda: 1.0)
+        how.setdefault("pause", self.catch_up)
+        try:
+            return await StripeReconciler(client, self.ledger, self.store, self.clock, **how).run(
+                self.now - since
+            )
+        finally:
+            await client.close()
+
+    async def rows(self) -> list[dict[str, Any]]:
+        async with self.ledger.reading() as reader:
+            return await reader.rows(0, 10_000)
+
+    async def head(self) -> tuple[int, bytes]:
+        async with self.ledger.reading() as reader:
+            head = await reader.head()
+        return head.position, head.digest
+
+    async def kept(self, name: str) -> bytes | None:
+        async with self.ledger.reading() as reader:
+            return await reader.read_cursor(name)
+
+
+@asynccontextmanager
+async def open_sync_daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
+    ledger, store = open_ledger(settings), open_books(settings, BOOKS)
+    try:
+        await store.register()
+        yield SyncDaybook(settings, ledger, store)
+    finally:
+        await store.close()
+        await ledger.close()

@@ -1,0 +1,175 @@
+"""Reconciliation with MX Merchant: payments that no notification told are appended; what differs is named."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import json
+from msgspec.structs import replace
+
+from handlers import mxmerchant
+from service.core.errors import Unavailable
+from service.ledger.draft import Incoming
+from service.sync.reconcile.mxmerchant import MxmerchantReconciler
+from service.sync.reconcile.report import ReconciliationReport
+from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
+from tests.support.stores import settings_of
+from tests.support.stripe_api import serve
+from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
+
+
+@pytest.fixture
+def api() -> Iterator[MxApi]:
+    with serve(MxApi()) as api:
+        yield api
+
+
+@pytest.fixture
+async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[SyncDaybook]:
+    settings = settings_of(
+        data_dir,
+        mxmerchant_api_url=api.url,
+        mxmerchant_consumer_key="the-consumer-key",
+        mxmerchant_consumer_secret="of-the-consumer",
+        mxmerchant_merchant_id=MERCHANT,
+    )
+    async with open_sync_daybook(settings) as daybook:
+        yield daybook
+
+
+async def reconcile(daybook: SyncDaybook, *, dry_run: bool = False) -> ReconciliationReport:
+    async def pause(seconds: float) -> None:
+        daybook.waits.append(seconds)
+        await daybook.catch_up()
+
+    how: dict[str, Any] = {"pause": pause, "dry_run": dry_run}
+    run = MxmerchantReconciler(daybook.settings, daybook.ledger, daybook.store, daybook.clock, **how)
+    try:
+        return await run.run()
+    finally:
+        await run.close()
+
+
+async def notify(daybook: SyncDaybook, number: int, amount: str, kind: str, **its: Any) -> None:
+    """A notification by URL token, signed or not, as the web process would keep it."""
+    signed = its.pop("signed", False)
+    body = {"eventType": kind, "merchantId": MERCHANT, "id": number, "totalAmount": amount} | its
+    proof = mxmerchant.verify_token({":token": "t"}, b"", ["t"], daybook.now)
+    proof = replace(proof, confirmable=not signed, trust="signed" if signed else "unsigned")
+    events = mxmerchant.translate({**body, "transactionDate": "Oct 2 2025 6:21PM"}, proof)
+    raw = json.encode(body)
+    delivery = Incoming(events=events, content_digest=raw[:32], headers=b"{}", body=raw, proof=proof)
+    await daybook.ledger.append([delivery], daybook.now)
+    await daybook.catch_up()
+
+
+def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
+    return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
+
+
+async def collected(daybook: SyncDaybook) -> tuple[int, int]:
+    """Collected and refunded, as the books have it."""
+    await daybook.catch_up()
+    async with daybook.store.reading() as connection:
+        rows = await connection.exec_driver_sql(
+            "SELECT coalesce(sum(collected_cents), 0), coalesce(sum(refunded_cents), 0) FROM cash_days"
+        )
+        found = rows.one()
+    return found[0], found[1]
+
+
+async def test_payments_and_refunds_that_nothing_told_are_appended_once(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
+    # given payments known by a signed notification, by one that waits, and by none; in three pages
+    await notify(daybook, 1, "11.11", "PaymentSuccess", signed=True)
+    await notify(daybook, 2, "11.11", "PaymentSuccess")
+    await notify(daybook, 3, "-5.00", "RefundCreated", signed=True, originalPaymentId=1)
+    api.payments = [
+        payment(1),
+        payment(2),
+        payment(3, "-5.00"),
+        payment(4, "-1.00", "Settled"),
+        payment(5, status="Declined"),
+        payment(6, status="Pending"),
+        payment(7, authOnly=True),
+        *(payment(number) for number in range(8, 25)),
+    ]
+    assert await collected(daybook) == (1_111, 500)
+
+    # when it is reconciled, twice
+    first = await reconcile(daybook)
+    head = await daybook.head()
+    second = await reconcile(daybook)
+
+    # then each counts once
+    assert first.missed == {"payment.recorded": 19, "refund.recorded": 1}
+    assert (second.missed, await daybook.head()) == ({}, head)
+    assert await collected(daybook) == (19 * 1_111, 600)
+    assert differences(first) | differences(second) == set()
+    assert (first.compared, first.listed) == ({"contract": 14, "payment": 22}, 38)
+
+
+async def test_planted_differences_are_named_and_nothing_else(daybook: SyncDaybook, api: MxApi) -> None:
+    api.payments = [payment(number) for number in range(1, 25)]
+    await reconcile(daybook)
+    gone = api.contracts.pop(0)
+    assert [gone["status"], api.contracts[0]["status"]] == ["Active", "Completed"]
+    api.contracts[0] |= {"every": "Sometimes"}
+    api.payments[0]["status"] = "Voided"
+    api.payments[1]["amount"] = "99.00"
+    api.payments[2]["amount"] = "much"
+
+    report = await reconcile(daybook)
+
+    assert differences(report) == {
+        ("contract", str(gone["id"]), "status", None, "active"),
+        ("contract", str(api.contracts[0]["id"]), "status", "unreadable", "completed"),
+        ("contract", str(api.contracts[0]["id"]), "shape", "`$.every` is no interval that is known", None),
+        ("payment", "1", "collected_cents", 0, 1_111),
+        ("payment", "2", "collected_cents", 9_900, 1_111),
+        ("payment", "3", "shape", "`$.amount` is no decimal amount", None),
+    }
+
+
+async def test_a_contract_that_changed_is_appended_and_no_difference(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
+    await reconcile(daybook)
+    daybook.now += timedelta(hours=1)
+    api.contracts[0] |= {"amount": "600", "nextBillDate": "2025-12-24"}
+    api.contracts[1] |= {"status": "Cancelled"}
+
+    assert differences(await reconcile(daybook, dry_run=True)) != set()
+    assert differences(await reconcile(daybook)) == set()
+
+
+async def test_a_dry_run_writes_nothing(daybook: SyncDaybook, api: MxApi) -> None:
+    await reconcile(daybook)
+    head, kept = await daybook.head(), await daybook.kept("reconciled|mxmerchant")
+    api.payments = [payment(1)]
+
+    report = await reconcile(daybook, dry_run=True)
+
+    assert (report.missed, report.is_clean) == ({"payment.recorded": 1}, False)
+    assert (await daybook.head(), await daybook.kept("reconciled|mxmerchant")) == (head, kept)
+
+
+async def test_a_list_that_cannot_be_had_whole_ends_the_run(daybook: SyncDaybook, api: MxApi) -> None:
+    api.missing = 1
+
+    with pytest.raises(Unavailable):
+        await reconcile(daybook)
+
+    assert await daybook.kept("reconciled|mxmerchant") is None
+
+
+async def test_a_rate_limit_is_waited_for(daybook: SyncDaybook, api: MxApi) -> None:
+    await reconcile(daybook)
+    api.failures, daybook.waits = 2, []
+
+    await reconcile(daybook, dry_run=True)
+
+    assert daybook.waits[:2] == [3.0, 3.0]

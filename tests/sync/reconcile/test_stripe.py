@@ -1,0 +1,476 @@
+"""Reconciliation with Stripe: what was missed is appended once, and what differs is named, nothing else."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.core.errors import Unavailable
+from service.maintenance.erasure import erase, make_erasure_event
+from service.sync.reconcile.report import ReconciliationReport
+from tests.support.paths import ROOT
+from tests.support.stores import EACH_STORE
+from tests.support.stripe_api import (
+    KEY,
+    Shop,
+    StripeApi,
+    cut_off,
+    event,
+    invoice,
+    pretty,
+    refusal,
+    subscription,
+)
+from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook
+
+HOUR = 3_600
+
+
+def busy_month(shop: Shop) -> None:
+    """230 events of subscriptions and invoices; several in one second, over three pages."""
+    for number in range(110):
+        shop.happens(
+            "customer.subscription.created", subscription(number), SECONDS - 400 * HOUR + number // 3
+        )
+    for number in range(80):
+        shop.happens("invoice.finalized", invoice(number), SECONDS - 300 * HOUR + number // 3)
+    for number in range(40):
+        changed = subscription(number, quantity=5)
+        shop.happens("customer.subscription.updated", changed, SECONDS - 200 * HOUR + number)
+
+
+def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
+    return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
+
+
+# Events
+
+
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
+async def test_missed_events_are_appended_exactly_once(daybook: SyncDaybook, api: StripeApi) -> None:
+    # given a month of which every third event was missed, and an API on a bad day
+    busy_month(api.shop)
+    await daybook.deliver(*(told for i, told in enumerate(api.shop.events) if i % 3))
+    missing = [told for i, told in enumerate(api.shop.events) if i % 3 == 0]
+    api.faults = [
+        lambda _: refusal(429, Retry_After="7"),
+        lambda _: refusal(429, "rate_limit", Stripe_Should_Retry="false"),
+        lambda _: None,
+        cut_off,
+        lambda _: refusal(500),
+        lambda _: refusal(503, Stripe_Should_Retry="true"),
+    ]
+
+    # when it is reconciled, twice
+    first = await daybook.reconcile(api)
+    head = await daybook.head()
+    second = await daybook.reconcile(api)
+
+    # then the ledger has each event once, as Stripe listed it, and the books agree
+    assert first.missed == dict(Counter(told["type"] for told in missing))
+    assert (first.differing, first.compared) == (0, {"subscription": 110, "invoice": 80})
+    rows = await daybook.rows()
+    assert Counter(row["event_id"] for row in rows) == Counter(told["id"] for told in api.shop.events)
+    assert {row["event_id"] for row in rows if row["trust"] == "fetched"} == {told["id"] for told in missing}
+    assert (second.missed, await daybook.head()) == ({}, head)
+    assert daybook.waits == [7.0, 1.0, 0.5, 1.0, 2.0]
+    assert api.versions == {"2025-08-27.basil"}
+
+
+async def test_the_bytes_that_are_kept_are_those_that_stripe_listed(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
+
+    await daybook.reconcile(api)
+
+    [row] = await daybook.rows()
+    async with daybook.ledger.reading() as reader:
+        raw = await reader.delivery(row["position"])
+    assert json.loads(raw["body"]) == told
+    assert raw["body"] in pretty({"data": [told]}).body
+    assert json.loads(raw["proof"])["method"] == "fetch"
+
+
+async def test_an_event_in_another_rendering_is_no_conflict(daybook: SyncDaybook, api: StripeApi) -> None:
+    told = api.shop.happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
+    await daybook.deliver(told | {"api_version": "2020-08-27", "request": None})
+
+    report = await daybook.reconcile(api)
+
+    assert report.missed == {}
+    async with daybook.ledger.reading() as reader:
+        assert await reader.count_quarantined() == {}
+
+
+async def test_types_that_the_books_do_not_use_are_not_missed(daybook: SyncDaybook, api: StripeApi) -> None:
+    api.shop.events.append(event(1, "payment_method.attached", {"id": "pm_1"}, SECONDS - HOUR))
+    api.shop.events.append(event(2, "invoice.upcoming", {"object": "invoice"}, SECONDS - HOUR))
+
+    report = await daybook.reconcile(api)
+
+    assert (report.listed, report.missed, await daybook.rows()) == (2, {}, [])
+
+
+async def test_what_cannot_be_read_waits_in_quarantine_once(daybook: SyncDaybook, api: StripeApi) -> None:
+    told = event(1, "customer.subscription.created", {"id": "sub_1"}, SECONDS - HOUR)
+    api.shop.events.append(told)
+
+    assert (await daybook.reconcile(api)).missed == {"customer.subscription.created": 1}
+    told["pending_webhooks"] = 1
+    assert (await daybook.reconcile(api)).missed == {}
+
+    async with daybook.ledger.reading() as reader:
+        assert await reader.count_quarantined() == {("stripe", "unreadable"): 1}
+
+
+async def test_what_cannot_be_read_of_somebody_erased_does_not_come_back(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    told = event(1, "customer.subscription.created", {"id": "sub_1", "customer": "cus_1"}, SECONDS - HOUR)
+    expanded = {"id": "sub_1", "customer": {"id": "cus_1", "name": "Ada Example"}}
+    api.shop.events += [told, event(2, "customer.subscription.updated", expanded, SECONDS - HOUR)]
+    await daybook.deliver(event(3, "customer.created", {"object": "customer", "id": "cus_1"}, SECONDS), told)
+    await erase(
+        daybook.settings,
+        daybook.ledger,
+        await make_erasure_event(daybook.ledger, "cus_1", None, None, NOW),
+        daybook.clock,
+    )
+
+    assert (await daybook.reconcile(api)).missed == {}
+
+    async with daybook.ledger.reading() as reader:
+        assert [row["body"] for row in await reader.quarantined_deliveries(0, 10)] == [None]
+
+
+async def test_only_the_period_asked_for_is_listed(daybook: SyncDaybook, api: StripeApi) -> None:
+    api.shop.happens("customer.subscription.created", subscription(1), SECONDS - 100 * HOUR)
+    api.shop.happens("customer.subscription.created", subscription(2), SECONDS - HOUR)
+
+    report = await daybook.reconcile(api, since=timedelta(hours=2))
+
+    assert [row["event_id"] for row in await daybook.rows()] == ["evt_2"]
+    assert differences(report) == {("subscription", "sub_1", "status", "active", None)}
+
+
+async def test_connected_accounts_are_those_that_the_books_know(daybook: SyncDaybook, api: StripeApi) -> None:
+    # given an account whose list does not say whose it is, and one that gives no access any more
+    api.shops["acct_1"] = Shop()
+    known = api.shops["acct_1"].happens("customer.subscription.created", subscription(1), SECONDS - 2 * HOUR)
+    api.shops["acct_1"].happens("customer.subscription.created", subscription(2), SECONDS - HOUR)
+    gone = event(9, "customer.subscription.created", subscription(9), SECONDS - HOUR, "acct_2")
+    await daybook.deliver(known | {"account": "acct_1"}, gone)
+
+    report = await daybook.reconcile(api)
+
+    assert [(row["account"], row["event_id"]) for row in await daybook.rows()] == [
+        ("acct_1", "evt_1"),
+        ("acct_2", "evt_9"),
+        ("acct_1", "evt_2"),
+    ]
+    assert differences(report) == {("account", "acct_2", "status", None, "known")}
+
+
+# Differences
+
+
+def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
+    """Changes that no event tells, one of each kind; what a report must say of them."""
+    its = shop.objects
+    its["sub_1"]["status"] = "past_due"
+    its["sub_2"]["customer"] = "cus_other"
+    its["sub_3"]["items"]["data"][0]["quantity"] = 4
+    its["sub_4"]["items"]["data"][0]["current_period_end"] += 86_400
+    its["sub_5"]["cancel_at"] = SECONDS + 1000 * HOUR
+    its["sub_6"]["currency"] = its["sub_6"]["items"]["data"][0]["price"]["currency"] = "eur"
+    its["sub_7"] |= {"status": "canceled", "ended_at": SECONDS - 30 * HOUR}
+    del its["sub_8"]
+    its["sub_9"]["items"] = None
+    its["sub_new"] = subscription(0, id="sub_new")
+    its["in_1"]["amount_due"] = 20_000
+    its["in_2"]["amount_remaining"] = 700
+    its["in_3"]["customer"] = "cus_other"
+    its["in_4"]["status_transitions"]["finalized_at"] += 86_400
+    its["in_5"] |= {"status": "paid", "amount_paid": 14_700, "amount_remaining": 0}
+    del its["in_6"]
+    its["in_new"] = invoice(0, id="in_new")
+    end, day = "2025-10-02", "2025-10-03"
+    return {
+        ("subscription", "sub_1", "status", "past_due", "active"),
+        ("subscription", "sub_2", "customer", "cus_other", "cus_2"),
+        ("subscription", "sub_3", "mrr_cents", 19_600, 24_500),
+        ("subscription", "sub_3", "next_bill_cents", 19_600, 24_500),
+        ("subscription", "sub_4", "next_bill_date", day, end),
+        ("subscription", "sub_5", "cancel_date", "2025-11-15", None),
+        ("subscription", "sub_6", "currency", "eur", "usd"),
+        ("subscription", "sub_7", "status", "canceled", "active"),
+        ("subscription", "sub_7", "mrr_cents", 0, 24_500),
+        ("subscription", "sub_7", "next_bill_cents", None, 24_500),
+        ("subscription", "sub_7", "next_bill_date", None, end),
+        ("subscription", "sub_7", "cancel_date", "2025-10-03", None),
+        ("subscription", "sub_8", "status", None, "active"),
+        ("subscription", "sub_9", "status", "unreadable", "active"),
+        (
+            "subscription",
+            "sub_9",
+            "shape",
+            "Object missing required field `current_period_end` - at `$.data.object`",
+            None,
+        ),
+        ("subscription", "sub_new", "status", "active", None),
+        ("invoice", "in_1", "amount_due_cents", 20_000, 14_700),
+        ("invoice", "in_2", "amount_remaining_cents", 700, 14_700),
+        ("invoice", "in_3", "customer", "cus_other", "cus_3"),
+        ("invoice", "in_4", "date", day, end),
+        ("invoice", "in_5", "status", "paid", "open"),
+        ("invoice", "in_5", "amount_remaining_cents", 0, 14_700),
+        ("invoice", "in_6", "status", None, "open"),
+        ("invoice", "in_new", "status", "open", None),
+    }
+
+
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
+async def test_planted_differences_are_named_and_nothing_else(
+    daybook: SyncDaybook, api: StripeApi, logged: list[Any]
+) -> None:
+    busy_month(api.shop)
+    await daybook.deliver(*api.shop.events)
+    expected = planted(api.shop)
+
+    report = await daybook.reconcile(api)
+
+    assert differences(report) == expected
+    assert report.differing == len({(kind, key) for kind, key, *_ in expected})
+    told = [entry for entry in logged if entry["event"] == "books_differ"]
+    assert {(entry["kind"], entry["id"], entry["field"]) for entry in told} == {d[:3] for d in expected}
+    assert all(
+        entry.keys() <= {"event", "log_level", "processor", "account", "kind", "id", "field"}
+        for entry in told
+    )
+    assert json.loads(await daybook.kept("reconciled|stripe") or b"")["differing"] == report.differing
+
+
+async def test_a_failed_payment_and_every_status_that_lives_agree(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    created = SECONDS - 50 * HOUR
+    for number, status in enumerate(("trialing", "incomplete", "unpaid", "paused", "past_due", "active")):
+        its = {"status": status, "trial_end": SECONDS + 99 * HOUR if status == "trialing" else None}
+        api.shop.happens("customer.subscription.updated", subscription(number, **its), created)
+    paused = subscription(10, pause_collection={"behavior": "void"}, cancel_at_period_end=True)
+    api.shop.happens("customer.subscription.updated", paused, created)
+    api.shop.happens("invoice.payment_failed", invoice(1), created)
+
+    report = await daybook.reconcile(api)
+
+    assert differences(report) == set()
+    assert report.compared == {"subscription": 7, "invoice": 1}
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_what_changes_while_it_is_compared_is_no_difference(
+    daybook: SyncDaybook, api: StripeApi, *, delivered: bool
+) -> None:
+    # given changes at the moment at which each list, and each object, is asked for
+    busy_month(api.shop)
+    await daybook.deliver(*api.shop.events)
+    changes = iter(
+        [
+            ("/v1/subscriptions", "customer.subscription.updated", subscription(1, quantity=9)),
+            ("/v1/invoices", "invoice.updated", invoice(2, amount_remaining=100)),
+            (
+                "/v1/invoices",
+                "invoice.paid",
+                invoice(3, status="paid", amount_paid=14_700, amount_remaining=0),
+            ),
+            ("/v1/invoices", "customer.subscription.deleted", subscription(4, status="canceled")),
+            ("/v1/subscriptions/sub_1", "customer.subscription.updated", subscription(1, quantity=8)),
+        ]
+    )
+    waiting = [next(changes)]
+
+    def change(path: str) -> None:
+        while waiting and waiting[0][0] == path:
+            _, kind, told = waiting.pop()
+            api.shop.happens(kind, told, SECONDS)
+            waiting.extend([following] if (following := next(changes, None)) else [])
+
+    api.before = change
+
+    async def pause(seconds: float) -> None:
+        if delivered:
+            await daybook.deliver(*api.shop.events[230:])
+        await daybook.catch_up(seconds)
+
+    # when it is reconciled, whether or not webhooks come
+    report = await daybook.reconcile(api, pause=pause)
+
+    # then all of them happened, and none is a difference
+    assert not waiting
+    assert differences(report) == set()
+    assert len(await daybook.rows()) == 235
+
+
+async def test_an_event_whose_webhook_is_on_its_way_is_left_to_it(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    # given three changes whose webhooks are pending: since a minute, since six, and one that has come
+    for number in range(3):
+        told = api.shop.happens("customer.subscription.created", subscription(number), SECONDS - 50 * HOUR)
+        await daybook.deliver(told)
+    for number, minutes in ((0, 1), (1, 6), (2, 1)):
+        changed = subscription(number, quantity=9)
+        told = api.shop.happens("customer.subscription.updated", changed, SECONDS - 60 * minutes)
+        told["pending_webhooks"] = 1
+    await daybook.deliver(told)
+
+    report = await daybook.reconcile(api)
+
+    assert (report.missed, differences(report)) == ({"customer.subscription.updated": 1}, set())
+    assert [row["event_id"] for row in (await daybook.rows())[3:]] == ["evt_6", "evt_5"]
+
+
+async def test_a_dry_run_writes_nothing(daybook: SyncDaybook, api: StripeApi) -> None:
+    busy_month(api.shop)
+    api.shop.events.append(event(900, "customer.subscription.created", {"id": "sub_x"}, SECONDS - HOUR))
+    await daybook.deliver(*api.shop.events[:200])
+    head = await daybook.head()
+
+    report = await daybook.reconcile(api, dry_run=True)
+
+    assert report.missed == {"customer.subscription.updated": 30, "customer.subscription.created": 1}
+    assert {key for _, key, *_ in differences(report)} == {f"sub_{number}" for number in range(10, 40)}
+    assert not report.is_clean
+    assert await daybook.head() == head
+    assert (await daybook.kept("reconciled|stripe"), await daybook.kept("reconcile|stripe|")) == (None, None)
+    async with daybook.ledger.reading() as reader:
+        assert await reader.count_quarantined() == {}
+
+
+# Interruptions
+
+
+async def test_a_killed_run_is_taken_up_where_it_stopped(
+    daybook: SyncDaybook, api: StripeApi, killable: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    # given a run that is killed while it waits for the third page
+    busy_month(api.shop)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hang(_path: str) -> None:
+        if len(api.asked) == 3:
+            reached.set()
+            go_on.wait(30)
+
+    api.before = hang
+    seconds = int(time.time())
+    days = (seconds - SECONDS) // 86_400 + 40
+    running = killable("reconcile", "stripe", "--since", f"{days}d")
+    assert await asyncio.to_thread(reached.wait, 30)
+    running.kill()
+    running.wait()
+    go_on.set()
+    assert len(await daybook.rows()) == 200
+
+    # when another one begins, and something has happened since
+    api.before = lambda _path: None
+    api.asked.clear()
+    daybook.now = datetime.fromtimestamp(seconds + 60, UTC)
+    api.shop.happens("customer.subscription.created", subscription(500), seconds + 30)
+    report = await daybook.reconcile(api)
+
+    # then it lists only what the first did not (and the last second again), and nothing is there twice
+    assert (report.listed, sum(report.missed.values()), differences(report)) == (34, 31, set())
+    assert Counter(row["event_id"] for row in await daybook.rows()) == Counter(
+        told["id"] for told in api.shop.events
+    )
+
+
+@pytest.fixture
+def killable(daybook: SyncDaybook, api: StripeApi) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """The command as a process on the same stores."""
+    started = []
+    given = {
+        "DAYBOOK_DATA_DIR": str(daybook.settings.data_dir),
+        "DAYBOOK_STRIPE_API_KEY": KEY,
+        "DAYBOOK_STRIPE_API_URL": api.url,
+    }
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        started.append(subprocess.Popen(command, env={**os.environ, **given}, cwd=ROOT))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+async def test_an_api_that_stays_away_ends_the_run_and_what_was_appended_stays(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    busy_month(api.shop)
+    api.faults = [lambda _: None, *[lambda _: refusal(429, Retry_After="600")] * 8]
+
+    with pytest.raises(Unavailable, match="429, 8 times"):
+        await daybook.reconcile(api)
+
+    assert len(await daybook.rows()) == 100
+    assert daybook.waits == [60.0] * 7
+    assert sum((await daybook.reconcile(api)).missed.values()) == 130
+
+
+BROKEN = {
+    "goes on without more": {"object": "list", "data": [], "has_more": True},
+    "does not say whether it goes on": {"object": "list", "data": []},
+    "no list": {"object": "event"},
+    "no object": [],
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+async def test_a_list_that_does_not_end_as_it_should_is_not_taken_for_whole(
+    daybook: SyncDaybook, api: StripeApi, answer: Any
+) -> None:
+    api.faults = [lambda _: pretty(answer)]
+
+    with pytest.raises(Unavailable):
+        await daybook.reconcile(api)
+
+    assert await daybook.kept("reconciled|stripe") is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_refusal_is_not_tried_again_and_repeats_no_key(
+    daybook: SyncDaybook, api: StripeApi, status: int
+) -> None:
+    api.faults = [lambda _: refusal(status)]
+
+    with pytest.raises(Unavailable) as refused:
+        await daybook.reconcile(api)
+
+    assert (len(api.asked), daybook.waits) == (1, [])
+    assert str(refused.value) == f"Stripe answered {status} to /v1/events"
+
+
+async def test_books_that_stand_still_are_told_from_books_that_differ(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    busy_month(api.shop)
+
+    async def nobody_works(_seconds: float) -> None:
+        pass
+
+    with pytest.raises(Unavailable, match="the books hold position 0, not yet 230"):
+        await daybook.reconcile(api, pause=nobody_works)
