@@ -20,7 +20,6 @@ from arq.connections import ArqRedis
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.books.engine import Engine
@@ -86,8 +85,8 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 
 
 def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What arq leaves behind when Redis goes is no news: a task that nobody waits for, a pipeline cut off."""
-    if isinstance(context.get("exception"), RedisError) or isinstance(context.get("client"), Redis):
+    """What arq leaves behind when Redis goes is no news: a task that nobody waits for."""
+    if isinstance(context.get("exception"), RedisError):
         log.warning("redis_lost", error=context["message"])
     else:
         loop.default_exception_handler(context)
@@ -130,6 +129,9 @@ async def serve_jobs(
         await _without_redis(end(running))
         with suppress(RedisError, OSError, asyncio.CancelledError):  # that of the jobs it has just cancelled
             await worker.close()
+        for job in worker.tasks.values():  # its close waits for none of them after the first that fails
+            with suppress(RedisError, OSError, asyncio.CancelledError):
+                await end(job)
         with suppress(RedisError, OSError):
             await redis.aclose()  # arq leaves it open where its own goodbye fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)
