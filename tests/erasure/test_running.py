@@ -10,7 +10,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.processes.daybook import Daybook, signed, wait_until
+from tests.processes.daybook import Daybook, signed
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 WORDS = (b"Ada Example", b"ada@example.test")
 
@@ -46,7 +47,7 @@ def erase(daybook: Daybook, *options: str) -> subprocess.CompletedProcess[str]:
         cwd=daybook.data_dir,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -58,9 +59,7 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
     item = {"interval": "month", "unit_amount": "1000"}
     contract = {"subscription_id": "sub_1", "customer_id": "cus_ada", "status": "active", "currency": "usd"}
     post(daybook, 2, "subscription.recorded", **contract, items=[item], next_bill_on="2099-01-01")
-    wait_until(
-        lambda: daybook.caught_up() and "books.db" in " ".join(told(daybook.data_dir)), 60, "she is known"
-    )
+    wait_until(lambda: daybook.caught_up() and "books.db" in " ".join(told(daybook.data_dir)), "she is known")
     assert told(daybook.data_dir) <= {"books.db", "books.db-wal"}
 
     # when somebody would erase her, and then means it
@@ -76,7 +75,7 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
         "account": "",
         "position": 3,
     }
-    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 3, 60, "it is taken in")  # type: ignore[index]
+    wait_until(lambda: daybook.caught_up(3), "it is taken in")
     assert told(daybook.data_dir) == set()
     mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=30).json()
     assert (mrr["mrr_cents"], mrr["customers"]) == (1_000, 1)

@@ -8,8 +8,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.bootstrap import prepare
-from service.lookback import maker
-from service.web import reads
 from tests.books import shelf
 from tests.postgres import PostgresServer
 from tests.stores import prepared_database
@@ -28,13 +26,6 @@ def logged() -> Iterator[list[Any]]:
     """What is logged, as values: nothing is printed."""
     with capture_logs() as entries:
         yield entries
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is busy is no reason to tell anybody to come again."""
-    monkeypatch.setattr(maker, "_WAIT_SECONDS", 60.0)
-    monkeypatch.setattr(reads, "_READ_SECONDS", 90.0)
 
 
 @pytest.fixture(scope="session")

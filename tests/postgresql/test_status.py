@@ -14,6 +14,7 @@ from service.maintenance.status import read_status
 from service.settings import Settings, load
 from tests.books.shelf import NOW, incoming, now
 from tests.books.told import event, subscription
+from tests.waiting import PATIENCE_SECONDS
 
 BOOKS = {"bills", "collections", "customers", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
 
@@ -27,7 +28,7 @@ def status(settings: Settings, *options: str) -> str:
         env={**clean, **url, "DAYBOOK_DATA_DIR": str(settings.data_dir), "COLUMNS": "120"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
     return said.stdout

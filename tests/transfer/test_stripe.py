@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.transfer.kept import Kept, lines, posted
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from tests.web.senders import stripe_event, stripe_subscription
 
 
@@ -159,12 +159,10 @@ def test_an_import_killed_in_the_middle_can_be_run_again(kept: Kept, file: Path)
     assert importing.stdin is not None
     importing.stdin.write(lines(EVENTS[:400]))
     importing.stdin.flush()
-    deadline = time.monotonic() + 120
-    while not kept.rows():
-        assert time.monotonic() < deadline
+    wait_until(kept.rows, "a batch is in the ledger")
     importing.send_signal(signal.SIGKILL)
     importing.stdin.close()
-    importing.wait(60)
+    importing.wait(PATIENCE_SECONDS)
 
     assert len(kept.rows()) == 256  # one batch; what was read of the next is not there
     taken = kept.take("stripe", file)

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from service.web.app import create_app
+from tests.waiting import PATIENCE_SECONDS
 from tests.web.running import settings_for
 
 
@@ -31,7 +32,7 @@ def served(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            assert server.up.wait(20)
+            assert server.up.wait(PATIENCE_SECONDS)
             yield listening.getsockname()
         finally:
             server.should_exit = True

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from service.reads.catalog import READS
+from tests.waiting import PATIENCE_SECONDS
 from tests.web.running import Daybook
 from tests.web.served import served
 
@@ -55,7 +56,7 @@ def test_a_browser_without_a_network_shows_every_path(data_dir: Path, tmp_path: 
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=True,
         )
         described = httpx.get(f"http://{host}:{port}/openapi.json").json()["paths"]
