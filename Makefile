@@ -1,4 +1,4 @@
-.PHONY: setup run demo test check storm bench lock clean
+.PHONY: setup run demo test test-fast check storm bench lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -8,6 +8,7 @@ help:
 	@echo "make demo    install, start, post November 2025 and show its books"
 	@echo "make run     install and start the service"
 	@echo "make test    install and run every test and check"
+	@echo "make test-fast  what needs neither processes nor PostgreSQL, with few random examples"
 	@echo "make check   lint, types and imports only"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
 	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
@@ -40,7 +41,10 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal  # more than there are processors: many tests wait for processes
+
+test-fast: .venv/.dev
+	DAYBOOK_EXAMPLES=5 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 storm: .venv/.dev
 	STORM_SECONDS=$(SECONDS) STORM_RUNS=$(RUNS) STORM_SEED=$(SEED) $(BIN)/pytest -s tests/storm/test_storm.py

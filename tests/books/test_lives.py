@@ -21,7 +21,7 @@ from tests.books.shelf import NOW, Shelf, document, in_batches, new_shelf
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
-EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES") or 0)
 KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 DONE = ("new", "reactivated", "expanded", "contracted", "churned")
 
