@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE_SECONDS = (
-    240.0  # only a hang takes so long: fifteen times what the slowest wait takes on a calm machine
-)
+# Only a hang takes so long: fifteen times what the slowest wait takes on a calm machine.
+PATIENCE_SECONDS = 240.0
 
 T = TypeVar("T")
 
