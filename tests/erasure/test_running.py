@@ -30,7 +30,9 @@ def daybook(tmp_path: Path) -> Iterator[Daybook]:
 def post(daybook: Daybook, number: int, kind: str, **data: object) -> None:
     body = json.encode({"type": kind, "occurred_at": datetime.now(UTC).isoformat(), "data": data})
     headers = signed(f"evt_{number}", body)
-    answer = httpx.post(f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=30)
+    answer = httpx.post(
+        f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=PATIENCE_SECONDS
+    )
     assert answer.status_code == 200
 
 
@@ -77,7 +79,7 @@ def test_a_running_daybook_forgets(daybook: Daybook) -> None:
     }
     wait_until(lambda: daybook.caught_up(3), "it is taken in")
     assert told(daybook.data_dir) == set()
-    mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=30).json()
+    mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=PATIENCE_SECONDS).json()
     assert (mrr["mrr_cents"], mrr["customers"]) == (1_000, 1)
     daybook.kill("run", 15)  # Valkey writes what it holds
     assert told(daybook.data_dir) == set()

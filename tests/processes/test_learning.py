@@ -10,7 +10,7 @@ import pytest
 from msgspec import json
 
 from tests.processes.daybook import NO_TLS, Daybook, signed
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 CUSTOMERS, ORDERS = 16, 6
 DAYS = (200, 190, 160, 130, 30, 2)  # before now, of each customer's orders: gaps of 10 to 100 days
@@ -27,7 +27,7 @@ def daybook(tmp_path: Path) -> Iterator[Daybook]:
 def post_orders(daybook: Daybook) -> None:
     """A history of customers who buy every ten days or so, up to yesterday."""
     today = datetime.now(UTC)
-    with httpx.Client(base_url=daybook.url, timeout=30, verify=NO_TLS) as http:
+    with httpx.Client(base_url=daybook.url, timeout=PATIENCE_SECONDS, verify=NO_TLS) as http:
         for number in range(CUSTOMERS * ORDERS):
             customer, order = divmod(number, ORDERS)
             at = today - timedelta(days=DAYS[order] + customer % 5)
@@ -52,7 +52,7 @@ def post_orders(daybook: Daybook) -> None:
 
 def learnt(daybook: Daybook) -> dict[str, Any] | None:
     """The predictions of the first customer, once they are learnt of every order."""
-    answer = httpx.get(daybook.url + PATH, timeout=30, verify=NO_TLS)
+    answer = httpx.get(daybook.url + PATH, timeout=PATIENCE_SECONDS, verify=NO_TLS)
     if answer.status_code != 200:
         return None
     found: dict[str, Any] = answer.json()["predictions"]

@@ -255,6 +255,6 @@ def post(daybook: Daybook, number: int) -> httpx.Response:
         f"{daybook.url}/webhooks/standard/biller",
         content=body,
         headers=signed(event_id, body),
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         verify=NO_TLS,
     )
