@@ -165,8 +165,10 @@ def test_a_worker_told_to_stop_ends_in_time_though_the_server_hangs(
         log = tmp_path / "worker.log"
         wait_until(lambda: '"event": "leases"' in log.read_text(), "the worker is at work")
         server.pause()
+        worker = processes.processes["worker"]
         try:
             processes.kill("worker", signal.SIGTERM)
+            assert worker.returncode == -signal.SIGALRM  # by the limit that it set itself
         finally:
             server.resume()
             processes.stop()
