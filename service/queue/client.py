@@ -6,6 +6,8 @@ and transactions.
 
 from typing import Any
 
+from arq.connections import ArqRedis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -94,6 +96,30 @@ class _Sentinels(Sentinel):
         finally:
             for sentinel in self.sentinels:
                 await sentinel.aclose()
+
+
+class Client(ArqRedis):
+    """Arq's client, whose pipelines leave no connection open."""
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """See redis-py."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _Pipeline(Pipeline):
+    """Gives its connection back however it ends.
+
+    Redis-py keeps it where Redis says nothing to the UNWATCH at the end, and where that wait is cancelled.
+    """
+
+    async def reset(self) -> None:
+        try:
+            await super().reset()  # type: ignore[no-untyped-call]
+        finally:
+            if kept := self.connection:
+                self.connection = None
+                await kept.disconnect(nowait=True)  # what it still says is no answer to the next command
+                await self.connection_pool.release(kept)
 
 
 def connection_pool(url: str, prefix: str) -> ConnectionPool:

@@ -15,7 +15,7 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from service.queue.client import connection_pool
+from service.queue.client import Client, connection_pool
 from service.storage.tasks import cancel_and_wait
 
 QUEUE = "queue"
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 def connect(url: str, prefix: str) -> ArqRedis:
     """Arq's client, which connects when it is used; `aclose` closes its connections too."""
-    redis = ArqRedis(connection_pool(url, prefix), default_queue_name=QUEUE, job_serializer=serialize)
+    redis = Client(connection_pool(url, prefix), default_queue_name=QUEUE, job_serializer=serialize)
     redis.auto_close_connection_pool = True
     return redis
 

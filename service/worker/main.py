@@ -20,7 +20,6 @@ from arq.connections import ArqRedis
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from service.books.engine import Engine
@@ -89,8 +88,8 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
 
 
 def _handle_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log a lost Redis in one line: arq leaves tasks that nobody awaits, and interrupted pipelines."""
-    if isinstance(context.get("exception"), RedisError) or isinstance(context.get("client"), Redis):
+    """Log a lost Redis in one line: arq leaves tasks that nobody awaits."""
+    if isinstance(context.get("exception"), RedisError):
         log.warning("redis_lost", error=context["message"])
     else:
         loop.default_exception_handler(context)
@@ -136,6 +135,9 @@ async def serve_jobs(
         await _ignore_lost_redis(cancel_and_wait(running))
         with suppress(RedisError, OSError, asyncio.CancelledError):  # of its cancelled jobs
             await worker.close()
+        for job in worker.tasks.values():  # its close waits for none of them after the first that fails
+            with suppress(RedisError, OSError, asyncio.CancelledError):
+                await cancel_and_wait(job)
         with suppress(RedisError, OSError):
             await redis.aclose()  # arq leaves it open if its own closing fails
         await asyncio.wait({stop}, timeout=_RESTART_SECONDS)

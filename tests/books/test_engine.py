@@ -16,6 +16,7 @@ from service.verify import digests, replay, verify_totals
 from tests.support.events import but, changed, created, event, invoice, item, payment, refund, subscription
 from tests.support.random_deliveries import Killed, die
 from tests.support.temporary_books import document, new_books, now
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("each_store")
 
@@ -123,7 +124,7 @@ async def test_a_fault_comes_out_even_if_it_is_an_iterators_end():
         await books.append(EVENTS)
         engine = Engine(books.ledger, store, lambda: next(iter(())))
         with pytest.raises(RuntimeError):
-            await asyncio.wait_for(engine.catch_up(), timeout=3)
+            await asyncio.wait_for(engine.catch_up(), PATIENCE_SECONDS)
 
 
 async def test_events_delivered_again_are_in_the_ledger_once_and_move_nothing():

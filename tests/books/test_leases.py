@@ -4,10 +4,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, text
 
+from service.books import leases
 from service.books.engine import Engine, Overtaken
 from service.books.leases import Leases
 from service.books.tables import PARTITIONS
@@ -18,10 +20,16 @@ from service.verify import verify_replay, verify_totals
 from tests.support.events import at, event, invoice, payment, subscription
 from tests.support.partitions import HeldPartitions
 from tests.support.temporary_books import NOW, incoming, now
+from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = ["postgresql"]
 
 OpenLeases = Callable[[], Leases]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_dead_for_being_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "WORKER_TIMEOUT", timedelta(minutes=30))
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ async def test_what_a_stopped_worker_held_is_taken_at_once(
 async def forget(settings: Settings, name: str) -> None:
     """Let a worker's last word lie so long ago that it is dead to the others."""
     store = open_books(settings)
-    long_ago = text("UPDATE workers SET seen_at = seen_at - interval '1 minute' WHERE name = :name")
+    long_ago = text("UPDATE workers SET seen_at = seen_at - interval '1 hour' WHERE name = :name")
     await store.write(lambda connection: connection.execute(long_ago, {"name": name}))
     await store.close()
 
@@ -141,10 +149,10 @@ async def test_partitions_are_not_taken_in_the_middle_of_their_holders_transacti
     def write(connection: Connection) -> None:
         writing.check(connection, ALL)
         checked.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_SECONDS)
 
     under_way = asyncio.create_task(store.write(write))
-    await asyncio.to_thread(checked.wait, 20)
+    await asyncio.to_thread(checked.wait, PATIENCE_SECONDS)
     await other.renew()
     assert taken(other) == []
 

@@ -26,6 +26,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.running import running, settings_for
 from tests.support.senders import STANDARD
 from tests.support.stores import prepared_database
+from tests.support.waiting import PATIENCE_SECONDS
 
 DEPLOY = ROOT / "docs" / "deploy"
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
@@ -196,7 +197,11 @@ def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> 
     copy.write_text(path.read_text().replace("/opt/daybook/current/bin/daybook", str(there)))
 
     found = subprocess.run(
-        ["systemd-analyze", "verify", copy], check=False, capture_output=True, text=True, timeout=60
+        ["systemd-analyze", "verify", copy],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert (found.returncode, found.stderr) == (0, "")

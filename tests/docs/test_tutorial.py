@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.docs.examples import shows
-from tests.support.processes import SECRET, DaybookProcesses, wait_until
+from tests.support.processes import SECRET, DaybookProcesses
+from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "tutorial.md").read_text("utf-8")
@@ -64,13 +65,8 @@ def daybook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaybookProcess
 def first_output(daybook: DaybookProcesses) -> str:
     """What the biller's program prints when it posts its three events for the first time."""
     printed = run(daybook, "biller.py")
-    wait_until(lambda: caught_up_with(daybook, 3), COMMAND_SECONDS, "the books hold the three events")
+    wait_until(lambda: daybook.caught_up(3), "the books hold the three events")
     return printed
-
-
-def caught_up_with(daybook: DaybookProcesses, position: int) -> bool:
-    ready = daybook.ready()
-    return bool(ready and ready["position"] == position and daybook.caught_up())
 
 
 def test_the_billers_program_prints_the_positions_of_its_events(first_output: str) -> None:

@@ -18,9 +18,11 @@ from service.ledger.history import read_events
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.settings import Settings, load
+from service.storage import database
 from service.verify import verify_chain
 from tests.support.deliveries import NOW, delivery
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = ["postgresql"]
 
@@ -35,19 +37,34 @@ class Paused:
     def __call__(self, connection: Connection) -> list[Outcome]:
         connection.execute(text("SELECT txid_current()"))  # its transaction has a number from here on
         self.began.set()
-        assert self.go.wait(20)
+        assert self.go.wait(PATIENCE_SECONDS)
         outcomes = append_deliveries(
             connection, [delivery(self.event_id)], to_us(NOW), master_key.open_vault(load())
         )
         self.appended.set()
-        assert self.commit.wait(20)
+        assert self.commit.wait(PATIENCE_SECONDS)
         return outcomes
 
 
+@pytest.fixture(autouse=True)
+def _who_waits_for_a_lock_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_COMMAND_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setitem(database._WRITER_SETTINGS, "lock_timeout", f"{PATIENCE_SECONDS:.0f}s")
+
+
+@pytest.fixture
+def _who_pauses_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that does nothing is not ended: on a busy machine a test takes long between two steps."""
+    monkeypatch.setitem(
+        database._WRITER_SETTINGS, "idle_in_transaction_session_timeout", f"{PATIENCE_SECONDS:.0f}s"
+    )
+
+
 async def reached(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, 20)
+    assert await asyncio.to_thread(event.wait, PATIENCE_SECONDS)
 
 
+@pytest.mark.usefixtures("_who_pauses_may")
 async def test_writers_that_commit_in_the_opposite_order_of_their_start_hide_nothing_from_a_reader(
     settings: Settings, ledger: Ledger, another: Ledger
 ) -> None:
@@ -89,6 +106,7 @@ async def test_writers_that_commit_in_the_opposite_order_of_their_start_hide_not
     await reader.close()
 
 
+@pytest.mark.usefixtures("_who_pauses_may")
 async def test_an_append_waits_for_the_one_under_way_and_goes_on_behind_it(
     ledger: Ledger, another: Ledger
 ) -> None:
@@ -184,7 +202,7 @@ async def test_neither_a_long_read_nor_an_old_part_that_is_moved_stops_the_ledge
     def move(connection: Connection) -> None:
         connection.exec_driver_sql("LOCK TABLE events_00000, deliveries_00000 IN ACCESS EXCLUSIVE MODE")
         moving.set()
-        assert moved.wait(20)
+        assert moved.wait(PATIENCE_SECONDS)
 
     under_way = asyncio.create_task(mover._database.write(move))
     await reached(moving)

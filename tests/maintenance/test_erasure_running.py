@@ -10,7 +10,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.support.processes import DaybookProcesses, signed, wait_until
+from tests.support.processes import DaybookProcesses, signed
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 WORDS = (b"Ada Example", b"ada@example.test")
 
@@ -28,7 +29,9 @@ def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
 def post(daybook: DaybookProcesses, number: int, kind: str, **data: object) -> None:
     body = json.encode({"type": kind, "occurred_at": datetime.now(UTC).isoformat(), "data": data})
     headers = signed(f"evt_{number}", body)
-    answer = httpx.post(f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=30)
+    answer = httpx.post(
+        f"{daybook.url}/webhooks/standard/biller", content=body, headers=headers, timeout=PATIENCE_SECONDS
+    )
     assert answer.status_code == 200
 
 
@@ -45,7 +48,7 @@ def erase(daybook: DaybookProcesses, *options: str) -> subprocess.CompletedProce
         cwd=daybook.data_dir,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -59,7 +62,6 @@ def test_a_running_daybook_keeps_no_word_of_an_erased_customer(daybook: DaybookP
     post(daybook, 2, "subscription.recorded", **contract, items=[item], next_bill_on="2099-01-01")
     wait_until(
         lambda: daybook.caught_up() and "books.db" in " ".join(files_with_words(daybook.data_dir)),
-        60,
         "she is known",
     )
     assert files_with_words(daybook.data_dir) <= {"books.db", "books.db-wal"}
@@ -77,9 +79,9 @@ def test_a_running_daybook_keeps_no_word_of_an_erased_customer(daybook: DaybookP
         "account": "",
         "position": 3,
     }
-    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 3, 60, "it is taken in")  # type: ignore[index]
+    wait_until(lambda: daybook.caught_up(3), "it is taken in")
     assert files_with_words(daybook.data_dir) == set()
-    mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=30).json()
+    mrr = httpx.get(f"{daybook.url}/api/v1/mrr", timeout=PATIENCE_SECONDS).json()
     assert (mrr["mrr_cents"], mrr["customers"]) == (1_000, 1)
     daybook.kill("run", 15)  # Valkey writes what it holds
     assert files_with_words(daybook.data_dir) == set()

@@ -14,6 +14,7 @@ from service.maintenance.status import read_status
 from service.settings import Settings, load
 from tests.support.events import event, subscription
 from tests.support.temporary_books import NOW, incoming, now
+from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = ["postgresql"]
 
@@ -29,7 +30,7 @@ def status(settings: Settings, *options: str) -> str:
         env={**clean, **url, "DAYBOOK_DATA_DIR": str(settings.data_dir), "COLUMNS": "120"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
     return said.stdout

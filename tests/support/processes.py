@@ -3,9 +3,9 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,12 @@ import httpx
 from msgspec import json
 from standardwebhooks import Webhook
 
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
 SECRET = "whsec_dGVzdC1zZWNyZXQtb2YtYS1iaWxsZXI="
-START_SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Any, seconds: float, what: str) -> Any:
-    """What `condition` gives once it is true; looked at every 20 ms."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what}")
+# For `verify`: without it each call reads all certificates that the system trusts, for 20 ms of computing.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class DaybookProcesses:
@@ -70,15 +58,16 @@ class DaybookProcesses:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a process; of a run also those that it started, which may answer until they notice."""
-        self.processes[name].send_signal(number)
-        self.processes[name].wait(30)
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        process.wait(PATIENCE_SECONDS)
         if name == "run":
-            wait_until(lambda: not self.listens(), START_SECONDS, "the web process is gone")
+            wait_until(lambda: not self.listens(), "the web process is gone")
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.kill()
-            process.wait(30)
+            process.wait(PATIENCE_SECONDS)
 
     def listens(self) -> bool:
         with socket.socket() as probe:
@@ -86,17 +75,27 @@ class DaybookProcesses:
 
     def ready(self) -> dict[str, Any] | None:
         try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=2)
+            answer = httpx.get(f"{self.url}/readyz", timeout=30, verify=NO_TLS)
         except httpx.TransportError:
             return None
         return answer.json() if answer.status_code == 200 else None
 
     def wait_ready(self) -> None:
-        wait_until(self.ready, START_SECONDS, "the web process is ready")
+        """Wait until the web process answers. Raises AssertionError at once if a process has ended."""
 
-    def caught_up(self) -> bool:
+        def is_ready() -> bool:
+            ended = {name: process.poll() for name, process in self.processes.items()}
+            assert set(ended.values()) == {None}, f"{ended}, see {self.data_dir}"
+            return self.ready() is not None
+
+        wait_until(is_ready, "the web process is ready")
+
+    def caught_up(self, position: int | None = None) -> bool:
+        """Whether the books hold all that the ledger holds, and that is up to this position."""
         found = self.ready()
-        return bool(found and found["lag_events"] and not any(found["lag_events"].values()))
+        if not found or position not in {None, found["position"]}:
+            return False
+        return bool(found["lag_events"]) and not any(found["lag_events"].values())
 
 
 def subscription_event(number: int, amount: int = 1_000, status: str = "active") -> tuple[str, bytes]:
@@ -133,5 +132,9 @@ def post(daybook: DaybookProcesses, number: int) -> httpx.Response:
     """Post an event of `subscription_event`."""
     event_id, body = subscription_event(number)
     return httpx.post(
-        f"{daybook.url}/webhooks/standard/biller", content=body, headers=signed(event_id, body), timeout=10
+        f"{daybook.url}/webhooks/standard/biller",
+        content=body,
+        headers=signed(event_id, body),
+        timeout=PATIENCE_SECONDS,
+        verify=NO_TLS,
     )

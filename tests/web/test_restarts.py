@@ -1,17 +1,20 @@
 """A web process that dies at once, again and again, is started ever more rarely."""
 
+import json
 import signal
-import time
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import DaybookProcesses, wait_until
+from tests.support.processes import DaybookProcesses
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.web_processes import post, serving, start
 
 WORKERS = 2
-SECONDS = 8.0  # of dying at once: at 0.0, 0.4, 1.2, 2.8 and 6.0 s, and a little later
+PAUSES_SECONDS = (0.2, 0.4, 0.8, 1.6)  # at least, before a process that dies at once is started again
 
 
 @pytest.fixture
@@ -22,16 +25,24 @@ def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
 
 def test_a_process_that_dies_at_once_is_started_ever_more_rarely(daybook: DaybookProcesses) -> None:
     command = start(daybook, WORKERS)
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+
+    def kill_all() -> list[datetime]:
+        """Whoever is there; when each of those died who were started in another's place."""
         for process in serving(command):
             process.kill()
-        time.sleep(0.02)
+        lines = (daybook.data_dir / "web.log").read_text().splitlines()
+        told = [json.loads(line) for line in lines if "process_died" in line]
+        return [datetime.fromisoformat(line["timestamp"]) for line in told]
 
-    died = (daybook.data_dir / "web.log").read_text().count("process_died")
-    assert WORKERS * 3 <= died <= WORKERS * 5
+    died = wait_until(
+        lambda: found if len(found := kill_all()) > WORKERS * len(PAUSES_SECONDS) else None,
+        "each has died five times",
+    )
 
-    wait_until(lambda: len(serving(command)) == WORKERS, 60, "they are there again")
+    for deaths, seconds in enumerate(accumulate(PAUSES_SECONDS), start=1):
+        assert (died[WORKERS * deaths] - died[0]).total_seconds() >= seconds
+
+    wait_until(lambda: len(serving(command)) == WORKERS, "they are there again")
     assert post(daybook, 1).status_code == 200
     command.send_signal(signal.SIGTERM)
-    assert command.wait(10) == 0
+    assert command.wait(PATIENCE_SECONDS) == 0

@@ -3,9 +3,8 @@
 import asyncio
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import httpx
 import pytest
 
 from service.ledger import writer
+from service.storage import database
 from service.storage.database import ledger_path
 from service.web import app, progress, reads
 from tests.support.running import Daybook
 from tests.support.senders import SENDERS, STRIPE, Sender
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.web.test_metrics import labels, samples
-
-SOON = 10.0  # far less than what the stores are held up for
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +40,10 @@ async def held_up(*works: Callable[[Callable[[Any], Any]], Coroutine[Any, Any, A
 
     def hang(_connection: Any) -> None:
         began.release()
-        released.wait(60)
+        released.wait(2 * PATIENCE_SECONDS)
 
     tasks = [asyncio.create_task(work(hang)) for work in works]
-    assert await asyncio.to_thread(began.acquire, timeout=60) or not tasks
+    assert await asyncio.to_thread(began.acquire, timeout=PATIENCE_SECONDS) or not tasks
     try:
         yield
     finally:
@@ -53,11 +52,8 @@ async def held_up(*works: Callable[[Callable[[Any], Any]], Coroutine[Any, Any, A
 
 
 async def timed(request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-    """The answer, which came soon."""
-    started = time.monotonic()
-    answer = await asyncio.wait_for(request, 20)
-    assert time.monotonic() - started < SOON
-    return answer
+    """The answer, which did not wait for the stores: they are held up for longer."""
+    return await asyncio.wait_for(request, PATIENCE_SECONDS)
 
 
 def is_503(answer: httpx.Response) -> bool:
@@ -78,7 +74,8 @@ async def test_a_ledger_locked_for_long_is_503_and_the_retry_a_duplicate(
         other.execute("ROLLBACK")
 
     assert is_503(answer)
-    async with asyncio.timeout(SOON):  # what waited for the lock is written now, though nobody waits for it
+    # what waited for the lock is written now, though nobody waits for it
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await daybook.state.writer._queue.join()
     kept = await daybook.head()
     again = await daybook.post(sender, sender.event("1", 100), message_id="msg_a")
@@ -115,10 +112,8 @@ async def test_books_that_hang_are_503_and_webhooks_are_taken(daybook: Daybook) 
 
 async def test_connections_that_are_never_given_back_are_503(daybook: Daybook) -> None:
     async with AsyncExitStack() as taken:
-        with suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(0.2):
-                    await taken.enter_async_context(daybook.state.ledger.reading())
+        for _ in range(sum(database._SQLITE_READER_POOL.values())):
+            await taken.enter_async_context(daybook.state.ledger.reading())
 
         read = await timed(daybook.ask("/api/v1/ledger/head"))
         ready = await timed(daybook.http.get("/readyz"))

@@ -31,6 +31,7 @@ from tests.support.stripe_api import (
     subscription,
 )
 from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook
+from tests.support.waiting import PATIENCE_SECONDS
 
 HOUR = 3_600
 
@@ -370,13 +371,13 @@ async def test_a_killed_run_is_taken_up_where_it_stopped(
     def hang(_path: str) -> None:
         if len(api.asked) == 3:
             reached.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE_SECONDS)
 
     api.before = hang
     seconds = int(time.time())
     days = (seconds - SECONDS) // 86_400 + 40
     running = killable("reconcile", "stripe", "--since", f"{days}d")
-    assert await asyncio.to_thread(reached.wait, 30)
+    assert await asyncio.to_thread(reached.wait, PATIENCE_SECONDS)
     running.kill()
     running.wait()
     go_on.set()
