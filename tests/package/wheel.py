@@ -16,7 +16,6 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("handlers", "projections", "service")
-START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 pytestmark = pytest.mark.timeout(1_800)  # it installs every package that Daybook needs
