@@ -30,12 +30,12 @@ class _Engine:
 async def test_what_failed_to_be_made_ready_rests_as_what_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now, tried = [0.0], []
 
-    async def make_ready(_store: Any, today: date, _options: Any) -> int:
+    async def precompute(_store: Any, today: date, _options: Any) -> int:
         tried.append(today)
         now[0] += 1.0  # so long it took
         raise OperationalError("SELECT", None, TimeoutError())
 
-    monkeypatch.setattr(advancer, "make_ready", make_ready)
+    monkeypatch.setattr(advancer, "precompute", precompute)
     monkeypatch.setattr(advancer, "perf_counter", lambda: now[0])
     engine = _Engine()
     running = Advancer(engine, object(), lambda: date(2026, 1, 1))  # type: ignore[arg-type]
