@@ -32,12 +32,12 @@ async def test_documents_that_failed_are_made_again_after_the_same_rest(
 ) -> None:
     now, tried = [0.0], []
 
-    async def make_ready(_store: Any, today: date, _options: Any) -> int:
+    async def precompute(_store: Any, today: date, _options: Any) -> int:
         tried.append(today)
         now[0] += 1.0  # so long it took
         raise OperationalError("SELECT", None, TimeoutError())
 
-    monkeypatch.setattr(advancer, "precompute", make_ready)
+    monkeypatch.setattr(advancer, "precompute", precompute)
     monkeypatch.setattr(advancer, "perf_counter", lambda: now[0])
     engine = _Engine()
     running = Advancer(engine, object(), lambda: date(2026, 1, 1))  # type: ignore[arg-type]
