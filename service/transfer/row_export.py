@@ -7,9 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 from msgspec import Struct
-from pyarrow import parquet
 from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -157,6 +155,8 @@ def _csv_writer(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_
 
 @contextmanager
 def _parquet_writer(path: Path, columns: Sequence[ColumnElement[Any]]) -> Iterator[_WriteRows]:
+    import pyarrow as pa  # noqa: PLC0415 - an extra that may not be installed
+    from pyarrow import parquet  # noqa: PLC0415
 
     def kind(column: ColumnElement[Any]) -> Any:
         if isinstance(column.type, Boolean):

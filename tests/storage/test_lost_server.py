@@ -35,7 +35,7 @@ def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         (database, "_CONNECT_SECONDS", 1),
         (progress, "LOOK_SECONDS", 1.7),
         (app, "LOOK_SECONDS", 1.7),
-        (writer, "_WAIT_SECONDS", 1.8),
+        (writer, "_COMMIT_SECONDS", 1.8),
         (database, "_COMMAND_SECONDS", 2.7),
         (reads, "_READ_SECONDS", 3.3),
     ):

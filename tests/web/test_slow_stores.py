@@ -24,7 +24,7 @@ from tests.web.test_metrics import labels, samples
 @pytest.fixture(autouse=True)
 def _short_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
-        (writer, "_WAIT_SECONDS"),
+        (writer, "_COMMIT_SECONDS"),
         (writer, "_CLOSE_SECONDS"),
         (reads, "_READ_SECONDS"),
         (progress, "LOOK_SECONDS"),
