@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from msgspec import ValidationError, convert, json
 from stripe import WebhookSignature
 
-from handlers.stripe import payloads, state
-from handlers.stripe.state import ObjectTranslation
+from handlers.stripe import payloads, translations
+from handlers.stripe.translations import ObjectTranslation
 from service.core.delivery import TOLERANCE_SECONDS, Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import CREATED, DELETED, INVOICE_RANK, UPDATED, Data, Event, Invoice, Refund, Unused
@@ -53,7 +53,7 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now:
 def _signed_at(header: str) -> datetime:
     """The time in the header's first `t`, which is the one whose signature the library checks."""
     try:
-        return state.moment(int(next(part[2:] for part in header.split(",") if part.startswith("t="))))
+        return translations.moment(int(next(part[2:] for part in header.split(",") if part.startswith("t="))))
     except (StopIteration, ValueError, OverflowError, OSError):
         raise VerificationError("Stripe-Signature is missing, or its time can't be read") from None
 
@@ -67,13 +67,13 @@ def _is_signed_with(header: str, body: bytes, secret: str) -> bool:
 
 # Translation
 
-CUSTOMER = ObjectTranslation(payloads.Customer, state.customer)
-PRODUCT = ObjectTranslation(payloads.Product, state.product)
-SUBSCRIPTION = ObjectTranslation(payloads.Subscription, state.subscription)
-INVOICE = ObjectTranslation(payloads.Invoice, state.invoice)
-CHARGE = ObjectTranslation(payloads.Charge, state.charge)
-PAYMENT_INTENT = ObjectTranslation(payloads.PaymentIntent, state.payment_intent)
-REFUND = ObjectTranslation(payloads.Refund, state.refund)
+CUSTOMER = ObjectTranslation(payloads.Customer, translations.customer)
+PRODUCT = ObjectTranslation(payloads.Product, translations.product)
+SUBSCRIPTION = ObjectTranslation(payloads.Subscription, translations.subscription)
+INVOICE = ObjectTranslation(payloads.Invoice, translations.invoice)
+CHARGE = ObjectTranslation(payloads.Charge, translations.charge)
+PAYMENT_INTENT = ObjectTranslation(payloads.PaymentIntent, translations.payment_intent)
+REFUND = ObjectTranslation(payloads.Refund, translations.refund)
 
 # The object in each type of event. The books don't use a type that is in neither table or has None.
 TRANSLATIONS: dict[str, ObjectTranslation | None] = {
@@ -84,7 +84,7 @@ TRANSLATIONS: dict[str, ObjectTranslation | None] = {
     "product.updated": PRODUCT,
     "product.deleted": PRODUCT,
     "invoice.upcoming": None,  # an invoice that does not exist: it has no id
-    "invoice_payment.paid": ObjectTranslation(payloads.InvoicePayment, state.invoice_payment),
+    "invoice_payment.paid": ObjectTranslation(payloads.InvoicePayment, translations.invoice_payment),
     "charge.succeeded": CHARGE,
     "charge.captured": CHARGE,
     "charge.failed": CHARGE,
@@ -97,8 +97,8 @@ TRANSLATIONS_BY_PREFIX: dict[str, ObjectTranslation] = {
     "customer.subscription.": SUBSCRIPTION,
     "invoice.": INVOICE,
     "refund.": REFUND,
-    "charge.dispute.": ObjectTranslation(payloads.Dispute, state.dispute),
-    "credit_note.": ObjectTranslation(payloads.CreditNote, state.credit_note),
+    "charge.dispute.": ObjectTranslation(payloads.Dispute, translations.dispute),
+    "credit_note.": ObjectTranslation(payloads.CreditNote, translations.credit_note),
 }
 
 
@@ -115,7 +115,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
             processor=PROCESSOR,
             account=envelope.account or "",
             event_id=envelope.id,
-            occurred_at=state.moment(envelope.created),
+            occurred_at=translations.moment(envelope.created),
             rank=_rank(data, envelope.type),
             trust=proof.trust,
             data=data,

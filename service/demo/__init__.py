@@ -1,5 +1,5 @@
 """The demo: November 2025, posted over HTTP like a processor would, then read back over HTTP."""
 
-from service.demo.command import show
+from service.demo.runner import show
 
 __all__ = ["show"]

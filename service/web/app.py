@@ -25,9 +25,9 @@ from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
 from service.web.ledger import ledger_routes
-from service.web.metrics import Metrics, read_gauges, readable_gauge
 from service.web.problems import HANDLERS
 from service.web.progress import Progress
+from service.web.prometheus import Metrics, read_gauges, readable_gauge
 from service.web.quarantine import quarantine_routes
 from service.web.reads import check_key, read_routes
 from service.web.restatements import restatement_routes

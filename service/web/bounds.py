@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from service.core.errors import Busy
-from service.web.metrics import Metrics
+from service.web.prometheus import Metrics
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service import logs
 from service.processes.lifeline import STOP_SECONDS, follow_parent
 from service.settings import Settings
-from service.web.metrics import DIRECTORY
+from service.web.prometheus import DIRECTORY
 from service.web.server import announce, build_config, serve
 
 _LOOK_SECONDS = 0.2

@@ -14,8 +14,8 @@ from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.settings import Settings
 from service.web.bounds import Limiter
-from service.web.metrics import Metrics
 from service.web.progress import Progress
+from service.web.prometheus import Metrics
 
 
 class State(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import pytest
 
 from handlers import mxmerchant, stripe
 from handlers.stripe import payloads
-from handlers.stripe.state import ObjectTranslation
+from handlers.stripe.translations import ObjectTranslation
 from service.core.errors import Unreadable
 from tests.support.cli import Run, document
 from tests.support.openapi import is_described

@@ -13,8 +13,8 @@ import time_machine
 from msgspec.structs import replace
 
 from handlers import mxmerchant, stripe
-from handlers.stripe import payloads, state
-from handlers.stripe.state import ObjectTranslation
+from handlers.stripe import payloads, translations
+from handlers.stripe.translations import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import CustomerErased, Data, Event, Subscription
@@ -57,14 +57,14 @@ def reads_as(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def twofold(told: payloads.Subscription, kind: str) -> Data:
     """A translator that takes every quantity twice."""
-    data = state.subscription(told, kind)
+    data = translations.subscription(told, kind)
     assert isinstance(data, Subscription)
     return replace(data, items=tuple(replace(item, quantity=2 * item.quantity) for item in data.items))
 
 
 def another(told: payloads.Subscription, kind: str) -> Data:
     """A translator that takes one contract for another."""
-    data = state.subscription(told, kind)
+    data = translations.subscription(told, kind)
     assert isinstance(data, Subscription)
     return replace(data, subscription_id="sub_wrong", customer_id="cus_wrong")
 

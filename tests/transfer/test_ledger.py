@@ -11,7 +11,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import stripe
-from handlers.stripe.state import ObjectTranslation
+from handlers.stripe.translations import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import REVISION_MARK, Event, Subscription, revision_id, superseding_event

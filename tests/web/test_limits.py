@@ -15,7 +15,7 @@ from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE
 from tests.support.waiting import PATIENCE_SECONDS, eventually
 from tests.web.http_server import serve
-from tests.web.test_metrics import labels, samples
+from tests.web.test_prometheus import labels, samples
 
 MIB = 1 << 20
 either_way = pytest.mark.parametrize("stated", [True, False], ids=["stated", "in chunks"])

@@ -18,7 +18,7 @@ from service.web import app, progress, reads
 from tests.support.running import Daybook
 from tests.support.senders import SENDERS, STRIPE, Sender
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.web.test_metrics import labels, samples
+from tests.web.test_prometheus import labels, samples
 
 
 @pytest.fixture(autouse=True)
