@@ -1,8 +1,8 @@
 """Stripe: the verification of its webhooks, and their translation to events of the ledger.
 
 Two families of payload are read: up to 2025-02 (acacia and before), and 2025-03-31.basil and later.
-`payloads` has the structs of their objects, and `translations` puts them into our words. The tables of event types are
-here.
+`payloads` has the structs of their objects, and `translations` puts them into our words. The tables of event
+types are here.
 """
 
 from collections.abc import Mapping, Sequence
