@@ -7,7 +7,7 @@ import typer
 from msgspec import to_builtins
 
 from service.clock import utc_now
-from service.commands.shell import EXIT_REFUSED, Json, command, ended, progress, show
+from service.commands.shell import EXIT_REFUSED, Json, command, failure, progress, show
 from service.maintenance import backup as backups
 
 
@@ -30,6 +30,6 @@ def backup(
         try:
             where, made = backups.back_up(settings, directory, utc_now(), progress)
         except backups.Refused as error:
-            raise ended(EXIT_REFUSED, str(error)) from None
-        said = f"{where}: the ledger up to position {made.position}, {made.digest}"
-        show({"directory": str(where), **to_builtins(made)}, lambda: said, as_json=json)
+            raise failure(EXIT_REFUSED, str(error)) from None
+        message = f"{where}: the ledger up to position {made.position}, {made.digest}"
+        show({"directory": str(where), **to_builtins(made)}, lambda: message, as_json=json)

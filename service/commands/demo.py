@@ -8,7 +8,7 @@ from rich.console import Console
 
 from service import demo as november
 from service import logs
-from service.commands.shell import EXIT_FAULT, ended
+from service.commands.shell import EXIT_FAULT, failure
 from service.core.errors import DaybookError
 
 
@@ -34,4 +34,4 @@ def demo(
     try:
         november.show(data_dir, port, stay=not once, console=Console())
     except DaybookError as error:
-        raise ended(EXIT_FAULT, str(error)) from None
+        raise failure(EXIT_FAULT, str(error)) from None

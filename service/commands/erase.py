@@ -8,7 +8,7 @@ import typer
 
 from service import bootstrap
 from service.clock import utc_now
-from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
+from service.commands.shell import EXIT_REFUSED, Json, command, failure, show
 from service.maintenance import erasure
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def erase(
             if not yes and not (
                 sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")
             ):
-                raise ended(EXIT_REFUSED, "nothing was erased; --yes says that it is meant")
+                raise failure(EXIT_REFUSED, "nothing was erased; --yes says that it is meant")
             return await erasure.erase(settings, ledger, event, utc_now)
 
     with command() as settings:

@@ -108,14 +108,14 @@ async def _find(
             scope = _scope(settings, common)
             document = await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
         except ParameterError as error:
-            name, colon, said = str(error).partition(":")
-            raise ParameterError(f"{_OPTIONS.get(name, name)}{colon}{said}") from None
+            name, colon, message = str(error).partition(":")
+            raise ParameterError(f"{_OPTIONS.get(name, name)}{colon}{message}") from None
         finally:
             await store.close()
         causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}
         async with ledger.reading() as reader:
-            with progress("events checked", len(causes)) as done:
-                return document | {"events": await provenance.trace(reader, causes, settings, done)}
+            with progress("events checked", len(causes)) as advance:
+                return document | {"events": await provenance.trace(reader, causes, settings, advance)}
 
 
 def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":

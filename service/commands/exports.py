@@ -42,10 +42,10 @@ def export_ledger(
     with command() as settings:
         end = asyncio.run(_export_ledger(settings, output))
         if output != sources.STANDARD_STREAM:
-            said = (
+            message = (
                 f"{end.deliveries} deliveries, {end.events} events, {end.quarantined} in quarantine: {output}"
             )
-            show(end, lambda: said, as_json=json)
+            show(end, lambda: message, as_json=json)
 
 
 @app.command("rows")
@@ -79,8 +79,8 @@ def export_rows(
 async def _export_ledger(settings: "Settings", output: Path) -> "ExportEnd":
     async with bootstrap.existing_ledger(settings) as ledger:
         events = (await ledger.read(append.read_head)).position
-        with sources.open_output(output) as out, progress("events", events) as done:
-            return await ledger_format.export_ledger(ledger, out, done)
+        with sources.open_output(output) as out, progress("events", events) as advance:
+            return await ledger_format.export_ledger(ledger, out, advance)
 
 
 async def _export_rows(
@@ -90,7 +90,7 @@ async def _export_rows(
         raise SettingsError(f"there are no books in {settings.data_dir} (DAYBOOK_DATA_DIR)")
     store = bootstrap.open_books(settings)
     try:
-        with progress("rows") as done:
-            return await row_export.export_rows(store, book, table, output, form, done)
+        with progress("rows") as advance:
+            return await row_export.export_rows(store, book, table, output, form, advance)
     finally:
         await store.close()

@@ -123,7 +123,7 @@ def import_ledger(file: FileOrDash, *, json: Json = False) -> None:
 
 
 def _observation(settings: "Settings", file: Path, stated: str | None) -> "Observation":
-    """When what a file says was so. Raises ParameterError if that is no time, or is to come."""
+    """The time for which a file's contracts hold. Raises ParameterError if it is none, or in the future."""
     sources.check_readable(file)
     try:
         at = datetime.fromisoformat(stated) if stated else sources.last_modified(file)
@@ -142,14 +142,14 @@ def _import(
     file: Path, read: "Read", skip_known: "SkipKnown", *, as_json: bool, holds_quarantine: bool = False
 ) -> None:
     with command() as settings:
-        summary = asyncio.run(_take(settings, file, read, skip_known))
-        show(summary, lambda: _said(summary), as_json=as_json)
+        summary = asyncio.run(_import_file(settings, file, read, skip_known))
+        show(summary, lambda: _summary_text(summary), as_json=as_json)
         stopped = 0 if holds_quarantine else summary.quarantined + summary.conflicts
         if summary.unreadable_lines or stopped:
             raise typer.Exit(EXIT_FAULT)
 
 
-def _said(summary: "ImportSummary") -> str:
+def _summary_text(summary: "ImportSummary") -> str:
     counts = [
         f"{count:>10} {name}"
         for name, count in (
@@ -167,15 +167,17 @@ def _said(summary: "ImportSummary") -> str:
     return "\n".join([*notes, *counts, f"The ledger is at position {summary.position}."])
 
 
-async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "SkipKnown") -> "ImportSummary":
+async def _import_file(
+    settings: "Settings", file: Path, read: "Read", skip_known: "SkipKnown"
+) -> "ImportSummary":
     if file != sources.STANDARD_STREAM:
         sources.check_readable(file)
     bootstrap.prepare(settings)
     ledger = bootstrap.open_ledger(settings)
     try:
-        with sources.open_source(file) as source, progress("bytes", source.size) as done:
+        with sources.open_source(file) as source, progress("bytes", source.size) as advance:
             summary = await importer.import_items(
-                ledger, read(source), skip_known, utc_now, _advance(source, done)
+                ledger, read(source), skip_known, utc_now, _byte_counter(source, advance)
             )
     finally:
         await ledger.close()
@@ -184,13 +186,13 @@ async def _take(settings: "Settings", file: Path, read: "Read", skip_known: "Ski
     return summary
 
 
-def _advance(source: "ImportSource", done: Callable[[int], None]) -> Callable[[], None]:
-    """Tell how many bytes were read since the last time."""
+def _byte_counter(source: "ImportSource", advance: Callable[[int], None]) -> Callable[[], None]:
+    """Calls `advance` with the number of bytes that were read since its last call."""
     before = 0
 
-    def advance() -> None:
+    def count_bytes() -> None:
         nonlocal before
-        done(source.bytes_read - before)
+        advance(source.bytes_read - before)
         before = source.bytes_read
 
-    return advance
+    return count_bytes

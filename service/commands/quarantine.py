@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from service import bootstrap
 from service.clock import utc_now
-from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, ended, progress, show
+from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, failure, progress, show
 from service.intake import quarantine
 
 if TYPE_CHECKING:
@@ -96,21 +96,21 @@ def retry(
         daybook quarantine retry --all
     """
     if bool(waiting) == every:
-        raise ended(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
+        raise failure(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
 
     async def read_again(settings: "Settings") -> "list[RetryResult]":
         async with bootstrap.existing_ledger(settings) as ledger:
             numbers, found = waiting or await quarantine.retryable_ids(ledger), []
-            with progress("retry", len(numbers)) as done:
-                for each in numbers:
-                    found.append(await quarantine.retry(ledger, each, utc_now()))
-                    done(1)
+            with progress("retry", len(numbers)) as advance:
+                for number in numbers:
+                    found.append(await quarantine.retry(ledger, number, utc_now()))
+                    advance(1)
             return found
 
     with command() as settings:
         found = asyncio.run(read_again(settings))
     show({"retried": found}, lambda: _retried(found), as_json=json)
-    if not all(each.settled for each in found):
+    if not all(result.settled for result in found):
         raise typer.Exit(EXIT_FAULT)
 
 
@@ -131,7 +131,7 @@ def dismiss(
         daybook quarantine dismiss 12 --because "a test of the processor's"
     """
     if not because.strip():
-        raise ended(EXIT_SETTINGS, "--because needs a reason")
+        raise failure(EXIT_SETTINGS, "--because needs a reason")
 
     async def dismissed(settings: "Settings") -> list[int]:
         async with bootstrap.existing_ledger(settings) as ledger:
@@ -148,10 +148,10 @@ def _table(found: list[dict[str, Any]]) -> RenderableType:
         return "nothing waits in quarantine"
     whole = (Column(name, no_wrap=True) for name in ("id", "received", "processor", "reason", "status"))
     table = Table(*whole, "detail", box=None)
-    for each in found:
-        received = f"{each['received_at'][:19]}Z"  # to the second
-        told = (each[name] for name in ("processor", "reason", "status"))
-        table.add_row(str(each["id"]), received, *told, each["settled_because"] or each["detail"])
+    for row in found:
+        received = f"{row['received_at'][:19]}Z"  # to the second
+        columns = (row[name] for name in ("processor", "reason", "status"))
+        table.add_row(str(row["id"]), received, *columns, row["settled_because"] or row["detail"])
     return table
 
 
@@ -165,8 +165,9 @@ def _page(found: dict[str, Any]) -> RenderableType:
         lines.append(f"conflicts with: position {found['conflicts_with']}")
     lines += [f"verified: {name} {value}" for name, value in verified.items() if value is not None]
     lines += [f"header: {name}: {value}" for name, value in _decoded(found["headers"]).items()]
-    for each in found["differences"] or ():
-        lines.append(f"differs: {each.field}: recorded {each.before!r}, here {each.after!r}")
+    for difference in found["differences"] or ():
+        values = f"recorded {difference.before!r}, here {difference.after!r}"
+        lines.append(f"differs: {difference.field}: {values}")
     return "\n".join([*lines, _pretty(found["raw_body"])])
 
 
@@ -180,14 +181,14 @@ def _pretty(body: str | None) -> str:
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
-    told: dict[str, Any] = encoded.decode(raw)
-    return told
+    decoded: dict[str, Any] = encoded.decode(raw)
+    return decoded
 
 
 def _retried(found: "list[RetryResult]") -> RenderableType:
     if not found:
         return "nothing is there to be read again"
     table = Table("id", "outcome", "position", "detail", box=None)
-    for each in found:
-        table.add_row(str(each.id), each.outcome, str(each.position or ""), each.detail)
+    for result in found:
+        table.add_row(str(result.id), result.outcome, str(result.position or ""), result.detail)
     return table

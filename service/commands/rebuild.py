@@ -15,7 +15,7 @@ from rich.table import Table
 from service import bootstrap
 from service.clock import utc_now
 from service.commands import shell
-from service.commands.shell import EXIT_FAULT, Json, command, ended, show
+from service.commands.shell import EXIT_FAULT, Json, command, failure, show
 from service.rebuild import builds
 from service.rebuild import cutover as rebuilding
 
@@ -51,8 +51,8 @@ def rebuild(
         @contextmanager
         def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
             moved(0)
-            with shell.progress(what, total) as done:
-                yield lambda count: (moved(count), done(count))[1]
+            with shell.progress(what, total) as advance:
+                yield lambda count: (moved(count), advance(count))[1]
 
         async def run() -> "RebuildResult | list[RemovedBuild]":
             async with bootstrap.books_for_rebuild(settings, books or ()) as (ledger, store):
@@ -64,9 +64,9 @@ def rebuild(
 
         found = asyncio.run(run())
         if isinstance(found, list):
-            show({"removed": found}, lambda: _removed(found), as_json=json)
+            show({"removed": found}, lambda: _render_removed(found), as_json=json)
             return
-        show(found, lambda: _shown(found), as_json=json)
+        show(found, lambda: _render(found), as_json=json)
         if not found.live:
             raise typer.Exit(EXIT_FAULT)
 
@@ -84,21 +84,21 @@ def _watch(seconds: float) -> Callable[[int], None]:
     def look() -> None:
         while (left := last[0] + seconds - time.monotonic()) > 0:
             time.sleep(left)
-        ended(EXIT_FAULT, f"no progress for {seconds:.0f} s; the live books are as they were")
+        failure(EXIT_FAULT, f"no progress for {seconds:.0f} s; the live books are as they were")
         os._exit(EXIT_FAULT)
 
     threading.Thread(target=look, daemon=True, name="watchdog").start()
     return moved
 
 
-def _removed(found: "list[RemovedBuild]") -> RenderableType:
+def _render_removed(found: "list[RemovedBuild]") -> RenderableType:
     table = Table("book", "version", "build", "rows removed")
-    for each in found:
-        table.add_row(each.name, str(each.version), str(each.build), f"{each.rows:,}")
+    for build in found:
+        table.add_row(build.name, str(build.version), str(build.build), f"{build.rows:,}")
     return table if found else "There is nothing that is not live."
 
 
-def _shown(found: "RebuildResult") -> RenderableType:
+def _render(found: "RebuildResult") -> RenderableType:
     books = Table("book", "version", "build", "live before", "digest", "")
     keys = []
     for book in found.books:
@@ -108,5 +108,7 @@ def _shown(found: "RebuildResult") -> RenderableType:
         for unlike in book.differences:
             sides = f"{len(unlike.left)} in the live book only, {len(unlike.right)} in the new one only"
             keys.append(f"{book.name}: {unlike.table} {unlike.key}: {sides}")
-    said = "The new books are live." if found.live else "The live books stay; --accept switches all the same."
-    return Group(f"Compared at position {found.position}.", books, *keys, said)
+    message = (
+        "The new books are live." if found.live else "The live books stay; --accept switches all the same."
+    )
+    return Group(f"Compared at position {found.position}.", books, *keys, message)

@@ -75,8 +75,8 @@ def _reconcile(
     async def reconcile() -> "ReconciliationReport":
         ledger, store = bootstrap.open_ledger(settings), bootstrap.open_books(settings)
         try:
-            with progress("listed and compared") as done:
-                run = reconciling.Reconciliation(settings, ledger, store, utc_now, done)
+            with progress("listed and compared") as advance:
+                run = reconciling.Reconciliation(settings, ledger, store, utc_now, advance)
                 return await work(run, utc_now())
         finally:
             await store.close()
@@ -84,22 +84,22 @@ def _reconcile(
 
     bootstrap.prepare(settings)
     report = asyncio.run(reconcile())
-    show(report.document(), lambda: _shown(report), as_json=as_json)
+    show(report.document(), lambda: _render(report), as_json=as_json)
     if not report.is_clean:
         raise typer.Exit(EXIT_FAULT)
 
 
-def _shown(report: "ReconciliationReport") -> RenderableType:
+def _render(report: "ReconciliationReport") -> RenderableType:
     """The report as tables for people."""
     how = "would be appended" if report.dry_run else "appended"
     missed = ", ".join(f"{count} {kind}" for kind, count in sorted(report.missed.items())) or "nothing"
     seen = ", ".join(f"{kind}s {count}" for kind, count in report.compared.items())
-    said = (
+    message = (
         f"{report.processor}: {report.listed} listed; {how}: {missed}. "
         f"Compared: {seen}; {report.differing} differ."
     )
     table = Table("kind", "id", "account", "field", report.processor, "books")
-    for each in report.differences:
-        values = ("" if value is None else str(value) for value in (each.stated, each.books))
-        table.add_row(each.kind, each.id, each.account, each.field, *values)
-    return Group(said, *([table] if report.differences else []))
+    for difference in report.differences:
+        values = ("" if value is None else str(value) for value in (difference.stated, difference.books))
+        table.add_row(difference.kind, difference.id, difference.account, difference.field, *values)
+    return Group(message, *([table] if report.differences else []))

@@ -7,7 +7,7 @@ import typer
 from msgspec import to_builtins
 
 from service.clock import utc_now
-from service.commands.shell import EXIT_REFUSED, Json, command, ended, show
+from service.commands.shell import EXIT_REFUSED, Json, command, failure, show
 from service.maintenance import backup as backups
 
 
@@ -30,10 +30,10 @@ def restore(
     """
     with command() as settings:
         try:
-            where, held, aside = backups.restore(settings, directory, utc_now(), force=force)
+            where, restored, aside = backups.restore(settings, directory, utc_now(), force=force)
         except backups.Refused as error:
-            raise ended(EXIT_REFUSED, str(error)) from None
-        said = f"{where}: restored up to position {held.position}, {held.digest}"
+            raise failure(EXIT_REFUSED, str(error)) from None
+        message = f"{where}: restored up to position {restored.position}, {restored.digest}"
         moved = f"\nwhat was there is in {aside}" if aside else ""
-        document = {"directory": str(where), "aside": aside and str(aside), **to_builtins(held)}
-        show(document, lambda: said + moved, as_json=json)
+        document = {"directory": str(where), "aside": aside and str(aside), **to_builtins(restored)}
+        show(document, lambda: message + moved, as_json=json)

@@ -40,37 +40,38 @@ def retranslate(
 
     async def run(settings: "Settings") -> "RetranslationReport":
         async with bootstrap.existing_ledger(settings) as ledger:
-            run_over = retranslation.Retranslator(
+            retranslator = retranslation.Retranslator(
                 ledger, utc_now, processor=processor, apply=apply, max_changes=limit
             )
             async with ledger.reading() as reader:
                 head = (await reader.head()).position
-            with progress("retranslate", max(head - after, 0)) as done:
-                report = await run_over.run(after, done)
+            with progress("retranslate", max(head - after, 0)) as advance:
+                report = await retranslator.run(after, advance)
             if report.differs and not apply:
                 today = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
                 store = bootstrap.open_books(settings)
                 try:
-                    report.figures = await preview.preview(ledger, store, run_over.events, today)
+                    report.figures = await preview.preview(ledger, store, retranslator.events, today)
                 finally:
                     await store.close()
             return report
 
     with command() as settings:
         report = asyncio.run(run(settings))
-    show(report, lambda: _shown(report), as_json=json)
+    show(report, lambda: _render(report), as_json=json)
     if report.differs and not apply:
         raise typer.Exit(EXIT_FAULT)
 
 
-def _shown(report: "RetranslationReport") -> RenderableType:
+def _render(report: "RetranslationReport") -> RenderableType:
     table = Table("event", "position", "type", "field", "before", "after", box=None)
     for change in report.changes:
-        told = (change.cause, str(change.position or "quarantine"), change.type)
-        for each in change.differences:
-            table.add_row(*told, each.field, repr(each.before), repr(each.after))
+        columns = (change.cause, str(change.position or "quarantine"), change.type)
+        for difference in change.differences:
+            values = (repr(difference.before), repr(difference.after))
+            table.add_row(*columns, difference.field, *values)
         if not change.differences:
-            table.add_row(*told, change.kind, "", "")
+            table.add_row(*columns, change.kind, "", "")
     listed = [table] if report.changes else []
     return Group(*listed, "\n".join(_summary(report)))
 
@@ -87,8 +88,8 @@ def _summary(report: "RetranslationReport") -> list[str]:
     if omitted:
         lines.append(f"not listed: {omitted} more")
     lines += [
-        f"{each.figure}: {each.before_cents} → {each.after_cents} ({each.currency})"
-        for each in report.figures or ()
+        f"{impact.figure}: {impact.before_cents} → {impact.after_cents} ({impact.currency})"
+        for impact in report.figures or ()
     ]
     if report.differs:
         lines.append("applied" if report.applied else "nothing was written; --apply appends it")

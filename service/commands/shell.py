@@ -22,6 +22,7 @@ from service.core.errors import (
     SettingsError,
     Unavailable,
 )
+from service.core.progress import Advance
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -47,7 +48,7 @@ _CODES: dict[type[DaybookError], int] = {
 
 @contextmanager
 def command(**options: str | None) -> Iterator["Settings"]:
-    """The settings; what is wrong with them, or a store that can't be used, ends the command in one line.
+    """The settings. A wrong setting, or a store that can't be used, ends the command with one line.
 
     `options` are those of the command line that take the place of settings of their names, unless None.
     """
@@ -56,32 +57,32 @@ def command(**options: str | None) -> Iterator["Settings"]:
         yield settings.load({name: value for name, value in options.items() if value is not None})
     except DaybookError as error:
         code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
-        raise ended(code, str(error)) from None
+        raise failure(code, str(error)) from None
     except BrokenPipeError:
-        raise ended(EXIT_UNAVAILABLE, "whoever read standard output left before its end") from None
+        raise failure(EXIT_UNAVAILABLE, "whoever read standard output left before its end") from None
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = str(error.orig) if isinstance(error, sqlalchemy.exc.DBAPIError) else str(error)
-        raise ended(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
+        raise failure(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
 
 
-def ended(code: int, said: str) -> typer.Exit:
-    """The end of a command that could not do its work, said in one line to people."""
-    print(f"daybook: {said.splitlines()[0]}", file=sys.stderr)  # noqa: T201 - for people, not the log
+def failure(code: int, message: str) -> typer.Exit:
+    """Print one line for people; returns the end of the command, to be raised."""
+    print(f"daybook: {message.splitlines()[0]}", file=sys.stderr)  # noqa: T201 - for people, not the log
     return typer.Exit(code)
 
 
-def show(document: Any, shown: Callable[[], RenderableType], *, as_json: bool) -> None:
-    """A command's result: as one JSON document for scripts, or as `shown` makes it for people."""
+def show(document: Any, render: Callable[[], RenderableType], *, as_json: bool) -> None:
+    """Print a command's result: as one JSON document for scripts, or as `render` makes it for people."""
     if as_json:
         print(json.encode(document).decode())  # noqa: T201
     else:
-        # as it is: what stands in brackets is no markup
-        Console(markup=False, emoji=False, highlight=False).print(shown(), soft_wrap=True)
+        # without markup: text in brackets is printed as it is
+        Console(markup=False, emoji=False, highlight=False).print(render(), soft_wrap=True)
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on a terminal's standard error; call it with what is done."""
+def progress(work: str, size: int | None = None) -> Iterator[Advance]:
+    """A bar with rate and time left, on a terminal's standard error; see `service.core.progress`."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -91,11 +92,11 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total, rate="")
+        task = bar.add_task(work, total=size, rate="")
 
-        def done(count: int) -> None:
+        def advance(count: int) -> None:
             bar.advance(task, count)
             speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
             bar.update(task, rate=f"{speed:,.0f}/s" if speed else "")
 
-        yield done
+        yield advance

@@ -25,18 +25,18 @@ def status(*, json: Json = False) -> None:
     """
     with command() as settings:
         found = asyncio.run(stores_status.find_status(settings))
-        show(found, lambda: _shown(found), as_json=json)
+        show(found, lambda: _render(found), as_json=json)
 
 
-def _shown(status: "Status") -> RenderableType:
+def _render(status: "Status") -> RenderableType:
     """The status as tables for people."""
-    held = Table("partition", "held by", "events that books lack")
+    partitions = Table("partition", "held by", "events that books lack")
     for part in status.partitions:
         holder = part.worker or ("nobody" if status.leased else "the one worker")
         lacking = ", ".join(f"{book} {count:,}" for book, count in part.lag_events.items() if count)
-        held.add_row(str(part.partition), holder, lacking or "none")
+        partitions.add_row(str(part.partition), holder, lacking or "none")
     living = Table("worker", "last seen")
     for name, at in status.workers.items():
         living.add_row(name, at)
-    said = f"The ledger is at position {status.position}."
-    return Group(said, held, *([living] if status.leased else []))
+    message = f"The ledger is at position {status.position}."
+    return Group(message, partitions, *([living] if status.leased else []))

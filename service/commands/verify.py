@@ -57,8 +57,10 @@ def verify(
             )
         except Integrity as error:
             where = to_builtins(error.where) if isinstance(error, verification.Fault) else None
-            said = str(error)
-            show({"holds": False, "fault": said, "where": where}, lambda: f"fault: {said}", as_json=json)
+            message = str(error)
+            show(
+                {"holds": False, "fault": message, "where": where}, lambda: f"fault: {message}", as_json=json
+            )
             raise typer.Exit(EXIT_FAULT) from None
         document = {"holds": True, **to_builtins(found)}
         show(document, lambda: "\n".join(found.lines()), as_json=json)
