@@ -52,7 +52,10 @@ COMMANDS = {
         ),
     },
     "Correct": {
-        "quarantine": ("service.commands.quarantine:app", "What was proved and could not be recorded."),
+        "quarantine": (
+            "service.commands.quarantine:app",
+            "Show and settle deliveries that could not be recorded.",
+        ),
         "retranslate": (
             "service.commands.retranslate:retranslate",
             "Read all raw deliveries, and quarantine, with today's translators; show the differences.",
@@ -101,7 +104,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=_MARKUP,
-    help="Billing webhooks to a ledger to books that replay.",
+    help="Keeps a ledger of billing webhooks, and revenue books that can be replayed from it.",
 )
 
 

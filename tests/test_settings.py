@@ -121,9 +121,9 @@ def test_a_variable_may_hold(monkeypatch: pytest.MonkeyPatch, name: str, value: 
 @pytest.mark.parametrize(
     ("name", "value", "may_hold"),
     [
-        ("PORT", "http", "integer"),
-        ("PORT", "-1", "greater than or equal to 0"),
-        ("PORT", "65536", "less than or equal to 65535"),
+        ("PORT", "http", "a port from 0 to 65535"),
+        ("PORT", "-1", "a port from 0 to 65535"),
+        ("PORT", "65536", "a port from 0 to 65535"),
         ("HOST", "0.0.0.0", "DAYBOOK_API_KEYS"),
         ("HOST", "::", "loopback"),
         ("HOST", "daybook.example.com", "loopback"),

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from service import demo as november
 from service import logs
-from service.commands.shell import EXIT_FAULT, failure
+from service.commands.shell import EXIT_FAULT, EXIT_UNAVAILABLE, failure
 from service.core.errors import DaybookError
 
 
@@ -25,6 +25,8 @@ def demo(
 ) -> None:
     """Start on a data directory of its own, post November 2025 as a processor would, show its books.
 
+    Exits 0, 1 if the service does not start or refuses a webhook, 3 if the directory can't be used.
+
     For example:
 
         daybook demo
@@ -35,3 +37,5 @@ def demo(
         november.show(data_dir, port, stay=not once, console=Console())
     except DaybookError as error:
         raise failure(EXIT_FAULT, str(error)) from None
+    except OSError as error:
+        raise failure(EXIT_UNAVAILABLE, f"{data_dir} can't be used: {error}") from None

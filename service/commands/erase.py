@@ -21,7 +21,7 @@ def erase(
     *,
     processor: Annotated[str | None, typer.Option(help="Whose id it is, where several know it.")] = None,
     account: Annotated[str | None, typer.Option(help="In which of the processor's accounts.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="It is meant: nothing brings it back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking. This can't be undone.")] = False,
     json: Json = False,
 ) -> None:
     """Forget a customer: raw bodies, names and e-mail addresses, for ever. No figure moves.
@@ -42,7 +42,7 @@ def erase(
             if not yes and not (
                 sys.stdin.isatty() and typer.confirm(f"Forget {customer} of {whose} for ever?")
             ):
-                raise failure(EXIT_REFUSED, "nothing was erased; --yes says that it is meant")
+                raise failure(EXIT_REFUSED, "nothing was erased: add --yes to confirm")
             return await erasure.erase(settings, ledger, event, utc_now)
 
     with command() as settings:

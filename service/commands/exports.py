@@ -55,7 +55,7 @@ def export_rows(
     table: Annotated[str | None, typer.Option(help="One table, into the file of --output.")] = None,
     form: Annotated[Literal["csv", "parquet"], typer.Option("--format")] = "csv",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The directory for BOOK.TABLE.csv of each, or the file.")
+        Path, typer.Option("--output", "-o", help="The directory to write files to; with --table, the file.")
     ],
     json: Json = False,
 ) -> None:

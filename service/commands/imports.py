@@ -29,12 +29,12 @@ app = typer.Typer(no_args_is_help=True, help="Take a file into the ledger. Repea
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Compressed if its name ends in .gz.")]
 FileOrDash = Annotated[
-    Path, typer.Argument(metavar="FILE|-", help="- for standard input; compressed if its name ends in .gz.")
+    Path, typer.Argument(metavar="FILE|-", help="Standard input for -; compressed if its name ends in .gz.")
 ]
-Account = Annotated[str, typer.Option(help="The account that it is all of, where the file names none.")]
+Account = Annotated[str, typer.Option(help="The account of all events that name none.")]
 ObservedAt = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="When it stood so, in RFC 3339; by default the file's last change."),
+    typer.Option(metavar="TIME", help="The time of its content, in RFC 3339; by default its last change."),
 ]
 
 

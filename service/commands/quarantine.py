@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.intake.quarantine import RetryResult
     from service.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="What was proved and could not be recorded.")
+app = typer.Typer(no_args_is_help=True, help="Show and settle deliveries that could not be recorded.")
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="A number that `quarantine list` shows.", min=1)]
 Processor = Annotated[str | None, typer.Option(help="Only of this processor.")]
@@ -85,7 +85,7 @@ def retry(
     every: Annotated[bool, typer.Option("--all", help="All that are open, but for conflicts.")] = False,
     json: Json = False,
 ) -> None:
-    """Read deliveries again with today's translators, and record what they say. Again does no harm.
+    """Read deliveries again with today's translators, and record what they say. Repeating it is safe.
 
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.

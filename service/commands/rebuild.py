@@ -27,9 +27,9 @@ STALLED_SECONDS = 300.0
 
 
 def rebuild(
-    books: Annotated[list[str] | None, typer.Argument(help="As `daybook status` names them; all.")] = None,
+    books: Annotated[list[str] | None, typer.Argument(help="Such as mrr; by default all.")] = None,
     *,
-    processes: Annotated[int | None, typer.Option(min=1, help="How many; as many as processors.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="By default one for each CPU.")] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Switch even if the books differ.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Build nothing; remove what is not live.")] = False,
     json: Json = False,

@@ -12,16 +12,19 @@ from service.maintenance import backup as backups
 
 
 def restore(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A backup, or where they are: the last.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A backup, or the directory of several: the newest."),
+    ],
     *,
-    force: Annotated[bool, typer.Option(help="Move the ledger aside that is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Move an existing ledger aside.")] = False,
     json: Json = False,
 ) -> None:
     """Put a backup into the data directory, where no Daybook runs.
 
     Exits 0, 1 if the backup is damaged, 2 if there is none, a setting is wrong or the ledger is in
-    PostgreSQL, 3 if a file can't be read or written, 4 if a ledger is there already or a Daybook runs; but
-    for 0 nothing was changed.
+    PostgreSQL, 3 if a file can't be read or written, 4 if a ledger is there already or a Daybook runs.
+    Except with 0 nothing was changed.
 
     For example:
 

@@ -24,7 +24,7 @@ def verify(
     sample: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="N histories of each kind, not a whole replay.")
     ] = None,
-    whole: Annotated[bool, typer.Option("--all", help="A whole replay: so it is without --sample.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="A whole replay, as without --sample.")] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**64 - 1, help="Take the sample that had this seed.")
     ] = None,

@@ -19,6 +19,8 @@ def web(
 ) -> None:
     """Receive webhooks and serve reads.
 
+    Stops on SIGTERM or Ctrl-C. Exits 2 if a setting is wrong, 3 if it can't start.
+
     For example:
 
         daybook web

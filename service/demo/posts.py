@@ -14,6 +14,7 @@ from stripe import WebhookSignature
 from service.core.cadence import add_months
 
 HERE = Path(__file__).parent
+EVENT_PREFIX = "evt_demo"  # of the ids of all events that Stripe sends here
 STRIPE_ACCOUNT = "acct_1DaybookDemo"
 STRIPE_SECRET = "whsec_demo_stripe"  # noqa: S105 - the demo signs its own posts
 MXMERCHANT_SECRET = "whsec_ZGVtby1teG1lcmNoYW50LXNlY3JldA=="  # noqa: S105
@@ -90,7 +91,7 @@ def _subscription_created(number: int, line: dict[str, str]) -> dict[str, Any]:
         "livemode": True,
     }
     return {
-        "id": f"evt_demo{number:04d}",
+        "id": f"{EVENT_PREFIX}{number:04d}",
         "object": "event",
         "account": STRIPE_ACCOUNT,
         "api_version": "2025-03-31.basil",

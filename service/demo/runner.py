@@ -28,6 +28,7 @@ def show(data_dir: Path, wanted_port: int, *, stay: bool, console: Console) -> N
     port = _free_port(wanted_port)
     with _service(data_dir, port) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         _wait_ready(client, process, data_dir)
+        _refuse_other_events(client, data_dir)
         position, count = _post_all(client)
         console.print(f"Posted {count} signed webhooks; the ledger is at position {position}.\n")
         report.print_november(client, position, console)
@@ -88,6 +89,13 @@ def _wait_ready(client: httpx.Client, process: subprocess.Popen[bytes], data_dir
                 return
         time.sleep(0.1)
     raise DaybookError(f"the service did not start; its log is {data_dir / 'daybook.log'}")
+
+
+def _refuse_other_events(client: httpx.Client, data_dir: Path) -> None:
+    """Raise DaybookError if the ledger was begun by anybody else: what is appended can't be taken back."""
+    first = client.get("/api/v1/ledger/events", params={"limit": 1}).json()["events"]
+    if first and not first[0]["event_id"].startswith(posts.EVENT_PREFIX):
+        raise DaybookError(f"{data_dir} holds a ledger that is not the demo's; name another --data-dir")
 
 
 def _post_all(client: httpx.Client) -> tuple[int, int]:

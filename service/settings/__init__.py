@@ -60,6 +60,13 @@ def _is_falling(*values: Decimal) -> bool:
     return all(higher > lower for higher, lower in pairwise(values))
 
 
+def _parse_port(value: Any) -> Any:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise ValueError("a port from 0 to 65535")
+    return int(text)
+
+
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
@@ -78,7 +85,7 @@ class Settings(BaseSettings):
     redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
     api_keys: List = ()  # before host, whose check reads it
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: Annotated[int, BeforeValidator(_parse_port)] = 8000
     stripe_webhook_secrets: List = ()
     mxmerchant_webhook_secrets: List = ()
     mxmerchant_url_tokens: List = ()

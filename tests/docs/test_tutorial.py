@@ -139,4 +139,4 @@ def test_the_settings_of_the_page_start_a_daybook(tmp_path: Path) -> None:
     )
 
     assert loaded.returncode == 0, loaded.stderr
-    assert "var-test" in loaded.stdout
+    assert "var/test" in loaded.stdout
