@@ -7,6 +7,7 @@ is asked adds them up (the client library's multiprocess mode).
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -67,20 +68,25 @@ class Metrics:
     def text(self, read_gauges: Iterable[Metric]) -> bytes:
         """What Prometheus reads: the counters of every process, and what the stores said."""
         shared = os.environ.get(DIRECTORY)
-        counted = MultiProcessCollector(None, shared) if shared else self.registry  # type: ignore[no-untyped-call]
-        return generate_latest(_Scrape(counted, read_gauges))
+        counted = _merge_processes(Path(shared)) if shared else self.registry.collect()
+        return generate_latest(_Scrape([*counted, *read_gauges]))
 
 
 class _Scrape:
     """A collector for one scrape."""
 
-    def __init__(self, counters: CollectorRegistry | MultiProcessCollector, gauges: Iterable[Metric]) -> None:
-        self._counters = counters
-        self._gauges = gauges
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._counters.collect()
-        yield from self._gauges
+        return self._metrics
+
+
+def _merge_processes(directory: Path) -> Iterable[Metric]:
+    """The sums over all processes. The file of a process that is starting may be empty for a moment."""
+    files = [path for path in directory.glob("*.db") if path.stat().st_size]
+    metrics: Iterable[Metric] = MultiProcessCollector.merge(map(str, files))  # type: ignore[no-untyped-call]
+    return metrics
 
 
 def readable_gauge(value: bool) -> Metric:

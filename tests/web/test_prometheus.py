@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.web.prometheus import DIRECTORY, Metrics
 from tests.support.running import Daybook, running
 from tests.support.senders import MX, SENDERS, STANDARD, STRIPE
 
@@ -150,3 +151,12 @@ async def test_health_says_alive_and_readiness_how_far_the_books_are(daybook: Da
         "lag_events": {book.name: 1 for book in daybook.state.store.books},
         "silent": [],
     }
+
+
+def test_a_process_that_is_starting_does_not_fail_a_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counter_1.db").touch()  # made, and not written yet
+    monkeypatch.setenv(DIRECTORY, str(tmp_path))
+
+    assert Metrics().text([]) == b""
