@@ -173,6 +173,7 @@ def _end_date(state: ContractState, rules: Rules) -> date | None:
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to the row of its present state. A paid invoice stays paid."""
+    history = [event for event in history if isinstance(event.data, Invoice)]
     if not history:
         return []
     latest, data = latest_invoice(history)

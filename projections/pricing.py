@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, tzinfo
-from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
@@ -119,9 +118,11 @@ def _is_unreadable(discount: Discount) -> bool:
 
 def _item_amount(item: Item) -> Fraction | None:
     """One interval's amount of an item in minor units; None if its price can't be read."""
-    quantity = item.quantity
+    quantity = Fraction(item.quantity)
     if item.divide_by:
-        quantity = -(-quantity // item.divide_by) if item.divide_round == "up" else quantity // item.divide_by
+        quantity = Fraction(
+            -(-quantity // item.divide_by) if item.divide_round == "up" else quantity // item.divide_by
+        )
     if item.tiers:
         return (
             _volume_amount(item, quantity)
@@ -131,20 +132,20 @@ def _item_amount(item: Item) -> Fraction | None:
     return None if item.unit_amount is None else Fraction(item.unit_amount) * quantity
 
 
-def _volume_amount(item: Item, quantity: int) -> Fraction:
+def _volume_amount(item: Item, quantity: Fraction) -> Fraction:
     """All units at the price of the one tier in which the quantity falls."""
     tier = next((t for t in item.tiers if t.up_to is None or quantity <= t.up_to), item.tiers[-1])
     return Fraction(tier.unit_amount) * quantity + Fraction(tier.flat_amount)
 
 
-def _graduated_amount(item: Item, quantity: int) -> Fraction:
+def _graduated_amount(item: Item, quantity: Fraction) -> Fraction:
     """Each unit at the price of the tier that it falls in; a tier's flat fee once it is reached."""
-    total, below = Decimal(0), 0
+    total, below = Fraction(0), Fraction(0)
     for tier in item.tiers:
-        top = quantity if tier.up_to is None else min(quantity, tier.up_to)
+        top = quantity if tier.up_to is None else min(quantity, Fraction(tier.up_to))
         if quantity > below or below == 0:
-            total += tier.unit_amount * (top - below) + tier.flat_amount
+            total += Fraction(tier.unit_amount) * (top - below) + Fraction(tier.flat_amount)
         below = max(below, top)
         if top == quantity:
             break
-    return Fraction(total)
+    return total

@@ -129,6 +129,7 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its order once it is paid, and its failure if an attempt failed."""
+    history = [event for event in history if isinstance(event.data, Invoice)]
     if not history:
         return []
     latest, data = latest_invoice(history)

@@ -20,6 +20,7 @@ Interval = Literal["day", "week", "month", "year", "once"]
 Every = Annotated[int, Meta(ge=1, le=1100)]  # three years of days
 Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[datetime, Meta(tz=True)]
+MonthDay = Annotated[int, Meta(ge=1, le=31)]
 
 # Lifecycle ranks order the events of one moment where no causal link orders them.
 CREATED, UPDATED, DELETED = 0, 1, 2
@@ -34,12 +35,39 @@ class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The base of all event data."""
 
 
+class Discount(Data, frozen=True, kw_only=True):
+    """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read.
+
+    With `product_ids` it is off the items of these products only.
+    """
+
+    discount_id: str | None = None
+    percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
+    amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
+    duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
+    ends_at: Moment | None = None
+    product_ids: tuple[str, ...] = ()
+
+
 class Customer(Data, frozen=True, kw_only=True):
-    """A customer. Names and e-mail addresses are stored here and in no other data."""
+    """A customer. Names and e-mail addresses are stored here and in no other data.
+
+    `discounts` are off all their contracts that have none of their own; None where nothing is said of them.
+    """
 
     customer_id: Id
     name: str | None = None
     email: str | None = None
+    deleted: bool = False
+    discounts: tuple[Discount, ...] | None = None
+
+
+class AppliedDiscount(Data, frozen=True, kw_only=True):
+    """A discount by an event of its own: of one contract, or of all contracts of a customer."""
+
+    customer_id: str | None = None
+    subscription_id: str | None = None
+    discount: Discount
     deleted: bool = False
 
 
@@ -57,15 +85,6 @@ class Product(Data, frozen=True, kw_only=True):
     deleted: bool = False
 
 
-class Discount(Data, frozen=True, kw_only=True):
-    """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read."""
-
-    percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
-    amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
-    duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
-    ends_at: Moment | None = None
-
-
 class Tier(Data, frozen=True, kw_only=True):
     """One price tier. The last tier has no `up_to`."""
 
@@ -79,8 +98,9 @@ class Item(Data, frozen=True, kw_only=True):
 
     interval: Interval
     every: Every = 1
-    quantity: Count = 1
+    quantity: Count | Annotated[Decimal, Meta(description="may have a fraction")] = 1
     unit_amount: Annotated[Decimal, Meta(description="minor units, may have a fraction")] | None = None
+    item_id: str | None = None
     price_id: str | None = None
     product_id: str | None = None
     metered: Annotated[bool, Meta(description="billed by use: never counted in MRR")] = False
@@ -89,10 +109,17 @@ class Item(Data, frozen=True, kw_only=True):
     divide_by: Annotated[int, Meta(ge=1, description="quantity is divided by this first")] | None = None
     divide_round: Annotated[str, Meta(description="up or down")] = "up"
     discounts: tuple[Discount, ...] = ()
+    inclusive_tax: Annotated[Decimal, Meta(description="percent of tax that the price includes")] = Decimal(0)
+    next_bill_at: Annotated[Moment, Meta(description="its own, where it is not the contract's")] | None = None
+    trial_start_at: Moment | None = None
+    trial_end_at: Annotated[Moment, Meta(description="it counts nothing before this moment")] | None = None
 
 
 class Subscription(Data, frozen=True, kw_only=True):
-    """The state of a subscription or contract."""
+    """The state of a subscription or contract.
+
+    Its bills fall on `anchor_day`, else on the day of month of its anchor, whatever day its next bill is on.
+    """
 
     subscription_id: Id
     customer_id: Id
@@ -106,6 +133,9 @@ class Subscription(Data, frozen=True, kw_only=True):
     anchor_at: Annotated[Moment, Meta(description="its day of month is kept when bills roll on")] | None = (
         None
     )
+    anchor_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
+    anchor_day: Annotated[MonthDay, Meta(description="the day of month, where it is stated")] | None = None
+    automatic_tax: Annotated[bool, Meta(description="its prices include the tax of its invoices")] = False
     cancel_at: Moment | None = None
     ended_at: Moment | None = None
     counts_from: (
@@ -118,6 +148,28 @@ class Subscription(Data, frozen=True, kw_only=True):
     counts_from_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
     collection_paused: bool = False
     declined: Annotated[bool, Meta(description="the last payment was declined")] = False
+
+
+class Phase(Data, frozen=True, kw_only=True):
+    """A part of a contract's schedule. An item may name its price by id alone, without amounts."""
+
+    starts_at: Moment
+    ends_at: Moment | None = None
+    items: tuple[Item, ...] = ()
+    discounts: tuple[Discount, ...] = ()
+    trial_end_at: Moment | None = None
+
+
+class Schedule(Data, frozen=True, kw_only=True):
+    """The state of a schedule of changes to a contract, with its phases in order."""
+
+    schedule_id: Id
+    subscription_id: str | None = None
+    customer_id: str | None = None
+    currency: Currency | None = None
+    status: Annotated[str, Meta(description="not_started and active will change the contract")]
+    end_behavior: Annotated[str, Meta(description="release or cancel, after the last phase")] = "release"
+    phases: tuple[Phase, ...] = ()
 
 
 class InvoiceLine(Data, frozen=True, kw_only=True):
@@ -146,6 +198,11 @@ class Invoice(Data, frozen=True, kw_only=True):
     payment_failed: Annotated[bool, Meta(description="an attempt to collect it has just failed")] = False
     payment_ids: Annotated[tuple[Id, ...], Meta(description="the payments that settle it")] = ()
     lines: tuple[InvoiceLine, ...] = ()
+    paid_out_of_band: Annotated[bool, Meta(description="paid outside of the processor")] = False
+    taxed_amount: (
+        Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
+    ) = None
+    inclusive_tax: Annotated[int, Meta(description="the tax that `taxed_amount` includes")] | None = None
 
 
 class InvoicePayment(Data, frozen=True, kw_only=True):
@@ -153,20 +210,25 @@ class InvoicePayment(Data, frozen=True, kw_only=True):
 
     invoice_id: Id
     payment_id: Id
+    status: Annotated[str, Meta(description="paid, open or canceled: settles nothing")] = "paid"
+    amount_paid: int | None = None
+    paid_at: Moment | None = None
 
 
 class Payment(Data, frozen=True, kw_only=True):
     """The state of a payment. All events about one payment have the same `payment_id`."""
 
     payment_id: Id
-    status: Annotated[str, Meta(description="succeeded, failed or pending")]
+    status: Annotated[str, Meta(description="succeeded, failed, pending, or authorized: only held")]
     currency: Currency
-    amount: Count
+    amount: Annotated[int, Meta(ge=0, description="what was captured; of a failed or held one all of it")]
     amount_refunded: Count = 0
+    amount_released: Annotated[int, Meta(ge=0, description="held, never captured and given back")] = 0
     customer_id: str | None = None
     invoice_id: Annotated[str, Meta(description="the invoice that it pays")] | None = None
     for_invoice: Annotated[bool, Meta(description="it pays an invoice that is not named")] = False
     paid_at: Annotated[Moment, Meta(description="when it was paid, if told by a later event")] | None = None
+    attempted_at: Annotated[Moment, Meta(description="when the attempt began")] | None = None
     awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
 
 
@@ -180,6 +242,7 @@ class Refund(Data, frozen=True, kw_only=True):
     created_at: Moment
     payment_id: str | None = None
     customer_id: str | None = None
+    captured: Annotated[bool, Meta(description="false: it gave back what was only held")] = True
     awaits_confirmation: bool = False
 
 
@@ -187,9 +250,10 @@ class Dispute(Data, frozen=True, kw_only=True):
     """The state of a dispute (chargeback)."""
 
     dispute_id: Id
-    status: Annotated[str, Meta(description="lost counts, on the day it was lost")]
+    status: Annotated[str, Meta(description="lost counts, on the day it was lost, until it is won")]
     currency: Currency
     amount: Count
+    amount_taken: Annotated[int, Meta(description="what its balance transactions took")] | None = None
     payment_id: str | None = None
     customer_id: str | None = None
     awaits_confirmation: bool = False
@@ -218,10 +282,11 @@ class Superseded(Data, frozen=True, kw_only=True):
 
 
 class Unused(Data, frozen=True, kw_only=True):
-    """An event of a type that the books don't use, with the customer that it names, if any."""
+    """An event that the books don't use, with the customer that it names, if any."""
 
     original_type: str
     customer_id: str | None = None
+    ignored: Annotated[str, Meta(description="why, if it would count elsewhere: test mode")] | None = None
 
 
 # The table of event types. A new type needs one line here and one in `_SUBJECTS`.
@@ -230,6 +295,8 @@ TYPES: dict[str, type[Data]] = {
     "customer.erased": CustomerErased,
     "product.recorded": Product,
     "subscription.recorded": Subscription,
+    "discount.recorded": AppliedDiscount,
+    "schedule.recorded": Schedule,
     "invoice.recorded": Invoice,
     "invoice_payment.recorded": InvoicePayment,
     "payment.recorded": Payment,
@@ -272,19 +339,36 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 _SUBJECTS: dict[type[Data], Any] = {
-    Customer: lambda data: [("customer", data.customer_id)],
+    Customer: lambda data: [
+        ("customer", data.customer_id),
+        *([] if data.discounts is None else [("customer_discount", data.customer_id)]),
+    ],
     CustomerErased: lambda data: [("customer", data.customer_id)],
     Product: lambda data: [("product", data.product_id)],
     Subscription: lambda data: [("subscription", data.subscription_id)],
-    Invoice: lambda data: [("invoice", data.invoice_id), *(("payment", p) for p in data.payment_ids)],
-    InvoicePayment: lambda data: [("payment", data.payment_id)],
-    Payment: lambda data: [("payment", data.payment_id)],
+    AppliedDiscount: lambda data: _named(
+        subscription=data.subscription_id,
+        customer_discount=None if data.subscription_id else data.customer_id,
+    ),
+    Schedule: lambda data: _named(subscription=data.subscription_id),
+    Invoice: lambda data: [
+        ("invoice", data.invoice_id),
+        *(("payment", payment_id) for payment_id in data.payment_ids),
+        *_named(subscription=None if data.inclusive_tax is None else data.subscription_id),
+    ],
+    InvoicePayment: lambda data: [("payment", data.payment_id), ("invoice", data.invoice_id)],
+    Payment: lambda data: [("payment", data.payment_id), *_named(invoice=data.invoice_id)],
     Refund: lambda data: [("payment", data.payment_id or data.refund_id)],
     Dispute: lambda data: [("payment", data.payment_id or data.dispute_id)],
     CreditNote: lambda _: [],
     Superseded: lambda data: list(data.histories),
     Unused: lambda _: [],
 }
+
+
+def _named(**keys: str | None) -> list[tuple[str, str]]:
+    """The (kind, key) of the keys that there are."""
+    return [(kind, key) for kind, key in keys.items() if key]
 
 
 def subjects(event: Event) -> list[str]:

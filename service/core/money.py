@@ -3,15 +3,18 @@
 from decimal import Decimal
 from fractions import Fraction
 
-# ISO 4217 currencies whose minor unit is not a hundredth (List One, "Minor unit").
-_MINOR_DIGITS = dict.fromkeys(
-    "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf".split(), 0
-) | dict.fromkeys("bhd iqd jod kwd lyd omr tnd".split(), 3)
+from iso4217 import Currency
+
+_MINOR_DIGITS = {currency.code.lower(): currency.exponent for currency in Currency}  # None for gold
 
 
 def minor_digits(currency: str) -> int:
-    """Digits after the decimal point of `currency` (lower case): 2 for usd, 0 for jpy, 3 for kwd."""
-    return _MINOR_DIGITS.get(currency, 2)
+    """Digits after the decimal point of `currency` (lower case): 2 for usd, 0 for jpy, 3 for kwd.
+
+    Source: ISO 4217, List One; 2 for a currency that is not in it.
+    """
+    digits = _MINOR_DIGITS.get(currency)
+    return 2 if digits is None else digits
 
 
 def to_minor(amount: Decimal, currency: str) -> Decimal:
