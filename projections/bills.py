@@ -5,16 +5,19 @@ processor states it. The last stage reads a contract's own row and its invoices 
 whether an invoice has been issued for the next bill.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 
 from msgspec import json
+from msgspec.structs import replace
 
-from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.contracts import BILLING_STATUSES, ContractState, contract_states, mrr_terms
-from projections.pricing import discount_ends, is_unpriced, price_on
+from projections.book import Book, Row, Rules, Stage, Total, causes, encode_causes
+from projections.contracts import ContractState, ContractStates, effective_states, mrr_terms, state_rows
+from projections.customer_discounts import CustomerDiscounts, discount_rows
+from projections.pricing import is_unpriced, price_on
+from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
 from service.core import cadence
-from service.core.events import INVOICE_RANK, Event, Invoice, Subscription, subject
+from service.core.events import INVOICE_RANK, Event, Invoice, join_key, subject
 from service.core.moments import day_of
 
 UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
@@ -23,13 +26,18 @@ UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
-    `amounts` is JSON too: [[date, the amount of one bill from then on], …], from the next bill on;
-    `amount_cents` is the first of these amounts.
+    `schedules` are its billing schedules, see `projections.schedules`; `next_bill_date` is the earliest of
+    their next bills, and `amount_cents` the sum of those of that day.
     `tied`: on some day two events of one moment differ, and only their ids order them.
     """
 
     table = "contracts"
-    indexes = (("currency", "contract_id"), ("unpriced", "currency"), ("customer_id", "currency"))
+    indexes = (
+        ("currency", "contract_id"),
+        ("unpriced", "currency"),
+        ("unknown_status", "currency"),
+        ("customer_id", "currency"),
+    )
 
     processor: str
     account: str
@@ -41,14 +49,14 @@ class Contract(Row, frozen=True, kw_only=True):
     every: int
     amount_cents: int
     next_bill_date: str | None
-    anchor_day: int | None
     ends_date: str | None
     declined: bool
     unpriced: bool
+    unknown_status: bool
     tied: bool
     trust: str
     terms: str
-    amounts: str
+    schedules: str
 
 
 class IssuedInvoice(Row, frozen=True, kw_only=True):
@@ -68,11 +76,12 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     status: str
     amount_cents: int
     open_cents: int
+    uncollectible_cents: int
     trust: str
 
 
 class Bill(Row, frozen=True, kw_only=True):
-    """A bill. `later_cents` is the amount of the contract's further bills in the same month."""
+    """A bill. `later_cents` is the amount of its schedule's further bills in the same month."""
 
     table = "bills"
     indexes = (("currency", "date", "account", "processor", "customer_id"),)
@@ -87,6 +96,7 @@ class Bill(Row, frozen=True, kw_only=True):
     status: str
     amount_cents: int
     open_cents: int
+    uncollectible_cents: int
     later_cents: int
     interval: str
     every: int
@@ -96,79 +106,70 @@ class Bill(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One subscription's events to the row of its present state."""
-    history_states = contract_states(history, rules)
-    if not history_states:
+def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
+    """One customer's contracts and discounts to the rows of the contracts' present states."""
+    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
+    contracts: list[Row] = []
+    for row in rows:
+        if isinstance(row, ContractStates):
+            contracts += _contract(effective_states(row, discounts, rules), rules)
+    return contracts
+
+
+def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """The row of a contract by its own events alone, without its customer's discounts."""
+    states = [row for row in state_rows(history, rules) if isinstance(row, ContractStates)]
+    return contract_rows(states, rules)
+
+
+def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
+    if not states:
         return []
-    state, data = history_states[-1], history_states[-1].data
-    next_bill = _next_bill(state, rules)
-    price = price_on(data, next_bill or state.day, rules)
-    dated_mrr = [
-        (term.day.isoformat(), term.mrr_cents, term.counted) for term in mrr_terms(history_states, rules)
-    ]
+    state, data = states[-1], states[-1].data
+    ends = _end_date(state, rules)
+    schedules = billing_schedules(state, ends, rules)
+    next_bill = schedules[0].next_bill_date if schedules else None
+    due = [each for each in schedules if each.next_bill_date == next_bill]
+    price = price_on(data, date.fromisoformat(next_bill) if next_bill else state.day, rules)
+    dated_mrr = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in mrr_terms(states, rules)]
     return [
         Contract(
-            parent_key=subject("subscription", state.event, data.subscription_id),
-            causes=causes(state.event),
-            processor=state.event.processor,
-            account=state.event.account,
+            parent_key=join_key("subscription", state.processor, state.account, data.subscription_id),
+            causes=encode_causes(state.causes),
+            processor=state.processor,
+            account=state.account,
             currency=data.currency,
             customer_id=data.customer_id,
             contract_id=data.subscription_id,
             status=data.status,
             interval=price.interval,
             every=price.every,
-            amount_cents=price.bill_cents,
-            next_bill_date=_iso(next_bill),
-            anchor_day=_anchor_day(data, next_bill, rules),
-            ends_date=_iso(_end_date(state, rules)),
+            amount_cents=sum(each.amount_on(each.next_bill_date) for each in due)
+            if next_bill
+            else price.bill_cents,
+            next_bill_date=next_bill,
+            ends_date=ends,
             declined=data.declined or data.status == "past_due",
-            unpriced=data.status in BILLING_STATUSES and is_unpriced(data),
-            tied=any(each.tied for each in history_states),
-            trust=state.event.trust,
+            unpriced=data.status in BILLED_STATUSES and _is_unpriced(state),
+            unknown_status=state.unknown_status,
+            tied=any(each.tied for each in states),
+            trust=state.trust,
             terms=json.encode(dated_mrr).decode(),
-            amounts=json.encode(_amounts(data, next_bill or state.day, rules)).decode(),
+            schedules=encode(schedules),
         )
     ]
 
 
-def _amounts(data: Subscription, first: date, rules: Rules) -> list[tuple[str, int]]:
-    """The amounts of one bill from `first` on, each with the day from which it holds.
-
-    The amount changes where a discount ends.
-    """
-    amounts: list[tuple[str, int]] = []
-    for day in (first, *(day for day in discount_ends(data, rules.zone) if day > first)):
-        cents = price_on(data, day, rules).bill_cents
-        if not amounts or amounts[-1][1] != cents:
-            amounts.append((day.isoformat(), cents))
-    return amounts
+def _is_unpriced(state: ContractState) -> bool:
+    """Whether a price or discount, of now or of a phase to come, can't be read."""
+    phases = (replace(state.data, items=each.items, discounts=each.discounts) for each in state.phases)
+    return any(map(is_unpriced, (state.data, *phases)))
 
 
-def _next_bill(state: ContractState, rules: Rules) -> date | None:
-    """The next bill's date as the processor states it, never a computed one; None if it will not bill."""
-    data = state.data
-    if state.ended or data.status not in BILLING_STATUSES or data.collection_paused:
-        return None
-    moment = data.trial_end_at if data.status == "trialing" and data.trial_end_at else data.next_bill_at
-    day = day_of(moment, rules.zone) if moment else data.next_bill_on
-    end = _end_date(state, rules)
-    return None if day is None or (end and end <= day) else day
-
-
-def _anchor_day(data: Subscription, next_bill: date | None, rules: Rules) -> int | None:
-    """The day of the month on which later bills fall, if the next bill falls on it too; else None."""
-    if next_bill is None or data.anchor_at is None:
-        return None
-    day = day_of(data.anchor_at, rules.zone).day
-    return day if cadence.add_months(next_bill, 0, day) == next_bill else None
-
-
-def _end_date(state: ContractState, rules: Rules) -> date | None:
+def _end_date(state: ContractState, rules: Rules) -> str | None:
     if state.ended:
-        return state.day
-    return day_of(state.data.cancel_at, rules.zone) if state.data.cancel_at else None
+        return state.day.isoformat()
+    return day_of(state.data.cancel_at, rules.zone).isoformat() if state.data.cancel_at else None
 
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -198,6 +199,7 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             status="failed" if is_open and failed else data.status,
             amount_cents=data.amount_due,
             open_cents=max(remaining, 0) if is_open else 0,
+            uncollectible_cents=max(remaining, 0) if data.status == "uncollectible" else 0,
             trust=latest.trust,
         )
     ]
@@ -211,73 +213,69 @@ def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
 
 
 def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
-    """The rows of one contract and its invoices (or of one invoice without a contract) to bills."""
-    contracts = [row for row in rows if isinstance(row, Contract)]
+    """The rows of one contract and its invoices (or of one invoice without a contract) to bills.
+
+    An invoice stands for the next bills of its day and before.
+    """
+    contract = next((row for row in rows if isinstance(row, Contract)), None)
+    schedules = decode(contract.schedules) if contract else []
     invoices = sorted(
         (row for row in rows if isinstance(row, IssuedInvoice)), key=lambda r: (r.date, r.invoice_id)
     )
-    billing_contract = contracts[0] if contracts else None
-    upcoming = stated = billing_contract.next_bill_date if billing_contract else None
-    if any(upcoming and row.created_date >= upcoming and row.status != "deleted" for row in invoices):
-        upcoming = None
+    billed_until = max((row.created_date for row in invoices if row.status != "deleted"), default="")
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
-    dates = [*(row.date for row in listed), *([stated] if stated else [])]
+    dates = sorted({*(row.date for row in listed), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
     for row in listed:
-        next_date = next((day for day in dates if day > row.date), None)
-        bills.append(
-            _invoice_bill(row, billing_contract, next_date or _date_after(row.date, billing_contract))
-        )
-    if billing_contract and upcoming and billing_contract.amount_cents:
-        bills.append(_upcoming_bill(billing_contract, upcoming))
+        next_date = next((day for day in dates if day > row.date), None) or _date_after(row.date, schedules)
+        bills.append(_invoice_bill(row, contract, next_date))
+    if contract:
+        bills += [
+            _upcoming_bill(contract, each)
+            for each in schedules
+            if each.next_bill_date > billed_until and each.amount_on(each.next_bill_date)
+        ]
     return bills
 
 
-def _date_after(day: str, billing_contract: Contract | None) -> str | None:
-    """The contract's first bill date after `day`, by its next bill and interval; None if it ends."""
-    if billing_contract is None or billing_contract.next_bill_date is None:
-        return None
-    schedule = (
-        billing_contract.interval,
-        billing_contract.every,
-        billing_contract.anchor_day,
-        billing_contract.ends_date,
-    )
-    dates = roll_bill_dates(billing_contract.next_bill_date, *schedule, since=day)
-    return next((date for date in dates if date > day), None)
+def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
+    """The first bill date after `day` by the schedules; None if there is none."""
+    later = (next((date for date in each.bill_days(day) if date > day), None) for each in schedules)
+    return min(filter(None, later), default=None)
 
 
-def _invoice_bill(row: IssuedInvoice, billing_contract: Contract | None, next_bill_date: str | None) -> Bill:
+def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date: str | None) -> Bill:
     return Bill(
         causes=row.causes,
         processor=row.processor,
         account=row.account,
         currency=row.currency,
-        customer_id=row.customer_id or (billing_contract.customer_id if billing_contract else ""),
+        customer_id=row.customer_id or (contract.customer_id if contract else ""),
         contract_id=row.contract_id,
         invoice_id=row.invoice_id,
         date=row.date,
         status=row.status,
         amount_cents=row.amount_cents,
         open_cents=row.open_cents,
+        uncollectible_cents=row.uncollectible_cents,
         later_cents=0,
-        interval=billing_contract.interval if billing_contract else cadence.ONCE,
-        every=billing_contract.every if billing_contract else 1,
-        mrr_cents=mrr_on(billing_contract.terms, row.date) if billing_contract else 0,
+        interval=contract.interval if contract else cadence.ONCE,
+        every=contract.every if contract else 1,
+        mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
         next_bill_date=next_bill_date,
         declined=row.status == "failed",
         trust=row.trust,
     )
 
 
-def _upcoming_bill(row: Contract, day: str) -> Bill:
-    dates = roll_bill_dates(day, row.interval, row.every, row.anchor_day, row.ends_date)
-    next(dates)  # the bill itself
-    next_bill_date = next(dates, None)
-    later_cents, later_date = 0, next_bill_date
-    while later_date and later_date[:7] == day[:7]:
-        later_cents += amount_on(json.decode(row.amounts), later_date)
-        later_date = next(dates, None)
+def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
+    days = schedule.bill_days()
+    day = next(days)
+    following = next_bill_date = next(days, None)
+    later_cents = 0
+    while following and following[:7] == day[:7]:
+        later_cents += schedule.amount_on(following)
+        following = next(days, None)
     return Bill(
         causes=row.causes,
         processor=row.processor,
@@ -288,36 +286,17 @@ def _upcoming_bill(row: Contract, day: str) -> Bill:
         invoice_id=None,
         date=day,
         status="upcoming",
-        amount_cents=row.amount_cents,
+        amount_cents=schedule.amount_on(day),
         open_cents=0,
+        uncollectible_cents=0,
         later_cents=later_cents,
-        interval=row.interval,
-        every=row.every,
+        interval=schedule.interval,
+        every=schedule.every,
         mrr_cents=mrr_on(row.terms, day),
         next_bill_date=next_bill_date,
         declined=row.declined,
         trust=row.trust,
     )
-
-
-def roll_bill_dates(
-    next_bill_date: str,
-    interval: str,
-    every: int,
-    anchor_day: int | None,
-    ends_date: str | None,
-    *,
-    since: str | None = None,
-) -> Iterator[str]:
-    """A contract's bill dates from its next bill on, by its interval, until it ends.
-
-    Dates before `since` may be left out.
-    """
-    first, ahead = date.fromisoformat(next_bill_date), date.fromisoformat(since) if since else None
-    for day in cadence.bill_dates(first, interval, every, anchor_day, ahead):
-        if ends_date and day.isoformat() >= ends_date:
-            return
-        yield day.isoformat()
 
 
 def mrr_on(terms_json: str, day: str) -> int:
@@ -330,23 +309,9 @@ def mrr_on(terms_json: str, day: str) -> int:
     return mrr_cents
 
 
-def amount_on(amounts: Sequence[tuple[str, int]], day: str) -> int:
-    """The amount in cents of a contract's bill on a day, from its decoded `amounts`."""
-    amount_cents = 0
-    for start, cents in amounts:
-        if start > day:
-            break
-        amount_cents = cents
-    return amount_cents
-
-
-def _iso(day: date | None) -> str | None:
-    return day.isoformat() if day else None
-
-
 def _measure_bill(row: Bill) -> tuple[int, ...]:
     if row.status == "uncollectible":  # is listed, but not in the totals
-        return 0, 0, 0, 0, 0, 0, row.amount_cents
+        return 0, 0, 0, 0, 0, 0, row.uncollectible_cents
     upcoming = row.status in UPCOMING_STATUSES
     billed = 0 if upcoming else row.amount_cents
     return 1, int(upcoming), billed, row.amount_cents - billed, row.later_cents, row.open_cents, 0
@@ -354,9 +319,11 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=1,
+    version=2,
     stages=(
-        Stage(reads="subscription", contribute=contract_rows, rows=(Contract,)),
+        Stage(reads="subscription", contribute=state_rows, rows=(ContractStates,)),
+        Stage(reads="customer_discount", contribute=discount_rows, rows=(CustomerDiscounts,)),
+        Stage(reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
         Stage(reads=(Contract, IssuedInvoice), contribute=bill_rows, rows=(Bill,)),
     ),

@@ -112,9 +112,14 @@ class Book(Struct, frozen=True, kw_only=True):
 
 def causes(*events: Event) -> str:
     """The `causes` column for rows that come from these events."""
-    return json.encode(sorted({event.cause for event in events})).decode()
+    return encode_causes(event.cause for event in events)
+
+
+def encode_causes(names: Iterable[str]) -> str:
+    """The `causes` column for rows that come from the events of these names."""
+    return json.encode(sorted(set(names))).decode()
 
 
 def merge_causes(columns: Sequence[str]) -> str:
     """The `causes` column for a row made from other rows, given their `causes`."""
-    return json.encode(sorted({cause for column in columns for cause in json.decode(column)})).decode()
+    return encode_causes(cause for column in columns for cause in json.decode(column))

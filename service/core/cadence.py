@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from fractions import Fraction
 
+from msgspec import Struct
+
 ONCE = "once"
 INTERVALS = ("day", "week", "month", "year")
 
@@ -78,20 +80,36 @@ def add_months(start: date, months: int, anchor_day: int) -> date:
     return date(year, month + 1, min(anchor_day, last))
 
 
+class Anchor(Struct, frozen=True, kw_only=True):
+    """The day of month on which a biller bills, and a date on which it did or will, where one is known."""
+
+    day: int
+    on: date | None = None
+
+
 def bill_dates(
-    first: date, interval: str, every: int, anchor_day: int | None = None, since: date | None = None
+    first: date, interval: str, every: int, anchor: Anchor | None = None, since: date | None = None
 ) -> Iterator[date]:
     """`first` and every bill date after it, without end; only `first` for a one-off.
 
-    Months and years keep the anchor day: 31 Jan, 28 Feb, 31 Mar. Most dates before `since` are
-    skipped without being computed, so that a distant `since` costs no more than a near one.
+    Months and years keep the anchor's day: 31 Jan, 28 Feb, 31 Mar. Where `first` is not on the anchor, the
+    next one is. Most dates before `since` are skipped without being computed, so that a distant `since`
+    costs no more than a near one.
     """
     if interval == ONCE:
         yield first
         return
-    anchor = anchor_day or first.day
+    second = first_on_anchor(first, interval, every, anchor)
+    if second:
+        yield first
+    yield from _regular_dates(second or first, interval, every, anchor.day if anchor else first.day, since)
+
+
+def _regular_dates(
+    first: date, interval: str, every: int, anchor_day: int, since: date | None
+) -> Iterator[date]:
     step_days = {"day": 1, "week": 7}.get(interval)
-    months = every * (12 if interval == "year" else 1)
+    months = months_of(interval, every)
     count = 0
     if since and since > first:
         months_ahead = (since.year - first.year) * 12 + since.month - first.month
@@ -103,8 +121,33 @@ def bill_dates(
             yield (
                 first + timedelta(days=count * every * step_days)
                 if step_days
-                else (add_months(first, count * months, anchor) if count else first)
+                else (add_months(first, count * months, anchor_day) if count else first)
             )
         except (OverflowError, ValueError):  # past the year 9999
             return
         count += 1
+
+
+def first_on_anchor(first: date, interval: str, every: int, anchor: Anchor | None) -> date | None:
+    """The first bill date on the anchor after a bill that is not on it; None after one that is.
+
+    Days and weeks have no day of month: of theirs only an anchor that is still to come counts.
+    """
+    if anchor is None or interval == ONCE:
+        return None
+    if interval in ("day", "week"):
+        return anchor.on if anchor.on and anchor.on > first else None
+    months = months_of(interval, every)
+    if add_months(first, 0, anchor.day) == first and not (anchor.on and anchor.on > first):
+        return None
+    if anchor.on is None:
+        ahead = add_months(first, 0, anchor.day)
+        return ahead if months == 1 and ahead > first else add_months(first, months, anchor.day)
+    elapsed = (first.year - anchor.on.year) * 12 + first.month - anchor.on.month
+    ahead = add_months(anchor.on, elapsed // months * months, anchor.day)
+    return ahead if ahead > first else add_months(anchor.on, (elapsed // months + 1) * months, anchor.day)
+
+
+def months_of(interval: str, every: int) -> int:
+    """The months in an interval of months or years."""
+    return every * (12 if interval == "year" else 1)

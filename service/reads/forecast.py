@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from datetime import date
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 from typing import Any
 
-from msgspec import json
+from msgspec.structs import replace
 from sqlalchemy import select
 
-from projections.bills import UPCOMING_STATUSES, Bill, Contract, amount_on, roll_bill_dates
+from projections.bills import UPCOMING_STATUSES, Bill, Contract
+from projections.schedules import BillingSchedule, decode
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
@@ -100,6 +101,8 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
         select(
             _bills.c.key,
             _bills.c.date,
+            _bills.c.interval,
+            _bills.c.every,
             _bills.c.status,
             _bills.c.amount_cents,
             customer_key(_bills).label("customer"),
@@ -107,34 +110,37 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
         .where(*view.filters(_bills, "bills"), _bills.c.status != "uncollectible")
         .where(_bills.c.date.between(start, end) | (_bills.c.status == "upcoming"))
     )
-    not_billed_yet = {row.key for row in bills if row.status == "upcoming"}
+    not_billed_yet = {
+        (row.key, row.interval, row.every, row.date) for row in bills if row.status == "upcoming"
+    }
     for row in bills:
         if row.status != "upcoming" and start <= row.date <= end:
             for part in parts_of(row.date):
                 tallies[part].add(row.customer, row.amount_cents, upcoming=row.status in UPCOMING_STATUSES)
-    days_by_rule: dict[tuple[Any, ...], list[str]] = {}  # many contracts bill on the same days
+    days_by_rule: dict[BillingSchedule, list[str]] = {}  # many contracts bill on the same days
     for row in _contracts_until(view, end):
-        rule = row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date
-        days = days_by_rule.get(rule)
-        if days is None:
-            days = days_by_rule[rule] = _bill_dates(rule, start, end)
-        amounts = json.decode(row.amounts) if days else []
-        for day in days:
-            is_billed = day == row.next_bill_date and row.key not in not_billed_yet
-            cents = amount_on(amounts, day)
-            if cents and not is_billed:
-                for part in parts_of(day):
-                    tallies[part].add(row.customer, cents, upcoming=True)
+        for schedule in decode(row.schedules):
+            rule = replace(schedule, amounts=())
+            days = days_by_rule.get(rule)
+            if days is None:
+                days = days_by_rule[rule] = _bill_days(rule, start, end)
+            key = row.parent_key, schedule.interval, schedule.every, schedule.next_bill_date
+            for day in days:
+                cents = schedule.amount_on(day)
+                is_billed = day == schedule.next_bill_date and key not in not_billed_yet
+                if cents and not is_billed:
+                    for part in parts_of(day):
+                        tallies[part].add(row.customer, cents, upcoming=True)
     return tallies
 
 
-def _bill_dates(rule: tuple[Any, ...], start: str, end: str) -> list[str]:
-    """The bill dates from `start` to `end` by a contract's rule, the arguments of `roll`."""
-    days = dropwhile(lambda day: day < start, roll_bill_dates(*rule, since=start))
-    return list(takewhile(lambda day: day <= end, days))
+def _bill_days(schedule: BillingSchedule, start: str, end: str) -> list[str]:
+    """The days from `start` to `end` on which a schedule bills."""
+    return [day for day in takewhile(lambda day: day <= end, schedule.bill_days(start)) if day >= start]
 
 
 def _contracts_until(view: View, end: str) -> list[Any]:
-    names = ("key", "next_bill_date", "interval", "every", "anchor_day", "ends_date", "amounts")
-    query = select(*(_contracts.c[name] for name in names), customer_key(_contracts).label("customer"))
+    query = select(
+        _contracts.c.parent_key, _contracts.c.schedules, customer_key(_contracts).label("customer")
+    )
     return view.all(query.where(*view.filters(_contracts, "bills"), _contracts.c.next_bill_date <= end))

@@ -8,12 +8,14 @@ from typing import Any
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, IssuedInvoice, amount_on, mrr_on, roll_bill_dates
+from projections.bills import Contract, IssuedInvoice, mrr_on
 from projections.customers import CustomerName
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
+from projections.schedules import decode
 from service.books.tables import ROWS
 from service.books.view import View
+from service.core.cadence import bill_dates
 from service.core.errors import NotFound, ParameterError
 from service.core.events import join_key
 from service.core.money import round_half_away
@@ -146,7 +148,7 @@ def facts_from(  # noqa: PLR0913 - the columns of a customer's row, and rows of 
     ended_dates = [movement.date for movement in movements if movement.kind == "churn"]
     day = today.isoformat()
     live = _select_live(contracts, day)
-    bill_dates = [row.next_bill_date for row in live if row.next_bill_date]
+    next_bill_dates = [row.next_bill_date for row in live if row.next_bill_date]
     last_day = date.fromordinal(today.toordinal() + LIFETIME_DAYS).isoformat()
     return Facts(
         today=today.toordinal(),
@@ -164,7 +166,7 @@ def facts_from(  # noqa: PLR0913 - the columns of a customer's row, and rows of 
         ended_day=_ordinal(ended_dates[-1]) if ended_dates else None,
         bills=tuple((_ordinal(bill), cents) for bill, cents in dated_bills(live, day, last_day)),
         undated_mrr_cents=sum(mrr_on(row.terms, day) for row in live if _is_undated(row, day)),
-        overdue_date=min(bill_dates) if bill_dates and max(bill_dates) < day else None,
+        overdue_date=min(next_bill_dates) if next_bill_dates and max(next_bill_dates) < day else None,
         ends_date=_ends_on(live, day),
     )
 
@@ -190,27 +192,21 @@ def _ends_on(live: Iterable[Any], today: str) -> str | None:
 
 def _is_undated(row: Any, today: str) -> bool:
     """Whether a contract continues for at least one period and has no stated next bill."""
-    dates = roll_bill_dates(today, row.interval, row.every, None, row.ends_date)
-    return not row.next_bill_date and len(list(islice(dates, 2))) == 2
+    if row.next_bill_date:
+        return False
+    dates = islice(bill_dates(date.fromisoformat(today), row.interval, row.every), 2)
+    return sum(not row.ends_date or day.isoformat() < row.ends_date for day in dates) == 2
 
 
 def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[str, int]]:
     """The bills from `first` to `last`, [(day, minor units), …] by day.
 
-    Each contract's dated bill is rolled on by its interval, until that contract's own end.
+    Each schedule's dated bill is rolled on by its interval, until the contract's own end.
     """
     bills: list[tuple[str, int]] = []
-    for row in contracts:
-        if row.next_bill_date:
-            amounts = json.decode(row.amounts)
-            days = roll_bill_dates(
-                row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date, since=first
-            )
-            bills += [
-                (day, amount_on(amounts, day))
-                for day in takewhile(lambda day: day <= last, days)
-                if day >= first
-            ]
+    for schedule in (each for row in contracts for each in decode(row.schedules)):
+        days = takewhile(lambda day: day <= last, schedule.bill_days(first))
+        bills += [(day, schedule.amount_on(day)) for day in days if day >= first]
     return sorted(bills)
 
 

@@ -10,12 +10,13 @@ Months for which that probability is not known have no estimate. Possible refund
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from fractions import Fraction
 from typing import Any
 
 from msgspec import Struct
 
+from projections.schedules import decode
 from service.books.view import View
 from service.core.cadence import ONCE, add_months
 from service.core.money import round_fraction, round_half_away
@@ -276,11 +277,7 @@ def _billed_since(contracts: Iterable[Any], today: str) -> dict[str, tuple[str, 
 
 
 def _bill_before(row: Any) -> str:
-    day, days = date.fromisoformat(row.next_bill_date), {"day": 1, "week": 7}.get(row.interval)
-    if days:
-        return (day - timedelta(days=days * row.every)).isoformat()
-    months = row.every * (YEAR if row.interval == "year" else 1)
-    return add_months(day, -months, row.anchor_day or day.day).isoformat()
+    return decode(row.schedules)[0].bill_before()
 
 
 def _is_trial(row: Any) -> bool:

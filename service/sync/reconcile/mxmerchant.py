@@ -153,7 +153,7 @@ class MxmerchantReconciler:
             event, *_ = mxmerchant.contract_events(record, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
-        [row] = bills.contract_rows([event], self._store.rules)
+        [row] = bills.observed_contract_rows([event], self._store.rules)
         assert isinstance(row, Contract)  # noqa: S101 - it makes nothing else
         return contract_facts(row, today)
 

@@ -76,7 +76,7 @@ OBJECT_KINDS = (
         path="/v1/subscriptions",
         query={},  # all that are not canceled
         row=Contract,
-        contribute=bills.contract_rows,
+        contribute=bills.observed_contract_rows,
         facts=contract_facts,
         is_live=lambda status: status not in TERMINAL_STATUSES,
     ),

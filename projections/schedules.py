@@ -1,0 +1,236 @@
+"""A contract's billing schedules: the items that one bill asks for, on their own dates, and rolled on.
+
+Items of several intervals or period ends are billed each on its own date. A moment is rolled on in UTC, as
+processors do, and only then falls on a day of the reporting zone; a date is rolled on as a date.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct, json
+from msgspec.structs import replace
+
+from projections.book import Rules
+from projections.contracts import ContractState
+from projections.pricing import bill_cents, discount_ends, is_unpriced
+from service.core import cadence
+from service.core.cadence import Anchor
+from service.core.events import Item, Subscription
+from service.core.moments import day_of
+
+BILLED_STATUSES = frozenset({"active", "past_due", "trialing"})  # has a next bill
+
+Amounts = tuple[tuple[str, int], ...]  # the amount of one bill, each from a day on
+
+
+class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The bills of a contract's items that have one interval and one next bill.
+
+    The next bill is on the date `first`, in UTC where it has a time and else in no zone. Later bills are at
+    `anchor_time` where the first is not on the anchor. Bills fall before the day `until` of the zone.
+    """
+
+    interval: str
+    every: int
+    first: date
+    first_time: time | None = None
+    anchor: Anchor | None = None
+    anchor_time: time | None = None
+    until: str | None = None
+    zone: str = "UTC"
+    amounts: Amounts
+
+    @property
+    def next_bill_date(self) -> str:
+        """The day of the next bill, "2025-11-13"."""
+        return _local_day(self.first, self.first_time, ZoneInfo(self.zone))
+
+    def bill_days(self, since: str | None = None) -> Iterator[str]:
+        """The days of the next bill and all that follow. Days before `since` may be left out."""
+        zone = ZoneInfo(self.zone)
+        ahead = date.fromisoformat(since) - timedelta(days=2) if since else None
+        for number in cadence.bill_dates(self.first, self.interval, self.every, self.anchor, ahead):
+            at = self.first_time if number == self.first else self.anchor_time or self.first_time
+            try:
+                day = _local_day(number, at, zone)
+            except OverflowError:  # past the year 9999
+                return
+            if self.until and day >= self.until:
+                return
+            yield day
+
+    def bill_before(self) -> str:
+        """The day of the bill before the next one."""
+        days = {"day": 1, "week": 7}.get(self.interval)
+        months = cadence.months_of(self.interval, self.every)
+        day = self.anchor.day if self.anchor else self.first.day
+        before = (
+            self.first - timedelta(days=days * self.every)
+            if days
+            else cadence.add_months(self.first, -months, day)
+        )
+        return _local_day(before, self.first_time, ZoneInfo(self.zone))
+
+    def amount_on(self, day: str) -> int:
+        """What a bill on this day asks for, in minor units."""
+        return next((cents for start, cents in reversed(self.amounts) if start <= day), 0)
+
+
+def encode(schedules: Sequence[BillingSchedule]) -> str:
+    """Schedules as the text of a column."""
+    return json.encode(schedules).decode()
+
+
+def decode(column: str) -> list[BillingSchedule]:
+    """Schedules from the text of a column."""
+    return json.decode(column, type=list[BillingSchedule])
+
+
+def _local_day(day: date, at: time | None, zone: ZoneInfo) -> str:
+    return (day if at is None else day_of(datetime.combine(day, at, UTC), zone)).isoformat()
+
+
+# From a contract's state
+
+
+def billing_schedules(state: ContractState, ends_date: str | None, rules: Rules) -> list[BillingSchedule]:
+    """The schedules of a contract that will bill, the earliest next bill first.
+
+    A phase that is to come changes the amounts of its intervals, ends the schedules of intervals that it
+    does not have, and begins those of new intervals with a bill on its first day.
+    """
+    data = state.data
+    if state.ended or data.status not in BILLED_STATUSES or data.collection_paused:
+        return []
+    schedules = [
+        _schedule(data, key, items, rules, with_amounts_off=number == 0)
+        for number, (key, items) in enumerate(sorted(_groups(data).items(), key=_by_frequency))
+    ]
+    for phase in state.phases:
+        planned = replace(data, items=phase.items, discounts=phase.discounts, trial_end_at=phase.trial_end_at)
+        if not is_unpriced(planned):
+            schedules = list(_in_phase(schedules, planned, phase.starts_at, rules))
+    bounded = [replace(each, until=_earlier(each.until, ends_date)) for each in schedules]
+    return sorted(
+        (each for each in bounded if next(each.bill_days(), None)),
+        key=lambda each: (each.next_bill_date, each.interval, each.every),
+    )
+
+
+_Key = tuple[str, int, datetime | date]  # interval, every, next bill
+
+
+def _groups(data: Subscription) -> dict[_Key, list[Item]]:
+    """The items that are billed together. One-off items are left out where others recur."""
+    recurring = [item for item in data.items if item.interval != cadence.ONCE]
+    groups: dict[_Key, list[Item]] = {}
+    for item in recurring or data.items:
+        next_bill = _next_bill(data, item)
+        if next_bill:
+            groups.setdefault((item.interval, item.every, next_bill), []).append(item)
+    return groups
+
+
+def _next_bill(data: Subscription, item: Item) -> datetime | date | None:
+    if data.status == "trialing" and data.trial_end_at:
+        return data.trial_end_at
+    return item.next_bill_at or data.next_bill_at or data.next_bill_on
+
+
+def _by_frequency(group: tuple[_Key, list[Item]]) -> tuple[object, ...]:
+    """The most frequent schedule first: a discount of an amount is off its bills, as in MRR."""
+    interval, every, next_bill = group[0]
+    return -cadence.per_month(interval, cadence.WEEKS_PER_MONTH) / every, str(next_bill)
+
+
+def _schedule(
+    data: Subscription, key: _Key, items: Sequence[Item], rules: Rules, *, with_amounts_off: bool
+) -> BillingSchedule:
+    interval, every, next_bill = key
+    first, first_time = _split(next_bill)
+    anchor, anchor_time = _anchor(data, is_moment=first_time is not None)
+    on_anchor = cadence.first_on_anchor(first, interval, every, anchor) is None
+    day = _local_day(first, first_time, ZoneInfo(rules.reporting_tz))
+    return BillingSchedule(
+        interval=interval,
+        every=every,
+        first=first,
+        first_time=first_time,
+        anchor=anchor,
+        anchor_time=None if on_anchor else anchor_time,
+        zone=rules.reporting_tz,
+        amounts=_amounts(data, items, day, rules, with_amounts_off=with_amounts_off),
+    )
+
+
+def _split(next_bill: datetime | date) -> tuple[date, time | None]:
+    """The date, and the time in UTC of a moment."""
+    if isinstance(next_bill, datetime):
+        in_utc = next_bill.astimezone(UTC)
+        return in_utc.date(), in_utc.time()
+    return next_bill, None
+
+
+def _anchor(data: Subscription, *, is_moment: bool) -> tuple[Anchor | None, time | None]:
+    """The biller's anchor, with its time in UTC where bills have times."""
+    stated = data.anchor_at or data.anchor_on
+    on, at = _split(stated) if stated else (None, None)
+    day = data.anchor_day or (on.day if on else None)
+    return (Anchor(day=day, on=on) if day else None), at if is_moment else None
+
+
+def _amounts(
+    data: Subscription, items: Sequence[Item], first: str, rules: Rules, *, with_amounts_off: bool
+) -> Amounts:
+    """The amounts of one bill from the day `first` on; they change where a discount or a trial ends."""
+    trials = {day_of(item.trial_end_at, rules.zone) for item in items if item.trial_end_at}
+    changes = (day.isoformat() for day in (*discount_ends(data, rules.zone), *trials))
+    days = sorted({first, *(day for day in changes if day > first)})
+    cents = (
+        bill_cents(data, items, date.fromisoformat(day), rules, with_amounts_off=with_amounts_off)
+        for day in days
+    )
+    return _without_repeats(zip(days, cents, strict=True))
+
+
+def _without_repeats(amounts: Iterable[tuple[str, int]]) -> Amounts:
+    kept: list[tuple[str, int]] = []
+    for day, cents in amounts:
+        if not kept or kept[-1][1] != cents:
+            kept.append((day, cents))
+    return tuple(kept)
+
+
+def _in_phase(
+    schedules: Sequence[BillingSchedule], planned: Subscription, starts_at: datetime, rules: Rules
+) -> Iterator[BillingSchedule]:
+    """The schedules with a phase that begins at a moment, in which the contract is as `planned`.
+
+    In a phase that begins with a trial, bills begin at the trial's end.
+    """
+    start = day_of(starts_at, rules.zone).isoformat()
+    bills_from = planned.trial_end_at or starts_at
+    first = day_of(bills_from, rules.zone).isoformat()
+    groups: dict[tuple[str, int], list[Item]] = {}
+    for item in planned.items:
+        if item.interval != cadence.ONCE:
+            groups.setdefault((item.interval, item.every), []).append(item)
+    most_frequent = min(groups, key=lambda key: _by_frequency(((*key, bills_from), [])), default=None)
+    for schedule in schedules:
+        key = schedule.interval, schedule.every
+        items = None if schedule.until else groups.pop(key, None)
+        if items is None:
+            yield replace(schedule, until=schedule.until or start)
+            continue
+        later = _amounts(planned, items, first, rules, with_amounts_off=key == most_frequent)
+        before = [amount for amount in schedule.amounts if amount[0] < start]
+        trial = [(start, 0)] if start < first else []
+        yield replace(schedule, amounts=_without_repeats((*before, *trial, *later)))
+    anchored = replace(planned, anchor_at=bills_from, anchor_on=None, anchor_day=None)
+    for key, items in groups.items():
+        yield _schedule(anchored, (*key, bills_from), items, rules, with_amounts_off=key == most_frequent)
+
+
+def _earlier(first: str | None, second: str | None) -> str | None:
+    return min(filter(None, (first, second)), default=None)
