@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, encode_causes
 from projections.contracts import ContractState, ContractStates, effective_states, mrr_terms, state_rows
-from projections.customer_discounts import CustomerDiscounts, discount_rows
+from projections.customer_discounts import ContractDiscount
 from projections.pricing import is_unpriced, price_on
 from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
 from service.core import cadence
@@ -106,14 +106,9 @@ class Bill(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
-    """One customer's contracts and discounts to the rows of the contracts' present states."""
-    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
-    contracts: list[Row] = []
-    for row in rows:
-        if isinstance(row, ContractStates):
-            contracts += _contract(effective_states(row, discounts, rules), rules)
-    return contracts
+def contract_rows(rows: Sequence[ContractStates | ContractDiscount], rules: Rules) -> list[Row]:
+    """One contract's states, and its customer's discounts, to the row of its present state."""
+    return _contract(effective_states(rows, rules), rules)
 
 
 def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -321,9 +316,8 @@ BILLS = Book(
     name="bills",
     version=2,
     stages=(
-        Stage(reads="subscription", contribute=state_rows, rows=(ContractStates,)),
-        Stage(reads="customer_discount", contribute=discount_rows, rows=(CustomerDiscounts,)),
-        Stage(reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract,)),
+        *CONTRACT_STAGES,
+        Stage(reads=(ContractStates, ContractDiscount), contribute=contract_rows, rows=(Contract,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
         Stage(reads=(Contract, IssuedInvoice), contribute=bill_rows, rows=(Bill,)),
     ),
