@@ -17,7 +17,7 @@ from projections.customer_discounts import ContractDiscount
 from projections.pricing import is_unpriced, price_on
 from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
 from service.core import cadence
-from service.core.events import INVOICE_RANK, Event, Invoice, join_key, subject
+from service.core.events import Event, Invoice, join_key, subject
 from service.core.moments import day_of
 
 UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
@@ -168,7 +168,7 @@ def _end_date(state: ContractState, rules: Rules) -> str | None:
 
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One invoice's events to the row of its present state. A paid invoice stays paid."""
+    """One invoice's events to the row of its present state."""
     history = [event for event in history if isinstance(event.data, Invoice)]
     if not history:
         return []
@@ -200,11 +200,14 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     ]
 
 
+_TERMINAL = ("void", "deleted")  # statuses of invoices that stay, the weaker first
+
+
 def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
-    """The last event, and its data, among those with the most advanced status: paid is after open."""
+    """The last event, and its data; of a void or deleted invoice the last that says so."""
     invoices = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
-    furthest = max(INVOICE_RANK.get(data.status, 1) for _, data in invoices)
-    return [(event, data) for event, data in invoices if INVOICE_RANK.get(data.status, 1) == furthest][-1]
+    ended = [pair for pair in invoices if pair[1].status in _TERMINAL]
+    return max(reversed(ended), key=lambda pair: _TERMINAL.index(pair[1].status), default=invoices[-1])
 
 
 def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:

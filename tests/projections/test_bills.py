@@ -5,9 +5,9 @@ from itertools import islice
 
 import pytest
 
-from projections.bills import roll_bill_dates
 from projections.book import Rules
-from service.core.cadence import bill_dates, cadence_label, schedule_label
+from projections.schedules import decode
+from service.core.cadence import cadence_label, schedule_label
 from service.core.events import DELETED, Discount
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import bills, contract, listed, next_bill
@@ -23,11 +23,6 @@ def renewing(*items, **fields):
 
 def of_sub(status="open", amount=24_900, when="2025-11-13", **fields):
     return invoice(status, amount, when, subscription_id="sub_1", **fields)
-
-
-def rolled_on(row):
-    """Its bill dates from its next bill on."""
-    return roll_bill_dates(row.next_bill_date, row.interval, row.every, row.anchor_day, row.ends_date)
 
 
 def one(data) -> list:
@@ -50,7 +45,10 @@ def test_a_trial_that_is_over_leaves_the_next_bill_alone():
     assert next_bill(one(renewing(trial_end_at=at("2025-10-27")))) == "2025-11-13"
 
 
-@pytest.mark.parametrize("status", ["canceled", "paused", "incomplete_expired", "inactive", "completed"])
+@pytest.mark.parametrize(
+    "status",
+    ["canceled", "paused", "incomplete", "incomplete_expired", "unpaid", "inactive", "completed"],
+)
 def test_these_statuses_have_no_next_bill(status):
     assert next_bill(one(renewing(status=status))) is None
 
@@ -145,37 +143,6 @@ def test_a_monthly_contract_bills_once_a_month():
     assert (bill.later_cents, bill.next_bill_date) == (0, "2025-12-13")
 
 
-def test_bills_roll_on_to_the_anchor_day():
-    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-28"))
-    rolled = islice(rolled_on(contract(one(plan))), 4)
-    assert list(rolled) == ["2025-02-28", "2025-03-31", "2025-04-30", "2025-05-31"]
-
-
-def test_an_anchor_day_that_the_next_bill_does_not_keep_is_not_taken():
-    plan = renewing(anchor_at=at("2024-12-31"), next_bill_at=at("2025-02-14"))
-    assert list(islice(rolled_on(contract(one(plan))), 2)) == ["2025-02-14", "2025-03-14"]
-
-
-def test_bills_roll_until_the_contract_ends():
-    plan = renewing(cancel_at=at("2026-01-13"))
-    assert list(rolled_on(contract(one(plan)))) == ["2025-11-13", "2025-12-13"]
-
-
-def test_31_january_is_followed_by_28_february_and_31_march():
-    dates = bill_dates(date(2025, 1, 31), "month", 1)
-    assert list(islice(dates, 3)) == [date(2025, 1, 31), date(2025, 2, 28), date(2025, 3, 31)]
-
-
-def test_a_leap_day_comes_back_in_the_next_leap_year():
-    days = list(islice(bill_dates(date(2024, 2, 29), "year", 1), 5))
-    assert (days[1], days[4]) == (date(2025, 2, 28), date(2028, 2, 29))
-
-
-def test_the_last_date_there_is_ends_the_bills():
-    assert list(bill_dates(date(9999, 12, 31), "week", 1)) == [date(9999, 12, 31)]
-    assert list(bill_dates(date(2025, 1, 1), "once", 1)) == [date(2025, 1, 1)]
-
-
 @pytest.mark.parametrize(
     ("interval", "every", "label", "word"),
     [
@@ -192,31 +159,7 @@ def test_schedules_read_the_same_whatever_the_processor(interval, every, label, 
     assert (schedule_label(interval, every), cadence_label(interval, every)) == (label, word)
 
 
-def test_a_date_far_ahead_is_reached_without_the_dates_before_it():
-    for interval, every in (("day", 3), ("week", 2), ("month", 1), ("month", 5), ("year", 1)):
-        whole = list(islice(bill_dates(date(2024, 1, 31), interval, every), 3_000))
-        for since in (date(2024, 1, 30), date(2024, 3, 1), date(2031, 12, 31)):
-            ahead = bill_dates(date(2024, 1, 31), interval, every, since=since)
-            first = next(day for day in ahead if day >= since)
-            assert first == next(day for day in whole if day >= since)
-
-
 # The contract's own schedule, and discounts that end
-
-
-def test_the_bills_of_the_shortest_interval_leave_out_the_longer_items():
-    (bill,) = bills(one(renewing(item(1_000), item(12_000, "year"))))
-    assert (bill.amount_cents, bill.mrr_cents, bill.interval) == (1_000, 2_000, "month")
-
-
-def test_the_shortest_interval_is_so_by_its_length():
-    (bill,) = bills(one(renewing(item(9_000, "week", 10), item(1_000))))
-    assert (bill.amount_cents, bill.interval, bill.every) == (1_000, "month", 1)
-
-
-def test_items_of_one_interval_and_another_count_of_it_bill_apart():
-    (bill,) = bills(one(renewing(item(1_000), item(500), item(3_000, "month", 3))))
-    assert (bill.amount_cents, bill.every) == (1_500, 1)
 
 
 def test_a_contract_says_what_its_bills_are_worth_after_each_discounts_end():
@@ -226,7 +169,8 @@ def test_a_contract_says_what_its_bills_are_worth_after_each_discounts_end():
     )
     row = contract(one(renewing(discounts=offs)))
     assert row.amount_cents == 19_000
-    assert row.amounts == '[["2025-11-13",19000],["2026-01-13",23900],["2026-03-01",24900]]'
+    (schedule,) = decode(row.schedules)
+    assert schedule.amounts == (("2025-11-13", 19_000), ("2026-01-13", 23_900), ("2026-03-01", 24_900))
 
 
 def test_later_weeks_after_a_discounts_end_are_in_full():
@@ -275,9 +219,21 @@ def test_an_uncollectible_invoice_may_still_be_paid():
     assert listed(events) == [("2025-11-13", "paid", 10_000)]
 
 
-def test_a_paid_invoice_stays_paid_whatever_is_told_later():
-    events = [event(invoice("paid"), "2025-11-13"), event(invoice("open"), "2025-11-14")]
-    assert listed(events) == [("2025-11-13", "paid", 10_000)]
+def test_a_paid_invoice_that_is_open_again_is_owed_again():
+    (bill,) = bills([event(invoice("paid"), "2025-11-13"), event(invoice("open"), "2025-11-14")])
+    assert (bill.status, bill.open_cents) == ("open", 10_000)
+
+
+@pytest.mark.parametrize("status", ["void", "deleted"])
+def test_a_void_or_deleted_invoice_stays_so(status):
+    assert listed([event(invoice(status), "2025-11-13"), event(invoice("open"), "2025-11-14")]) == []
+
+
+@pytest.mark.parametrize(("paid", "given_up"), [(0, 10_000), (4_000, 6_000), (9_999, 1)])
+def test_what_is_given_up_of_an_invoice_is_what_was_not_paid(paid, given_up):
+    events = [event(invoice(), "2025-11-13"), event(invoice("uncollectible", amount_paid=paid), "2025-12-13")]
+    (bill,) = bills(events)
+    assert (bill.open_cents, bill.uncollectible_cents) == (0, given_up)
 
 
 def test_an_invoice_made_opened_and_paid_in_one_second_is_paid():

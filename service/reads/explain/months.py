@@ -52,7 +52,7 @@ _BILL_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
     "billed_cents": _if(_ISSUED, _amount),
     "upcoming_cents": _if(_UPCOMING, _amount),
     "open_cents": _if(_COUNTED, _bills.c.open_cents),
-    "uncollectible_cents": _if(~_COUNTED, _amount),
+    "uncollectible_cents": _if(~_COUNTED, _bills.c.uncollectible_cents),
     "payments": _if(_COUNTED),
     "customers": _customers(_COUNTED),
 }
