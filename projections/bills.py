@@ -12,9 +12,9 @@ from msgspec import json
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.contracts import BILLING_STATUSES, ContractState, contract_states, mrr_terms
-from projections.pricing import discount_ends, is_unpriced, price_on
+from projections.pricing import change_days, is_unpriced, price_on
 from service.core import cadence
-from service.core.events import INVOICE_RANK, Event, Invoice, Subscription, subject
+from service.core.events import INVOICE_RANK, Event, Invoice, Subscription, join_key, subject
 from service.core.moments import day_of
 
 UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
@@ -109,10 +109,10 @@ def contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     ]
     return [
         Contract(
-            parent_key=subject("subscription", state.event, data.subscription_id),
-            causes=causes(state.event),
-            processor=state.event.processor,
-            account=state.event.account,
+            parent_key=join_key("subscription", state.processor, state.account, data.subscription_id),
+            causes=json.encode(state.causes).decode(),
+            processor=state.processor,
+            account=state.account,
             currency=data.currency,
             customer_id=data.customer_id,
             contract_id=data.subscription_id,
@@ -126,7 +126,7 @@ def contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             declined=data.declined or data.status == "past_due",
             unpriced=data.status in BILLING_STATUSES and is_unpriced(data),
             tied=any(each.tied for each in history_states),
-            trust=state.event.trust,
+            trust=state.trust,
             terms=json.encode(dated_mrr).decode(),
             amounts=json.encode(_amounts(data, next_bill or state.day, rules)).decode(),
         )
@@ -139,7 +139,7 @@ def _amounts(data: Subscription, first: date, rules: Rules) -> list[tuple[str, i
     The amount changes where a discount ends.
     """
     amounts: list[tuple[str, int]] = []
-    for day in (first, *(day for day in discount_ends(data, rules.zone) if day > first)):
+    for day in (first, *(day for day in change_days(data, rules.zone) if day > first)):
         cents = price_on(data, day, rules).bill_cents
         if not amounts or amounts[-1][1] != cents:
             amounts.append((day.isoformat(), cents))

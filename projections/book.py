@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
 
+TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
+
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What counts in MRR, where billers disagree. The defaults are Daybook's own.
@@ -118,3 +120,8 @@ def causes(*events: Event) -> str:
 def merge_causes(columns: Sequence[str]) -> str:
     """The `causes` column for a row made from other rows, given their `causes`."""
     return json.encode(sorted({cause for column in columns for cause in json.decode(column)})).decode()
+
+
+def weakest_trust(levels: Iterable[str]) -> str:
+    """The weakest of the `TRUST_LEVELS` of the events that a row comes from."""
+    return min(levels, key=TRUST_LEVELS.index)
