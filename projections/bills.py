@@ -12,8 +12,14 @@ from msgspec import json
 from msgspec.structs import replace
 
 from projections.book import Book, Row, Rules, Stage, Total, causes, encode_causes
-from projections.contracts import ContractState, ContractStates, effective_states, mrr_terms, state_rows
-from projections.customer_discounts import ContractDiscount
+from projections.contracts import (
+    ContractState,
+    ContractStates,
+    contract_state_rows,
+    effective_states,
+    mrr_terms,
+)
+from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.pricing import is_unpriced, price_on
 from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
 from service.core import cadence
@@ -106,14 +112,19 @@ class Bill(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def contract_rows(rows: Sequence[ContractStates | ContractDiscount], rules: Rules) -> list[Row]:
-    """One contract's states, and its customer's discounts, to the row of its present state."""
-    return _contract(effective_states(rows, rules), rules)
+def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
+    """One customer's contracts and discounts to the rows of the contracts' present states."""
+    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
+    contracts: list[Row] = []
+    for row in rows:
+        if isinstance(row, ContractStates) and row.present:
+            contracts += _contract(effective_states(row, discounts, rules), rules)
+    return contracts
 
 
 def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """The row of a contract by its own events alone, without its customer's discounts."""
-    states = [row for row in state_rows(history, rules) if isinstance(row, ContractStates)]
+    states = [row for row in contract_state_rows(history, rules) if isinstance(row, ContractStates)]
     return contract_rows(states, rules)
 
 
@@ -319,8 +330,9 @@ BILLS = Book(
     name="bills",
     version=2,
     stages=(
-        *CONTRACT_STAGES,
-        Stage(reads=(ContractStates, ContractDiscount), contribute=contract_rows, rows=(Contract,)),
+        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
+        Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
+        Stage(reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
         Stage(reads=(Contract, IssuedInvoice), contribute=bill_rows, rows=(Bill,)),
     ),

@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
 
+TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
+
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What counts in MRR, where billers disagree. The defaults are Daybook's own.
@@ -123,3 +125,8 @@ def encode_causes(names: Iterable[str]) -> str:
 def merge_causes(columns: Sequence[str]) -> str:
     """The `causes` column for a row made from other rows, given their `causes`."""
     return encode_causes(cause for column in columns for cause in json.decode(column))
+
+
+def weakest_trust(levels: Iterable[str]) -> str:
+    """The weakest of the `TRUST_LEVELS` of the events that a row comes from."""
+    return min(levels, key=TRUST_LEVELS.index)

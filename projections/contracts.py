@@ -1,34 +1,94 @@
-"""A contract's life: from its subscription events to its states and its MRR, day by day."""
+"""A contract's life: from its subscription's events to its states and its MRR, day by day.
+
+The first stage folds one subscription's events to the states of its contract. A later one reads them beside
+the discounts of the contract's customer, which are another history.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from datetime import date
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, tzinfo
+from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.book import Policy, Rules
-from projections.pricing import discount_ends, price_on
-from service.core.events import DELETED, Event, Subscription
+from projections.book import Policy, Row, Rules, weakest_trust
+from projections.customer_discounts import CustomerDiscounts, DiscountPeriod, discount_periods
+from projections.discounts import EVER, AppliedDiscounts
+from projections.pricing import all_discounts, change_days, price_on
+from service.core.events import (
+    DELETED,
+    AppliedDiscount,
+    Data,
+    Discount,
+    Event,
+    Invoice,
+    Item,
+    Phase,
+    Schedule,
+    Subscription,
+    join_key,
+)
 from service.core.moments import day_of
-from service.core.order import is_order_undecided
+from service.core.order import canonical, is_order_undecided
 
 BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
-TERMINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
+TERMINAL_STATUSES = frozenset({"canceled", "cancelled", "incomplete_expired", "completed", "deleted"})
+KNOWN_STATUSES = BILLING_STATUSES | TERMINAL_STATUSES | {"paused", "inactive"}
+ENDS_FOR_GOOD = frozenset({"stripe"})  # the processors whose subscriptions never come back under their id
+LIVE_SCHEDULES = frozenset({"not_started", "active"})
+
+_PRICE_FIELDS = (
+    "interval",
+    "every",
+    "unit_amount",
+    "metered",
+    "tiers",
+    "tiers_mode",
+    "divide_by",
+    "divide_round",
+    "product_id",
+)
 
 
-class ContractState(Struct, frozen=True, kw_only=True):
-    """A contract's state from the end of `day` until the next state, as `event` reports it.
+class ContractState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A contract's state from the end of `day` until the next state, as known at the moment `at`.
 
-    `tied`: another event of the same moment reports another state, and only their ids order the two.
+    `data` is what the subscription stated last, with the discounts and the tax that are in force, its status
+    in lower case. `ends_on` is the day of a stated end that was still to come when it was stated. `tied`:
+    another event of the same moment states something else, and only their ids order the two. `phases` are
+    those to come of the contract's schedule.
     """
 
     day: date
-    event: Event
+    at: datetime
+    processor: str
+    account: str
+    causes: tuple[str, ...]
+    trust: str
     data: Subscription
-    ended: bool
+    ended: bool = False
+    ends_on: date | None = None
     tied: bool = False
+    unknown_status: bool = False
+    phases: tuple[Phase, ...] = ()
+
+
+class ContractStates(Row, frozen=True, kw_only=True):
+    """A contract's states for a customer who has, or had, it. `states` is JSON of all its `ContractState`s.
+
+    A contract that moves gives a row for each of its customers, equal but for the customer; `present` is
+    true for the last one. Only the states whose data name the customer count for them.
+    """
+
+    table = "contract_states"
+
+    processor: str
+    account: str
+    customer_id: str
+    contract_id: str
+    present: bool
+    states: str
 
 
 class MrrTerm(Struct, frozen=True, kw_only=True):
@@ -39,67 +99,316 @@ class MrrTerm(Struct, frozen=True, kw_only=True):
     counted: bool
     interval: str
     every: int
-    event: Event
-    data: Subscription
+    state: ContractState
+
+    @property
+    def data(self) -> Subscription:
+        """What holds of the contract."""
+        return self.state.data
 
 
-def contract_states(history: Sequence[Event], rules: Rules) -> list[ContractState]:
-    """The contract's state at the end of every day that has an event of it, in order.
-
-    A terminal status stays, whatever later events report; `ended_at` is preferred to the time of the event
-    that reports it. The first state holds from `counts_from_on`, or the day of `counts_from`, where that is
-    earlier than its event.
-    """
-    zone = rules.zone
-    reported: list[ContractState] = []
-    end: ContractState | None = None
-    for event in history:
-        data = event.data
-        if not isinstance(data, Subscription):
-            continue
-        if data.status in TERMINAL_STATUSES or event.rank == DELETED:
-            end = ContractState(
-                day=day_of(data.ended_at or event.occurred_at, zone), event=event, data=data, ended=True
-            )
-            break
-        day = day_of(event.occurred_at, zone)
-        if not reported and data.status in rules.policy.statuses:
-            start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
-            day = min(day, start or day)
-        reported.append(ContractState(day=day, event=event, data=data, ended=False))
-    if end:
-        reported = [*(state for state in reported if state.day < end.day), end]
-    closing = [list(same_day)[-1] for _, same_day in groupby(reported, key=lambda state: state.day)]
-    return _mark_ties(history, closing)
-
-
-def _mark_ties(history: Sequence[Event], closing: list[ContractState]) -> list[ContractState]:
-    """The closing states; one is marked as tied if its event is the last of its moment by its id alone."""
-    rivals: dict[object, list[Event]] = defaultdict(list)
-    for event in history:
-        rivals[event.occurred_at, event.rank].append(event)
-    if len(rivals) == len(history):
-        return closing
+def contract_state_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One subscription's events to the states of its contract, once for each customer who has or had it."""
+    states = contract_states(history, rules)
+    if not states:
+        return []
+    last = states[-1]
+    encoded = json.encode(states).decode()
     return [
-        replace(
-            state, tied=is_order_undecided(rivals[state.event.occurred_at, state.event.rank], state.event)
+        ContractStates(
+            parent_key=join_key(last.processor, last.account, customer_id),
+            causes=json.encode(last.causes).decode(),
+            processor=last.processor,
+            account=last.account,
+            customer_id=customer_id,
+            contract_id=last.data.subscription_id,
+            present=customer_id == last.data.customer_id,
+            states=encoded,
         )
-        for state in closing
+        for customer_id in dict.fromkeys(state.data.customer_id for state in states)
     ]
 
 
-def mrr_terms(contract_states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
+def effective_states(
+    row: ContractStates, discounts: CustomerDiscounts | None, _rules: Rules
+) -> list[ContractState]:
+    """The contract's states, in order, with the customer's discounts where it has none of its own.
+
+    Only those states are so discounted that name the row's customer. The last one is what is known now: it
+    is never of a day to come, unless the contract ends then at a stated `ended_at`.
+    """
+    states = json.decode(row.states, type=list[ContractState])
+    periods = discount_periods(discounts)
+    if not periods:
+        return states
+    effective: list[ContractState] = []
+    for state, end in zip(states, _next_days(states), strict=True):
+        is_theirs = state.data.customer_id == row.customer_id and not state.ended
+        changes = [period.day for period in periods if is_theirs and state.day < period.day < end]
+        for day in (state.day, *changes):
+            period = next((period for period in reversed(periods) if is_theirs and period.day <= day), None)
+            effective.append(_with_customer_discounts(replace(state, day=day), period))
+    return effective
+
+
+def _next_days(states: Sequence[ContractState]) -> list[date]:
+    return [state.day for state in states[1:]] + [date.max]
+
+
+def _with_customer_discounts(state: ContractState, period: DiscountPeriod | None) -> ContractState:
+    """The state with the customer's discounts, off from the end of the contract's own ones on."""
+    own_ends = [discount.ends_at for discount in all_discounts(state.data)]
+    ends = [moment for moment in own_ends if moment]
+    if period is None or not period.discounts or len(ends) < len(own_ends):
+        return state
+    theirs = tuple(replace(discount, starts_at=max(ends, default=None)) for discount in period.discounts)
+    return replace(
+        state,
+        at=max(state.at, period.at),
+        causes=tuple(sorted({*state.causes, *period.causes})),
+        trust=weakest_trust((state.trust, period.trust)),
+        data=replace(state.data, discounts=(*state.data.discounts, *theirs)),
+        phases=tuple(
+            phase if phase.discounts else replace(phase, discounts=period.discounts) for phase in state.phases
+        ),
+    )
+
+
+def contract_states(history: Sequence[Event], rules: Rules) -> list[ContractState]:
+    """The contract's state at the end of every day on which it changes or states itself, in order.
+
+    The customer's own discounts are not in them. The first state holds from `counts_from_on`, or the day of
+    `counts_from`, where that is earlier than its event.
+    """
+    life = _Life(history, rules)
+    for moment, event in _timeline(history):
+        _READ[type(event.data)](life, moment, event)
+    return life.finished()
+
+
+def _timeline(history: Sequence[Event]) -> list[tuple[datetime, Event]]:
+    """A contract's events, each with the moment from which it holds; each taxed invoice once.
+
+    In one moment statements come first, in their own canonical order: events of other types would stand
+    between a statement and the one that it follows from.
+    """
+    statements = [event for event in history if isinstance(event.data, Subscription)]
+    if len(statements) < len(history):
+        statements = canonical(statements)
+    others = [event for event in history if isinstance(event.data, AppliedDiscount | Schedule)]
+    marks = [(event.occurred_at, event) for event in (*statements, *others)]
+    return sorted([*marks, *_taxed_invoices(history)], key=lambda mark: mark[0])
+
+
+def _taxed_invoices(history: Sequence[Event]) -> list[tuple[datetime, Event]]:
+    """Each finalized invoice of which it is known how much tax its prices include, by its last event."""
+    invoices: dict[str, tuple[datetime, Event]] = {}
+    for event in history:
+        if isinstance(event.data, Invoice) and _tax_percent(event.data) is not None:
+            invoices[event.data.invoice_id] = (event.data.finalized_at or event.data.created_at, event)
+    return sorted(invoices.values(), key=lambda mark: (mark[0], mark[1].event_id))
+
+
+def _tax_percent(data: Data) -> Decimal | None:
+    """The percentage of tax that an invoice's prices include; None if it can't be read from it."""
+    if not isinstance(data, Invoice) or data.status in ("draft", "deleted"):
+        return None
+    gross, tax = data.taxed_amount, data.inclusive_tax
+    return (
+        None if gross is None or tax is None or not 0 <= tax < gross else Decimal(100 * tax) / (gross - tax)
+    )
+
+
+class _Life:
+    """A contract's life as far as its events have been read."""
+
+    def __init__(self, history: Sequence[Event], rules: Rules) -> None:
+        self._states: list[ContractState] = []
+        self._rules = rules
+        self._applied = AppliedDiscounts(history)
+        self._prices = _named_prices(history)
+        self._tied = _mark_ties(history)
+        self._alive_at = EVER  # the moment of the last statement of a contract that has not ended
+        self._schedules: dict[str, Event] = {}
+        self._tax = next((event for _, event in _taxed_invoices(history)), None)  # the invoice that tells it
+        self._stated: Event | None = None  # the last statement
+
+    def finished(self) -> list[ContractState]:
+        """The states. What is stated to end, and can't come back, has not ended where it lives on later."""
+        return [
+            replace(state, ends_on=None)
+            if state.ends_on and state.at < self._alive_at and state.processor in ENDS_FOR_GOOD
+            else state
+            for state in self._states
+        ]
+
+    def state(self, at: datetime, event: Event) -> None:
+        """Read a statement of the subscription. A status of its end stays where nothing revives it."""
+        data, zone = event.data, self._rules.zone
+        assert isinstance(data, Subscription)  # noqa: S101 - by the table `_READ`
+        if self._states and self._states[-1].ended and event.processor in ENDS_FOR_GOOD:
+            return
+        is_first, self._stated = self._stated is None, event
+        if event.rank == DELETED or data.status.lower() in TERMINAL_STATUSES:
+            self._add(day_of(data.ended_at or at, zone), at, ended=True)
+            return
+        day, self._alive_at = day_of(at, zone), at
+        if is_first and data.status.lower() in self._rules.policy.statuses:
+            start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
+            day = min(day, start or day)
+        self._add(day, at)
+
+    def change(self, at: datetime, event: Event) -> None:
+        """Read a discount's or a schedule's event, which changes what the last statement says."""
+        if isinstance(event.data, Schedule):
+            self._schedules.pop(event.data.schedule_id, None)
+            self._schedules[event.data.schedule_id] = event
+        if self._is_live():
+            self._add(day_of(at, self._rules.zone), at, event)
+
+    def tax(self, at: datetime, event: Event) -> None:
+        """Read an invoice. Its tax is rounded, so another one counts only where the figure shows it."""
+        before, self._tax = self._tax, event
+        if not (self._is_live() and self._states[-1].data.automatic_tax):
+            return
+        day, data = day_of(at, self._rules.zone), self._states[-1].data
+        now = replace(data, items=self._taxed(data, data.items))
+        if abs(price_on(now, day, self._rules).mrr_cents - price_on(data, day, self._rules).mrr_cents) > 1:
+            self._add(day, at)
+        else:
+            self._tax = before
+
+    def _is_live(self) -> bool:
+        return bool(self._states) and not self._states[-1].ended
+
+    def _add(self, day: date, at: datetime, change: Event | None = None, *, ended: bool = False) -> None:
+        """Add the state of a day, and drop those of this day and of days that do not come any more."""
+        state = self._known(day, at, change, ended=ended)
+        if change and (self._states[-1].data, self._states[-1].phases) == (state.data, state.phases):
+            return
+        while self._states and self._states[-1].day >= day:
+            self._states.pop()
+        self._states.append(state)
+
+    def _known(self, day: date, at: datetime, change: Event | None, *, ended: bool) -> ContractState:
+        """The contract's state as known at a moment."""
+        event = self._stated
+        assert event is not None  # noqa: S101 - nothing is added before a statement
+        assert isinstance(event.data, Subscription)  # noqa: S101
+        sources = [event, *([change] if change else [])]
+        data = self._discounted(event.data, event.occurred_at, at, sources)
+        if data.automatic_tax and self._tax:
+            data = replace(data, items=self._taxed(data, data.items))
+            sources.append(self._tax)
+        status = data.status.lower()
+        return ContractState(
+            day=day,
+            at=at,
+            processor=event.processor,
+            account=event.account,
+            causes=tuple(sorted({source.cause for source in sources})),
+            trust=weakest_trust(source.trust for source in sources),
+            data=data if data.status == status else replace(data, status=status),
+            ended=ended,
+            ends_on=None if ended else _stated_end(data, event.occurred_at, self._rules.zone),
+            tied=event.event_id in self._tied,
+            unknown_status=status not in KNOWN_STATUSES and status not in self._rules.policy.statuses,
+            phases=self._phases(data, at),
+        )
+
+    def _taxed(self, data: Subscription, items: Iterable[Item]) -> tuple[Item, ...]:
+        """The items with the tax of the contract's invoices in their prices, if it is automatic."""
+        percent = self._tax and data.automatic_tax and _tax_percent(self._tax.data)
+        return tuple(replace(item, inclusive_tax=percent) if percent else item for item in items)
+
+    def _discounted(
+        self, data: Subscription, stated_at: datetime, now: datetime, sources: list[Event]
+    ) -> Subscription:
+        """The data with the discounts that are off at `now`; adds the events that say so to `sources`."""
+        if not self._applied:
+            return data
+        listed = {discount.discount_id for discount in all_discounts(data)}
+
+        def known(discounts: Sequence[Discount]) -> tuple[Discount, ...]:
+            sourced = list(self._applied.listed(discounts, stated_at, now))
+            sources.extend(event for _, event in sourced if event)
+            return tuple(discount for discount, _ in sourced)
+
+        items = tuple(replace(item, discounts=known(item.discounts)) for item in data.items)
+        added = self._applied.added(listed, stated_at, now)
+        sources.extend(event for _, event in added if event)
+        discounts = (*known(data.discounts), *(discount for discount, _ in added))
+        return replace(data, items=items, discounts=discounts)
+
+    def _phases(self, data: Subscription, now: datetime) -> tuple[Phase, ...]:
+        """The phases of the live schedule that begin after `now`, with the prices that they only name."""
+        schedules = [event.data for event in reversed(self._schedules.values())]
+        live = (s for s in schedules if isinstance(s, Schedule) and s.status in LIVE_SCHEDULES)
+        phases = next((schedule.phases for schedule in live), ())
+        return tuple(
+            replace(phase, items=self._taxed(data, map(self._priced, phase.items)))
+            for phase in phases
+            if phase.starts_at > now
+        )
+
+    def _priced(self, item: Item) -> Item:
+        named = self._prices.get(item.price_id)
+        if named is None or item.unit_amount is not None or item.tiers:
+            return item
+        return replace(item, **{name: getattr(named, name) for name in _PRICE_FIELDS})
+
+
+# How each type of event changes a contract's life. Its invoices are those that tell the tax in its prices.
+_READ: dict[type[Data], Callable[[_Life, datetime, Event], None]] = {
+    Subscription: _Life.state,
+    AppliedDiscount: _Life.change,
+    Schedule: _Life.change,
+    Invoice: _Life.tax,
+}
+
+
+def _named_prices(history: Sequence[Event]) -> dict[str | None, Item]:
+    """The last item of each price id that the contract's events name with its price."""
+    named = [event.data.items for event in history if isinstance(event.data, Subscription)]
+    named += [p.items for event in history if isinstance(event.data, Schedule) for p in event.data.phases]
+    return {
+        item.price_id: item
+        for items in named
+        for item in items
+        if item.price_id and (item.unit_amount is not None or item.tiers)
+    }
+
+
+def _stated_end(data: Subscription, stated_at: datetime, zone: tzinfo) -> date | None:
+    """The day of an end that is yet to come when it is stated."""
+    ends = [moment for moment in (data.cancel_at, data.ended_at) if moment and moment > stated_at]
+    return day_of(min(ends), zone) if ends else None
+
+
+def _mark_ties(history: Sequence[Event]) -> set[str]:
+    """The ids of the statements of one moment and rank of which only their ids make one the last."""
+    rivals: dict[object, list[Event]] = defaultdict(list)
+    for event in history:
+        if isinstance(event.data, Subscription):
+            rivals[event.occurred_at, event.rank].append(event)
+    return {
+        event.event_id
+        for events in rivals.values()
+        if len(events) > 1 and is_order_undecided(events, events[-1])
+        for event in events
+    }
+
+
+def mrr_terms(states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
     """The contract's MRR: one term for each day on which it changes; none if it never counts.
 
-    Between two states a repeating discount may end; the day of its end begins a term too.
+    Between two states a discount or an item's trial may begin or end, or the contract as stated before: that
+    day begins a term too.
     """
-    if not contract_states:
-        return []
     mrr_terms: list[MrrTerm] = []
-    ends = [state.day for state in contract_states[1:]] + [date.max]
-    for state, end in zip(contract_states, ends, strict=True):
-        changes = [day for day in discount_ends(state.data, rules.zone) if state.day < day < end]
-        for day in (state.day, *changes):
+    for state, end in zip(states, _next_days(states), strict=True):
+        days = {*change_days(state.data, rules.zone), *filter(None, [state.ends_on])}
+        for day in (state.day, *sorted(day for day in days if state.day < day < end)):
             term = _term(state, day, rules)
             if not mrr_terms or _level(mrr_terms[-1]) != _level(term):
                 mrr_terms.append(term)
@@ -107,18 +416,21 @@ def mrr_terms(contract_states: Sequence[ContractState], rules: Rules) -> list[Mr
 
 
 def _term(state: ContractState, day: date, rules: Rules) -> MrrTerm:
-    data = state.data
-    price = price_on(data, day, rules)
-    counted = price.recurring and not state.ended and _is_counted(data, rules.policy)
+    price = price_on(state.data, day, rules)
+    counted = price.recurring and not has_ended(state, day) and _is_counted(state.data, rules.policy)
     return MrrTerm(
         day=day,
         mrr_cents=price.mrr_cents if counted else 0,
         counted=counted,
         interval=price.interval,
         every=price.every,
-        event=state.event,
-        data=data,
+        state=state,
     )
+
+
+def has_ended(state: ContractState, day: date) -> bool:
+    """Whether the contract has ended by the end of `day`, as far as the state knows."""
+    return state.ended or bool(state.ends_on and state.ends_on <= day)
 
 
 def _is_counted(data: Subscription, policy: Policy) -> bool:

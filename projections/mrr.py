@@ -7,11 +7,20 @@ closing MRR of a customer's day less the opening one, over all contracts of one 
 from collections.abc import Sequence
 from itertools import groupby
 
-from projections.book import Book, Row, Rules, Stage, Total, causes, merge_causes
-from projections.contracts import MrrTerm, contract_states, mrr_terms
-from service.core.events import Event, join_key
+from msgspec import json
 
-TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
+from projections.book import Book, Row, Rules, Stage, Total, merge_causes, weakest_trust
+from projections.contracts import (
+    ContractState,
+    ContractStates,
+    MrrTerm,
+    contract_state_rows,
+    effective_states,
+    mrr_terms,
+)
+from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
+from service.core.events import join_key
+
 MOVEMENT_KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
 
@@ -53,20 +62,31 @@ class Movement(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def step_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One subscription's events to its steps: each term less the one before it."""
-    rows: list[Row] = []
+def step_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
+    """The contracts of one customer, and their own discounts, to steps: each term less the one before it."""
+    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
+    return [
+        step
+        for row in rows
+        if isinstance(row, ContractStates)
+        for step in _contract_steps(row.customer_id, effective_states(row, discounts, rules), rules)
+    ]
+
+
+def _contract_steps(customer_id: str, states: Sequence[ContractState], rules: Rules) -> list[Step]:
+    """The steps of one contract, as far as it is the customer's."""
+    steps: list[Step] = []
     previous: MrrTerm | None = None
-    for term in mrr_terms(contract_states(history, rules), rules):
+    for term in mrr_terms(states, rules):
         changes: dict[_StepKey, list[int]] = {}
         for sign, side in ((-1, previous), (1, term)):
-            if side and side.counted:
+            if side and side.counted and side.data.customer_id == customer_id:
                 change = changes.setdefault(_step_key(side), [0, 0])
                 change[0] += sign * side.mrr_cents
                 change[1] += sign
-        rows += [_step(term, key, *change) for key, change in changes.items() if any(change)]
+        steps += [_step(term, key, *change) for key, change in changes.items() if any(change)]
         previous = term
-    return rows
+    return steps
 
 
 _StepKey = tuple[str, str, str, int]  # customer, currency, interval, every
@@ -77,12 +97,12 @@ def _step_key(term: MrrTerm) -> _StepKey:
 
 
 def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
-    event = term.event
+    state = term.state
     customer_id, currency, interval, every = key
     return Step(
-        parent_key=join_key(event.processor, event.account, customer_id, currency),
-        causes=causes(event),
-        account=event.account,
+        parent_key=join_key(state.processor, state.account, customer_id, currency),
+        causes=json.encode(state.causes).decode(),
+        account=state.account,
         currency=currency,
         customer_id=customer_id,
         contract_id=term.data.subscription_id,
@@ -91,7 +111,7 @@ def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
         every=every,
         mrr_cents=mrr_cents,
         contracts=contracts,
-        trust=event.trust,
+        trust=state.trust,
     )
 
 
@@ -116,7 +136,7 @@ def movement_rows(rows: Sequence[Step], _rules: Rules) -> list[Row]:
                     amount_cents=change,
                     opening_cents=opening,
                     closing_cents=opening + change,
-                    trust=min((row.trust for row in day_rows), key=TRUST_LEVELS.index),
+                    trust=weakest_trust(row.trust for row in day_rows),
                 )
             )
             opening += change
@@ -138,9 +158,11 @@ def _measure_movement(row: Movement) -> tuple[int, ...]:
 
 MRR = Book(
     name="mrr",
-    version=1,
+    version=2,
     stages=(
-        Stage(reads="subscription", contribute=step_rows, rows=(Step,)),
+        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
+        Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
+        Stage(reads=(ContractStates, CustomerDiscounts), contribute=step_rows, rows=(Step,)),
         Stage(reads=(Step,), contribute=movement_rows, rows=(Movement,)),
     ),
     totals=(

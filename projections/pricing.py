@@ -1,9 +1,11 @@
 """Pricing: a contract's items less its discounts, per bill and per month. Exact fractions, rounded once."""
 
 from collections.abc import Sequence
-from datetime import date, tzinfo
+from datetime import date, datetime, tzinfo
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,16 +36,33 @@ class ContractPrice(Struct, frozen=True, kw_only=True):
 
 
 def price_on(data: Subscription, day: date, rules: Rules) -> ContractPrice:
-    """The contract's price at the end of `day`, by its items and discounts alone."""
-    if not all_discounts(data):
-        return _price_contract(data.items, (), rules.weeks_per_month)
-    items = tuple(replace(item, discounts=_in_force(item.discounts, day, rules)) for item in data.items)
+    """The contract's price at the end of `day`, by its items, their trials, taxes and discounts alone."""
+    items = tuple(_item_on(item, day, rules) for item in data.items)
     return _price_contract(items, _in_force(data.discounts, day, rules), rules.weeks_per_month)
 
 
-def discount_ends(data: Subscription, zone: tzinfo) -> list[date]:
-    """The days on which a discount of the contract ends, in order."""
-    return sorted({day_of(d.ends_at, zone) for d in all_discounts(data) if d.ends_at})
+def bill_cents(
+    data: Subscription, items: Sequence[Item], day: date, rules: Rules, *, with_amounts_off: bool
+) -> int:
+    """What one interval of these items of the contract brings at the end of `day`, in minor units.
+
+    Less their own discounts and the contract's, and without the tax in it. An amount off the whole contract
+    is deducted only `with_amounts_off`: of bills on different days only one is less by it.
+    """
+    discounts = [
+        discount
+        for discount in _in_force(data.discounts, day, rules)
+        if with_amounts_off or discount.product_ids or discount.percent_off is not None
+    ]
+    billed = [(_item_on(item, day, rules), Fraction(1)) for item in items]
+    return round_fraction(_sum_discounted(billed, discounts, Fraction(1)))
+
+
+def change_days(data: Subscription, zone: tzinfo) -> list[date]:
+    """The days on which the price changes by itself, in order: of a discount or of an item's trial."""
+    moments = [moment for d in all_discounts(data) for moment in (d.starts_at, d.ends_at)]
+    moments += [moment for item in data.items for moment in (item.trial_start_at, item.trial_end_at)]
+    return sorted({day_of(moment, zone) for moment in moments if moment})
 
 
 def all_discounts(data: Subscription) -> list[Discount]:
@@ -52,19 +71,41 @@ def all_discounts(data: Subscription) -> list[Discount]:
 
 
 def is_unpriced(data: Subscription) -> bool:
-    """Whether a price or discount that should count can't be read."""
+    """Whether a price or discount that should count can't be read, or the items that a discount is off."""
     priced = [item for item in data.items if not item.metered]
-    return any(_item_amount(item) is None for item in priced) or any(map(_is_unreadable, all_discounts(data)))
+    return (
+        any(_item_amount(item) is None for item in priced)
+        or not all(map(is_readable, all_discounts(data)))
+        or (any(d.product_ids for d in data.discounts) and not all(item.product_id for item in priced))
+    )
+
+
+def is_readable(discount: Discount) -> bool:
+    """Whether it is known how much is off."""
+    return discount.percent_off is not None or discount.amount_off is not None
 
 
 def _in_force(discounts: Sequence[Discount], day: date, rules: Rules) -> tuple[Discount, ...]:
-    """The discounts that still apply when `day` ends, of the durations that the policy deducts."""
+    """The discounts that apply when `day` ends, of the durations that the policy deducts."""
     ignored = rules.policy.ignored_discounts
     return tuple(
         d
         for d in discounts
-        if d.duration not in ignored and not (d.ends_at and day_of(d.ends_at, rules.zone) <= day)
+        if d.duration not in ignored and _holds_on(day, d.starts_at, d.ends_at, rules.zone)
     )
+
+
+def _item_on(item: Item, day: date, rules: Rules) -> Item:
+    """The item with the discounts of `day`; at no price during its trial."""
+    if item.trial_end_at and _holds_on(day, item.trial_start_at, item.trial_end_at, rules.zone):
+        return replace(item, unit_amount=Decimal(0), tiers=(), discounts=())
+    return replace(item, discounts=_in_force(item.discounts, day, rules)) if item.discounts else item
+
+
+def _holds_on(day: date, starts_at: datetime | None, ends_at: datetime | None, zone: tzinfo) -> bool:
+    """Whether what holds from one moment to another does so at the end of `day`."""
+    has_begun = starts_at is None or day_of(starts_at, zone) <= day
+    return has_begun and (ends_at is None or day < day_of(ends_at, zone))
 
 
 @lru_cache(maxsize=16_384)  # most states of a contract repeat its items, and contracts share them
@@ -92,28 +133,68 @@ def _price_contract(
     )
 
 
+class _Line(NamedTuple):
+    """What an item brings: `amount`, which is its price × `factor` as far as it is not discounted."""
+
+    item: Item
+    factor: Fraction
+    amount: Fraction
+
+
 def _sum_discounted(
-    items: list[tuple[Item, Fraction]], discounts: Sequence[Discount], factor: Fraction
+    items: Sequence[tuple[Item, Fraction]], discounts: Sequence[Discount], factor: Fraction
 ) -> Fraction:
-    """Σ items × their factor, each less its own discounts, less the contract's; never below zero."""
-    total = Fraction(0)
+    """Σ items × their factor, each less its own discounts, less the contract's and the tax; never below zero.
+
+    The contract's discounts are off prices with tax, as on an invoice.
+    """
+    lines: list[_Line] = []
     for item, item_factor in items:
         amount = None if item.metered else _item_amount(item)
-        total += _deduct(amount * item_factor, item.discounts, item_factor) if amount else 0
-    return _deduct(total, discounts, factor)
+        if amount:
+            line = _Line(item, item_factor, amount * item_factor)
+            lines += _deduct([line], item.discounts, item_factor)
+    net = (line.amount / (1 + _tax_rate(line.item)) for line in _deduct(lines, discounts, factor))
+    return max(sum(net, Fraction(0)), Fraction(0))
 
 
-def _deduct(amount: Fraction, discounts: Sequence[Discount], factor: Fraction) -> Fraction:
+def _deduct(lines: list[_Line], discounts: Sequence[Discount], factor: Fraction) -> list[_Line]:
+    """The lines less the discounts in their order."""
     for discount in discounts:
-        if discount.percent_off is not None:
-            amount *= 1 - Fraction(discount.percent_off) / 100
-        elif discount.amount_off is not None:
-            amount -= discount.amount_off * factor
-    return max(amount, Fraction(0))
+        left = _part_left([line for line in lines if _is_off(discount, line.item)], discount, factor)
+        lines = [
+            line._replace(amount=line.amount * left) if _is_off(discount, line.item) else line
+            for line in lines
+        ]
+    return lines
 
 
-def _is_unreadable(discount: Discount) -> bool:
-    return discount.percent_off is None and discount.amount_off is None
+def _is_off(discount: Discount, item: Item) -> bool:
+    return not discount.product_ids or item.product_id in discount.product_ids
+
+
+def _part_left(lines: list[_Line], discount: Discount, factor: Fraction) -> Fraction:
+    """The part of these lines that a discount leaves, from 0 to 1: an amount is shared in proportion to them.
+
+    An amount off some products is off each bill of theirs, whatever the contract's schedule.
+    """
+    if discount.percent_off is not None:
+        return max(1 - Fraction(discount.percent_off) / 100, Fraction(0))
+    total = sum((line.amount for line in lines), Fraction(0))
+    if discount.amount_off is None or total <= 0:
+        return Fraction(1)
+    if discount.product_ids:
+        factor = max(line.factor for line in lines)
+    return max(1 - discount.amount_off * factor / total, Fraction(0))
+
+
+def _tax_rate(item: Item) -> Fraction:
+    """The rate of the tax that the price includes: 1/5 for 20 percent.
+
+    A percentage worked out from an invoice is a fraction cut to 28 digits; this finds the fraction again, so
+    that no half of a minor unit is missed.
+    """
+    return Fraction(item.inclusive_tax).limit_denominator(10**12) / 100 if item.inclusive_tax else Fraction(0)
 
 
 def _item_amount(item: Item) -> Fraction | None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from projections.book import Rules
 from projections.contracts import ContractState
-from projections.pricing import bill_cents, discount_ends, is_unpriced
+from projections.pricing import bill_cents, change_days, is_unpriced
 from service.core import cadence
 from service.core.cadence import Anchor
 from service.core.events import Item, Subscription
@@ -184,8 +184,7 @@ def _amounts(
     data: Subscription, items: Sequence[Item], first: str, rules: Rules, *, with_amounts_off: bool
 ) -> Amounts:
     """The amounts of one bill from the day `first` on; they change where a discount or a trial ends."""
-    trials = {day_of(item.trial_end_at, rules.zone) for item in items if item.trial_end_at}
-    changes = (day.isoformat() for day in (*discount_ends(data, rules.zone), *trials))
+    changes = (day.isoformat() for day in change_days(data, rules.zone))
     days = sorted({first, *(day for day in changes if day > first)})
     cents = (
         bill_cents(data, items, date.fromisoformat(day), rules, with_amounts_off=with_amounts_off)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, select
 from projections.bills import BILLS, Bill, bill_rows, invoice_rows
 from projections.book import Book, Row, Rules
 from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_rows, payment_cash_rows
+from projections.contracts import contract_state_rows
 from projections.mrr import MRR, Step, step_rows
 from service.books.store import BookStore, partition_of
 from service.books.tables import TOTALS
@@ -34,7 +35,7 @@ from service.storage.statements import HotStatement
 
 _BATCH = 1_000  # events whose histories are read at once
 _CONTRIBUTIONS: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {
-    "subscription": step_rows,
+    "subscription": lambda history, rules: step_rows(contract_state_rows(history, rules), rules),  # type: ignore[arg-type]
     "invoice": lambda history, rules: [
         *bill_rows(invoice_rows(history, rules), rules),  # type: ignore[arg-type]
         *invoice_cash_rows(history, rules),

@@ -9,10 +9,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
-from projections.book import Rules
+from projections.book import TRUST_LEVELS, Rules
 from projections.contracts import ContractState, MrrTerm, contract_states, mrr_terms
 from projections.customers import CustomerName
-from projections.mrr import TRUST_LEVELS, Step
+from projections.mrr import Step
 from projections.pricing import all_discounts
 from service.books.tables import ROWS
 from service.books.view import View, format_fraction
@@ -127,8 +127,8 @@ def explain_contract(
     return {
         "status": state.data.status,
         "reasons": reasons,
-        "trust": min((term.event.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
-        "causes": sorted({term.event.cause for term in terms_at_ends}),
+        "trust": min((term.state.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
+        "causes": sorted({cause for term in terms_at_ends for cause in term.state.causes}),
     }
 
 

@@ -195,7 +195,7 @@ def _is_undated(row: Any, today: str) -> bool:
     if row.next_bill_date:
         return False
     dates = islice(bill_dates(date.fromisoformat(today), row.interval, row.every), 2)
-    return sum(not row.ends_date or day.isoformat() < row.ends_date for day in dates) == 2
+    return len([day for day in dates if not row.ends_date or day.isoformat() < row.ends_date]) == 2
 
 
 def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[str, int]]:
