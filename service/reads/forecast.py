@@ -124,7 +124,7 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
             days = days_by_rule.get(rule)
             if days is None:
                 days = days_by_rule[rule] = _bill_days(rule, start, end)
-            key = row.key, schedule.interval, schedule.every, schedule.next_bill_date
+            key = row.parent_key, schedule.interval, schedule.every, schedule.next_bill_date
             for day in days:
                 cents = schedule.amount_on(day)
                 is_billed = day == schedule.next_bill_date and key not in not_billed_yet
