@@ -7,6 +7,7 @@ whether an invoice has been issued for the next bill.
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import islice
 
 from msgspec import json
 from msgspec.structs import replace
@@ -33,7 +34,8 @@ class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
     `schedules` are its billing schedules, see `projections.schedules`; `next_bill_date` is the earliest of
-    their next bills, and `amount_cents` the sum of those of that day.
+    their next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day on
+    which one of them bills again.
     `tied`: on some day two events of one moment differ, and only their ids order them.
     """
 
@@ -55,6 +57,7 @@ class Contract(Row, frozen=True, kw_only=True):
     every: int
     amount_cents: int
     next_bill_date: str | None
+    second_bill_date: str | None
     ends_date: str | None
     declined: bool
     unpriced: bool
@@ -87,7 +90,7 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
 
 
 class Bill(Row, frozen=True, kw_only=True):
-    """A bill. `later_cents` is the amount of its schedule's further bills in the same month."""
+    """A bill: an invoice, or the next bill of a contract's schedule, whose status is "upcoming"."""
 
     table = "bills"
     indexes = (("currency", "date", "account", "processor", "customer_id"),)
@@ -103,7 +106,6 @@ class Bill(Row, frozen=True, kw_only=True):
     amount_cents: int
     open_cents: int
     uncollectible_cents: int
-    later_cents: int
     interval: str
     every: int
     mrr_cents: int
@@ -154,6 +156,7 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
             if next_bill
             else price.bill_cents,
             next_bill_date=next_bill,
+            second_bill_date=min(filter(None, map(_second_day, schedules)), default=None),
             ends_date=ends,
             declined=data.declined or data.status == "past_due",
             unpriced=data.status in BILLED_STATUSES and _is_unpriced(state),
@@ -164,6 +167,10 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
             schedules=encode(schedules),
         )
     ]
+
+
+def _second_day(schedule: BillingSchedule) -> str | None:
+    return next(islice(schedule.bill_days(), 1, None), None)
 
 
 def _is_unpriced(state: ContractState) -> bool:
@@ -267,7 +274,6 @@ def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date:
         amount_cents=row.amount_cents,
         open_cents=row.open_cents,
         uncollectible_cents=row.uncollectible_cents,
-        later_cents=0,
         interval=contract.interval if contract else cadence.ONCE,
         every=contract.every if contract else 1,
         mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
@@ -280,11 +286,6 @@ def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date:
 def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
     days = schedule.bill_days()
     day = next(days)
-    following = next_bill_date = next(days, None)
-    later_cents = 0
-    while following and following[:7] == day[:7]:
-        later_cents += schedule.amount_on(following)
-        following = next(days, None)
     return Bill(
         causes=row.causes,
         processor=row.processor,
@@ -298,11 +299,10 @@ def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
         amount_cents=schedule.amount_on(day),
         open_cents=0,
         uncollectible_cents=0,
-        later_cents=later_cents,
         interval=schedule.interval,
         every=schedule.every,
         mrr_cents=mrr_on(row.terms, day),
-        next_bill_date=next_bill_date,
+        next_bill_date=next(days, None),
         declined=row.declined,
         trust=row.trust,
     )
@@ -320,10 +320,19 @@ def mrr_on(terms_json: str, day: str) -> int:
 
 def _measure_bill(row: Bill) -> tuple[int, ...]:
     if row.status == "uncollectible":  # is listed, but not in the totals
-        return 0, 0, 0, 0, 0, 0, row.uncollectible_cents
-    upcoming = row.status in UPCOMING_STATUSES
-    billed = 0 if upcoming else row.amount_cents
-    return 1, int(upcoming), billed, row.amount_cents - billed, row.later_cents, row.open_cents, 0
+        return 0, 0, 0, 0, 0, 0, 0, row.uncollectible_cents
+    drafted, stated = row.status == "draft", row.status == "upcoming"
+    cents = row.amount_cents
+    return (
+        1,
+        int(drafted),
+        int(stated),
+        0 if drafted or stated else cents,
+        cents if drafted else 0,
+        cents if stated else 0,
+        row.open_cents,
+        0,
+    )
 
 
 BILLS = Book(
@@ -343,10 +352,11 @@ BILLS = Book(
             group_by=("currency", "account", "date"),
             sums=(
                 "bills",
-                "upcoming_bills",
+                "drafts",
+                "stated_bills",
                 "billed_cents",
-                "upcoming_cents",
-                "later_cents",
+                "drafted_cents",
+                "stated_cents",
                 "open_cents",
                 "uncollectible_cents",
             ),

@@ -72,6 +72,10 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
         return _local_day(before, self.first_time, ZoneInfo(self.zone))
 
+    def without_amounts(self) -> "BillingSchedule":
+        """The schedule's days alone: many contracts have the same."""
+        return replace(self, amounts=())
+
     def amount_on(self, day: str) -> int:
         """What a bill on this day asks for, in minor units."""
         return next((cents for start, cents in reversed(self.amounts) if start <= day), 0)

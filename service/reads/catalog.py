@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import ParameterError
-from service.reads import forecast, lists, metrics, months
+from service.reads import forecast, lists, metrics, monthly_totals, months
 from service.reads import mrr as mrr_reads
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.reads.parameters import (
@@ -16,6 +16,7 @@ from service.reads.parameters import (
     choice,
     cursor,
     day,
+    flag,
     integer,
     last_of_month,
     month_end,
@@ -50,9 +51,9 @@ def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    document = months.monthly_totals(view, args["from"], args["to"])
+    document = monthly_totals.monthly_totals(view, args["from"], args["to"])
     if args["detail"] == "cash":
-        document["cash"] = months.cash_rows(view, args["from"], args["to"])
+        document["cash"] = monthly_totals.cash_rows(view, args["from"], args["to"])
     return document
 
 
@@ -76,7 +77,7 @@ def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
     check_range(args["from"], args["to"])
-    return lists.upcoming(view, args["from"], args["to"])
+    return lists.upcoming(view, args["from"], args["to"], with_forecast=args["forecast"])
 
 
 def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +201,9 @@ READS = (
         parameters=(
             day("from", lambda today: today, "the first day, by default today"),
             day("to", lambda today: today + timedelta(days=30), "the last day, by default 30 days on"),
+            choice(
+                "forecast", "false", ("true", "false"), "whether to list bills that are only forecast, too"
+            ),
             *LOOK_BACK,
         ),
     ),

@@ -2,43 +2,34 @@
 
 from collections import defaultdict
 from datetime import date
-from itertools import takewhile
 from typing import Any
 
-from msgspec.structs import replace
 from sqlalchemy import select
 
-from projections.bills import UPCOMING_STATUSES, Bill, Contract
-from projections.schedules import BillingSchedule, decode
-from service.books.tables import ROWS
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
+from service.reads.bill_rows import BILLS
+from service.reads.coming import rolled_schedules
 from service.reads.months import month_bounds, months_between
-
-_bills = ROWS[Bill]
-_contracts = ROWS[Contract]
 
 
 class _Tally:
     """The bills of a month, quarter or year."""
 
     def __init__(self) -> None:
-        self.billed_cents = self.upcoming_cents = self.bills = 0
+        self.cents = {"billed_cents": 0, "upcoming_cents": 0, "overdue_cents": 0}
+        self.bills = 0
         self.customers: set[str] = set()
 
-    def add(self, customer: str, cents: int, *, upcoming: bool) -> None:
+    def add(self, customer: str, cents: int, name: str) -> None:
         self.bills += 1
         self.customers.add(customer)
-        if upcoming:
-            self.upcoming_cents += cents
-        else:
-            self.billed_cents += cents
+        self.cents[name] += cents
 
     def document(self) -> dict[str, int]:
         return {
-            "billed_cents": self.billed_cents,
-            "upcoming_cents": self.upcoming_cents,
-            "total_cents": self.billed_cents + self.upcoming_cents,
+            **self.cents,
+            "total_cents": sum(self.cents.values()),
             "customers": len(self.customers),
             "bills": self.bills,
         }
@@ -91,56 +82,29 @@ def _month_end(day: date) -> str:
 
 
 def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _Tally]:
-    """Tallies of the bills between two days: stated ones, and later ones by the contracts' intervals.
+    """Tallies of the bills between two days, and of what the contracts' schedules add.
 
     `parts_of` gives the names of the month, quarter or year tallies in which a day counts.
     """
-    start, end = first.isoformat(), last.isoformat()
+    start, end, today = first.isoformat(), last.isoformat(), view.scope.today.isoformat()
     tallies: dict[str, _Tally] = defaultdict(_Tally)
-    bills = view.all(
-        select(
-            _bills.c.key,
-            _bills.c.date,
-            _bills.c.interval,
-            _bills.c.every,
-            _bills.c.status,
-            _bills.c.amount_cents,
-            customer_key(_bills).label("customer"),
-        )
-        .where(*view.filters(_bills, "bills"), _bills.c.status != "uncollectible")
-        .where(_bills.c.date.between(start, end) | (_bills.c.status == "upcoming"))
-    )
-    not_billed_yet = {
-        (row.key, row.interval, row.every, row.date) for row in bills if row.status == "upcoming"
-    }
-    for row in bills:
-        if row.status != "upcoming" and start <= row.date <= end:
-            for part in parts_of(row.date):
-                tallies[part].add(row.customer, row.amount_cents, upcoming=row.status in UPCOMING_STATUSES)
-    days_by_rule: dict[BillingSchedule, list[str]] = {}  # many contracts bill on the same days
-    for row in _contracts_until(view, end):
-        for schedule in decode(row.schedules):
-            rule = replace(schedule, amounts=())
-            days = days_by_rule.get(rule)
-            if days is None:
-                days = days_by_rule[rule] = _bill_days(rule, start, end)
-            key = row.parent_key, schedule.interval, schedule.every, schedule.next_bill_date
-            for day in days:
-                cents = schedule.amount_on(day)
-                is_billed = day == schedule.next_bill_date and key not in not_billed_yet
-                if cents and not is_billed:
-                    for part in parts_of(day):
-                        tallies[part].add(row.customer, cents, upcoming=True)
+
+    def add(day: str, customer: str, cents: int, name: str) -> None:
+        for part in parts_of(day):
+            tallies[part].add(customer, cents, name)
+
+    columns = BILLS.c.date, BILLS.c.status, BILLS.c.amount_cents, customer_key(BILLS).label("customer")
+    bills = select(*columns).where(*view.filters(BILLS, "bills"), BILLS.c.status != "uncollectible")
+    for row in view.all(bills.where(BILLS.c.date.between(start, end))):
+        add(row.date, row.customer, row.amount_cents, _sum_of(row, today))
+    for each in rolled_schedules(view, start, end):
+        for day in each.days:
+            add(day, each.contract.customer, each.schedule.amount_on(day), "upcoming_cents")
     return tallies
 
 
-def _bill_days(schedule: BillingSchedule, start: str, end: str) -> list[str]:
-    """The days from `start` to `end` on which a schedule bills."""
-    return [day for day in takewhile(lambda day: day <= end, schedule.bill_days(start)) if day >= start]
-
-
-def _contracts_until(view: View, end: str) -> list[Any]:
-    query = select(
-        _contracts.c.parent_key, _contracts.c.schedules, customer_key(_contracts).label("customer")
-    )
-    return view.all(query.where(*view.filters(_contracts, "bills"), _contracts.c.next_bill_date <= end))
+def _sum_of(row: Any, today: str) -> str:
+    """The sum in which a bill counts."""
+    if row.status == "upcoming":
+        return "overdue_cents" if row.date < today else "upcoming_cents"
+    return "upcoming_cents" if row.status == "draft" else "billed_cents"

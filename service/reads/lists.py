@@ -1,6 +1,7 @@
 """Lists of upcoming bills and of contracts."""
 
 from datetime import date
+from itertools import groupby
 from typing import Any
 
 from msgspec import json
@@ -10,42 +11,31 @@ from projections.bills import Contract, mrr_on
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core import cadence
-from service.reads.months import bill_rows
+from service.reads.bill_rows import bill_rows, forecast_row, position
+from service.reads.coming import rolled_schedules
 
 _contracts = ROWS[Contract]
 
 
-def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
-    """Next bills and drafts between two days, one for each contract, and their sums by day."""
-    rows = bill_rows(view, first.isoformat(), last.isoformat(), upcoming_only=True)
-    payments = [
-        {
-            "next_bill_date": row["date"],
-            "customer_id": row["customer_id"],
-            "customer_name": row["customer_name"],
-            "contract_id": row["contract_id"],
-            "amount_cents": row["amount_cents"],
-            "billing_schedule": row["schedule"],
-            "days_until_payment": (date.fromisoformat(row["date"]) - view.scope.today).days,
-            "declined": row["declined"],
-            "processor": row["processor"],
-            "status": row["status"],
-            "invoice_id": row["invoice_id"],
-            "trust": row["trust"],
-            "causes": row["causes"],
-        }
-        for row in rows
-    ]
-    days: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        days.setdefault(row["date"], []).append(row)
+def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False) -> dict[str, Any]:
+    """Stated next bills and drafts between two days, overdue ones too, and their sums by day.
+
+    Beside them is the sum of what rolling on adds; `with_forecast` lists these bills, too.
+    """
+    start, end = first.isoformat(), last.isoformat()
+    rows = bill_rows(view, start, end, upcoming_only=True)
+    forecast = [bill for each in rolled_schedules(view, start, end) for bill in each.bills()]
+    listed = sorted([*rows, *map(forecast_row, forecast if with_forecast else ())], key=position)
+    days = {day: list(bills) for day, bills in groupby(rows, key=lambda row: row["date"])}
     return {
         "currency": view.scope.currency,
-        "from": first.isoformat(),
-        "to": last.isoformat(),
+        "from": start,
+        "to": end,
         "total_cents": sum(row["amount_cents"] for row in rows),
         "payments_count": len(rows),
         "customers_count": len(_customers(rows)),
+        "forecast_cents": sum(bill.amount_cents for bill in forecast),
+        "forecast_count": len(forecast),
         "days": [
             {
                 "billing_date": day,
@@ -55,7 +45,27 @@ def upcoming(view: View, first: date, last: date) -> dict[str, Any]:
             }
             for day, bills in days.items()
         ],
-        "payments": payments,
+        "payments": [_upcoming_payment(row, view.scope.today) for row in listed],
+    }
+
+
+def _upcoming_payment(row: dict[str, Any], today: date) -> dict[str, Any]:
+    return {
+        "next_bill_date": row["date"],
+        "customer_id": row["customer_id"],
+        "customer_name": row["customer_name"],
+        "contract_id": row["contract_id"],
+        "amount_cents": row["amount_cents"],
+        "interval": row["interval"],
+        "every": row["every"],
+        "billing_schedule": row["schedule"],
+        "days_until_payment": (date.fromisoformat(row["date"]) - today).days,
+        "declined": row["declined"],
+        "processor": row["processor"],
+        "status": row["status"],
+        "invoice_id": row["invoice_id"],
+        "trust": row["trust"],
+        "causes": row["causes"],
     }
 
 

@@ -1,71 +1,62 @@
-"""A month's bills in detail, and totals by month."""
+"""A month's bills in detail: issued, drafted, stated, overdue and forecast."""
 
 import calendar
+from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import groupby
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import Integer, Select, case, cast, distinct, func, select
+from sqlalchemy import func, select
 
-from projections.bills import UPCOMING_STATUSES, Bill
-from projections.collections import CASH_KINDS, Cash
-from service.books.tables import ROWS, TOTALS
+from projections.collections import CASH_KINDS
+from service.books.tables import TOTALS
 from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
+from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, position
+from service.reads.coming import ForecastBill, MonthForecast, forecast_month
 from service.reads.mrr import mrr
 
-_bills = ROWS[Bill]
 _bill_days = TOTALS["bill_days"]
 _cash_days = TOTALS["cash_days"]
-_cash = ROWS[Cash]
 _CASH = tuple(f"{kind}_cents" for kind in CASH_KINDS)
-_COUNTED = _bills.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
-_ORDER = tuple(  # the same on every database, whatever order the rows were written in
-    _bills.c[name].nulls_first()
-    for name in "date customer_id contract_id invoice_id processor account".split()
-)
-_ISSUED = _COUNTED & _bills.c.status.not_in(UPCOMING_STATUSES)
-_SUMS = (
-    "bills",
-    "upcoming_bills",
-    "billed_cents",
-    "upcoming_cents",
+_COUNTED = BILLS.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
+_SUMS = ("bills", "billed_cents", "drafted_cents", "stated_cents", "open_cents")
+_TALLY = (
+    "payments",
+    "total_cents",
     "later_cents",
+    "billed_cents",
     "open_cents",
-    "uncollectible_cents",
+    "upcoming_cents",
+    "overdue_cents",
 )
 
 
 def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
     """A month without its list of payments: summary, weeks, days and the ten largest bills."""
     first, last = month_bounds(year, month)
-    days = _by_day(view, first, last)
-    weeks = _weeks(view, first, last, days)
-    top = _top(view, first, last)
+    forecast = forecast_month(view, first, last)
+    customers = _BilledCustomers(view, first, last, forecast.bills)
+    days = _by_day(view, first, last, forecast, customers)
+    top = _top(view, first, last, forecast.bills)
     book = mrr(view)
-    cash = _cash_between(view, first, last)
-    total = sum(row["total_cents"] for row in days)
-    tally = {name: sum(row[name] for row in days) for name in ("payments", *_SUMS[2:6])}
-    top_cents = sum(row["amount_cents"] for row in top)
+    tally = {name: sum(row[name] for row in days) for name in _TALLY}
+    total, top_cents = tally["total_cents"], sum(row["amount_cents"] for row in top)
     return {
         "year": year,
         "month": month,
         "currency": view.scope.currency,
         "summary": {
-            "customers": _count_customers(view, first, last),
-            "payments": tally["payments"],
-            "total_cents": total,
-            "later_cents": tally["later_cents"],
+            "customers": customers.count(),
+            **tally,
             "schedule_total_cents": total + tally["later_cents"],
-            "mrr_cents": _mrr_of_billed(view, first, last),
-            "billed_cents": tally["billed_cents"],
-            "collected_cents": cash["collected_cents"],
-            "open_cents": tally["open_cents"],
-            "upcoming_cents": tally["upcoming_cents"],
+            "mrr_cents": _mrr_of_billed(view, first, last, forecast.bills),
+            "collected_cents": _cash_between(view, first, last)["collected_cents"],
             "book_customers": book["customers"],
             "book_mrr_cents": book["mrr_cents"],
         },
-        "weeks": weeks,
+        "weeks": _weeks(first, last, days, customers),
         "days": [
             {name: row[name] for name in ("date", "customers", "payments", "total_cents")} for row in days
         ],
@@ -75,105 +66,12 @@ def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
 
 
 def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
-    """The bills of a month, by date."""
-    return bill_rows(view, *month_bounds(year, month))
-
-
-def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False) -> list[dict[str, Any]]:
-    """The bills between two days, by date, with the customer's name."""
-    query = view.with_names(select(_bills), _bills).where(*_between(view, first, last))
-    if upcoming_only:
-        query = query.where(_bills.c.status.in_(UPCOMING_STATUSES))
-    query = query.order_by(*_ORDER)
-    return [
-        {
-            "date": row.date,
-            "customer_id": row.customer_id,
-            "customer_name": row.customer_name,
-            "contract_id": row.contract_id,
-            "invoice_id": row.invoice_id,
-            "amount_cents": row.amount_cents,
-            "cadence": cadence.cadence_label(row.interval, row.every),
-            "mrr_cents": row.mrr_cents,
-            "status": row.status,
-            "next_bill_date": row.next_bill_date,
-            "open_cents": row.open_cents,
-            "declined": row.declined,
-            "schedule": cadence.schedule_label(row.interval, row.every),
-            "processor": row.processor,
-            "account": row.account,
-            "trust": row.trust,
-            "causes": json.decode(row.causes),
-        }
-        for row in view.all(query)
+    """The bills of a month, by date: issued, drafted, stated, overdue and forecast."""
+    first, last = month_bounds(year, month)
+    rows = bill_rows(view, first, last) + [
+        forecast_row(bill) for bill in forecast_month(view, first, last).bills
     ]
-
-
-def monthly_totals(view: View, first: date, last: date) -> dict[str, Any]:
-    """Totals of every month from `first` to `last`: bills by bill date, cash by the day it moved."""
-    start, end = first.isoformat(), last.isoformat()
-    bills_by_month = _by_month(
-        view, select(_month(_bill_days), *sum_columns(_bill_days, _SUMS)), _bill_days, "bills", start, end
-    )
-    cash_by_month = _by_month(
-        view,
-        select(_month(_cash_days), *sum_columns(_cash_days, _CASH)),
-        _cash_days,
-        "collections",
-        start,
-        end,
-    )
-    count_query = select(_month(_bills), func.count(distinct(customer_key(_bills))).label("customers")).where(
-        _ISSUED
-    )
-    customers_by_month = _by_month(view, count_query, _bills, "bills", start, end)
-    months = []
-    for name in months_between(first, last):
-        bills, cash, customers = (
-            bills_by_month.get(name),
-            cash_by_month.get(name),
-            customers_by_month.get(name),
-        )
-        collected, refunded, disputed = (getattr(cash, column) if cash else 0 for column in _CASH)
-        months.append(
-            {
-                "month": name,
-                "billed_cents": bills.billed_cents if bills else 0,
-                "collected_cents": collected,
-                "refunded_cents": refunded,
-                "disputed_cents": disputed,
-                "net_cents": collected - refunded - disputed,
-                "open_cents": bills.open_cents if bills else 0,
-                "uncollectible_cents": bills.uncollectible_cents if bills else 0,
-                "upcoming_cents": bills.upcoming_cents if bills else 0,
-                "bills": bills.bills - bills.upcoming_bills if bills else 0,
-                "upcoming_bills": bills.upcoming_bills if bills else 0,
-                "customers": customers.customers if customers else 0,
-            }
-        )
-    return {"currency": view.scope.currency, "months": months}
-
-
-def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
-    """The money behind the months' cash, by date, each with its causes."""
-    days = _cash.c.date.between(first.isoformat(), last.isoformat())
-    query = view.with_names(select(_cash), _cash).where(*view.filters(_cash, "collections"), days)
-    order = "date customer_id kind source_id part processor account".split()
-    return [
-        {
-            "date": row.date,
-            "kind": row.kind,
-            "amount_cents": row.amount_cents,
-            "customer_id": row.customer_id,
-            "customer_name": row.customer_name,
-            "source_id": row.source_id,
-            "processor": row.processor,
-            "account": row.account,
-            "trust": row.trust,
-            "causes": json.decode(row.causes),
-        }
-        for row in view.all(query.order_by(*(_cash.c[name] for name in order)))
-    ]
+    return sorted(rows, key=position)
 
 
 def month_bounds(year: int, month: int) -> tuple[str, str]:
@@ -188,105 +86,129 @@ def months_between(first: date, last: date) -> list[str]:
     return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(start, end + 1)]
 
 
-def _between(view: View, first: str, last: str) -> list[Any]:
-    return [*view.filters(_bills, "bills"), _bills.c.date.between(first, last)]
-
-
-def _month(table: Any) -> Any:
-    return func.substr(table.c.date, 1, 7).label("month")
-
-
-def _by_month(view: View, query: Select[Any], table: Any, book: str, first: str, last: str) -> dict[str, Any]:
-    query = query.where(*view.filters(table, book), table.c.date.between(first, last)).group_by("month")
-    return {row.month: row for row in view.all(query)}
-
-
-def _by_day(view: View, first: str, last: str) -> list[dict[str, Any]]:
-    rows = view.all(
-        select(_bill_days.c.date, *sum_columns(_bill_days, _SUMS))
-        .where(*view.filters(_bill_days, "bills"), _bill_days.c.date.between(first, last))
-        .group_by(_bill_days.c.date)
-        .order_by(_bill_days.c.date)
+def _by_day(
+    view: View, first: str, last: str, forecast: MonthForecast, customers: "_BilledCustomers"
+) -> list[dict[str, Any]]:
+    """The tally of each day that has bills."""
+    query = select(_bill_days.c.date, *sum_columns(_bill_days, _SUMS)).where(
+        *view.filters(_bill_days, "bills"), _bill_days.c.date.between(first, last)
     )
-    customers = _count_customers_by(view, _bills.c.date, first, last)
-    return [
-        {
-            **{name: getattr(row, name) for name in _SUMS},
-            "date": row.date,
-            "customers": customers.get(row.date, 0),
-            "payments": row.bills,
-            "total_cents": row.billed_cents + row.upcoming_cents,
-        }
-        for row in rows
-        if row.bills
-    ]
+    today = view.scope.today.isoformat()
+    tallies = {
+        row.date: _tally(row, today) for row in view.all(query.group_by(_bill_days.c.date)) if row.bills
+    }
+    for day, cents in forecast.later_cents_of().items():
+        tallies[day]["later_cents"] += cents
+    for bill in forecast.bills:
+        tally = tallies.setdefault(bill.date, dict.fromkeys(_TALLY, 0))
+        tally["payments"] += 1
+        tally["later_cents"] += bill.later_cents
+        tally["upcoming_cents"] += bill.amount_cents
+        tally["total_cents"] += bill.amount_cents
+    counts = customers.count_by(lambda day: day)
+    return [{"date": day, "customers": counts[day], **tallies[day]} for day in sorted(tallies)]
 
 
-def _weeks(view: View, first: str, last: str, days: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The weeks of a month: days 1–7, 8–14, 15–21, 22–28 and the rest of the month."""
-    week_number = (cast(func.substr(_bills.c.date, 9, 2), Integer) - 1) // 7 + 1
-    customers = _count_customers_by(view, case((week_number > 5, 5), else_=week_number), first, last)
-    weeks = []
-    for week in range(1, 6):
-        starts, ends = week * 7 - 6, min(week * 7, int(last[-2:]))
-        if starts > ends:
-            break
-        days_of_week = [day for day in days if starts <= int(day["date"][-2:]) <= ends]
-        weeks.append(
-            {
-                "week": week,
-                "from": f"{first[:8]}{starts:02d}",
-                "to": f"{first[:8]}{ends:02d}",
-                "customers": customers.get(week, 0),
-                "payments": sum(day["payments"] for day in days_of_week),
-                "total_cents": sum(day["total_cents"] for day in days_of_week),
-            }
-        )
-    return weeks
-
-
-def _count_customers_by(view: View, group: Any, first: str, last: str) -> dict[Any, int]:
-    query = select(group.label("part"), func.count(distinct(customer_key(_bills))))
+def _tally(row: Any, today: str) -> dict[str, int]:
+    is_overdue = row.date < today
     return {
-        row[0]: row[1]
-        for row in view.all(query.where(*_between(view, first, last), _COUNTED).group_by("part"))
+        "payments": row.bills,
+        "total_cents": row.billed_cents + row.drafted_cents + row.stated_cents,
+        "later_cents": 0,
+        "billed_cents": row.billed_cents,
+        "open_cents": row.open_cents,
+        "upcoming_cents": row.drafted_cents + (0 if is_overdue else row.stated_cents),
+        "overdue_cents": row.stated_cents if is_overdue else 0,
     }
 
 
-def _count_customers(view: View, first: str, last: str) -> int:
-    query = select(func.count(distinct(customer_key(_bills)))).where(*_between(view, first, last), _COUNTED)
-    return int((view.one(query))[0])
+def _week_of(day: str) -> int:
+    """The week of a day's month: days 1–7, 8–14, 15–21, 22–28 and the rest of the month."""
+    return min((int(day[-2:]) - 1) // 7 + 1, 5)
 
 
-def _mrr_of_billed(view: View, first: str, last: str) -> int:
-    """The MRR of the billed contracts, each counted once."""
-    contracts = (
-        select(func.max(_bills.c.mrr_cents).label("mrr_cents"))
-        .where(*_between(view, first, last), _COUNTED, _bills.c.contract_id.is_not(None))
-        .group_by(_bills.c.processor, _bills.c.account, _bills.c.contract_id)
-        .subquery()
+def _weeks(
+    first: str, last: str, days: list[dict[str, Any]], customers: "_BilledCustomers"
+) -> list[dict[str, Any]]:
+    counts = customers.count_by(_week_of)
+    by_week = {week: list(rows) for week, rows in groupby(days, key=lambda row: _week_of(row["date"]))}
+    return [
+        {
+            "week": week,
+            "from": f"{first[:8]}{week * 7 - 6:02d}",
+            "to": f"{first[:8]}{week * 7:02d}" if week < 5 else last,
+            "customers": counts.get(week, 0),
+            "payments": sum(row["payments"] for row in by_week.get(week, ())),
+            "total_cents": sum(row["total_cents"] for row in by_week.get(week, ())),
+        }
+        for week in range(1, _week_of(last) + 1)
+    ]
+
+
+class _BilledCustomers:
+    """The customers with bills in a range, by day."""
+
+    def __init__(self, view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> None:
+        query = select(BILLS.c.date, customer_key(BILLS)).where(*_between(view, first, last), _COUNTED)
+        self._pairs = {tuple(row) for row in view.all(query.distinct())}
+        self._pairs |= {(bill.date, bill.contract.customer) for bill in forecast}
+
+    def count(self) -> int:
+        """How many distinct customers there are."""
+        return len({customer for _, customer in self._pairs})
+
+    def count_by(self, part_of: Callable[[str], Any]) -> dict[Any, int]:
+        """How many distinct customers each part of the range has; `part_of` gives the part of a day."""
+        parts: dict[Any, set[str]] = {}
+        for day, customer in self._pairs:
+            parts.setdefault(part_of(day), set()).add(customer)
+        return {part: len(customers) for part, customers in parts.items()}
+
+
+def _between(view: View, first: str, last: str) -> list[Any]:
+    return [*view.filters(BILLS, "bills"), BILLS.c.date.between(first, last)]
+
+
+def _mrr_of_billed(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> int:
+    """The MRR of the contracts that bill in a range, each once: the highest on one of its bills' days."""
+    query = select(BILLS.c.key, func.max(BILLS.c.mrr_cents)).where(
+        *_between(view, first, last), _COUNTED, BILLS.c.contract_id.is_not(None)
     )
-    return int((view.one(select(func.coalesce(func.sum(contracts.c.mrr_cents), 0))))[0])
+    highest = {row[0]: row[1] for row in view.all(query.group_by(BILLS.c.key))}
+    for bill in forecast:
+        key = bill.contract.parent_key
+        highest[key] = max(highest.get(key, 0), bill.mrr_cents)
+    return sum(highest.values())
 
 
-def _top(view: View, first: str, last: str) -> list[dict[str, Any]]:
-    query = (
-        select(_bills)
-        .where(*_between(view, first, last), _COUNTED)
-        .order_by(_bills.c.amount_cents.desc(), *_ORDER)
-        .limit(10)
-    )
+def _top(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> list[dict[str, Any]]:
+    """The ten largest bills: amount down, then date, then customer."""
+    query = select(BILLS).where(*_between(view, first, last), _COUNTED)
+    stored = view.all(query.order_by(BILLS.c.amount_cents.desc(), *ORDER).limit(10))
+    rows = [
+        (row, row.date, row.amount_cents, cadence.cadence_label(row.interval, row.every)) for row in stored
+    ]
+    rows += [
+        (
+            bill.contract,
+            bill.date,
+            bill.amount_cents,
+            cadence.cadence_label(bill.schedule.interval, bill.schedule.every),
+        )
+        for bill in forecast
+    ]
+    rows.sort(key=lambda each: (-each[2], each[1], each[0].customer_id))
     return [
         {
             "rank": rank,
             "customer_id": row.customer_id,
-            "date": row.date,
-            "amount_cents": row.amount_cents,
-            "cadence": cadence.cadence_label(row.interval, row.every),
+            "date": day,
+            "amount_cents": cents,
+            "cadence": label,
             "trust": row.trust,
             "causes": json.decode(row.causes),
         }
-        for rank, row in enumerate(view.all(query), start=1)
+        for rank, (row, day, cents, label) in enumerate(rows[:10], start=1)
     ]
 
 

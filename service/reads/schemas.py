@@ -19,7 +19,7 @@ from service.reads.shapes import (
     texts,
 )
 
-_TALLY = "billed_cents upcoming_cents total_cents customers bills"
+_TALLY = "billed_cents upcoming_cents overdue_cents total_cents customers bills"
 _MONTH = "year month currency summary weeks days top top_share"
 _MONTH_OVERRIDES = {
     "month": count("the calendar month, 1 to 12"),
@@ -48,7 +48,8 @@ _QUARANTINED_OVERRIDES = {
     "settled_because": or_null(text("why it was dismissed"), "where it was not"),
 }
 _BILL_STATUS = text(
-    "the status of the bill", enum=["upcoming", "draft", "open", "failed", "paid", "uncollectible"]
+    "the status of the bill",
+    enum=["upcoming", "forecast", "overdue", "draft", "open", "failed", "paid", "uncollectible"],
 )
 _BILL_CONTRACT = or_null(FIELDS["contract_id"], "for a bill of no contract")
 
@@ -60,7 +61,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     ),
     "Summary": shape(
         "customers payments total_cents later_cents schedule_total_cents mrr_cents billed_cents "
-        "collected_cents open_cents upcoming_cents book_customers book_mrr_cents",
+        "collected_cents open_cents upcoming_cents overdue_cents book_customers book_mrr_cents",
         mrr_cents=cents("MRR of the contracts that bill in this month, each once"),
     ),
     "Week": shape("week from to customers payments total_cents"),
@@ -68,7 +69,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "TopBill": shape("rank customer_id date amount_cents cadence trust causes"),
     "Bill": shape(
         "date customer_id customer_name contract_id invoice_id amount_cents cadence mrr_cents status "
-        "next_bill_date open_cents declined schedule processor account trust causes",
+        "next_bill_date open_cents declined interval every schedule processor account trust causes",
         date=day("the bill date"),
         mrr_cents=cents("the contract's MRR on the bill date"),
         status=_BILL_STATUS,
@@ -92,7 +93,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     ),
     "MonthTotals": shape(
         "month billed_cents collected_cents refunded_cents disputed_cents net_cents open_cents "
-        "uncollectible_cents upcoming_cents bills upcoming_bills customers",
+        "uncollectible_cents bills customers",
         bills=count("how many bills were issued"),
         customers=count("how many distinct customers were billed"),
     ),
@@ -226,16 +227,22 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         customers=texts("the customers' names, ids where there is no name; sorted"),
     ),
     "UpcomingBill": shape(
-        "next_bill_date customer_id customer_name contract_id amount_cents billing_schedule "
+        "next_bill_date customer_id customer_name contract_id amount_cents interval every billing_schedule "
         "days_until_payment declined processor status invoice_id trust causes",
         next_bill_date=day("the bill date"),
-        status=text("whether the processor has drafted it", enum=["upcoming", "draft"]),
+        status=text(
+            "whether it is stated, drafted or only forecast",
+            enum=["upcoming", "overdue", "draft", "forecast"],
+        ),
         contract_id=_BILL_CONTRACT,
     ),
     "Upcoming": shape(
-        "currency from to total_cents payments_count customers_count days payments meta",
+        "currency from to total_cents payments_count customers_count forecast_cents forecast_count days "
+        "payments meta",
         days=many("UpcomingDay", "the days that have bills"),
-        payments=many("UpcomingBill", "each contract's next bill, and drafts; by date"),
+        payments=many(
+            "UpcomingBill", "next bills and drafts, with `forecast=true` all that follow, too; by date"
+        ),
     ),
     "Contract": shape(
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "

@@ -1,7 +1,6 @@
 """Next bills, invoices by the day they were billed, and bills rolled on. Source: contract 3."""
 
 from datetime import date
-from itertools import islice
 
 import pytest
 
@@ -128,21 +127,6 @@ def test_a_calendar_date_never_shifts():
 # What comes after it
 
 
-def test_a_weekly_contracts_later_weeks_stand_beside_its_next_bill():
-    (bill,) = bills(one(renewing(item(1_000, "week"))))  # 13, 20, 27 November
-    assert (bill.amount_cents, bill.later_cents, bill.next_bill_date) == (1_000, 2_000, "2025-11-20")
-
-
-def test_later_weeks_stop_where_the_contract_ends():
-    (bill,) = bills(one(renewing(item(1_000, "week"), cancel_at=at("2025-11-27"))))
-    assert bill.later_cents == 1_000
-
-
-def test_a_monthly_contract_bills_once_a_month():
-    (bill,) = bills(one(renewing()))
-    assert (bill.later_cents, bill.next_bill_date) == (0, "2025-12-13")
-
-
 @pytest.mark.parametrize(
     ("interval", "every", "label", "word"),
     [
@@ -171,12 +155,6 @@ def test_a_contract_says_what_its_bills_are_worth_after_each_discounts_end():
     assert row.amount_cents == 19_000
     (schedule,) = decode(row.schedules)
     assert schedule.amounts == (("2025-11-13", 19_000), ("2026-01-13", 23_900), ("2026-03-01", 24_900))
-
-
-def test_later_weeks_after_a_discounts_end_are_in_full():
-    off = Discount(amount_off=400, duration="repeating", ends_at=at("2025-11-21"))
-    (bill,) = bills(one(renewing(item(1_000, "week"), discounts=(off,))))  # 13, 20, 27 November
-    assert (bill.amount_cents, bill.later_cents) == (600, 600 + 1_000)
 
 
 # Invoices

@@ -20,14 +20,14 @@ each = pytest.mark.parametrize("read", LISTED, ids=lambda read: read.name)
 ASKED = {"today": "2025-11-13"}
 BILL = (
     "date customer_id customer_name contract_id invoice_id amount_cents cadence mrr_cents status "
-    "next_bill_date open_cents declined schedule processor account trust causes"
+    "next_bill_date open_cents declined interval every schedule processor account trust causes"
 )
 CUSTOMER = (
     "customer_id customer_name total_revenue_cents total_orders avg_order_value_cents total_refunds_cents "
     "total_disputes_cents net_revenue_cents first_purchase_date last_purchase_date "
     "days_since_last_purchase customer_segment activity_status lifecycle_stage processor account causes"
 )
-TALLY = "billed_cents upcoming_cents total_cents customers bills"
+TALLY = "billed_cents upcoming_cents overdue_cents total_cents customers bills"
 HEADERS = {
     "revenue-current-month": "date customers payments total_cents",
     "revenue-month-detail": BILL,
@@ -35,7 +35,7 @@ HEADERS = {
     "revenue-annual-forecast": f"month {TALLY}",
     "revenue-monthly-totals": (
         "month billed_cents collected_cents refunded_cents disputed_cents net_cents open_cents "
-        "uncollectible_cents upcoming_cents bills upcoming_bills customers"
+        "uncollectible_cents bills customers"
     ),
     "mrr": "interval every schedule contracts mrr_cents",
     "mrr-movements": (
@@ -51,7 +51,7 @@ HEADERS = {
         "recovered_payments failed_payment_rate recovery_rate"
     ),
     "upcoming": (
-        "next_bill_date customer_id customer_name contract_id amount_cents billing_schedule "
+        "next_bill_date customer_id customer_name contract_id amount_cents interval every billing_schedule "
         "days_until_payment declined processor status invoice_id trust causes"
     ),
     "payment-analytics-customers-top": CUSTOMER,

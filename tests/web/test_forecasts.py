@@ -239,13 +239,14 @@ async def test_bills_after_a_discounts_end_are_forecast_in_full(daybook: Daybook
     assert [row["amount_cents"] for row in rows] == [600, 0]
 
 
-async def test_a_yearly_item_beside_a_monthly_one_is_not_billed_every_month(daybook: Daybook) -> None:
+async def test_a_yearly_item_beside_a_monthly_one_is_billed_once_a_year(daybook: Daybook) -> None:
     data = subscription("1", 1000, next_bill_at="2025-12-20T12:00:00Z")
     yearly = {"interval": "year", "unit_amount": "12000"}
     data["items"] = [*data["items"], yearly]
     await daybook.record("subscription.recorded", AT, **data)
 
-    assert await months_of(daybook, 2026) == {f"2026-{n:02d}": 1000 for n in range(1, 13)}
+    months = {f"2026-{n:02d}": 1000 for n in range(1, 13)} | {"2026-12": 13_000}
+    assert await months_of(daybook, 2026) == months
     assert (await daybook.get("/api/v1/mrr"))["mrr_cents"] == 2000
 
 

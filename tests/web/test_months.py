@@ -170,7 +170,7 @@ async def test_a_draft_is_still_coming(daybook: Daybook) -> None:
     detail = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
     coming = await daybook.get("/api/v1/upcoming", from_="2025-11-01", to="2025-11-30")
 
-    assert stated(november, upcoming_cents=5000, upcoming_bills=1)
+    assert stated(november)
     assert detail["payments"][0]["status"] == coming["payments"][0]["status"] == "draft"
     assert coming["total_cents"] == detail["summary"]["upcoming_cents"] == 5000
 
@@ -212,9 +212,9 @@ async def test_an_invoice_takes_the_place_of_the_next_bill_that_it_bills(daybook
     november, december = await totals(daybook, "2025-11", "2025-12")
 
     # then
-    assert stated(before, upcoming_cents=5000, upcoming_bills=1)
+    assert stated(before)
     assert stated(november, billed_cents=5400, collected_cents=5400, net_cents=5400, bills=1, customers=1)
-    assert stated(december, upcoming_cents=5000, upcoming_bills=1)
+    assert stated(december)
     (row,) = (await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11))["payments"]
     assert (row["contract_id"], row["invoice_id"], row["mrr_cents"]) == ("sub-1", "inv-1", 5000)
     assert row["next_bill_date"] == "2025-12-20"
@@ -313,7 +313,6 @@ async def test_a_stripe_invoice_told_by_two_events_is_paid_once(daybook: Daybook
     (november,) = await totals(daybook, "2025-11", "2025-11")
 
     assert november["collected_cents"] == november["billed_cents"] == 5000
-    assert november["upcoming_cents"] == 5000
 
 
 async def test_a_month_begins_at_midnight_in_the_reporting_zone(data_dir: Path) -> None:

@@ -137,6 +137,7 @@ _BAD = {
     "period": ["", "last_3_months"],
     "breakdown": ["", "weekly", "monthly,weekly"],
     "include_predictions": ["", "1", "True"],
+    "forecast": ["", "1", "True"],
     "months": ["0", "37", "1.5"],
     "processor": ["\0"],
     "account": ["\0"],

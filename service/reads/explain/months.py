@@ -1,29 +1,37 @@
 """The figures of months and of upcoming bills: bills by bill date, cash by the day it moved."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
 
-from projections.bills import UPCOMING_STATUSES, Bill
+from projections.bills import UPCOMING_STATUSES, Contract
 from projections.collections import CASH_KINDS, Cash
 from projections.mrr import Step
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
+from service.core.events import join_key
+from service.reads.bill_rows import BILLS
+from service.reads.coming import (
+    ForecastBill,
+    MonthForecast,
+    contracts_that_bill_again,
+    forecast_month,
+    rolled_schedules,
+)
 from service.reads.explain import mrr
 from service.reads.explain.rows import Explainer, Explanation, Figure, RowSource, matches_row
 from service.reads.months import month_bounds
 
-_bills = ROWS[Bill]
+_contracts = ROWS[Contract]
 _cash = ROWS[Cash]
 _steps = ROWS[Step]
 
 _DISTINCT = "distinct customers: one row of each"
-_COUNTED = _bills.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
-_UPCOMING = _bills.c.status.in_(UPCOMING_STATUSES)
-_ISSUED = _COUNTED & ~_UPCOMING
+_COUNTED = BILLS.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
+_ISSUED = BILLS.c.status.not_in(("uncollectible", "upcoming", "draft"))
 
 
 def _if(condition: ColumnElement[bool], cents: Any = 1) -> ColumnElement[Any]:
@@ -34,40 +42,52 @@ def _first_of(
     group: Sequence[Any], among: ColumnElement[bool], first: Any, contribution: Any
 ) -> ColumnElement[Any]:
     """The contribution of the first row of each group, among the rows that meet a condition."""
-    order = (first, _bills.c.date, _bills.c.key, _bills.c.invoice_id.nulls_first())
+    order = (first, BILLS.c.date, BILLS.c.key, BILLS.c.invoice_id.nulls_first())
     number = func.row_number().over(partition_by=(_if(among), *group), order_by=order)
     return _if(among & (number == 1), contribution)
 
 
 def _customers(among: ColumnElement[bool]) -> ColumnElement[Any]:
-    return _first_of((customer_key(_bills),), among, _bills.c.date, 1)
+    return _first_of((customer_key(BILLS),), among, BILLS.c.date, 1)
 
 
-# The contribution of a bill to each figure.
-_amount = _bills.c.amount_cents
-_BILL_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
-    "total_cents": _if(_COUNTED, _amount),
-    "later_cents": _if(_COUNTED, _bills.c.later_cents),
-    "schedule_total_cents": _if(_COUNTED, _amount + _bills.c.later_cents),
+# The contribution of a bill to each figure; on the day of the read, stated bills before it are overdue.
+_amount = BILLS.c.amount_cents
+_Contributions = dict[str, ColumnElement[Any]]
+
+
+def _contributions(today: str) -> _Contributions:
+    is_overdue = (BILLS.c.status == "upcoming") & (BILLS.c.date < today)
+    is_upcoming = BILLS.c.status.in_(UPCOMING_STATUSES) & ~is_overdue
+    return {
+        "total_cents": _if(_COUNTED, _amount),
+        "schedule_total_cents": _if(_COUNTED, _amount),
+        "later_cents": _if(false()),
+        "billed_cents": _if(_ISSUED, _amount),
+        "upcoming_cents": _if(is_upcoming, _amount),
+        "overdue_cents": _if(is_overdue, _amount),
+        "open_cents": _if(_COUNTED, BILLS.c.open_cents),
+        "payments": _if(_COUNTED),
+        "customers": _customers(_COUNTED),
+    }
+
+
+_MONTH_CONTRIBUTIONS: _Contributions = {
     "billed_cents": _if(_ISSUED, _amount),
-    "upcoming_cents": _if(_UPCOMING, _amount),
-    "open_cents": _if(_COUNTED, _bills.c.open_cents),
-    "uncollectible_cents": _if(~_COUNTED, _bills.c.uncollectible_cents),
-    "payments": _if(_COUNTED),
-    "customers": _customers(_COUNTED),
-}
-_MONTH_CONTRIBUTIONS = {
-    **_BILL_CONTRIBUTIONS,
+    "open_cents": _if(_COUNTED, BILLS.c.open_cents),
+    "uncollectible_cents": _if(~_COUNTED, BILLS.c.uncollectible_cents),
     "bills": _if(_ISSUED),
-    "upcoming_bills": _if(_UPCOMING),
     "customers": _customers(_ISSUED),
 }
-_UPCOMING_CONTRIBUTIONS = {
-    "total_cents": _if(_UPCOMING, _amount),
-    "daily_revenue_cents": _if(_UPCOMING, _amount),
-    "payments_count": _if(_UPCOMING),
-    "payment_count": _if(_UPCOMING),
-    "customers_count": _customers(_UPCOMING),
+
+
+_STATED = BILLS.c.status.in_(UPCOMING_STATUSES)
+_UPCOMING_CONTRIBUTIONS: _Contributions = {
+    "total_cents": _if(_STATED, _amount),
+    "daily_revenue_cents": _if(_STATED, _amount),
+    "payments_count": _if(_STATED),
+    "payment_count": _if(_STATED),
+    "customers_count": _customers(_STATED),
 }
 # The contribution of a cash row to each figure.
 _CASH_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
@@ -77,14 +97,23 @@ _CASH_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
 
 
 def _bills_between(view: View, first: str, last: str) -> list[ColumnElement[bool]]:
-    return [*view.filters(_bills, "bills"), _bills.c.date.between(first, last)]
+    return [*view.filters(BILLS, "bills"), BILLS.c.date.between(first, last)]
 
 
 def _sum_of_bills(
     view: View, first: str, last: str, contribution: ColumnElement[Any], name: str
 ) -> Explanation:
-    rows = RowSource(table=_bills, where=_bills_between(view, first, last), contribution=contribution)
+    rows = RowSource(table=BILLS, where=_bills_between(view, first, last), contribution=contribution)
     return Explanation(sources=[rows], counting=_DISTINCT if name.startswith("customers") else None)
+
+
+def _of_contracts(view: View, first: str, last: str, contributions: dict[str, int]) -> RowSource:
+    """The contracts with these contributions by key, which they make between two days by rolling on."""
+    return RowSource(
+        table=_contracts,
+        where=contracts_that_bill_again(view, first, last),
+        contribution=lambda row: contributions.get(row.parent_key, 0),
+    )
 
 
 def _sum_of_cash(view: View, first: str, last: str, name: str) -> Explanation:
@@ -102,34 +131,79 @@ def _bounds(figure: Figure) -> tuple[str, str]:
 def _in_month(figure: Figure) -> Explanation:
     if figure.name in _CASH_CONTRIBUTIONS:
         return _sum_of_cash(figure.view, *_bounds(figure), figure.name)
-    return _sum_of_bills(figure.view, *_bounds(figure), _BILL_CONTRIBUTIONS[figure.name], figure.name)
+    return _in_range(figure, *_bounds(figure))
 
 
 def _in_week(figure: Figure) -> Explanation:
-    return _sum_of_bills(
-        figure.view, figure.row["from"], figure.row["to"], _BILL_CONTRIBUTIONS[figure.name], figure.name
-    )
+    return _in_range(figure, figure.row["from"], figure.row["to"])
 
 
 def _on_day(figure: Figure) -> Explanation:
-    return _sum_of_bills(
-        figure.view, figure.row["date"], figure.row["date"], _BILL_CONTRIBUTIONS[figure.name], figure.name
-    )
+    return _in_range(figure, figure.row["date"], figure.row["date"])
+
+
+def _in_range(figure: Figure, first: str, last: str) -> Explanation:
+    """The bills of a part of the month, and the contracts that rolling on adds to it."""
+    view, name = figure.view, figure.name
+    contribution = _contributions(view.scope.today.isoformat())[name]
+    explanation = _sum_of_bills(view, first, last, contribution, name)
+    forecast = forecast_month(view, *_bounds(figure))
+    added = _forecast_contributions(view, forecast, first, last, name)
+    source = _of_contracts(view, *_bounds(figure), added)
+    return replace(explanation, sources=[*explanation.sources, *([source] if added else [])])
+
+
+def _forecast_contributions(
+    view: View, forecast: MonthForecast, first: str, last: str, name: str
+) -> dict[str, int]:
+    """What each contract adds to a figure between two days of a month, by its key."""
+    bills = [bill for bill in forecast.bills if first <= bill.date <= last]
+    if name == "customers":
+        return _new_customers(view, bills, first, last)
+    contributions: dict[str, int] = {}
+    for bill in bills:
+        amounts = {
+            "payments": 1,
+            "total_cents": bill.amount_cents,
+            "upcoming_cents": bill.amount_cents,
+            "later_cents": bill.later_cents,
+            "schedule_total_cents": bill.amount_cents + bill.later_cents,
+        }
+        key = bill.contract.parent_key
+        contributions[key] = contributions.get(key, 0) + amounts.get(name, 0)
+    for each in forecast.later if name in ("later_cents", "schedule_total_cents") else ():
+        if first <= each.schedule.next_bill_date <= last:
+            key = each.contract.parent_key
+            contributions[key] = contributions.get(key, 0) + each.cents
+    return contributions
+
+
+def _new_customers(view: View, bills: Iterable[ForecastBill], first: str, last: str) -> dict[str, int]:
+    """One contract of each customer who has forecast bills alone."""
+    query = select(customer_key(BILLS)).where(*_bills_between(view, first, last), _COUNTED)
+    seen = {row[0] for row in view.all(query.distinct())}
+    contributions: dict[str, int] = {}
+    for bill in bills:
+        if bill.contract.customer not in seen:
+            seen.add(bill.contract.customer)
+            contributions[bill.contract.parent_key] = 1
+    return contributions
 
 
 def _mrr_billed(figure: Figure) -> Explanation:
-    """The steps of each billed contract, until the bill on whose day its MRR was the highest."""
-    contract = (_bills.c.processor, _bills.c.account, _bills.c.contract_id)
-    billed = _COUNTED & _bills.c.contract_id.is_not(None)
-    first = _first_of(contract, billed, _bills.c.mrr_cents.desc(), 1)
-    query = select(_bills.c.key, _bills.c.date, first.label("first"))
-    bills = query.where(*_bills_between(figure.view, *_bounds(figure))).subquery()
-    is_of_contract = (_steps.c.key == bills.c.key) & (_steps.c.date <= bills.c.date) & (bills.c.first == 1)
+    """The steps of each contract that bills, until the bill on whose day its MRR is the highest."""
+    first, last = _bounds(figure)
+    query = select(BILLS.c.key, BILLS.c.date, BILLS.c.mrr_cents).where(
+        *_bills_between(figure.view, first, last), _COUNTED, BILLS.c.contract_id.is_not(None)
+    )
+    bills = [(row.key, row.date, row.mrr_cents) for row in figure.view.all(query)]
+    forecast = forecast_month(figure.view, first, last).bills
+    bills += [(bill.contract.parent_key, bill.date, bill.mrr_cents) for bill in forecast]
+    days = {key: day for key, day, _ in sorted(bills, key=lambda bill: bill[2])}
     rows = RowSource(
         table=_steps,
-        joined=bills.join(_steps, is_of_contract),
-        where=figure.view.filters(_steps, "mrr", currency=False),
-        contribution=_steps.c.mrr_cents,
+        where=[*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= last],
+        contribution=lambda row: row.mrr_cents if row.date <= days.get(row.key, "") else 0,
     )
     return Explanation(
         sources=[rows], counting="the contracts' MRR on the day of their bill, each contract once"
@@ -137,26 +211,65 @@ def _mrr_billed(figure: Figure) -> Explanation:
 
 
 def _bill(figure: Figure, names: str, contribution: str | None = None) -> Explanation:
-    """One bill, selected by the named columns."""
-    where = [*figure.view.filters(_bills, "bills"), *matches_row(_bills, figure.row, names)]
+    """One bill, selected by the named columns; a forecast one by its contract."""
+    if figure.row.get("status") == "forecast":
+        return Explanation(sources=[_forecast_contract(figure)])
+    where = [*figure.view.filters(BILLS, "bills"), *matches_row(BILLS, figure.row, names)]
     return Explanation(
-        sources=[RowSource(table=_bills, where=where, contribution=_bills.c[contribution or figure.name])]
+        sources=[RowSource(table=BILLS, where=where, contribution=BILLS.c[contribution or figure.name])]
     )
+
+
+def _forecast_contract(figure: Figure) -> RowSource:
+    """The contract of a forecast bill, which contributes its amount."""
+    names = "customer_id contract_id processor causes"
+    where = [*figure.view.filters(_contracts, "bills"), *matches_row(_contracts, figure.row, names)]
+    return RowSource(table=_contracts, where=where, contribution=lambda _: int(figure.row["amount_cents"]))
 
 
 def _bills_mrr(figure: Figure) -> Explanation:
     """The steps of a bill's contract until its day."""
-    where = [*figure.view.filters(_bills, "bills"), *matches_row(_bills, figure.row, _BILL)]
+    key = join_key(
+        "subscription", *(str(figure.row[name]) for name in ("processor", "account", "contract_id"))
+    )
     steps = [*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= figure.row["date"]]
-    steps.append(_steps.c.key.in_(select(_bills.c.key).where(*where)))
-    return Explanation(sources=[RowSource(table=_steps, where=steps, contribution=_steps.c.mrr_cents)])
+    return Explanation(
+        sources=[
+            RowSource(table=_steps, where=[*steps, _steps.c.key == key], contribution=_steps.c.mrr_cents)
+        ]
+    )
+
+
+def _largest_bill(figure: Figure) -> Explanation:
+    """One of the largest bills: a stored one or, where there is none like it, a forecast one's contract."""
+    stored = _bill(figure, _TOP)
+    where = stored.sources[0].where
+    if figure.view.one(select(func.count()).select_from(BILLS).where(*where))[0]:
+        return stored
+    names = "customer_id causes"
+    contracts = [*figure.view.filters(_contracts, "bills"), *matches_row(_contracts, figure.row, names)]
+    cents = int(figure.row["amount_cents"])
+    return Explanation(sources=[RowSource(table=_contracts, where=contracts, contribution=lambda _: cents)])
 
 
 def _top_share(figure: Figure) -> Explanation:
-    largest = [and_(*matches_row(_bills, row, _TOP)) for row in figure.document["top"]]
+    largest = [and_(*matches_row(BILLS, row, _TOP)) for row in figure.document["top"]]
     where = [*_bills_between(figure.view, *_bounds(figure)), or_(false(), *largest)]
+    stored = {
+        (row.date, row.customer_id, row.amount_cents, row.causes)
+        for row in figure.view.all(select(BILLS).where(*where))
+    }
+    forecast: dict[str, int] = {}
+    for bill in forecast_month(figure.view, *_bounds(figure)).bills:
+        row = {"date": bill.date, "customer_id": bill.contract.customer_id, "amount_cents": bill.amount_cents}
+        is_largest = any(row.items() <= listed.items() for listed in figure.document["top"])
+        if is_largest and (*row.values(), bill.contract.causes) not in stored:
+            key = bill.contract.parent_key
+            forecast[key] = forecast.get(key, 0) + bill.amount_cents
+    sources = [RowSource(table=BILLS, where=where, contribution=_amount)]
+    sources += [_of_contracts(figure.view, *_bounds(figure), forecast)] if forecast else []
     return Explanation(
-        sources=[RowSource(table=_bills, where=where, contribution=_amount)],
+        sources=sources,
         formula="the ten largest bills ÷ total_cents, to four digits",
         terms={"total_cents": figure.document["summary"]["total_cents"]},
     )
@@ -186,12 +299,29 @@ def _cash_row(figure: Figure) -> Explanation:
 
 def _upcoming(figure: Figure) -> Explanation:
     first, last = (figure.args[name].isoformat() for name in ("from", "to"))
-    return _sum_of_bills(figure.view, first, last, _UPCOMING_CONTRIBUTIONS[figure.name], figure.name)
+    if figure.name.startswith("forecast_"):
+        return _rolled(figure, first, last)
+    return _stated_between(figure, first, last)
+
+
+def _rolled(figure: Figure, first: str, last: str) -> Explanation:
+    """The contracts whose schedules bill after their next bill."""
+    contributions: dict[str, int] = {}
+    for each in rolled_schedules(figure.view, first, last):
+        key, added = (
+            each.contract.parent_key,
+            each.cents if figure.name == "forecast_cents" else len(each.days),
+        )
+        contributions[key] = contributions.get(key, 0) + added
+    return Explanation(sources=[_of_contracts(figure.view, first, last, contributions)])
 
 
 def _upcoming_on_day(figure: Figure) -> Explanation:
-    day = figure.row["billing_date"]
-    return _sum_of_bills(figure.view, day, day, _UPCOMING_CONTRIBUTIONS[figure.name], figure.name)
+    return _stated_between(figure, figure.row["billing_date"], figure.row["billing_date"])
+
+
+def _stated_between(figure: Figure, first: str, last: str) -> Explanation:
+    return _sum_of_bills(figure.view, first, last, _UPCOMING_CONTRIBUTIONS[figure.name], figure.name)
 
 
 def _upcoming_bill(figure: Figure) -> Explanation:
@@ -207,23 +337,19 @@ def _dated(figure: Figure) -> Figure:
     return replace(figure, row=figure.row | {"date": figure.row["next_bill_date"]})
 
 
-_BILL = "date customer_id contract_id invoice_id processor account"
-_UPCOMING_BILL = "date customer_id contract_id invoice_id processor causes"
+_BILL = "date customer_id contract_id invoice_id processor account interval every"
+_UPCOMING_BILL = "date customer_id contract_id invoice_id processor causes interval every"
 _TOP = "date customer_id amount_cents causes"
 _TALLY = ("customers", "payments", "total_cents")
 
 CURRENT_MONTH: dict[str, Explainer] = {
-    **{
-        f"summary/{name}": _in_month
-        for name in (*_BILL_CONTRIBUTIONS, "collected_cents")
-        if name != "uncollectible_cents"
-    },
+    **{f"summary/{name}": _in_month for name in (*_contributions(""), "collected_cents")},
     "summary/mrr_cents": _mrr_billed,
     "summary/book_customers": mrr.customers,
     "summary/book_mrr_cents": mrr.level,
     **{f"weeks/*/{name}": _in_week for name in _TALLY},
     **{f"days/*/{name}": _on_day for name in _TALLY},
-    "top/*/amount_cents": partial(_bill, names=_TOP),
+    "top/*/amount_cents": _largest_bill,
     "top_share": _top_share,
 }
 MONTH_DETAIL: dict[str, Explainer] = {
@@ -237,13 +363,15 @@ MONTHLY_TOTALS: dict[str, Explainer] = {
         f"months/*/{name}": _of_months
         for name in (
             *("billed_cents", "collected_cents", "refunded_cents", "disputed_cents", "net_cents"),
-            *("open_cents", "uncollectible_cents", "upcoming_cents", "bills", "upcoming_bills", "customers"),
+            *("open_cents", "uncollectible_cents", "bills", "customers"),
         )
     },
     "cash/*/amount_cents": _cash_row,
 }
 UPCOMING_BILLS: dict[str, Explainer] = {
-    **dict.fromkeys(("total_cents", "payments_count", "customers_count"), _upcoming),
+    **dict.fromkeys(
+        ("total_cents", "payments_count", "customers_count", "forecast_cents", "forecast_count"), _upcoming
+    ),
     **{f"days/*/{name}": _upcoming_on_day for name in ("payment_count", "daily_revenue_cents")},
     "payments/*/amount_cents": _upcoming_bill,
     "payments/*/days_until_payment": _days_until,

@@ -11,6 +11,7 @@ from service.books.view import View
 # The order of each table's rows: by their content, not by when they were written.
 _ORDER_COLUMNS = {
     "bills": ("date", "key", "invoice_id"),
+    "contracts": ("next_bill_date", "parent_key"),
     "cash": ("date", "key", "kind", "source_id", "part"),
     "mrr_steps": ("date", "key", "customer_id", "currency", "interval", "every"),
     "mrr_movements": ("date", "key"),
@@ -147,7 +148,7 @@ def _row_document(table: Table, row: Any, contribution: int) -> dict[str, Any]:
     return {
         "table": str(table.name),  # SQLAlchemy has a type of its own for it
         "key": row.key,
-        "date": row.date,
+        "date": columns.get("date") or columns["next_bill_date"],
         "processor": columns.get("processor") or row.parent_key.partition("|")[0],
         "account": row.account,
         "customer_id": row.customer_id,
