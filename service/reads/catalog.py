@@ -201,9 +201,7 @@ READS = (
         parameters=(
             day("from", lambda today: today, "the first day, by default today"),
             day("to", lambda today: today + timedelta(days=30), "the last day, by default 30 days on"),
-            choice(
-                "forecast", "false", ("true", "false"), "whether to list bills that are only forecast, too"
-            ),
+            flag("forecast", default=False, description="with the bills that are only forecast"),
             *LOOK_BACK,
         ),
     ),

@@ -262,3 +262,78 @@ async def test_a_year_is_its_four_quarters(demo: Path) -> None:
         assert sum(quarter[name] for quarter in quarters) == year[name]
         for quarter in quarters:
             assert sum(month[name] for month in quarter["months"]) == quarter[name]
+
+
+# A month's detail, and the same months of a forecast
+
+
+async def test_a_month_to_come_lists_what_is_rolled_on(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-11-20")
+    await given(daybook, "2", 300, "week", 1, "2025-11-18")
+    await daybook.catch_up()
+
+    january = await daybook.get("/api/v1/revenue/month-detail", year=2026, month=1)
+
+    rows = [(row["date"], row["amount_cents"], row["status"]) for row in january["payments"]]
+    assert rows == [("2026-01-06", 300, "forecast"), ("2026-01-20", 1000, "forecast")]
+    summary = january["summary"]
+    assert (summary["total_cents"], summary["later_cents"], summary["upcoming_cents"]) == (1300, 900, 1300)
+    assert (summary["customers"], summary["payments"], summary["overdue_cents"]) == (2, 2, 0)
+
+
+async def test_a_stated_bill_that_was_not_issued_by_its_day_is_overdue(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-11-10")
+    await given(daybook, "2", 300, "week", 1, "2025-11-04")
+    await daybook.catch_up()
+
+    november = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
+    year = await daybook.get("/api/v1/revenue/annual-forecast", year=2025)
+
+    assert [(row["date"], row["status"]) for row in november["payments"]] == [
+        ("2025-11-04", "overdue"),
+        ("2025-11-10", "overdue"),
+    ]
+    summary = november["summary"]
+    assert (summary["overdue_cents"], summary["upcoming_cents"], summary["total_cents"]) == (1300, 0, 1300)
+    assert summary["later_cents"] == 600  # the 18th and 25th; the 11th lies before today
+    assert (year["months"][10]["overdue_cents"], year["months"][10]["upcoming_cents"]) == (1300, 600)
+
+
+async def test_upcoming_says_what_rolling_on_adds_and_lists_it_on_request(daybook: Daybook) -> None:
+    await given(daybook, "1", 300, "week", 1, "2025-11-18")
+    await daybook.catch_up()
+    range_ = {"from_": "2025-11-13", "to": "2025-12-02"}
+
+    stated = await daybook.get("/api/v1/upcoming", **range_)
+    whole = await daybook.get("/api/v1/upcoming", **range_, forecast="true")
+
+    assert (stated["total_cents"], stated["forecast_cents"], stated["forecast_count"]) == (300, 600, 2)
+    assert len(stated["payments"]) == 1
+    assert [(row["next_bill_date"], row["status"]) for row in whole["payments"]] == [
+        ("2025-11-18", "upcoming"),
+        ("2025-11-25", "forecast"),
+        ("2025-12-02", "forecast"),
+    ]
+
+
+async def test_every_month_of_a_forecast_is_that_months_detail(daybook: Daybook) -> None:
+    for key, cents, interval, every, next_bill in (
+        ("1", 1000, "month", 1, "2025-11-30"),
+        ("2", 300, "week", 1, "2025-11-04"),
+        ("3", 9000, "month", 3, "2025-12-31"),
+        ("4", 50, "day", 3, "2025-11-14"),
+        ("5", 70000, "year", 1, "2025-10-01"),
+    ):
+        await given(daybook, key, cents, interval, every, next_bill)
+    await daybook.catch_up()
+
+    for year in (2025, 2026):
+        for row in (await daybook.get("/api/v1/revenue/annual-forecast", year=year))["months"]:
+            number = int(row["month"][5:])
+            detail = await daybook.get("/api/v1/revenue/month-detail", year=year, month=number)
+            summary = detail["summary"]
+            assert row["total_cents"] == summary["schedule_total_cents"]
+            assert row["upcoming_cents"] == summary["upcoming_cents"] + summary["later_cents"]
+            assert row["overdue_cents"] == summary["overdue_cents"]
+            assert row["customers"] == summary["customers"]
+            assert sum(each["amount_cents"] for each in detail["payments"]) == summary["total_cents"]
