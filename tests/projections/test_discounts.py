@@ -27,9 +27,7 @@ from service.core.events import (
     Item,
     Phase,
     Schedule,
-    Subscription,
 )
-from service.core.order import canonical
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import movements, mrr, rows_of
 from tests.support.random_deliveries import examples
@@ -327,8 +325,6 @@ def test_any_order_of_any_events_gives_the_same_rows(facts, random):
     ]
     shuffled = random.sample([*events], len(events))
     assert rows_of(MRR, shuffled) == rows_of(MRR, events)
-    for state in contract_states(canonical(e for e in events if isinstance(e.data, Subscription)), RULES):
-        assert state.data.status in ("active", "past_due", "unpaid", "canceled", "live")
 
 
 @given(st.lists(st.tuples(st.one_of(applications, customers), DAYS), min_size=1, max_size=6))

@@ -293,7 +293,10 @@ class _Contract:
         _bill(self.recorder, self.who, self.currency, due, contract=self.name, covers=day, fates=fates)
 
     def end(self) -> None:
-        """It is over. That may be told late; where nothing revives it, an older word may seem to come after."""
+        """It is over. That may be told late, and what was told before it may seem to come after it.
+
+        Only Stripe's contracts stay ended then.
+        """
         late = self.choices.pick((timedelta(0), timedelta(days=2), timedelta(seconds=2), timedelta(days=2)))
         alive = self.last
         self.fact = replace(self.fact, status="canceled", over=True, since=self.now)
