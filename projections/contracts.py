@@ -318,8 +318,8 @@ class _Life:
 
     def _taxed(self, data: Subscription, items: Iterable[Item]) -> tuple[Item, ...]:
         """The items with the tax of the contract's invoices in their prices, if it is automatic."""
-        percent = self._tax and data.automatic_tax and _tax_percent(self._tax.data)
-        return tuple(replace(item, inclusive_tax=percent) if percent else item for item in items)
+        percent = _tax_percent(self._tax.data) if self._tax and data.automatic_tax else None
+        return tuple(item if percent is None else replace(item, inclusive_tax=percent) for item in items)
 
     def _discounted(
         self, data: Subscription, stated_at: datetime, now: datetime, sources: list[Event]

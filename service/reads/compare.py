@@ -10,14 +10,22 @@ from msgspec.structs import replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
 from projections.book import TRUST_LEVELS, Rules
-from projections.contracts import ContractState, MrrTerm, contract_states, mrr_terms
+from projections.contracts import (
+    ContractState,
+    ContractStates,
+    MrrTerm,
+    contract_state_rows,
+    effective_states,
+    mrr_terms,
+)
+from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.customers import CustomerName
 from projections.mrr import Step
 from projections.pricing import all_discounts
 from service.books.tables import ROWS
 from service.books.view import View, format_fraction
 from service.core.errors import ParameterError
-from service.core.events import Event
+from service.core.events import Event, join_key, split_key
 from service.core.moments import day_of
 from service.core.order import canonical
 from service.reads.mrr import mrr
@@ -48,7 +56,7 @@ def find_differences(
 ) -> dict[str, Any]:
     """MRR under both policies at the end of `today`, and a page of customers whose contracts differ.
 
-    The largest difference comes first. Each contract names its `history`, which `with_reasons` needs.
+    The largest difference comes first. Each contract names its `histories`, which `with_reasons` needs.
     `next_cursor` is None on the last page; without a `limit` the page holds all remaining ones.
     """
     first, second = (view.with_policy(policy, "policies") for policy in policies)
@@ -74,12 +82,12 @@ def with_reasons(
     first: PolicySide,
     second: PolicySide,
 ) -> dict[str, Any]:
-    """The document of `find_differences` with each contract's reasons, from its history in the ledger."""
+    """The document of `find_differences` with each contract's reasons, from its histories in the ledger."""
 
     def explained(row: dict[str, Any]) -> dict[str, Any]:
-        history = canonical(histories[row["history"]])
-        fields = {name: row[name] for name in row if name != "history"}
-        return fields | explain_contract(history, day, first, second)
+        history, discount_history = (canonical(histories.get(name, ())) for name in row["histories"])
+        fields = {name: row[name] for name in row if name != "histories"}
+        return fields | explain_contract(history, day, first, second, discount_history)
 
     def customer(row: dict[str, Any]) -> dict[str, Any]:
         contracts = [explained(contract) for contract in row["contracts"]]
@@ -94,31 +102,35 @@ def with_reasons(
 
 
 def explain_contract(
-    history: Sequence[Event], day: date, first: PolicySide, second: PolicySide
+    history: Sequence[Event],
+    day: date,
+    first: PolicySide,
+    second: PolicySide,
+    discount_history: Sequence[Event] = (),
 ) -> dict[str, Any]:
     """The reasons why a contract's MRR at the end of `day` differs between the two policies.
 
-    `history` is in canonical order. The contract must exist by that day under at least one of the policies.
+    `history` is in canonical order, as that of its customer's discounts is. The contract must exist by that
+    day under at least one of the policies.
 
     The first policy's rules are exchanged for the second's one at a time, in the order of `_BRIDGE_STEPS`,
     and the contract is folded again after each exchange. A rule's amount is the change in MRR by it, so the
     amounts add up to the difference. Where each of two rules excludes a contract, the earlier one has
     the whole amount.
     """
+
+    def term_under(rules: Rules) -> MrrTerm | None:
+        return _effective_on(day, mrr_terms(_states(history, discount_history, rules), rules))
+
     # The state is the same under both policies, but under one of them it may count from an earlier day.
-    state = next(
-        filter(None, (_effective_on(day, contract_states(history, side.rules)) for side in (first, second)))
-    )
+    states = (_effective_on(day, _states(history, discount_history, side.rules)) for side in (first, second))
+    state = next(filter(None, states))
     rules = first.rules
-    term = first_term = _effective_on(day, mrr_terms(contract_states(history, rules), rules))
+    term = first_term = term_under(rules)
     reasons = []
     for rule, (exchange, describe) in _BRIDGE_STEPS.items():
         exchanged = exchange(rules, second.rules)
-        exchanged_term = (
-            term
-            if exchanged == rules
-            else _effective_on(day, mrr_terms(contract_states(history, exchanged), exchanged))
-        )
+        exchanged_term = term if exchanged == rules else term_under(exchanged)
         if amount := _cents(exchanged_term) - _cents(term):
             descriptions = (f"{side.policy} {describe(state, side.rules)}" for side in (first, second))
             reasons.append({"rule": rule, "amount_cents": amount, "text": "; ".join(descriptions)})
@@ -130,6 +142,15 @@ def explain_contract(
         "trust": min((term.state.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
         "causes": sorted({cause for term in terms_at_ends for cause in term.state.causes}),
     }
+
+
+def _states(history: Sequence[Event], discount_history: Sequence[Event], rules: Rules) -> list[ContractState]:
+    """The states of a contract, with the discounts of the customer whose history is given, if it has any."""
+    folded = [*contract_state_rows(history, rules), *customer_discount_rows(discount_history, rules)]
+    rows = [row for row in folded if isinstance(row, ContractStates)]
+    discounts = next((row for row in folded if isinstance(row, CustomerDiscounts)), None)
+    theirs = next((row for row in rows if discounts and row.customer_id == discounts.customer_id), rows[0])
+    return effective_states(theirs, discounts, rules)
 
 
 def _effective_on(day: date, dated: Sequence[Dated]) -> Dated | None:
@@ -194,12 +215,21 @@ def _customer_row(contracts: list[Any]) -> dict[str, Any]:
         "customer_name": first_row.customer_name,
         **_amounts(first_row.customer_first, first_row.customer_second),
         "contracts": [
-            {"contract_id": row.contract_id, **_amounts(row.first, row.second), "history": row.key}
+            {"contract_id": row.contract_id, **_amounts(row.first, row.second), "histories": _histories(row)}
             for row in contracts
         ],
         "processor": first_row.parent_key.partition("|")[0],
         "account": first_row.account,
     }
+
+
+def _histories(row: Any) -> tuple[str, str]:
+    """The names of the histories of a contract and of its customer's discounts."""
+    processor, account, customer_id, _currency = split_key(row.parent_key)
+    return (
+        join_key("subscription", processor, account, row.contract_id),
+        join_key("customer_discount", processor, account, customer_id),
+    )
 
 
 def _amounts(first: int, second: int) -> dict[str, int]:

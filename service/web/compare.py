@@ -135,12 +135,13 @@ def _positions(connection: Connection, view: View, policies: Sequence[str], stat
 
 
 def _add_reasons(connection: Connection, vault: Vault, books_part: _BooksPart, day: date) -> dict[str, Any]:
-    """The document with its reasons, from each contract's history up to its partition's position."""
+    """The document with its reasons, from each contract's histories up to their partitions' positions."""
     by_position = defaultdict(list)
     for customer in books_part.document[COMPARE.rows]:
         for contract in customer["contracts"]:
-            name = contract["history"]
-            by_position[books_part.positions[partition_of(name, len(books_part.positions))]].append(name)
+            for name in contract["histories"]:
+                part = partition_of(name, len(books_part.positions))
+                by_position[books_part.positions[part]].append(name)
     histories_by_key: dict[str, list[Event]] = {}
     for position, names in by_position.items():
         histories_by_key |= read_histories(connection, names, position, vault)

@@ -152,7 +152,8 @@ async def _is_explained(books: TemporaryBooks, store: BookStore, currency: str, 
             return compare.find_differences(view, policies, None, None), compare.policy_sides(view, policies)
 
         page, both = await store.read(find)
-        names = [contract["history"] for row in page["customers"] for contract in row["contracts"]]
+        contracts = [contract for row in page["customers"] for contract in row["contracts"]]
+        names = [name for contract in contracts for name in contract["histories"]]
         told = await books.ledger.read(
             lambda connection, of=names: read_histories(connection, of, 2**40, books.ledger.vault)
         )

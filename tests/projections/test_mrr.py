@@ -6,9 +6,10 @@ from itertools import permutations
 
 import pytest
 
-from projections.book import Rules
+from projections.book import Policy, Rules
+from projections.contracts import contract_states
 from projections.mrr import MRR, Movement
-from service.core.events import DELETED, Discount, Tier
+from service.core.events import DELETED, AppliedDiscount, Discount, Tier
 from tests.support.events import at, but, changed, created, event, item, subscription
 from tests.support.folded_books import active, contract, movements, mrr, rows_of
 
@@ -154,7 +155,7 @@ def test_a_canceled_contract_is_not_called_unpriced():
 # Statuses
 
 
-@pytest.mark.parametrize("status", ["active", "past_due"])
+@pytest.mark.parametrize("status", ["active", "past_due", "Active", "PAST_DUE"])
 def test_these_statuses_count(status):
     assert mrr_of(status=status) == 24_900
 
@@ -183,12 +184,103 @@ def test_a_cancellation_at_the_periods_end_counts_until_it_has_ended():
         changed(but(plan, cancel_at=ends), "2025-02-01"),
         event(but(plan, status="canceled", ended_at=ends), "2025-03-10", rank=DELETED),
     ]
-    assert [mrr(events[:2], "2025-12-31"), mrr(events, "2025-03-09"), mrr(events, "2025-03-10")] == [
-        24_900,
-        24_900,
-        0,
-    ]
+    for told in (events[:2], events):
+        assert movements(told) == [("2025-01-10", "new", 24_900), ("2025-03-10", "churn", -24_900)]
+
+
+def test_an_end_that_was_past_when_it_was_stated_ends_nothing():
+    plan = subscription(cancel_at=at("2025-01-01"))
+    assert movements([created(plan, "2025-01-10")]) == [("2025-01-10", "new", 24_900)]
+
+
+def test_a_contract_whose_end_is_put_off_or_taken_back_goes_on():
+    plan = subscription(cancel_at=at("2025-03-10"))
+    for later, last in (
+        (but(plan, cancel_at=None), ("2025-01-10", "new", 24_900)),
+        (but(plan, cancel_at=at("2025-05-02")), ("2025-05-02", "churn", -24_900)),
+    ):
+        assert movements([created(plan, "2025-01-10"), changed(later, "2025-03-01")])[-1] == last
+
+
+def test_what_cannot_come_back_did_not_end_where_it_is_alive_later():
+    plan = subscription(cancel_at=at("2025-03-10"))
+    events = [created(plan, "2025-01-10"), changed(plan, "2025-03-20")]
+    assert movements(events) == [("2025-01-10", "new", 24_900)]
+
+
+def test_an_end_that_is_stated_holds_whatever_else_is_read_of_the_contract():
+    plan = subscription(cancel_at=at("2025-03-10"))
+    off = AppliedDiscount(subscription_id="sub_1", discount=Discount(percent_off=Decimal(50)))
+    events = [created(plan, "2025-01-10"), event(off, "2025-04-01")]
     assert movements(events)[-1] == ("2025-03-10", "churn", -24_900)
+
+
+def test_an_end_that_is_yet_to_come_when_it_is_stated_comes_on_its_day():
+    plan = subscription()
+    for status in ("canceled", "active"):
+        over = but(plan, status=status, ended_at=at("2025-04-30"))
+        events = [created(plan, "2025-01-10"), changed(over, "2025-04-02")]
+        assert movements(events)[-1] == ("2025-04-30", "churn", -24_900)
+
+
+BILLERS = ("standard.ourbiller", "mxmerchant")
+
+
+@pytest.mark.parametrize("processor", BILLERS)
+def test_contracts_of_other_billers_come_back_under_their_id(processor):
+    plan = subscription()
+    events = [
+        created(plan, "2025-01-10", processor=processor),
+        event(but(plan, status="canceled"), "2025-03-10", rank=DELETED, processor=processor),
+        changed(plan, "2025-06-01", processor=processor),
+        changed(but(plan, status="Completed"), "2025-07-01", processor=processor),
+    ]
+    expected = [
+        ("2025-01-10", "new", 24_900),
+        ("2025-03-10", "churn", -24_900),
+        ("2025-06-01", "reactivation", 24_900),
+        ("2025-07-01", "churn", -24_900),
+    ]
+    for order in permutations(events):
+        assert movements(order) == expected
+
+
+def test_a_contract_that_ended_in_silence_comes_back_with_its_next_active_state():
+    plan = subscription(cancel_at=at("2025-03-10"))
+    events = [
+        created(plan, "2025-01-10", processor=BILLERS[0]),
+        changed(but(plan, cancel_at=None), "2025-05-01", processor=BILLERS[0]),
+    ]
+    assert [kind for _, kind, _ in movements(events)] == ["new", "churn", "reactivation"]
+
+
+def test_a_deleted_contract_has_ended_though_its_items_are_unreadable():
+    plan = subscription(item(None), item(1_000))
+    events = [created(plan, "2025-01-10"), event(but(plan, items=()), "2025-02-10", rank=DELETED)]
+    assert movements(events) == [("2025-01-10", "new", 1_000), ("2025-02-10", "churn", -1_000)]
+
+
+@pytest.mark.parametrize(
+    ("status", "unknown"),
+    [
+        ("active", False),
+        ("PAST_DUE", False),
+        ("Inactive", False),
+        ("cancelled", False),
+        ("non_renewing", True),
+        ("Live", True),
+    ],
+)
+def test_a_status_that_is_no_known_word_is_marked(status, unknown):
+    (state,) = contract_states([created(subscription(status=status), "2025-01-10")], Rules())
+    assert (state.unknown_status, state.data.status) == (unknown, status.lower())
+
+
+def test_a_word_that_a_policy_counts_is_known():
+    rules = Rules(policy=Policy(statuses=("non_renewing",)))
+    plan = created(subscription(status="Non_Renewing"), "2025-01-10")
+    (state,) = contract_states([plan], rules)
+    assert (state.unknown_status, mrr([plan], rules=rules)) == (False, 24_900)
 
 
 def test_late_active_does_not_revive():

@@ -146,6 +146,8 @@ class ExpectedBooks:
         fact = self.holding(contract, day)
         if fact is None or fact.over or fact.status not in ("active", "past_due") or not fact.collecting:
             return None
+        if fact.cancel_at and fact.since < fact.cancel_at < self.close_of(day):
+            return None
         return fact if fact.interval != "once" and not all(p.once for p in fact.prices) else None
 
     def contract_mrr(self, contract: ContractFacts, day: date) -> int:

@@ -293,12 +293,15 @@ class _Contract:
         _bill(self.recorder, self.who, self.currency, due, contract=self.name, covers=day, fates=fates)
 
     def end(self) -> None:
-        """It is over. That may be told late, and something told before it may seem to come after it."""
+        """It is over. That may be told late, and what was told before it may seem to come after it.
+
+        Only Stripe's contracts stay ended then.
+        """
         late = self.choices.pick((timedelta(0), timedelta(days=2), timedelta(seconds=2), timedelta(days=2)))
         alive = self.last
         self.fact = replace(self.fact, status="canceled", over=True, since=self.now)
         self.say(rank=DELETED, late=late)
-        if self.choices.sometimes(3) and alive:
+        if self.choices.sometimes(3) and alive and self.who[0] == "stripe":
             echo = self.now + self.choices.pick((timedelta(0), timedelta(days=1), timedelta(days=40)))
             self.recorder.record(self.who, echo, alive)
 
