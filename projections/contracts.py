@@ -1,6 +1,5 @@
 """A contract's life: from its subscription events to its states and its MRR, day by day."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from itertools import groupby
@@ -12,7 +11,7 @@ from projections.book import Policy, Rules
 from projections.pricing import discount_ends, price_on
 from service.core.events import DELETED, Event, Subscription
 from service.core.moments import day_of
-from service.core.order import is_order_undecided
+from service.core.order import undecided_moments
 
 BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
 TERMINAL_STATUSES = frozenset({"canceled", "incomplete_expired"})  # nothing revives it
@@ -74,18 +73,9 @@ def contract_states(history: Sequence[Event], rules: Rules) -> list[ContractStat
 
 
 def _mark_ties(history: Sequence[Event], closing: list[ContractState]) -> list[ContractState]:
-    """The closing states; one is marked as tied if its event is the last of its moment by its id alone."""
-    rivals: dict[object, list[Event]] = defaultdict(list)
-    for event in history:
-        rivals[event.occurred_at, event.rank].append(event)
-    if len(rivals) == len(history):
-        return closing
-    return [
-        replace(
-            state, tied=is_order_undecided(rivals[state.event.occurred_at, state.event.rank], state.event)
-        )
-        for state in closing
-    ]
+    """The closing states; one is marked as tied if only ids make it the last of its moment."""
+    undecided = undecided_moments(history, Subscription)
+    return [replace(state, tied=state.event.occurred_at in undecided) for state in closing]
 
 
 def mrr_terms(contract_states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
