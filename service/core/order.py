@@ -47,8 +47,8 @@ def effective_events(history: Iterable[Event]) -> list[Event]:
 def undecided_moments(history: Sequence[Event], kind: type[Data]) -> set[datetime]:
     """The moments of a history, in canonical order, at whose end the state of this kind is not certain.
 
-    That is so if only the event ids decide which state is the last one, or if an event that is not the
-    last one came from a state that no event reports.
+    That is so if only the event ids decide which state is the last one, or if one returned to an earlier
+    state from a state that no event reports.
     """
     undecided: set[datetime] = set()
     known: list[Data] = []
@@ -81,17 +81,15 @@ def _order_by_links(latest: list[Data], moment: list[Event]) -> list[Event]:
 
 def _is_undecided(latest: list[Data], moment: list[Event]) -> bool:
     """Whether trails of the highest rank end in several states, or one may end elsewhere."""
-    steps, gaps = _steps(latest, moment)
-    from_known, others = trails(steps)
+    steps, doubtful = _steps(latest, moment)
     rank = max(event.rank for event in moment)
-    ends = {
-        steps.states[i]
-        for trail in (*from_known, *others)
-        if moment[trail[-1]].rank == rank
-        for i in (trail[-1], *(gaps.intersection(trail[1:])))
-    }
-    circuits = (trail for trail in others if moment[trail[-1]].rank == rank)
-    return len(ends) > 1 or any(_may_begin_elsewhere(steps, moment, trail) for trail in circuits)
+    from_known, others = (
+        [trail for trail in found if moment[trail[-1]].rank == rank] for found in trails(steps)
+    )
+    last_ones = {trail[-1] for trail in (*from_known, *others)}
+    later = [*from_known, *(trail[1:] for trail in others)]  # an event may begin its trail without doubt
+    ends = {steps.states[i] for i in last_ones.union(*(doubtful.intersection(trail) for trail in later))}
+    return len(ends) > 1 or any(_may_begin_elsewhere(steps, moment, trail) for trail in others)
 
 
 def _may_begin_elsewhere(steps: Steps, moment: list[Event], trail: Trail) -> bool:
@@ -107,7 +105,7 @@ def _may_begin_elsewhere(steps: Steps, moment: list[Event], trail: Trail) -> boo
 
 
 def _steps(latest: list[Data], moment: list[Event]) -> tuple[Steps, set[int]]:
-    """The events of one moment as steps, and those of them whose `before` nothing reports.
+    """The events of one moment as steps, and the notes among them that may be steps which end the moment.
 
     An event's source is the state that equals its `before`, else one that does in the fields that the
     event changed.
@@ -125,8 +123,7 @@ def _steps(latest: list[Data], moment: list[Event]) -> tuple[Steps, set[int]]:
             sources[i] = similar.find(before, moment[i].data)
     steps = Steps(sources=sources, states=states, known=known, kinds=[type(data) for data in numbers])
     gaps = {i for i in befores if sources[i] is None}
-    unlink_copies(steps)
-    return steps, gaps
+    return steps, gaps | unlink_copies(steps)
 
 
 class _SimilarStates:
@@ -138,19 +135,17 @@ class _SimilarStates:
         self._index: dict[object, dict[object, list[int]]] = {}
 
     def find(self, before: Data, data: Data) -> int | None:
-        """The number of a state that equals `before` where `data` differs from it; an unused one first."""
+        """The number of a state that equals `before` where `data` differs from it, and is unused."""
         changed = [name for name in data.__struct_fields__ if getattr(before, name) != getattr(data, name)]
         values = attrgetter(*changed)
         key = (type(data), *changed)
         if key not in self._index:
             self._index[key] = self._by_values(type(data), values)
-        found = self._index[key].get(values(before))
-        if not found:
-            return None
-        while len(found) > 1 and self._unused[found[-1]] <= 0:
+        found = self._index[key].get(values(before), [])
+        while found and self._unused[found[-1]] <= 0:
             found.pop()
-        self._unused[found[-1]] -= 1
-        return found[-1]
+        self._unused.subtract(found[-1:])
+        return found[-1] if found else None
 
     def _by_values(self, kind: type[Data], values: Any) -> dict[object, list[int]]:
         """The numbers of the states of one kind by these values, the first one last."""

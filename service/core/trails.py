@@ -50,26 +50,29 @@ def trails(steps: Steps) -> tuple[list[Trail], list[Trail]]:
     return [trail for trail in found[:count] if trail], [trail for trail in others if trail]
 
 
-def unlink_copies(steps: Steps) -> None:
-    """Make notes of steps that repeat another step, where more steps leave a state than come to it.
+def unlink_copies(steps: Steps) -> set[int]:
+    """Turn steps that repeat another one into notes, where more steps leave a state than come to it.
 
     Two events report one fact then. They are found as a path of repeated steps, from that state to one to
-    which more steps come than leave it. A kind of which nothing says where it began stays as it is.
+    which more steps come than leave it. A kind that begins at no known state and no note stays as it is.
+    Returns the last ones of these paths, if others could have been taken in their place.
     """
     missing = _missing_arrivals(steps)
-    noted = {state for state, source in zip(steps.states, steps.sources, strict=True) if source is None}
-    begun = noted | set(steps.known) & {*steps.states, *steps.sources}
-    kinds = {steps.kinds[state] for state in begun}
+    begun = _begun_kinds(steps, missing)
     copies = _copies(steps)
-    for start in list(missing):
-        if steps.kinds[start] in kinds:
-            for _ in range(missing[start] - (start in noted)):
-                path = _path_of_copies(steps, copies, start, missing)
-                for step in path:
-                    steps.sources[step] = None
-                if path:
-                    missing[start] -= 1
-                    missing[steps.states[path[-1]]] += 1
+    targets = {steps.states[step] for repeated in copies.values() for step in repeated}
+    last_ones: set[int] = set()
+    for start in [state for state in missing if steps.kinds[state] in begun]:
+        for _ in range(missing[start]):
+            path = _path_of_copies(steps, copies, start, missing)
+            for step in path:
+                steps.sources[step] = None
+            missing.subtract([start] if path else [])
+            missing.update(steps.states[step] for step in path[-1:])
+            last_ones.update(path[-1:])
+    ends = {steps.states[step] for step in last_ones}
+    others = {state for state in targets - ends if missing[state] < 0}
+    return last_ones if others else set()
 
 
 def _missing_arrivals(steps: Steps) -> Counter[int]:
@@ -80,6 +83,17 @@ def _missing_arrivals(steps: Steps) -> Counter[int]:
             missing[source] += 1
             missing[state] -= 1
     return missing
+
+
+def _begun_kinds(steps: Steps, missing: Counter[int]) -> set[Hashable]:
+    """The kinds that begin at a known state or, without one, at a note, which counts as an arrival then."""
+    begun = {steps.kinds[state] for state in set(steps.known) & {*steps.states, *steps.sources}}
+    notes = [state for state, source in zip(steps.states, steps.sources, strict=True) if source is None]
+    for state in sorted(notes, key=lambda state: missing[state] <= 0):
+        if steps.kinds[state] not in begun:
+            begun.add(steps.kinds[state])
+            missing[state] -= 1
+    return begun
 
 
 def _copies(steps: Steps) -> dict[int, Trail]:
