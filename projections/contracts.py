@@ -4,7 +4,6 @@ The first stage folds one subscription's events to the states of its contract. A
 the discounts of the contract's customer, which are another history.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
@@ -30,7 +29,7 @@ from service.core.events import (
     join_key,
 )
 from service.core.moments import day_of
-from service.core.order import canonical, is_order_undecided
+from service.core.order import canonical, undecided_moments
 
 BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
 TERMINAL_STATUSES = frozenset({"canceled", "cancelled", "incomplete_expired", "completed", "deleted"})
@@ -227,7 +226,7 @@ class _Life:
         self._rules = rules
         self._applied = AppliedDiscounts(history)
         self._prices = _named_prices(history)
-        self._tied = _mark_ties(history)
+        self._tied_moments = undecided_moments(history, Subscription)
         self._alive_at = EVER  # the moment of the last statement of a contract that has not ended
         self._schedules: dict[str, Event] = {}
         self._tax = next((event for _, event in _taxed_invoices(history)), None)  # the invoice that tells it
@@ -311,7 +310,7 @@ class _Life:
             data=data if data.status == status else replace(data, status=status),
             ended=ended,
             ends_on=None if ended else _stated_end(data, event.occurred_at, self._rules.zone),
-            tied=event.event_id in self._tied,
+            tied=event.occurred_at in self._tied_moments,
             unknown_status=status not in KNOWN_STATUSES and status not in self._rules.policy.statuses,
             phases=self._phases(data, at),
         )
@@ -383,20 +382,6 @@ def _stated_end(data: Subscription, stated_at: datetime, zone: tzinfo) -> date |
     """The day of an end that is yet to come when it is stated."""
     ends = [moment for moment in (data.cancel_at, data.ended_at) if moment and moment > stated_at]
     return day_of(min(ends), zone) if ends else None
-
-
-def _mark_ties(history: Sequence[Event]) -> set[str]:
-    """The ids of the statements of one moment and rank of which only their ids make one the last."""
-    rivals: dict[object, list[Event]] = defaultdict(list)
-    for event in history:
-        if isinstance(event.data, Subscription):
-            rivals[event.occurred_at, event.rank].append(event)
-    return {
-        event.event_id
-        for events in rivals.values()
-        if len(events) > 1 and is_order_undecided(events, events[-1])
-        for event in events
-    }
 
 
 def mrr_terms(states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
