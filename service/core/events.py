@@ -38,12 +38,14 @@ class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Discount(Data, frozen=True, kw_only=True):
     """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read.
 
-    With `product_ids` it is off the items of these products only.
+    With `product_ids` it is off the items of these products only. An amount in a `currency` that is not the
+    contract's is not off it; without one it is in the contract's.
     """
 
     discount_id: str | None = None
     percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
     amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
+    currency: Currency | None = None
     duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
     ends_at: Moment | None = None
     product_ids: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from service.core.errors import Unreadable
 from service.core.events import Data, Event, Invoice, Item, Subscription, subjects
 
-MAX_AMOUNT = 10**12  # minor units: ten billion dollars; sums of millions of events fit into 64 bits
+MAX_AMOUNT = 10**15  # minor units: ten trillion dollars, or 600 million dollars in rupiah; see docs/events.md
 _MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
 _MAX_HISTORIES = 1_000  # per event
 _FREE_TEXT_FIELDS = ("name", "email")  # may hold any character
