@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from handlers.standard import normalize, parse, verify_signature
+from handlers.times import cut_time
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
@@ -66,7 +67,10 @@ class _Record(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A contract record. `every` is the schedule ("4 Weeks"); without it `interval` may say "Once"."""
+    """A contract record. `every` is the schedule ("4 Weeks"); without it `interval` may say "Once".
+
+    `on` is the day of its bills: of the month ("31"), of the week, or a date.
+    """
 
     merchant_id: Key
     every: str | None = None
@@ -74,6 +78,7 @@ class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
     amount: Amount
     status: Annotated[str, Meta(min_length=1, max_length=100)]
     start_date: str | None = None
+    on: Any = None
     next_bill_date: str | None = None
     has_declined_payment: bool | None = None
 
@@ -172,6 +177,8 @@ def _withhold_until_polled(events: Iterable[Event]) -> list[Event]:
 
 # Contracts
 
+_ANCHORED = ("month", "year")  # only these have a day of the month
+_DAY_OF_MONTH = re.compile(r"0?([1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?")
 _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
 
 
@@ -205,6 +212,7 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         contract.status.lower()
     )  # "cancelled" stays so: it is not the terminal "canceled", it may come back
     price = to_minor(_parse_decimal(contract.amount, "$.amount"), currency)
+    start = _parse_date(contract.start_date, "$.startDate")
     return Subscription(
         subscription_id=str(contract.id),
         customer_id=customer_id,
@@ -212,9 +220,17 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         currency=currency,
         items=(Item(interval=interval, every=every, unit_amount=price),),
         next_bill_on=_parse_date(contract.next_bill_date, "$.nextBillDate"),
-        counts_from_on=_parse_date(contract.start_date, "$.startDate") if status == "active" else None,
+        anchor_on=start if interval in _ANCHORED else None,
+        anchor_day=_day_of_month(contract.on) if interval in _ANCHORED else None,
+        counts_from_on=start if status == "active" else None,
         declined=bool(contract.has_declined_payment),
     )
+
+
+def _day_of_month(stated: Any) -> int | None:
+    """The day of the month in a record's `on`; None for another word."""
+    match = _DAY_OF_MONTH.fullmatch(str(stated).strip())
+    return int(match[1]) if match else None
 
 
 def _cadence(contract: _Contract) -> tuple[Any, int]:
@@ -501,7 +517,7 @@ def _currency(record: _Record, default: str = "usd") -> str:
 def _parse_decimal(amount: Amount, path: str) -> Decimal:
     """An amount exactly as written. The `repr` of a JSON number is its shortest text."""
     text = amount if isinstance(amount, str) else repr(amount)
-    if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", text):
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,12})?", text):
         raise Unreadable(f"`{path}` is no decimal amount")
     return Decimal(text)
 
@@ -520,7 +536,7 @@ def _parse_moment(value: str | None, path: str) -> datetime | None:
     if not value or value.startswith(_NO_DATE):
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(cut_time(value))
     except ValueError:
         raise Unreadable(f"`{path}` is no time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
