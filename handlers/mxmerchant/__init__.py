@@ -84,10 +84,10 @@ class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A notification of a type that the books use."""
+    """A notification of a type that the books use. One of a decline may lack the amount."""
 
     merchant_id: Key
-    total_amount: Amount
+    total_amount: Amount | None = None
     transaction_date: str | None = None
     payment_id: OptionalKey = None
     original_payment_id: OptionalKey = None
@@ -293,7 +293,10 @@ def _notification_data(
     awaits_confirmation: bool,
 ) -> Data:
     currency = _currency(notification)
-    amount = _parse_minor(notification.total_amount, currency, "$.totalAmount")
+    total = notification.total_amount
+    if total in (None, "") and (status == "failed" or awaits_confirmation):
+        total = 0  # no money came, or the fetch brings the amount
+    amount = _parse_minor("" if total is None else total, currency, "$.totalAmount")
     fields = {
         "payment_id": _first_stated(
             notification.payment_id, notification.original_payment_id, notification.original_id
@@ -457,16 +460,18 @@ def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> l
 
 
 def _customer(record: _Record) -> tuple[str | None, str | None]:
-    """The id and name of a record's customer. A missing id is derived from merchant and name."""
+    """The id and name of a record's customer: an id made of merchant and name, else the one stated.
+
+    Some records of a customer have a name alone, others a number, too.
+    """
     customer = (
         record.customer
         if isinstance(record.customer, _CustomerObject)
         else _CustomerObject(name=record.customer)
     )
     name = _first_stated(record.customer_name, customer.name)
-    customer_id = _first_stated(record.customer_id, customer.id, record.customer_number)
-    if customer_id or not name:
-        return customer_id, name
+    if not name:
+        return _first_stated(record.customer_id, customer.id, record.customer_number), None
     digest = sha256(f"{record.merchant_id}\0{name}".encode()).hexdigest()
     return f"mx_{digest[:20]}", name
 
