@@ -44,6 +44,7 @@ _YEAR = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"  # 1
 _DATE = f"^{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _ZONE = "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 _TIME = rf"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?{_ZONE}$"
+_TIME_FIELD = re.compile(r".+_at|counts_from")  # the names of all fields that hold a moment
 _DEEPEST_TIME = 9  # levels of a body: that of an item's discount in a phase of a schedule
 _SIGNED_HEADERS = ("id", "timestamp", "signature")
 _BILLER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -130,11 +131,11 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
 
 
 def _with_cut_times(node: Any, levels: int) -> Any:
-    """`node` with its times as `cut_time` leaves them: all fields named `…_at` are times."""
+    """`node` with its times as `cut_time` leaves them."""
     if levels and isinstance(node, dict):
         return {
             key: cut_time(part)
-            if isinstance(part, str) and key.endswith("_at")
+            if isinstance(part, str) and _TIME_FIELD.fullmatch(key)
             else _with_cut_times(part, levels - 1)
             for key, part in node.items()
         }
