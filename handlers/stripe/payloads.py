@@ -515,7 +515,6 @@ class Charge(Payment, frozen=True, kw_only=True):
 
     status: Text | None = None
     paid: bool | None = None
-    failure_code: str | None = None
     created: Seconds
     amount_refunded: Total = 0
     amount_captured: Total | None = None
