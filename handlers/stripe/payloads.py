@@ -207,7 +207,7 @@ class ItemTrial(Payload, frozen=True, kw_only=True):
 class SubscriptionItem(Payload, frozen=True, kw_only=True):
     """One price of a subscription. From basil on each item has a period of its own.
 
-    `billed_until` is later than the period's end where the item is billed ahead.
+    `billed_until` is later than the period's end where the item is billed ahead; it may be left out.
     """
 
     price: Twin = None
@@ -226,6 +226,25 @@ class SubscriptionItems(Payload, frozen=True, kw_only=True):
 
     data: tuple[SubscriptionItem, ...]
     has_more: bool | None = None
+
+
+class BillUntil(Payload, frozen=True, kw_only=True):
+    """The moment until which items are billed ahead."""
+
+    computed_timestamp: Seconds
+
+
+class BilledPrice(Payload, frozen=True, kw_only=True):
+    """A price whose items are billed ahead."""
+
+    price: Reference | None = None
+
+
+class BillingSchedule(Payload, frozen=True, kw_only=True):
+    """How far a subscription is billed ahead, from 2026-05-27.dahlia on; without prices all its items."""
+
+    bill_until: BillUntil
+    applies_to: tuple[BilledPrice, ...] | None = None
 
 
 class AnchorDay(Payload, frozen=True, kw_only=True):
@@ -260,6 +279,7 @@ class Subscription(EndedSubscription, frozen=True, kw_only=True):
     discounts: Discounts | None = None
     default_tax_rates: TaxRates | None = None
     automatic_tax: AutomaticTax | None = None
+    billing_schedules: tuple[BillingSchedule, ...] | None = None
     current_period_end: Seconds | None = None
     billing_cycle_anchor: Seconds | None = None
     billing_cycle_anchor_config: AnchorDay | None = None

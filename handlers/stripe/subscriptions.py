@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from handlers.stripe import payloads
 from handlers.stripe.discounts import discounts
-from handlers.stripe.fields import customer_id, missing, optional_moment
+from handlers.stripe.fields import customer_id, id_of, missing, optional_moment
 from handlers.stripe.prices import Price, inclusive_percent, priced_item, stated_price, unreadable_price
 from service.core import events
 from service.core.errors import Unreadable
@@ -91,9 +91,25 @@ def _lines(payload: payloads.Subscription) -> list[_Line]:
         if price is None:
             raise unreadable_price(item.price, item.plan, f"$.data.object.items.data[{index}]")
         end = payload.current_period_end if item.current_period_end is None else item.current_period_end
-        next_bill = max(filter(None, (end, item.billed_until)), default=None)
+        next_bill = max(filter(None, (end, _billed_until(payload, item, price))), default=None)
         lines.append(_Line(item, price, end, next_bill))
     return lines
+
+
+def _billed_until(
+    payload: payloads.Subscription, item: payloads.SubscriptionItem, price: Price
+) -> int | None:
+    """The moment until which an item is billed ahead: its own, else that of the billing schedules for it."""
+    if item.billed_until is not None:
+        return item.billed_until
+    return max(
+        (
+            schedule.bill_until.computed_timestamp
+            for schedule in payload.billing_schedules or ()
+            if not schedule.applies_to or price.id in {id_of(part.price) for part in schedule.applies_to}
+        ),
+        default=None,
+    )
 
 
 def _listed(payload: payloads.Subscription) -> Sequence[payloads.SubscriptionItem]:

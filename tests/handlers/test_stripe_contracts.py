@@ -176,6 +176,19 @@ def test_a_contract_that_is_billed_ahead_bills_next_when_that_is_over() -> None:
     assert contract({"price": price(), "billed_until": None}).next_bill_at == moment(END)
 
 
+def test_billing_schedules_say_how_far_items_are_billed_where_the_items_do_not() -> None:
+    def ahead(*prices: Any) -> dict[str, Any]:
+        named = [{"type": "price", "price": each} for each in prices]
+        return {"bill_until": {"computed_timestamp": LATER}, "applies_to": named or None}
+
+    items = {"price": price()}, {"price": price(id="price_2")}
+    assert contract(*items, billing_schedules=[ahead()]).next_bill_at == moment(LATER)
+    of_one = contract(*items, billing_schedules=[ahead({"id": "price_2"}, "price_3")])
+    assert [item.next_bill_at for item in of_one.items] == [None, moment(LATER)]
+    told = contract({"price": price(), "billed_until": END}, billing_schedules=[ahead()])
+    assert told.next_bill_at == moment(END)
+
+
 @pytest.mark.parametrize("start", [seconds(2026, 1, 15), None])
 def test_an_items_trial_has_its_dates(start: int | None) -> None:
     trial = {"start_date": start, "end_date": LATER, "trial_offer": "to_1"}
