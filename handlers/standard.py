@@ -237,7 +237,8 @@ def _normalize_scalar(value: Any) -> Any:
             in_range = bool(re.match(_DATE, value.isoformat()))
         case Decimal():
             in_range = value.is_finite() and abs(value) <= MAX_AMOUNT and value == round(value, 12)
-            value = Decimal(format(value.normalize(), "f")) if in_range else value  # one spelling per price
+            plain = format(value.normalize(), "f") if in_range else ""  # one spelling per price
+            value = Decimal(plain) if in_range and plain != str(value) else value
         case int():
             in_range = abs(value) <= MAX_AMOUNT
         case _:

@@ -67,7 +67,11 @@ def discount(stated: str | payloads.Discount, currency: str | None) -> events.Di
         return events.Discount(discount_id=stated)
     coupon = stated.coupon or (stated.source and stated.source.coupon)
     if not isinstance(coupon, payloads.Coupon):
-        return events.Discount(discount_id=stated.id, ends_at=optional_moment(stated.end))
+        return events.Discount(
+            discount_id=stated.id,
+            starts_at=optional_moment(stated.start),
+            ends_at=optional_moment(stated.end),
+        )
     return coupon_discount(coupon, currency, discount_id=stated.id, start=stated.start, end=stated.end)
 
 
@@ -87,6 +91,7 @@ def coupon_discount(
         amount_off=amount if currency in {None, coupon.currency} else None,
         currency=coupon.currency if currency is None and amount is not None else None,
         duration=coupon.duration,
+        starts_at=optional_moment(start),
         ends_at=_end(coupon, start, end),
         product_ids=coupon.applies_to.products if coupon.applies_to else (),
     )

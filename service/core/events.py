@@ -38,8 +38,9 @@ class Data(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Discount(Data, frozen=True, kw_only=True):
     """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read.
 
-    With `product_ids` it is off the items of these products only. An amount in a `currency` that is not the
-    contract's is not off it; without one it is in the contract's.
+    With `product_ids` it is off the items of these products only. It holds from `starts_at` to `ends_at`, as
+    far as they are known. An amount in a `currency` that is not the contract's is not off it; without one it
+    is in the contract's.
     """
 
     discount_id: str | None = None
@@ -47,6 +48,7 @@ class Discount(Data, frozen=True, kw_only=True):
     amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
     currency: Currency | None = None
     duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
+    starts_at: Moment | None = None
     ends_at: Moment | None = None
     product_ids: tuple[str, ...] = ()
 

@@ -317,6 +317,10 @@ def test_a_credit_is_an_item_with_a_negative_price(price: str) -> None:
     VALIDATOR.validate(body)
 
 
+def test_what_a_body_leaves_out_is_left_out_of_the_ledger() -> None:
+    assert b"inclusive_tax" not in msgspec.json.encode(translated(EXAMPLES[0]).data)
+
+
 def test_fields_that_are_not_known_are_tolerated() -> None:
     body = EXAMPLES[1] | {"sent_by": "cron", "data": EXAMPLES[1]["data"] | {"shoe_size": 43}}
 

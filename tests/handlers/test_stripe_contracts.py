@@ -283,7 +283,12 @@ def test_a_discount_by_an_event_of_its_own_is_off_a_contract_or_off_a_customer(
         customer_id="cus_1",
         subscription_id="sub_1",
         discount=Discount(
-            discount_id="di_1", amount_off=500, currency="eur", duration="once", ends_at=moment(LATER)
+            discount_id="di_1",
+            amount_off=500,
+            currency="eur",
+            duration="once",
+            starts_at=moment(END),
+            ends_at=moment(LATER),
         ),
         deleted=deleted,
     )
@@ -416,13 +421,13 @@ def test_the_discounts_of_a_phase_are_applied_ones_or_coupons_from_its_start_on(
     )
     assert data.phases[0].discounts == (
         Discount(discount_id="di_1"),
-        Discount(percent_off=Decimal(10), duration="repeating", ends_at=moment(LATER)),
+        Discount(percent_off=Decimal(10), duration="repeating", starts_at=moment(END), ends_at=moment(LATER)),
         Discount(),
         Discount(),
     )
     assert data.phases[0].items[0].discounts == (Discount(discount_id="di_1"),)
     older = phased({"start_date": END, "items": [], "coupon": HALF})
-    assert older.phases[0].discounts == (Discount(percent_off=Decimal(50)),)
+    assert older.phases[0].discounts == (Discount(percent_off=Decimal(50), starts_at=moment(END)),)
 
 
 @pytest.mark.parametrize("status", ["not_started", "released", "canceled"])
