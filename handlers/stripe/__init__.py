@@ -14,7 +14,7 @@ from msgspec import json
 from stripe import WebhookSignature
 
 from handlers.stripe import payloads
-from handlers.stripe.fields import moment, parse
+from handlers.stripe.fields import customer_id, moment, parse, readable
 from handlers.stripe.translations import (
     INVOICE,
     SUBSCRIPTION,
@@ -105,7 +105,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
             rank=_rank(data, envelope.type),
             trust=proof.trust,
             data=data,
-            before=_before(envelope, translation),
+            before=_before(envelope, translation, type(data)),
         )
     ]
 
@@ -133,10 +133,8 @@ def observed_event(payload: Any, account: str, observed_at: datetime) -> Event:
 
 
 def _unused(envelope: payloads.Envelope) -> Unused:
-    customer = envelope.data.object.get("customer")
-    if isinstance(customer, dict):  # expanded
-        customer = customer.get("id")
-    return Unused(original_type=envelope.type, customer_id=customer if isinstance(customer, str) else None)
+    stated = readable(envelope.data.object, payloads.CustomerReference)
+    return Unused(original_type=envelope.type, customer_id=customer_id(stated) if stated else None)
 
 
 def _data(payload: dict[str, Any], translation: ObjectTranslation, event_type: str) -> Data:
@@ -151,15 +149,22 @@ def _data(payload: dict[str, Any], translation: ObjectTranslation, event_type: s
         raise
 
 
-def _before(envelope: payloads.Envelope, translation: ObjectTranslation | None) -> bytes | None:
-    """The JSON of the data before the event: of the object with its previous attributes."""
+def _before(
+    envelope: payloads.Envelope, translation: ObjectTranslation | None, kind: type[Data]
+) -> bytes | None:
+    """The JSON of the data before the event: of the object with its previous attributes.
+
+    None where it was data of another kind: then, as where it can't be read, only a causal link within one
+    second is missing.
+    """
     if translation is None or not envelope.data.previous_attributes:
         return None
     try:
         previous = _overlay(envelope.data.object, envelope.data.previous_attributes)
-        return json.encode(_data(previous, translation, envelope.type))
-    except (Unreadable, RecursionError):  # then only a causal link within one second is missing
+        data = _data(previous, translation, envelope.type)
+    except (Unreadable, RecursionError):
         return None
+    return json.encode(data) if type(data) is kind else None
 
 
 def _overlay(current: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:

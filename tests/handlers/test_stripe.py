@@ -505,6 +505,28 @@ def test_previous_attributes_that_can_not_be_read_are_left_out():
     assert read(payload).before is None
 
 
+def test_what_was_data_of_another_kind_is_left_out():
+    link = {"id": "cs_1", "invoice": "in_1", "payment_intent": "pi_1"}
+    note = {"id": "cn_1", "invoice": "in_1", "currency": "usd", "amount": 5, "created": SECONDS}
+    for kind, now, previous in (
+        ("checkout.session.completed", link, {"invoice": None}),
+        ("credit_note.updated", note, {"out_of_band_amount": 5}),
+        ("customer.discount.updated", {"id": "di_1", "customer": "cus_1"}, {"invoice": "in_1"}),
+    ):
+        data = {"object": now, "previous_attributes": previous}
+        event = read({"id": "evt_1", "type": kind, "created": SECONDS, "data": data})
+        assert (event.type != "unused", event.before) == (True, None)
+
+
+def test_an_event_without_effect_names_its_customer():
+    for fields in ({"customer": "cus_1"}, {"customer": {"id": "cus_1"}}, {"customer_account": "cus_1"}):
+        event = {"id": "evt_1", "type": "payout.paid", "created": SECONDS, "data": {"object": fields}}
+        assert read(event).data.customer_id == "cus_1"
+    for fields in ({}, {"customer": None}, {"customer": 5}, {"customer": {"name": "x"}}):
+        event = {"id": "evt_1", "type": "payout.paid", "created": SECONDS, "data": {"object": fields}}
+        assert read(event).data.customer_id is None
+
+
 # Order within a second
 
 
