@@ -23,9 +23,9 @@ def discounts(
     expanded = readable(twin, str | payloads.Discount)  # type: ignore[arg-type]
     key = getattr(expanded, "id", expanded)
     keys = [part if isinstance(part, str) else part.id for part in stated]
-    if key in keys:
-        index = keys.index(key)
-        stated[index] = expanded if isinstance(stated[index], str) and expanded else stated[index]
+    if expanded and stated and (key is None or key in keys):  # one of old has no id
+        index = keys.index(key) if key in keys else 0
+        stated[index] = expanded if isinstance(stated[index], str) else stated[index]
     elif expanded:
         stated.insert(0, expanded)
     elif twin is not None and not stated:

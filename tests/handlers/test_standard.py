@@ -239,10 +239,18 @@ def test_times_are_kept_in_utc_and_prices_in_plain_digits() -> None:
         ("2016-12-31T18:59:60.25-05:00", "2016-12-31T23:59:59.999999+00:00"),
         ("2024-02-29t08:00:00z", "2024-02-29T08:00:00+00:00"),
         ("2024-02-29T08:00:00-00:00", "2024-02-29T08:00:00+00:00"),
+        ("2024-02-29 23:59:59.9999999Z", "2024-02-29T23:59:59.999999+00:00"),
+        ("2024-02-29T23:59:59.9999999+0000", "2024-02-29T23:59:59.999999+00:00"),
     ],
 )
 def test_a_time_is_never_rounded_into_the_next_second(text: str, moment: str) -> None:
     assert translated(EXAMPLES[1] | {"occurred_at": text}).occurred_at.isoformat() == moment
+
+
+@pytest.mark.parametrize(
+    "text", ["2025-10-31T23:59:59.9999999Z", "2016-12-31T23:59:60z", "2024-02-29t08:00:00+01:00"]
+)
+def test_the_schema_takes_every_time_of_rfc_3339(text: str) -> None:
     VALIDATOR.validate(EXAMPLES[1] | {"occurred_at": text})
 
 
