@@ -282,7 +282,7 @@ class Subscription(EndedSubscription, frozen=True, kw_only=True):
     billing_schedules: tuple[BillingSchedule, ...] | None = None
     current_period_end: Seconds | None = None
     billing_cycle_anchor: Seconds | None = None
-    billing_cycle_anchor_config: AnchorDay | None = None
+    billing_cycle_anchor_config: Twin = None
     trial_end: Seconds | None = None
     cancel_at: Seconds | None = None
     cancel_at_period_end: bool | None = None

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from handlers.stripe import payloads
 from handlers.stripe.discounts import discounts
-from handlers.stripe.fields import customer_id, id_of, missing, optional_moment
+from handlers.stripe.fields import customer_id, id_of, missing, optional_moment, readable
 from handlers.stripe.prices import Price, inclusive_percent, priced_item, stated_price, unreadable_price
 from service.core import events
 from service.core.errors import Unreadable
@@ -44,7 +44,7 @@ def subscription(payload: payloads.Subscription, _: str) -> Data:
         period_end if payload.cancel_at is None and payload.cancel_at_period_end else payload.cancel_at
     )
     currency = _currency(payload, lines)
-    anchor = payload.billing_cycle_anchor_config
+    anchor = readable(payload.billing_cycle_anchor_config, payloads.AnchorDay)
     return events.Subscription(
         subscription_id=payload.id,
         customer_id=_customer_id(payload),

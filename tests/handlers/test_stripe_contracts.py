@@ -220,6 +220,8 @@ def test_a_quantity_may_have_a_fraction(stated: dict[str, Any], quantity: Any) -
 def test_the_anchor_is_stated_as_a_moment_and_as_a_day(day: int) -> None:
     data = contract(billing_cycle_anchor=LATER, billing_cycle_anchor_config={"day_of_month": day, "hour": 9})
     assert (data.anchor_at, data.anchor_day) == (moment(LATER), day)
+    unreadable = contract(billing_cycle_anchor=LATER, billing_cycle_anchor_config={"day_of_month": 31 + day})
+    assert (unreadable.anchor_at, unreadable.anchor_day) == (moment(LATER), None)
 
 
 @pytest.mark.parametrize("at", [END - 86_400, LAST])
