@@ -84,7 +84,10 @@ class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A notification of a type that the books use. One of a decline may lack the amount."""
+    """A notification of a type that the books use. One of a decline may lack the amount.
+
+    A retry is another payment; `invoice_number` joins it to the tries before it.
+    """
 
     merchant_id: Key
     total_amount: Amount | None = None
@@ -92,15 +95,17 @@ class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
     payment_id: OptionalKey = None
     original_payment_id: OptionalKey = None
     original_id: OptionalKey = None
+    invoice_number: Any = None
 
 
 class _FetchedPayment(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A payment from the API; a refund is a payment with a negative amount."""
+    """A payment from the API; a refund is a payment with a negative amount. `invoice` is a number."""
 
     amount: Amount | None = None
     status: str | None = None
     created: str | None = None
     auth_only: bool | None = None
+    invoice: Any = None
 
 
 # Verification
@@ -307,6 +312,7 @@ def _notification_data(
         "currency": currency,
         "amount": amount if data_type is Payment else abs(amount),  # a refund's total is negative
         "customer_id": customer_id,
+        "invoice_id": _first_stated(notification.invoice_number),
         "awaits_confirmation": awaits_confirmation,
     }
     data: Data = normalize(parse(fields, data_type), "$")
@@ -379,6 +385,8 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
     }
     if isinstance(data, Refund):
         confirmed["created_at"] = occurred_at
+    if isinstance(data, Payment):
+        confirmed["invoice_id"] = data.invoice_id or _first_stated(fetched.invoice)
     return replace(
         notification_event,
         event_id=notification_event.event_id.removesuffix(_TRUST_SUFFIX["unsigned"])

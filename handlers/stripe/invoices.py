@@ -47,6 +47,7 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
         lines=_lines(payload.lines, payload.subtotal) if payload.lines else (),
         paid_out_of_band=bool(payload.paid_out_of_band)
         or 0 < amount_paid <= (payload.amount_paid_off_stripe or 0),
+        within_period=subscription_id is not None and _is_within_period(payload),
         **(_inclusive_tax(payload) if subscription_id else {}),
     )
 
@@ -74,6 +75,23 @@ def _finalized_at(payload: payloads.Invoice) -> int | None:
 def _subscription_id(payload: payloads.Invoice) -> str | None:
     details = payload.parent.subscription_details if payload.parent else None
     return id_of(payload.subscription) or (id_of(details.subscription) if details else None)
+
+
+_PERIOD_REASONS = {"subscription_create", "subscription_cycle"}
+_CHANGE_REASONS = {
+    "automatic_pending_invoice_item_invoice",
+    "manual",
+    "subscription_threshold",
+    "subscription_update",
+}
+
+
+def _is_within_period(payload: payloads.Invoice) -> bool:
+    """Whether a contract's invoice bills changes within a period, and no period."""
+    lines = payload.lines.data if payload.lines else ()
+    if payload.billing_reason in _PERIOD_REASONS or any(map(_is_recurring, lines)):
+        return False
+    return payload.billing_reason in _CHANGE_REASONS or (bool(lines) and all(map(_is_change, lines)))
 
 
 # Lines
@@ -129,6 +147,11 @@ def _is_recurring(line: payloads.InvoiceLine) -> bool:
     if details:
         return not details.proration
     return line.type == "subscription" and not line.proration
+
+
+def _is_change(line: payloads.InvoiceLine) -> bool:
+    """Whether a line bills a part of a period, or an item that was added to the invoice."""
+    return line.parent is not None or line.type == "invoiceitem" or bool(line.proration)
 
 
 def _is_automatic(tax: payloads.AutomaticTax | None) -> bool:

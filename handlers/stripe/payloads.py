@@ -461,6 +461,7 @@ class Invoice(PaymentReference, frozen=True, kw_only=True):
 
     id: Id
     status: Literal["draft", "open", "paid", "uncollectible", "void"] | None = None
+    billing_reason: str | None = None
     paid: bool | None = None
     forgiven: bool | None = None
     attempted: bool | None = None

@@ -203,6 +203,9 @@ class Invoice(Data, frozen=True, kw_only=True):
     payment_ids: Annotated[tuple[Id, ...], Meta(description="the payments that settle it")] = ()
     lines: tuple[InvoiceLine, ...] = ()
     paid_out_of_band: Annotated[bool, Meta(description="paid outside of the processor")] = False
+    within_period: Annotated[bool, Meta(description="it bills changes, and no period of its contract")] = (
+        False
+    )
     taxed_amount: (
         Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
     ) = None

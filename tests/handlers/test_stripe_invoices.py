@@ -120,6 +120,40 @@ def test_an_invoice_may_be_paid_outside_of_stripe(stated: dict[str, Any], outsid
     assert not invoice(status="open", amount_paid=0, amount_paid_off_stripe=0).paid_out_of_band
 
 
+# Changes within a period
+
+
+CHANGE, PERIOD = {"type": "subscription", "proration": True}, {"type": "subscription", "proration": False}
+ADDED = {"parent": {"invoice_item_details": {"invoice_item": "ii_1", "proration": False}}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "lines", "within"),
+    [
+        ("subscription_update", [{}], True),
+        ("subscription_update", [CHANGE, CHANGE], True),
+        ("subscription_update", [CHANGE, PERIOD], False),
+        ("subscription_threshold", [ADDED], True),
+        ("manual", [], True),
+        ("subscription_cycle", [CHANGE], False),
+        ("subscription_create", [], False),
+        ("subscription", [CHANGE], True),
+        (None, [CHANGE, {"type": "invoiceitem"}], True),
+        (None, [ADDED, {"parent": {"subscription_item_details": {"proration": True}}}], True),
+        (None, [{"parent": {"subscription_item_details": {"proration": False}}}], False),
+        (None, [{}], False),
+        (None, [], False),
+    ],
+)
+def test_an_invoice_bills_a_period_of_its_contract_or_changes_within_one(
+    reason: str | None, lines: list[dict[str, Any]], within: bool
+) -> None:
+    listed = {"data": [{"amount": 500} | line for line in lines]}
+    stated = {"billing_reason": reason, "lines": listed}
+    assert invoice(subscription="sub_1", **stated).within_period is within
+    assert not invoice(subscription=None, **stated).within_period
+
+
 # Taxes
 
 
