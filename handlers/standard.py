@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, ValidationError, convert, defstruct
 from msgspec.structs import replace
 from standardwebhooks import Webhook
 
+from handlers.times import cut_time
 from service.core.delivery import TOLERANCE_SECONDS, Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
@@ -24,6 +25,7 @@ from service.core.events import (
     NOT_POSTED,
     TYPES,
     UPDATED,
+    AppliedDiscount,
     Customer,
     Data,
     Event,
@@ -33,14 +35,18 @@ from service.core.events import (
     Subscription,
     Unused,
 )
+from service.core.limits import MAX_AMOUNT
 
 T = TypeVar("T")
 
-MAX_NUMBER = 10**12  # the largest amount or count: books add up in 64 bits
-_DECIMAL = r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$"
+_DECIMAL = r"^-?[0-9]{1,15}(\.[0-9]{1,12})?$"
 _YEAR = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"  # 1970 to 9998
 _DATE = f"^{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-_TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+_ZONE = "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_TIME = rf"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?{_ZONE}$"
+_TIME_FIELD = re.compile(r".+_at|counts_from")  # the names of all fields that hold a moment
+_DEEPEST_TIME = 9  # levels of a body: that of an item's discount in a phase of a schedule
+_SIGNED_HEADERS = ("id", "timestamp", "signature")
 _BILLER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -61,9 +67,12 @@ def verify_signature(
     """Prove a Standard Webhooks delivery: any of its signatures may match any of `secrets`.
 
     Unlike `Webhook.verify` it takes the time as a parameter, and accepts only timestamps in whole seconds.
+    The headers of the standard's first sender have the same values under names of their own.
     """
+    prefix = "webhook" if "webhook-id" in headers else "svix"
+    headers = {f"webhook-{name}": headers.get(f"{prefix}-{name}", "") for name in _SIGNED_HEADERS}
     message_id, signed_at = _signed_headers(headers, now)
-    presented = [signature.encode() for signature in headers.get("webhook-signature", "").split(" ")]
+    presented = [signature.encode() for signature in headers["webhook-signature"].split(" ")]
     for number, secret in enumerate(secrets, start=1):
         expected = _sign(secret, message_id, signed_at, body)
         if any(hmac.compare_digest(expected, signature) for signature in presented):
@@ -79,7 +88,7 @@ def verify_signature(
 
 
 def _signed_headers(headers: Mapping[str, str], now: datetime) -> tuple[str, datetime]:
-    message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    message_id, timestamp = headers["webhook-id"], headers["webhook-timestamp"]
     if not re.fullmatch(r"[!-~]{1,255}", message_id):
         raise VerificationError("webhook-id is missing or malformed")
     if not re.fullmatch(r"[1-9][0-9]{0,10}", timestamp):
@@ -113,11 +122,26 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     event_type = payload.get("type") if isinstance(payload, dict) else None
     if not isinstance(event_type, str):
         raise Unreadable("`$.type` is missing or no string")
+    payload = _with_cut_times(payload, _DEEPEST_TIME)
     if event_type not in _BODY_TYPES:
         return [_unused(payload, event_type, proof)]
     body: Any = parse(payload, _BODY_TYPES[event_type])
     before = body.before and msgspec.json.encode(normalize(body.before, "$.before"))
     return [_event(body, proof, data=normalize(body.data, "$.data"), before=before)]
+
+
+def _with_cut_times(node: Any, levels: int) -> Any:
+    """`node` with its times as `cut_time` leaves them."""
+    if levels and isinstance(node, dict):
+        return {
+            key: cut_time(part)
+            if isinstance(part, str) and _TIME_FIELD.fullmatch(key)
+            else _with_cut_times(part, levels - 1)
+            for key, part in node.items()
+        }
+    if levels and isinstance(node, list):
+        return [_with_cut_times(part, levels - 1) for part in node]
+    return node
 
 
 def _unused(payload: dict[str, Any], event_type: str, proof: Proof) -> Event:
@@ -149,9 +173,10 @@ def _event(body: Any, proof: Proof, *, data: Data, before: bytes | None = None) 
 # An event that ends the life of its object comes last among the events of one moment.
 _RANK: dict[type[Data], Callable[[Any], int]] = {
     Customer: lambda customer: DELETED if customer.deleted else UPDATED,
+    AppliedDiscount: lambda applied: DELETED if applied.deleted else UPDATED,
     Product: lambda product: DELETED if product.deleted else UPDATED,
-    Subscription: lambda subscription: DELETED if subscription.status == "canceled" else UPDATED,
-    Invoice: lambda invoice: INVOICE_RANK.get(invoice.status, UPDATED),
+    Subscription: lambda subscription: DELETED if subscription.status.lower() == "canceled" else UPDATED,
+    Invoice: lambda invoice: INVOICE_RANK.get(invoice.status.lower(), UPDATED),
 }
 
 
@@ -211,10 +236,11 @@ def _normalize_scalar(value: Any) -> Any:
         case date():
             in_range = bool(re.match(_DATE, value.isoformat()))
         case Decimal():
-            in_range = value.is_finite() and abs(value) <= MAX_NUMBER and value == round(value, 12)
-            value = Decimal(format(value.normalize(), "f")) if in_range else value  # one spelling per price
+            in_range = value.is_finite() and abs(value) <= MAX_AMOUNT and value == round(value, 12)
+            plain = format(value.normalize(), "f") if in_range else ""  # one spelling per price
+            value = Decimal(plain) if in_range and plain != str(value) else value
         case int():
-            in_range = abs(value) <= MAX_NUMBER
+            in_range = abs(value) <= MAX_AMOUNT
         case _:
             return value
     if not in_range:
@@ -247,7 +273,7 @@ def _add_limits(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     limits: dict[str, Any] = (
-        {"minimum": -MAX_NUMBER, "maximum": MAX_NUMBER} if node.get("type") == "integer" else {}
+        {"minimum": -MAX_AMOUNT, "maximum": MAX_AMOUNT} if node.get("type") == "integer" else {}
     )
     if node.get("format") in _FORMATS:
         limits = {"pattern": _FORMATS[node["format"]]}

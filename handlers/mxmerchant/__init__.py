@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from handlers.standard import normalize, parse, verify_signature
+from handlers.times import cut_time
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
@@ -66,7 +67,10 @@ class _Record(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A contract record. `every` is the schedule ("4 Weeks"); without it `interval` may say "Once"."""
+    """A contract record. `every` is the schedule ("4 Weeks"); without it `interval` may say "Once".
+
+    `on` is the day of its bills: of the month ("31"), of the week, or a date.
+    """
 
     merchant_id: Key
     every: str | None = None
@@ -74,28 +78,34 @@ class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
     amount: Amount
     status: Annotated[str, Meta(min_length=1, max_length=100)]
     start_date: str | None = None
+    on: Any = None
     next_bill_date: str | None = None
     has_declined_payment: bool | None = None
 
 
 class _Notification(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A notification of a type that the books use."""
+    """A notification of a type that the books use. One of a decline may lack the amount.
+
+    A retry is another payment; `invoice_number` joins it to the tries before it.
+    """
 
     merchant_id: Key
-    total_amount: Amount
+    total_amount: Amount | None = None
     transaction_date: str | None = None
     payment_id: OptionalKey = None
     original_payment_id: OptionalKey = None
     original_id: OptionalKey = None
+    invoice_number: Any = None
 
 
 class _FetchedPayment(_Record, frozen=True, kw_only=True, rename="camel"):
-    """A payment from the API; a refund is a payment with a negative amount."""
+    """A payment from the API; a refund is a payment with a negative amount. `invoice` is a number."""
 
     amount: Amount | None = None
     status: str | None = None
     created: str | None = None
     auth_only: bool | None = None
+    invoice: Any = None
 
 
 # Verification
@@ -172,6 +182,8 @@ def _withhold_until_polled(events: Iterable[Event]) -> list[Event]:
 
 # Contracts
 
+_ANCHORED = ("month", "year")  # only these have a day of the month
+_DAY_OF_MONTH = re.compile(r"0?([1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?")
 _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
 
 
@@ -205,6 +217,7 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         contract.status.lower()
     )  # "cancelled" stays so: it is not the terminal "canceled", it may come back
     price = to_minor(_parse_decimal(contract.amount, "$.amount"), currency)
+    start = _parse_date(contract.start_date, "$.startDate")
     return Subscription(
         subscription_id=str(contract.id),
         customer_id=customer_id,
@@ -212,9 +225,17 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         currency=currency,
         items=(Item(interval=interval, every=every, unit_amount=price),),
         next_bill_on=_parse_date(contract.next_bill_date, "$.nextBillDate"),
-        counts_from_on=_parse_date(contract.start_date, "$.startDate") if status == "active" else None,
+        anchor_on=start if interval in _ANCHORED else None,
+        anchor_day=_day_of_month(contract.on) if interval in _ANCHORED else None,
+        counts_from_on=start if status == "active" else None,
         declined=bool(contract.has_declined_payment),
     )
+
+
+def _day_of_month(stated: Any) -> int | None:
+    """The day of the month in a record's `on`; None for another word."""
+    match = _DAY_OF_MONTH.fullmatch(str(stated).strip())
+    return int(match[1]) if match else None
 
 
 def _cadence(contract: _Contract) -> tuple[Any, int]:
@@ -277,7 +298,10 @@ def _notification_data(
     awaits_confirmation: bool,
 ) -> Data:
     currency = _currency(notification)
-    amount = _parse_minor(notification.total_amount, currency, "$.totalAmount")
+    total = notification.total_amount
+    if total in (None, "") and (status == "failed" or awaits_confirmation):
+        total = 0  # no money came, or the fetch brings the amount
+    amount = _parse_minor("" if total is None else total, currency, "$.totalAmount")
     fields = {
         "payment_id": _first_stated(
             notification.payment_id, notification.original_payment_id, notification.original_id
@@ -288,6 +312,7 @@ def _notification_data(
         "currency": currency,
         "amount": amount if data_type is Payment else abs(amount),  # a refund's total is negative
         "customer_id": customer_id,
+        "invoice_id": _first_stated(notification.invoice_number),
         "awaits_confirmation": awaits_confirmation,
     }
     data: Data = normalize(parse(fields, data_type), "$")
@@ -360,6 +385,8 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
     }
     if isinstance(data, Refund):
         confirmed["created_at"] = occurred_at
+    if isinstance(data, Payment):
+        confirmed["invoice_id"] = data.invoice_id or _first_stated(fetched.invoice)
     return replace(
         notification_event,
         event_id=notification_event.event_id.removesuffix(_TRUST_SUFFIX["unsigned"])
@@ -441,16 +468,18 @@ def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> l
 
 
 def _customer(record: _Record) -> tuple[str | None, str | None]:
-    """The id and name of a record's customer. A missing id is derived from merchant and name."""
+    """The id and name of a record's customer: an id made of merchant and name, else the one stated.
+
+    Some records of a customer have a name alone, others a number, too.
+    """
     customer = (
         record.customer
         if isinstance(record.customer, _CustomerObject)
         else _CustomerObject(name=record.customer)
     )
     name = _first_stated(record.customer_name, customer.name)
-    customer_id = _first_stated(record.customer_id, customer.id, record.customer_number)
-    if customer_id or not name:
-        return customer_id, name
+    if not name:
+        return _first_stated(record.customer_id, customer.id, record.customer_number), None
     digest = sha256(f"{record.merchant_id}\0{name}".encode()).hexdigest()
     return f"mx_{digest[:20]}", name
 
@@ -501,7 +530,7 @@ def _currency(record: _Record, default: str = "usd") -> str:
 def _parse_decimal(amount: Amount, path: str) -> Decimal:
     """An amount exactly as written. The `repr` of a JSON number is its shortest text."""
     text = amount if isinstance(amount, str) else repr(amount)
-    if not re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,12})?", text):
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,12})?", text):
         raise Unreadable(f"`{path}` is no decimal amount")
     return Decimal(text)
 
@@ -520,7 +549,7 @@ def _parse_moment(value: str | None, path: str) -> datetime | None:
     if not value or value.startswith(_NO_DATE):
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(cut_time(value))
     except ValueError:
         raise Unreadable(f"`{path}` is no time") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,26 +1,45 @@
 """Stripe: the verification of its webhooks, and their translation to events of the ledger.
 
-Two families of payload are read: up to 2025-02 (acacia and before), and 2025-03-31.basil and later.
-`payloads` has the structs of their objects, and `translations` puts them into our words. The tables of event
-types are here.
+All families of payload are read: up to 2025-02 (acacia and before), and 2025-03-31.basil and later.
+`payloads` has the structs of their objects, `translations` the table of event types; the modules beside it
+put each kind of object into our words, and `units` its money into ISO's units.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from msgspec import ValidationError, convert, json
+from msgspec import json
 from stripe import WebhookSignature
 
-from handlers.stripe import payloads, translations
-from handlers.stripe.translations import ObjectTranslation
+from handlers.stripe import payloads
+from handlers.stripe.fields import customer_id, moment, parse, readable
+from handlers.stripe.translations import (
+    INVOICE,
+    SUBSCRIPTION,
+    TRANSLATIONS_BY_PREFIX,
+    ObjectTranslation,
+    translation_of,
+)
+from handlers.stripe.units import in_iso_units
 from service.core.delivery import TOLERANCE_SECONDS, Proof
 from service.core.errors import Unreadable, VerificationError
-from service.core.events import CREATED, DELETED, INVOICE_RANK, UPDATED, Data, Event, Invoice, Refund, Unused
+from service.core.events import (
+    CREATED,
+    DELETED,
+    INVOICE_RANK,
+    UPDATED,
+    Data,
+    Event,
+    Invoice,
+    InvoicePayment,
+    Payment,
+    Refund,
+    Unused,
+)
 
-__all__ = ["is_used", "observed_event", "translate", "verify"]
-
-T = TypeVar("T")
+__all__ = ["TRANSLATIONS_BY_PREFIX", "is_used", "observed_event", "translate", "verify"]
 
 PROCESSOR = "stripe"
 TOLERANCE = timedelta(seconds=TOLERANCE_SECONDS)
@@ -54,7 +73,7 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now:
 def _signed_at(header: str) -> datetime:
     """The time in the header's first `t`, which is the one whose signature the library checks."""
     try:
-        return translations.moment(int(next(part[2:] for part in header.split(",") if part.startswith("t="))))
+        return moment(int(next(part[2:] for part in header.split(",") if part.startswith("t="))))
     except (StopIteration, ValueError, OverflowError, OSError):
         raise VerificationError("Stripe-Signature is missing, or its time can't be read") from None
 
@@ -68,66 +87,32 @@ def _is_signed_with(header: str, body: bytes, secret: str) -> bool:
 
 # Translation
 
-CUSTOMER = ObjectTranslation(payloads.Customer, translations.customer)
-PRODUCT = ObjectTranslation(payloads.Product, translations.product)
-SUBSCRIPTION = ObjectTranslation(payloads.Subscription, translations.subscription)
-INVOICE = ObjectTranslation(payloads.Invoice, translations.invoice)
-CHARGE = ObjectTranslation(payloads.Charge, translations.charge)
-PAYMENT_INTENT = ObjectTranslation(payloads.PaymentIntent, translations.payment_intent)
-REFUND = ObjectTranslation(payloads.Refund, translations.refund)
-
-# The object in each type of event. The books don't use a type that is in neither table or has None.
-TRANSLATIONS: dict[str, ObjectTranslation | None] = {
-    "customer.created": CUSTOMER,
-    "customer.updated": CUSTOMER,
-    "customer.deleted": CUSTOMER,
-    "product.created": PRODUCT,
-    "product.updated": PRODUCT,
-    "product.deleted": PRODUCT,
-    "invoice.upcoming": None,  # an invoice that does not exist: it has no id
-    "invoice_payment.paid": ObjectTranslation(payloads.InvoicePayment, translations.invoice_payment),
-    "charge.succeeded": CHARGE,
-    "charge.captured": CHARGE,
-    "charge.failed": CHARGE,
-    "charge.refunded": CHARGE,
-    "charge.refund.updated": REFUND,
-    "payment_intent.succeeded": PAYMENT_INTENT,
-    "payment_intent.payment_failed": PAYMENT_INTENT,
-}
-TRANSLATIONS_BY_PREFIX: dict[str, ObjectTranslation] = {
-    "customer.subscription.": SUBSCRIPTION,
-    "invoice.": INVOICE,
-    "refund.": REFUND,
-    "charge.dispute.": ObjectTranslation(payloads.Dispute, translations.dispute),
-    "credit_note.": ObjectTranslation(payloads.CreditNote, translations.credit_note),
-}
-
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
     """The event of one webhook. Raises Unreadable with the field's path and expected type.
 
     A type that is not in the tables is ordinary input: it becomes an `Unused` event.
     """
-    envelope = _parse(payload, payloads.Envelope, "$")
-    translation = _translation_of(envelope.type)
+    envelope = parse(payload, payloads.Envelope, "$")
+    translation = translation_of(envelope.type)
     data = _data(envelope.data.object, translation, envelope.type) if translation else _unused(envelope)
     return [
         Event(
             processor=PROCESSOR,
             account=envelope.account or "",
             event_id=envelope.id,
-            occurred_at=translations.moment(envelope.created),
+            occurred_at=moment(envelope.created),
             rank=_rank(data, envelope.type),
             trust=proof.trust,
             data=data,
-            before=_before(envelope, translation),
+            before=_before(envelope, translation, type(data)),
         )
     ]
 
 
 def is_used(event_type: str) -> bool:
     """Whether the books use this type of event."""
-    return _translation_of(event_type) is not None
+    return translation_of(event_type) is not None
 
 
 def observed_event(payload: Any, account: str, observed_at: datetime) -> Event:
@@ -148,48 +133,38 @@ def observed_event(payload: Any, account: str, observed_at: datetime) -> Event:
 
 
 def _unused(envelope: payloads.Envelope) -> Unused:
-    customer = envelope.data.object.get("customer")
-    if isinstance(customer, dict):  # expanded
-        customer = customer.get("id")
-    return Unused(original_type=envelope.type, customer_id=customer if isinstance(customer, str) else None)
-
-
-def _translation_of(event_type: str) -> ObjectTranslation | None:
-    if event_type in TRANSLATIONS:
-        return TRANSLATIONS[event_type]
-    return next(
-        (
-            translation
-            for prefix, translation in TRANSLATIONS_BY_PREFIX.items()
-            if event_type.startswith(prefix)
-        ),
-        None,
-    )
+    stated = readable(envelope.data.object, payloads.CustomerReference)
+    return Unused(original_type=envelope.type, customer_id=customer_id(stated) if stated else None)
 
 
 def _data(payload: dict[str, Any], translation: ObjectTranslation, event_type: str) -> Data:
-    return translation.translate(_parse(payload, translation.payload, "$.data.object"), event_type)
-
-
-def _parse(payload: Any, shape: type[T], path: str) -> T:
+    """The object in the ledger's words and in ISO's units. Raises Unreadable."""
     try:
-        return convert(payload, shape)
-    except ValidationError as error:
-        text, _, field = str(error).partition(" - at `$")
-        if text.startswith("Invalid enum value"):  # the value follows, and may hold anything
-            text, field = "Invalid enum value", field.rpartition(" - at `$")[2]
-        raise Unreadable(f"{text} - at `{path}{field or '`'}") from None
+        parsed = parse(payload, translation.payload, "$.data.object")
+        return in_iso_units(translation.translate(parsed, event_type), getattr(parsed, "currency", None))
+    except Unreadable:
+        if translation.otherwise:
+            with suppress(Unreadable):
+                return _data(payload, translation.otherwise, event_type)
+        raise
 
 
-def _before(envelope: payloads.Envelope, translation: ObjectTranslation | None) -> bytes | None:
-    """The JSON of the data before the event: of the object with its previous attributes."""
+def _before(
+    envelope: payloads.Envelope, translation: ObjectTranslation | None, kind: type[Data]
+) -> bytes | None:
+    """The JSON of the data before the event: of the object with its previous attributes.
+
+    None where it was data of another kind: then, as where it can't be read, only a causal link within one
+    second is missing.
+    """
     if translation is None or not envelope.data.previous_attributes:
         return None
     try:
         previous = _overlay(envelope.data.object, envelope.data.previous_attributes)
-        return json.encode(_data(previous, translation, envelope.type))
-    except (Unreadable, RecursionError):  # then only a causal link within one second is missing
+        data = _data(previous, translation, envelope.type)
+    except (Unreadable, RecursionError):
         return None
+    return json.encode(data) if type(data) is kind else None
 
 
 def _overlay(current: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any]:
@@ -204,19 +179,23 @@ def _overlay(current: dict[str, Any], previous: dict[str, Any]) -> dict[str, Any
 
 _STATUS_RANK: dict[type[Data], dict[str, int]] = {
     Invoice: INVOICE_RANK,
+    InvoicePayment: {"open": 0, "paid": 1, "canceled": 2},
+    Payment: {"pending": 0, "authorized": 0, "failed": 0},  # it is captured later, or succeeds
     Refund: {"pending": 0, "requires_action": 0, "succeeded": 1, "failed": 2, "canceled": 2},
 }
+_FINAL_TYPES = {"charge.refunded", "charge.expired"}  # whatever the status, which stays as it was
 _TYPE_RANK = {
     "created": CREATED,
     "deleted": DELETED,
     "closed": DELETED,
     "failed": CREATED,  # a payment may fail before it succeeds, and is refunded after that
     "payment_failed": CREATED,
-    "refunded": DELETED,
 }
 
 
 def _rank(data: Data, event_type: str) -> int:
     """The lifecycle rank: by the status where an object's status never goes back, else by the event type."""
+    if event_type in _FINAL_TYPES:
+        return DELETED
     by_type = _TYPE_RANK.get(event_type.rpartition(".")[2], UPDATED)
     return _STATUS_RANK.get(type(data), {}).get(getattr(data, "status", ""), by_type)

@@ -39,12 +39,14 @@ class Discount(Data, frozen=True, kw_only=True):
     """A percentage or an amount off each interval's bill. Both unset: a discount that could not be read.
 
     With `product_ids` it is off the items of these products only. It holds from `starts_at` to `ends_at`, as
-    far as they are known.
+    far as they are known. An amount in a `currency` that is not the contract's is not off it; without one it
+    is in the contract's.
     """
 
     discount_id: str | None = None
     percent_off: Annotated[Decimal, Meta(description="0 to 100")] | None = None
     amount_off: Annotated[int, Meta(ge=0, description="minor units off one interval's bill")] | None = None
+    currency: Currency | None = None
     duration: Annotated[str, Meta(description="forever, repeating or once")] = "forever"
     starts_at: Moment | None = None
     ends_at: Moment | None = None
@@ -201,6 +203,9 @@ class Invoice(Data, frozen=True, kw_only=True):
     payment_ids: Annotated[tuple[Id, ...], Meta(description="the payments that settle it")] = ()
     lines: tuple[InvoiceLine, ...] = ()
     paid_out_of_band: Annotated[bool, Meta(description="paid outside of the processor")] = False
+    within_period: Annotated[bool, Meta(description="it bills changes, and no period of its contract")] = (
+        False
+    )
     taxed_amount: (
         Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
     ) = None

@@ -4,13 +4,37 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from service.core.errors import Unreadable
-from service.core.events import Data, Event, Invoice, Item, Subscription, subjects
+from service.core.events import (
+    AppliedDiscount,
+    Customer,
+    Data,
+    Discount,
+    Event,
+    Invoice,
+    Item,
+    Phase,
+    Schedule,
+    Subscription,
+    subjects,
+)
 
-MAX_AMOUNT = 10**12  # minor units: ten billion dollars; sums of millions of events fit into 64 bits
+# In minor units: ten trillion dollars, or 600 million dollars in rupiah. Nine thousand such amounts fit into
+# 64 bits; no real set of books adds up to so much.
+MAX_AMOUNT = 10**15
 _MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
 _MAX_HISTORIES = 1_000  # per event
 _FREE_TEXT_FIELDS = ("name", "email")  # may hold any character
-_AMOUNT_FIELDS = ("amount", "amount_due", "amount_paid", "amount_remaining", "amount_refunded")
+_AMOUNT_FIELDS = (
+    "amount",
+    "amount_due",
+    "amount_paid",
+    "amount_remaining",
+    "amount_refunded",
+    "amount_released",
+    "amount_taken",
+    "taxed_amount",
+    "inclusive_tax",
+)
 
 
 def check_limits(event: Event) -> Event:
@@ -35,15 +59,22 @@ def check_limits(event: Event) -> Event:
         raise Unreadable("an id holds a character that no id may hold")
     if any(len(text.encode()) > _MAX_ID_BYTES for text in (*_own_ids(event), *_line_ids(data))):
         raise Unreadable("an id is longer than any that is real")
+    _check_numbers(data)
+    return event
+
+
+def _check_numbers(data: Data) -> None:
     amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
-    if isinstance(data, Subscription):
-        amounts.append(sum((_largest_amount(item) for item in data.items), Decimal(0)))
-        discounts = [*data.discounts, *(discount for item in data.items for discount in item.discounts)]
-        if not all(0 <= (discount.percent_off or 0) <= 100 for discount in discounts):
-            raise Unreadable("a discount is not from 0 to 100 percent")
+    for part in _priced_parts(data):
+        amounts.append(sum((_largest_amount(item) for item in part.items), Decimal(0)))
+        if not all(item.quantity >= 0 for item in part.items):
+            raise Unreadable("a quantity is negative")
+        if not all(0 <= item.inclusive_tax <= 100 for item in part.items):
+            raise Unreadable("a tax is not from 0 to 100 percent")
+    if not all(0 <= (discount.percent_off or 0) <= 100 for discount in _discounts(data)):
+        raise Unreadable("a discount is not from 0 to 100 percent")
     if not all(-MAX_AMOUNT <= amount <= MAX_AMOUNT for amount in amounts):
         raise Unreadable("an amount is beyond any that is real")
-    return event
 
 
 def _line_ids(data: Data) -> Iterator[str]:
@@ -60,6 +91,24 @@ def _own_ids(event: Event) -> Iterator[str]:
             yield value
         elif name == "payment_ids":
             yield from value
+
+
+def _priced_parts(data: Data) -> tuple[Subscription | Phase, ...]:
+    """The parts of an event's data that have items."""
+    if isinstance(data, Schedule):
+        return data.phases
+    return (data,) if isinstance(data, Subscription) else ()
+
+
+def _discounts(data: Data) -> Iterator[Discount]:
+    if isinstance(data, AppliedDiscount):
+        yield data.discount
+    if isinstance(data, Customer):
+        yield from data.discounts or ()
+    for part in _priced_parts(data):
+        yield from part.discounts
+        for item in part.items:
+            yield from item.discounts
 
 
 def _largest_amount(item: Item) -> Decimal:

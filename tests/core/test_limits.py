@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from service.core.errors import Unreadable
 from service.core.events import (
+    AppliedDiscount,
     Customer,
     Data,
     Discount,
@@ -14,7 +16,9 @@ from service.core.events import (
     Invoice,
     Item,
     Payment,
+    Phase,
     Refund,
+    Schedule,
     Subscription,
     Tier,
 )
@@ -74,8 +78,46 @@ def test_the_items_of_a_subscription_are_limited_together(items: list[Item]) -> 
 @pytest.mark.parametrize("percent", ["-1", "100.01", "-1000000000000"])
 def test_a_discount_is_from_0_to_100_percent(percent: str) -> None:
     item = Item(interval="month", unit_amount=Decimal(100))
+    off = Discount(percent_off=Decimal(percent))
+    for data in (
+        subscription(item, discounts=(off,)),
+        subscription(replace(item, discounts=(off,))),
+        AppliedDiscount(customer_id="cus_1", discount=off),
+        Customer(customer_id="cus_1", discounts=(off,)),
+        Schedule(schedule_id="sched_1", status="active", phases=(Phase(starts_at=NOW, discounts=(off,)),)),
+    ):
+        with pytest.raises(Unreadable, match="percent"):
+            check_limits(event(data))
+
+
+@pytest.mark.parametrize("percent", ["-100", "-0.01", "100.5"])
+def test_a_tax_is_from_0_to_100_percent(percent: str) -> None:
+    with pytest.raises(Unreadable, match="tax"):
+        check_limits(event(subscription(Item(interval="month", inclusive_tax=Decimal(percent)))))
+
+
+def test_a_price_may_be_negative_and_a_quantity_may_not() -> None:
+    credit = event(subscription(Item(interval="month", unit_amount=Decimal(-500), quantity=Decimal("1.5"))))
+    assert check_limits(credit) is credit
+    with pytest.raises(Unreadable, match="quantity"):
+        check_limits(event(subscription(Item(interval="month", quantity=Decimal("-1.5")))))
+
+
+@pytest.mark.parametrize("name", ["amount_refunded", "amount_released"])
+def test_every_amount_is_limited(name: str) -> None:
+    data = Payment(payment_id="pi_1", status="succeeded", currency="idr", amount=1)
+    fine = event(replace(data, **{name: MAX_AMOUNT}))
+    assert check_limits(fine) is fine
     with pytest.raises(Unreadable):
-        check_limits(event(subscription(item, discounts=(Discount(percent_off=Decimal(percent)),))))
+        check_limits(event(replace(data, **{name: MAX_AMOUNT + 1})))
+
+
+def test_the_amounts_of_a_schedule_are_limited() -> None:
+    items = (Item(interval="year", unit_amount=Decimal(10**9), quantity=10**6 + 1),)
+    with pytest.raises(Unreadable):
+        check_limits(
+            event(Schedule(schedule_id="s", status="active", phases=(Phase(starts_at=NOW, items=items),)))
+        )
 
 
 def test_an_id_is_no_longer_than_an_index_takes() -> None:

@@ -116,6 +116,14 @@ def test_the_proof_counts_which_secret_it_was() -> None:
     assert standard.verify(HEADERS, BODY, (OTHER_SECRET, SECRET), SIGNED_AT).secret == 2
 
 
+def test_headers_by_the_names_of_the_standards_first_sender_prove_as_well() -> None:
+    renamed = {name.replace("webhook-", "svix-"): value for name, value in HEADERS.items()}
+
+    assert standard.verify(renamed, BODY, (SECRET,), SIGNED_AT).message_id == VECTOR["id"]
+    refused({name: value for name, value in renamed.items() if name != "svix-timestamp"})
+    refused(HEADERS | renamed | {"webhook-signature": VECTOR["bad_signature"]})
+
+
 def test_another_secret_proves_nothing() -> None:
     refused(HEADERS, secrets=(OTHER_SECRET,))
     refused(HEADERS, secrets=())
@@ -222,6 +230,105 @@ def test_times_are_kept_in_utc_and_prices_in_plain_digits() -> None:
     assert str(event.data.items[0].unit_amount) == "150"
 
 
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2025-10-31T23:59:59.9999999Z", "2025-10-31T23:59:59.999999+00:00"),
+        ("2026-02-28T21:14:15.000000999+05:30", "2026-02-28T15:44:15+00:00"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999+00:00"),
+        ("2016-12-31T18:59:60.25-05:00", "2016-12-31T23:59:59.999999+00:00"),
+        ("2024-02-29t08:00:00z", "2024-02-29T08:00:00+00:00"),
+        ("2024-02-29T08:00:00-00:00", "2024-02-29T08:00:00+00:00"),
+        ("2024-02-29 23:59:59.9999999Z", "2024-02-29T23:59:59.999999+00:00"),
+        ("2024-02-29T23:59:59.9999999+0000", "2024-02-29T23:59:59.999999+00:00"),
+    ],
+)
+def test_a_time_is_never_rounded_into_the_next_second(text: str, moment: str) -> None:
+    assert translated(EXAMPLES[1] | {"occurred_at": text}).occurred_at.isoformat() == moment
+
+
+@pytest.mark.parametrize(
+    "text", ["2025-10-31T23:59:59.9999999Z", "2016-12-31T23:59:60z", "2024-02-29t08:00:00+01:00"]
+)
+def test_the_schema_takes_every_time_of_rfc_3339(text: str) -> None:
+    VALIDATOR.validate(EXAMPLES[1] | {"occurred_at": text})
+
+
+@given(st.integers(0, 59), st.text("0123456789", min_size=1, max_size=30))
+def test_digits_after_the_sixth_change_nothing(second: int, digits: str) -> None:
+    text = f"2025-11-03T09:30:{second:02}.{digits}Z"
+    exact = datetime(2025, 11, 3, 9, 30, second, int(digits[:6].ljust(6, "0")), UTC)
+
+    assert translated(EXAMPLES[1] | {"occurred_at": text}).occurred_at == exact
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2025-11-03T09:30Z", "2025-11-03T09Z", "2025-11-03", "2025-11-03T09:30:61Z", "2025-11-03T09:30:00.Z"],
+)
+def test_a_time_of_another_form_is_unreadable(text: str) -> None:
+    with pytest.raises(Unreadable, match="occurred_at"):
+        translated(EXAMPLES[1] | {"occurred_at": text})
+    assert not VALIDATOR.is_valid(EXAMPLES[1] | {"occurred_at": text})
+
+
+@pytest.mark.parametrize("body", EXAMPLES, ids=lambda b: b["type"])
+def test_every_time_of_a_body_is_cut(body: dict[str, Any]) -> None:
+    leap = body
+    for path in paths(body):
+        if str(path[-1]).endswith("_at"):
+            leap = altered(leap, path, "2016-12-31T23:59:60Z")
+
+    assert b":59.999999Z" in msgspec.json.encode([translated(leap).data, translated(leap).occurred_at])
+
+
+def test_every_field_that_is_a_moment_is_known_by_its_name() -> None:
+    properties = [
+        (name, json.dumps(shape))
+        for definition in standard.event_schema()["$defs"].values()
+        for name, shape in definition.get("properties", {}).items()
+    ]
+    moments = {name for name, shape in properties if "[Tt]" in shape}
+
+    assert {"occurred_at", "ends_at", "counts_from"} < moments
+    assert all(standard._TIME_FIELD.fullmatch(name) for name in moments)
+
+
+def test_a_body_may_be_deeper_than_its_times() -> None:
+    deep: Any = "2016-12-31T23:59:60Z"
+    for _ in range(5000):
+        deep = {"more_at": deep}
+
+    assert translated(EXAMPLES[1] | {"sent": deep}) == translated(EXAMPLES[1])
+
+
+# Amounts
+
+
+@pytest.mark.parametrize("amount", [10**15, 10**15 - 1, 1_260_000_000_000])
+def test_an_amount_may_be_as_large_as_rupiah_make_it(amount: int) -> None:
+    paid = {"payment_id": "p", "status": "succeeded", "currency": "idr", "amount": amount}
+    body = {"type": "payment.recorded", "occurred_at": "2025-11-03T08:00:00Z", "data": paid}
+
+    assert translated(body).data.amount == amount  # type: ignore[attr-defined]
+    VALIDATOR.validate(body)
+
+
+@pytest.mark.parametrize("price", ["-500", "-0.25"])
+def test_a_credit_is_an_item_with_a_negative_price(price: str) -> None:
+    items = [{"interval": "month", "unit_amount": "2000"}, {"interval": "month", "unit_amount": price}]
+    body = altered(EXAMPLES[0], ["data", "items"], items)
+
+    data = translated(body).data
+    assert isinstance(data, Subscription)
+    assert [item.unit_amount for item in data.items] == [Decimal(2000), Decimal(price)]
+    VALIDATOR.validate(body)
+
+
+def test_what_a_body_leaves_out_is_left_out_of_the_ledger() -> None:
+    assert b"inclusive_tax" not in msgspec.json.encode(translated(EXAMPLES[0]).data)
+
+
 def test_fields_that_are_not_known_are_tolerated() -> None:
     body = EXAMPLES[1] | {"sent_by": "cron", "data": EXAMPLES[1]["data"] | {"shoe_size": 43}}
 
@@ -310,6 +417,10 @@ def test_what_ends_a_thing_comes_last_in_its_moment() -> None:
     }
     canceled = EXAMPLES[0] | {"data": EXAMPLES[0]["data"] | {"status": "canceled"}}
 
+    [applied] = [b for b in EXAMPLES if b["type"] == "discount.recorded"]
+    removed = altered(applied, ["data", "deleted"], True)
+
+    assert translated(removed).rank > translated(applied).rank
     assert translated(gone).rank > translated(EXAMPLES[1]).rank
     assert translated(canceled).rank > translated(EXAMPLES[0]).rank
 
