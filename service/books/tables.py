@@ -254,17 +254,18 @@ workers: Table = WorkerSeen.__table__  # type: ignore[attr-defined]
 key_locks: Table = KeyLock.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
 stored_models: Table = StoredModel.__table__  # type: ignore[attr-defined]
-ROWS = {row: _row_table(row) for book in BOOKS for row in row_types(book)}
+# A row type may be of several books.
+ROWS = {row: _row_table(row) for row in dict.fromkeys(row for book in BOOKS for row in row_types(book))}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
 STATEMENTS = {row: RowStatements(row) for row in ROWS}
 ADD_TO_TOTALS = {total.table: _add_to_total(total) for book in BOOKS for total in book.totals}
 
 # A later stage reads the rows of earlier ones by their parent keys.
-for _book in BOOKS:
-    for _stage in _book.stages:
-        if not isinstance(_stage.reads, str):
-            for _row in _stage.reads:
-                Index(f"{_row.table}_by_parent_key", ROWS[_row].c.book, ROWS[_row].c.parent_key)
+_READ_BY_PARENT_KEY = dict.fromkeys(
+    row for book in BOOKS for stage in book.stages if not isinstance(stage.reads, str) for row in stage.reads
+)
+for _row in _READ_BY_PARENT_KEY:
+    Index(f"{_row.table}_by_parent_key", ROWS[_row].c.book, ROWS[_row].c.parent_key)
 
 
 def layout() -> int:
