@@ -9,12 +9,13 @@ under which payments and invoices near in time are paired. All other rows stand 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from projections.book import Row, causes, merge_causes
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
@@ -26,6 +27,7 @@ NEAR = timedelta(minutes=10)
 _TRUSTS = ("unsigned", "fetched", "signed")
 L = TypeVar("L", str, tuple[str, int])
 
+_END = datetime.max.replace(tzinfo=UTC)
 _WHOLE = 2**53  # the amount of a link that states none: more than any invoice
 
 
@@ -49,8 +51,8 @@ class Receipt(Row, frozen=True, kw_only=True):
     """The money that one payment brings to one invoice; to none where `invoice_id` is None.
 
     `changes`, `tries` and `moments` are JSON: lists of Change, of Try, and of the moments at which the
-    payment may have been made. `currency` is empty where only links name the payment. A `limited` receipt
-    counts up to the invoice's amount: its own share is not stated. `part` is 0 for the earliest link.
+    payment may have been made. `currency` is empty where no event is of the payment itself. A `limited`
+    receipt counts up to the invoice's amount: its own share is not stated. `part` is 0 for the earliest link.
     """
 
     table = "receipts"
@@ -66,6 +68,11 @@ class Receipt(Row, frozen=True, kw_only=True):
     changes: str
     tries: str
     moments: str
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether an event of the payment itself states that it succeeded; else only links say so."""
+        return self.moments != "[]"
 
 
 class Claim(Row, frozen=True, kw_only=True):
@@ -147,57 +154,68 @@ def _causes(names: Sequence[str], *columns: str) -> str:
 # Payments
 
 
+class _Link(Struct, frozen=True, kw_only=True):
+    """A statement that a payment settles an invoice, or no longer does. `is_paid`: money went there."""
+
+    at: datetime
+    invoice_id: str
+    holds: bool
+    event: Event
+    cents: int | None = None
+    is_paid: bool = False
+
+
 def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     """One payment's events to its receipts."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
     payments = [event for event in confirmed if isinstance(event.data, Payment)]
     links = sorted(_links(confirmed), key=attrgetter("at"))
-    if not links and (not payments or any(_payment(event).for_invoice for event in payments)):
+    named = [event.data for event in confirmed if isinstance(event.data, Payment | InvoicePayment)]
+    if not named or (not links and any(_payment(event).for_invoice for event in payments)):
         return []
     changes, limited = _shared_changes(payments, links)
     tries = [Try(event.occurred_at, event.cause) for event in payments if _payment(event).status == "failed"]
-    invoice_ids = list(dict.fromkeys(link.invoice_id for link in links))
-    first = invoice_ids[0] if links else None
-    return [
-        _receipt(confirmed, invoice_id, part, changes[invoice_id], mine, limited=invoice_id in limited)
-        for part, invoice_id in enumerate((*invoice_ids, None))
-        if (mine := tries if invoice_id == first else []) or changes[invoice_id]
+    invoice_ids: list[str | None] = [*dict.fromkeys(link.invoice_id for link in links), None]
+    payment = {
+        "causes": causes(*(event for event in payments if _payment(event).status == "succeeded")),
+        "processor": confirmed[0].processor,
+        "account": confirmed[0].account,
+        "currency": _payment(payments[0]).currency if payments else "",
+        "customer_id": customer_of(confirmed),
+        "payment_id": named[0].payment_id,
+    }
+    rows = [
+        Receipt(
+            parent_key=join_key("settlement", payment["processor"], payment["account"], invoice_id or ""),
+            invoice_id=invoice_id,
+            part=part,
+            limited=invoice_id in limited,
+            changes=_encode(changes[invoice_id]),
+            tries=_encode([] if part else tries),
+            moments=_encode(_moments(payments)),
+            **payment,
+        )
+        for part, invoice_id in enumerate(invoice_ids)
+        if (tries and not part) or changes[invoice_id]
     ]
+    return [row if row.invoice_id else _free_receipt(row, payments, links) for row in rows]
 
 
-def _receipt(
-    history: Sequence[Event],
-    invoice_id: str | None,
-    part: int,
-    changes: Sequence[Change],
-    tries: Sequence[Try],
-    *,
-    limited: bool,
-) -> Receipt:
-    payments = [event for event in history if isinstance(event.data, Payment)]
-    event = history[0]
-    data = payments[0].data if payments else None
-    payment_id = next(e.data.payment_id for e in history if isinstance(e.data, Payment | InvoicePayment))
-    currency = data.currency if isinstance(data, Payment) else ""
-    customer_id = customer_of(history)
-    parent_key = "" if invoice_id is None else _invoice_key(event, invoice_id)
-    if invoice_id is None and not part and event.processor == INFERRING and customer_id:
-        amount = _peak(changes) or max(_payment(e).amount for e in payments)
-        parent_key = _match_key(event, customer_id, currency, amount)
-    return Receipt(
-        parent_key=parent_key,
-        causes=causes(*(e for e in payments if _payment(e).status == "succeeded")),
-        processor=event.processor,
-        account=event.account,
-        currency=currency,
-        customer_id=customer_id,
-        payment_id=payment_id,
-        invoice_id=invoice_id,
-        part=part,
-        limited=limited,
-        changes=_encode(changes),
-        tries=_encode(tries),
-        moments=_encode(_moments(payments)),
+def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link]) -> Receipt:
+    """The receipt of money that no link takes: at Stripe it may be that of an invoice near in time.
+
+    What an invoice gave up may be another's: it is near in time when it was given up.
+    """
+    changes = _CHANGES.decode(row.changes)
+    is_whole = not any(link.holds for link in _links_at(links, _END)) if links else True
+    if not is_whole or row.processor != INFERRING or not row.customer_id:
+        return replace(row, parent_key="")
+    amount = _peak(changes) or max(_payment(event).amount for event in payments)
+    moments = [change.at for change in changes if change.cents > 0]
+    return replace(
+        row,
+        parent_key=_match_key(row, row.customer_id, row.currency, amount),
+        moments=_encode(moments) if links else row.moments,
     )
 
 
@@ -260,17 +278,6 @@ def _success_levels(events: Sequence[Event]) -> Iterator[_Level]:
             yield _Level(event.occurred_at, cents, event)
 
 
-class _Link(Struct, frozen=True, kw_only=True):
-    """A statement that a payment settles an invoice, or no longer does. `is_paid`: money went there."""
-
-    at: datetime
-    invoice_id: str
-    holds: bool
-    event: Event
-    cents: int | None = None
-    is_paid: bool = False
-
-
 def _links(history: Sequence[Event]) -> Iterator[_Link]:
     """The statements of a payment's history, whichever side makes them."""
     named = None
@@ -300,17 +307,17 @@ def _shared_changes(
 ) -> tuple[dict[str | None, list[Change]], set[str | None]]:
     """The changes of a payment's money at each invoice, and at none; and the invoices with limited shares.
 
-    Of a payment that is never reported, only the links that state money count.
+    Of a payment whose success is never reported, only the links that state money count.
     """
     levels = _levels(payments)
-    if not payments:
+    if not levels:
         links = [link for link in links if link.is_paid or not link.holds]
     amounts = {link.invoice_id: link.cents for link in links if link.cents is not None}
     steps: list[_Level | _Link] = sorted([*levels, *links], key=attrgetter("at"))
     changes: dict[str | None, list[Change]] = defaultdict(list)
     shares: dict[str | None, int] = {}
     limited: set[str | None] = set()
-    level = 0 if payments else _WHOLE
+    level = 0 if levels else _WHOLE
     for step in steps:
         level = step.cents if isinstance(step, _Level) else level
         held = _links_at(links, step.at)
@@ -320,8 +327,8 @@ def _shared_changes(
         for key in sorted({*before, *shares}, key=str):
             if cents := shares.get(key, 0) - before.get(key, 0):
                 changes[key].append(Change(step.at, cents, step.event.cause, step.event.trust))
-    if not payments:
-        del changes[None]
+    if not levels:
+        changes.pop(None, None)
     return changes, limited
 
 
@@ -363,7 +370,7 @@ def claim_rows(history: Sequence[Event]) -> list[Claim]:
     customer_id = next((name for e in reversed(invoices) if (name := _invoice(e).customer_id)), "")
     lines = next((_invoice(e).lines for e in reversed(invoices) if _invoice(e).lines), ())
     is_linked = any(_states_link(e) for e in history)
-    parent_key = _invoice_key(event, data.invoice_id) if is_linked else ""
+    parent_key = join_key("settlement", event.processor, event.account, data.invoice_id) if is_linked else ""
     if not is_linked and event.processor == INFERRING and customer_id and not data.paid_out_of_band:
         amount = _peak(changes) or (_remaining(data) if tries else 0)
         parent_key = _match_key(event, customer_id, data.currency, amount) if amount else ""
@@ -381,7 +388,7 @@ def claim_rows(history: Sequence[Event]) -> list[Claim]:
             due_cents=data.amount_due,
             changes=_encode(changes),
             tries=_encode(tries),
-            lines=_encode(_by_product(lines)),
+            lines=_encode(by_product(lines)),
         )
     ]
 
@@ -422,7 +429,7 @@ def _remaining(data: Invoice) -> int:
     return data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining
 
 
-def _by_product(lines: Iterable[InvoiceLine]) -> list[tuple[str | None, str | None, int]]:
+def by_product(lines: Iterable[InvoiceLine]) -> list[tuple[str | None, str | None, int]]:
     """The lines' amounts by product (by price where there is none), as (id, name, cents)."""
     billed: dict[str | None, int] = defaultdict(int)
     names: dict[str | None, str | None] = {}
@@ -453,7 +460,7 @@ def settle(rows: Sequence[Row]) -> list[Settlement]:
         claim = claims.get(invoice_id or "")
         if claim and row.currency in ("", claim.currency):
             of_claim[claim.invoice_id].append(row)
-        elif row.currency and not (row.limited and row.part):
+        elif row.currency and (row.is_reported or row.tries != "[]") and not (row.limited and row.part):
             others[invoice_id or row.payment_id].append(row)
     return [
         *(_claimed(claim, of_claim[invoice_id]) for invoice_id, claim in sorted(claims.items())),
@@ -490,7 +497,7 @@ def _unclaimed(unit_id: str, receipts: Sequence[Receipt]) -> list[Settlement]:
     The failed tries are those of the first payment that succeeded.
     """
     tries = _tries([row.tries for row in receipts])
-    paid = [(_CHANGES.decode(row.changes), row) for row in receipts]
+    paid = [(_CHANGES.decode(row.changes), row) for row in receipts if row.is_reported]
     paid = sorted(((changes, row) for changes, row in paid if changes), key=lambda pair: pair[0][0].at)
     return [
         Settlement(
@@ -530,7 +537,7 @@ def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Chang
             stated = stated_before
             undone += max(paid - undone - stated, 0) if change.cents < 0 else 0
         else:
-            is_sure = bool(row.currency) and not row.limited
+            is_sure = row.is_reported and not row.limited
             known += change.cents if is_sure else 0
             unsure += 0 if is_sure else change.cents
             before, paid = paid, known + min(unsure, max(claim.due_cents - known, 0))
@@ -599,12 +606,8 @@ def _nearest_pairs(
 _MATCH = "match|"
 
 
-def _invoice_key(event: Event, invoice_id: str) -> str:
-    return join_key("settlement", event.processor, event.account, invoice_id)
-
-
-def _match_key(event: Event, customer_id: str, currency: str, cents: int) -> str:
-    return join_key("match", event.processor, event.account, customer_id, currency, str(cents))
+def _match_key(of: Event | Receipt, customer_id: str, currency: str, cents: int) -> str:
+    return join_key("match", of.processor, of.account, customer_id, currency, str(cents))
 
 
 def _peak(changes: Iterable[Change]) -> int:
