@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from msgspec.structs import asdict
+
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.settlement import (
     INFERRING,
@@ -20,6 +22,7 @@ from projections.settlement import (
     days,
     receipt_rows,
     settle,
+    stated_key,
 )
 from service.core.events import Dispute, Event, Payment, Refund
 from service.core.moments import day_of
@@ -27,16 +30,8 @@ from service.core.moments import day_of
 CASH_KINDS = ("collected", "refunded", "disputed")
 
 
-class Cash(Row, frozen=True, kw_only=True):
-    """Money that moved on a day; negative where it was taken back.
-
-    `source_id` is the id of the invoice, payment, refund or dispute. `link` says how invoice and payment
-    were joined: "stated", "inferred", or "" where they were not. `unlinked` is True of one row of each
-    payment that counts for want of an invoice, at a processor that makes invoices.
-    """
-
-    table = "cash"
-    indexes = (("currency", "date"),)
+class _Money(Row, frozen=True, kw_only=True):
+    """Money that moved on a day. `source_id` is the id of the invoice, payment, refund or dispute."""
 
     processor: str
     account: str
@@ -48,8 +43,27 @@ class Cash(Row, frozen=True, kw_only=True):
     part: int
     amount_cents: int
     trust: str
+
+
+class Cash(_Money, frozen=True, kw_only=True):
+    """Money that moved on a day; negative where collected money was taken back.
+
+    `link` says how invoice and payment were joined: "stated", "inferred", or "" where they were not.
+    `unlinked` is True of one row of each payment that counts for want of an invoice, at a processor that
+    makes invoices.
+    """
+
+    table = "cash"
+    indexes = (("currency", "date"),)
+
     link: str = ""
     unlinked: bool = False
+
+
+class Return(_Money, frozen=True, kw_only=True):
+    """Money that went back of a payment whose customer only its invoice names."""
+
+    table = "returns"
 
 
 def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -62,9 +76,17 @@ def payment_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     return [*_with_cash(receipt_rows(history), rules), *reversal_rows(history, rules)]
 
 
-def settled_cash_rows(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
-    """Claims and receipts that may belong together to cash."""
-    return [cash for settlement in settle(rows) for cash in _collected_rows(settlement, rules)]
+def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
+    """Claims and receipts that may belong together to cash, and what went back of them."""
+    collected = (cash for settlement in settle(rows) for cash in _collected_rows(settlement, rules))
+    return [*collected, *returned_rows(rows)]
+
+
+def returned_rows(rows: Sequence[Row]) -> list[Cash]:
+    """What went back of an invoice's payments, as the invoice's customer's."""
+    customer_id = next((row.customer_id for row in rows if isinstance(row, Claim)), "")
+    columns = [asdict(row) for row in rows if isinstance(row, Return)]
+    return [Cash(**{**column, "parent_key": "", "customer_id": customer_id}) for column in columns]
 
 
 def invoice_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -75,7 +97,9 @@ def invoice_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
 def payment_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
     """The cash of one payment's events without any invoice's: what is stated as an invoice's is left out."""
     receipts = [row for row in receipt_rows(history) if row.invoice_id is None]
-    return [*settled_cash_rows(receipts, rules), *reversal_rows(history, rules)]
+    reversals = reversal_rows(history, rules)
+    found = [row for row in reversals if isinstance(row, Cash)]
+    return [*settled_cash_rows(receipts, rules), *found, *returned_rows(reversals)]
 
 
 def _with_cash(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
@@ -108,18 +132,23 @@ def _collected_rows(settlement: Settlement, rules: Rules) -> Iterator[Cash]:
 # What went back
 
 
-def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash]:
-    """The refunds and lost disputes of one payment's events."""
+def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]:
+    """The refunds and lost disputes of one payment; as returns where only its invoice knows the customer."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
     payments = [(event, event.data) for event in confirmed if isinstance(event.data, Payment)]
     statuses = {data.status for _, data in payments}
     if "authorized" in statuses and "succeeded" not in statuses:  # nothing was captured, so nothing went back
         return []
     customer_id = customer_of(confirmed)
-    return [
+    rows: list[Cash | Return] = [
         *_refunded_rows(confirmed, payments, customer_id, rules),
         *_disputed_rows(confirmed, customer_id, rules),
     ]
+    key = stated_key(confirmed)
+    if customer_id or not key:
+        return rows
+    names = Return.__struct_fields__
+    return [Return(**{name: getattr(row, name) for name in names} | {"parent_key": key}) for row in rows]
 
 
 def _refunded_rows(
@@ -265,8 +294,8 @@ COLLECTIONS = Book(
     version=3,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash)),
-        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Cash)),
-        Stage(reads=(Claim, Receipt), contribute=settled_cash_rows, rows=(Cash,)),
+        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash)),
+        Stage(reads=(Claim, Receipt, Return), contribute=settled_cash_rows, rows=(Cash,)),
     ),
     totals=(
         Total(

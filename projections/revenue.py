@@ -13,7 +13,7 @@ from math import floor
 from msgspec import Struct, json
 
 from projections.book import Book, Row, Rules, Stage, Total, merge_causes
-from projections.collections import Cash, reversal_rows
+from projections.collections import Cash, Return, returned_rows, reversal_rows
 from projections.settlement import Claim, Day, Receipt, Settlement, claim_rows, days, receipt_rows, settle
 from service.core.cadence import purchase_frequency
 from service.core.events import Event, join_key
@@ -140,15 +140,17 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
 
 def payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One payment's events to its reversals; and to its order and failure, or to receipts for an invoice."""
-    reversals = [_reversal(row) for row in reversal_rows(history, rules)]
+    found = reversal_rows(history, rules)
+    reversals = [_reversal(row) if isinstance(row, Cash) else row for row in found]
     return [*_with_orders(receipt_rows(history), rules), *reversals]
 
 
-def settled_rows(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
-    """Claims and receipts that may belong together to orders and failures."""
+def settled_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
+    """Claims and receipts that may belong together to orders and failures, and what went back of them."""
     settlements = settle(rows)
     orders = (order for settlement in settlements for order in _orders(settlement, rules))
-    return [*orders, *_failures(settlements, rules)]
+    reversals = (_reversal(row) for row in returned_rows(rows))
+    return [*orders, *_failures(settlements, rules), *reversals]
 
 
 def _with_orders(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
@@ -326,8 +328,8 @@ REVENUE = Book(
     version=2,
     stages=(
         Stage(reads="invoice", contribute=invoice_rows, rows=(Claim, Order, Failure)),
-        Stage(reads="payment", contribute=payment_rows, rows=(Receipt, Order, Reversal, Failure)),
-        Stage(reads=(Claim, Receipt), contribute=settled_rows, rows=(Order, Failure)),
+        Stage(reads="payment", contribute=payment_rows, rows=(Receipt, Return, Order, Reversal, Failure)),
+        Stage(reads=(Claim, Receipt, Return), contribute=settled_rows, rows=(Order, Reversal, Failure)),
         Stage(reads=(Order, Reversal), contribute=customer_month_rows, rows=(CustomerMonth,)),
         Stage(reads=(CustomerMonth,), contribute=customer_rows, rows=(CustomerRevenue,)),
     ),

@@ -186,7 +186,7 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     }
     rows = [
         Receipt(
-            parent_key=join_key("settlement", payment["processor"], payment["account"], invoice_id or ""),
+            parent_key=_invoice_key(confirmed[0], invoice_id or ""),
             invoice_id=invoice_id,
             part=part,
             limited=invoice_id in limited,
@@ -217,6 +217,12 @@ def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link
         parent_key=_match_key(row, row.customer_id, row.currency, amount),
         moments=_encode(moments) if links else row.moments,
     )
+
+
+def stated_key(history: Sequence[Event]) -> str:
+    """The parent key of the first invoice to which a payment's history links it; empty without one."""
+    links = sorted(_links(history), key=attrgetter("at"))
+    return _invoice_key(history[0], links[0].invoice_id) if links else ""
 
 
 def customer_of(history: Sequence[Event]) -> str:
@@ -370,7 +376,7 @@ def claim_rows(history: Sequence[Event]) -> list[Claim]:
     customer_id = next((name for e in reversed(invoices) if (name := _invoice(e).customer_id)), "")
     lines = next((_invoice(e).lines for e in reversed(invoices) if _invoice(e).lines), ())
     is_linked = any(_states_link(e) for e in history)
-    parent_key = join_key("settlement", event.processor, event.account, data.invoice_id) if is_linked else ""
+    parent_key = _invoice_key(event, data.invoice_id) if is_linked else ""
     if not is_linked and event.processor == INFERRING and customer_id and not data.paid_out_of_band:
         amount = _peak(changes) or (_remaining(data) if tries else 0)
         parent_key = _match_key(event, customer_id, data.currency, amount) if amount else ""
@@ -604,6 +610,10 @@ def _nearest_pairs(
 # Keys and columns
 
 _MATCH = "match|"
+
+
+def _invoice_key(event: Event, invoice_id: str) -> str:
+    return join_key("settlement", event.processor, event.account, invoice_id)
 
 
 def _match_key(of: Event | Receipt, customer_id: str, currency: str, cents: int) -> str:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.collections import COLLECTIONS, Cash
-from projections.revenue import REVENUE, Failure, Order
+from projections.revenue import REVENUE, CustomerRevenue, Failure, Order
 from service.core.events import Event, InvoicePayment
-from tests.support.events import at, event, invoice, payment, refund
+from tests.support.events import at, dispute, event, invoice, payment, refund
 from tests.support.folded_books import cash, rows_of
 
 PAID = ("2025-11-13", "collected", 10_000)
@@ -505,6 +505,28 @@ def test_tries_of_payments_for_one_invoice_that_is_never_reported_are_one_failur
     assert orders(*events) == [("2025-11-08", "33", 1_370)]
     (order,) = [row for row in rows_of(REVENUE, events) if isinstance(row, Order)]
     assert not order.paid_first_try
+
+
+# Money that went back
+
+
+@pytest.mark.parametrize("given_back", [refund(4_400), dispute("lost", 4_400)], ids=["refund", "dispute"])
+@pytest.mark.parametrize(
+    "link", [event(linked(), "2025-11-13"), event(invoice("paid", payment_ids=("pi_1",)), "2025-11-13")]
+)
+def test_what_goes_back_of_a_payment_that_is_never_reported_is_its_invoices_customers(given_back, link):
+    events = event(invoice("paid"), "2025-11-13"), link, event(given_back, "2025-11-20")
+    assert ("2025-11-20", given_back.amount) in [(day, cents) for day, _, cents in in_any_order(*events)]
+    (buyer,) = [row for row in rows_of(REVENUE, events) if isinstance(row, CustomerRevenue)]
+    assert (buyer.customer_id, buyer.revenue_cents, buyer.net_cents) == ("cus_1", 10_000, 5_600)
+
+
+def test_what_goes_back_counts_also_where_nobody_names_the_customer():
+    made = event(payment(2_000, invoice_id="in_9", customer_id=None), "2025-11-13")
+    assert cash([made, event(refund(500), "2025-11-20")]) == [
+        ("2025-11-13", "collected", 2_000),
+        ("2025-11-20", "refunded", 500),
+    ]
 
 
 def test_a_refund_moves_no_link():
