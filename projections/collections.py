@@ -12,18 +12,8 @@ from datetime import datetime
 from msgspec.structs import asdict
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.settlement import (
-    INFERRING,
-    Claim,
-    Receipt,
-    Settlement,
-    claim_rows,
-    customer_of,
-    days,
-    receipt_rows,
-    settle,
-    stated_key,
-)
+from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, receipt_rows, stated_key
+from projections.settlement import Settlement, days, settle
 from service.core.events import Dispute, Event, Payment, Refund
 from service.core.moments import day_of
 

@@ -14,7 +14,8 @@ from msgspec import Struct, json
 
 from projections.book import Book, Row, Rules, Stage, Total, merge_causes
 from projections.collections import Cash, Return, returned_rows, reversal_rows
-from projections.settlement import Claim, Day, Receipt, Settlement, claim_rows, days, receipt_rows, settle
+from projections.receipts import Claim, Receipt, claim_rows, receipt_rows
+from projections.settlement import Day, Settlement, days, settle
 from service.core.cadence import purchase_frequency
 from service.core.events import Event, join_key
 from service.core.moments import day_of

@@ -15,6 +15,7 @@ from msgspec import json
 from sqlalchemy import select
 
 from projections.book import Rules
+from projections.receipts import by_product
 from projections.revenue import (
     REVENUE,
     CustomerMonth,
@@ -24,7 +25,6 @@ from projections.revenue import (
     Reversal,
     _split_by_product,
 )
-from projections.settlement import by_product
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment
