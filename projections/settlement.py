@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from projections.book import Row, merge_causes
 from projections.receipts import CHANGES, INFERRING, Change, Claim, Receipt, Try
@@ -144,8 +145,8 @@ def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Chang
     same fall before. `undone` is the fall that the payments have still to state.
     """
     stated = paid = undone = level = known = unsure = stated_before = 0
-    steps = [(change, None) for change in CHANGES.decode(claim.changes)]
-    steps += [(change, row) for row in receipts for change in CHANGES.decode(row.changes)]  # type: ignore[misc]
+    own = CHANGES.decode(claim.changes)
+    steps = [*((change, None) for change in own), *_on_the_invoices_days(own, receipts)]
     for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is not None, step[0].cause)):
         if row is None:
             stated_before += change.cents
@@ -162,6 +163,29 @@ def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Chang
         before, level = level, max(stated, paid - undone)
         if level != before:
             yield Change(change.at, level - before, change.cause, change.trust)
+
+
+def _on_the_invoices_days(
+    own: Iterable[Change], receipts: Sequence[Receipt]
+) -> Iterator[tuple[Change, Receipt]]:
+    """The changes of an invoice's payments; a change that the invoice states as well is on the invoice's day.
+
+    It is the nearest of the same amount, without another to the contrary between.
+    """
+    changes = [(change, row) for row in receipts for change in CHANGES.decode(row.changes)]
+    unmatched = list(own)
+    for change, row in sorted(changes, key=lambda pair: pair[0].at):
+        opposite = [other.at for other, _ in changes if (other.cents > 0) != (change.cents > 0)]
+        same = [
+            each
+            for each in unmatched
+            if each.cents == change.cents
+            and not any(min(each.at, change.at) < at < max(each.at, change.at) for at in opposite)
+        ]
+        nearest = min(same, key=lambda each: abs(each.at - change.at), default=None)
+        if nearest:
+            unmatched.remove(nearest)
+        yield (replace(change, at=nearest.at) if nearest else change), row
 
 
 # Links that nobody states
