@@ -5,17 +5,22 @@ Source: contract 3.
 
 from collections import Counter
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from projections.collections import COLLECTIONS, Cash
-from projections.revenue import REVENUE, CustomerRevenue, Failure, Order
+from projections.revenue import REVENUE, CustomerRevenue, Failure, Order, Reversal
+from service.books.tables import ROWS, STATEMENTS, row_types
 from service.core.events import Event, InvoicePayment
 from tests.support.events import at, dispute, event, invoice, payment, refund
 from tests.support.folded_books import cash, rows_of
+from tests.support.temporary_books import new_books
 
 PAID = ("2025-11-13", "collected", 10_000)
 
@@ -465,6 +470,51 @@ def test_what_is_left_is_the_money_that_is_there_whoever_tells_it(life):
     events, cents = life
     assert sum(amount for _, _, amount in cash(events)) == cents
     assert [amount for _, _, amount in orders(*events)] == ([cents] if cents else [])
+
+
+def told_in_parts() -> list[Event]:
+    """A payment that moves, a link to infer, one that a later statement breaks, and money that goes back."""
+    near = at("2025-11-13 10:02")
+    return [
+        *moved(),
+        event(invoice("paid", invoice_id="in_5", customer_id="cus_5", paid_at=near), near),
+        event(payment(payment_id="pi_5", customer_id="cus_5"), near),
+        event(payment(payment_id="pi_6", customer_id="cus_5"), near + timedelta(minutes=1)),
+        event(linked(invoice_id="in_5", payment_id="pi_6"), near + timedelta(minutes=2)),
+        event(linked(invoice_id="in_5", payment_id="pi_7"), "2025-11-14"),
+        event(refund(1_000, payment_id="pi_7"), "2025-11-20"),
+        event(payment(payment_id="pi_5", customer_id="cus_5", status="failed"), "2025-12-01"),
+    ]
+
+
+@pytest.mark.usefixtures("each_store")
+@pytest.mark.parametrize("seed", range(3))
+async def test_books_that_grow_event_by_event_are_those_of_all_events_at_once(seed):
+    events = told_in_parts()
+    Random(seed).shuffle(events)
+    async with new_books() as books:
+        for each in events:
+            await books.record(each)
+        async with books.store() as store:
+            found = await store.read(partial(_stored_rows, store=store))
+    for book, kinds in ((COLLECTIONS, (Cash,)), (REVENUE, (Order, Failure, Reversal, CustomerRevenue))):
+        rows = [row for row in rows_of(book, events) if isinstance(row, kinds)]
+        assert Counter(map(repr, rows)) == Counter(
+            repr(row) for row in found[book.name] if isinstance(row, kinds)
+        )
+
+
+def _stored_rows(connection, store) -> dict[str, list]:
+    """Every stored row of the two books."""
+    found: dict[str, list] = {}
+    for book in (COLLECTIONS, REVENUE):
+        book_id = store.positions(connection).books[book.name]
+        for kind in row_types(book):
+            table = ROWS[kind]
+            names = [table.c[name] for name in kind.__struct_fields__]
+            stored = connection.execute(select(*names).where(table.c.book == book_id))
+            found.setdefault(book.name, []).extend(STATEMENTS[kind].to_row(tuple(row)) for row in stored)
+    return found
 
 
 # Failed tries
