@@ -1,25 +1,27 @@
 """The collections book: money collected, refunded and lost in disputes, each on its own day.
 
-An invoice's payments are collected through the invoice; a payment counts by itself only if it belongs
-to no invoice. A refund may be reported by an event of its own and by events of its charge; it counts
-once.
+Collected money follows the level last reported, and a fall is taken back on its own day. What of it belongs
+together is said in `projections.settlement`. A refund may be reported by an event of its own and by events
+of its charge; it counts once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from msgspec.structs import asdict
+
 from projections.book import Book, Row, Rules, Stage, Total, causes
-from service.core.events import Dispute, Event, Invoice, InvoicePayment, Payment, Refund
+from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, receipt_rows, stated_key
+from projections.settlement import Settlement, days, settle
+from service.core.events import Dispute, Event, Payment, Refund
 from service.core.moments import day_of
 
 CASH_KINDS = ("collected", "refunded", "disputed")
 
 
-class Cash(Row, frozen=True, kw_only=True):
+class _Money(Row, frozen=True, kw_only=True):
     """Money that moved on a day. `source_id` is the id of the invoice, payment, refund or dispute."""
-
-    table = "cash"
-    indexes = (("currency", "date"),)
 
     processor: str
     account: str
@@ -33,114 +35,223 @@ class Cash(Row, frozen=True, kw_only=True):
     trust: str
 
 
+class Cash(_Money, frozen=True, kw_only=True):
+    """Money that moved on a day; negative where collected money was taken back.
+
+    `link` says how invoice and payment were joined: "stated", "inferred", or "" where they were not.
+    `unlinked` is True of one row of each payment that counts for want of an invoice, at a processor that
+    makes invoices.
+    """
+
+    table = "cash"
+    indexes = (("currency", "date"),)
+
+    link: str = ""
+    unlinked: bool = False
+
+
+class Return(_Money, frozen=True, kw_only=True):
+    """Money that went back of a payment whose customer only its invoice names."""
+
+    table = "returns"
+
+
 def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One invoice's events to the money collected on it: each rise of `amount_paid`, on its day."""
-    rows: list[Row] = []
-    paid = 0
-    for event in history:
-        data = event.data
-        if isinstance(data, Invoice) and data.amount_paid > paid:
-            moment = (data.status == "paid" and data.paid_at) or event.occurred_at
-            change = data.amount_paid - paid
-            rows.append(
-                _cash_row(
-                    event, "collected", data.invoice_id, change, moment, data.customer_id, rules, len(rows)
-                )
-            )
-            paid = data.amount_paid
-    return rows
+    """One invoice's events to its claim, or to cash where no payment can belong to it."""
+    return _with_cash(claim_rows(history), rules)
 
 
 def payment_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One payment's events, with its refunds and disputes, to cash."""
+    """One payment's events to cash, and to receipts where the money may be an invoice's."""
+    return [*_with_cash(receipt_rows(history), rules), *reversal_rows(history, rules)]
+
+
+def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
+    """Claims and receipts that may belong together to cash, and what went back of them."""
+    collected = (cash for settlement in settle(rows) for cash in _collected_rows(settlement, rules))
+    return [*collected, *returned_rows(rows)]
+
+
+def returned_rows(rows: Sequence[Row]) -> list[Cash]:
+    """What went back of an invoice's payments, as the invoice's customer's."""
+    customer_id = next((row.customer_id for row in rows if isinstance(row, Claim)), "")
+    columns = [asdict(row) for row in rows if isinstance(row, Return)]
+    return [Cash(**{**column, "parent_key": "", "customer_id": customer_id}) for column in columns]
+
+
+def invoice_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """The cash of one invoice's events without any payment's."""
+    return settled_cash_rows(claim_rows(history), rules)
+
+
+def payment_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """The cash of one payment's events without any invoice's: what is stated as an invoice's is left out."""
+    receipts = [row for row in receipt_rows(history) if row.invoice_id is None]
+    reversals = reversal_rows(history, rules)
+    found = [row for row in reversals if isinstance(row, Cash)]
+    return [*settled_cash_rows(receipts, rules), *found, *returned_rows(reversals)]
+
+
+def _with_cash(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
+    """The rows that wait for others, and the cash of those that stand alone."""
+    waiting = [row for row in rows if row.parent_key]
+    alone = [row for row in rows if not row.parent_key]
+    return [*waiting, *(cash for row in alone for cash in settled_cash_rows([row], rules))]
+
+
+def _collected_rows(settlement: Settlement, rules: Rules) -> Iterator[Cash]:
+    """What a settlement collected and took back, by day."""
+    for part, day in enumerate(days(settlement, rules.zone)):
+        yield Cash(
+            causes=day.causes,
+            processor=settlement.processor,
+            account=settlement.account,
+            currency=settlement.currency,
+            customer_id=settlement.customer_id,
+            date=day.date,
+            kind="collected",
+            source_id=settlement.source_id,
+            part=part,
+            amount_cents=day.cents,
+            trust=day.trust,
+            link=settlement.link,
+            unlinked=settlement.is_unlinked and not part and settlement.collected_cents > 0,
+        )
+
+
+# What went back
+
+
+def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]:
+    """The refunds and lost disputes of one payment; as returns where only its invoice knows the customer."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
-    payments = [event for event in confirmed if isinstance(event.data, Payment)]
-    customer_id = next((e.data.customer_id for e in confirmed if getattr(e.data, "customer_id", None)), None)  # type: ignore[attr-defined]
-    return [
-        *_collected_rows(history, payments, customer_id, rules),
+    payments = [(event, event.data) for event in confirmed if isinstance(event.data, Payment)]
+    statuses = {data.status for _, data in payments}
+    if "authorized" in statuses and "succeeded" not in statuses:  # nothing was captured, so nothing went back
+        return []
+    customer_id = customer_of(confirmed)
+    rows: list[Cash | Return] = [
         *_refunded_rows(confirmed, payments, customer_id, rules),
         *_disputed_rows(confirmed, customer_id, rules),
     ]
-
-
-def _collected_rows(
-    history: Sequence[Event], payments: Sequence[Event], customer_id: str | None, rules: Rules
-) -> Iterable[Row]:
-    """The payment itself, once, unless it is known to pay an invoice."""
-    if any(isinstance(e.data, Invoice | InvoicePayment) for e in history):
-        return
-    succeeded = [
-        (e, e.data) for e in payments if isinstance(e.data, Payment) and e.data.status == "succeeded"
-    ]
-    if not succeeded or any(data.invoice_id or data.for_invoice for _, data in succeeded):
-        return
-    at_payment = [pair for pair in succeeded if pair[1].paid_at is None]  # events of the payment's own moment
-    event, data = min(
-        at_payment or succeeded, key=lambda pair: (pair[0].trust == "unsigned", pair[0].occurred_at)
-    )
-    if data.amount:
-        moment = data.paid_at or event.occurred_at
-        payer = data.customer_id or customer_id
-        yield _cash_row(event, "collected", data.payment_id, data.amount, moment, payer, rules)
+    key = stated_key(confirmed)
+    if customer_id or not key:
+        return rows
+    names = Return.__struct_fields__
+    return [Return(**{name: getattr(row, name) for name in names} | {"parent_key": key}) for row in rows]
 
 
 def _refunded_rows(
-    confirmed: Sequence[Event], payments: Sequence[Event], customer_id: str | None, rules: Rules
-) -> Iterable[Row]:
+    confirmed: Sequence[Event], payments: Sequence[tuple[Event, Payment]], customer_id: str, rules: Rules
+) -> Iterable[Cash]:
     """Each refund by its id; then the amounts that a charge reports as refunded beyond these refunds."""
     refunds = {e.data.refund_id: (e, e.data) for e in confirmed if isinstance(e.data, Refund)}
-    for event, data in refunds.values():
+    released = _released_refund([data for _, data in refunds.values()], [data for _, data in payments])
+    captured = [(e, data) for e, data in refunds.values() if data.captured and data is not released]
+    for event, data in captured:
         if data.status == "succeeded" and data.amount:
             yield _cash_row(
                 event, "refunded", data.refund_id, data.amount, data.created_at, customer_id, rules
             )
-    for part, (event, amount) in enumerate(
-        _unexplained_rises(payments, [data for _, data in refunds.values()])
-    ):
-        source_id = event.data.payment_id  # type: ignore[attr-defined]
-        yield _cash_row(event, "refunded", source_id, amount, event.occurred_at, customer_id, rules, part)
+    known = [data for _, data in captured if data.status != "unknown"]
+    for part, (event, payment, amount) in enumerate(_unexplained_rises(payments, known)):
+        yield _cash_row(
+            event, "refunded", payment.payment_id, amount, event.occurred_at, customer_id, rules, part
+        )
 
 
-def _unexplained_rises(payments: Sequence[Event], refunds: Sequence[Refund]) -> list[tuple[Event, int]]:
-    """The rises of `amount_refunded` that no refund explains, as (event that reports the rise, amount).
+def _released_refund(refunds: Sequence[Refund], payments: Sequence[Payment]) -> Refund | None:
+    """The refund that only gave back the part of a hold that was never captured, if there is one.
+
+    It has that part's amount, and is in excess of the refunds that the charge reports.
+    """
+    released = max((data.amount_released for data in payments), default=0)
+    succeeded = [data for data in refunds if data.status == "succeeded" and data.captured]
+    reported = max((data.amount_refunded for data in payments), default=0)
+    same = [data for data in succeeded if released and data.amount == released]
+    if sum(data.amount for data in succeeded) <= reported:
+        return None
+    return min(same, key=lambda data: (data.created_at, data.refund_id), default=None)
+
+
+def _unexplained_rises(
+    payments: Sequence[tuple[Event, Payment]], refunds: Sequence[Refund]
+) -> list[tuple[Event, Payment, int]]:
+    """The rises of `amount_refunded` that no refund explains, each with the event that reports it.
 
     A refund explains the rise of the same amount that is nearest to it in time; where there is none, its
     amount explains the earliest rises.
     """
-    rises: list[tuple[Event, int]] = []
-    highest = 0
-    for event in payments:
-        refunded = event.data.amount_refunded  # type: ignore[attr-defined]
-        if refunded > highest:
-            rises.append((event, refunded - highest))
-            highest = refunded
+    rises = _rises(payments)
     explained = 0
     for refund in sorted(refunds, key=lambda r: (r.created_at, r.refund_id)):
-        same_amount = [rise for rise in rises if rise[1] == refund.amount]
+        same_amount = [rise for rise in rises if rise[2] == refund.amount]
         if same_amount:
             created_at = refund.created_at
             rises.remove(min(same_amount, key=lambda rise: abs(rise[0].occurred_at - created_at)))
         else:
             explained += refund.amount
     unexplained = []
-    for event, amount in rises:
+    for event, data, amount in rises:
         if amount > explained:
-            unexplained.append((event, amount - explained))
+            unexplained.append((event, data, amount - explained))
         explained = max(explained - amount, 0)
     return unexplained
 
 
-def _disputed_rows(confirmed: Sequence[Event], customer_id: str | None, rules: Rules) -> Iterable[Row]:
-    """Each dispute that was lost in the end, on the day of the first event that reports it lost."""
-    last_data = {e.data.dispute_id: e.data for e in confirmed if isinstance(e.data, Dispute)}
-    first_lost: dict[str, Event] = {}
+def _rises(payments: Sequence[tuple[Event, Payment]]) -> list[tuple[Event, Payment, int]]:
+    """The rises of `amount_refunded`. A refund that failed lowers it, and undoes the latest rises.
+
+    Only the attempt that was refunded can say so: an event of another one reports no refunds.
+    """
+    rises: list[tuple[Event, Payment, int]] = []
+    level = 0
+    for event, data in payments:
+        if data.amount_refunded > level:
+            rises.append((event, data, data.amount_refunded - level))
+            level = data.amount_refunded
+        while rises and level > data.amount_refunded and _is_same_attempt(event, rises[-1][0]):
+            last_event, last, amount = rises.pop()
+            rest = max(amount - (level - data.amount_refunded), 0)
+            level -= amount - rest
+            rises += [(last_event, last, rest)] if rest else []
+    return rises
+
+
+def _is_same_attempt(event: Event, other: Event) -> bool:
+    """Whether two events of a payment are of one attempt, which at Stripe is a charge, known by its time."""
+    attempts = {each.data.attempted_at for each in (event, other)}  # type: ignore[attr-defined]
+    return len(attempts) == 1 and (None not in attempts or event.processor != INFERRING)
+
+
+def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[Cash]:
+    """Each dispute that took money in the end, on the day on which it did."""
+    by_dispute: dict[str, list[tuple[Event, Dispute]]] = defaultdict(list)
     for event in confirmed:
-        if isinstance(event.data, Dispute) and event.data.status == "lost":
-            first_lost.setdefault(event.data.dispute_id, event)
-    for dispute_id, event in first_lost.items():
-        data = last_data[dispute_id]
-        if data.status == "lost" and data.amount:
-            yield _cash_row(event, "disputed", dispute_id, data.amount, event.occurred_at, customer_id, rules)
+        if isinstance(event.data, Dispute):
+            by_dispute[event.data.dispute_id].append((event, event.data))
+    for dispute_id, history in by_dispute.items():
+        taken_by = _taken_by(history)
+        if taken_by and (cents := _taken_cents(taken_by, history[-1][1])):
+            moment = taken_by.occurred_at
+            yield _cash_row(taken_by, "disputed", dispute_id, cents, moment, customer_id, rules)
+
+
+def _taken_by(history: Sequence[tuple[Event, Dispute]]) -> Event | None:
+    """The event by which a dispute took money: it was lost, or prevented, and not won since."""
+    taken = None
+    for event, data in history:
+        if data.status == "won":
+            taken = None
+        elif data.status in ("lost", "prevented"):
+            taken = taken or event
+    return taken
+
+
+def _taken_cents(event: Event, latest: Dispute) -> int:
+    """A lost dispute takes its amount, a prevented one the sum of its balance transactions."""
+    is_lost = isinstance(event.data, Dispute) and event.data.status == "lost"
+    return latest.amount if is_lost else latest.amount_taken or 0
 
 
 def _cash_row(
@@ -149,7 +260,7 @@ def _cash_row(
     source_id: str,
     amount_cents: int,
     moment: datetime,
-    customer_id: str | None,
+    customer_id: str,
     rules: Rules,
     part: int = 0,
 ) -> Cash:
@@ -170,12 +281,20 @@ def _cash_row(
 
 COLLECTIONS = Book(
     name="collections",
-    version=2,
+    version=3,
     stages=(
-        Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Cash,)),
-        Stage(reads="payment", contribute=payment_cash_rows, rows=(Cash,)),
+        Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash)),
+        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash)),
+        Stage(reads=(Claim, Receipt, Return), contribute=settled_cash_rows, rows=(Cash,)),
     ),
     totals=(
+        Total(
+            table="unlinked_payments",
+            row_type=Cash,
+            group_by=("currency", "account"),
+            sums=("payments",),
+            measure=lambda row: (int(row.unlinked),),
+        ),
         Total(
             table="cash_days",
             row_type=Cash,

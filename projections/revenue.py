@@ -1,27 +1,30 @@
 """The revenue book: each customer's purchases, by order, by month and altogether.
 
-An order is a paid invoice, or a payment that belongs to none. A customer's months are made from their orders
-and the customer from their months, so that a new order costs one month of a long history, not all of it.
+An order is an invoice with collected money, or a payment that belongs to none. A customer's months are made
+from their orders and the customer from their months, so that a new order costs one month of a long history,
+not all of it.
 """
 
 from collections.abc import Iterator, Sequence
 from datetime import date
 from fractions import Fraction
 from math import floor
-from typing import Any
 
 from msgspec import Struct, json
 
-from projections.bills import latest_invoice
-from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.collections import Cash, payment_cash_rows
+from projections.book import Book, Row, Rules, Stage, Total, merge_causes
+from projections.collections import Cash, Return, returned_rows, reversal_rows
+from projections.receipts import Claim, Receipt, claim_rows, receipt_rows
+from projections.settlement import Day, Settlement, days, settle
 from service.core.cadence import purchase_frequency
-from service.core.events import Data, Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
+from service.core.events import Event, join_key
 from service.core.moments import day_of
 
 
 class Order(Row, frozen=True, kw_only=True):
-    """A paid invoice, or a payment without an invoice, on the day it was paid. `source_id` is its id.
+    """An invoice with collected money, or a payment without an invoice, on the day of its first collection.
+
+    `source_id` is its id, and `link` how an invoice and its payments were joined: "stated", "inferred" or "".
 
     `products` is JSON, [[product id, name, cents], …]: parts that add up to the amount, with null ids where
     the order names no product. `paid_first_try`: no attempt to collect it had failed.
@@ -40,6 +43,7 @@ class Order(Row, frozen=True, kw_only=True):
     products: str
     paid_first_try: bool
     trust: str
+    link: str = ""
 
 
 class Reversal(Row, frozen=True, kw_only=True):
@@ -61,7 +65,10 @@ class Reversal(Row, frozen=True, kw_only=True):
 
 
 class Failure(Row, frozen=True, kw_only=True):
-    """An invoice or payment with a failed attempt, on the day of the first. `recovered`: paid since."""
+    """An invoice or payment with a failed attempt, on the day of the first. `recovered`: paid since.
+
+    Attempts at one invoice are one failure, whichever object reports them.
+    """
 
     table = "failures"
 
@@ -128,115 +135,102 @@ class CustomerRevenue(Row, frozen=True, kw_only=True):
 
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One invoice's events to its order once it is paid, and its failure if an attempt failed."""
-    history = [event for event in history if isinstance(event.data, Invoice)]
-    if not history:
-        return []
-    latest, data = latest_invoice(history)
-    invoice_events = [(event, event.data) for event in history if isinstance(event.data, Invoice)]
-    failed = [event for event, state in invoice_events if state.payment_failed]
-    paid = [event for event, state in invoice_events if state.status == "paid"]
-    is_order = data.status == "paid" and data.amount_paid > 0
-    rows: list[Row] = []
-    if failed:
-        rows.append(_failure(failed[0], data.invoice_id, data.customer_id, rules, recovered=is_order))
-    if is_order:
-        day = day_of(data.paid_at or paid[0].occurred_at, rules.zone).isoformat()
-        rows.append(
-            Order(
-                parent_key=_month_key(latest.processor, latest.account, data.customer_id, data.currency, day),
-                causes=causes(latest),
-                processor=latest.processor,
-                account=latest.account,
-                currency=data.currency,
-                customer_id=data.customer_id or "",
-                date=day,
-                source_id=data.invoice_id,
-                amount_cents=data.amount_paid,
-                products=json.encode(_split_by_product(data.lines, data.amount_paid)).decode(),
-                paid_first_try=not failed,
-                trust=latest.trust,
-            )
-        )
-    return rows
+    """One invoice's events to its claim; or to its order and failure where no payment can belong to it."""
+    return _with_orders(claim_rows(history), rules)
 
 
 def payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One payment's events to its order, if it belongs to no invoice, and to its reversals and failure."""
-    cash = [row for row in payment_cash_rows(history, rules) if isinstance(row, Cash)]
-    collected = [row for row in cash if row.kind == "collected"]
-    failed = [event for event in history if _is_failed_payment(event.data)]
-    rows: list[Row] = [_payment_order(row, paid_first_try=not failed) for row in collected]
-    rows += [_reversal(row) for row in cash if row.kind != "collected"]
-    if failed and not any(_names_invoice(event.data) for event in history):
-        data = failed[0].data
-        assert isinstance(data, Payment)  # noqa: S101 - `failed` holds payments only
-        rows.append(_failure(failed[0], data.payment_id, data.customer_id, rules, recovered=bool(collected)))
-    return rows
+    """One payment's events to its reversals; and to its order and failure, or to receipts for an invoice."""
+    found = reversal_rows(history, rules)
+    reversals = [_reversal(row) if isinstance(row, Cash) else row for row in found]
+    return [*_with_orders(receipt_rows(history), rules), *reversals]
 
 
-def _is_failed_payment(data: Data) -> bool:
-    """Whether an event's data report a failed payment attempt that needs no further confirmation."""
-    return isinstance(data, Payment) and data.status == "failed" and not data.awaits_confirmation
+def settled_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
+    """Claims and receipts that may belong together to orders and failures, and what went back of them."""
+    settlements = settle(rows)
+    orders = (order for settlement in settlements for order in _orders(settlement, rules))
+    reversals = (_reversal(row) for row in returned_rows(rows))
+    return [*orders, *_failures(settlements, rules), *reversals]
 
 
-def _names_invoice(data: Data) -> bool:
-    """Whether an event's data, in a payment's history, say that the payment belongs to an invoice."""
-    if isinstance(data, Payment):
-        return bool(data.invoice_id or data.for_invoice)
-    return isinstance(data, Invoice | InvoicePayment)
+def _with_orders(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
+    """The rows that wait for others, and the orders and failures of those that stand alone."""
+    waiting = [row for row in rows if row.parent_key]
+    alone = [row for row in rows if not row.parent_key]
+    return [*waiting, *(made for row in alone for made in settled_rows([row], rules))]
 
 
-def _payment_order(row: Cash, *, paid_first_try: bool) -> Order:
-    products = json.encode(_split_by_product((), row.amount_cents)).decode()
-    return Order(products=products, paid_first_try=paid_first_try, **_cash_columns(row))
+def _orders(settlement: Settlement, rules: Rules) -> Iterator[Order]:
+    """The order of a settlement with money, on the day since which there always was some."""
+    cents = settlement.collected_cents
+    collected = _since_nothing(days(settlement, rules.zone))
+    if cents > 0:
+        first = collected[0]
+        yield Order(
+            parent_key=_month_key(settlement, first.date),
+            causes=merge_causes([day.causes for day in collected]),
+            processor=settlement.processor,
+            account=settlement.account,
+            currency=settlement.currency,
+            customer_id=settlement.customer_id,
+            date=first.date,
+            source_id=settlement.source_id,
+            amount_cents=cents,
+            products=json.encode(_split_by_product(settlement.lines, cents)).decode(),
+            paid_first_try=not settlement.tries,
+            trust=first.trust,
+            link=settlement.link,
+        )
+
+
+def _since_nothing(changes: Sequence[Day]) -> Sequence[Day]:
+    """The changes after the last day at whose end nothing was left."""
+    level, start = 0, 0
+    for number, day in enumerate(changes, start=1):
+        level += day.cents
+        start = start if level else number
+    return changes[start:]
 
 
 def _reversal(row: Cash) -> Reversal:
-    return Reversal(kind=row.kind, part=row.part, **_cash_columns(row))
+    names = "causes processor account currency customer_id date kind source_id part amount_cents trust"
+    columns = {name: getattr(row, name) for name in names.split()}
+    return Reversal(parent_key=_month_key(row, row.date), **columns)
 
 
-def _cash_columns(row: Cash) -> dict[str, Any]:
-    """The columns that an order or a reversal takes from a cash row; their parent is the customer's month."""
-    names = "causes processor account currency customer_id date source_id amount_cents trust".split()
-    parent_key = _month_key(row.processor, row.account, row.customer_id, row.currency, row.date)
-    return {"parent_key": parent_key, **{name: getattr(row, name) for name in names}}
+def _failures(settlements: Sequence[Settlement], rules: Rules) -> Iterator[Failure]:
+    """One failure for each invoice or payment with a failed try, on the day of the first one."""
+    paid = {settlement.unit_id for settlement in settlements if settlement.collected_cents > 0}
+    for settlement in settlements:
+        if settlement.tries:
+            first = settlement.tries[0]
+            yield Failure(
+                causes=json.encode([first.cause]).decode(),
+                account=settlement.account,
+                currency=settlement.currency,
+                customer_id=settlement.customer_id,
+                date=day_of(first.at, rules.zone).isoformat(),
+                source_id=settlement.unit_id,
+                recovered=settlement.unit_id in paid,
+            )
 
 
-def _failure(
-    event: Event, source_id: str, customer_id: str | None, rules: Rules, *, recovered: bool
-) -> Failure:
-    return Failure(
-        causes=causes(event),
-        account=event.account,
-        currency=event.data.currency,  # type: ignore[attr-defined]
-        customer_id=customer_id or "",
-        date=day_of(event.occurred_at, rules.zone).isoformat(),
-        source_id=source_id,
-        recovered=recovered,
-    )
-
-
-def _month_key(processor: str, account: str, customer_id: str | None, currency: str, day: str) -> str:
+def _month_key(of: Settlement | Cash, day: str) -> str:
     """The key of the customer's month; empty without a customer."""
-    return join_key(processor, account, customer_id, currency, day[:7]) if customer_id else ""
+    return join_key(of.processor, of.account, of.customer_id, of.currency, day[:7]) if of.customer_id else ""
 
 
 def _split_by_product(
-    lines: Sequence[InvoiceLine], amount_cents: int
+    lines: Sequence[tuple[str | None, str | None, int]], amount_cents: int
 ) -> list[tuple[str | None, str | None, int]]:
-    """An order's amount by product, as (id, name, cents), in proportion to the order's lines.
+    """An order's amount by product, as (id, name, cents), in proportion to the amounts of the order's lines.
 
     Cents left over by rounding go to the largest remainders. A product whose lines add up to less than
     nothing was taken back: nothing was paid for it, and it gets no part.
     """
-    billed: dict[str | None, int] = {}
-    names: dict[str | None, str | None] = {}
-    for line in lines:
-        product = line.product_id or line.price_id
-        billed[product] = billed.get(product, 0) + line.amount
-        names[product] = line.product_name or names.get(product)
-    weights = {product: weight for product, weight in billed.items() if weight > 0}
+    names = {product: name for product, name, _ in lines}
+    weights = {product: cents for product, _, cents in lines if cents > 0}
     if not weights:
         return [(None, None, amount_cents)]
     total = sum(weights.values())
@@ -332,10 +326,11 @@ def _cohort_months(row: CustomerRevenue) -> Iterator[CohortMonth]:
 
 REVENUE = Book(
     name="revenue",
-    version=1,
+    version=2,
     stages=(
-        Stage(reads="invoice", contribute=invoice_rows, rows=(Order, Failure)),
-        Stage(reads="payment", contribute=payment_rows, rows=(Order, Reversal, Failure)),
+        Stage(reads="invoice", contribute=invoice_rows, rows=(Claim, Order, Failure)),
+        Stage(reads="payment", contribute=payment_rows, rows=(Receipt, Return, Order, Reversal, Failure)),
+        Stage(reads=(Claim, Receipt, Return), contribute=settled_rows, rows=(Order, Reversal, Failure)),
         Stage(reads=(Order, Reversal), contribute=customer_month_rows, rows=(CustomerMonth,)),
         Stage(reads=(CustomerMonth,), contribute=customer_rows, rows=(CustomerRevenue,)),
     ),

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from projections.bills import BILLS, Bill, bill_rows, invoice_rows
 from projections.book import Book, Row, Rules
-from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_rows, payment_cash_rows
+from projections.collections import CASH_KINDS, COLLECTIONS, Cash, invoice_cash_alone, payment_cash_alone
 from projections.contracts import contract_state_rows
 from projections.mrr import MRR, Step, step_rows
 from service.books.store import BookStore, partition_of
@@ -38,9 +38,9 @@ _CONTRIBUTIONS: dict[str, Callable[[Sequence[Event], Rules], list[Row]]] = {
     "subscription": lambda history, rules: step_rows(contract_state_rows(history, rules), rules),  # type: ignore[arg-type]
     "invoice": lambda history, rules: [
         *bill_rows(invoice_rows(history, rules), rules),  # type: ignore[arg-type]
-        *invoice_cash_rows(history, rules),
+        *invoice_cash_alone(history, rules),
     ],
-    "payment": payment_cash_rows,
+    "payment": payment_cash_alone,
 }
 # Each figure's book, row type, and column in the one total of these rows.
 _FIGURES: dict[str, tuple[Book, type[Row], str]] = {

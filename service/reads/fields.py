@@ -105,6 +105,10 @@ FIELDS: dict[str, Schema] = {
     "customer_name": or_null(text("the customer's name"), "where none is known"),
     "contract_id": text("the id of the subscription or contract at the processor"),
     "source_id": text("the id of the invoice, payment, refund or dispute at the processor"),
+    "link": or_null(
+        text("how the invoice and its payments were joined", enum=["stated", "inferred", None]),
+        "where they were not",
+    ),
     "invoice_id": or_null(text("the invoice's id at the processor"), _UPCOMING),
     "processor": text('the processor that sent it: "stripe", "mxmerchant" or "standard.<name>"'),
     "account": text("the processor's account that it belongs to; empty for the only one"),

@@ -62,6 +62,7 @@ def cash_rows(view: View, first: date, last: date) -> list[dict[str, Any]]:
             "customer_id": row.customer_id,
             "customer_name": row.customer_name,
             "source_id": row.source_id,
+            "link": row.link or None,
             "processor": row.processor,
             "account": row.account,
             "trust": row.trust,

@@ -98,10 +98,10 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         customers=count("how many distinct customers were billed"),
     ),
     "Cash": shape(
-        "date kind amount_cents customer_id customer_name source_id processor account trust causes",
+        "date kind amount_cents customer_id customer_name source_id link processor account trust causes",
         date=day("the day on which it was paid, refunded or lost"),
         kind=text("what became of the money", enum=["collected", "refunded", "disputed"]),
-        amount_cents=cents("how much, never negative"),
+        amount_cents=cents("how much; negative where collected money was taken back"),
     ),
     "MonthlyTotals": shape(
         "currency months cash? meta",

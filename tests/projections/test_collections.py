@@ -90,7 +90,6 @@ def test_a_payment_linked_to_an_invoice_before_or_after_counts_once(link):
 
 
 def test_a_payment_that_names_its_invoice_counts_through_it():
-    assert cash([charged(invoice_id="in_1")]) == []
     assert cash([charged(invoice_id="in_1"), event(invoice("paid"), "2025-11-13")]) == [PAID]
 
 
@@ -185,7 +184,97 @@ def test_a_refund_that_only_the_charge_tells_keeps_its_day_beside_one_told_twice
     assert cash(events) == [PAID, ("2025-11-20", "refunded", 2_000), ("2025-12-05", "refunded", 3_000)]
 
 
+def test_a_refund_of_no_payment_counts():
+    alone = refund(1_150, "2025-11-21", payment_id=None)
+    assert cash([event(alone, "2025-11-21")]) == [("2025-11-21", "refunded", 1_150)]
+
+
+@pytest.mark.parametrize("amount", [2_500, 10_000])
+def test_a_refund_of_unknown_status_counts_only_through_its_charge(amount):
+    unsaid = event(refund(amount, status="unknown"), "2025-11-20")
+    assert cash([charged(), unsaid]) == [PAID]
+    events = [charged(), unsaid, charge_says(amount, "2025-11-20")]
+    assert all(cash(order) == [PAID, ("2025-11-20", "refunded", amount)] for order in permutations(events))
+
+
+@pytest.mark.parametrize("fields", [{"processor": "standard.acme"}, {"attempted_at": at("2025-11-13")}])
+def test_a_refund_that_its_charge_takes_back_does_not_count(fields):
+    processor = fields.pop("processor", "stripe")
+
+    def says(refunded: int, when: str):
+        return event(payment(amount_refunded=refunded, **fields), when, processor=processor)
+
+    events = [
+        says(0, "2025-11-13"),
+        says(1_000, "2025-11-20"),
+        says(4_000, "2025-11-22"),
+        says(0, "2025-12-01"),
+    ]
+    assert cash(events[:3]) == [PAID, ("2025-11-20", "refunded", 1_000), ("2025-11-22", "refunded", 3_000)]
+    assert cash(events) == [PAID]
+    assert cash([*events[:3], says(1_500, "2025-12-01")]) == [
+        PAID,
+        ("2025-11-20", "refunded", 1_000),
+        ("2025-11-22", "refunded", 500),
+    ]
+
+
+def test_another_attempt_of_a_payment_says_nothing_of_its_refunds():
+    made = at("2025-11-13")
+    events = [
+        event(payment(amount_refunded=700, attempted_at=made), "2025-11-20"),
+        event(payment(status="failed", attempted_at=at("2025-11-12")), "2025-11-21"),
+        event(payment(), "2025-11-22"),
+    ]
+    assert ("2025-11-20", "refunded", 700) in cash(events)
+
+
+# Holds
+
+
+def held(amount: int = 10_000, when: str = "2025-11-12", **fields):
+    """A hold of `pi_1`, which has moved no money."""
+    return event(payment(amount, status="authorized", **fields), when, rank=CREATED)
+
+
+@pytest.mark.parametrize(("amount", "let_go"), [(3_700, "2025-11-19"), (125_000, "2025-12-01")])
+def test_a_hold_that_is_released_collects_and_refunds_nothing(amount, let_go):
+    released = held(amount, let_go, amount_released=amount)
+    lapsed = event(refund(amount, let_go, captured=False), let_go)
+    unexplained = event(refund(amount, let_go), let_go)
+    assert cash([held(amount)]) == []
+    assert all(cash(order) == [] for order in permutations([held(amount), released, lapsed]))
+    assert cash([held(amount), unexplained]) == []
+    assert cash([lapsed]) == []
+
+
+def test_a_hold_is_collected_when_and_as_far_as_it_is_captured():
+    captured = event(payment(6_200, amount_released=3_800), "2025-11-15")
+    taken = [("2025-11-15", "collected", 6_200)]
+    assert cash([held(), captured]) == taken
+    given_back = event(refund(3_800, "2025-11-15"), "2025-11-15")
+    assert all(cash(order) == taken for order in permutations([held(), captured, given_back]))
+
+
+def test_a_refund_of_what_was_captured_counts_beside_the_part_that_was_released():
+    captured = event(payment(6_200, amount_released=3_800), "2025-11-15")
+    released = event(refund(3_800, "2025-11-15"), "2025-11-15")
+    back = event(refund(3_800, "2025-11-22", refund_id="re_2"), "2025-11-22")
+    assert cash([held(), captured, released, back]) == [
+        ("2025-11-15", "collected", 6_200),
+        ("2025-11-22", "refunded", 3_800),
+    ]
+    says = event(payment(6_200, amount_released=3_800, amount_refunded=3_800), "2025-11-22")
+    assert ("2025-11-22", "refunded", 3_800) in cash([held(), captured, says, back])
+
+
 # Disputes
+
+
+def disputes(*statuses: str, **fields):
+    """A dispute of each status, ten days apart, from 10 December on."""
+    days = ("2025-12-10", "2025-12-20", "2025-12-30", "2026-01-09", "2026-01-19")
+    return [event(dispute(status, **fields), day) for status, day in zip(statuses, days, strict=False)]
 
 
 def test_a_lost_dispute_counts_on_the_day_it_was_lost():
@@ -203,9 +292,26 @@ def test_a_dispute_that_is_not_lost_does_not_count(status):
     assert cash([charged(), event(dispute(status), "2025-12-20")]) == [PAID]
 
 
-def test_a_dispute_that_was_lost_and_then_won_does_not_count():
-    events = [charged(), event(dispute("lost"), "2025-12-20"), event(dispute("won"), "2026-01-20")]
-    assert cash(events) == [PAID]
+@pytest.mark.parametrize(
+    ("statuses", "lost_on"),
+    [
+        (("lost", "won"), None),
+        (("lost", "under_review"), "2025-12-10"),
+        (("needs_response", "lost", "needs_response", "under_review"), "2025-12-20"),
+        (("lost", "under_review", "won"), None),
+        (("lost", "under_review", "lost"), "2025-12-10"),
+        (("lost", "won", "under_review", "lost"), "2026-01-09"),
+    ],
+)
+def test_a_lost_dispute_counts_until_it_is_won_whatever_lies_between(statuses, lost_on):
+    expected = [(lost_on, "disputed", 10_000)] if lost_on else []
+    assert cash(disputes(*statuses)) == expected
+
+
+@pytest.mark.parametrize(("taken", "expected"), [(None, []), (0, []), (8_150, 8_150), (12_000, 12_000)])
+def test_a_prevented_dispute_counts_what_was_taken(taken, expected):
+    rows = cash(disputes("needs_response", "prevented", amount_taken=taken))
+    assert rows == ([("2025-12-20", "disputed", expected)] if expected else [])
 
 
 # What came unsigned

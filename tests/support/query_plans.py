@@ -20,7 +20,7 @@ WALKS = "SELECT relname || ' ' || seq_scan FROM pg_stat_user_tables WHERE seq_sc
 
 
 def events_of(number: int) -> list[Event]:
-    """A customer's subscription, bill and payment, from the beginning to the end."""
+    """A customer's subscription, bill and payments, from the beginning to the end."""
     plan = subscription(
         subscription_id=f"sub_{number}", customer_id=f"cus_{number}", next_bill_at=at("2025-12-01")
     )
@@ -28,6 +28,7 @@ def events_of(number: int) -> list[Event]:
         "paid", invoice_id=f"in_{number}", customer_id=f"cus_{number}", subscription_id=f"sub_{number}"
     )
     pays = f"pi_{number}"
+    unreported = f"pi_unreported_{number}"
     return [
         created(plan, "2025-01-10"),
         event(but(plan, declined=True), "2025-02-10"),
@@ -36,6 +37,9 @@ def events_of(number: int) -> list[Event]:
         event(settles(bill.invoice_id, pays), "2025-11-13"),
         event(payment(payment_id=pays, customer_id=f"cus_{number}"), "2025-11-13"),
         event(refund(payment_id=pays, refund_id=f"re_{number}"), "2025-11-20"),
+        event(settles(bill.invoice_id, unreported), "2025-11-13"),
+        event(refund(payment_id=unreported, refund_id=f"re_unreported_{number}"), "2025-11-20"),
+        event(payment(payment_id=f"pi_alone_{number}", customer_id=f"cus_{number}"), "2025-11-17"),
         event(but(plan, status="canceled"), "2025-11-21"),
     ]
 

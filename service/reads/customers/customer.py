@@ -33,7 +33,15 @@ _CUSTOMER_TABLES = [
     (ROWS[IssuedInvoice], "bills"),
     (ROWS[CustomerName], "customers"),
 ]
-_ORDER = ("date", "source_id", "amount_cents", "products", "trust", "causes")  # there may be thousands
+_ORDER = (
+    "date",
+    "source_id",
+    "amount_cents",
+    "products",
+    "trust",
+    "causes",
+    "link",
+)  # there may be thousands
 _REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
 _UNKNOWN_CUSTOMER = "no order, contract or name of this customer is known"
 

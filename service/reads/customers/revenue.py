@@ -169,6 +169,7 @@ def _order(row: Any, names: Mapping[str | None, str | None]) -> dict[str, Any]:
     ]
     return {
         **{name: getattr(row, name) for name in columns},
+        "link": row.link or None,
         "products": products,
         "causes": json.decode(row.causes),
     }

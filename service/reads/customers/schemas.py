@@ -259,7 +259,7 @@ CUSTOMER_SHAPES: dict[str, Schema] = {
     ),
     "OrderPart": shape("product_id product_name amount_cents"),
     "Order": shape(
-        "date source_id amount_cents trust products causes",
+        "date source_id amount_cents trust link products causes",
         products=many("OrderPart", "parts that add up to the amount"),
     ),
     "Reversal": shape(

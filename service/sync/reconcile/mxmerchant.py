@@ -19,6 +19,7 @@ from projections import bills
 from projections.bills import Contract
 from projections.book import Row
 from projections.collections import Cash, payment_cash_rows
+from projections.receipts import CHANGES, Receipt
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -235,16 +236,15 @@ class MxmerchantReconciler:
     ) -> dict[str, list[FactDifference]]:
         """The listed payments and refunds whose money differs from the books."""
         await wait_for_head(self._ledger, self._store, self._pause)
-        rows_by_key = await read_rows_by_key(
-            self._store, Cash, "collections", {subject for subject, _ in listed_events}
-        )
+        keys = {subject for subject, _ in listed_events}
+        cash_by_key = await read_rows_by_key(self._store, Cash, "collections", keys)
+        receipts_by_key = await read_rows_by_key(self._store, Receipt, "collections", keys)
         differing = {}
         for subject, event in listed_events:
             key = self._key("payment", mxmerchant.api_payment_id(event.data))  # type: ignore[arg-type]
             listed_facts = _money_facts(payment_cash_rows([event], self._store.rules), event)
-            if differences := self._compare(
-                "payment", key, listed_facts, _money_facts(rows_by_key.get(subject, ()), event)
-            ):
+            rows = [*cash_by_key.get(subject, ()), *receipts_by_key.get(subject, ())]
+            if differences := self._compare("payment", key, listed_facts, _money_facts(rows, event)):
                 differing[key] = differences
         return differing
 
@@ -258,13 +258,13 @@ class MxmerchantReconciler:
 
 
 def _money_facts(rows: Sequence[Row], event: Event) -> Facts:
-    """The money of one payment or refund in cash rows: minor units collected, or refunded."""
+    """The money of one payment or refund in cash and receipts: minor units collected, or refunded."""
     kind = "refunded" if isinstance(event.data, Refund) else "collected"
     source_id = mxmerchant.api_payment_id(event.data)  # type: ignore[arg-type]
-    own_rows = [
-        row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)
-    ]
-    return {f"{kind}_cents": sum(row.amount_cents for row in own_rows)}
+    cash = [row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)]
+    receipts = [row for row in rows if isinstance(row, Receipt) and kind == "collected"]
+    received = sum(change.cents for row in receipts for change in CHANGES.decode(row.changes))
+    return {f"{kind}_cents": sum(row.amount_cents for row in cash) + received}
 
 
 def _fetched_delivery(record: Any, event: Event, now: datetime) -> Incoming:

@@ -1,0 +1,428 @@
+"""Receipts and claims: the money that a payment, or an invoice, states in its own history.
+
+A payment's history gives its receipts, one for each invoice that a statement links it to, and one for the
+money that no link takes. An invoice's history gives its claim. Rows that may belong together have the same
+parent key: the invoice's where a statement links them; else, at Stripe, that of one customer and amount.
+Rows without a parent key stand alone. Source: contract 3.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct, json
+from msgspec.structs import replace
+
+from projections.book import Row, causes
+from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
+
+INFERRING = "stripe"  # of the other processors every link is stated
+
+_END = datetime.max.replace(tzinfo=UTC)
+_WHOLE = 2**53  # the amount of a link that states none: more than any invoice
+
+
+class Change(Struct, frozen=True, array_like=True):
+    """A rise or fall of collected money, and the event that states it."""
+
+    at: datetime
+    cents: int
+    cause: str
+    trust: str
+
+
+class Try(Struct, frozen=True, array_like=True):
+    """A failed attempt to collect money, and the event that states it."""
+
+    at: datetime
+    cause: str
+
+
+CHANGES = json.Decoder(list[Change])
+
+
+class _Statement(Row, frozen=True, kw_only=True):
+    """The money that one side, a payment or an invoice, states in its own history.
+
+    `changes` and `tries` are JSON: lists of Change and of Try.
+    """
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    changes: str
+    tries: str
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no statement links it, so that a link may be inferred."""
+        return self.parent_key.startswith("match|")
+
+
+class Receipt(_Statement, frozen=True, kw_only=True):
+    """The money that one payment brings to one invoice; to none where `invoice_id` is None.
+
+    `moments` is the JSON list of the moments at which the payment may have been made; they are known only
+    where the payment's own events state its success. `currency` is empty where there is no such event at all.
+    A `limited` receipt counts up to the invoice's amount: its own share is not stated. `part` is 0 for the
+    earliest link.
+    """
+
+    table = "receipts"
+
+    payment_id: str
+    invoice_id: str | None
+    part: int
+    limited: bool
+    moments: str
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether an event of the payment itself states that it succeeded; else only links say so."""
+        return self.moments != "[]"
+
+
+class Claim(_Statement, frozen=True, kw_only=True):
+    """An invoice, and the money that it states as collected.
+
+    `lines` is JSON: [[product id, name, cents], …].
+    """
+
+    table = "claims"
+
+    invoice_id: str
+    due_cents: int
+    lines: str
+
+
+# Payments
+
+
+class _Link(Struct, frozen=True, kw_only=True):
+    """A statement that a payment settles an invoice, or no longer does.
+
+    With `paid_at` it states that `cents` went there then; without `cents`, all that was due.
+    """
+
+    at: datetime
+    invoice_id: str
+    holds: bool
+    event: Event
+    cents: int | None = None
+    paid_at: datetime | None = None
+
+
+def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
+    """One payment's events to its receipts."""
+    confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
+    payments = [event for event in confirmed if isinstance(event.data, Payment)]
+    links = sorted(_links(confirmed), key=attrgetter("at"))
+    named = [event.data for event in confirmed if isinstance(event.data, Payment | InvoicePayment)]
+    if not named or (not links and any(_payment(event).for_invoice for event in payments)):
+        return []
+    changes, limited = _shared_changes(payments, links)
+    tries = [Try(event.occurred_at, event.cause) for event in payments if _payment(event).status == "failed"]
+    invoice_ids: list[str | None] = [*dict.fromkeys(link.invoice_id for link in links), None]
+    payment = {
+        "causes": causes(*(event for event in payments if _payment(event).status == "succeeded")),
+        "processor": confirmed[0].processor,
+        "account": confirmed[0].account,
+        "currency": _payment(payments[0]).currency if payments else "",
+        "customer_id": customer_of(confirmed),
+        "payment_id": named[0].payment_id,
+    }
+    rows = [
+        Receipt(
+            parent_key=_invoice_key(confirmed[0], invoice_id or ""),
+            invoice_id=invoice_id,
+            part=part,
+            limited=invoice_id in limited,
+            changes=_encode(changes[invoice_id]),
+            tries=_encode([] if part else tries),
+            moments=_encode(_moments(payments)),
+            **payment,
+        )
+        for part, invoice_id in enumerate(invoice_ids)
+        if (tries and not part) or changes[invoice_id]
+    ]
+    return [row if row.invoice_id else _free_receipt(row, payments, links) for row in rows]
+
+
+def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link]) -> Receipt:
+    """The receipt of money that no link takes: at Stripe it may be that of an invoice near in time.
+
+    What an invoice gave up may be another's: it is near in time when it was given up.
+    """
+    changes = CHANGES.decode(row.changes)
+    is_whole = not any(link.holds for link in _links_at(links, _END)) if links else True
+    if not is_whole or row.processor != INFERRING or not row.customer_id:
+        return replace(row, parent_key="")
+    amount = _peak(changes) or max(_payment(event).amount for event in payments)
+    moments = [change.at for change in changes if change.cents > 0]
+    return replace(
+        row,
+        parent_key=_match_key(row, row.customer_id, row.currency, amount),
+        moments=_encode(moments) if links else row.moments,
+    )
+
+
+def stated_key(history: Sequence[Event]) -> str:
+    """The parent key of the first invoice to which a payment's history links it; empty without one."""
+    links = sorted(_links(history), key=attrgetter("at"))
+    return _invoice_key(history[0], links[0].invoice_id) if links else ""
+
+
+def customer_of(history: Sequence[Event]) -> str:
+    """The customer whom any event of a payment's history names; empty if none does."""
+    named = (getattr(event.data, "customer_id", None) for event in history)
+    return next(filter(None, named), "")
+
+
+def _moments(payments: Sequence[Event]) -> list[datetime]:
+    """The moments at which a payment may have been made."""
+    succeeded = [event for event in payments if _payment(event).status == "succeeded"]
+    stated = {_payment(event).attempted_at for event in succeeded} | {
+        _payment(event).paid_at for event in succeeded
+    }
+    reported = [event.occurred_at for event in succeeded if _payment(event).paid_at is None]
+    return sorted({*filter(None, stated), *reported[:1]})
+
+
+class _Level(Struct, frozen=True):
+    """The money that a payment holds from a moment on."""
+
+    at: datetime
+    cents: int
+    event: Event
+
+
+def _levels(payments: Sequence[Event]) -> list[_Level]:
+    """What a payment holds from each moment on: a success holds until the same attempt fails."""
+    levels: list[_Level] = []
+    holding: list[Event] = []  # the events that state the present success
+    failed_attempts: set[datetime | None] = set()
+    for event in payments:
+        data = _payment(event)
+        if data.status == "succeeded":
+            holding.append(event)
+        elif data.status == "failed":
+            attempts = {_payment(success).attempted_at for success in holding} - {None}
+            is_other = data.attempted_at in failed_attempts or bool(
+                data.attempted_at and attempts and data.attempted_at not in attempts
+            )
+            failed_attempts |= {data.attempted_at} - {None}
+            if holding and not is_other:
+                levels += [*_success_levels(holding), _Level(event.occurred_at, 0, event)]
+                holding = []
+    return [*levels, *_success_levels(holding)]
+
+
+def _success_levels(events: Sequence[Event]) -> Iterator[_Level]:
+    """The levels of one success. Its first one is of the event of its own moment that is trusted most."""
+    if not events:
+        return
+    at_success = [event for event in events if _payment(event).paid_at is None] or events
+    first = min(at_success, key=lambda event: (event.trust == "unsigned", event.occurred_at))
+    cents = _payment(first).amount
+    yield _Level(_payment(first).paid_at or first.occurred_at, cents, first)
+    for event in events[events.index(first) + 1 :]:
+        if _payment(event).amount != cents:
+            cents = _payment(event).amount
+            yield _Level(event.occurred_at, cents, event)
+
+
+def _links(history: Sequence[Event]) -> Iterator[_Link]:
+    """The statements of a payment's history, whichever side makes them."""
+    named = None
+    for event in history:
+        data, at = event.data, event.occurred_at
+        if isinstance(data, InvoicePayment):
+            is_paid = data.status == "paid"
+            yield _Link(
+                at=at,
+                invoice_id=data.invoice_id,
+                holds=data.status != "canceled",
+                event=event,
+                cents=data.amount_paid if is_paid else None,
+                paid_at=data.paid_at or at if is_paid else None,
+            )
+        elif isinstance(data, Invoice):
+            yield _Link(at=at, invoice_id=data.invoice_id, holds=True, event=event)
+        elif isinstance(data, Payment) and data.invoice_id:
+            if named not in (None, data.invoice_id):
+                yield _Link(at=at, invoice_id=named, holds=False, event=event)
+            named = data.invoice_id
+            yield _Link(at=at, invoice_id=named, holds=True, event=event)
+
+
+def _shared_changes(
+    payments: Sequence[Event], links: Sequence[_Link]
+) -> tuple[dict[str | None, list[Change]], set[str | None]]:
+    """The changes of a payment's money at each invoice, and at none; and the invoices with limited shares.
+
+    Of a payment whose success is never reported, only the links that state money count.
+    """
+    levels = _levels(payments)
+    if not levels:
+        stating = [link for link in links if link.paid_at or not link.holds]
+        links = sorted((replace(link, at=link.paid_at or link.at) for link in stating), key=attrgetter("at"))
+    amounts = {link.invoice_id: link.cents for link in links if link.cents is not None}
+    steps: list[_Level | _Link] = sorted([*levels, *links], key=attrgetter("at"))
+    changes: dict[str | None, list[Change]] = defaultdict(list)
+    shares: dict[str | None, int] = {}
+    limited: set[str | None] = set()
+    level = 0 if levels else _WHOLE
+    for step in steps:
+        level = step.cents if isinstance(step, _Level) else level
+        held = _links_at(links, step.at)
+        unsized = [link.invoice_id for link in held if link.invoice_id not in amounts]
+        limited |= set(unsized if len(unsized) > 1 else ())
+        before, shares = shares, _shares(level, held, amounts)
+        for key in sorted({*before, *shares}, key=str):
+            if cents := shares.get(key, 0) - before.get(key, 0):
+                changes[key].append(Change(step.at, cents, step.event.cause, step.event.trust))
+    if not levels:
+        changes.pop(None, None)
+    return changes, limited
+
+
+def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
+    """The links that hold at a moment, the latest first. The first one holds from the beginning."""
+    known = {link.invoice_id: link for link in links if link.at <= at}
+    earliest = {link.invoice_id: link for link in links if link.at == links[0].at}
+    held = [link for link in known.values() if link.holds] if known else list(earliest.values())
+    held.sort(key=attrgetter("invoice_id"))
+    return sorted(held, key=attrgetter("at"), reverse=True)
+
+
+def _shares(level: int, held: Sequence[_Link], amounts: Mapping[str, int]) -> dict[str | None, int]:
+    """How a payment's money is shared among its invoices; what is left belongs to none.
+
+    Links with an amount take that. Links without one may each take all the rest.
+    """
+    shares: dict[str | None, int] = {}
+    rest = level
+    for link in held:
+        if link.invoice_id in amounts:
+            shares[link.invoice_id] = min(amounts[link.invoice_id], rest)
+            rest -= shares[link.invoice_id]
+    unsized = [link.invoice_id for link in held if link.invoice_id not in amounts]
+    return shares | (dict.fromkeys(unsized, rest) if unsized else {None: rest})
+
+
+# Invoices
+
+
+def claim_rows(history: Sequence[Event]) -> list[Claim]:
+    """One invoice's events to its claim, if the invoice itself is reported and has money or failed tries."""
+    invoices = [event for event in history if isinstance(event.data, Invoice)]
+    if not invoices:
+        return []
+    event, data = invoices[-1], _invoice(invoices[-1])
+    changes = _stated_changes(invoices)
+    tries = [Try(e.occurred_at, e.cause) for e in invoices if _invoice(e).payment_failed]
+    customer_id = next((name for e in reversed(invoices) if (name := _invoice(e).customer_id)), "")
+    lines = next((_invoice(e).lines for e in reversed(invoices) if _invoice(e).lines), ())
+    is_linked = any(_states_link(e) for e in history)
+    parent_key = _invoice_key(event, data.invoice_id) if is_linked else ""
+    if not is_linked and event.processor == INFERRING and customer_id and not data.paid_out_of_band:
+        amount = _peak(changes) or (_remaining(data) if tries else 0)
+        parent_key = _match_key(event, customer_id, data.currency, amount) if amount else ""
+    if not (changes or tries or is_linked):
+        return []
+    return [
+        Claim(
+            parent_key=parent_key,
+            causes=causes(event),
+            processor=event.processor,
+            account=event.account,
+            currency=data.currency,
+            customer_id=customer_id,
+            invoice_id=data.invoice_id,
+            due_cents=data.amount_due,
+            changes=_encode(changes),
+            tries=_encode(tries),
+            lines=_encode(by_product(lines)),
+        )
+    ]
+
+
+def _states_link(event: Event) -> bool:
+    """Whether an event of an invoice's history links a payment to the invoice, or says that it once was."""
+    data = event.data
+    if isinstance(data, Invoice):
+        return bool(data.payment_ids)
+    return not getattr(data, "awaits_confirmation", False)
+
+
+def _stated_changes(invoices: Sequence[Event]) -> list[Change]:
+    """The rises and falls of the money that an invoice states, a rise to `paid` on the day it was paid."""
+    changes: list[Change] = []
+    level = 0
+    for event in invoices:
+        data, cents = _invoice(event), _stated_cents(event)
+        if cents != level:
+            at = (cents > level and data.status == "paid" and data.paid_at) or event.occurred_at
+            at = max([at, *(change.at for change in changes[-1:])])
+            changes.append(Change(at, cents - level, event.cause, event.trust))
+            level = cents
+    return changes
+
+
+def _stated_cents(event: Event) -> int:
+    """What an invoice states as collected. In-house billers may say `paid` alone: then it is all of it.
+
+    Stripe always states the amount; a paid invoice of 0 there was settled by a credit.
+    """
+    data = _invoice(event)
+    is_all = data.status == "paid" and not data.amount_paid and event.processor != INFERRING
+    return data.amount_due if is_all else data.amount_paid
+
+
+def _remaining(data: Invoice) -> int:
+    return data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining
+
+
+def by_product(lines: Iterable[InvoiceLine]) -> list[tuple[str | None, str | None, int]]:
+    """The lines' amounts by product (by price where there is none), as (id, name, cents)."""
+    billed: dict[str | None, int] = defaultdict(int)
+    names: dict[str | None, str | None] = {}
+    for line in lines:
+        product = line.product_id or line.price_id
+        billed[product] += line.amount
+        names[product] = line.product_name or names.get(product)
+    return [(product, names[product], cents) for product, cents in billed.items()]
+
+
+# Keys and columns
+
+
+def _invoice_key(event: Event, invoice_id: str) -> str:
+    return join_key("settlement", event.processor, event.account, invoice_id)
+
+
+def _match_key(of: Event | Receipt, customer_id: str, currency: str, cents: int) -> str:
+    return join_key("match", of.processor, of.account, customer_id, currency, str(cents))
+
+
+def _peak(changes: Iterable[Change]) -> int:
+    """The highest level of money."""
+    return max(accumulate(change.cents for change in changes), default=0)
+
+
+def _payment(event: Event) -> Payment:
+    assert isinstance(event.data, Payment)  # noqa: S101 - chosen by the caller
+    return event.data
+
+
+def _invoice(event: Event) -> Invoice:
+    assert isinstance(event.data, Invoice)  # noqa: S101 - chosen by the caller
+    return event.data
+
+
+def _encode(values: Any) -> str:
+    return json.encode(values).decode()

@@ -1,0 +1,264 @@
+"""Settlement: which payment settles which invoice, and the money that each of them brings in.
+
+Receipts and claims of one parent key are put together: by the stated links, else those of one customer and
+amount in pairs by their distance in time. Source: contract 3.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta, tzinfo
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from msgspec import Struct, json
+from msgspec.structs import replace
+
+from projections.book import Row, merge_causes
+from projections.receipts import CHANGES, INFERRING, Change, Claim, Receipt, Try
+from service.core.moments import day_of
+
+NEAR = timedelta(minutes=10)
+
+_TRUSTS = ("unsigned", "fetched", "signed")
+_TRIES = json.Decoder(list[Try])
+_MOMENTS = json.Decoder(list[datetime])
+_LINES = json.Decoder(tuple[tuple[str | None, str | None, int], ...])
+L = TypeVar("L", str, tuple[str, int])
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """An invoice with its payments, or a payment without invoice: what it brought in, and its failed tries.
+
+    `unit_id` names it for failures: the invoice, even one that is never reported, or else the payment.
+    `link` is "stated", "inferred" or, without any link, "". `is_unlinked`: a payment of a processor whose
+    links may be inferred, of which nothing shows an invoice.
+    """
+
+    processor: str
+    account: str
+    currency: str
+    customer_id: str
+    source_id: str
+    unit_id: str
+    changes: tuple[Change, ...]
+    tries: tuple[Try, ...]
+    link: str = ""
+    is_unlinked: bool = False
+    lines: tuple[tuple[str | None, str | None, int], ...] = ()
+    causes: str = "[]"
+
+    @property
+    def collected_cents(self) -> int:
+        """The money that is left in the end."""
+        return sum(change.cents for change in self.changes)
+
+
+class Day(Struct, frozen=True, kw_only=True):
+    """The change of collected money on one day, "2025-11-13"."""
+
+    date: str
+    cents: int
+    causes: str
+    trust: str
+
+
+def settle(rows: Sequence[Row]) -> list[Settlement]:
+    """The claims and receipts of one parent key, or one that stands alone, to settlements.
+
+    A receipt in another currency than its invoice's counts by itself: currencies are never added.
+    """
+    claims = {row.invoice_id: row for row in rows if isinstance(row, Claim)}
+    receipts = sorted((row for row in rows if isinstance(row, Receipt)), key=attrgetter("payment_id"))
+    inferred = _inferred_links(
+        [claim for claim in claims.values() if claim.is_free], [row for row in receipts if row.is_free]
+    )
+    of_claim: dict[str, list[Receipt]] = defaultdict(list)
+    others: dict[str, list[Receipt]] = defaultdict(list)
+    for row in receipts:
+        invoice_id = row.invoice_id or inferred.get(row.payment_id)
+        claim = claims.get(invoice_id or "")
+        if claim and row.currency in ("", claim.currency):
+            of_claim[claim.invoice_id].append(row)
+        elif row.currency and (row.is_reported or row.tries != "[]") and not (row.limited and row.part):
+            others[invoice_id or row.payment_id].append(row)
+    return [
+        *(_claimed(claim, of_claim[invoice_id]) for invoice_id, claim in sorted(claims.items())),
+        *(settlement for unit_id, mine in others.items() for settlement in _unclaimed(unit_id, mine)),
+    ]
+
+
+def _claimed(claim: Claim, receipts: Sequence[Receipt]) -> Settlement:
+    """An invoice with the payments that are linked to it."""
+    link = "" if not receipts else "inferred" if claim.is_free else "stated"
+    both_sides = [row.causes for row in receipts] if link == "inferred" else []
+    return Settlement(
+        processor=claim.processor,
+        account=claim.account,
+        currency=claim.currency,
+        customer_id=claim.customer_id or next((row.customer_id for row in receipts if row.customer_id), ""),
+        source_id=claim.invoice_id,
+        unit_id=claim.invoice_id,
+        changes=tuple(_larger_of_both(claim, receipts)),
+        tries=_tries([claim.tries, *(row.tries for row in receipts)]),
+        link=link,
+        lines=_LINES.decode(claim.lines),
+        causes=merge_causes([claim.causes, *both_sides] if both_sides else []),
+    )
+
+
+def _unclaimed(unit_id: str, receipts: Sequence[Receipt]) -> list[Settlement]:
+    """Payments of an invoice that is not reported, or one of none: each counts by itself.
+
+    The failed tries are those of the first payment that succeeded.
+    """
+    tries = _tries([row.tries for row in receipts])
+    paid = [(CHANGES.decode(row.changes), row) for row in receipts if row.is_reported]
+    paid = sorted(((changes, row) for changes, row in paid if changes), key=lambda pair: pair[0][0].at)
+    return [
+        Settlement(
+            processor=row.processor,
+            account=row.account,
+            currency=row.currency,
+            customer_id=row.customer_id,
+            source_id=row.payment_id,
+            unit_id=unit_id,
+            changes=tuple(changes),
+            tries=() if number else tries,
+            link="stated" if row.invoice_id else "",
+            is_unlinked=row.invoice_id is None and row.processor == INFERRING,
+        )
+        for number, (changes, row) in enumerate(paid or [([], receipts[0])])
+    ]
+
+
+def _tries(columns: Iterable[str]) -> tuple[Try, ...]:
+    """The failed tries of several rows, in order."""
+    tries = (attempt for column in columns for attempt in _TRIES.decode(column))
+    return tuple(sorted(tries, key=lambda attempt: (attempt.at, attempt.cause)))
+
+
+def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Change]:
+    """The changes of the larger of two levels: the invoice's own, and that of its payments.
+
+    What one side alone takes back is taken back: a fall of one lowers the other, unless that has stated the
+    same fall before. `undone` is the fall that the payments have still to state.
+    """
+    stated = paid = undone = level = known = unsure = stated_before = 0
+    own = CHANGES.decode(claim.changes)
+    steps = [*((change, None) for change in own), *_on_the_invoices_days(own, receipts)]
+    for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is not None, step[0].cause)):
+        if row is None:
+            stated_before += change.cents
+            stated = stated_before
+            undone += max(paid - undone - stated, 0) if change.cents < 0 else 0
+        else:
+            is_sure = row.is_reported and not row.limited
+            known += change.cents if is_sure else 0
+            unsure += 0 if is_sure else change.cents
+            before, paid = paid, known + min(unsure, max(claim.due_cents - known, 0))
+            fall = max(before - paid, 0)
+            stated = max(stated - max(fall - undone, 0), 0)
+            undone = max(undone - fall, 0)
+        before, level = level, max(stated, paid - undone)
+        if level != before:
+            yield Change(change.at, level - before, change.cause, change.trust)
+
+
+def _on_the_invoices_days(
+    own: Iterable[Change], receipts: Sequence[Receipt]
+) -> Iterator[tuple[Change, Receipt]]:
+    """The changes of an invoice's payments; a change that the invoice states as well is on the invoice's day.
+
+    It is the nearest of the same amount, without another to the contrary between.
+    """
+    changes = [(change, row) for row in receipts for change in CHANGES.decode(row.changes)]
+    unmatched = list(own)
+    for change, row in sorted(changes, key=lambda pair: pair[0].at):
+        opposite = [other.at for other, _ in changes if (other.cents > 0) != (change.cents > 0)]
+        same = [
+            each
+            for each in unmatched
+            if each.cents == change.cents
+            and not any(min(each.at, change.at) < at < max(each.at, change.at) for at in opposite)
+        ]
+        nearest = min(same, key=lambda each: abs(each.at - change.at), default=None)
+        if nearest:
+            unmatched.remove(nearest)
+        yield (replace(change, at=nearest.at) if nearest else change), row
+
+
+# Links that nobody states
+
+
+def _inferred_links(claims: Sequence[Claim], receipts: Sequence[Receipt]) -> dict[str, str]:
+    """The invoice of each payment that is near enough to one: first by money, then by failed tries.
+
+    A try that a payment linked by money explains is not another payment's.
+    """
+    paid = [(at, row.invoice_id) for row in claims if (at := _last_rise(row))]
+    made = [
+        (at, row.payment_id) for row in receipts if _last_rise(row) for at in _MOMENTS.decode(row.moments)
+    ]
+    links = {payment_id: invoice_id for invoice_id, payment_id in _nearest_pairs(paid, made)}
+    failed_at = {row.payment_id: [each.at for each in _TRIES.decode(row.tries)] for row in receipts}
+    explained = {invoice_id: failed_at[payment_id] for payment_id, invoice_id in links.items()}
+    refused = [
+        (each.at, (row.invoice_id, number))
+        for row in claims
+        for number, each in enumerate(_TRIES.decode(row.tries))
+        if not any(abs(each.at - at) <= NEAR for at in explained.get(row.invoice_id, ()))
+    ]
+    tried = [
+        (at, row.payment_id) for row in receipts if not _last_rise(row) for at in failed_at[row.payment_id]
+    ]
+    return links | {payment_id: invoice_id for (invoice_id, _), payment_id in _nearest_pairs(refused, tried)}
+
+
+def _last_rise(row: Claim | Receipt) -> datetime | None:
+    """The moment at which money last came in; None where none ever did."""
+    return max((change.at for change in CHANGES.decode(row.changes) if change.cents > 0), default=None)
+
+
+def _nearest_pairs(
+    lefts: Sequence[tuple[datetime, L]], rights: Sequence[tuple[datetime, str]]
+) -> list[tuple[L, str]]:
+    """Pairs of names whose moments are near: the nearest first, then by name; each name once."""
+    ordered = sorted(rights)
+    moments = [moment for moment, _ in ordered]
+    candidates = sorted(
+        (abs(moment - at), left, right)
+        for at, left in lefts
+        for moment, right in ordered[bisect_left(moments, at - NEAR) : bisect_right(moments, at + NEAR)]
+    )
+    pairs: list[tuple[L, str]] = []
+    taken: set[Any] = set()
+    for _, left, right in candidates:
+        if (0, left) not in taken and (1, right) not in taken:
+            taken |= {(0, left), (1, right)}
+            pairs.append((left, right))
+    return pairs
+
+
+# By day
+
+
+def days(settlement: Settlement, zone: tzinfo) -> list[Day]:
+    """The changes of a settlement by day, in order; days on which they cancel out are left out."""
+    changes_by_day: dict[str, list[Change]] = defaultdict(list)
+    for change in settlement.changes:
+        changes_by_day[day_of(change.at, zone).isoformat()].append(change)
+    return [
+        Day(
+            date=day,
+            cents=cents,
+            causes=_causes([change.cause for change in changes], settlement.causes),
+            trust=min((change.trust for change in changes), key=_TRUSTS.index),
+        )
+        for day, changes in sorted(changes_by_day.items())
+        if (cents := sum(change.cents for change in changes))
+    ]
+
+
+def _causes(names: Sequence[str], *columns: str) -> str:
+    return merge_causes([json.encode(names).decode(), *columns])
