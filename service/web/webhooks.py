@@ -109,7 +109,7 @@ def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> I
     if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
         proof = replace(proof, confirmable=True)
     stored_headers = json.encode({name: headers[name] for name in _STORED_HEADERS if name in headers})
-    return read_delivery(endpoint, stored_headers, body, proof)
+    return read_delivery(endpoint, stored_headers, body, proof, state.settings.stripe_mode)
 
 
 def _answer(result: Outcome) -> dict[str, Any]:

@@ -398,7 +398,10 @@ async def test_two_retranslations_at_once_append_once(
         reads_as(twofold, older)
         for n in range(3):
             await daybook.post(STRIPE, subscribed(str(n)))
-    ledger, meanwhile = daybook.state.ledger, Retranslator(daybook.state.ledger, daybook.clock, apply=True)
+    ledger, meanwhile = (
+        daybook.state.ledger,
+        Retranslator(daybook.state.ledger, daybook.clock, "live", apply=True),
+    )
     append = ledger.append
 
     async def after_the_other(batch: Any, now: Any) -> Any:
@@ -408,7 +411,7 @@ async def test_two_retranslations_at_once_append_once(
 
     # when one has compared and not appended yet, another does both
     monkeypatch.setattr(ledger, "append", after_the_other)
-    late = await Retranslator(ledger, daybook.clock, apply=True).run(0, lambda _done: None)
+    late = await Retranslator(ledger, daybook.clock, "live", apply=True).run(0, lambda _done: None)
 
     # then
     assert (late.changed, meanwhile.report.changed, await daybook.head()) == (3, 3, 9)
