@@ -401,7 +401,13 @@ def subjects(event: Event) -> list[str]:
     A book is a function of one such history at a time. The processor and account are part of the
     name, since ids are unique only within them.
     """
-    return [subject(kind, event, key) for kind, key in _SUBJECTS[type(event.data)](event.data)]
+    return [subject(kind, event, key) for kind, key in histories_of(event.data)]
+
+
+def histories_of(data: Data) -> list[tuple[str, str]]:
+    """The (kind, key) of the histories to which an event with this data belongs."""
+    histories: list[tuple[str, str]] = _SUBJECTS[type(data)](data)
+    return histories
 
 
 def superseding_event(event: Event, by: str | None) -> Event:
@@ -412,7 +418,7 @@ def superseding_event(event: Event, by: str | None) -> Event:
     data = Superseded(
         event_id=event.event_id,
         by=by,
-        histories=tuple(_SUBJECTS[type(event.data)](event.data)),
+        histories=tuple(histories_of(event.data)),
         customer_id=getattr(event.data, "customer_id", None),
     )
     return replace(event, event_id=event.event_id + SUPERSEDED_SUFFIX, rank=UPDATED, data=data, before=None)

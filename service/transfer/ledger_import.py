@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from handlers.standard import normalize
 from service.core.delivery import Endpoint
 from service.core.errors import Unreadable
-from service.core.events import TYPES, Event
+from service.core.events import TYPES, Event, Superseded, histories_of, original_id
 from service.core.limits import check_limits
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import content_digest, endpoint_of, read_delivery, renderer
@@ -93,7 +93,7 @@ def _delivery_item(part: ledger_format.ExportedDelivery, line: int, mode: str) -
     lacks_event = translated is not None and not any(event.type in _OWN_TYPES for event in part.events)
     return ImportItem(
         line=line,
-        incoming=_as_exported(part),
+        incoming=_as_exported(part, translated),
         notes=(f"{place}: translated here it lacks an event that it had; taken as it was",)
         if lacks_event
         else (),
@@ -160,18 +160,31 @@ def _difference_notes(
             yield f"{place}: {translated.cause} is translated otherwise here: {', '.join(fields)}"
 
 
-def _as_exported(part: ledger_format.ExportedDelivery) -> Incoming:
+def _as_exported(part: ledger_format.ExportedDelivery, translated: Incoming | None) -> Incoming:
     body, endpoint = part.body or b"", endpoint_of(part.proof.processor)
     if len({_key(event) for event in part.events}) < len(part.events):
         raise Unreadable(f"position {part.events[0].position}: an event is told twice")
+    events = [_decode_event(event) for event in part.events]
+    others = [*events, *(translated.events if translated else ())]
     return Incoming(
-        events=[_check_event(_decode_event(event)) for event in part.events],
+        events=[_check_event(_with_histories(event, others)) for event in events],
         content_digest=_content_digest(endpoint, body),
         headers=part.headers,
         body=body,
         proof=part.proof,
         render=renderer(endpoint) if endpoint else None,
     )
+
+
+def _with_histories(event: Event, others: Sequence[Event]) -> Event:
+    """A marker with all histories to which its event belongs here, perhaps more than where it comes from."""
+    if not isinstance(event.data, Superseded):
+        return event
+    known = dict.fromkeys(event.data.histories)
+    for other in others:
+        if original_id(other.event_id) == original_id(event.event_id):
+            known |= dict.fromkeys(histories_of(other.data))
+    return replace(event, data=replace(event.data, histories=tuple(known)))
 
 
 def _content_digest(endpoint: Endpoint | None, body: bytes) -> bytes:
