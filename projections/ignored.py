@@ -38,7 +38,7 @@ IGNORED = Book(
         Total(
             table="ignored_totals",
             row_type=IgnoredEvent,
-            group_by=("account",),
+            group_by=("processor", "account"),
             sums=("events",),
             measure=lambda _row: (1,),
         ),

@@ -1,4 +1,4 @@
-"""A payment that names an invoice belongs to the invoice's history, too, and so does its marker if it has one.
+"""A payment that names an invoice belongs to its history, too, and so does the marker of a replaced payment.
 
 Older code would add events without these entries, so it can't go on working here. All payments are read
 once, which takes a minute or so for ten million.
