@@ -1,6 +1,7 @@
 """Processors: a module for each, and an endpoint for each path. Pure: no database, clock or socket."""
 
 from handlers import mxmerchant, standard, stripe
+from handlers.stripe import envelope
 from service.core.delivery import Endpoint
 
 __all__ = ["ENDPOINTS", "mxmerchant", "standard", "stripe"]
@@ -10,8 +11,10 @@ ENDPOINTS = (
         path="/webhooks/stripe",
         secrets="stripe_webhook_secrets",
         verify=stripe.verify,
-        translate=stripe.translate,
-        volatile=("pending_webhooks",),
+        translate=envelope.translate,
+        volatile=("pending_webhooks", "account", "context"),
+        ignore=envelope.ignore,
+        render=envelope.api_version,
     ),
     Endpoint(
         path="/webhooks/mxmerchant",

@@ -3,9 +3,10 @@
 from projections.bills import BILLS
 from projections.collections import COLLECTIONS
 from projections.customers import CUSTOMERS
+from projections.ignored import IGNORED
 from projections.mrr import MRR
 from projections.revenue import REVENUE
 
 __all__ = ["BOOKS", "MRR"]
 
-BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS, REVENUE)
+BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS, REVENUE, IGNORED)

@@ -101,7 +101,10 @@ def test_without_any_variable_the_defaults_stand() -> None:
             f"acme={KEY}, zeta-2={KEY},acme=whsec_AAAA",
             {"acme": (KEY, "whsec_AAAA"), "zeta-2": (KEY,)},
         ),
-        ("STRIPE_API_KEY", "sk_test_1", "sk_test_1"),
+        ("STRIPE_API_KEY", "rk_live_1", "rk_live_1"),
+        ("STRIPE_API_KEY", "a key that names no mode", "a key that names no mode"),
+        ("STRIPE_MODE", "live", "live"),
+        ("STRIPE_MODE", "test", "test"),
         ("STRIPE_API_URL", "http://127.0.0.1:12111", "http://127.0.0.1:12111"),
         ("API_KEYS", "one,two", ("one", "two")),
         ("REPORTING_TZ", "America/New_York", "America/New_York"),
@@ -138,6 +141,8 @@ def test_a_variable_may_hold(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         ("WEEKS_PER_MONTH", "-4.33", "4.33 or 52/12"),
         ("WEEKS_PER_MONTH", "52", "4.33 or 52/12"),
         ("WEEKS_PER_MONTH", "nan", "4.33 or 52/12"),
+        ("STRIPE_MODE", "sandbox", "'live' or 'test'"),
+        ("STRIPE_MODE", "", "'live' or 'test'"),
     ],
 )
 def test_a_wrong_value_is_named_shown_and_put_right(
@@ -177,6 +182,29 @@ def test_a_wrong_secret_is_named_and_never_shown(
     assert "pa55w" not in line
     assert KEY[6:] not in line
     assert may_hold in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "other"),
+    [(None, "sk_test_pa55w", "test"), ("live", "rk_test_pa55w", "test"), ("test", "sk_live_pa55w", "live")],
+)
+def test_a_key_of_the_other_mode_is_refused(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None, key: str, other: str
+) -> None:
+    if mode:
+        monkeypatch.setenv("DAYBOOK_STRIPE_MODE", mode)
+
+    line = refused(monkeypatch, "DAYBOOK_STRIPE_API_KEY", key)
+
+    assert "pa55w" not in line
+    assert f"a key of {mode or 'live'} mode, as DAYBOOK_STRIPE_MODE says, not of {other} mode" in line
+
+
+def test_in_test_mode_a_test_key_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYBOOK_STRIPE_MODE", "test")
+    monkeypatch.setenv("DAYBOOK_STRIPE_API_KEY", "rk_test_1")
+
+    assert load().stripe_api_key == "rk_test_1"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "daybook.example.com"])

@@ -100,6 +100,16 @@ class View(Struct, frozen=True, kw_only=True):
         """The one row of a query."""
         return (self.connection.execute(query)).one()
 
+    def counts(self) -> dict[str, int]:
+        """The counts in `meta`: of all that the figures leave out."""
+        return {"unpriced_contracts": self.unpriced_contracts(), "ignored_events": self.ignored_events()}
+
+    def ignored_events(self) -> int:
+        """How many events don't count because of their mode, in any currency."""
+        table = tables.TOTALS["ignored_totals"]
+        (events,) = sum_columns(table, ("events",))
+        return int(self.one(select(events).where(*self.filters(table, "ignored", currency=False)))[0])
+
     def unpriced_contracts(self) -> int:
         """How many live contracts have a price or discount that can't be read."""
         table = tables.ROWS[Contract]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from service.transfer.observations import Observation
     from service.transfer.sources import ImportSource
 
-    Read = Callable[[ImportSource], Iterator[ImportItem | LineFault]]
+    Read = Callable[[ImportSource, str], Iterator[ImportItem | LineFault]]  # with the mode that counts
 
 app = typer.Typer(no_args_is_help=True, help="Take a file into the ledger. Repeating it changes nothing.")
 
@@ -51,7 +51,10 @@ def import_stripe(file: FileOrDash, *, account: Account = "", json: Json = False
         daybook import stripe - --account acct_1
     """
     _import(
-        file, lambda source: stripe.read_events(source, utc_now(), account), stripe.skip_known, as_json=json
+        file,
+        lambda source, mode: stripe.read_events(source, utc_now(), account, mode),
+        importer.skip_none,
+        as_json=json,
     )
 
 
@@ -71,7 +74,7 @@ def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json 
         observation = _observation(settings, file, observed_at)
     _import(
         file,
-        lambda source: mxmerchant.read_records(source, observation),
+        lambda source, _mode: mxmerchant.read_records(source, observation),
         observations.skip_known,
         as_json=json,
     )
@@ -101,7 +104,7 @@ def import_csv(
         observation = _observation(settings, file, observed_at)
     _import(
         file,
-        lambda source: contract_table.read_contracts(source, observation, biller, account),
+        lambda source, _mode: contract_table.read_contracts(source, observation, biller, account),
         observations.skip_known,
         as_json=json,
     )
@@ -177,7 +180,11 @@ async def _import_file(
     try:
         with sources.open_source(file) as source, progress("bytes", source.size) as advance:
             summary = await importer.import_items(
-                ledger, read(source), skip_known, utc_now, _byte_counter(source, advance)
+                ledger,
+                read(source, settings.stripe_mode),
+                skip_known,
+                utc_now,
+                _byte_counter(source, advance),
             )
     finally:
         await ledger.close()

@@ -103,7 +103,7 @@ def retry(
             numbers, found = waiting or await quarantine.retryable_ids(ledger), []
             with progress("retry", len(numbers)) as advance:
                 for number in numbers:
-                    found.append(await quarantine.retry(ledger, number, utc_now()))
+                    found.append(await quarantine.retry(ledger, number, utc_now(), settings.stripe_mode))
                     advance(1)
             return found
 

@@ -41,7 +41,12 @@ def retranslate(
     async def run(settings: "Settings") -> "RetranslationReport":
         async with bootstrap.existing_ledger(settings) as ledger:
             retranslator = retranslation.Retranslator(
-                ledger, utc_now, processor=processor, apply=apply, max_changes=limit
+                ledger,
+                utc_now,
+                settings.stripe_mode,
+                processor=processor,
+                apply=apply,
+                max_changes=limit,
             )
             async with ledger.reading() as reader:
                 head = (await reader.head()).position

@@ -36,13 +36,21 @@ Verify = Callable[[Mapping[str, str], bytes, Sequence[str], datetime], Proof]
 # translate(payload, proof): the parsed body as ledger events; a pure function. Raises Unreadable.
 Translate = Callable[[Any, Proof], list[Event]]
 
+# ignore(payload, proof, mode): the event of a body that does not count where events of `mode` do ("live" or
+# "test"), as an unused one; None for any other body. Raises Unreadable.
+Ignore = Callable[[Any, Proof, str], Event | None]
+
+# render(payload): the API version in which a body is rendered; "" if it names none.
+Render = Callable[[Any], str]
+
 
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A path to which a processor posts, with the functions that verify and translate its deliveries.
 
     `secrets` is the name of the setting that holds the secrets for `verify`. `volatile` are the
     top-level fields of the body that may change in a redelivery; they are left out of the content
-    digest, so that a retry is never a conflict.
+    digest, so that a retry is never a conflict. `render` is set where one event may come in several
+    renderings; its ids are then unique over all accounts.
     """
 
     path: str
@@ -50,3 +58,12 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     verify: Verify
     translate: Translate
     volatile: tuple[str, ...] = ()
+    ignore: Ignore | None = None
+    render: Render | None = None
+
+
+class Rendered(Struct, frozen=True, kw_only=True):
+    """The rendering of an event in one body: its API version, and the digest of its content."""
+
+    api_version: str
+    content_digest: bytes

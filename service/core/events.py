@@ -288,12 +288,29 @@ class Superseded(Data, frozen=True, kw_only=True):
     customer_id: str | None = None
 
 
+class Rendering(Data, frozen=True, kw_only=True):
+    """The event `event_id` was told once more, by another endpoint or a fetch, in another rendering.
+
+    It only keeps these bytes; what the books read of the event is in its revisions. `account` is the one that
+    this telling names.
+    """
+
+    event_id: str
+    account: str = ""
+    api_version: str = ""
+    customer_id: str | None = None
+
+
 class Unused(Data, frozen=True, kw_only=True):
-    """An event that the books don't use, with the customer that it names, if any."""
+    """An event that the books don't use, with the customer that it names, if any.
+
+    One that would count under another setting has its own `event_id`, by which it is counted.
+    """
 
     original_type: str
     customer_id: str | None = None
     ignored: Annotated[str, Meta(description="why, if it would count elsewhere: test mode")] | None = None
+    event_id: str | None = None
 
 
 # The table of event types. A new type needs one line here and one in `_SUBJECTS`.
@@ -311,9 +328,15 @@ TYPES: dict[str, type[Data]] = {
     "dispute.recorded": Dispute,
     "credit_note.recorded": CreditNote,
     "event.superseded": Superseded,
+    "event.rendered": Rendering,
     "unused": Unused,
 }
-NOT_POSTED = (CustomerErased, Superseded, Unused)  # made by Daybook itself, never posted by a biller
+NOT_POSTED = (
+    CustomerErased,
+    Superseded,
+    Rendering,
+    Unused,
+)  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
 
 
@@ -341,8 +364,8 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def cause(self) -> str:
-        """The event's name for people and reads: "stripe:evt_1"."""
-        return f"{self.processor}:{self.event_id}"
+        """The event's name for people and reads, the same for all its revisions: "stripe:evt_1"."""
+        return f"{self.processor}:{named_id(self.event_id)}"
 
 
 _SUBJECTS: dict[type[Data], Any] = {
@@ -369,7 +392,8 @@ _SUBJECTS: dict[type[Data], Any] = {
     Dispute: lambda data: [("payment", data.payment_id or data.dispute_id)],
     CreditNote: lambda _: [],
     Superseded: lambda data: list(data.histories),
-    Unused: lambda _: [],
+    Rendering: lambda data: [("rendering", data.event_id)],
+    Unused: lambda data: _named(ignored=data.event_id),
 }
 
 
@@ -384,7 +408,13 @@ def subjects(event: Event) -> list[str]:
     A book is a function of one such history at a time. The processor and account are part of the
     name, since ids are unique only within them.
     """
-    return [subject(kind, event, key) for kind, key in _SUBJECTS[type(event.data)](event.data)]
+    return [subject(kind, event, key) for kind, key in histories_of(event.data)]
+
+
+def histories_of(data: Data) -> list[tuple[str, str]]:
+    """The (kind, key) of the histories to which an event with this data belongs."""
+    histories: list[tuple[str, str]] = _SUBJECTS[type(data)](data)
+    return histories
 
 
 def superseding_event(event: Event, by: str | None) -> Event:
@@ -395,7 +425,7 @@ def superseding_event(event: Event, by: str | None) -> Event:
     data = Superseded(
         event_id=event.event_id,
         by=by,
-        histories=tuple(_SUBJECTS[type(event.data)](event.data)),
+        histories=tuple(histories_of(event.data)),
         customer_id=getattr(event.data, "customer_id", None),
     )
     return replace(event, event_id=event.event_id + SUPERSEDED_SUFFIX, rank=UPDATED, data=data, before=None)
@@ -404,6 +434,17 @@ def superseding_event(event: Event, by: str | None) -> Event:
 def revision_id(event_id: str, number: int) -> str:
     """The id of an event's revision by its number: "evt_1·2" for 2. Number 1 is the event itself."""
     return f"{event_id}{REVISION_MARK}{number}" if number > 1 else event_id
+
+
+def revision_number(event_id: str) -> int:
+    """The number of a revision by its id: 2 for "evt_1·2", 1 for "evt_1"; 0 for the id of anything else."""
+    number = event_id.partition(REVISION_MARK)[2]
+    return int(number) if number.isdecimal() and len(number) < 10 else int(REVISION_MARK not in event_id)
+
+
+def named_id(event_id: str) -> str:
+    """The id by which people and reads name an event: of a revision that of the event itself."""
+    return original_id(event_id) if revision_number(event_id) else event_id
 
 
 def original_id(event_id: str) -> str:

@@ -9,6 +9,7 @@ from msgspec import Struct, json
 
 from service.core.delivery import Proof
 from service.core.errors import Erased, Integrity, VerificationError
+from service.core.events import named_id
 from service.core.moments import from_us, rfc3339
 from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of
@@ -43,8 +44,11 @@ async def trace(
     `advance` is called with 1 after each event. Raises Integrity if the ledger lacks one of them.
     """
     distinct_causes = set(causes)
-    id_rows = await reader.known_ids({name.partition(":")[2] for name, _ in distinct_causes})
-    positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in id_rows}
+    ids = {name.partition(":")[2] for name, _ in distinct_causes}
+    # Books that are behind may still name an event by the account that it had.
+    positions = {(f"{row[1]}:{row[0]}", row[2]): row[3] for row in await reader.known_ids(ids)}
+    effective = await reader.effective_positions(ids)
+    positions |= {(f"{key[0]}:{key[2]}", key[1]): position for key, position in effective.items()}
     if missing := sorted(distinct_causes - positions.keys()):
         raise Integrity(f"the ledger holds no event {missing[0][0]}, which a row names as its cause")
     deliveries: dict[int, dict[str, Any]] = {}
@@ -127,7 +131,7 @@ def _delivery_document(
 
 
 def _event_document(row: Mapping[str, Any]) -> dict[str, Any]:
-    cause = f"{row['processor']}:{row['event_id']}"
+    cause = f"{row['processor']}:{named_id(row['event_id'])}"
     account = f"?{urlencode({'account': row['account']})}" if row["account"] else ""
     return {
         "cause": cause,

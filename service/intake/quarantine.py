@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-from msgspec import DecodeError, Raw, Struct, json
+from msgspec import Raw, Struct, json
 from msgspec.structs import replace
 
 from service.core.delivery import Proof
 from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
+from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger, LedgerReader
@@ -101,8 +102,8 @@ async def _differences_from_recorded(
     if recorded is None or row["body"] is None:
         return None
     try:
-        return list(field_differences(json.decode(recorded), json.decode(row["body"])))
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return list(field_differences(parse_json(recorded), parse_json(row["body"])))
+    except NOT_JSON:
         return None
 
 
@@ -119,8 +120,11 @@ async def _recorded_body(reader: LedgerReader, position: int) -> bytes | None:
 # Reading again
 
 
-def read_again(row: dict[str, Any]) -> Incoming:
-    """A row of quarantine as today's translators read it. Its body must not have been erased."""
+def read_again(row: dict[str, Any], mode: str) -> Incoming:
+    """A row of quarantine as today's translators read it. Its body must not have been erased.
+
+    `mode` is that of `read_delivery`.
+    """
     proof = json.decode(row["proof"], type=Proof)
     endpoint = endpoint_of(row["processor"])
     if endpoint is None:
@@ -133,7 +137,7 @@ def read_again(row: dict[str, Any]) -> Incoming:
             reason="unreadable",
             detail=f"nothing translates {row['processor']}",
         )
-    return read_delivery(endpoint, row["headers"], row["body"], proof)
+    return read_delivery(endpoint, row["headers"], row["body"], proof, mode)
 
 
 async def retryable_ids(ledger: Ledger) -> list[int]:
@@ -142,7 +146,7 @@ async def retryable_ids(ledger: Ledger) -> list[int]:
         return [row["id"] async for row in read_rows(reader) if row["reason"] != CONFLICT]
 
 
-async def retry(ledger: Ledger, quarantine_id: int, now: datetime) -> RetryResult:
+async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode: str) -> RetryResult:
     """Read a delivery again, and append those of its events that the ledger lacks. Raises NotFound.
 
     It is settled in the same transaction, unless a part of it still can't be read. A retry may be repeated.
@@ -162,7 +166,7 @@ async def retry(ledger: Ledger, quarantine_id: int, now: datetime) -> RetryResul
         return RetryResult(
             id=quarantine_id, outcome="erased", detail="it told of a customer who was erased: dismiss it"
         )
-    return await _append(ledger, quarantine_id, read_again(row), now)
+    return await _append(ledger, quarantine_id, read_again(row, mode), now)
 
 
 async def _append(ledger: Ledger, quarantine_id: int, incoming: Incoming, now: datetime) -> RetryResult:

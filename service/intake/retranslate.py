@@ -6,7 +6,7 @@ Canonical order (service.core.order), and so every book, replay and look back, s
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +24,7 @@ from service.core.events import (
     SUPERSEDED_SUFFIX,
     Event,
     Superseded,
+    join_key,
     original_id,
     revision_id,
     superseding_event,
@@ -32,8 +33,9 @@ from service.core.limits import check_limits
 from service.core.moments import rfc3339
 from service.core.progress import Advance
 from service.intake import quarantine
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import NO_MODE, endpoint_of, is_rendered, read_delivery
 from service.ledger.draft import EventKey, Incoming
+from service.ledger.renderings import Rank, named_account, rank
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
 _PAGE = 100  # deliveries read, and appended, at once
@@ -106,11 +108,13 @@ class RawDelivery(Struct, frozen=True, kw_only=True):
 class EventRevisions(Struct, frozen=True, kw_only=True):
     """The revisions of one event in the ledger: the first, the effective one, and how many there are.
 
-    `effective` is None if the last revision was superseded without a replacement.
+    `effective` is None if the last revision was superseded without a replacement. `others` count besides it:
+    an older version recorded an event once for each account under which it was told.
     """
 
     first: RecordedEvent
     effective: RecordedEvent | None
+    others: tuple[RecordedEvent, ...] = ()
     count: int
 
 
@@ -150,12 +154,16 @@ def compare(
             field_differences(_as_json(revisions.effective.event), _as_json(event))
         ):
             revised = replace(event, event_id=revision_id(event.event_id, revisions.count + 1))
-            appended += [superseding_event(revisions.effective.event, revised.event_id), revised]
+            old_events = [row.event for row in (revisions.effective, *revisions.others)]
+            appended += [*(superseding_event(old, revised.event_id) for old in old_events), revised]
             changes.append(
                 _change("changed", revisions.effective.event, revisions.effective.position, event_differences)
             )
         else:
             recorded.append(revisions.effective.event)
+            for other in revisions.others:
+                appended.append(superseding_event(other.event, revisions.effective.event.event_id))
+                changes.append(_change("dropped", other.event, other.position, []))
     for old in _dropped(delivery, translated, known):
         appended.append(superseding_event(old.event, None))
         changes.append(_change("dropped", old.event, old.position, []))
@@ -182,7 +190,12 @@ def _records_only_changes(proof: Proof) -> bool:
 
 
 def _key(event: Event) -> EventKey:
-    return event.processor, event.account, event.event_id
+    """The key of an event; without its account where ids are unique over all accounts."""
+    return event.processor, _account_of_key(event.processor, event.account), event.event_id
+
+
+def _account_of_key(processor: str, account: str) -> str:
+    return "" if is_rendered(processor) else account
 
 
 def _change(kind: str, event: Event, position: int, event_differences: list[FieldDifference]) -> Change:
@@ -196,7 +209,7 @@ def _as_json(value: Any) -> Any:
     match value:
         case Event():
             before = value.before and json.decode(value.before, type=type(value.data))
-            fields = {name: getattr(value, name) for name in ("type", "rank", "trust")}
+            fields = {name: getattr(value, name) for name in ("type", "account", "rank", "trust")}
             occurred_at = rfc3339(value.occurred_at)
             return {
                 **fields,
@@ -214,22 +227,58 @@ def _as_json(value: Any) -> Any:
 # Reading
 
 
-async def retranslate_delivery(reader: LedgerReader, delivery: RawDelivery) -> Incoming | None:
-    """A delivery as today's translators read it; None if it was erased or has no translator."""
+async def retranslate_delivery(
+    reader: LedgerReader, delivery: RawDelivery, mode: str, *, is_told_again: bool = False
+) -> Incoming | None:
+    """A delivery as today's translators read it; None if it was erased or has no translator.
+
+    Of an event that others told again it is the telling that the books should read, in the account that any
+    telling names.
+    """
     endpoint, proof, body = endpoint_of(delivery.proof.processor), delivery.proof, delivery.body
     if body is None or endpoint is None or proof.method not in _RETRANSLATED_METHODS:
         return None
     if _records_only_changes(proof):
         translated = await _retranslate_fetched(reader, endpoint, delivery, body)
         return replace(translated, content_digest=sha256(body).digest())
-    return read_delivery(endpoint, delivery.headers, body, proof)
+    if is_told_again:
+        event_id = next(iter(delivery.digests))[2]
+        return await _retranslate_tellings(reader, endpoint, proof.processor, event_id, mode)
+    return read_delivery(endpoint, delivery.headers, body, proof, mode)
+
+
+async def _retranslate_tellings(
+    reader: LedgerReader, endpoint: Endpoint, processor: str, event_id: str, mode: str
+) -> Incoming | None:
+    """The best telling of an event; None if one was erased, so that they can't be compared."""
+    deliveries = (await reader.deliveries_of(processor, event_id)).values()
+    raws = [raw for raw in deliveries if raw]
+    if len(raws) < len(deliveries):
+        return None
+    tellings = [
+        read_delivery(endpoint, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
+        for raw in raws
+    ]
+    return _best_telling([telling for telling in tellings if telling.told_event] or tellings[:1])
+
+
+def _best_telling(tellings: Sequence[Incoming]) -> Incoming:
+    """The telling with the highest rank, with its event in the account that any of them names."""
+    best = max(tellings, key=_rank)
+    account = named_account(event.account for telling in tellings for event in telling.events)
+    return replace(best, events=[replace(event, account=account) for event in best.events])
+
+
+def _rank(telling: Incoming) -> Rank:
+    rendered = telling.render(telling.body) if telling.render else None
+    return rank(telling.proof.trust, rendered) if rendered else (-1, "", b"")
 
 
 async def _retranslate_fetched(
     reader: LedgerReader, endpoint: Endpoint, delivery: RawDelivery, body: bytes
 ) -> Incoming:
     """A delivery that was fetched: an observed contract, or a payment that was notified or listed."""
-    translated = read_delivery(endpoint, delivery.headers, body, delivery.proof)
+    translated = read_delivery(endpoint, delivery.headers, body, delivery.proof, NO_MODE)
     key = next((key for key in delivery.digests if key[2].endswith(_FETCHED_SUFFIX)), None)
     if key is None:
         return translated
@@ -259,7 +308,7 @@ async def _read_notification(reader: LedgerReader, before: int, key: EventKey) -
         proof = json.decode(stored["proof"], type=Proof)
         endpoint = endpoint_of(proof.processor)
         if endpoint:
-            translated = read_delivery(endpoint, stored["headers"], stored["body"], proof)
+            translated = read_delivery(endpoint, stored["headers"], stored["body"], proof, NO_MODE)
             return next(
                 (event for event in translated.events if event.event_id == event_id), revisions.first.event
             )
@@ -276,15 +325,46 @@ async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict
         rows = await reader.recorded_events(
             [*revision_ids, *(event_id + SUPERSEDED_SUFFIX for event_id in revision_ids)]
         )
-        superseded = {(*_key(row.event)[:2], _superseded_id(row)) for row in rows if _superseded_id(row)}
-        for row in rows:
+        superseded = {
+            (row.event.processor, row.event.account, old_id)
+            for row in rows
+            if (old_id := _superseded_id(row))
+        }
+        for row in sorted(rows, key=lambda row: row.position):
             if not _superseded_id(row):
-                key = row.event.processor, row.event.account, original_id(row.event.event_id)
-                first = revisions_by_key[key].first if key in revisions_by_key else row
-                effective = None if _key(row.event) in superseded else row
-                revisions_by_key[key] = EventRevisions(first=first, effective=effective, count=number)
-        ids = {original_id(event_id) for _, _, event_id in superseded if event_id}
+                key = (*_key(row.event)[:2], original_id(row.event.event_id))
+                is_superseded = (row.event.processor, row.event.account, row.event.event_id) in superseded
+                revisions_by_key[key] = _with_revision(
+                    revisions_by_key.get(key), row, number, is_superseded=is_superseded
+                )
+        ids = {original_id(event_id) for _, _, event_id in superseded}
     return revisions_by_key
+
+
+async def _read_told_again(reader: LedgerReader, known: Mapping[EventKey, EventRevisions]) -> set[int]:
+    """The positions of those deliveries whose event was told again by others."""
+    deliveries = {
+        join_key("rendering", key[0], "", key[2]): revisions.first.delivery
+        for key, revisions in known.items()
+        if is_rendered(key[0])
+    }
+    rendered = {deliveries[name] for name, _ in await reader.indexed_subjects(deliveries)}
+    return rendered | {revisions.first.delivery for revisions in known.values() if revisions.others}
+
+
+def _with_revision(
+    revisions: EventRevisions | None, row: RecordedEvent, number: int, *, is_superseded: bool
+) -> EventRevisions:
+    """The revisions of an event with one more; the effective one is the last that is not superseded."""
+    first = revisions.first if revisions else row
+    effective = (revisions.effective, *revisions.others) if revisions else ()
+    counting = [*filter(None, effective), *([] if is_superseded else [row])]
+    return EventRevisions(
+        first=first,
+        effective=counting[-1] if counting else None,
+        others=tuple(counting[:-1]),
+        count=number,
+    )
 
 
 def _superseded_id(row: RecordedEvent) -> str | None:
@@ -301,7 +381,8 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
     digests: dict[int, dict[EventKey, bytes]] = defaultdict(dict)
     for row in event_rows:
         if REVISION_MARK not in row["event_id"]:
-            key = row["processor"], row["account"], row["event_id"]
+            account = _account_of_key(row["processor"], row["account"])
+            key = row["processor"], account, row["event_id"]
             digests[row["delivery"]][key] = row["content_digest"]
     page = [
         RawDelivery(
@@ -329,6 +410,7 @@ class Retranslator:
         self,
         ledger: Ledger,
         clock: Callable[[], datetime],
+        mode: str,
         *,
         processor: str | None = None,
         apply: bool = False,
@@ -336,6 +418,7 @@ class Retranslator:
     ) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._mode = mode
         self._processor = processor
         self._max_changes = max_changes
         self._added_keys: set[EventKey] = set()  # of the events that this run adds
@@ -367,13 +450,13 @@ class Retranslator:
                 row = await quarantine.read_row(reader, quarantine_id)
                 if row["body"] is None or self._processor not in (None, row["processor"]):
                     continue
-                translated = quarantine.read_again(row)
+                translated = quarantine.read_again(row, self._mode)
                 known = await read_revisions(reader, [event.event_id for event in translated.events])
             new = [event for event in translated.events if _key(event) not in known.keys() | self._added_keys]
             self.report.released += bool(new) or not translated.reason
             self._note([_change("added", event, 0, []) for event in new], new)
             if self.report.applied:
-                await quarantine.retry(self._ledger, quarantine_id, self._clock())
+                await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode)
 
     async def _retranslate_page(self, reader: LedgerReader, page: list[RawDelivery]) -> list[Incoming]:
         """The deliveries to append for the changes in a page of deliveries."""
@@ -382,14 +465,25 @@ class Retranslator:
             for delivery in page
             if delivery.digests and self._processor in (None, delivery.proof.processor)
         ]
-        readings = [(delivery, await retranslate_delivery(reader, delivery)) for delivery in chosen]
         ids = {key[2] for delivery in chosen for key in delivery.digests}
-        ids |= {event.event_id for _, translated in readings if translated for event in translated.events}
         known = await read_revisions(reader, ids)
+        told_again = await _read_told_again(reader, known)
+        readings = [
+            (
+                delivery,
+                await retranslate_delivery(
+                    reader, delivery, self._mode, is_told_again=delivery.position in told_again
+                ),
+            )
+            for delivery in chosen
+        ]
+        translated_ids = {event.event_id for _, each in readings if each for event in each.events}
+        known |= await read_revisions(reader, translated_ids - ids)
         incoming = []
         for delivery, translated in readings:
             if translated is None:
-                self.report.left_out["erased" if delivery.body is None else delivery.proof.method] += 1
+                is_erased = delivery.body is None or delivery.position in told_again
+                self.report.left_out["erased" if is_erased else delivery.proof.method] += 1
                 continue
             self.report.deliveries += 1
             added_before = self._added_keys - known.keys()

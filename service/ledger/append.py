@@ -5,11 +5,20 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
+from service.core.events import (
+    SUPERSEDED_SUFFIX,
+    Event,
+    Superseded,
+    original_id,
+    revision_id,
+    revision_number,
+)
 from service.ledger import chain, tables
-from service.ledger.draft import Draft, EventKey, Head, Incoming, KnownEvent, Outcome
+from service.ledger.draft import Draft, EventKey, Head, Incoming, KnownEvent, Outcome, keys_by_id
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
 from service.ledger.range_partitions import ensure_partitions
+from service.ledger.renderings import Told, read_told
 from service.ledger.vault import GENERAL, Vault
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of
 
@@ -62,8 +71,10 @@ def append_deliveries(
     is_postgresql = connection.dialect.name == POSTGRESQL
     old_head = _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
     events = [event for incoming in batch for event in incoming.events]
-    keys = vault.make_keys(connection, {GENERAL, *map(owner_of, events)})
-    draft = Draft(old_head, _find_known(connection, batch), now_us, keys, vault.digest)
+    keys = _Keys(connection, vault, {GENERAL, *map(owner_of, events)})
+    known = _find_known(connection, events)
+    told = _read_told(connection, vault, batch, known)
+    draft = Draft(old_head, known, told, now_us, keys, vault.digest)
     outcomes = [draft.add(incoming) for incoming in batch]
     if is_postgresql and draft.events:
         ensure_partitions(connection, old_head.position, draft.head.position)
@@ -77,8 +88,21 @@ def append_deliveries(
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
-    destroy_erased_keys(connection, vault, events, keys)
+    destroy_erased_keys(connection, vault, [*events, *draft.corrections], keys)
     return outcomes
+
+
+class _Keys(dict[str, bytes | None]):
+    """The keys of these owners, and of each further one who is asked for in the transaction."""
+
+    def __init__(self, connection: Connection, vault: Vault, owners: set[str]) -> None:
+        super().__init__(vault.make_keys(connection, owners))
+        self._connection = connection
+        self._vault = vault
+
+    def __missing__(self, owner: str) -> bytes | None:
+        self.update(self._vault.make_keys(self._connection, [owner]))
+        return self[owner]
 
 
 def read_head(connection: Connection) -> Head:
@@ -92,7 +116,31 @@ def _head_from(rows: list[Any]) -> Head:
     return Head(position=rows[0][0], digest=rows[0][1]) if rows else Head(position=0, digest=chain.GENESIS)
 
 
-def _find_known(connection: Connection, batch: Sequence[Incoming]) -> dict[EventKey, KnownEvent]:
-    """The batch's events that the ledger holds already, by their keys."""
-    ids = [event.event_id for incoming in batch for event in incoming.events]
-    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in _FIND_KNOWN.run(connection, ids)}
+def _find_known(connection: Connection, events: Sequence[Event]) -> dict[EventKey, KnownEvent]:
+    """The events that the ledger holds already, by their keys; of a revision the one before it, too."""
+    ids = {event.event_id for event in events}
+    for event in events:
+        if (number := revision_number(event.event_id)) > 1:
+            previous = revision_id(original_id(event.event_id), number - 1)
+            ids |= {previous, previous + SUPERSEDED_SUFFIX}
+        if isinstance(event.data, Superseded):
+            ids.add(event.data.event_id)
+    rows = _FIND_KNOWN.run(connection, sorted(ids))
+    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
+
+
+def _read_told(
+    connection: Connection, vault: Vault, batch: Sequence[Incoming], known: dict[EventKey, KnownEvent]
+) -> dict[tuple[str, str], Told]:
+    """The events of which the batch has another telling than the first in the ledger."""
+    keys, told = keys_by_id(known), dict[tuple[str, str], Told]()
+    for incoming in batch:
+        event = incoming.told_event
+        name = (event.processor, event.event_id) if event else None
+        if event is None or name is None or name not in keys or name in told or incoming.render is None:
+            continue
+        _, digest, trust = known[keys[name]]
+        is_first = digest in (vault.digest(incoming.content_digest), incoming.content_digest)
+        if not (is_first and (keys[name][1], trust) == (event.account, event.trust)):
+            told[name] = read_told(connection, vault, *name, incoming.render)
+    return told

@@ -1,15 +1,25 @@
 """The rows that a batch of deliveries adds to the ledger: positions, digests, duplicates, conflicts. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, json
 
 from service.core.delivery import Proof
-from service.core.events import Event, subjects
+from service.core.events import (
+    REVISION_MARK,
+    SUPERSEDED_SUFFIX,
+    Event,
+    Superseded,
+    original_id,
+    revision_id,
+    revision_number,
+    subjects,
+)
 from service.core.moments import to_us
 from service.ledger import chain
 from service.ledger.personal_data import owners_of_events, seal_data
+from service.ledger.renderings import Raw, Render, Telling, Told, rendering_event
 from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id
@@ -19,7 +29,8 @@ KnownEvent = tuple[int, bytes, str]  # position, content digest, trust
 class Incoming(Struct, frozen=True, kw_only=True):
     """A delivery to be recorded: its events if it could be read, the reason for quarantine if not.
 
-    A list of records of which some could be read has both.
+    A list of records of which some could be read has both. `render` is set where an event may come in several
+    renderings: it says how a body renders it. The ids of such events are unique over all accounts.
     """
 
     events: Sequence[Event]
@@ -29,15 +40,27 @@ class Incoming(Struct, frozen=True, kw_only=True):
     proof: Proof
     reason: str | None = None
     detail: str = ""
+    render: Render | None = None
+
+    @property
+    def told_event(self) -> Event | None:
+        """The event of which this is a telling, where there may be others."""
+        if self.render is None or len(self.events) != 1 or REVISION_MARK in self.events[0].event_id:
+            return None
+        return self.events[0]
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """The result of appending a delivery. `position` is that of its last event; None without events."""
+    """The result of appending a delivery. `position` is that of its last event; None without events.
+
+    `end` is the last position that it added, 0 if it added none.
+    """
 
     position: int | None
     duplicate: bool = False
     conflict: bool = False
     quarantined: bool = False
+    end: int = 0
 
 
 class Head(Struct, frozen=True, kw_only=True):
@@ -50,24 +73,30 @@ class Head(Struct, frozen=True, kw_only=True):
 class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
-    `known` are the batch's events that the ledger already holds; `head` moves with each new event. `keys`
-    seal the personal data of their owners. `keyed_digest` makes a digest against which nobody
-    without the key can test guesses.
+    `known` are the batch's events that the ledger already holds, and `told` those of them of which the batch
+    has another telling; `head` moves with each new event. `keys` seal the personal data of their owners.
+    `keyed_digest` makes a digest against which nobody without the key can test guesses. `corrections` are the
+    events that other renderings of known events made necessary.
     """
 
     def __init__(
         self,
         head: Head,
         known: dict[EventKey, KnownEvent],
+        told: dict[tuple[str, str], Told],
         recorded_at_us: int,
         keys: Keys,
         keyed_digest: Callable[[bytes], bytes],
     ) -> None:
         self.head = head
         self._known = known
+        self._told = told
+        self._first_tellings: dict[tuple[str, str], tuple[int, Incoming]] = {}  # of this batch
+        self._keys_by_id = keys_by_id(known)
         self._keys = keys
         self._keyed_digest = keyed_digest
         self._recorded_at_us = recorded_at_us
+        self.corrections: list[Event] = []
         self.events: list[dict[str, Any]] = []
         self.deliveries: list[dict[str, Any]] = []
         self.subjects: list[dict[str, Any]] = []
@@ -76,39 +105,153 @@ class Draft:
     def add(self, incoming: Incoming) -> Outcome:
         """Add one delivery's rows."""
         content_digest = self._keyed_digest(incoming.content_digest)
-        raw = {
-            "headers": incoming.headers,
-            "body": seal(self._keys, owners_of_events(incoming.events), incoming.body),
-            "proof": json.encode(incoming.proof),
-        }
         if incoming.reason:
-            self._quarantine(incoming, raw, content_digest, incoming.reason, incoming.detail, None)
+            self._quarantine(incoming, content_digest, incoming.reason, incoming.detail, None)
             if not incoming.events:
                 return Outcome(position=None, quarantined=True)
-        new = [event for event in incoming.events if self._key(event) not in self._known]
+        event = incoming.told_event
+        if event and (known := self._find(event, any_account=True)):
+            return self._add_telling(incoming, event, known, content_digest)
+        return self._add(incoming, content_digest)
+
+    def _add(self, incoming: Incoming, content_digest: bytes) -> Outcome:
+        has_unique_ids = incoming.render is not None
+        new = [
+            event
+            for event in incoming.events
+            if not self._find(event, any_account=has_unique_ids)
+            and (not has_unique_ids or self._is_in_place(event, incoming.events))
+        ]
         if new:
-            first_position = self.head.position + 1
-            self.deliveries.append({"position": first_position, **raw})
-            delivery_digest = chain.delivery_digest(**raw)
-            for event in new:
-                self._append(event, content_digest, first_position, delivery_digest)
-        known = [self._known[self._key(event)] for event in incoming.events]
+            raw = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
+            self._append_delivery(raw, new, incoming.events, content_digest)
+        if incoming.told_event:
+            self._first_tellings[_id(incoming.told_event)] = self.head.position, incoming
+        found = [self._find(event, any_account=has_unique_ids) for event in incoming.events]
+        known = [entry for entry in found if entry]
+        if not known:
+            return Outcome(position=None, duplicate=True)
         last_position = max(position for position, _, _ in known)
         # Events of the first versions have digests without a key. A fetched event may be rendered in another
         # API version than its late delivery, so their contents may differ without a conflict.
-        conflict = any(
+        conflict = not has_unique_ids and any(
             digest not in (content_digest, incoming.content_digest) and trust != "fetched"
             for _, digest, trust in known
         )
         if conflict:
             detail = f"the event at position {last_position} has this id and other content"
-            self._quarantine(incoming, raw, content_digest, "conflict", detail, last_position)
+            self._quarantine(incoming, content_digest, "conflict", detail, last_position)
         return Outcome(
             position=last_position,
             duplicate=not new and not conflict,
             conflict=conflict,
             quarantined=incoming.reason is not None,
+            end=self.head.position if new else 0,
         )
+
+    def _is_in_place(self, event: Event, events: Sequence[Event]) -> bool:
+        """Whether a revision, or a marker, follows on what this ledger holds.
+
+        One of another ledger, or of a retranslation that was overtaken, may replace another event than the
+        one that counts here; then both would count.
+        """
+        if isinstance(event.data, Superseded):
+            return self._holds((event.processor, event.account, event.data.event_id), events)
+        if (number := revision_number(event.event_id)) < 2:
+            return True
+        previous = revision_id(original_id(event.event_id), number - 1)
+        key = self._keys_by_id.get((event.processor, previous))
+        return key is not None and self._holds((*key[:2], previous + SUPERSEDED_SUFFIX), events)
+
+    def _holds(self, key: EventKey, events: Sequence[Event]) -> bool:
+        return key in self._known or any(
+            (event.processor, event.account, event.event_id) == key for event in events
+        )
+
+    def _add_telling(
+        self, incoming: Incoming, event: Event, known: KnownEvent, content_digest: bytes
+    ) -> Outcome:
+        """Add another telling of a known event: nothing if it says what one before it said."""
+        duplicate = Outcome(position=known[0], duplicate=True)
+        told = self._told.get(_id(event)) or self._told_in_batch(event)
+        if told is None:
+            return duplicate
+        assert incoming.render  # noqa: S101 - only such an incoming has a told event
+        telling = Telling(
+            account=event.account,
+            trust=event.trust,
+            position=self.head.position + 1,
+            digests=frozenset({content_digest, incoming.content_digest}),
+            rendered=incoming.render(incoming.body),
+        )
+        if telling.rendered is None or told.knows(telling) or not told.is_whole:
+            return duplicate
+        if contradicted := told.contradicted(telling):
+            detail = f"the event at position {contradicted.position} has this id and other content"
+            self._quarantine(incoming, content_digest, "conflict", detail, contradicted.position)
+            return Outcome(position=known[0], conflict=True)
+        self._keep_telling(incoming, event, told, telling)
+        return Outcome(position=known[0], duplicate=True, end=self.head.position)
+
+    def _told_in_batch(self, event: Event) -> Told | None:
+        """The event as this batch told it first; None where the ledger holds it, as it is told here."""
+        if _id(event) not in self._first_tellings:
+            return None
+        position, incoming = self._first_tellings[_id(event)]
+        assert incoming.render  # noqa: S101 - only such an incoming has a told event
+        first = incoming.events[0]
+        telling = Telling(
+            account=first.account,
+            trust=first.trust,
+            position=position,
+            digests=frozenset({self._keyed_digest(incoming.content_digest)}),
+            rendered=incoming.render(incoming.body),
+        )
+        source = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
+        return self._told.setdefault(_id(event), Told(tellings=[telling], effective=[first], source=source))
+
+    def _keep_telling(self, incoming: Incoming, event: Event, told: Told, telling: Telling) -> None:
+        """Append a telling, and the events by which another rendering counts from now on.
+
+        Each event stands with the bytes that it was read from, so these may need a delivery of their own.
+        """
+        assert telling.rendered  # noqa: S101 - it has just come
+        raw = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
+        kept = rendering_event(event, telling, self._keyed_digest)
+        corrections = told.add(telling, event, raw)
+        self.corrections += corrections
+        digest = self._keyed_digest(telling.rendered.content_digest)
+        if told.source is raw:
+            self._append_delivery(raw, [kept, *corrections], [event, *corrections], digest)
+            return
+        self._append_delivery(raw, [kept], [event], digest)
+        if corrections and told.source:
+            best = max(told.tellings, key=lambda known: known.rank)
+            assert best.rendered  # noqa: S101 - else nothing would have been added
+            digest = self._keyed_digest(best.rendered.content_digest)
+            self._append_delivery(told.source, corrections, corrections, digest)
+
+    def _find(self, event: Event, *, any_account: bool) -> KnownEvent | None:
+        """The event of this id, in its account or in any; a marker belongs to one account."""
+        key = event.processor, event.account, event.event_id
+        if any_account and revision_number(event.event_id):
+            key = self._keys_by_id.get(_id(event), key)
+        return self._known.get(key)
+
+    def _append_delivery(
+        self, raw: Raw, events: Sequence[Event], told_of: Sequence[Event], content_digest: bytes
+    ) -> None:
+        """Append events with the bytes that they were read from, sealed for all whom `told_of` names."""
+        first_position = self.head.position + 1
+        sealed = {
+            "headers": raw.headers,
+            "body": seal(self._keys, owners_of_events(told_of), raw.body),
+            "proof": raw.proof,
+        }
+        self.deliveries.append({"position": first_position, **sealed})
+        delivery_digest = chain.delivery_digest(**sealed)
+        for event in events:
+            self._append(event, content_digest, first_position, delivery_digest)
 
     def _append(self, event: Event, content_digest: bytes, delivery: int, delivery_digest: bytes) -> None:
         position = self.head.position + 1
@@ -130,14 +273,15 @@ class Draft:
         }
         row["digest"] = chain.link(self.head.digest, row)
         self.head = Head(position=position, digest=row["digest"])
-        self._known[self._key(event)] = (position, content_digest, event.trust)
+        key = event.processor, event.account, event.event_id
+        self._known[key] = (position, content_digest, event.trust)
+        self._keys_by_id.setdefault(_id(event), key)
         self.events.append(row)
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
 
     def _quarantine(
         self,
         incoming: Incoming,
-        raw: dict[str, Any],
         content_digest: bytes,
         reason: str,
         detail: str,
@@ -151,10 +295,17 @@ class Draft:
                 "detail": detail.replace("\0", ""),  # PostgreSQL refuses a NUL in a text
                 "conflicts_with": conflicts_with,
                 "content_digest": content_digest,
-                **raw,
+                "headers": incoming.headers,
+                "body": seal(self._keys, owners_of_events(incoming.events), incoming.body),
+                "proof": json.encode(incoming.proof),
             }
         )
 
-    @staticmethod
-    def _key(event: Event) -> EventKey:
-        return event.processor, event.account, event.event_id
+
+def keys_by_id(known: Mapping[EventKey, KnownEvent]) -> dict[tuple[str, str], EventKey]:
+    """The key of the first event of each (processor, event id), whatever its account."""
+    return {(key[0], key[2]): key for key in sorted(known, key=lambda key: known[key][0], reverse=True)}
+
+
+def _id(event: Event) -> tuple[str, str]:
+    return event.processor, event.event_id

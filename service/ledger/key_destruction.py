@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
-from msgspec import DecodeError, json
 from sqlalchemy import Connection, select, update
 
 from service.core.events import Customer, CustomerErased, Event, subjects
+from service.core.rfc8259 import NOT_JSON, parse_json
 from service.ledger import tables
 from service.ledger.history import read_histories
 from service.ledger.personal_data import owner_of
@@ -91,8 +91,8 @@ def _mentions(body: bytes, customer_id: str, names: Iterable[str]) -> bool:
     A name of one word may be a common word, so it must be a whole value.
     """
     try:
-        values = [str(value) for value in _scalars(json.decode(body))]
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+        values = [str(value) for value in _scalars(parse_json(body))]
+    except NOT_JSON:
         text = body.decode(errors="replace")
         return any(
             _contains_words(customer_id, each) or _contains_any_name(names, each)

@@ -7,7 +7,17 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import Connection
 
-from service.core.events import TYPE_OF, CreditNote, Customer, Event, Product, subject, subjects
+from service.core.events import (
+    TYPE_OF,
+    CreditNote,
+    Customer,
+    Event,
+    Product,
+    Rendering,
+    Unused,
+    subject,
+    subjects,
+)
 from service.ledger.vault import GENERAL, Keys, Vault, owners_of_sealed, seal, unseal
 
 PERSONAL = TYPE_OF[Customer]  # the one type whose data is sealed in part
@@ -20,7 +30,7 @@ def owner_of(event: Event) -> str:
     if customer_id := getattr(event.data, "customer_id", None):
         return subject("customer", event, customer_id)
     match event.data:
-        case Product():
+        case Product() | Rendering() | Unused():
             return GENERAL
         case CreditNote(invoice_id=invoice_id):  # it belongs to no history; its invoice does
             return subject("invoice", event, invoice_id)

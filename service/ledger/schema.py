@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from service.core.errors import SettingsError
 from service.storage.database import ledger_path, sqlite_engine
 
-NEWEST_REVISION = "0003"
+NEWEST_REVISION = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

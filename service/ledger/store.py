@@ -14,7 +14,15 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import Erased, Integrity
-from service.core.events import SUPERSEDED_SUFFIX, CustomerErased, Event, original_id
+from service.core.events import (
+    REVISION_MARK,
+    SUPERSEDED_SUFFIX,
+    CustomerErased,
+    Event,
+    named_id,
+    original_id,
+    revision_id,
+)
 from service.core.moments import to_us
 from service.core.order import effective_events
 from service.ledger import tables
@@ -22,6 +30,7 @@ from service.ledger.append import append_deliveries, read_head
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
 from service.ledger.personal_data import PERSONAL, unseal_data
+from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.vault import Vault
 from service.storage.database import Database
 from service.storage.statements import HotInsert, any_of
@@ -144,6 +153,22 @@ class LedgerReader:
         query = select(_ids).where(any_of(_ids.c.event_id, "ids"))
         return {tuple(row) for row in await self._connection.execute(query, {"ids": list(event_ids)})}
 
+    async def effective_positions(self, event_ids: Iterable[str]) -> dict[tuple[str, str, str], int]:
+        """The positions of the revisions that count of these events, by (processor, account, event id)."""
+        positions: dict[tuple[str, str, str], int] = {}
+        ids, number = set(event_ids), 0
+        while ids:
+            number += 1
+            names = [revision_id(event_id, number) for event_id in ids]
+            rows = await self.known_ids([*names, *(name + SUPERSEDED_SUFFIX for name in names)])
+            entries = {(row[1], row[2], row[0]): row[3] for row in rows}
+            markers = {key for key in entries if key[2].endswith(SUPERSEDED_SUFFIX)}
+            for key in entries.keys() - markers:
+                if (*key[:2], key[2] + SUPERSEDED_SUFFIX) not in markers:
+                    positions[*key[:2], named_id(key[2])] = entries[key]
+            ids = {original_id(key[2]) for key in markers}
+        return positions
+
     async def count_ids(self) -> int:
         """How many entries the index of event ids has."""
         return int((await self._connection.execute(select(func.count()).select_from(_ids))).scalar_one())
@@ -151,6 +176,21 @@ class LedgerReader:
     async def count_subjects(self) -> int:
         """How many entries the index of histories has."""
         return int((await self._connection.execute(select(func.count()).select_from(_subjects))).scalar_one())
+
+    async def find_effective(self, processor: str, event_id: str, account: str | None = None) -> int | None:
+        """The position of the revision of an event that counts; where none does, of the event with this id.
+
+        The id of a revision or marker finds itself.
+        """
+        if REVISION_MARK in event_id:
+            return await self.find_position(processor, event_id, account)
+        positions = await self.effective_positions([event_id])
+        found = [
+            position
+            for key, position in positions.items()
+            if key[0] == processor and account in (None, key[1])
+        ]
+        return min(found) if found else await self.find_position(processor, event_id, account)
 
     async def find_position(self, processor: str, event_id: str, account: str | None = None) -> int | None:
         """The position of the first event with this id, in any account or in the given one."""
@@ -212,6 +252,10 @@ class LedgerReader:
             RecordedEvent(position=row[0], event=to_event(row), delivery=row[-2], content_digest=row[-1])
             for row in rows
         ]
+
+    async def deliveries_of(self, processor: str, event_id: str) -> dict[int, Raw | None]:
+        """The deliveries that told an event which several may tell, by position; None for erased ones."""
+        return await self._connection.run_sync(read_deliveries_of, self._vault, processor, event_id)
 
     async def last_events(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`.

@@ -93,7 +93,7 @@ class Writer:
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if not answer.done():  # the request may have gone away; its event is written all the same
                 answer.set_result(outcome)
-        self._committed(max((outcome.position or 0 for outcome in outcomes), default=0))
+        self._committed(max((outcome.end for outcome in outcomes), default=0))
 
 
 def _is_delivery_error(error: Exception) -> bool:

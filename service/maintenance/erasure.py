@@ -3,13 +3,15 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 from sqlalchemy import Connection, delete, select, text, update
 
 from projections.customers import CustomerName
@@ -20,6 +22,7 @@ from service.bootstrap import LEDGER_SCHEMA, open_books, prepare
 from service.core.delivery import Proof
 from service.core.errors import NotFound, ParameterError, SettingsError, Unavailable
 from service.core.events import REVISION_MARK, CustomerErased, Event, split_key
+from service.intake.translation import is_rendered
 from service.ledger import tables as ledger_tables
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -57,7 +60,7 @@ async def make_erasure_event(
     """The event that records the erasure of this customer, not appended yet.
 
     Raises NotFound if the ledger has no such customer, ParameterError if it has several, SettingsError if
-    the ledger's first events are not sealed.
+    the ledger's first events are not sealed. Where ids are unique over all accounts, one id is one customer.
     """
     async with ledger.reading() as reader:
         if (await reader.head()).position and not is_sealed((await reader.stored_delivery(1))["body"]):
@@ -66,7 +69,7 @@ async def make_erasure_event(
     matching = [pair for pair in accounts if processor in (None, pair[0]) and account in (None, pair[1])]
     if not matching:
         raise NotFound(f"the ledger tells of no customer {customer_id}")
-    if len(matching) > 1:
+    if len(matching) > 1 and not _is_one_customer(matching):
         names = ", ".join(f"{name} {account}".strip() for name, account in matching)
         raise ParameterError(f"there are several of that id, of {names}: say --processor and --account")
     return Event(
@@ -77,6 +80,11 @@ async def make_erasure_event(
         trust="unsigned",
         data=CustomerErased(customer_id=customer_id),
     )
+
+
+def _is_one_customer(accounts: list[tuple[str, str]]) -> bool:
+    """Whether one id in these (processor, account) stands for one customer."""
+    return len({processor for processor, _ in accounts}) == 1 and is_rendered(accounts[0][0])
 
 
 def _accounts_of(connection: Connection, customer_id: str) -> list[tuple[str, str]]:
@@ -93,10 +101,11 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
     hold the files.
     """
     prepare(settings)  # the books may have been deleted
+    events = [event, *await ledger.read(lambda connection: _other_erasures(connection, event))]
     body = json.encode(event)
     proof = Proof(processor=event.processor, method="operator", received_at=clock(), trust=event.trust)
     incoming = Incoming(
-        events=[event],
+        events=events,
         content_digest=sha256(event.event_id.encode()).digest(),
         headers=b"{}",
         body=body,
@@ -111,15 +120,23 @@ async def erase(settings: Settings, ledger: Ledger, event: Event, clock: Callabl
         await store.close()
     files.remove_all_files(settings.data_dir)
     if settings.database_url:
-        await _scrub_database(settings.database_url, event)
+        await _scrub_database(settings.database_url, events)
     else:
-        await asyncio.to_thread(_scrub_files, settings.data_dir, event)
+        await asyncio.to_thread(_scrub_files, settings.data_dir, events)
     return Erasure(
         customer_id=event.data.customer_id,  # type: ignore[attr-defined]
         processor=event.processor,
         account=event.account,
         position=outcome.position,
     )
+
+
+def _other_erasures(connection: Connection, event: Event) -> list[Event]:
+    """The same erasure in the other accounts under which the customer was told of."""
+    assert isinstance(event.data, CustomerErased)  # noqa: S101 - `make_erasure_event` makes no other
+    accounts = _accounts_of(connection, event.data.customer_id) if is_rendered(event.processor) else []
+    own = event.processor, event.account
+    return [replace(event, account=pair[1]) for pair in accounts if pair[0] == own[0] and pair != own]
 
 
 async def _advance_books(
@@ -148,19 +165,20 @@ def _remove_name(connection: Connection, event: Event) -> None:
     connection.execute(delete(tables.snapshots))
 
 
-def _scrub_files(data_dir: Path, event: Event) -> None:
+def _scrub_files(data_dir: Path, events: Sequence[Event]) -> None:
     """Rewrite the books' file without its free space, and empty both files' logs."""
     books = books_path(data_dir)
     engine = sqlite_engine(books, "write", "NORMAL")
     with engine.begin() as connection:
-        _remove_name(connection, event)
+        for event in events:
+            _remove_name(connection, event)
     engine.dispose()
     _run_exclusively(books, "VACUUM")
     for path in (books, ledger_path(data_dir)):
         _run_exclusively(path, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def _scrub_database(url: str, event: Event) -> None:
+async def _scrub_database(url: str, events: Sequence[Event]) -> None:
     """Remove the data from PostgreSQL, from the books of every version in the database."""
     schema_query = text(
         """SELECT table_schema FROM information_schema.tables
@@ -170,7 +188,8 @@ async def _scrub_database(url: str, event: Event) -> None:
         run_on_postgres, url, lambda connection: list(connection.execute(schema_query).scalars())
     )
     for schema in schemas:
-        await asyncio.to_thread(run_on_postgres, url, lambda c: _remove_name(c, event), schema)
+        for event in events:
+            await asyncio.to_thread(run_on_postgres, url, partial(_remove_name, event=event), schema)
     books = (f"{schema}.{table}" for schema in schemas for table in ("customers", "snapshots"))
     ledger = (f"{LEDGER_SCHEMA}.{table}" for table in ("keys", "quarantine"))
     await rewrite_postgres_tables(url, (*books, *ledger))

@@ -143,6 +143,7 @@ FIELDS: dict[str, Schema] = {
     ),
     "weeks_per_month": text('weeks in a month for MRR, exactly: "4.33" or "13/3"'),
     "unpriced_contracts": count("live contracts with a price that can't be read; it counts 0"),
+    "ignored_events": count("events of the mode that does not count, in any currency"),
     "meta": one("Meta", "what this answer is made from"),
     # Ledger
     "cause": text('the event\'s name in `causes`, such as "stripe:evt_1"'),

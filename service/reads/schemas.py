@@ -57,7 +57,8 @@ shape = partial(shapes.shape, FIELDS)
 
 SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "Meta": shape(
-        "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts"
+        "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts "
+        "ignored_events"
     ),
     "Summary": shape(
         "customers payments total_cents later_cents schedule_total_cents mrr_cents billed_cents "

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     mxmerchant_consumer_secret: str | None = None
     mxmerchant_merchant_id: str | None = None
     standard_webhook_secrets: Pairs = Field(default_factory=dict)
+    stripe_mode: Literal["live", "test"] = "live"  # before the key, whose check reads it
     stripe_api_key: str | None = None
     stripe_api_url: str | None = None
     reporting_tz: str = "UTC"
@@ -152,6 +153,15 @@ class Settings(BaseSettings):
         if not all(_is_key(secret) for several in secrets.values() for secret in several):
             raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
         return secrets
+
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _check_mode_of_key(cls, key: str | None, info: ValidationInfo) -> str | None:
+        mode = info.data.get("stripe_mode")
+        stated = re.match("[a-z]+_(live|test)_", key or "")  # sk_live_…, rk_test_…
+        if mode and stated and stated[1] != mode:
+            raise ValueError(f"a key of {mode} mode, as DAYBOOK_STRIPE_MODE says, not of {stated[1]} mode")
+        return key
 
     @field_validator("rulebook")
     @classmethod

@@ -11,7 +11,7 @@ from msgspec import Struct, json
 from service.core.cadence import INTERVALS, ONCE
 from service.core.errors import ParameterError
 from service.core.moments import rfc3339
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import NO_MODE, endpoint_of, read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.observations import Observation
 from service.transfer.sources import ImportSource
@@ -173,4 +173,5 @@ def _observed_item(
     content = {"type": event_type, "account": account, "data": data}
     proof = observation.proof(processor, json.encode(content))
     body = json.encode({"occurred_at": rfc3339(observation.observed_at), **content})
-    return ImportItem(line=line, incoming=read_delivery(endpoint, b"{}", body, proof), is_observation=True)
+    incoming = read_delivery(endpoint, b"{}", body, proof, NO_MODE)
+    return ImportItem(line=line, incoming=incoming, is_observation=True)

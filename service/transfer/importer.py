@@ -88,6 +88,11 @@ class ImportSummary(Struct, kw_only=True):
 SkipKnown = Callable[[Ledger, Sequence[ImportItem]], Awaitable[list[ImportItem]]]
 
 
+async def skip_none(_ledger: Ledger, batch: Sequence[ImportItem]) -> list[ImportItem]:
+    """The batch as it is, where the ledger recognises all duplicates."""
+    return list(batch)
+
+
 async def import_items(
     ledger: Ledger,
     items: Iterable[ImportItem | LineFault],

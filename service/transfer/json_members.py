@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from service.core.rfc8259 import NOT_JSON
 from service.transfer.importer import LineFault
-from service.transfer.sources import JSON_ERRORS, ImportSource, list_members, read_documents
+from service.transfer.sources import ImportSource, list_members, read_documents
 
 _MAX_BODY_BYTES = 1 << 20  # as of a webhook
 
@@ -13,7 +14,7 @@ def read_members(source: ImportSource, field: str) -> Iterator[tuple[int, bytes]
     for line, document in read_documents(source.lines()):
         try:
             bodies = list_members(document, field)
-        except JSON_ERRORS:
+        except NOT_JSON:
             yield LineFault(line=line, detail="it is no JSON")
             continue
         for body in bodies:

@@ -7,11 +7,12 @@ from msgspec import DecodeError, json
 from msgspec.structs import replace
 
 from handlers.standard import normalize
-from service.core.delivery import Proof
+from service.core.delivery import Endpoint
 from service.core.errors import Unreadable
-from service.core.events import TYPES, Event
+from service.core.events import TYPES, Event, Superseded, histories_of, original_id
 from service.core.limits import check_limits
-from service.intake.translation import content_digest, endpoint_of, read_delivery
+from service.core.rfc8259 import NOT_JSON, parse_json
+from service.intake.translation import content_digest, endpoint_of, read_delivery, renderer
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.store import Ledger
 from service.transfer import ledger_format
@@ -20,7 +21,8 @@ from service.transfer.sources import JSON_ERRORS, ImportSource
 
 # Methods of deliveries that are translated again. The others were fetched, or made by Daybook itself.
 TRANSLATED_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import")
-_OWN_TYPES = ("customer.erased", "event.superseded")  # made by Daybook, never by a translator
+_RENDERED = "event.rendered"
+_OWN_TYPES = ("customer.erased", "event.superseded", _RENDERED)  # made by Daybook, never by a translator
 _LINE = json.Decoder(ledger_format.ExportLine)
 _PART = json.Decoder[ledger_format.ExportPart](ledger_format.ExportPart)
 _HEADERS = json.Decoder(dict[str, str])
@@ -28,8 +30,11 @@ _DATA = {name: json.Decoder(kind) for name, kind in TYPES.items()}
 _COMPARED_FIELDS = ("type", "occurred_at", "rank", "trust", "data", "before")
 
 
-def read_ledger(source: ImportSource) -> Iterator[ImportItem | LineFault]:
-    """Each delivery of an export, until its end or the first line that was changed."""
+def read_ledger(source: ImportSource, mode: str) -> Iterator[ImportItem | LineFault]:
+    """Each delivery of an export, until its end or the first line that was changed.
+
+    `mode` is that of `read_delivery`.
+    """
     previous, line = ledger_format.GENESIS, 0
     for line, text in source.lines():
         try:
@@ -46,7 +51,7 @@ def read_ledger(source: ImportSource) -> Iterator[ImportItem | LineFault]:
         try:
             part = _PART.decode(export_line.part)
             if isinstance(part, ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine):
-                yield _import_item(part, line)
+                yield _import_item(part, line, mode)
         except (Unreadable, *JSON_ERRORS) as error:
             yield LineFault(line=line, detail=f"another Daybook exported what can't be read here: {error}")
             continue
@@ -61,29 +66,34 @@ def read_ledger(source: ImportSource) -> Iterator[ImportItem | LineFault]:
 
 
 def _import_item(
-    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, line: int
+    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, line: int, mode: str
 ) -> ImportItem:
     """The import item of a line. Raises Unreadable, or one of JSON_ERRORS, if it can't be read here."""
     _HEADERS.decode(part.headers)
     if not part.proof.processor.isprintable():
         raise Unreadable("no processor has its name")
     return (
-        _delivery_item(part, line)
+        _delivery_item(part, line, mode)
         if isinstance(part, ledger_format.ExportedDelivery)
-        else _quarantine_item(part, line)
+        else _quarantine_item(part, line, mode)
     )
 
 
-def _delivery_item(part: ledger_format.ExportedDelivery, line: int) -> ImportItem:
-    """A delivery as translated here, if that gives all its exported events; else with its exported events."""
-    translated, place = _translate(part), f"position {part.events[0].position}"
+def _delivery_item(part: ledger_format.ExportedDelivery, line: int, mode: str) -> ImportItem:
+    """A delivery as translated here, if that gives all its exported events; else with its exported events.
+
+    Of another telling of an event the translation is enough: the ledger makes the rest from it.
+    """
+    translated, place = _translate(part, mode), f"position {part.events[0].position}"
+    if translated and translated.events and any(event.type == _RENDERED for event in part.events):
+        return ImportItem(line=line, incoming=translated)
     if translated and {_key(event) for event in part.events} <= {_key(event) for event in translated.events}:
         notes = tuple(_difference_notes(place, part.events, translated.events))
         return ImportItem(line=line, incoming=translated, notes=notes, differences=len(notes))
     lacks_event = translated is not None and not any(event.type in _OWN_TYPES for event in part.events)
     return ImportItem(
         line=line,
-        incoming=_as_exported(part),
+        incoming=_as_exported(part, translated),
         notes=(f"{place}: translated here it lacks an event that it had; taken as it was",)
         if lacks_event
         else (),
@@ -92,12 +102,14 @@ def _delivery_item(part: ledger_format.ExportedDelivery, line: int) -> ImportIte
     )
 
 
-def _translate(part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine) -> Incoming | None:
+def _translate(
+    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, mode: str
+) -> Incoming | None:
     """A delivery as its translator reads it today; None if it has no translator or no body."""
     endpoint = endpoint_of(part.proof.processor)
     if endpoint is None or part.body is None or part.proof.method not in TRANSLATED_METHODS:
         return None
-    return read_delivery(endpoint, part.headers, part.body, part.proof)
+    return read_delivery(endpoint, part.headers, part.body, part.proof, mode)
 
 
 def _decode_event(exported: ledger_format.ExportedEvent) -> Event:
@@ -148,31 +160,44 @@ def _difference_notes(
             yield f"{place}: {translated.cause} is translated otherwise here: {', '.join(fields)}"
 
 
-def _as_exported(part: ledger_format.ExportedDelivery) -> Incoming:
-    body = part.body or b""
+def _as_exported(part: ledger_format.ExportedDelivery, translated: Incoming | None) -> Incoming:
+    body, endpoint = part.body or b"", endpoint_of(part.proof.processor)
     if len({_key(event) for event in part.events}) < len(part.events):
         raise Unreadable(f"position {part.events[0].position}: an event is told twice")
+    events = [_decode_event(event) for event in part.events]
+    others = [*events, *(translated.events if translated else ())]
     return Incoming(
-        events=[_check_event(_decode_event(event)) for event in part.events],
-        content_digest=_content_digest(part.proof, body),
+        events=[_check_event(_with_histories(event, others)) for event in events],
+        content_digest=_content_digest(endpoint, body),
         headers=part.headers,
         body=body,
         proof=part.proof,
+        render=renderer(endpoint) if endpoint else None,
     )
 
 
-def _content_digest(proof: Proof, body: bytes) -> bytes:
+def _with_histories(event: Event, others: Sequence[Event]) -> Event:
+    """A marker with all histories to which its event belongs here, perhaps more than where it comes from."""
+    if not isinstance(event.data, Superseded):
+        return event
+    known = dict.fromkeys(event.data.histories)
+    for other in others:
+        if original_id(other.event_id) == original_id(event.event_id):
+            known |= dict.fromkeys(histories_of(other.data))
+    return replace(event, data=replace(event.data, histories=tuple(known)))
+
+
+def _content_digest(endpoint: Endpoint | None, body: bytes) -> bytes:
     """The content digest of a body, the same as if it came as a webhook."""
-    endpoint = endpoint_of(proof.processor)
     try:
-        return content_digest(json.decode(body), endpoint) if endpoint else sha256(body).digest()
-    except JSON_ERRORS:
+        return content_digest(parse_json(body), endpoint) if endpoint else sha256(body).digest()
+    except NOT_JSON:
         return sha256(body).digest()
 
 
-def _quarantine_item(part: ledger_format.ExportedQuarantine, line: int) -> ImportItem:
+def _quarantine_item(part: ledger_format.ExportedQuarantine, line: int, mode: str) -> ImportItem:
     """A delivery from quarantine, translated again if possible; else for quarantine as it was."""
-    incoming = _translate(part)
+    incoming = _translate(part, mode)
     if incoming is None:
         incoming = Incoming(
             events=(),

@@ -6,11 +6,12 @@ from msgspec import json
 from msgspec.structs import replace
 
 from service.core.events import Subscription, subjects
-from service.intake.translation import endpoint_of, read_delivery
+from service.core.rfc8259 import NOT_JSON, parse_json
+from service.intake.translation import NO_MODE, endpoint_of, read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.json_members import read_members
 from service.transfer.observations import Observation
-from service.transfer.sources import JSON_ERRORS, ImportSource
+from service.transfer.sources import ImportSource
 
 PROCESSOR = "mxmerchant"
 
@@ -25,15 +26,16 @@ def read_records(source: ImportSource, observation: Observation) -> Iterator[Imp
             yield item
             continue
         line, body = item
-        incoming = read_delivery(endpoint, b"{}", body, observation.proof(PROCESSOR, _canonical_json(body)))
+        proof = observation.proof(PROCESSOR, _canonical_json(body))
+        incoming = read_delivery(endpoint, b"{}", body, proof, NO_MODE)
         yield _mark_observation(ImportItem(line=line, incoming=incoming), seen)
 
 
 def _canonical_json(body: bytes) -> bytes:
     """A record without indentation and with sorted keys, so that its digest doesn't depend on them."""
     try:
-        return json.encode(json.decode(body), order="deterministic")
-    except JSON_ERRORS:
+        return json.encode(parse_json(body), order="deterministic")
+    except NOT_JSON:
         return body
 
 

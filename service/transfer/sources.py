@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from msgspec import DecodeError, Raw, json
 
 from service.core.errors import ParameterError, Unreadable
+from service.core.rfc8259 import BYTE_ORDER_MARK, parse_json
 from service.storage.files import named_when_whole
 
 STANDARD_STREAM = Path("-")
@@ -96,14 +97,15 @@ def last_modified(path: Path) -> datetime:
 
 
 def read_documents(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Each JSON document, with the number of its first line.
+    """Each JSON document, with the number of its first line; without a byte order mark before the first.
 
     A document is one line, or several lines that are indented as `jq` and Stripe's command line print them.
     A broken document is returned as it is, and the documents after it are still found.
     """
     open_lines: list[bytes] = []
     first_number = size = 0
-    for number, line in lines:
+    for number, piece in lines:
+        line = piece.removeprefix(BYTE_ORDER_MARK) if number == 1 else piece
         text = line.rstrip()
         if open_lines and (not text or line[:1] in b" \t}]"):
             open_lines.append(line)
@@ -127,8 +129,17 @@ def read_documents(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, by
 def list_members(document: bytes, field: str) -> list[bytes]:
     """The members of a document that is a list or has a list in `field`; else the document alone.
 
-    Raises one of JSON_ERRORS.
+    Raises one of NOT_JSON.
     """
+    try:
+        return _split(document, field)
+    except JSON_ERRORS:
+        parsed = parse_json(document)  # the members of JSON that msgspec refuses are written anew
+        listed = parsed.get(field) if isinstance(parsed, dict) else parsed
+        return [json.encode(member) for member in listed] if isinstance(listed, list) else [document]
+
+
+def _split(document: bytes, field: str) -> list[bytes]:
     listing = document.strip()
     if listing[:1] == b"{":
         listing = bytes(_FIELDS.decode(document).get(field, b""))

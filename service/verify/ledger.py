@@ -1,6 +1,7 @@
 """The ledger's checks: each link of the chain, each raw delivery, both indexes, and all sealed texts."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -13,6 +14,7 @@ from service.ledger import chain, tables
 from service.ledger.append import read_head
 from service.ledger.draft import Head
 from service.ledger.history import EVENT_COLUMNS, to_event
+from service.ledger.markers import subjects_of_markers
 from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns
@@ -44,7 +46,7 @@ async def verify_chain(
             head = await _verify_links(reader, head, rows)
             await verify_sealed(ledger, rows, await _verify_deliveries(reader, rows))
             await _verify_ids(reader, rows)
-            entries = _expected_subjects(rows)
+            entries = await ledger.read(partial(_expected_subjects, rows=rows))
             await _verify_subjects(reader, entries)
             indexed += len(entries)
             add_names(name for name, _ in entries)
@@ -104,12 +106,11 @@ async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int
     return {position: raw["body"] for position, raw in stored.items()}
 
 
-def _expected_subjects(rows: list[_Row]) -> set[tuple[str, int]]:
-    return {(name, row["position"]) for row in rows for name in _subjects_of(row)}
-
-
-def _subjects_of(row: _Row) -> list[str]:
-    return subjects(to_event([row[column.name] for column in EVENT_COLUMNS]))
+def _expected_subjects(connection: Connection, rows: list[_Row]) -> set[tuple[str, int]]:
+    """The entries that the events in these rows have in the index of histories."""
+    events = [(row["position"], to_event([row[column.name] for column in EVENT_COLUMNS])) for row in rows]
+    own = {(name, position) for position, event in events for name in subjects(event)}
+    return own | subjects_of_markers(connection, events)
 
 
 async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]]) -> None:
@@ -176,15 +177,15 @@ def _find_stray_entry(connection: Connection, index: Table) -> _Row | None:
         rows = connection.execute(events_query, {"positions": positions})
         events = {row.position: dict(row._mapping) for row in rows}  # noqa: SLF001
         for entry in entries:
-            if not _is_entry_of(events.get(entry["position"]), entry):
+            if not _is_entry_of(connection, events.get(entry["position"]), entry):
                 return entry
         page = query.where(tuple_(*keys) > tuple_(*(entries[-1][key.name] for key in keys)))
     return None
 
 
-def _is_entry_of(event: _Row | None, entry: _Row) -> bool:
+def _is_entry_of(connection: Connection, event: _Row | None, entry: _Row) -> bool:
     if event is None:
         return False
     if "subject" in entry:
-        return entry["subject"] in _subjects_of(event)
+        return (entry["subject"], entry["position"]) in _expected_subjects(connection, [event])
     return all(event[name] == value for name, value in entry.items())

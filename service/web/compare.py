@@ -96,16 +96,16 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
     state = state_of(request)
     policies = query.args["policies"].split(",")
 
-    def find(connection: Connection) -> tuple[_BooksPart, int, int]:
+    def find(connection: Connection) -> tuple[_BooksPart, int, dict[str, int]]:
         positions, view = open_view(connection, query.scope, state)
         books_part = _BooksPart(
             document=COMPARE.answer(view, query.args),
             sides=compare.policy_sides(view, policies),
             positions=_positions(connection, view, policies, state),
         )
-        return books_part, positions.position, view.unpriced_contracts()
+        return books_part, positions.position, view.counts()
 
-    books_part, position, unpriced = await state.store.read(find)
+    books_part, position, counts = await state.store.read(find)
     document = await state.ledger.read(
         partial(_add_reasons, vault=state.ledger.vault, books_part=books_part, day=query.scope.today)
     )
@@ -113,7 +113,7 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
     if query.csv:
         body = to_csv(columns(COMPARE.shape, COMPARE.rows), document[COMPARE.rows])
         return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
-    body = with_meta(json.encode(document), await build_meta(query.scope.today, state, position, unpriced))
+    body = with_meta(json.encode(document), await build_meta(query.scope.today, state, position, counts))
     return tagged_response(request, body, "application/json", next_page)
 
 

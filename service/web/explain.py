@@ -77,12 +77,12 @@ async def _respond(request: Request) -> Response:
 async def _answer(request: Request, query: ReadQuery) -> Response:
     state = state_of(request)
 
-    def find(connection: Connection) -> tuple[dict[str, Any], int, int]:
+    def find(connection: Connection) -> tuple[dict[str, Any], int, dict[str, int]]:
         positions, view = open_view(connection, query.scope, state)
         reached = positions.position_under(query.args["policy"] or "")
-        return EXPLAIN.answer(view, query.args), reached, view.unpriced_contracts()
+        return EXPLAIN.answer(view, query.args), reached, view.counts()
 
-    document, position, unpriced = await state.store.read(find)
+    document, position, counts = await state.store.read(find)
     next_page = {"cursor": document["next_cursor"]} if document["next_cursor"] else None
     rows = document["rows"]
     if query.csv:
@@ -91,5 +91,5 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
     async with state.ledger.reading() as reader:
         causes = {(cause, row["account"]) for row in rows for cause in row["causes"]}
         document["events"] = await provenance.trace(reader, causes, state.settings)
-    body = with_meta(json.encode(document), await build_meta(query.scope.today, state, position, unpriced))
+    body = with_meta(json.encode(document), await build_meta(query.scope.today, state, position, counts))
     return tagged_response(request, body, "application/json", next_page)

@@ -117,7 +117,7 @@ async def _cause(request: Request, args: dict[str, Any]) -> Response:
     if not cause.isprintable():  # every id is printable, and PostgreSQL takes no NUL
         raise NotFound("the ledger holds no such event")
     async with state_of(request).ledger.reading() as reader:
-        position = await reader.find_position(processor, event_id, args["account"])
+        position = await reader.find_effective(processor, event_id, args["account"])
         if position is None:
             raise NotFound("the ledger holds no such event")
         document = await _event_with_delivery(reader, position)

@@ -209,7 +209,7 @@ async def _find_document(
 ) -> tuple[bytes, dict[str, Any]] | None:
     """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
 
-    def find(connection: Connection) -> tuple[bytes, int, int] | None:
+    def find(connection: Connection) -> tuple[bytes, int, dict[str, int]] | None:
         positions, view = open_view(connection, query.scope, state)
         if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
@@ -217,7 +217,7 @@ async def _find_document(
         body = snapshots.find(connection, name, positions.version) or json.encode(
             read.answer(view, query.args)
         )
-        return body, positions.position_under(query.args.get("policy", "")), view.unpriced_contracts()
+        return body, positions.position_under(query.args.get("policy", "")), view.counts()
 
     result = await state.store.read(find)
     if result is None:
@@ -229,9 +229,9 @@ async def _find_document(
 async def read_meta(state: State, scope: Scope) -> dict[str, Any]:
     """The `meta` of an answer that is read from the ledger."""
 
-    def find(connection: Connection) -> tuple[int, int]:
+    def find(connection: Connection) -> tuple[int, dict[str, int]]:
         positions, view = open_view(connection, scope, state)
-        return positions.position, view.unpriced_contracts()
+        return positions.position, view.counts()
 
     return await build_meta(scope.today, state, *await state.store.read(find))
 
@@ -266,8 +266,8 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
     )
 
 
-async def build_meta(today: date, state: State, position: int, unpriced: int) -> dict[str, Any]:
-    """The `meta` of an answer that was made from the books at this position."""
+async def build_meta(today: date, state: State, position: int, counts: dict[str, int]) -> dict[str, Any]:
+    """The `meta` of an answer that was made from the books at this position; `counts` are the view's."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
     )
@@ -278,7 +278,7 @@ async def build_meta(today: date, state: State, position: int, unpriced: int) ->
         "calculation_date": today.isoformat(),
         "data_freshness": "real_time" if head == position else "catching_up",
         "weeks_per_month": format_fraction(state.settings.weeks_per_month),
-        "unpriced_contracts": unpriced,
+        **counts,
     }
 
 

@@ -62,8 +62,7 @@ async def _answer(request: Request, query: ReadQuery) -> Response:
         body = to_csv(columns(RESTATEMENTS.shape, RESTATEMENTS.rows), document[RESTATEMENTS.rows])
         return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
     body = json.encode(document)
-    unpriced = (await read_meta(state, query.scope))["unpriced_contracts"]
-    meta = await build_meta(query.scope.today, state, position, unpriced)
+    meta = await read_meta(state, query.scope) | await build_meta(query.scope.today, state, position, {})
     if until is not None:
         meta["data_freshness"] = AS_KNOWN
     tag_source = without_lag(body, meta)

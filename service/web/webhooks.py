@@ -22,9 +22,10 @@ from service.core.errors import (
     Unavailable,
     VerificationError,
 )
-from service.core.events import Event, Subscription
+from service.core.events import Event, Subscription, Unused
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming, Outcome
+from service.web.counted_lines import CountedLines
 from service.web.state import State, state_of
 
 MAX_BODY_BYTES = 1 << 20
@@ -48,6 +49,8 @@ def webhook_routes() -> list[Route]:
 
 
 def _receiver(endpoint: Endpoint) -> Any:
+    ignored_lines = CountedLines(log.info)
+
     async def receive(request: Request) -> Response:
         state = state_of(request)
         processor = endpoint.path.split("/")[2]
@@ -62,7 +65,10 @@ def _receiver(endpoint: Endpoint) -> Any:
             _count_missing_next_bills(incoming.events, processor, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
-            return Response(json.encode(_answer(result)), media_type="application/json")
+            ignored = _ignored(incoming)
+            if ignored:
+                ignored_lines.add(state.clock(), "event_ignored", processor=processor, reason=ignored)
+            return Response(json.encode(_answer(result, ignored)), media_type="application/json")
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
@@ -109,15 +115,23 @@ def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> I
     if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
         proof = replace(proof, confirmable=True)
     stored_headers = json.encode({name: headers[name] for name in _STORED_HEADERS if name in headers})
-    return read_delivery(endpoint, stored_headers, body, proof)
+    return read_delivery(endpoint, stored_headers, body, proof, state.settings.stripe_mode)
 
 
-def _answer(result: Outcome) -> dict[str, Any]:
+def _ignored(incoming: Incoming) -> str | None:
+    """Why the events of a delivery don't count, where they would under another setting."""
+    unused = [event.data for event in incoming.events if isinstance(event.data, Unused)]
+    return next((data.ignored for data in unused if data.ignored), None)
+
+
+def _answer(result: Outcome, ignored: str | None) -> dict[str, Any]:
     answer: dict[str, Any] = {"received": True, "position": result.position, "duplicate": result.duplicate}
     if result.conflict:
         answer["conflict"] = True
     if result.quarantined:
         answer["quarantined"] = True
+    if ignored:
+        answer["ignored"] = ignored
     return answer
 
 

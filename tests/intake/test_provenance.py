@@ -53,7 +53,7 @@ def delivered(sender: Sender) -> Incoming:
     signed = {name.lower(): text for name, text in sender.sign(body, NOW, "msg_1", sender.secret).items()}
     of_path = {f":{name}": text for name, text in in_path.items()}
     proof = endpoint.verify({**signed, **of_path}, body, [sender.secret], NOW)
-    return read_delivery(endpoint, json.encode(signed), body, proof)
+    return read_delivery(endpoint, json.encode(signed), body, proof, "live")
 
 
 async def checked(ledger: Ledger, incoming: Incoming, **settings: Any) -> dict[str, Any]:

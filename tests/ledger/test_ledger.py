@@ -201,7 +201,7 @@ def test_any_batching_gives_the_same_positions(batches: list[list[str]]) -> None
     def positions(batching: list[list[str]]) -> dict[str, int]:
         head, known, found = Head(position=0, digest=chain.GENESIS), {}, {}
         for batch in batching:
-            draft = Draft(head, known, 0, keys, lambda content: content)
+            draft = Draft(head, known, {}, 0, keys, lambda content: content)
             for event_id in batch:
                 draft.add(delivery(event_id))
             found |= {row["event_id"]: row["position"] for row in draft.events}

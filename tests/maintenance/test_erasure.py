@@ -10,7 +10,7 @@ import pytest
 from service.bootstrap import existing_ledger, prepare
 from service.core.errors import NotFound, ParameterError
 from service.maintenance.erasure import erase, make_erasure_event
-from service.verify import verify_all
+from service.verify import verify_all, verify_chain
 from tests.support.postgres import PostgresServer
 from tests.support.running import Daybook, running, settings_for
 from tests.support.senders import MX, STRIPE, stripe_event
@@ -235,15 +235,35 @@ async def test_a_customer_whom_the_ledger_does_not_know_can_not_be_erased(dayboo
 
 
 async def test_of_several_customers_of_one_id_one_must_be_named(daybook: Daybook) -> None:
-    account = stripe_event(
-        "customer.created", {"object": "customer", **ADA}, event_id="evt_other", account="acct_1"
-    )
-    await daybook.post(STRIPE, account)
+    for account in ("north", "south"):
+        await daybook.record(
+            "customer.recorded",
+            "2025-11-01T00:00:00Z",
+            account=account,
+            customer_id="c-7",
+            name="Eve Example",
+        )
     ledger, now = daybook.state.ledger, daybook.clock()
 
-    with pytest.raises(ParameterError, match="stripe, stripe acct_1"):
-        await make_erasure_event(ledger, "cus_ada", None, None, now)
-    assert (await make_erasure_event(ledger, "cus_ada", "stripe", "acct_1", now)).account == "acct_1"
+    with pytest.raises(ParameterError, match=r"standard.acme north, standard.acme south"):
+        await make_erasure_event(ledger, "c-7", None, None, now)
+    assert (await make_erasure_event(ledger, "c-7", "standard.acme", "south", now)).account == "south"
+
+
+async def test_a_customer_told_of_with_and_without_an_account_is_erased_in_both(daybook: Daybook) -> None:
+    # given an event that named no account until another endpoint told it
+    own = stripe_event(
+        "customer.updated", {"object": "customer", "id": "cus_kim", "name": "Kim Example"}, event_id="evt_kim"
+    )
+    await daybook.post(STRIPE, own)
+    await daybook.post(STRIPE, {**own, "context": "acct_9"})
+
+    await forget(daybook, "cus_kim")
+
+    for position in range(1, await daybook.head() + 1):
+        answer = await daybook.ask(f"/api/v1/ledger/events/{position}")
+        assert answer.status_code == 410 or "Kim Example" not in answer.text
+    assert await verify_chain(daybook.state.ledger) == await daybook.head()
 
 
 async def test_an_event_that_names_no_customer_goes_with_its_invoice_or_payment(daybook: Daybook) -> None:

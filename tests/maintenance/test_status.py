@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = ["postgresql"]
 
-BOOKS = {"bills", "collections", "customers", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
+BOOKS = {"bills", "collections", "customers", "ignored", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
 
 
 def status(settings: Settings, *options: str) -> str:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from tests.support.paths import FIXTURES
 
-KEY = "sk_test_example"
+KEY = "sk_live_example"
 BASIL = FIXTURES / "stripe" / "basil"
 
 Fault = Callable[[Request], Response | None]
@@ -144,7 +144,7 @@ def pretty(document: Any) -> Response:
 
 def refusal(status: int, code: str | None = None, **headers: str) -> Response:
     """An error in Stripe's shape; underscores in header names stand for hyphens."""
-    error = {"type": "api_error", "code": code, "message": "An example that names sk_test_***mple"}
+    error = {"type": "api_error", "code": code, "message": "An example that names sk_live_***mple"}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return JSONResponse({"error": error}, status, named)
 

@@ -42,7 +42,9 @@ class SyncDaybook:
         assert endpoint
         proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
         bodies = [json.dumps(each).encode() for each in payloads]
-        await self.ledger.append([read_delivery(endpoint, b"{}", body, proof) for body in bodies], self.now)
+        await self.ledger.append(
+            [read_delivery(endpoint, b"{}", body, proof, "live") for body in bodies], self.now
+        )
         await self.catch_up()
 
     async def catch_up(self, _seconds: float = 0) -> None:
@@ -59,7 +61,7 @@ class SyncDaybook:
         client = StripeApiClient(KEY, api.url, pause=note, random_fraction=lambda: 1.0)
         how.setdefault("pause", self.catch_up)
         try:
-            return await StripeReconciler(client, self.ledger, self.store, self.clock, **how).run(
+            return await StripeReconciler(client, self.ledger, self.store, self.clock, "live", **how).run(
                 self.now - since
             )
         finally:

@@ -95,7 +95,7 @@ def posted(processor: str, payload: Any, **proof: Any) -> Incoming:
     assert endpoint is not None
     body = payload if isinstance(payload, bytes) else json.encode(payload)
     stated = {"method": "stripe-signature", "received_at": NOW, "signed_at": NOW, "secret": 1, **proof}
-    return read_delivery(endpoint, b'{"x":"y"}', body, Proof(processor=processor, **stated))
+    return read_delivery(endpoint, b'{"x":"y"}', body, Proof(processor=processor, **stated), "live")
 
 
 def lines(payloads: Sequence[Any]) -> bytes:

@@ -44,6 +44,7 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
         "data_freshness": "real_time",
         "weeks_per_month": "4.33",
         "unpriced_contracts": 0,
+        "ignored_events": 0,
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
 
 from handlers import stripe
@@ -164,7 +164,9 @@ async def reconcile(
     """One run with the settings' API key; raises as `StripeReconciler.run` does."""
     api = StripeApiClient(settings.stripe_api_key or "", settings.stripe_api_url)
     try:
-        reconciler = StripeReconciler(api, ledger, store, clock, dry_run=dry_run, advance=advance)
+        reconciler = StripeReconciler(
+            api, ledger, store, clock, settings.stripe_mode, dry_run=dry_run, advance=advance
+        )
         return await reconciler.run(since)
     finally:
         await api.close()
@@ -182,6 +184,7 @@ class StripeReconciler:
         ledger: Ledger,
         store: BookStore,
         clock: Callable[[], datetime],
+        mode: str,
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         dry_run: bool = False,
@@ -191,6 +194,7 @@ class StripeReconciler:
         self._ledger = ledger
         self._store = store
         self._clock = clock
+        self._mode = mode
         self._pause = pause
         self._dry_run = dry_run
         self._advance = advance
@@ -278,15 +282,16 @@ class StripeReconciler:
         """
         used_events = [(event, body) for event, body in page if stripe.is_used(event.type)]
         async with self._ledger.reading() as reader:
-            recorded_keys = {row[:3] for row in await reader.known_ids(event.id for event, _ in used_events)}
+            rows = await reader.known_ids(event.id for event, _ in used_events)
+        recorded_ids = {row[0] for row in rows if row[1] == PROCESSOR}  # unique over all accounts
         now, missed = self._clock(), []
         for event, body in used_events:
-            if (event.id, PROCESSOR, event.account or "") in recorded_keys or event.id in self._would_append:
+            if event.id in recorded_ids or event.id in self._would_append:
                 continue
             if event.pending_webhooks and event.created >= (now - _OVERLAP).timestamp():
                 self._pending_keys.add(_object_key(event))
                 continue
-            incoming = _fetched_delivery(event, body, now)
+            incoming = _fetched_delivery(event, body, now, self._mode)
             if incoming.events or not await self._is_accounted_for(event):
                 missed.append(incoming)
                 self._missed[event.type] += 1
@@ -419,14 +424,15 @@ def _decode_event(body: bytes, account: str) -> _ListedEvent:
     return event if event.account or not account else replace(event, account=account)
 
 
-def _fetched_delivery(event: _ListedEvent, body: bytes, now: datetime) -> Incoming:
+def _fetched_delivery(event: _ListedEvent, body: bytes, now: datetime, mode: str) -> Incoming:
     """The delivery of a listed event: its bytes, with its account added where they lack it."""
     endpoint = endpoint_of(PROCESSOR)
     assert endpoint is not None  # noqa: S101 - Stripe is in the table
     if event.account and json.decode(body, type=_ListedEvent).account is None:
-        body = b'{"account": %b,%b' % (json.encode(event.account), body[1:])
+        fields = json.decode(body, type=dict[str, Raw])
+        body = json.encode({**fields, "account": event.account})
     proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
-    return read_delivery(endpoint, b"{}", body, proof)
+    return read_delivery(endpoint, b"{}", body, proof, mode)
 
 
 def _object_key(event: _ListedEvent) -> str:
