@@ -11,7 +11,7 @@ from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
 from handlers import stripe
-from handlers.stripe import payloads, translations
+from handlers.stripe import fields, payloads
 from service.core.delivery import Proof
 from service.core.events import Event, Unused
 
@@ -40,7 +40,7 @@ def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
         processor=stripe.PROCESSOR,
         account=envelope.account or _account_in_context(payload),
         event_id=envelope.id,
-        occurred_at=translations.moment(envelope.created),
+        occurred_at=fields.moment(envelope.created),
         trust=proof.trust,
         data=Unused(
             original_type=envelope.type,

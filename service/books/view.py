@@ -102,7 +102,18 @@ class View(Struct, frozen=True, kw_only=True):
 
     def counts(self) -> dict[str, int]:
         """The counts in `meta`: of all that the figures leave out."""
-        return {"unpriced_contracts": self.unpriced_contracts(), "ignored_events": self.ignored_events()}
+        return {
+            "unpriced_contracts": self._count_contracts(tables.ROWS[Contract].c.unpriced),
+            "unknown_statuses": self._count_contracts(tables.ROWS[Contract].c.unknown_status),
+            "unlinked_payments": self.unlinked_payments(),
+            "ignored_events": self.ignored_events(),
+        }
+
+    def unlinked_payments(self) -> int:
+        """How many payments count as orders since no invoice is known that they pay."""
+        table = tables.TOTALS["unlinked_payments"]
+        query = select(*sum_columns(table, ("payments",))).where(*self.filters(table, "collections"))
+        return int(self.one(query)[0])
 
     def ignored_events(self) -> int:
         """How many events don't count because of their mode, in any currency."""
@@ -110,11 +121,10 @@ class View(Struct, frozen=True, kw_only=True):
         (events,) = sum_columns(table, ("events",))
         return int(self.one(select(events).where(*self.filters(table, "ignored", currency=False)))[0])
 
-    def unpriced_contracts(self) -> int:
-        """How many live contracts have a price or discount that can't be read."""
-        table = tables.ROWS[Contract]
-        query = select(func.count()).where(*self.filters(table, "bills"), table.c.unpriced)
-        return int((self.one(query))[0])
+    def _count_contracts(self, flag: ColumnElement[bool]) -> int:
+        """How many contracts have a flag."""
+        query = select(func.count()).where(*self.filters(tables.ROWS[Contract], "bills"), flag)
+        return int(self.one(query)[0])
 
     def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""

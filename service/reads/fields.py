@@ -121,6 +121,7 @@ FIELDS: dict[str, Schema] = {
     "billing_schedule": text('the schedule, such as "Weekly - 4 Weeks", "Monthly - 1 Month" or "Once"'),
     "cadence": text('the schedule in a word or three: "weekly", "every 4 weeks", "quarterly", "once"'),
     "declined": flag("whether the last payment was declined"),
+    "unknown_status": flag("whether its status is a word that no rule knows"),
     "unpriced": flag("whether a price or discount in it can't be read"),
     "tied": flag("whether two of its events of one moment differ, and only their ids say which came last"),
     "kind": text("what moved", enum=["new", "reactivation", "expansion", "contraction", "churn"]),
@@ -143,6 +144,8 @@ FIELDS: dict[str, Schema] = {
     ),
     "weeks_per_month": text('weeks in a month for MRR, exactly: "4.33" or "13/3"'),
     "unpriced_contracts": count("live contracts with a price that can't be read; it counts 0"),
+    "unknown_statuses": count("contracts with a status word that no rule knows; they count 0"),
+    "unlinked_payments": count("payments that count as orders since no invoice is known that they pay"),
     "ignored_events": count("events of the mode that does not count, in any currency"),
     "meta": one("Meta", "what this answer is made from"),
     # Ledger

@@ -82,13 +82,13 @@ def contracts(view: View, status: str | None, limit: int | None, after: str | No
     if status:
         query = query.where(_contracts.c.status == status)
     if after:
-        query = query.where(_contracts.c.key > after)
-    rows = view.all(query.order_by(_contracts.c.key).limit(None if limit is None else limit + 1))
+        query = query.where(_contracts.c.parent_key > after)
+    rows = view.all(query.order_by(_contracts.c.parent_key).limit(None if limit is None else limit + 1))
     page = rows[:limit]
     return {
         "currency": view.scope.currency,
         "contracts": [_contract(row, view.scope.today.isoformat()) for row in page],
-        "next_cursor": page[-1].key if len(rows) > len(page) else None,
+        "next_cursor": page[-1].parent_key if len(rows) > len(page) else None,
     }
 
 
@@ -110,6 +110,7 @@ def _contract(row: Any, today: str) -> dict[str, Any]:
         "ends_date": row.ends_date,
         "declined": row.declined,
         "unpriced": row.unpriced,
+        "unknown_status": row.unknown_status,
         "tied": row.tied,
         "processor": row.processor,
         "account": row.account,

@@ -58,7 +58,7 @@ shape = partial(shapes.shape, FIELDS)
 SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "Meta": shape(
         "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts "
-        "ignored_events"
+        "unknown_statuses unlinked_payments ignored_events"
     ),
     "Summary": shape(
         "customers payments total_cents later_cents schedule_total_cents mrr_cents billed_cents "
@@ -247,7 +247,8 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     ),
     "Contract": shape(
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
-        "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes",
+        "mrr_cents next_bill_date ends_date declined unpriced unknown_status tied processor account "
+        "trust causes",
         amount_cents=cents("what its next bill asks for on its own schedule, before tax"),
         mrr_cents=cents("its MRR at the end of `today`"),
     ),

@@ -66,7 +66,8 @@ HEADERS = {
     "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because causes",
     "contracts": (
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
-        "mrr_cents next_bill_date ends_date declined unpriced tied processor account trust causes"
+        "mrr_cents next_bill_date ends_date declined unpriced unknown_status tied processor account "
+        "trust causes"
     ),
 }
 ALWAYS = ("months", "quarters", "periods", "cohorts", "segments", "frequencies", "monthly_trend")

@@ -203,11 +203,16 @@ def _mrr_billed(figure: Figure) -> Explanation:
     rows = RowSource(
         table=_steps,
         where=[*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= last],
-        contribution=lambda row: row.mrr_cents if row.date <= days.get(row.key, "") else 0,
+        contribution=lambda row: row.mrr_cents if row.date <= days.get(_contract_key(row), "") else 0,
     )
     return Explanation(
         sources=[rows], counting="the contracts' MRR on the day of their bill, each contract once"
     )
+
+
+def _contract_key(step: Any) -> str:
+    """The key of a step's contract, which its bills have."""
+    return join_key("subscription", step.parent_key.partition("|")[0], step.account, step.contract_id)
 
 
 def _bill(figure: Figure, names: str, contribution: str | None = None) -> Explanation:
@@ -229,15 +234,11 @@ def _forecast_contract(figure: Figure) -> RowSource:
 
 def _bills_mrr(figure: Figure) -> Explanation:
     """The steps of a bill's contract until its day."""
-    key = join_key(
-        "subscription", *(str(figure.row[name]) for name in ("processor", "account", "contract_id"))
-    )
-    steps = [*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= figure.row["date"]]
-    return Explanation(
-        sources=[
-            RowSource(table=_steps, where=[*steps, _steps.c.key == key], contribution=_steps.c.mrr_cents)
-        ]
-    )
+    row = figure.row
+    customer_key = join_key(*(str(row[name]) for name in ("processor", "account", "customer_id")))
+    steps = [*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= row["date"]]
+    steps += [_steps.c.key == customer_key, _steps.c.contract_id == row["contract_id"]]
+    return Explanation(sources=[RowSource(table=_steps, where=steps, contribution=_steps.c.mrr_cents)])
 
 
 def _largest_bill(figure: Figure) -> Explanation:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
+from projections.bills import Contract
 from projections.book import Row
 from service.books.store import BookStore
 from service.books.tables import ROWS, STATEMENTS
@@ -29,14 +30,14 @@ async def read_rows_by_key(
     store: BookStore, row_type: type[R], book: str, keys: Iterable[str]
 ) -> dict[str, list[R]]:
     """All rows under each of these keys."""
-    statements, key_list = STATEMENTS[row_type], list(keys)
+    statements, key_list, column = STATEMENTS[row_type], list(keys), _key_column(row_type)
+    find = statements.by_key if column == "key" else statements.by_parent_key
 
     def query(connection: Connection) -> dict[str, list[R]]:
         rows_by_key: dict[str, list[R]] = {}
-        for _, key, *values in statements.by_key.run(
-            connection, store.positions(connection).books[book], key_list
-        ):
-            rows_by_key.setdefault(key, []).append(statements.to_row(values))  # type: ignore[arg-type]
+        for _, key, *values in find.run(connection, store.positions(connection).books[book], key_list):
+            row = statements.to_row(values)
+            rows_by_key.setdefault(key if column == "key" else row.parent_key, []).append(row)  # type: ignore[arg-type]
         return rows_by_key
 
     return await store.read(query)
@@ -47,13 +48,14 @@ async def read_live_keys(
 ) -> AsyncIterator[Sequence[str]]:
     """The keys with `prefix` whose rows have a live status, a page of the table at a time."""
     table, after = ROWS[row_type], prefix
+    key_column = table.c[_key_column(row_type)]
 
     def read_page(connection: Connection) -> list[tuple[str, str]]:
         query = (
-            select(table.c.key, table.c.status)
+            select(key_column, table.c.status)
             .where(table.c.book == store.positions(connection).books[book])
-            .where(table.c.key > after, table.c.key < prefix + "\U0010ffff")
-            .order_by(table.c.key)
+            .where(key_column > after, key_column < prefix + "\U0010ffff")
+            .order_by(key_column)
             .limit(_PAGE)
         )
         return [(key, status) for key, status in connection.execute(query)]
@@ -66,13 +68,14 @@ async def read_live_keys(
 async def read_accounts(store: BookStore, row_type: type[Row], book: str, prefix: str) -> list[str]:
     """The accounts of the rows whose keys start with "kind|processor|", one look-up each."""
     table = ROWS[row_type]
+    key_column = table.c[_key_column(row_type)]
 
     def query(connection: Connection) -> list[str]:
         in_book = table.c.book == store.positions(connection).books[book]
-        statement = select(table.c.account, table.c.key).where(in_book).order_by(table.c.key).limit(1)
+        statement = select(table.c.account, key_column).where(in_book).order_by(key_column).limit(1)
         accounts: list[str] = []
         after = prefix
-        while next_row := connection.execute(statement.where(table.c.key > after)).one_or_none():
+        while next_row := connection.execute(statement.where(key_column > after)).one_or_none():
             account, key = next_row
             if not key.startswith(prefix):
                 break
@@ -81,6 +84,11 @@ async def read_accounts(store: BookStore, row_type: type[Row], book: str, prefix
         return accounts
 
     return await store.read(query)
+
+
+def _key_column(row_type: type[Row]) -> str:
+    """The column with the name of the history of the row's object: contracts are made by customer."""
+    return "parent_key" if row_type is Contract else "key"
 
 
 async def wait_for_head(ledger: Ledger, store: BookStore, pause: Callable[[float], Awaitable[None]]) -> None:
