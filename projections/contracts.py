@@ -161,14 +161,17 @@ def _with_customer_discounts(state: ContractState, period: DiscountPeriod | None
     if period is None or not period.discounts or len(ends) < len(own_ends):
         return state
     theirs = tuple(replace(discount, starts_at=max(ends, default=None)) for discount in period.discounts)
+    at = max(state.at, period.at)
     return replace(
         state,
-        at=max(state.at, period.at),
+        at=at,
         causes=tuple(sorted({*state.causes, *period.causes})),
         trust=weakest_trust((state.trust, period.trust)),
         data=replace(state.data, discounts=(*state.data.discounts, *theirs)),
         phases=tuple(
-            phase if phase.discounts else replace(phase, discounts=period.discounts) for phase in state.phases
+            phase if phase.discounts else replace(phase, discounts=period.discounts)
+            for phase in state.phases
+            if phase.starts_at > at
         ),
     )
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from datetime import date
+from decimal import Decimal
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, permutations
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,13 @@ from projections.contracts import contract_states, mrr_terms
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.view import Scope, View
-from service.core.events import Subscription, subjects
+from service.core.events import Customer, Discount, Subscription, subjects
 from service.core.order import canonical
 from service.ledger.history import read_histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
+from tests.support.events import created, event, item, subscription
 from tests.support.random_deliveries import deliveries, examples
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, document, new_books, now
@@ -89,6 +91,38 @@ def test_policies_that_differ_in_one_rule_have_no_other_reason(scenario, one, fi
         if cents(history, day, first.rules) != cents(history, day, second.rules):
             (reason,) = compare.explain_contract(history, day, first, second)["reasons"]
             assert reason["rule"] == {"ignored_discounts": "discounts"}.get(field, field)
+
+
+@pytest.mark.parametrize(("ignored", "amount"), [(("once", "forever"), 1_200), (("once",), 0)])
+def test_a_customers_own_discount_is_among_the_reasons(ignored, amount):
+    off = Discount(discount_id="di_1", percent_off=Decimal(15))
+    discount_history = [event(Customer(customer_id="cus_1", discounts=(off,)), "2025-01-05")]
+    both = side("one", Policy(), "UTC"), side("other", Policy(ignored_discounts=ignored), "UTC")
+    history = [created(subscription(item(8_000)), "2025-01-10")]
+    found = compare.explain_contract(history, date(2025, 2, 1), *both, discount_history)
+    assert [(reason["rule"], reason["amount_cents"]) for reason in found["reasons"]] == (
+        [("discounts", amount)] if amount else []
+    )
+    assert len(found["causes"]) == 2
+
+
+@pytest.mark.usefixtures("each_store")
+async def test_a_customers_discount_reaches_their_contracts_whichever_comes_first():
+    off = Discount(discount_id="di_1", percent_off=Decimal(15))
+    told = [
+        event(Customer(customer_id="cus_1", discounts=(off,)), "2025-01-05"),
+        created(subscription(item(8_000)), "2025-01-10"),
+        event(Customer(customer_id="cus_1", discounts=()), "2025-03-01"),
+    ]
+    for order in permutations(told):
+        async with new_books() as books, books.store(books=KEPT) as store:
+            for each in order:
+                await books.append([each])
+                await Engine(books.ledger, store, now).catch_up()
+            days = [date(2025, 2, 1), date(2025, 3, 1)]
+            found = [(await document(store, "mrr", "usd", day))["mrr_cents"] for day in days]
+            assert found == [6_800, 8_000]
+            await verify_totals(store)
 
 
 @given(st.data(), scenarios())
