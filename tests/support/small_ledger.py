@@ -9,7 +9,7 @@ from typing import Any
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
-from service.core.events import Customer, Product
+from service.core.events import Customer, Product, Unused
 from service.settings import Settings, load
 from tests.support.events import (
     at,
@@ -46,6 +46,11 @@ EVENTS = [
     event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
     event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
     event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
+    event(
+        Unused(original_type="charge.succeeded", ignored="test mode", event_id="evt_test"),
+        "2025-12-06",
+        "evt_test",
+    ),
 ]
 
 
