@@ -14,14 +14,19 @@ from sqlalchemy import Connection, inspect
 
 from service.bootstrap import open_ledger, prepare
 from service.core.errors import SettingsError
+from service.core.events import Event, InvoicePayment, Payment, Superseded, superseding_event
+from service.core.order import canonical
+from service.ledger.history import read_histories
 from service.ledger.schema import NEWEST_REVISION, migrate_file
 from service.ledger.store import Ledger
 from service.ledger.tables import metadata
 from service.settings import Settings, load
 from service.storage.database import ledger_path
+from service.verify import verify_chain
 from tests.ledger.tampering import tamper
 from tests.support.deliveries import NOW, delivery
 from tests.support.stores import EACH_STORE
+from tests.support.temporary_books import incoming
 
 STORES = EACH_STORE
 
@@ -50,6 +55,36 @@ async def test_a_newer_ledger_is_refused_where_this_version_can_not_work_on_it(
     await tamper(ledger, f"UPDATE compatibility SET oldest = '{newer}'")
     with pytest.raises(SettingsError, match="newer Daybook"):
         prepare(settings)
+
+
+def of_invoice(event_id: str, invoice_id: str | None) -> Event:
+    """A payment's event that names an invoice."""
+    data = Payment(payment_id="pay-5", status="succeeded", currency="eur", amount=700, invoice_id=invoice_id)
+    return Event(processor="standard.acme", event_id=event_id, occurred_at=NOW, data=data)
+
+
+async def test_payments_recorded_before_belong_to_the_histories_of_their_invoices(
+    ledger: Ledger, settings: Settings
+) -> None:
+    # given a ledger of the version before, in which a payment's event was replaced by a revision
+    first, revised, settles = (
+        of_invoice("m-1", "in-5"),
+        of_invoice("m-1·2", "in-6"),
+        replace(of_invoice("m-2", None), data=InvoicePayment(invoice_id="in-6", payment_id="pay-5")),
+    )
+    marker = superseding_event(first, revised.event_id)
+    assert isinstance(marker.data, Superseded)
+    older = replace(marker, data=replace(marker.data, histories=(("payment", "pay-5"),)))
+    await ledger.append([incoming(event) for event in (first, older, revised, settles)], NOW)
+    names = [f"{kind}|standard.acme||{key}" for kind, key in (("invoice", "in-5"), ("invoice", "in-6"))]
+    await tamper(ledger, "DELETE FROM subjects WHERE subject LIKE 'invoice|%'")
+    await tamper(ledger, "UPDATE alembic_version SET version_num = '0003'")
+
+    prepare(settings)
+
+    histories = await ledger.read(lambda c: read_histories(c, names, 10, ledger.vault))
+    assert [[e.event_id for e in canonical(histories[name])] for name in names] == [[], ["m-1·2", "m-2"]]
+    assert await verify_chain(ledger) == 4
 
 
 FIRST_REVISION = "CREATE TABLE alembic_version AS SELECT '0001' AS version_num"

@@ -9,7 +9,7 @@ from typing import Any
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
-from service.core.events import Customer, Product
+from service.core.events import Customer, Product, Unused
 from service.settings import Settings, load
 from tests.support.events import (
     at,
@@ -49,6 +49,11 @@ EVENTS = [
     event(payment(1_500, payment_id="pi_3"), "2025-12-07", "evt_payment_alone"),
     event(settles("in_2", "pi_4"), "2025-12-01", "evt_settles_unreported"),
     event(refund(refund_id="re_4", payment_id="pi_4"), "2025-12-09", "evt_refund_unreported"),
+    event(
+        Unused(original_type="charge.succeeded", ignored="test mode", event_id="evt_test"),
+        "2025-12-06",
+        "evt_test",
+    ),
 ]
 
 

@@ -19,7 +19,14 @@ from service.ledger.draft import Incoming
 from service.transfer import ledger_format
 from service.transfer.ledger_format import ExportLine, chain_digest
 from tests.support.paths import FIXTURES
-from tests.support.senders import payment, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.senders import (
+    payment,
+    recorded,
+    stripe_charge,
+    stripe_event,
+    stripe_subscription,
+    subscription,
+)
 from tests.support.stores import NewDataDir
 from tests.transfer.installation import NOW, Installation, lines, posted
 
@@ -113,6 +120,35 @@ def test_export_and_import_give_the_same_books(full: Installation, target: Insta
     assert [[row[name] for name in kept_as] for row in target.rows()] == [
         [row[name] for name in kept_as] for row in full.rows()
     ]
+
+
+TOLD = [
+    posted(
+        "stripe", stripe_event("charge.succeeded", stripe_charge("t", 900, NOW, customer="cus_t"), **named)
+    )
+    for named in (
+        {"event_id": "evt_t", "api_version": "2025-06-30.basil"},
+        {"event_id": "evt_t", "api_version": "2023-10-16", "context": "acct_z"},
+        {"event_id": "evt_t", "api_version": "2024-06-20", "account": "acct_y"},
+    )
+]
+
+
+@pytest.mark.parametrize("known", [[], [0], [1], [2, 0], [1, 2]])
+def test_renderings_are_imported_whatever_came_before(
+    target: Installation, second: Installation, tmp_path: Path, known: list[int]
+) -> None:
+    target.append(*TOLD)
+    target.run("export", "ledger", "-o", file := tmp_path / "told")
+    if known:
+        second.append(*(TOLD[number] for number in known))
+
+    second.import_("ledger", file)
+    before = second.contents()
+
+    assert before["books"] == target.contents()["books"]
+    assert second.import_("ledger", file)["recorded"] == 0
+    assert second.contents() == before
 
 
 def test_an_export_of_an_import_says_the_same(target: Installation, file: Path, tmp_path: Path) -> None:
