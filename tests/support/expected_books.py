@@ -20,6 +20,7 @@ from tests.support.expected_prices import MONTHS, Deduction, Price, cents, charg
 BILLING = ("active", "past_due", "trialing")  # the statuses in which a contract has a next bill
 AHEAD = ("upcoming", "forecast", "draft")  # of bills that are still to come
 INTERVALS = tuple(MONTHS)
+LATER = datetime(9999, 1, 1, tzinfo=UTC)  # when everything is known
 
 
 @dataclass(frozen=True)
@@ -234,16 +235,20 @@ class ExpectedBooks:
         is_tried = price.trial and price.trial[0] < close <= price.trial[1]
         return Fraction(0) if is_tried else charge(price)
 
-    def offs(self, contract: ContractFacts, fact: Fact, day: date) -> list[Deduction]:
-        """The discounts that outlive a day: the contract's own, or else those on its customer."""
+    def offs(
+        self, contract: ContractFacts, fact: Fact, day: date, known: datetime | None = None
+    ) -> list[Deduction]:
+        """The discounts that outlive a day: the contract's own, or else those then known on its customer."""
         close, offs = self.close_of(day), fact.offs
         if not offs:
-            held = [c for c in self.coupons if c.who == contract.who and c.since < close]
+            held = [c for c in self.coupons if c.who == contract.who and c.since < (known or close)]
             offs = max(held, key=lambda coupon: coupon.since).offs if held else ()
         return [off for off in offs if off.lasting and (off.until is None or off.until >= close)]
 
-    def tax_share(self, contract: ContractFacts, fact: Fact, day: date) -> Fraction:
-        """The share of the last invoice issued by the end of a day, or of the first one.
+    def tax_share(
+        self, contract: ContractFacts, fact: Fact, day: date, known: datetime | None = None
+    ) -> Fraction:
+        """The share of the last invoice issued by then, at the end of a day or later, or of the first one.
 
         What it changes by one minor unit at most is rounding: then the share before it stays.
         """
@@ -252,7 +257,7 @@ class ExpectedBooks:
         gross, share = self.gross(contract, fact, day), contract.taxes[0].share
         for tax in contract.taxes[1:]:
             change = cents(gross * (1 - tax.share)) - cents(gross * (1 - share))
-            if tax.at < self.close_of(day) and abs(change) > 1:
+            if tax.at < (known or self.close_of(day)) and abs(change) > 1:
                 share = tax.share
         return share
 
@@ -393,8 +398,8 @@ class ExpectedBooks:
             if schedule_of(price, held) == (schedule.interval, schedule.every)
             and (planned or schedule.first in (price.next_bill or fact.next_bill, fact.trial_end))
         ]
-        share = self.tax_share(contract, held, day)
-        return cents(net(amounts, self.offs(contract, held, day)) * (1 - share))
+        share = self.tax_share(contract, held, day, LATER)
+        return cents(net(amounts, self.offs(contract, held, day, LATER)) * (1 - share))
 
     def left(self, contract: ContractFacts) -> Iterator[Line]:
         """The bills of a contract that is only observed: each due day that came between two observations."""

@@ -73,7 +73,7 @@ class Contract:
         self.begin()
         self.say(rank=CREATED)
         if self.fact.status == "active" and self.choices.sometimes(2):
-            self.bill(self.now)
+            self.bill_by_hand()
         for _ in range(self.choices.number(1, 8)):
             self.now += self.choices.pick(GAPS)
             self.renew()
