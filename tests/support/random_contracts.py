@@ -295,6 +295,13 @@ class Contract:
     def cancel_now(self) -> None:
         self.end()
 
+    def cancel_ahead(self) -> None:
+        """It is cancelled today, and ends some days on."""
+        ahead = timedelta(days=3)
+        self.now += ahead
+        self.fact = replace(self.fact, status="canceled", over=True, since=self.now)
+        self.say(rank=DELETED, late=-ahead)
+
     def twice_in_a_second(self) -> None:
         """Two or three changes without a moment between them."""
         self.change_price()
@@ -320,6 +327,7 @@ class Contract:
         cancel_or_keep,
         cancel_now,
         add_discount,
+        cancel_ahead,
         twice_in_a_second,
         pause_or_resume_collection,
         add_item,

@@ -413,14 +413,16 @@ def given_back(recorder: Recorder, who: CustomerKey, payment: Payment, paid: dat
         amount = choices.pick(((payment.amount - refunded) // 2, payment.amount - refunded))
         if not amount:
             break
-        outcome = "at once" if told_by == "charge" else choices.pick(("at once", "pending", "failed"))
+        outcome = (
+            "at once" if told_by == "charge" else choices.pick(("at once", "pending", "failed", "bounced"))
+        )
         refund = _refund(recorder, who, payment, amount, moment)
         if told_by != "refund":
             after = structs.replace(payment, amount_refunded=refunded + amount, paid_at=paid)
             recorder.record(who, moment, after, DELETED)
         if told_by != "charge":
             _refunded(recorder, who, refund, outcome)
-        if outcome != "failed":
+        if outcome not in ("failed", "bounced"):
             refunded += amount
             recorder.expected.money.append(Money(payment.currency, "refunded", moment, amount))
     if choices.sometimes(5):
@@ -428,9 +430,9 @@ def given_back(recorder: Recorder, who: CustomerKey, payment: Payment, paid: dat
 
 
 def _refunded(recorder: Recorder, who: CustomerKey, refund: Refund, outcome: str) -> None:
-    """A refund by its own events: it succeeds at once or later, or fails."""
+    """A refund by its own events: it succeeds at once or later, or fails, some after they had succeeded."""
     moment = refund.created_at
-    first = refund if outcome == "at once" else structs.replace(refund, status="pending")
+    first = refund if outcome in ("at once", "bounced") else structs.replace(refund, status="pending")
     recorder.record(who, moment, first, CREATED)
     if outcome != "at once":
         status = "succeeded" if outcome == "pending" else "failed"
@@ -439,23 +441,37 @@ def _refunded(recorder: Recorder, who: CustomerKey, refund: Refund, outcome: str
         recorder.record(who, later, structs.replace(refund, status=status), rank)
 
 
-def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
-    name, fate = recorder.name("dp", who), recorder.choices.pick(("lost", "won", "under way"))
+# What becomes of a dispute: each status with the days after its beginning, and what counts in the end.
+_DISPUTES = {
+    "lost": ((("lost", 20),), True),
+    "won": ((("won", 20),), False),
+    "under way": ((), False),
+    "lost, appealed": ((("lost", 20), ("under_review", 30), ("lost", 60)), True),
+    "lost, won": ((("lost", 20), ("under_review", 30), ("won", 60)), False),
+    "prevented": ((("prevented", 1),), True),
+}
 
-    def tell(when: datetime, status: str, rank: int) -> None:
+
+def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
+    name, fate = recorder.name("dp", who), recorder.choices.pick(tuple(_DISPUTES))
+    steps, counts = _DISPUTES[fate]
+    taken = payment.amount // 2 if fate == "prevented" else payment.amount
+
+    def tell(days: int, status: str, rank: int) -> None:
         data = Dispute(
             dispute_id=name,
             status=status,
             currency=payment.currency,
             amount=payment.amount,
+            amount_taken=taken if fate == "prevented" else None,
             payment_id=payment.payment_id,
         )
-        recorder.record(who, when, data, rank)
+        recorder.record(who, moment + timedelta(days=days), data, rank)
 
-    tell(moment, "needs_response", CREATED)
-    if fate != "under way":
-        closed = moment + timedelta(days=20)
-        tell(closed, fate, UPDATED)
-        tell(closed, fate, DELETED)
-        if fate == "lost":
-            recorder.expected.money.append(Money(payment.currency, "disputed", closed, payment.amount))
+    tell(0, "needs_response", CREATED)
+    for status, days in steps:
+        tell(days, status, UPDATED)
+        tell(days, status, DELETED)
+    if counts:
+        lost = moment + timedelta(days=steps[0][1])
+        recorder.expected.money.append(Money(payment.currency, "disputed", lost, taken))
