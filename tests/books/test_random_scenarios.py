@@ -15,6 +15,7 @@ from sqlalchemy import select
 from projections.book import Rules
 from projections.revenue import Order
 from service.books.tables import ROWS, TOTALS
+from service.books.view import Scope, View
 from service.verify import digests, replay, verify_totals
 from tests.support.expected_books import ExpectedBooks
 from tests.support.random_deliveries import deliver, deliveries, examples
@@ -97,6 +98,7 @@ async def _the_books_say_what_happened(scenario, batches):
                 await _same_months(store, expected, currency)
                 await _same_forecasts(store, expected, currency)
                 await _same_upcoming(store, expected, currency)
+                await _same_counts(store, expected, currency)
 
 
 @given(st.data(), scenarios())
@@ -293,3 +295,15 @@ async def _same_upcoming(store, expected: ExpectedBooks, currency: str) -> None:
     found = await document(store, "upcoming", currency, today, **asked)
     wanted = expected.upcoming(currency, today, last)
     assert {name: found[name] for name in wanted} == wanted
+
+
+async def _same_counts(store, expected: ExpectedBooks, currency: str) -> None:
+    """What the figures leave out, or count for want of better knowledge."""
+    scope = Scope(currency=currency, today=expected.span()[1])
+
+    def counts(connection):
+        return View(connection=connection, books=store.positions(connection).books, scope=scope).counts()
+
+    found = await store.read(counts)
+    assert found["ignored_events"] == expected.ignored
+    assert found["unlinked_payments"] == expected.unlinked(currency)

@@ -101,7 +101,8 @@ class BillFacts:
 class Money:
     """Money that moved: "collected", "refunded" or "disputed"; what was taken back is below zero.
 
-    What is collected has a `source`: whose and which invoice or payment it is.
+    What is collected has a `source`: whose and which invoice or payment it is. An `unlinked` payment is one
+    that might have paid an invoice, for all that is known.
     """
 
     currency: str
@@ -109,6 +110,7 @@ class Money:
     at: datetime
     cents: int
     source: tuple[CustomerKey, str] | None = None
+    unlinked: bool = False
 
 
 @dataclass(frozen=True)
@@ -491,7 +493,14 @@ class ExpectedBooks:
         return [
             *(replace(m, at=min(m.at, paid_at.get(m.source, m.at))) for m in self.money),
             *(
-                Money(p.currency, "collected", p.moments[0], p.cents, source=(p.who, p.name))
+                Money(
+                    p.currency,
+                    "collected",
+                    p.moments[0],
+                    p.cents,
+                    source=(p.who, p.name),
+                    unlinked=p.who[0] == "stripe",
+                )
                 for p in self.alone()
             ),
         ]
@@ -504,22 +513,29 @@ class ExpectedBooks:
                 cash[moved.kind] += moved.cents
         return cash
 
-    def orders(self) -> Counter[tuple[CustomerKey, str, str, int]]:
-        """Every (customer, currency, day of the first collection, cents) of what was collected in the end."""
+    def collected(self) -> list[list[Money]]:
+        """What was collected by each invoice and payment of which something was kept."""
         by_source: dict[tuple[CustomerKey, str], list[Money]] = defaultdict(list)
         for moved in self.all_money():
             if moved.source:
                 by_source[moved.source].append(moved)
-        orders = [
+        return [parts for parts in by_source.values() if sum(part.cents for part in parts) > 0]
+
+    def orders(self) -> Counter[tuple[CustomerKey, str, str, int]]:
+        """Every (customer, currency, day of the first collection, cents) of what was collected in the end."""
+        return Counter(
             (
-                who,
+                parts[0].source[0],
                 parts[0].currency,
-                self.day(min(p.at for p in parts)).isoformat(),
-                sum(p.cents for p in parts),
+                self.day(min(part.at for part in parts)).isoformat(),
+                sum(part.cents for part in parts),
             )
-            for (who, _), parts in by_source.items()
-        ]
-        return Counter(order for order in orders if order[3] > 0)
+            for parts in self.collected()
+        )
+
+    def unlinked(self, currency: str) -> int:
+        """How many payments count by themselves that might have paid an invoice."""
+        return sum(parts[0].unlinked and parts[0].currency == currency for parts in self.collected())
 
 
 def recurring(fact: Fact) -> list[Price]:

@@ -470,12 +470,12 @@ class Credits(Contract):
 
 
 class ManyChanges(Contract):
-    """Dozens of changes within one second; states come back, and the last one is new."""
+    """Dozens of changes within one second; states come back, and the last one may be new."""
 
     def flap(self) -> None:
         quantities = [self.choices.number(1, 3) for _ in range(self.choices.number(4, 30))]
         self.now += timedelta(seconds=1)
-        for quantity in (*quantities, 5):
+        for quantity in (*quantities, self.choices.pick((5, 2))):
             price = replace(self.fact.prices[0], quantity=quantity)
             self.set(prices=(price, *self.fact.prices[1:]))
 

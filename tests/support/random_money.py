@@ -388,7 +388,14 @@ def _payment(recorder: Recorder, who: CustomerKey, currency: str, cents: int) ->
 
 def _collected(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
     recorder.expected.money.append(
-        Money(payment.currency, "collected", moment, payment.amount, source=(who, payment.payment_id))
+        Money(
+            payment.currency,
+            "collected",
+            moment,
+            payment.amount,
+            source=(who, payment.payment_id),
+            unlinked=who[0] == "stripe" and payment.invoice_id is None,
+        )
     )
 
 
