@@ -501,14 +501,19 @@ class NamedDiscounts(Contract):
         off = Deduction(percent=self.choices.pick(PERCENTS), name=name)
         if self.choices.sometimes(2):
             off = Deduction(amount=self.choices.pick((500, 30_000)), name=name)
+        gone = self.fact.offs
         self.set(offs=(off,))
         self.apply(off, self.choices.pick((timedelta(0), timedelta(seconds=2))))
+        self.take_away(gone)
 
     def drop_named(self) -> None:
         gone = self.fact.offs
         self.set(offs=())
+        self.take_away(gone)
+
+    def take_away(self, gone: tuple[Deduction, ...]) -> None:
         for off in gone:
-            self.apply(off, timedelta(0), deleted=True)
+            self.apply(off, timedelta(seconds=3), deleted=True)
 
     def apply(self, off: Deduction, late: timedelta, *, deleted: bool = False) -> None:
         applied = AppliedDiscount(
