@@ -488,21 +488,17 @@ class ExpectedBooks:
         return [payment for payment in self.unlinked_payments if payment not in links]
 
     def all_money(self) -> list[Money]:
-        """All money that moved: an invoice's as soon as it or a payment that is linked to it is paid."""
-        paid_at = {(bill.who, bill.name): payment.moments[0] for payment, bill in self.links().items()}
-        return [
-            *(replace(m, at=min(m.at, paid_at.get(m.source, m.at))) for m in self.money),
-            *(
-                Money(
-                    p.currency,
-                    "collected",
-                    p.moments[0],
-                    p.cents,
-                    source=(p.who, p.name),
-                    unlinked=p.who[0] == "stripe",
-                )
-                for p in self.alone()
-            ),
+        """All money that moved, with that of payments which count by themselves."""
+        return self.money + [
+            Money(
+                payment.currency,
+                "collected",
+                payment.moments[0],
+                payment.cents,
+                source=(payment.who, payment.name),
+                unlinked=payment.who[0] == "stripe",
+            )
+            for payment in self.alone()
         ]
 
     def cash(self, currency: str, period: str) -> dict[str, int]:

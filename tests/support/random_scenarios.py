@@ -46,7 +46,8 @@ def _test_mode(recorder: Recorder, who: CustomerKey, _currency: str, start: date
     """Events of the mode that does not count; the ledger keeps them as unused."""
     for _ in range(recorder.choices.number(1, 3)):
         kind = recorder.choices.pick(("invoice.paid", "customer.subscription.created"))
-        unused = Unused(original_type=kind, customer_id=who[2], ignored="test mode")
+        event_id = recorder.name("evt_test", who)
+        unused = Unused(original_type=kind, customer_id=who[2], ignored="test mode", event_id=event_id)
         recorder.record(who, start, unused)
         recorder.expected.ignored += 1
     return start
