@@ -1,0 +1,484 @@
+"""Invoices and payments, from their making to their fate, as a processor would tell them."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+
+from msgspec import structs
+
+from service.core.events import (
+    CREATED,
+    DELETED,
+    INVOICE_RANK,
+    UPDATED,
+    Dispute,
+    Invoice,
+    InvoicePayment,
+    Payment,
+    Refund,
+)
+from tests.support.expected_books import BillFacts, CustomerKey, Money, Tax
+from tests.support.expected_links import Unlinked
+from tests.support.random_recorder import Recorder
+
+FATES = (
+    "paid",
+    "paid",
+    "open",
+    "failed",
+    "failed, paid",
+    "partial",
+    "partial, paid",
+    "uncollectible",
+    "uncollectible, paid",
+    "partial, uncollectible",
+    "partial, void",
+    "void",
+    "draft",
+    "deleted",
+    "zero",
+)
+STATED = ("listed", "joined", "names it", "joined", "for some invoice", "never told")
+ZERO = timedelta(0)
+
+
+def bill(
+    recorder: Recorder,
+    who: CustomerKey,
+    currency: str,
+    made: datetime,
+    *,
+    contract: str | None = None,
+    covers: date | None = None,
+    fates: Sequence[str] | None = None,
+    ways: Sequence[str] = STATED,
+    due: int | None = None,
+    tax: int | None = None,
+) -> "InvoiceLife":
+    """An invoice from its making to its fate, and the payments of it."""
+    fate = recorder.choices.pick(fates or FATES)
+    cents = 0 if fate == "zero" else due or recorder.choices.pick((24_900, 24_900, 999, 1))
+    life = InvoiceLife(recorder, who, currency, made, cents, contract, tax)
+    life.live(fate, ways)
+    recorder.expected.bills.append(
+        BillFacts(
+            who,
+            life.invoice.invoice_id,
+            currency,
+            life.billed_at,
+            life.final,
+            cents,
+            life.paid,
+            contract,
+            covers,
+        )
+    )
+    return life
+
+
+class InvoiceLife:
+    """An invoice as Stripe would run it: a draft, then open, then what its fate says."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        who: CustomerKey,
+        currency: str,
+        made: datetime,
+        due: int,
+        contract: str | None = None,
+        tax: int | None = None,
+    ) -> None:
+        self.recorder, self.choices = recorder, recorder.choices
+        self.who, self.currency, self.due = who, currency, due
+        self.billed_at = self.made = made
+        self.final, self.paid = "draft", 0
+        self.invoice = Invoice(
+            invoice_id=recorder.name("in", who),
+            status="draft",
+            currency=currency,
+            amount_due=due,
+            amount_remaining=due,
+            customer_id=who[2],
+            subscription_id=contract,
+            created_at=made,
+            taxed_amount=None if tax is None else due,
+            inclusive_tax=tax,
+        )
+
+    @property
+    def source(self) -> tuple[CustomerKey, str]:
+        return self.who, self.invoice.invoice_id
+
+    @property
+    def tax(self) -> Tax:
+        return Tax(self.billed_at, Fraction(self.invoice.inclusive_tax or 0, self.due))
+
+    def tell(self, when: datetime, status: str, *, twice: bool = False, **fields) -> None:
+        self.invoice = structs.replace(self.invoice, **{"payment_failed": False, "status": status, **fields})
+        for _ in range(2 if twice else 1):
+            self.recorder.record(self.who, when, self.invoice, INVOICE_RANK[status])
+
+    def live(self, fate: str, ways: Sequence[str] = STATED) -> None:
+        self.tell(self.made, "draft")
+        issued = self.made + self.choices.pick((ZERO, timedelta(hours=1), timedelta(hours=26)))
+        if fate == "deleted":
+            self.final = "deleted"
+            self.tell(issued, "deleted")
+        elif fate not in ("draft", "paused"):
+            self.final, self.billed_at = "open", issued
+            self.tell(issued, "open", finalized_at=issued)
+            self.collect(fate, issued, ways)
+
+    def collect(self, fate: str, issued: datetime, ways: Sequence[str]) -> None:
+        wait = self.choices.pick((ZERO, timedelta(seconds=3), timedelta(days=2), timedelta(days=33)))
+        moment = issued + wait
+        if "failed" in fate:
+            self.final = "failed"
+            self.tell(issued, "open", payment_failed=True)
+        if "partial" in fate and self.due > 1:
+            moment = max(moment, issued + timedelta(seconds=3))
+            self.pay_a_part(issued + timedelta(seconds=2))
+        if "uncollectible" in fate:
+            self.final = "uncollectible"
+            self.tell(moment, "uncollectible")
+            moment += timedelta(days=1)
+        if "void" in fate:
+            self.final = "void"
+            self.tell(moment, "void")
+        if "paid" in fate:
+            self.pay(moment, ways)
+        if fate == "zero":
+            self.final = "paid"
+            self.tell(issued, "paid", twice=True, paid_at=issued)
+
+    def pay_a_part(self, moment: datetime) -> None:
+        """A third of it is paid by hand."""
+        self.paid = self.due // 3
+        self.tell(moment, "open", amount_paid=self.paid, amount_remaining=self.due - self.paid)
+        self.collected(moment, self.paid)
+
+    def collected(self, moment: datetime, cents: int) -> None:
+        self.recorder.expected.money.append(
+            Money(self.currency, "collected", moment, cents, source=self.source)
+        )
+
+    def pay(self, moment: datetime, ways: Sequence[str] = STATED) -> Payment | None:
+        """What is left is paid; the payment is told beside it, in one of several ways."""
+        choices, cents = self.choices, self.due - self.paid
+        payment_id = self.recorder.name("pi", self.who)
+        way = choices.pick(ways)
+        if way == "for some invoice" and self.who[0] == "stripe":  # a description is no evidence
+            way = "names it"
+        late = choices.pick((ZERO, timedelta(hours=30), timedelta(seconds=2), timedelta(hours=30)))
+        self.tell(
+            moment + late,
+            "paid",
+            twice=choices.sometimes(2),
+            amount_paid=self.due,
+            amount_remaining=0,
+            paid_at=moment,
+            payment_ids=(payment_id,) if way == "listed" else (),
+        )
+        self.final, self.paid = "paid", self.due
+        self.collected(moment, cents)
+        if way in ("never told", "unlinked"):
+            self.could_be_met(moment)
+        if way == "joined":
+            self.join(moment, payment_id)
+        if way == "never told":
+            return None
+        payment = Payment(
+            payment_id=payment_id,
+            status="succeeded",
+            currency=self.currency,
+            amount=cents,
+            customer_id=self.who[2],
+            invoice_id=self.invoice.invoice_id if way == "names it" else None,
+            for_invoice=way == "for some invoice",
+        )
+        if way == "unlinked":
+            unlinked(self.recorder, self.who, payment, moment)
+        else:
+            self.recorder.record(self.who, moment, payment)
+            given_back(self.recorder, self.who, payment, moment)
+        return payment
+
+    def join(self, moment: datetime, payment_id: str, status: str = "paid") -> None:
+        joined = InvoicePayment(invoice_id=self.invoice.invoice_id, payment_id=payment_id, status=status)
+        self.recorder.record(self.who, moment, joined)
+
+    def could_be_met(self, moment: datetime) -> None:
+        """It is paid, and no statement says by which payment."""
+        self.recorder.expected.unlinked_invoices.append(
+            Unlinked(self.who, self.invoice.invoice_id, self.currency, self.due, (moment,))
+        )
+
+
+def unlinked(recorder: Recorder, who: CustomerKey, payment: Payment, paid: datetime) -> None:
+    """A payment that no statement links; its attempt and its success lie at some distance from `paid`."""
+    gaps = (ZERO, timedelta(minutes=4), timedelta(minutes=10), timedelta(minutes=10, seconds=1))
+    attempted_at = paid + recorder.choices.pick((*gaps, timedelta(days=-3)))
+    succeeded_at = max(attempted_at, paid + recorder.choices.pick(gaps))
+    payment = structs.replace(payment, attempted_at=attempted_at)
+    recorder.record(who, succeeded_at, payment)
+    recorder.expected.unlinked_payments.append(
+        Unlinked(who, payment.payment_id, payment.currency, payment.amount, (succeeded_at, attempted_at))
+    )
+
+
+def unlinked_payments(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """Invoices and payments within minutes of each other, of the same amounts, which nothing links."""
+    choices, now = recorder.choices, start
+    for _ in range(choices.number(1, 4)):
+        now += choices.pick((ZERO, timedelta(minutes=3), timedelta(minutes=9), timedelta(days=1)))
+        if choices.sometimes():
+            payment = _payment(recorder, who, currency, choices.pick((24_900, 999)))
+            unlinked(recorder, who, payment, now)
+        else:
+            due = choices.pick((24_900, 999))
+            bill(recorder, who, currency, now, fates=("paid",), ways=("unlinked", "never told"), due=due)
+    return now
+
+
+def standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: datetime) -> datetime:
+    """A payment that belongs to no invoice, or to one that is never told."""
+    choices = recorder.choices
+    payment = _payment(recorder, who, currency, choices.pick((5_000, 10_000)))
+    fate = choices.pick(
+        (
+            "told",
+            "told",
+            "twice",
+            "after a failure",
+            "failed",
+            "unconfirmed",
+            "confirmed",
+            "of a lost invoice",
+        )
+    )
+    if fate == "of a lost invoice":
+        payment = structs.replace(payment, invoice_id=f"lost_{payment.payment_id}")
+    if fate in ("failed", "after a failure"):
+        recorder.record(who, moment, structs.replace(payment, status="failed"), CREATED)
+    if fate in ("unconfirmed", "confirmed"):
+        waiting = structs.replace(payment, awaits_confirmation=True)
+        recorder.record(who, moment, waiting, trust="unsigned")
+    if fate in ("failed", "unconfirmed"):
+        return moment
+    recorder.record(who, moment, payment, trust="fetched" if fate == "confirmed" else "signed")
+    if fate == "twice":
+        recorder.record(who, moment + timedelta(seconds=1), payment)
+    _collected(recorder, who, payment, moment)
+    given_back(recorder, who, payment, moment)
+    return moment
+
+
+def hold(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """An authorisation: released, expired, or captured, in full or in part."""
+    choices = recorder.choices
+    held = structs.replace(_payment(recorder, who, currency, choices.pick((5_000, 999))), status="authorized")
+    recorder.record(who, start, held, CREATED)
+    ends = start + choices.pick((ZERO, timedelta(hours=2), timedelta(days=6)))
+    fate = choices.pick(("released", "expired", "captured", "captured in part"))
+    captured = {"captured": held.amount, "captured in part": held.amount // 3}.get(fate, 0)
+    back = held.amount - captured
+    status = "succeeded" if captured else "authorized"
+    after = structs.replace(held, status=status, amount=captured or held.amount, amount_released=back)
+    if fate == "expired" or (back and choices.sometimes(2)):
+        refund = _refund(recorder, who, after, back, ends)
+        recorder.record(who, ends, structs.replace(refund, captured=False), CREATED)
+    if fate != "expired" or choices.sometimes(2):
+        recorder.record(who, ends, after, UPDATED if captured else DELETED)
+    if captured:
+        _collected(recorder, who, after, ends)
+        given_back(recorder, who, after, ends)
+    return ends
+
+
+def late_failure(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """A payment that succeeded, and fails days later; an invoice that it paid is open again."""
+    choices = recorder.choices
+    wait = choices.pick((timedelta(days=2), timedelta(hours=3), timedelta(days=40)))
+    if choices.sometimes(2):
+        payment = _payment(recorder, who, currency, choices.pick((5_000, 999)))
+        recorder.record(who, start, payment)
+        _collected(recorder, who, payment, start)
+        recorder.record(who, start + wait, structs.replace(payment, status="failed"))
+        _collected(recorder, who, structs.replace(payment, amount=-payment.amount), start + wait)
+        return start + wait
+    life = _open_invoice(recorder, who, currency, start)
+    payment, paid = _pay_plainly(life)
+    recorder.record(who, paid + wait, structs.replace(payment, status="failed"))
+    _reopen(life, paid + wait)
+    _close(life)
+    return paid + wait
+
+
+def moved_payment(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """A payment that is detached from one invoice, and attached to another of the same amount, or to none."""
+    first, second = (_open_invoice(recorder, who, currency, start) for _ in range(2))
+    payment, paid = _pay_plainly(first, join=True)
+    wait = recorder.choices.pick((timedelta(days=3), timedelta(minutes=5), timedelta(days=45)))
+    moves = max(paid, second.billed_at) + wait
+    first.join(moves, payment.payment_id, "canceled")
+    _reopen(first, moves)
+    if recorder.choices.sometimes():
+        _collected(recorder, who, payment, moves)
+    else:
+        second.join(moves, payment.payment_id)
+        second.tell(moves, "paid", amount_paid=second.due, amount_remaining=0, paid_at=moves)
+        second.final, second.paid = "paid", second.due
+        second.collected(moves, second.due)
+    for life in (first, second):
+        _close(life)
+    return moves
+
+
+def _open_invoice(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> InvoiceLife:
+    life = InvoiceLife(recorder, who, currency, start, 7_700)
+    life.live("open")
+    return life
+
+
+def _pay_plainly(life: InvoiceLife, *, join: bool = False) -> tuple[Payment, datetime]:
+    """It is paid by a payment that a statement links, and of which nothing is given back; and when."""
+    paid = life.billed_at + timedelta(seconds=1)
+    payment = _payment(life.recorder, life.who, life.currency, life.due)
+    if not join:
+        payment = structs.replace(payment, invoice_id=life.invoice.invoice_id)
+    life.recorder.record(life.who, paid, payment)
+    if join:
+        life.join(paid, payment.payment_id)
+    life.tell(paid, "paid", amount_paid=life.due, amount_remaining=0, paid_at=paid)
+    life.collected(paid, life.due)
+    return payment, paid
+
+
+def _reopen(life: InvoiceLife, when: datetime) -> None:
+    """Nothing is paid any more."""
+    life.tell(when, "open", amount_paid=0, amount_remaining=life.due, paid_at=None)
+    life.collected(when, -life.due)
+    life.final, life.paid = "open", 0
+
+
+def _close(life: InvoiceLife) -> None:
+    life.recorder.expected.bills.append(
+        BillFacts(
+            life.who,
+            life.invoice.invoice_id,
+            life.currency,
+            life.billed_at,
+            life.final,
+            life.due,
+            life.paid,
+        )
+    )
+
+
+def _payment(recorder: Recorder, who: CustomerKey, currency: str, cents: int) -> Payment:
+    return Payment(
+        payment_id=recorder.name("pi", who),
+        status="succeeded",
+        currency=currency,
+        amount=cents,
+        customer_id=who[2],
+    )
+
+
+def _collected(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
+    recorder.expected.money.append(
+        Money(
+            payment.currency,
+            "collected",
+            moment,
+            payment.amount,
+            source=(who, payment.payment_id),
+            unlinked=who[0] == "stripe" and payment.invoice_id is None,
+        )
+    )
+
+
+def _refund(recorder: Recorder, who: CustomerKey, payment: Payment, cents: int, moment: datetime) -> Refund:
+    return Refund(
+        refund_id=recorder.name("re", who),
+        status="succeeded",
+        currency=payment.currency,
+        amount=cents,
+        created_at=moment,
+        payment_id=payment.payment_id,
+    )
+
+
+def given_back(recorder: Recorder, who: CustomerKey, payment: Payment, paid: datetime) -> None:
+    """Refunds and disputes of a payment. Refunds are told by themselves, by their charge, or by both."""
+    choices = recorder.choices
+    told_by = choices.pick(("both", "refund", "charge"))
+    moment, refunded = paid, 0
+    for _ in range(choices.pick((0, 0, 0, 1, 2))):
+        moment += choices.pick((ZERO, timedelta(seconds=1), timedelta(days=3), timedelta(days=35)))
+        amount = choices.pick(((payment.amount - refunded) // 2, payment.amount - refunded))
+        if not amount:
+            break
+        outcome = (
+            "at once" if told_by == "charge" else choices.pick(("at once", "pending", "failed", "bounced"))
+        )
+        refund = _refund(recorder, who, payment, amount, moment)
+        if told_by != "refund":
+            after = structs.replace(payment, amount_refunded=refunded + amount, paid_at=paid)
+            recorder.record(who, moment, after, DELETED)
+        if told_by != "charge":
+            _refunded(recorder, who, refund, outcome)
+        if outcome not in ("failed", "bounced"):
+            refunded += amount
+            recorder.expected.money.append(Money(payment.currency, "refunded", moment, amount))
+    if choices.sometimes(5):
+        _disputed(recorder, who, payment, moment + timedelta(days=1))
+
+
+def _refunded(recorder: Recorder, who: CustomerKey, refund: Refund, outcome: str) -> None:
+    """A refund by its own events: it succeeds at once or later, or fails, some after they had succeeded."""
+    moment = refund.created_at
+    first = refund if outcome in ("at once", "bounced") else structs.replace(refund, status="pending")
+    recorder.record(who, moment, first, CREATED)
+    if outcome != "at once":
+        status = "succeeded" if outcome == "pending" else "failed"
+        later = moment + recorder.choices.pick((ZERO, timedelta(days=2)))
+        rank = UPDATED if status == "succeeded" else DELETED
+        recorder.record(who, later, structs.replace(refund, status=status), rank)
+
+
+# What becomes of a dispute: each status with the days after its beginning, and what counts in the end.
+_DISPUTES = {
+    "lost": ((("lost", 20),), True),
+    "won": ((("won", 20),), False),
+    "under way": ((), False),
+    "lost, appealed": ((("lost", 20), ("under_review", 30), ("lost", 60)), True),
+    "lost, won": ((("lost", 20), ("under_review", 30), ("won", 60)), False),
+    "prevented": ((("prevented", 1),), True),
+}
+
+
+def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
+    name, fate = recorder.name("dp", who), recorder.choices.pick(tuple(_DISPUTES))
+    steps, counts = _DISPUTES[fate]
+    taken = payment.amount // 2 if fate == "prevented" else payment.amount
+
+    def tell(days: int, status: str, rank: int) -> None:
+        data = Dispute(
+            dispute_id=name,
+            status=status,
+            currency=payment.currency,
+            amount=payment.amount,
+            amount_taken=taken if fate == "prevented" else None,
+            payment_id=payment.payment_id,
+        )
+        recorder.record(who, moment + timedelta(days=days), data, rank)
+
+    tell(0, "needs_response", CREATED)
+    for status, days in steps:
+        tell(days, status, UPDATED)
+        tell(days, status, DELETED)
+    if counts:
+        lost = moment + timedelta(days=steps[0][1])
+        recorder.expected.money.append(Money(payment.currency, "disputed", lost, taken))
