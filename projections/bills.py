@@ -69,7 +69,10 @@ class Contract(Row, frozen=True, kw_only=True):
 
 
 class IssuedInvoice(Row, frozen=True, kw_only=True):
-    """An invoice as it is now, whatever its status. `date` is its bill date."""
+    """An invoice as it is now, whatever its status. `date` is its bill date.
+
+    `within_period`: it bills changes within a period and no period of its own.
+    """
 
     table = "invoices"
     indexes = (("customer_id",),)
@@ -86,6 +89,7 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     amount_cents: int
     open_cents: int
     uncollectible_cents: int
+    within_period: bool
     trust: str
 
 
@@ -213,6 +217,7 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             amount_cents=data.amount_due,
             open_cents=max(remaining, 0) if is_open else 0,
             uncollectible_cents=max(remaining, 0) if data.status == "uncollectible" else 0,
+            within_period=data.within_period,
             trust=latest.trust,
         )
     ]
@@ -231,14 +236,15 @@ def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
 def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
     """The rows of one contract and its invoices (or of one invoice without a contract) to bills.
 
-    An invoice stands for the next bills of its day and before.
+    An invoice stands for the next bills of its day and before, unless it bills no period.
     """
     contract = next((row for row in rows if isinstance(row, Contract)), None)
     schedules = decode(contract.schedules) if contract else []
     invoices = sorted(
         (row for row in rows if isinstance(row, IssuedInvoice)), key=lambda r: (r.date, r.invoice_id)
     )
-    billed_until = max((row.created_date for row in invoices if row.status != "deleted"), default="")
+    periods = (row for row in invoices if row.status != "deleted" and not row.within_period)
+    billed_until = max((row.created_date for row in periods), default="")
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
     dates = sorted({*(row.date for row in listed), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []

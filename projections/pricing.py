@@ -37,8 +37,8 @@ class ContractPrice(Struct, frozen=True, kw_only=True):
 
 def price_on(data: Subscription, day: date, rules: Rules) -> ContractPrice:
     """The contract's price at the end of `day`, by its items, their trials, taxes and discounts alone."""
-    items = tuple(_item_on(item, day, rules) for item in data.items)
-    return _price_contract(items, _in_force(data.discounts, day, rules), rules.weeks_per_month)
+    items = tuple(_item_on(item, data.currency, day, rules) for item in data.items)
+    return _price_contract(items, _in_force(data.discounts, data.currency, day, rules), rules.weeks_per_month)
 
 
 def bill_cents(
@@ -51,10 +51,10 @@ def bill_cents(
     """
     discounts = [
         discount
-        for discount in _in_force(data.discounts, day, rules)
+        for discount in _in_force(data.discounts, data.currency, day, rules)
         if with_amounts_off or discount.product_ids or discount.percent_off is not None
     ]
-    billed = [(_item_on(item, day, rules), Fraction(1)) for item in items]
+    billed = [(_item_on(item, data.currency, day, rules), Fraction(1)) for item in items]
     return round_fraction(_sum_discounted(billed, discounts, Fraction(1)))
 
 
@@ -75,7 +75,7 @@ def is_unpriced(data: Subscription) -> bool:
     priced = [item for item in data.items if not item.metered]
     return (
         any(_item_amount(item) is None for item in priced)
-        or not all(map(is_readable, all_discounts(data)))
+        or not all(is_readable(d) and not _is_foreign(d, data.currency) for d in all_discounts(data))
         or (any(d.product_ids for d in data.discounts) and not all(item.product_id for item in priced))
     )
 
@@ -85,21 +85,30 @@ def is_readable(discount: Discount) -> bool:
     return discount.percent_off is not None or discount.amount_off is not None
 
 
-def _in_force(discounts: Sequence[Discount], day: date, rules: Rules) -> tuple[Discount, ...]:
+def _is_foreign(discount: Discount, currency: str) -> bool:
+    """Whether its amount is in another currency than the contract's, so that it is not off."""
+    return discount.amount_off is not None and discount.currency not in (None, currency)
+
+
+def _in_force(discounts: Sequence[Discount], currency: str, day: date, rules: Rules) -> tuple[Discount, ...]:
     """The discounts that apply when `day` ends, of the durations that the policy deducts."""
     ignored = rules.policy.ignored_discounts
     return tuple(
         d
         for d in discounts
-        if d.duration not in ignored and _holds_on(day, d.starts_at, d.ends_at, rules.zone)
+        if d.duration not in ignored
+        and not _is_foreign(d, currency)
+        and _holds_on(day, d.starts_at, d.ends_at, rules.zone)
     )
 
 
-def _item_on(item: Item, day: date, rules: Rules) -> Item:
+def _item_on(item: Item, currency: str, day: date, rules: Rules) -> Item:
     """The item with the discounts of `day`; at no price during its trial."""
     if item.trial_end_at and _holds_on(day, item.trial_start_at, item.trial_end_at, rules.zone):
         return replace(item, unit_amount=Decimal(0), tiers=(), discounts=())
-    return replace(item, discounts=_in_force(item.discounts, day, rules)) if item.discounts else item
+    return (
+        replace(item, discounts=_in_force(item.discounts, currency, day, rules)) if item.discounts else item
+    )
 
 
 def _holds_on(day: date, starts_at: datetime | None, ends_at: datetime | None, zone: tzinfo) -> bool:

@@ -252,6 +252,15 @@ def test_both_stand_once_the_subscription_has_moved_on():
     assert bills(events)[0].next_bill_date == "2025-12-13"
 
 
+@pytest.mark.parametrize("amount", [500, 30_000])
+def test_an_invoice_of_changes_does_not_cover_the_renewal_of_its_day(amount):
+    changes = of_sub("paid", amount, within_period=True)
+    assert listed([*one(renewing()), event(changes, "2025-11-13")]) == [
+        ("2025-11-13", "paid", amount),
+        ("2025-11-13", "upcoming", 24_900),
+    ]
+
+
 def test_an_earlier_invoice_does_not_cover_the_next_bill():
     events = [*one(renewing()), event(of_sub("paid", when="2025-10-13"), "2025-10-13")]
     assert [day for day, _, _ in listed(events)] == ["2025-10-13", "2025-11-13"]

@@ -257,3 +257,11 @@ def test_a_schedule_that_is_over_changes_nothing(status):
     phase = Phase(starts_at=at("2026-02-01"), items=(item(30_000),))
     (schedule,), _ = rows_with(planned(phase, status=status))
     assert schedule.amounts == (("2025-12-01", 24_900),)
+
+
+@pytest.mark.parametrize("discount", [{"currency": "eur"}, {"currency": "jpy"}])
+def test_an_amount_in_another_currency_is_not_off_and_is_flagged(discount):
+    off = Discount(amount_off=400, **discount)
+    plan = subscription(item(1_000), next_bill_at=at("2025-12-01"), discounts=(off,))
+    row = contract([created(plan, "2025-11-01")])
+    assert (row.amount_cents, row.unpriced) == (1_000, True)
