@@ -21,6 +21,14 @@ from projections.contracts import (
     mrr_terms,
 )
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
+from projections.observed_bills import (
+    ObservedBill,
+    ObservedPayment,
+    SettledBill,
+    observed_bills,
+    observed_payment_rows,
+    settled_bill_rows,
+)
 from projections.pricing import is_unpriced, price_on
 from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
 from service.core import cadence
@@ -94,7 +102,11 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
 
 
 class Bill(Row, frozen=True, kw_only=True):
-    """A bill: an invoice, or the next bill of a contract's schedule, whose status is "upcoming"."""
+    """A bill: an invoice, a day on which an observed contract billed, or a next bill.
+
+    The status of the next bill of a contract's schedule is "upcoming"; `ends_date` is the day on which its
+    contract ends.
+    """
 
     table = "bills"
     indexes = (("currency", "date", "account", "processor", "customer_id"),)
@@ -114,24 +126,26 @@ class Bill(Row, frozen=True, kw_only=True):
     every: int
     mrr_cents: int
     next_bill_date: str | None
+    ends_date: str | None
     declined: bool
     trust: str
 
 
 def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
-    """One customer's contracts and discounts to the rows of the contracts' present states."""
+    """One customer's contracts and discounts to the contracts' present states, and their observed bills."""
     discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
     contracts: list[Row] = []
     for row in rows:
         if isinstance(row, ContractStates) and row.present:
-            contracts += _contract(effective_states(row, discounts, rules), rules)
+            states = effective_states(row, discounts, rules)
+            contracts += [*_contract(states, rules), *observed_bills(states, rules)]
     return contracts
 
 
 def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """The row of a contract by its own events alone, without its customer's discounts."""
     states = [row for row in contract_state_rows(history, rules) if isinstance(row, ContractStates)]
-    return contract_rows(states, rules)
+    return [row for row in contract_rows(states, rules) if isinstance(row, Contract)]
 
 
 def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
@@ -233,8 +247,8 @@ def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
     return max(reversed(ended), key=lambda pair: _TERMINAL.index(pair[1].status), default=invoices[-1])
 
 
-def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[Row]:
-    """The rows of one contract and its invoices (or of one invoice without a contract) to bills.
+def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Rules) -> list[Row]:
+    """The rows of one contract and its bills (or of one invoice without a contract) to bills.
 
     An invoice stands for the next bills of its day and before, unless it bills no period.
     """
@@ -246,11 +260,17 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice], _rules: Rules) -> list[R
     periods = (row for row in invoices if row.status != "deleted" and not row.within_period)
     billed_until = max((row.created_date for row in periods), default="")
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
-    dates = sorted({*(row.date for row in listed), *(each.next_bill_date for each in schedules)})
+    observed = [row for row in rows if isinstance(row, SettledBill)]
+    issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
+    dates = sorted({*(row.date for row in issued), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
-    for row in listed:
+    for row in issued:
         next_date = next((day for day in dates if day > row.date), None) or _date_after(row.date, schedules)
-        bills.append(_invoice_bill(row, contract, next_date))
+        bills.append(
+            _invoice_bill(row, contract, next_date)
+            if isinstance(row, IssuedInvoice)
+            else _observed_bill(row, contract, next_date)
+        )
     if contract:
         bills += [
             _upcoming_bill(contract, each)
@@ -284,7 +304,32 @@ def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date:
         every=contract.every if contract else 1,
         mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
         next_bill_date=next_bill_date,
+        ends_date=None,
         declined=row.status == "failed",
+        trust=row.trust,
+    )
+
+
+def _observed_bill(row: SettledBill, contract: Contract | None, next_bill_date: str | None) -> Bill:
+    return Bill(
+        causes=row.causes,
+        processor=row.processor,
+        account=row.account,
+        currency=row.currency,
+        customer_id=row.customer_id,
+        contract_id=row.contract_id,
+        invoice_id=None,
+        date=row.date,
+        status=row.status,
+        amount_cents=row.amount_cents,
+        open_cents=0,
+        uncollectible_cents=0,
+        interval=row.interval,
+        every=row.every,
+        mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
+        next_bill_date=next_bill_date,
+        ends_date=None,
+        declined=False,
         trust=row.trust,
     )
 
@@ -309,6 +354,7 @@ def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
         every=schedule.every,
         mrr_cents=mrr_on(row.terms, day),
         next_bill_date=next(days, None),
+        ends_date=row.ends_date,
         declined=row.declined,
         trust=row.trust,
     )
@@ -347,9 +393,13 @@ BILLS = Book(
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
-        Stage(reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract,)),
+        Stage(
+            reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract, ObservedBill)
+        ),
+        Stage(reads="payment", contribute=observed_payment_rows, rows=(ObservedPayment,)),
+        Stage(reads=(ObservedBill, ObservedPayment), contribute=settled_bill_rows, rows=(SettledBill,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
-        Stage(reads=(Contract, IssuedInvoice), contribute=bill_rows, rows=(Bill,)),
+        Stage(reads=(Contract, IssuedInvoice, SettledBill), contribute=bill_rows, rows=(Bill,)),
     ),
     totals=(
         Total(

@@ -7,6 +7,7 @@ it is observed; a notification reports what happened to one payment.
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -80,6 +81,7 @@ class _Contract(_Record, frozen=True, kw_only=True, rename="camel"):
     start_date: str | None = None
     on: Any = None
     next_bill_date: str | None = None
+    last_invoice_date: str | None = None
     has_declined_payment: bool | None = None
 
 
@@ -228,8 +230,16 @@ def _subscription(contract: _Contract, customer_id: str) -> Subscription:
         anchor_on=start if interval in _ANCHORED else None,
         anchor_day=_day_of_month(contract.on) if interval in _ANCHORED else None,
         counts_from_on=start if status == "active" else None,
+        last_invoice_on=_last_invoice(contract),
         declined=bool(contract.has_declined_payment),
     )
+
+
+def _last_invoice(contract: _Contract) -> date | None:
+    """The day of the last bill; None where it can't be read, since no other figure needs it."""
+    with suppress(Unreadable):
+        return _parse_date(contract.last_invoice_date, "$.lastInvoiceDate")
+    return None
 
 
 def _day_of_month(stated: Any) -> int | None:

@@ -140,6 +140,7 @@ class Subscription(Data, frozen=True, kw_only=True):
     anchor_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
     anchor_day: Annotated[MonthDay, Meta(description="the day of month, where it is stated")] | None = None
     automatic_tax: Annotated[bool, Meta(description="its prices include the tax of its invoices")] = False
+    last_invoice_on: Annotated[date, Meta(description="the day of its last bill, as observed")] | None = None
     cancel_at: Moment | None = None
     ended_at: Moment | None = None
     counts_from: (

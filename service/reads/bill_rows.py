@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from projections.bills import UPCOMING_STATUSES, Bill
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core import cadence
+from service.core.cadence import ONCE
 from service.reads.coming import ForecastBill
 
 BILLS = ROWS[Bill]
@@ -19,11 +20,26 @@ ORDER = tuple(  # the same on every database, whatever order the rows were writt
 )
 
 
+def is_overdue(today: str) -> ColumnElement[bool]:
+    """Whether a bill was stated for a day that is over, by a contract that is still live.
+
+    A one-off bill that was not declined is paid by then, as far as anybody states.
+    """
+    is_live = BILLS.c.ends_date.is_(None) | (BILLS.c.ends_date > today)
+    is_awaited = (BILLS.c.interval != ONCE) | BILLS.c.declined
+    return (BILLS.c.status == "upcoming") & (BILLS.c.date < today) & is_live & is_awaited
+
+
+def is_shown(today: str) -> ColumnElement[bool]:
+    """Whether a bill is one on the day of the read: issued, drafted, still to come or overdue."""
+    return (BILLS.c.status != "upcoming") | (BILLS.c.date >= today) | is_overdue(today)
+
+
 def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False) -> list[dict[str, Any]]:
     """The bills between two days, by date, with the customer's name; not those that are only forecast."""
     today = view.scope.today.isoformat()
     query = view.with_names(select(BILLS), BILLS).where(
-        *view.filters(BILLS, "bills"), BILLS.c.date.between(first, last)
+        *view.filters(BILLS, "bills"), BILLS.c.date.between(first, last), is_shown(today)
     )
     if upcoming_only:
         query = query.where(BILLS.c.status.in_(UPCOMING_STATUSES))

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
-from service.reads.bill_rows import BILLS
+from service.reads.bill_rows import BILLS, is_shown
 from service.reads.coming import rolled_schedules
 from service.reads.months import month_bounds, months_between
 
@@ -94,7 +94,9 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
             tallies[part].add(customer, cents, name)
 
     columns = BILLS.c.date, BILLS.c.status, BILLS.c.amount_cents, customer_key(BILLS).label("customer")
-    bills = select(*columns).where(*view.filters(BILLS, "bills"), BILLS.c.status != "uncollectible")
+    bills = select(*columns).where(
+        *view.filters(BILLS, "bills"), BILLS.c.status != "uncollectible", is_shown(today)
+    )
     for row in view.all(bills.where(BILLS.c.date.between(start, end))):
         add(row.date, row.customer, row.amount_cents, _sum_of(row, today))
     for each in rolled_schedules(view, start, end):

@@ -1,27 +1,27 @@
 """A month's bills in detail: issued, drafted, stated, overdue and forecast."""
 
 import calendar
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import groupby
 from typing import Any
 
 from msgspec import json
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select
 
 from projections.collections import CASH_KINDS
 from service.books.tables import TOTALS
 from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
-from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, position
+from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, is_overdue, is_shown, position
 from service.reads.coming import ForecastBill, MonthForecast, forecast_month
 from service.reads.mrr import mrr
 
 _bill_days = TOTALS["bill_days"]
 _cash_days = TOTALS["cash_days"]
 _CASH = tuple(f"{kind}_cents" for kind in CASH_KINDS)
-_COUNTED = BILLS.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
-_SUMS = ("bills", "billed_cents", "drafted_cents", "stated_cents", "open_cents")
+_SUMS = ("bills", "stated_bills", "billed_cents", "drafted_cents", "stated_cents", "open_cents")
 _TALLY = (
     "payments",
     "total_cents",
@@ -90,36 +90,49 @@ def _by_day(
     view: View, first: str, last: str, forecast: MonthForecast, customers: "_BilledCustomers"
 ) -> list[dict[str, Any]]:
     """The tally of each day that has bills."""
+    today = view.scope.today.isoformat()
+    tallies: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_TALLY, 0))
     query = select(_bill_days.c.date, *sum_columns(_bill_days, _SUMS)).where(
         *view.filters(_bill_days, "bills"), _bill_days.c.date.between(first, last)
     )
-    today = view.scope.today.isoformat()
-    tallies = {
-        row.date: _tally(row, today) for row in view.all(query.group_by(_bill_days.c.date)) if row.bills
-    }
+    for row in view.all(query.group_by(_bill_days.c.date)):
+        is_past = row.date < today  # then stated bills may be overdue, or none
+        if row.bills - (row.stated_bills if is_past else 0):
+            _add_bills(tallies[row.date], row, is_past=is_past)
+    for day, count, cents in _overdue(view, first, last):
+        tallies[day]["payments"] += count
+        _add(tallies[day], cents, "overdue_cents")
     for day, cents in forecast.later_cents_of().items():
         tallies[day]["later_cents"] += cents
     for bill in forecast.bills:
-        tally = tallies.setdefault(bill.date, dict.fromkeys(_TALLY, 0))
-        tally["payments"] += 1
-        tally["later_cents"] += bill.later_cents
-        tally["upcoming_cents"] += bill.amount_cents
-        tally["total_cents"] += bill.amount_cents
+        tallies[bill.date]["payments"] += 1
+        tallies[bill.date]["later_cents"] += bill.later_cents
+        _add(tallies[bill.date], bill.amount_cents, "upcoming_cents")
     counts = customers.count_by(lambda day: day)
     return [{"date": day, "customers": counts[day], **tallies[day]} for day in sorted(tallies)]
 
 
-def _tally(row: Any, today: str) -> dict[str, int]:
-    is_overdue = row.date < today
-    return {
-        "payments": row.bills,
-        "total_cents": row.billed_cents + row.drafted_cents + row.stated_cents,
-        "later_cents": 0,
-        "billed_cents": row.billed_cents,
-        "open_cents": row.open_cents,
-        "upcoming_cents": row.drafted_cents + (0 if is_overdue else row.stated_cents),
-        "overdue_cents": row.stated_cents if is_overdue else 0,
-    }
+def _add_bills(tally: dict[str, int], row: Any, *, is_past: bool) -> None:
+    """Add a day's row of the totals, without the stated bills if its day is over."""
+    tally["payments"] += row.bills - (row.stated_bills if is_past else 0)
+    tally["open_cents"] += row.open_cents
+    _add(tally, row.billed_cents, "billed_cents")
+    _add(tally, row.drafted_cents + (0 if is_past else row.stated_cents), "upcoming_cents")
+
+
+def _add(tally: dict[str, int], cents: int, name: str) -> None:
+    tally[name] += cents
+    tally["total_cents"] += cents
+
+
+def _overdue(view: View, first: str, last: str) -> list[Any]:
+    """The day, number and amount of the overdue bills of each day that has some."""
+    today = view.scope.today.isoformat()
+    if first >= today:
+        return []
+    sums = func.count(), cast(func.coalesce(func.sum(BILLS.c.amount_cents), 0), BigInteger)
+    query = select(BILLS.c.date, *sums).where(*_between(view, first, last), is_overdue(today))
+    return view.all(query.group_by(BILLS.c.date))
 
 
 def _week_of(day: str) -> int:
@@ -149,7 +162,7 @@ class _BilledCustomers:
     """The customers with bills in a range, by day."""
 
     def __init__(self, view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> None:
-        query = select(BILLS.c.date, customer_key(BILLS)).where(*_between(view, first, last), _COUNTED)
+        query = select(BILLS.c.date, customer_key(BILLS)).where(*_counted(view, first, last))
         self._pairs = {tuple(row) for row in view.all(query.distinct())}
         self._pairs |= {(bill.date, bill.contract.customer) for bill in forecast}
 
@@ -169,10 +182,16 @@ def _between(view: View, first: str, last: str) -> list[Any]:
     return [*view.filters(BILLS, "bills"), BILLS.c.date.between(first, last)]
 
 
+def _counted(view: View, first: str, last: str) -> list[Any]:
+    """The conditions for bills that count: uncollectible ones are listed, but not in totals."""
+    is_counted = BILLS.c.status != "uncollectible"
+    return [*_between(view, first, last), is_counted, is_shown(view.scope.today.isoformat())]
+
+
 def _mrr_of_billed(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> int:
     """The MRR of the contracts that bill in a range, each once: the highest on one of its bills' days."""
     query = select(BILLS.c.key, func.max(BILLS.c.mrr_cents)).where(
-        *_between(view, first, last), _COUNTED, BILLS.c.contract_id.is_not(None)
+        *_counted(view, first, last), BILLS.c.contract_id.is_not(None)
     )
     highest = {row[0]: row[1] for row in view.all(query.group_by(BILLS.c.key))}
     for bill in forecast:
@@ -183,7 +202,7 @@ def _mrr_of_billed(view: View, first: str, last: str, forecast: Sequence[Forecas
 
 def _top(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> list[dict[str, Any]]:
     """The ten largest bills: amount down, then date, then customer."""
-    query = select(BILLS).where(*_between(view, first, last), _COUNTED)
+    query = select(BILLS).where(*_counted(view, first, last))
     stored = view.all(query.order_by(BILLS.c.amount_cents.desc(), *ORDER).limit(10))
     rows = [
         (row, row.date, row.amount_cents, cadence.cadence_label(row.interval, row.every)) for row in stored

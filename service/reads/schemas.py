@@ -49,7 +49,7 @@ _QUARANTINED_OVERRIDES = {
 }
 _BILL_STATUS = text(
     "the status of the bill",
-    enum=["upcoming", "forecast", "overdue", "draft", "open", "failed", "paid", "uncollectible"],
+    enum=["upcoming", "forecast", "overdue", "draft", "open", "billed", "failed", "paid", "uncollectible"],
 )
 _BILL_CONTRACT = or_null(FIELDS["contract_id"], "for a bill of no contract")
 

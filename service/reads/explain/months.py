@@ -13,7 +13,7 @@ from projections.mrr import Step
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
 from service.core.events import join_key
-from service.reads.bill_rows import BILLS
+from service.reads.bill_rows import BILLS, is_overdue, is_shown
 from service.reads.coming import (
     ForecastBill,
     MonthForecast,
@@ -30,7 +30,7 @@ _cash = ROWS[Cash]
 _steps = ROWS[Step]
 
 _DISTINCT = "distinct customers: one row of each"
-_COUNTED = BILLS.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
+_LISTED = BILLS.c.status != "uncollectible"  # uncollectible bills are listed, but not in totals
 _ISSUED = BILLS.c.status.not_in(("uncollectible", "upcoming", "draft"))
 
 
@@ -57,38 +57,42 @@ _Contributions = dict[str, ColumnElement[Any]]
 
 
 def _contributions(today: str) -> _Contributions:
-    is_overdue = (BILLS.c.status == "upcoming") & (BILLS.c.date < today)
-    is_upcoming = BILLS.c.status.in_(UPCOMING_STATUSES) & ~is_overdue
+    counted = _LISTED & is_shown(today)
+    is_upcoming = BILLS.c.status.in_(UPCOMING_STATUSES) & is_shown(today) & ~is_overdue(today)
     return {
-        "total_cents": _if(_COUNTED, _amount),
-        "schedule_total_cents": _if(_COUNTED, _amount),
+        "total_cents": _if(counted, _amount),
+        "schedule_total_cents": _if(counted, _amount),
         "later_cents": _if(false()),
         "billed_cents": _if(_ISSUED, _amount),
         "upcoming_cents": _if(is_upcoming, _amount),
-        "overdue_cents": _if(is_overdue, _amount),
-        "open_cents": _if(_COUNTED, BILLS.c.open_cents),
-        "payments": _if(_COUNTED),
-        "customers": _customers(_COUNTED),
+        "overdue_cents": _if(is_overdue(today), _amount),
+        "open_cents": _if(_LISTED, BILLS.c.open_cents),
+        "payments": _if(counted),
+        "customers": _customers(counted),
     }
 
 
 _MONTH_CONTRIBUTIONS: _Contributions = {
     "billed_cents": _if(_ISSUED, _amount),
-    "open_cents": _if(_COUNTED, BILLS.c.open_cents),
-    "uncollectible_cents": _if(~_COUNTED, BILLS.c.uncollectible_cents),
+    "open_cents": _if(_LISTED, BILLS.c.open_cents),
+    "uncollectible_cents": _if(~_LISTED, BILLS.c.uncollectible_cents),
     "bills": _if(_ISSUED),
     "customers": _customers(_ISSUED),
 }
 
 
-_STATED = BILLS.c.status.in_(UPCOMING_STATUSES)
-_UPCOMING_CONTRIBUTIONS: _Contributions = {
-    "total_cents": _if(_STATED, _amount),
-    "daily_revenue_cents": _if(_STATED, _amount),
-    "payments_count": _if(_STATED),
-    "payment_count": _if(_STATED),
-    "customers_count": _customers(_STATED),
-}
+def _upcoming_contributions(today: str) -> _Contributions:
+    stated = BILLS.c.status.in_(UPCOMING_STATUSES) & is_shown(today)
+    cents, count = _if(stated, _amount), _if(stated)
+    return {
+        "total_cents": cents,
+        "daily_revenue_cents": cents,
+        "payments_count": count,
+        "payment_count": count,
+        "customers_count": _customers(stated),
+    }
+
+
 # The contribution of a cash row to each figure.
 _CASH_CONTRIBUTIONS: dict[str, ColumnElement[Any]] = {
     **{f"{kind}_cents": _if(_cash.c.kind == kind, _cash.c.amount_cents) for kind in CASH_KINDS},
@@ -124,6 +128,10 @@ def _sum_of_cash(view: View, first: str, last: str, name: str) -> Explanation:
 # A month
 
 
+def _today(view: View) -> str:
+    return view.scope.today.isoformat()
+
+
 def _bounds(figure: Figure) -> tuple[str, str]:
     return month_bounds(figure.document["year"], figure.document["month"])
 
@@ -145,7 +153,7 @@ def _on_day(figure: Figure) -> Explanation:
 def _in_range(figure: Figure, first: str, last: str) -> Explanation:
     """The bills of a part of the month, and the contracts that rolling on adds to it."""
     view, name = figure.view, figure.name
-    contribution = _contributions(view.scope.today.isoformat())[name]
+    contribution = _contributions(_today(view))[name]
     explanation = _sum_of_bills(view, first, last, contribution, name)
     forecast = forecast_month(view, *_bounds(figure))
     added = _forecast_contributions(view, forecast, first, last, name)
@@ -180,7 +188,9 @@ def _forecast_contributions(
 
 def _new_customers(view: View, bills: Iterable[ForecastBill], first: str, last: str) -> dict[str, int]:
     """One contract of each customer who has forecast bills alone."""
-    query = select(customer_key(BILLS)).where(*_bills_between(view, first, last), _COUNTED)
+    query = select(customer_key(BILLS)).where(
+        *_bills_between(view, first, last), _LISTED, is_shown(_today(view))
+    )
     seen = {row[0] for row in view.all(query.distinct())}
     contributions: dict[str, int] = {}
     for bill in bills:
@@ -194,7 +204,10 @@ def _mrr_billed(figure: Figure) -> Explanation:
     """The steps of each contract that bills, until the bill on whose day its MRR is the highest."""
     first, last = _bounds(figure)
     query = select(BILLS.c.key, BILLS.c.date, BILLS.c.mrr_cents).where(
-        *_bills_between(figure.view, first, last), _COUNTED, BILLS.c.contract_id.is_not(None)
+        *_bills_between(figure.view, first, last),
+        _LISTED,
+        is_shown(_today(figure.view)),
+        BILLS.c.contract_id.is_not(None),
     )
     bills = [(row.key, row.date, row.mrr_cents) for row in figure.view.all(query)]
     forecast = forecast_month(figure.view, first, last).bills
@@ -322,7 +335,9 @@ def _upcoming_on_day(figure: Figure) -> Explanation:
 
 
 def _stated_between(figure: Figure, first: str, last: str) -> Explanation:
-    return _sum_of_bills(figure.view, first, last, _UPCOMING_CONTRIBUTIONS[figure.name], figure.name)
+    return _sum_of_bills(
+        figure.view, first, last, _upcoming_contributions(_today(figure.view))[figure.name], figure.name
+    )
 
 
 def _upcoming_bill(figure: Figure) -> Explanation:
