@@ -42,8 +42,8 @@ class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
     `schedules` are its billing schedules, see `projections.schedules`; `next_bill_date` is the earliest of
-    their next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day on
-    which one of them bills again.
+    the stated next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day
+    of a bill that is not stated.
     `tied`: on some day two events of one moment differ, and only their ids order them.
     """
 
@@ -154,8 +154,9 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
     state, data = states[-1], states[-1].data
     ends = _end_date(state, rules)
     schedules = billing_schedules(state, ends, rules)
-    next_bill = schedules[0].next_bill_date if schedules else None
-    due = [each for each in schedules if each.next_bill_date == next_bill]
+    stated = [each for each in schedules if not each.planned]
+    next_bill = stated[0].next_bill_date if stated else None
+    due = [each for each in stated if each.next_bill_date == next_bill]
     price = price_on(data, date.fromisoformat(next_bill) if next_bill else state.day, rules)
     dated_mrr = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in mrr_terms(states, rules)]
     return [
@@ -174,7 +175,7 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
             if next_bill
             else price.bill_cents,
             next_bill_date=next_bill,
-            second_bill_date=min(filter(None, map(_second_day, schedules)), default=None),
+            second_bill_date=min(filter(None, map(_first_unstated_day, schedules)), default=None),
             ends_date=ends,
             declined=data.declined or data.status == "past_due",
             unpriced=data.status in BILLED_STATUSES and _is_unpriced(state),
@@ -187,8 +188,8 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
     ]
 
 
-def _second_day(schedule: BillingSchedule) -> str | None:
-    return next(islice(schedule.bill_days(), 1, None), None)
+def _first_unstated_day(schedule: BillingSchedule) -> str | None:
+    return next(islice(schedule.bill_days(), 0 if schedule.planned else 1, None), None)
 
 
 def _is_unpriced(state: ContractState) -> bool:
@@ -275,7 +276,7 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Ru
         bills += [
             _upcoming_bill(contract, each)
             for each in schedules
-            if each.next_bill_date > billed_until and each.amount_on(each.next_bill_date)
+            if not each.planned and each.next_bill_date > billed_until and each.amount_on(each.next_bill_date)
         ]
     return bills
 

@@ -29,6 +29,7 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     The next bill is on the date `first`, in UTC where it has a time and else in no zone. Later bills are at
     `anchor_time` where the first is not on the anchor. Bills fall before the day `until` of the zone.
+    `planned`: it begins with a phase that is to come, so the processor has not stated its next bill.
     """
 
     interval: str
@@ -38,6 +39,7 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     anchor: Anchor | None = None
     anchor_time: time | None = None
     until: str | None = None
+    planned: bool = False
     zone: str = "UTC"
     amounts: Amounts
 
@@ -99,7 +101,7 @@ def _local_day(day: date, at: time | None, zone: ZoneInfo) -> str:
 
 
 def billing_schedules(state: ContractState, ends_date: str | None, rules: Rules) -> list[BillingSchedule]:
-    """The schedules of a contract that will bill, the earliest next bill first.
+    """The schedules of a contract that will bill: those that are not planned first, by next bill.
 
     A phase that is to come changes the amounts of its intervals, ends the schedules of intervals that it
     does not have, and begins those of new intervals with a bill on its first day.
@@ -118,7 +120,7 @@ def billing_schedules(state: ContractState, ends_date: str | None, rules: Rules)
     bounded = [replace(each, until=_earlier(each.until, ends_date)) for each in schedules]
     return sorted(
         (each for each in bounded if next(each.bill_days(), None)),
-        key=lambda each: (each.next_bill_date, each.interval, each.every),
+        key=lambda each: (each.planned, each.next_bill_date, each.interval, each.every),
     )
 
 
@@ -232,7 +234,8 @@ def _in_phase(
         yield replace(schedule, amounts=_without_repeats((*before, *trial, *later)))
     anchored = replace(planned, anchor_at=bills_from, anchor_on=None, anchor_day=None)
     for key, items in groups.items():
-        yield _schedule(anchored, (*key, bills_from), items, rules, with_amounts_off=key == most_frequent)
+        added = _schedule(anchored, (*key, bills_from), items, rules, with_amounts_off=key == most_frequent)
+        yield replace(added, planned=True)
 
 
 def _earlier(first: str | None, second: str | None) -> str | None:

@@ -111,11 +111,11 @@ def rolled_schedules(view: View, first: str, last: str) -> list[RolledSchedule]:
 def contracts_that_bill_again(view: View, first: str, last: str) -> list[ColumnElement[bool]]:
     """The conditions for contracts that may bill between two days by more than their next bill."""
     again = or_(_contracts.c.next_bill_date < first, _contracts.c.second_bill_date <= last)
-    return [*view.filters(_contracts, "bills"), _contracts.c.next_bill_date <= last, again]
+    return [*view.filters(_contracts, "bills"), again]
 
 
 def _days_between(schedule: BillingSchedule, first: str, last: str) -> Iterable[str]:
-    next_bill_date = schedule.next_bill_date
+    next_bill_date = None if schedule.planned else schedule.next_bill_date
     for day in schedule.bill_days(first):
         if day > last:
             return

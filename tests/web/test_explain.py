@@ -257,10 +257,13 @@ async def test_a_figure_of_empty_books_has_no_rows(daybook: Daybook) -> None:
         assert (found["value"], found["sum"], found["count"], found["events"]) == (0, 0, 0, [])
 
 
-async def test_one_event_id_of_two_accounts_is_told_apart(daybook: Daybook) -> None:
+async def test_the_events_of_two_accounts_are_listed_by_account(daybook: Daybook) -> None:
     for account, cents in (("acct_1", 500), ("acct_2", 700)):
         event = stripe_event(
-            "customer.subscription.created", stripe_subscription("1", cents), account=account
+            "customer.subscription.created",
+            stripe_subscription("1", cents),
+            event_id=f"evt_{account}",
+            account=account,
         )
         await daybook.post(STRIPE, event)
     await daybook.catch_up()
