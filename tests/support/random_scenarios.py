@@ -38,7 +38,7 @@ STARTS = tuple(
 Life = Callable[[Recorder, CustomerKey, str, datetime], datetime]
 
 
-def _life(contract: type[contracts.Contract]) -> Life:
+def _life(contract: type[contracts.Contract | contracts.Observed]) -> Life:
     return lambda recorder, who, currency, start: contract(recorder, who, currency, start).live()
 
 
@@ -64,7 +64,8 @@ def _renderings(recorder: Recorder, who: CustomerKey, currency: str, start: date
 # What billers can post themselves.
 POSTED: dict[str, Life] = {
     "contract": _life(contracts.Contract),
-    "observed contract": contracts.observed,
+    "observed contract": _life(contracts.Observed),
+    "bills of an observed contract": _life(contracts.ObservedLate),
     "mixed intervals": _life(contracts.MixedIntervals),
     "item trial": _life(contracts.ItemTrial),
     "inclusive tax": _life(contracts.InclusiveTax),
