@@ -310,9 +310,7 @@ class Contract:
             self.pause_or_resume_collection()
 
     def bill_by_hand(self) -> None:
-        due = self.due()
-        if due and self.now + timedelta(days=2) < due:
-            self.bill(self.now)
+        self.bill(self.now)
 
     def set(self, **values) -> None:
         self.fact = replace(self.fact, **values)

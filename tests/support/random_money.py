@@ -55,10 +55,15 @@ def bill(
     due: int | None = None,
     tax: int | None = None,
 ) -> "InvoiceLife":
-    """An invoice from its making to its fate, and the payments of it."""
+    """An invoice from its making to its fate, and the payments of it.
+
+    One of a contract that covers no period bills changes within one.
+    """
     fate = recorder.choices.pick(fates or FATES)
     cents = 0 if fate == "zero" else due or recorder.choices.pick((24_900, 24_900, 999, 1))
     life = InvoiceLife(recorder, who, currency, made, cents, contract, tax)
+    if contract and not covers:
+        life.invoice = structs.replace(life.invoice, within_period=True)
     life.live(fate, ways)
     recorder.expected.bills.append(
         BillFacts(
