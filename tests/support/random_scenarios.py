@@ -92,7 +92,7 @@ KINDS: dict[str, Life] = MIXED | {"two renderings": _renderings}
 
 @st.composite
 def scenarios(draw, *kinds: str) -> Scenario:
-    """One to three customers, with their contracts, bills and payments; of these kinds, or of any that mix."""
+    """One to three customers with their contracts, bills and payments, of these kinds or of any that mix."""
     choices = Choices(draw)
     recorder = Recorder(choices, choices.pick(ALL_ZONES if choices.sometimes(2) else ZONES))
     for number in range(choices.number(1, 3)):
