@@ -272,9 +272,11 @@ def standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: date
     if fate in ("failed", "unconfirmed"):
         return moment
     recorder.record(who, moment, payment, trust="fetched" if fate == "confirmed" else "signed")
+    _collected(recorder, who, payment, moment)
     if fate == "twice":
         recorder.record(who, moment + timedelta(seconds=1), payment)
-    _collected(recorder, who, payment, moment)
+        if who[0] != "stripe":  # whose payment intents know of no refund; others state all that is so
+            moment += timedelta(seconds=1)
     given_back(recorder, who, payment, moment)
     return moment
 
