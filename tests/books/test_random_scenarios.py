@@ -76,7 +76,7 @@ def test_the_books_say_what_happened(data, scenario):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.data())
-@examples(4)
+@examples(3)
 def test_the_books_say_what_happened_in_lives_of_one_kind(kind, data):
     scenario = data.draw(scenarios(kind), label="scenario")
     batches = data.draw(deliveries(scenario), label="deliveries")

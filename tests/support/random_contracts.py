@@ -310,9 +310,7 @@ class Contract:
             self.pause_or_resume_collection()
 
     def bill_by_hand(self) -> None:
-        due = self.due()
-        if due and self.now + timedelta(days=2) < due:
-            self.bill(self.now)
+        self.bill(self.now)
 
     def set(self, **values) -> None:
         self.fact = replace(self.fact, **values)
@@ -668,12 +666,12 @@ class CouponedContract(Contract):
 
 
 class Observed:
-    """A contract that is only observed: it has no events of its own, and its dates are in no zone."""
+    """A contract that is only observed, before its next bill is due; its dates are in no zone."""
 
     def __init__(self, recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> None:
         self.recorder, self.choices = recorder, recorder.choices
-        self.who, self.currency, self.now = who, currency, start
-        self.name = recorder.name("con", who)
+        self.who, self.currency, self.now = ("mxmerchant", "", who[2]), currency, start
+        self.name = recorder.name("con", self.who)
         self.start = start - self.choices.pick((timedelta(days=40), timedelta(0), timedelta(days=-9)))
 
     def live(self) -> datetime:
@@ -683,14 +681,14 @@ class Observed:
         anchor_day = choices.pick((None, 31, 30, 15)) if interval == "month" else None
         facts: list[Fact] = []
         for _ in range(choices.number(1, 3)):
-            status = choices.pick(("active", "active", "inactive"))
+            status, ahead = choices.pick(("active", "active", "inactive")), choices.number(3, 9)
             fact = Fact(
                 since=self.now,
                 status=status,
                 interval=interval,
                 every=every,
                 prices=(price,),
-                next_bill=(self.now + timedelta(days=choices.number(1, 9))).date(),
+                next_bill=(self.now + timedelta(days=ahead)).date(),
                 anchor_day=anchor_day,
                 declined=choices.sometimes(),
             )
@@ -699,11 +697,15 @@ class Observed:
                 fact = replace(fact, since=min(self.now, self.start))
             facts.append(fact)
             price = replace(price, unit=choices.pick(CENTS))
-            self.now += timedelta(days=choices.number(1, 40))
+            self.now += self.until_the_next(ahead)
         self.recorder.expected.contracts.append(
             ContractFacts(who=self.who, name=self.name, currency=self.currency, facts=tuple(facts))
         )
         return self.now
+
+    def until_the_next(self, ahead: int) -> timedelta:
+        """How long it is until it is observed again, of the days until its next bill."""
+        return timedelta(days=self.choices.number(0, ahead - 3), hours=1)
 
     def tell(self, fact: Fact) -> None:
         data = Subscription(
@@ -720,8 +722,11 @@ class Observed:
         self.recorder.record(self.who, self.now, data)
 
 
-def observed(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
-    return Observed(recorder, ("mxmerchant", "", who[2]), currency, start).live()
+class ObservedLate(Observed):
+    """The same, observed after days on which it was due: it leaves bills."""
+
+    def until_the_next(self, ahead: int) -> timedelta:
+        return timedelta(days=self.choices.number(ahead, 40))
 
 
 def item(fact: Fact, price: Price) -> Item:

@@ -55,10 +55,15 @@ def bill(
     due: int | None = None,
     tax: int | None = None,
 ) -> "InvoiceLife":
-    """An invoice from its making to its fate, and the payments of it."""
+    """An invoice from its making to its fate, and the payments of it.
+
+    One of a contract that covers no period bills changes within one.
+    """
     fate = recorder.choices.pick(fates or FATES)
     cents = 0 if fate == "zero" else due or recorder.choices.pick((24_900, 24_900, 999, 1))
     life = InvoiceLife(recorder, who, currency, made, cents, contract, tax)
+    if contract and not covers:
+        life.invoice = structs.replace(life.invoice, within_period=True)
     life.live(fate, ways)
     recorder.expected.bills.append(
         BillFacts(
@@ -267,9 +272,11 @@ def standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: date
     if fate in ("failed", "unconfirmed"):
         return moment
     recorder.record(who, moment, payment, trust="fetched" if fate == "confirmed" else "signed")
+    _collected(recorder, who, payment, moment)
     if fate == "twice":
         recorder.record(who, moment + timedelta(seconds=1), payment)
-    _collected(recorder, who, payment, moment)
+        if who[0] != "stripe":  # whose payment intents know of no refund; others state all that is so
+            moment += timedelta(seconds=1)
     given_back(recorder, who, payment, moment)
     return moment
 

@@ -38,7 +38,7 @@ STARTS = tuple(
 Life = Callable[[Recorder, CustomerKey, str, datetime], datetime]
 
 
-def _life(contract: type[contracts.Contract]) -> Life:
+def _life(contract: type[contracts.Contract | contracts.Observed]) -> Life:
     return lambda recorder, who, currency, start: contract(recorder, who, currency, start).live()
 
 
@@ -64,7 +64,8 @@ def _renderings(recorder: Recorder, who: CustomerKey, currency: str, start: date
 # What billers can post themselves.
 POSTED: dict[str, Life] = {
     "contract": _life(contracts.Contract),
-    "observed contract": contracts.observed,
+    "observed contract": _life(contracts.Observed),
+    "bills of an observed contract": _life(contracts.ObservedLate),
     "mixed intervals": _life(contracts.MixedIntervals),
     "item trial": _life(contracts.ItemTrial),
     "inclusive tax": _life(contracts.InclusiveTax),
@@ -84,12 +85,14 @@ POSTED: dict[str, Life] = {
     "payments without a link": money.unlinked_payments,
     "payment alone": money.standalone,
 }
-KINDS: dict[str, Life] = POSTED | {"test mode": _test_mode, "two renderings": _renderings}
+MIXED: dict[str, Life] = POSTED | {"test mode": _test_mode}
+# Drawn alone only: where other tests revise the events of a scenario, none may be revised already.
+KINDS: dict[str, Life] = MIXED | {"two renderings": _renderings}
 
 
 @st.composite
 def scenarios(draw, *kinds: str) -> Scenario:
-    """One to three customers, with their contracts, bills and payments; of these kinds, or of all."""
+    """One to three customers with their contracts, bills and payments, of these kinds or of any that mix."""
     choices = Choices(draw)
     recorder = Recorder(choices, choices.pick(ALL_ZONES if choices.sometimes(2) else ZONES))
     for number in range(choices.number(1, 3)):
@@ -98,7 +101,7 @@ def scenarios(draw, *kinds: str) -> Scenario:
             choices.pick(("", "", "acct_b")),
             f"cus_{number + 1 if choices.sometimes(2) else 1}",
         )
-        add_customer(recorder, who, kinds or tuple(KINDS), has_more=not kinds)
+        add_customer(recorder, who, kinds or tuple(MIXED), has_more=not kinds)
     return recorder.scenario()
 
 
