@@ -41,9 +41,9 @@ UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
-    `schedules` are its billing schedules, see `projections.schedules`; `next_bill_date` is the earliest of
-    the stated next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day
-    of a bill that is not stated.
+    `schedules` are its billing schedules, see `projections.schedules`. `next_bill_date` is the earliest of the
+    stated next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day of
+    a bill that is not stated.
     `tied`: on some day two events of one moment differ, and only their ids order them.
     """
 

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, note
@@ -27,7 +26,7 @@ from projections.revenue import (
 )
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
-from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment
+from service.core.events import Event, InvoiceLine
 from tests.support.events import but, dispute, event, invoice, payment, refund
 from tests.support.folded_books import rows_of
 from tests.support.random_deliveries import deliver, deliveries, examples
@@ -188,44 +187,6 @@ def test_an_order_is_paid_at_first_try_where_no_attempt_had_failed():
 Buyer = tuple[str, str, str, str]  # processor, account, currency, customer id
 
 
-def _expected_orders(scenario: Scenario) -> Counter[tuple[Buyer, str, int]]:
-    """Every order by customer, day and cents, from the events as they stand, without any fold.
-
-    The scenario knows what became of a bill; its events tell the day of its first collection. A payment is an
-    order if nothing anywhere ties it to an invoice.
-    """
-    zone = ZoneInfo(scenario.zone)
-    paid_at: dict[tuple[str, str, str], list[datetime]] = defaultdict(list)
-    tied: set[tuple[str, str, str]] = set()
-    succeeded: dict[tuple[str, str, str], list[tuple[datetime, Payment]]] = defaultdict(list)
-    for each in scenario.events:
-        where, data = (each.processor, each.account), each.data
-        if isinstance(data, Invoice) and data.amount_paid:
-            paid_at[*where, data.invoice_id].append(data.paid_at or each.occurred_at)
-        if isinstance(data, Invoice):
-            tied |= {(*where, payment_id) for payment_id in data.payment_ids}
-        if isinstance(data, InvoicePayment) or (
-            isinstance(data, Payment) and (data.for_invoice or data.invoice_id)
-        ):
-            tied.add((*where, data.payment_id))
-        if isinstance(data, Payment) and data.status == "succeeded" and not data.awaits_confirmation:
-            moment = data.paid_at or each.occurred_at
-            succeeded[*where, data.payment_id].append((moment, data))
-    found: Counter[tuple[Buyer, str, int]] = Counter()
-    for bill in scenario.expected.bills:
-        if bill.paid:
-            processor, account, customer_id = bill.who
-            moment = min(paid_at[processor, account, bill.name])
-            who = (processor, account, bill.currency, customer_id)
-            found[who, moment.astimezone(zone).date().isoformat(), bill.paid] += 1
-    for key, known in succeeded.items():
-        if key not in tied:
-            moment, data = min(known, key=lambda pair: pair[0])
-            who = (*key[:2], data.currency, data.customer_id or "")
-            found[who, moment.astimezone(zone).date().isoformat(), data.amount] += 1
-    return found
-
-
 @pytest.mark.usefixtures("each_store")
 @given(st.data(), scenarios())
 @examples(10)
@@ -243,9 +204,11 @@ async def _any_delivery_gives_the_customers_of_a_recount(scenario, batches):
                 for kind in (Order, Reversal, Failure, CustomerMonth, CustomerRevenue)
             }
             note(f"orders: {found[Order]}")
-            assert Counter((_who(row), row.date, row.amount_cents) for row in found[Order]) == (
-                _expected_orders(scenario)
+            orders = (
+                ((row.processor, row.account, row.customer_id), row.currency, row.date, row.amount_cents)
+                for row in found[Order]
             )
+            assert Counter(orders) == scenario.expected.orders()
             _same_reversals(scenario, found[Reversal])
             _same_customers(found)
             await _same_totals(store, found)
@@ -284,12 +247,10 @@ def _who(row) -> Buyer:
 
 def _same_reversals(scenario: Scenario, reversals: list) -> None:
     """What went back is what the scenario says, by currency, kind and day."""
-    zone = ZoneInfo(scenario.zone)
     wanted: Counter[tuple[str, str, str]] = Counter()
-    for money in scenario.expected.money:
+    for money in scenario.expected.all_money():
         if money.kind != "collected":
-            day = money.at.astimezone(zone).date().isoformat()
-            wanted[money.currency, money.kind, day] += money.cents
+            wanted[money.currency, money.kind, scenario.expected.day(money.at).isoformat()] += money.cents
     found: Counter[tuple[str, str, str]] = Counter()
     for row in reversals:
         found[row.currency, row.kind, row.date] += row.amount_cents
