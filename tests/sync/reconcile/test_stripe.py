@@ -225,7 +225,7 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
             "subscription",
             "sub_9",
             "shape",
-            "Object missing required field `current_period_end` - at `$.data.object`",
+            "Object missing required field `items` - at `$.data.object`",
             None,
         ),
         ("subscription", "sub_new", "status", "active", None),
