@@ -124,10 +124,12 @@ def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rul
     return contracts
 
 
-def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """The row of a contract by its own events alone, without its customer's discounts."""
+def observed_contract_rows(
+    history: Sequence[Event], rules: Rules, discounts: Sequence[CustomerDiscounts] = ()
+) -> list[Row]:
+    """The row of a contract by its own events alone, and its customer's discounts, if any are given."""
     states = [row for row in contract_state_rows(history, rules) if isinstance(row, ContractStates)]
-    return contract_rows(states, rules)
+    return contract_rows([*states, *discounts], rules)
 
 
 def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
