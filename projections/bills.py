@@ -41,9 +41,9 @@ UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
-    `schedules` are its billing schedules, see `projections.schedules`. `next_bill_date` is the earliest of the
-    stated next bills, `amount_cents` the sum of those of that day, and `second_bill_date` the earliest day of
-    a bill that is not stated.
+    `schedules` are its billing schedules (see `projections.schedules`). `next_bill_date` is the earliest day
+    of their stated next bills, `amount_cents` the sum of those, and `second_bill_date` the earliest day of a
+    bill that is not stated.
     `tied`: on some day two events of one moment differ, and only their ids order them.
     """
 
@@ -142,10 +142,12 @@ def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rul
     return contracts
 
 
-def observed_contract_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """The row of a contract by its own events alone, without its customer's discounts."""
+def observed_contract_rows(
+    history: Sequence[Event], rules: Rules, discounts: Sequence[CustomerDiscounts] = ()
+) -> list[Row]:
+    """The row of a contract by its own events alone, and its customer's discounts, if any are given."""
     states = [row for row in contract_state_rows(history, rules) if isinstance(row, ContractStates)]
-    return [row for row in contract_rows(states, rules) if isinstance(row, Contract)]
+    return [row for row in contract_rows([*states, *discounts], rules) if isinstance(row, Contract)]
 
 
 def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:

@@ -107,7 +107,7 @@ async def fill_books(ledger: Ledger, store: BookStore) -> None:
             "book bills differs",
         ),
         ("DELETE FROM bills WHERE contract_id = 'sub_2'", "book bills differs"),
-        ("UPDATE bill_days SET upcoming_cents = upcoming_cents + 1", "book bills differs"),
+        ("UPDATE bill_days SET stated_cents = stated_cents + 1", "book bills differs"),
         ("UPDATE movement_days SET new_cents = new_cents + 1", "book mrr differs"),
     ],
 )

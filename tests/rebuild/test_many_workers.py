@@ -21,6 +21,7 @@ from tests.support.query_plans import GROWING, WALKS, events_of
 from tests.support.temporary_books import NOW, incoming, now
 
 STORES = ["postgresql"]
+EACH = len(events_of(0))
 
 
 async def append(ledger: Ledger, numbers: range) -> None:
@@ -82,7 +83,7 @@ async def test_workers_go_on_and_reads_never_go_back(settings: Settings, ledger:
         found = await rebuild(settings, ledger, store, now, processes=2)
 
         await arriving
-        while (await store.read(store.positions)).position < 160 * 8:  # noqa: ASYNC110 - others move it
+        while (await store.read(store.positions)).position < 160 * EACH:  # noqa: ASYNC110 - others move it
             await asyncio.sleep(0.02)
         stopping.set()
         seen = await reading
@@ -110,7 +111,7 @@ async def test_no_statement_of_a_build_walks_a_table_that_grows(
     await Engine(ledger, store, now).catch_up()
     postgres.sql("SELECT pg_stat_reset()", database)
     made = await begun(store)
-    await fill_books(settings, ledger, made, 300 * 8, processes=1)
+    await fill_books(settings, ledger, made, 300 * EACH, processes=1)
     await digests(made)
     await store.close()
     found = [line.split()[0] for line in postgres.sql(WALKS, database).splitlines()]

@@ -293,7 +293,7 @@ async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_t
     ids, digests_before, _ = await standing(settings)
     with closing(sqlite3.connect(books_path(daybook.data_dir))) as connection, connection:
         connection.execute(
-            "UPDATE mrr_steps SET mrr_cents = 7 WHERE key LIKE '%sub_12' AND book = ?", [ids["mrr"]]
+            "UPDATE mrr_steps SET mrr_cents = 7 WHERE contract_id = 'sub_12' AND book = ?", [ids["mrr"]]
         )
 
     code, said, _ = await ended(command(daybook, "--json"))
@@ -301,13 +301,13 @@ async def test_books_that_were_damaged_are_told_by_their_keys_and_made_good_if_t
     found = json.decode(said, type=RebuildResult)
     assert not found.live
     (unlike,) = [unlike for book in found.books for unlike in book.differences]
-    assert (unlike.table, unlike.key) == ("mrr_steps", "subscription|stripe||sub_12")
+    assert (unlike.table, unlike.key) == ("mrr_steps", "stripe||cus_4")
     assert (unlike.left[0]["mrr_cents"], unlike.right[0]["mrr_cents"]) == (7, 1_012)
     assert (await standing(settings))[0] == ids
 
     code, said, _ = await ended(command(daybook, "mrr", "--accept"))
     assert code == 0
-    assert b"mrr: mrr_steps subscription|stripe||sub_12: 1 in the live book only, 1 in" in said
+    assert b"mrr: mrr_steps stripe||cus_4: 1 in the live book only, 1 in" in said
     assert (await standing(settings))[1] == digests_before
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy import select, update
 
 from projections.book import Rules
-from projections.mrr import MRR, Step
+from projections.mrr import MRR, Step, step_rows
 from service.books import tables
 from service.books.digest import differences
 from service.books.engine import Engine, Overtaken
@@ -51,8 +51,8 @@ EVENTS = [
 ]
 
 
-def _contribute_a_cent_more(history, rules):
-    return [replace(row, mrr_cents=row.mrr_cents + 1) for row in MRR.stages[0].contribute(history, rules)]
+def _contribute_a_cent_more(rows, rules):
+    return [replace(step, mrr_cents=step.mrr_cents + 1) for step in step_rows(rows, rules)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -64,8 +64,14 @@ def _in_small_pieces():
         yield
 
 
-# The same book by name and version, whose first stage says something else.
-OTHER = replace(MRR, stages=(replace(MRR.stages[0], contribute=_contribute_a_cent_more), *MRR.stages[1:]))
+# The same book by name and version, whose stage of steps says something else.
+OTHER = replace(
+    MRR,
+    stages=tuple(
+        replace(stage, contribute=_contribute_a_cent_more) if stage.contribute is step_rows else stage
+        for stage in MRR.stages
+    ),
+)
 
 
 @asynccontextmanager
@@ -158,9 +164,8 @@ async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_
             (mrr,) = found.books
             assert mrr.live_digest == before["mrr"] != mrr.digest
             steps = [unlike for unlike in mrr.differences if unlike.table == "mrr_steps"]
-            assert [unlike.key for unlike in steps] == sorted(
-                f"subscription|stripe||sub_{n}" for n in range(12)
-            )
+            assert [unlike.key for unlike in steps] == [f"stripe||cus_{n}" for n in range(3)]
+            assert [len(unlike.left) for unlike in steps] == [4, 4, 4]
             assert steps[0].right[0]["mrr_cents"] == steps[0].left[0]["mrr_cents"] + 1
             assert {unlike.table for unlike in mrr.differences} >= {"mrr_steps", "mrr_movements", "mrr_days"}
             assert (await ids(store), await digests(store)) == (old, before)
@@ -427,7 +432,7 @@ async def test_two_books_of_two_databases_are_told_apart_by_their_keys():
         assert await differences(MRR, mine, mine) == []
         found = await differences(MRR, mine, theirs)
         (step,) = [unlike for unlike in found if unlike.table == Step.table]
-        assert (step.key, len(step.left), step.right) == ("subscription|stripe||sub_0", 1, [])
+        assert (step.key, len(step.left), step.right) == ("stripe||cus_0", 1, [])
         named = {unlike.table for unlike in found}
-        assert named == {"mrr_steps", "mrr_movements", "mrr_days", "movement_days"}
-        assert len(await differences(MRR, mine, theirs, limit=1)) == 4
+        assert named == {"contract_states", "mrr_steps", "mrr_movements", "mrr_days", "movement_days"}
+        assert len(await differences(MRR, mine, theirs, limit=1)) == 5

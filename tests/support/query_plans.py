@@ -4,13 +4,14 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
 from service.books.tables import ROWS, TOTALS
-from service.core.events import Event
+from service.core.events import AppliedDiscount, Discount, Event, Unused
 from tests.support.events import at, but, created, event, invoice, payment, refund, settles, subscription
 
 GROWING = {*(table.name for table in (*ROWS.values(), *TOTALS.values())), "events", "deliveries", "subjects"}
@@ -18,9 +19,11 @@ LAST_OF_ALL = re.compile(r"ORDER BY events\.position DESC\s+LIMIT 1\b")  # one s
 HOT = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 WALKS = "SELECT relname || ' ' || seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0"  # of PostgreSQL
 
+_TENTH = Discount(discount_id="di_1", percent_off=Decimal(10))
+
 
 def events_of(number: int) -> list[Event]:
-    """A customer's subscription, bill and payments, from the beginning to the end."""
+    """A customer's subscription, discount, bill and payments, and an event of the other mode."""
     plan = subscription(
         subscription_id=f"sub_{number}", customer_id=f"cus_{number}", next_bill_at=at("2025-12-01")
     )
@@ -41,6 +44,8 @@ def events_of(number: int) -> list[Event]:
         event(refund(payment_id=unreported, refund_id=f"re_unreported_{number}"), "2025-11-20"),
         event(payment(payment_id=f"pi_alone_{number}", customer_id=f"cus_{number}"), "2025-11-17"),
         event(but(plan, status="canceled"), "2025-11-21"),
+        event(AppliedDiscount(customer_id=plan.customer_id, discount=_TENTH), "2025-01-09"),
+        event(Unused(original_type="charge.succeeded", event_id=f"evt_ignored_{number}"), "2025-11-22"),
     ]
 
 

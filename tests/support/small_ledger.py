@@ -3,13 +3,14 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
-from service.core.events import Customer, Product, Unused
+from service.core.events import AppliedDiscount, Customer, Discount, Product, Unused
 from service.settings import Settings, load
 from tests.support.events import (
     at,
@@ -53,6 +54,11 @@ EVENTS = [
         Unused(original_type="charge.succeeded", ignored="test mode", event_id="evt_test"),
         "2025-12-06",
         "evt_test",
+    ),
+    event(
+        AppliedDiscount(customer_id="cus_2", discount=Discount(discount_id="di_1", percent_off=Decimal(10))),
+        "2025-12-08",
+        "evt_discount",
     ),
 ]
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from sqlalchemy import Table
 
 from projections import BOOKS
-from projections.book import Rules
+from projections.book import Book, Rules
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.bootstrap import open_ledger
@@ -28,12 +28,33 @@ LEDGER = [model.__table__ for model in (Event, EventId, Delivery, Subject)]
 KEYS = {"id", "book", "key", "partition"}
 
 
-def columns(*tables: Table, without: set[str] = frozenset()) -> list[Any]:
+def columns(*tables: Table) -> list[Any]:
     return [
         pytest.param(table, column.name, id=f"{table.name}-{column.name}")
         for table in tables
         for column in table.c
-        if column.name not in without
+    ]
+
+
+def tables_of(*books: Book, rows: bool = True, totals: bool = True) -> list[Any]:
+    """The books with each of their tables: several books may have rows of one type."""
+    return [
+        pytest.param(book, table, id=f"{book.name}-{table.name}")
+        for book in books
+        for table in (
+            *(ROWS[row] for row in row_types(book) if rows),
+            *(TOTALS[total.table] for total in book.totals if totals),
+        )
+    ]
+
+
+def columns_of(tables: list[Any], without: str) -> list[Any]:
+    """The books with their tables and each column of these but one."""
+    return [
+        pytest.param(book, table, column.name, id=f"{book.name}-{table.name}-{column.name}")
+        for book, table in (param.values for param in tables)
+        for column in table.c
+        if column.name != without
     ]
 
 
@@ -110,13 +131,8 @@ async def test_what_is_missing_or_too_much_in_the_ledger_is_found(
 # The books
 
 IN_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
-
-
-BOOK_OF = {
-    table.name: book
-    for book in BOOKS
-    for table in (*(ROWS[row] for row in row_types(book)), *(TOTALS[total.table] for total in book.totals))
-}
+ROWS_OF_BOOKS = tables_of(*BOOKS, totals=False)
+TOTALS_OF_BOOKS = tables_of(*BOOKS, rows=False)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +160,9 @@ def path(origin: Path, copy: Settings) -> Path:
 
 
 @pytest.fixture
-def stores(opened: tuple[SqliteDatabase, SqliteDatabase], table: Table) -> tuple[BookStore, BookStore]:
-    """The book that the table belongs to, from both."""
-    live, replayed = (BookStore(database, Rules(), [BOOK_OF[table.name]]) for database in opened)
+def stores(opened: tuple[SqliteDatabase, SqliteDatabase], book: Book) -> tuple[BookStore, BookStore]:
+    """The book, from both."""
+    live, replayed = (BookStore(database, Rules(), [book]) for database in opened)
     return live, replayed
 
 
@@ -157,19 +173,19 @@ async def fault_in_books(live: BookStore, replayed: BookStore) -> Location:
     return found.value.where
 
 
-def of_mrr(path: Path) -> str:
-    """A condition that holds for the rows that are in one book only, or in the default one of several."""
+def of_book(path: Path, book: Book) -> str:
+    """A condition that holds for the rows of that book, not for those of others in the same table."""
     with closing(sqlite3.connect(path)) as connection:
-        named = connection.execute("SELECT id FROM books WHERE name NOT LIKE '%:%'").fetchall()
-    return f"book IN ({', '.join(str(row[0]) for row in named)})"
+        ((book_id,),) = connection.execute("SELECT id FROM books WHERE name = ?", [book.name])
+    return f"book = {book_id}"
 
 
-@pytest.mark.parametrize(("table", "column"), columns(*ROWS.values(), without={"id"}))
+@pytest.mark.parametrize(("book", "table", "column"), columns_of(ROWS_OF_BOOKS, without="id"))
 @IN_ONE_LOOP
 async def test_a_byte_of_a_row_is_found(
-    path: Path, stores: tuple[BookStore, BookStore], table: Table, column: str
+    path: Path, stores: tuple[BookStore, BookStore], book: Book, table: Table, column: str
 ) -> None:
-    row = change(path, table, column, of_mrr(path))
+    row = change(path, table, column, of_book(path, book))
 
     where = await fault_in_books(*stores)
 
@@ -178,12 +194,12 @@ async def test_a_byte_of_a_row_is_found(
         assert (where.key, where.columns) == (row["key"], (column,))
 
 
-@pytest.mark.parametrize(("table", "column"), columns(*TOTALS.values(), without={"partition"}))
+@pytest.mark.parametrize(("book", "table", "column"), columns_of(TOTALS_OF_BOOKS, without="partition"))
 @IN_ONE_LOOP
 async def test_a_byte_of_a_total_is_found(
-    path: Path, stores: tuple[BookStore, BookStore], table: Table, column: str
+    path: Path, stores: tuple[BookStore, BookStore], book: Book, table: Table, column: str
 ) -> None:
-    row = change(path, table, column, of_mrr(path))
+    row = change(path, table, column, of_book(path, book))
 
     where = await fault_in_books(*stores)
     with pytest.raises(Fault) as found:
@@ -196,12 +212,12 @@ async def test_a_byte_of_a_total_is_found(
         assert found.value.where == where
 
 
-@pytest.mark.parametrize("table", TOTALS.values(), ids=lambda table: table.name)
+@pytest.mark.parametrize(("book", "table"), TOTALS_OF_BOOKS)
 @IN_ONE_LOOP
 async def test_a_total_in_a_partition_that_there_is_not_is_found(
-    path: Path, stores: tuple[BookStore, BookStore], table: Table
+    path: Path, stores: tuple[BookStore, BookStore], book: Book, table: Table
 ) -> None:
-    change(path, table, "partition", of_mrr(path))
+    change(path, table, "partition", of_book(path, book))
 
     with pytest.raises(Fault, match="partition") as found:
         await verify_totals(stores[0])
@@ -212,19 +228,19 @@ async def test_a_total_in_a_partition_that_there_is_not_is_found(
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM {} WHERE {}", "INSERT INTO {} SELECT {} FROM {} WHERE {}"]
 )
-@pytest.mark.parametrize("table", [*ROWS.values(), *TOTALS.values()], ids=lambda table: table.name)
+@pytest.mark.parametrize(("book", "table"), tables_of(*BOOKS))
 @IN_ONE_LOOP
 async def test_a_row_that_is_missing_or_there_twice_is_found(
-    path: Path, stores: tuple[BookStore, BookStore], table: Table, statement: str
+    path: Path, stores: tuple[BookStore, BookStore], book: Book, table: Table, statement: str
 ) -> None:
     with closing(sqlite3.connect(path)) as connection:
         if statement.startswith("DELETE"):
-            connection.execute(f"DELETE FROM {table.name} WHERE {of_mrr(path)}")
+            connection.execute(f"DELETE FROM {table.name} WHERE {of_book(path, book)}")
         else:
             again = {"id": "id + 1000", "partition": "partition + 1"}
             values = ", ".join(again.get(column.name, column.name) for column in table.c)
             connection.execute(
-                f"INSERT INTO {table.name} SELECT {values} FROM {table.name} WHERE {of_mrr(path)}"
+                f"INSERT INTO {table.name} SELECT {values} FROM {table.name} WHERE {of_book(path, book)}"
             )
         connection.commit()
 

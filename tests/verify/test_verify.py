@@ -39,7 +39,7 @@ def tamper(settings: Settings, file: str, statement: str) -> None:
         ("books.db", "DELETE FROM cash_days", "cash_days"),
         ("books.db", "UPDATE books SET rules = rules || ' ' WHERE name = 'bills'", "books"),
         ("books.db", "UPDATE checkpoints SET position = 99", "checkpoints"),
-        ("books.db", "UPDATE checkpoints SET position = position - 1", "cash"),
+        ("books.db", "UPDATE checkpoints SET position = position - 1", "customer_discounts"),
     ],
 )
 async def test_a_fault_is_found_and_where(settings: Settings, file: str, statement: str, said: str) -> None:

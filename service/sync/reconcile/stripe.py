@@ -7,7 +7,7 @@ meanwhile is compared again once its events are appended; only differences that 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -16,20 +16,25 @@ from urllib.parse import quote
 import structlog
 from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from handlers import stripe
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
-from projections.book import Contribute, Row
+from projections.book import Row, Rules
 from projections.contracts import TERMINAL_STATUSES
+from projections.customer_discounts import CustomerDiscounts
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
-from service.core.events import join_key
+from service.core.events import Data, Event, Invoice, Subscription, join_key, subject
 from service.core.moments import day_of, rfc3339
+from service.core.order import canonical
 from service.core.progress import Advance, no_advance
 from service.intake.translation import endpoint_of, read_delivery
+from service.ledger.append import read_head
 from service.ledger.draft import Incoming
+from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
@@ -58,14 +63,16 @@ log = structlog.get_logger()
 class ObjectKind(Struct, frozen=True, kw_only=True):
     """A kind of object that is compared: how Stripe lists the live ones, and their row in the books.
 
-    `contribute` makes the row of an event, `facts` the compared values of a row.
+    `contribute` makes the row of a history under rules, given the discounts of the customer; `facts` the
+    compared values of a row. `told_of` is the type of data by which the object itself is told.
     """
 
     name: str
     path: str
     query: dict[str, str]
     row: type[Row]
-    contribute: Contribute
+    told_of: type[Data]
+    contribute: Callable[[Sequence[Event], Rules, Sequence[CustomerDiscounts]], list[Row]]
     facts: Callable[[Any, str], Facts]
     is_live: Callable[[str], bool]
 
@@ -76,6 +83,7 @@ OBJECT_KINDS = (
         path="/v1/subscriptions",
         query={},  # all that are not canceled
         row=Contract,
+        told_of=Subscription,
         contribute=bills.observed_contract_rows,
         facts=contract_facts,
         is_live=lambda status: status not in TERMINAL_STATUSES,
@@ -85,7 +93,8 @@ OBJECT_KINDS = (
         path="/v1/invoices",
         query={"status": "open"},
         row=IssuedInvoice,
-        contribute=bills.invoice_rows,
+        told_of=Invoice,
+        contribute=lambda history, rules, _discounts: bills.invoice_rows(history, rules),
         facts=invoice_facts,
         is_live=lambda status: status in {"open", "failed"},
     ),
@@ -397,22 +406,51 @@ class StripeReconciler:
         """The objects of a page that differ. A body is None where Stripe has no such object."""
         today = day_of(self._clock(), self._store.rules.zone).isoformat()
         rows = await read_row_by_key(self._store, kind.row, "bills", bodies_by_key)
+        observed = {key: self._observe(account, body) for key, body in bodies_by_key.items() if body}
+        stated = await self._stated_facts(kind, observed, today)
         differing = {}
-        for key, body in bodies_by_key.items():
-            listed_facts = self._object_facts(kind, account, body, today) if body else None
+        for key in bodies_by_key:
             book_facts = kind.facts(rows[key], today) if key in rows else None
-            if differences := compare_facts(kind.name, account, _object_id_of(key), listed_facts, book_facts):
+            object_id = _object_id_of(key)
+            if differences := compare_facts(kind.name, account, object_id, stated.get(key), book_facts):
                 differing[key] = differences
         return differing
 
-    def _object_facts(self, kind: ObjectKind, account: str, body: bytes, today: str) -> Facts:
-        """The facts that the books would have of Stripe's object; the error where it can't be read."""
+    def _observe(self, account: str, body: bytes) -> Event | Unreadable:
         try:
-            event = stripe.observed_event(json.decode(body), account, self._clock())
+            return stripe.observed_event(json.decode(body), account, self._clock())
         except Unreadable as error:
-            return {"status": "unreadable", "shape": str(error)}
-        [row] = kind.contribute([event], self._store.rules)
-        return kind.facts(row, today)
+            return error
+
+    async def _stated_facts(
+        self, kind: ObjectKind, observed: Mapping[str, Event | Unreadable], today: str
+    ) -> dict[str, Facts]:
+        """The facts that the books would have of Stripe's objects; the error where one can't be read.
+
+        An object does not tell all that they depend on: its customer's discounts, its schedule and the tax of
+        its invoices are those that are known here.
+        """
+        events = {key: event for key, event in observed.items() if isinstance(event, Event)}
+        customers = {key: _discounts_key(event) for key, event in events.items()}
+        discounts = await read_row_by_key(
+            self._store, CustomerDiscounts, "bills", sorted(set(customers.values()))
+        )
+
+        def read(connection: Connection) -> dict[str, list[Event]]:
+            return read_histories(connection, events, read_head(connection).position, self._ledger.vault)
+
+        histories = await self._ledger.read(read)
+        facts: dict[str, Facts] = {
+            key: {"status": "unreadable", "shape": str(error)}
+            for key, error in observed.items()
+            if isinstance(error, Unreadable)
+        }
+        for key, event in events.items():
+            others = [other for other in histories.get(key, ()) if not isinstance(other.data, kind.told_of)]
+            theirs = [discounts[customers[key]]] if customers[key] in discounts else []
+            [row] = kind.contribute(canonical([*others, event]), self._store.rules, theirs)
+            facts[key] = kind.facts(row, today)
+        return facts
 
 
 def _decode_event(body: bytes, account: str) -> _ListedEvent:
@@ -443,6 +481,10 @@ def _object_key(event: _ListedEvent) -> str:
 
 def _row_key(kind: ObjectKind, account: str, key: str) -> str:
     return join_key(kind.name, PROCESSOR, account, key)
+
+
+def _discounts_key(event: Event) -> str:
+    return subject("customer_discount", event, getattr(event.data, "customer_id", None) or "")
 
 
 def _object_id_of(key: str) -> str:

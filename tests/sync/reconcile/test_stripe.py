@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from projections.bills import Contract
 from service.core.errors import Unavailable
 from service.maintenance.erasure import erase, make_erasure_event
+from service.sync.reconcile.books import read_row_by_key
 from service.sync.reconcile.report import ReconciliationReport
 from tests.support.paths import ROOT
 from tests.support.stores import EACH_STORE
@@ -225,7 +227,7 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
             "subscription",
             "sub_9",
             "shape",
-            "Object missing required field `current_period_end` - at `$.data.object`",
+            "Object missing required field `items` - at `$.data.object`",
             None,
         ),
         ("subscription", "sub_new", "status", "active", None),
@@ -259,6 +261,43 @@ async def test_planted_differences_are_named_and_nothing_else(
         for entry in told
     )
     assert json.loads(await daybook.kept("reconciled|stripe") or b"")["differing"] == report.differing
+
+
+async def test_what_an_object_does_not_tell_itself_is_no_difference(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    """Its customer's coupon, and the price that its schedule has for the next bill."""
+    created, renewed = SECONDS - 50 * HOUR, SECONDS + 99 * HOUR
+    contract = subscription(2)
+    contract["items"]["data"][0]["current_period_end"] = renewed
+    coupon = {"id": "co_1", "object": "coupon", "percent_off": 10, "duration": "forever"}
+    discount = {"id": "di_1", "object": "discount", "coupon": coupon, "customer": "cus_1", "start": created}
+    customer = {"id": "cus_1", "object": "customer", "name": None, "email": None, "discount": discount}
+    price = contract["items"]["data"][0]["price"] | {"unit_amount": 9_900, "unit_amount_decimal": "9900"}
+    schedule = {
+        "id": "sub_sched_1",
+        "object": "subscription_schedule",
+        "subscription": "sub_2",
+        "customer": "cus_2",
+        "status": "active",
+        "end_behavior": "release",
+        "phases": [{"start_date": renewed, "end_date": None, "items": [{"price": price, "quantity": 1}]}],
+    }
+    api.shop.happens("customer.subscription.created", subscription(1), created)
+    api.shop.happens("customer.subscription.created", contract, created)
+    told = [
+        event(901, "customer.updated", customer, created),
+        event(902, "subscription_schedule.created", schedule, created),
+    ]
+    await daybook.deliver(*api.shop.events, *told)
+
+    report = await daybook.reconcile(api)
+
+    assert differences(report) == set()
+    assert report.compared == {"subscription": 2, "invoice": 0}
+    keys = [f"subscription|stripe||sub_{number}" for number in (1, 2)]
+    rows = await read_row_by_key(daybook.store, Contract, "bills", keys)
+    assert [rows[key].amount_cents for key in keys] == [13_230, 9_900]
 
 
 async def test_a_failed_payment_and_every_status_that_lives_agree(
