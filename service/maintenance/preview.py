@@ -1,17 +1,18 @@
 """A preview of figures: how they would change if events were appended, by the books' own folds."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from projections.bills import BILLS
-from projections.book import Book, Row, Rules, Stage
+from projections.book import Book, Row, Rules, Stage, Total
 from projections.collections import COLLECTIONS
 from projections.mrr import MRR
 from service.books.store import BookStore
@@ -25,11 +26,31 @@ from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
-# The previewed figures: MRR at the end of today, and the totals of this month.
-_FIGURES: dict[Book, dict[str, tuple[str, ...]]] = {
-    MRR: {"mrr_days": ("mrr_cents",)},
-    BILLS: {"bill_days": ("billed_cents", "upcoming_cents")},
-    COLLECTIONS: {"cash_days": ("collected_cents", "refunded_cents", "disputed_cents")},
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """A previewed figure: the sum of a total's columns, each over a span of days, as (column, span)."""
+
+    name: str
+    table: str
+    parts: tuple[tuple[str, str], ...]
+
+
+# As the reads tell them: MRR at the end of today, and the amounts of this month.
+_FIGURES: dict[Book, tuple[Figure, ...]] = {
+    MRR: (Figure(name="mrr_cents", table="mrr_days", parts=(("mrr_cents", "to_date"),)),),
+    BILLS: (
+        Figure(name="billed_cents", table="bill_days", parts=(("billed_cents", "month"),)),
+        Figure(name="overdue_cents", table="bill_days", parts=(("stated_cents", "past"),)),
+        Figure(
+            name="upcoming_cents",
+            table="bill_days",
+            parts=(("drafted_cents", "month"), ("stated_cents", "to_come")),
+        ),
+    ),
+    COLLECTIONS: tuple(
+        Figure(name=name, table="cash_days", parts=((name, "month"),))
+        for name in ("collected_cents", "disputed_cents", "refunded_cents")
+    ),
 }
 
 
@@ -85,35 +106,52 @@ def _impacts(
     connection: Connection, book: Book, book_id: int, histories: HistoryPair, rules: Rules, today: date
 ) -> Iterator[Impact]:
     changed_rows = _changed_rows(connection, book, book_id, histories, rules.with_policy(book.policy))
-    for total in book.totals:
-        names = _FIGURES[book].get(total.table, ())
-        first = "" if total.table == "mrr_days" else today.replace(day=1).isoformat()
-        last = (today if total.table == "mrr_days" else last_of_month(today)).isoformat()
-        changes: Counter[tuple[str, str]] = Counter()
-        for row, count in changed_rows.items():
-            if isinstance(row, total.row_type) and first <= row.date <= last:  # type: ignore[attr-defined]
-                measured = dict(zip(total.sums, total.measure(row), strict=True))
-                for name in names:
-                    changes[name, row.currency] += count * measured[name]  # type: ignore[attr-defined]
-        before_by_currency = _current_sums(connection, total.table, book_id, names, (first, last))
-        for (name, currency), change in sorted(changes.items()):
-            before = before_by_currency.get(currency, {}).get(name, 0)
+    totals = {total.table: total for total in book.totals}
+    spans = _spans(today)
+    for figure in _FIGURES[book]:
+        total = totals[figure.table]
+        rows = [(row, count) for row, count in changed_rows.items() if isinstance(row, total.row_type)]
+        before: Counter[str] = Counter()
+        changes: Counter[str] = Counter()
+        for column, span in figure.parts:
+            before.update(_current_sums(connection, total, book_id, column, spans[span]))
+            changes.update(_changed_sums(rows, total, column, spans[span]))
+        for currency, change in sorted(changes.items()):
             if change:
-                yield Impact(figure=name, currency=currency, before_cents=before, after_cents=before + change)
+                cents = before[currency]
+                yield Impact(
+                    figure=figure.name, currency=currency, before_cents=cents, after_cents=cents + change
+                )
+
+
+def _spans(today: date) -> dict[str, tuple[str, str]]:
+    """The first and last day of each span."""
+    day, first, last = today.isoformat(), today.replace(day=1).isoformat(), last_of_month(today).isoformat()
+    yesterday = (today - timedelta(days=1)).isoformat()
+    return {"to_date": ("", day), "month": (first, last), "past": (first, yesterday), "to_come": (day, last)}
 
 
 def _current_sums(
-    connection: Connection, total: str, book_id: int, names: tuple[str, ...], days: tuple[str, str]
-) -> Mapping[str, Mapping[str, int]]:
-    """The sums of a total from one day to another, by currency."""
-    if not names:
-        return {}
-    table = TOTALS[total]
-    query = select(table.c.currency, *sum_columns(table, names)).where(
+    connection: Connection, total: Total, book_id: int, column: str, days: tuple[str, str]
+) -> dict[str, int]:
+    """The sums of a total's column from one day to another, by currency."""
+    table = TOTALS[total.table]
+    query = select(table.c.currency, *sum_columns(table, (column,))).where(
         table.c.book == book_id, table.c.date.between(*days)
     )
-    rows = connection.execute(query.group_by(table.c.currency))
-    return {row.currency: {name: getattr(row, name) for name in names} for row in rows}
+    return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.currency))}
+
+
+def _changed_sums(
+    rows: Sequence[tuple[Any, int]], total: Total, column: str, days: tuple[str, str]
+) -> Counter[str]:
+    """What changed rows, each with how many more there are of it, add to those sums."""
+    index = total.sums.index(column)
+    changes: Counter[str] = Counter()
+    for row, count in rows:
+        if days[0] <= row.date <= days[1]:
+            changes[row.currency] += count * total.measure(row)[index]
+    return changes
 
 
 def _changed_rows(

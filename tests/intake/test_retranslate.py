@@ -156,9 +156,29 @@ async def test_the_preview_lists_what_differs_and_writes_nothing(
     assert (for_people.exit_code, "--apply" in for_people.output) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("bills_at", "figure"),
+    [(1763812800, "upcoming_cents"), (1762948800, "overdue_cents")],  # 22 and 12 November
+)
+async def test_the_preview_tells_what_is_still_to_come_from_what_is_late(
+    daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch, bills_at: int, figure: str
+) -> None:
+    with monkeypatch.context() as older:
+        reads_as(twofold, older)
+        await daybook.post(STRIPE, subscribed("1", bills_at=bills_at))
+    await daybook.catch_up()
+
+    report = await retranslate(command, exit_code=1)
+
+    changed = {each["figure"]: (each["before_cents"], each["after_cents"]) for each in report["figures"]}
+    assert changed == {"mrr_cents": (49800, 24900), figure: (49800, 24900)}
+    summary = (await daybook.get("/api/v1/revenue/current-month"))["summary"]
+    assert summary[figure] == 49800
+
+
 async def upcoming(daybook: Daybook) -> int:
-    month = await daybook.get("/api/v1/revenue/monthly-totals", from_="2025-11", to="2025-11")
-    cents: int = month["months"][0]["upcoming_cents"]
+    month = await daybook.get("/api/v1/revenue/current-month")
+    cents: int = month["summary"]["upcoming_cents"]
     return cents
 
 
@@ -445,8 +465,8 @@ async def test_a_revision_is_kept_under_the_keys_of_all_whom_its_delivery_names(
     daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a list of two customers' contracts, of which one is told otherwise since
-    record = {"merchantId": "7", "customerName": "Ada Example", "status": "Active", "every": "1 Month"}
-    records = [{**record, "id": n, "customerId": f"cus_{n}", "amount": "10.00"} for n in (1, 2)]
+    record = {"merchantId": "7", "status": "Active", "every": "1 Month", "amount": "10.00"}
+    records = [{**record, "id": n, "customerId": f"cus_{n}"} for n in (1, 2)]
     cadence = mxmerchant._cadence
     with monkeypatch.context() as older:
         older.setattr(mxmerchant, "_cadence", lambda told: ("week", 1) if told.id == 1 else cadence(told))

@@ -13,7 +13,7 @@ from service.maintenance.erasure import erase, make_erasure_event
 from service.verify import verify_all, verify_chain
 from tests.support.postgres import PostgresServer
 from tests.support.running import Daybook, running, settings_for
-from tests.support.senders import MX, STRIPE, stripe_event
+from tests.support.senders import MX, STRIPE, payment, stripe_event
 from tests.support.stores import EACH_STORE
 
 STORES = EACH_STORE
@@ -284,17 +284,33 @@ async def test_an_event_that_names_no_customer_goes_with_its_invoice_or_payment(
     await forget(daybook)
     assert (await daybook.ask("/api/v1/ledger/causes/stripe:evt_expanded")).status_code == 410
 
-    payload = {
-        "eventType": "CustomerUpdated",
-        "merchantId": 1,
-        "customerId": 7,
-        "customerName": "Ada Example",
-    }
+    payload = {"eventType": "CustomerUpdated", "merchantId": 1, "customerId": 7}
     position = (await daybook.post(MX, payload)).json()["position"]
     await forget(daybook, "7")
     async with daybook.state.ledger.reading() as reader:
         (row,) = await reader.deliveries(position - 1, 1)
     assert row["body"] is None
+
+
+async def test_a_customer_of_mx_merchant_is_erased_under_the_name_with_all_numbers(daybook: Daybook) -> None:
+    # given one customer, known by name, whom a payment and an event of no use tell of
+    told_of_others = await daybook.head()
+    for key, number in (("501", "77"), ("502", "78")):
+        await daybook.post(MX, payment(key, 900, customer="Kim Sample", customerNumber=number))
+    unused = {"eventType": "CustomerUpdated", "merchantId": "1000000001", "customerId": 7}
+    await daybook.post(MX, {**unused, "customerName": "Kim Sample"})
+    await daybook.catch_up()
+    (kim,) = (
+        row
+        for row in (await daybook.get("/api/payment/analytics/customers/top"))["customers"]
+        if row["customer_name"] == "Kim Sample"
+    )
+
+    await forget(daybook, kim["customer_id"])
+
+    async with daybook.state.ledger.reading() as reader:
+        rows = await reader.deliveries(told_of_others, 100)
+    assert [row["body"] for row in rows[:3]] == [None] * 3
 
 
 async def test_a_dispute_of_an_erased_customer_that_comes_later_is_never_readable(daybook: Daybook) -> None:
@@ -310,8 +326,8 @@ async def test_a_dispute_of_an_erased_customer_that_comes_later_is_never_readabl
         }
         event = stripe_event("charge.dispute.closed", dispute, event_id=f"evt_dispute_{key}")
         assert (await daybook.post(STRIPE, event)).status_code == 200
-    payment = {**charge("new"), "customer": "cus_ada"}
-    assert (await daybook.post(STRIPE, stripe_event("charge.succeeded", payment))).status_code == 200
+    late = {**charge("new"), "customer": "cus_ada"}
+    assert (await daybook.post(STRIPE, stripe_event("charge.succeeded", late))).status_code == 200
 
     said = {
         key: (await daybook.ask(f"/api/v1/ledger/causes/stripe:evt_dispute_{key}")).status_code

@@ -9,7 +9,7 @@ from msgspec import json
 from service.predictions.model import Facts
 from service.predictions.predict import predict
 from service.reads.customers.customer import Customer, facts_from, facts_of
-from tests.support.customers import TODAY, ago, contract, curve, customer, model, movement, order
+from tests.support.customers import TODAY, ago, contract, curve, customer, model, movement, order, schedule
 
 
 def facts_today(whom: Customer) -> Facts:
@@ -22,18 +22,13 @@ def days(known: Facts) -> list[str]:
 
 def yearly(day: str | None, **fields: Any) -> Any:
     """A contract of 1,200.00 a year."""
-    known = {
-        "interval": "year",
-        "next_bill_date": day,
-        "anchor_day": None,
-        "terms": json.encode([("2025-01-01", 10_000, True)]).decode(),
-        "amounts": json.encode([(day or ago(0), 120_000)]).decode(),
-    }
-    return contract("sub_2", **known, **fields)
+    schedules = [schedule(day, "year", cents=120_000)] if day else []
+    terms = json.encode([("2025-01-01", 10_000, True)]).decode()
+    return contract("sub_2", schedules, interval="year", terms=terms, **fields)
 
 
 def test_bills_are_those_of_36_months_from_today_on() -> None:
-    known = facts_today(customer(contracts=[contract(next_bill_date=ago(0), anchor_day=15)]))
+    known = facts_today(customer(contracts=[contract(schedules=[schedule(ago(0))])]))
     assert days(known)[:2] == ["2026-03-15", "2026-04-15"]
     assert days(known)[-1] == "2029-02-15"
     assert len(known.bills) == 36
@@ -47,6 +42,21 @@ def test_each_contract_bills_until_its_own_end() -> None:
     assert known.ends_date is None
 
 
+def test_all_schedules_of_a_contract_bill_until_its_end() -> None:
+    yearly_too = schedule("2026-04-20", "year", cents=900)
+    known = facts_today(
+        customer(contracts=[contract(schedules=[schedule(), yearly_too], ends_date="2026-05-02")])
+    )
+    assert days(known) == ["2026-04-01", "2026-04-20", "2026-05-01"]
+    assert [cents for _, cents in known.bills] == [5000, 900, 5000]
+
+
+def test_where_nothing_is_due_there_is_no_bill() -> None:
+    free_until_june = schedule("2026-04-01", "month", 1, ("2026-06-01", 5000), cents=0)
+    known = facts_today(customer(contracts=[contract(schedules=[free_until_june])]))
+    assert days(known)[0] == "2026-06-01"
+
+
 def test_a_trial_has_no_bill_yet() -> None:
     known = facts_today(customer(contracts=[contract(status="trialing", terms="[]"), yearly("2026-06-07")]))
     assert days(known)[0] == "2026-06-07"
@@ -55,9 +65,9 @@ def test_a_trial_has_no_bill_yet() -> None:
 @pytest.mark.parametrize(
     ("fields", "undated"),
     [
-        ({"next_bill_date": None}, 5000),
-        ({"next_bill_date": None, "ends_date": "2026-04-14"}, 0),  # its end comes before another bill
-        ({"next_bill_date": None, "ends_date": "2026-06-14"}, 5000),
+        ({"schedules": []}, 5000),
+        ({"schedules": [], "ends_date": "2026-04-14"}, 0),  # its end comes before another bill
+        ({"schedules": [], "ends_date": "2026-06-14"}, 5000),
         ({}, 0),
     ],
 )
@@ -69,10 +79,10 @@ def test_what_goes_on_without_a_date_is_known_by_its_mrr(fields: dict[str, Any],
 
 
 def test_a_bill_is_overdue_where_no_other_is_stated() -> None:
-    late = contract(next_bill_date=ago(4), anchor_day=None)
+    late = contract(schedules=[schedule(ago(4))])
     assert facts_today(customer(contracts=[late])).overdue_date == ago(4)
     assert facts_today(customer(contracts=[late, yearly("2026-06-07")])).overdue_date is None
-    assert facts_today(customer(contracts=[contract(next_bill_date=ago(0))])).overdue_date is None
+    assert facts_today(customer(contracts=[contract(schedules=[schedule(ago(0))])])).overdue_date is None
 
 
 def test_the_last_order_is_all_of_its_day_and_the_mrr_that_of_then() -> None:

@@ -1,11 +1,16 @@
 """Reads about customers. Here: customers, curves and views made by hand, without a database."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 from msgspec import json
+from msgspec.structs import replace
 
+from projections.bills import Contract
+from projections.schedules import BillingSchedule, encode
 from service.books.view import ReadOptions, Scope, View
 from service.predictions.model import ALL, HORIZON_DAYS, LIFETIME_DAYS, STEP_DAYS, Curve, Model
 from service.reads.customers.customer import Customer
@@ -24,22 +29,63 @@ def order(day: str, cents: int = 1000) -> Any:
     return SimpleNamespace(date=day, amount_cents=cents, source_id=f"in_{day}", causes='["stripe:evt_1"]')
 
 
-def contract(contract_id: str = "sub_1", **fields: Any) -> Any:
-    """A contract as a row of the books: 50.00 on the 1st of each month since 2025, if not said otherwise."""
-    known = {
-        "interval": "month",
-        "causes": '["stripe:evt_2"]',
-        "every": 1,
-        "next_bill_date": "2026-04-01",
-        "anchor_day": 1,
-        "ends_date": None,
-        "status": "active",
-        "declined": False,
-        "unpriced": False,
-        "terms": json.encode([("2025-01-01", 5000, True)]).decode(),
-        "amounts": json.encode([("2026-04-01", 5000)]).decode(),
-    }
-    return SimpleNamespace(contract_id=contract_id, **{**known, **fields})
+def schedule(
+    first: str = "2026-04-01",
+    interval: str = "month",
+    every: int = 1,
+    *changes: tuple[str, int],
+    cents: int = 5000,
+) -> BillingSchedule:
+    """Bills of so much from a date on; from the day of each change on, of another amount."""
+    return BillingSchedule(
+        interval=interval,
+        every=every,
+        first=date.fromisoformat(first),
+        amounts=((first, cents), *changes),
+    )
+
+
+def contract(
+    contract_id: str = "sub_1",
+    schedules: Sequence[BillingSchedule] | None = None,
+    *,
+    ends_date: str | None = None,
+    **fields: Any,
+) -> Contract:
+    """A contract as a row of the books: 50.00 on the 1st of each month since 2025, if not said otherwise.
+
+    One without schedules has no bill to come.
+    """
+    given = [schedule()] if schedules is None else schedules
+    bounded = [replace(each, until=ends_date) for each in given]
+    ahead = sorted(
+        (each for each in bounded if next(each.bill_days(), None)), key=lambda each: each.next_bill_date
+    )
+    next_bill = ahead[0].next_bill_date if ahead else None
+    due = [each for each in ahead if each.next_bill_date == next_bill]
+    row = Contract(
+        causes='["stripe:evt_2"]',
+        processor="stripe",
+        account="acct_1",
+        currency="usd",
+        customer_id="cus_1",
+        contract_id=contract_id,
+        status="active",
+        interval=due[0].interval if due else "month",
+        every=due[0].every if due else 1,
+        amount_cents=sum(each.amount_on(each.next_bill_date) for each in due),
+        next_bill_date=next_bill,
+        second_bill_date=min((day for each in ahead for day in islice(each.bill_days(), 1, 2)), default=None),
+        ends_date=ends_date,
+        declined=False,
+        unpriced=False,
+        unknown_status=False,
+        tied=False,
+        trust="signed",
+        terms=json.encode([("2025-01-01", 5000, True)]).decode(),
+        schedules=encode(ahead),
+    )
+    return replace(row, **fields)
 
 
 def movement(kind: str, day: str, closing_cents: int) -> Any:

@@ -429,36 +429,57 @@ async def test_a_customer_with_a_contract_alone_is_known(daybook: Daybook) -> No
 
 
 async def test_payments_of_mx_merchant_are_orders(daybook: Daybook) -> None:
-    of = {"customerNumber": "77", "transactionDate": "Mar 1 2025 6:21PM"}
+    of = {"customer": None, "customerNumber": "77", "transactionDate": "Mar 1 2025 6:21PM"}
     await daybook.post(MX, payment("501", 12_345, **of))
     await daybook.post(MX, payment("502", 100, eventType="PaymentFail", **of))
     back = {"eventType": "RefundCreated", "totalAmount": "-23.45", "originalPaymentId": "501"}
     await daybook.post(MX, payment("503", 0, **{**of, "transactionDate": "Apr 1 2025 6:21PM"}, **back))
-    await daybook.post(MX, payment("504", 900, transactionDate="Mar 1 2025 6:21PM"))
     await daybook.catch_up()
 
     answer = await revenue(daybook, "77")
+
     assert figures(answer) == ([(DAY, 12_345)], 2345, 0)
     assert (answer["processor"], answer["account"], answer["customer_name"]) == (
         "mxmerchant",
         "1000000001",
-        "Avery Stone",
+        None,
     )
+
+
+async def test_customers_of_mx_merchant_are_known_by_name_within_the_merchant(daybook: Daybook) -> None:
+    # given one name with a number, with another, with none, and at another merchant
+    on = {"transactionDate": "Mar 1 2025 6:21PM"}
+    await daybook.post(MX, payment("501", 12_345, customerNumber="77", **on))
+    await daybook.post(MX, payment("502", 900, customerNumber="78", **on))
+    await daybook.post(MX, payment("503", 50, **on))
+    await daybook.post(MX, payment("504", 700, merchantId="1000000002", customerNumber="77", **on))
+    # and the number alone
+    await daybook.post(MX, payment("505", 30, customer=None, customerNumber="77", **on))
+    await daybook.catch_up()
+
     rows = (await daybook.get(TOP))["customers"]
-    assert [(row["customer_name"], row["total_revenue_cents"]) for row in rows] == [
-        ("Avery Stone", 12_345),
-        ("Avery Stone", 900),
+
+    told = [(row["account"], row["customer_name"], row["total_revenue_cents"]) for row in rows]
+    assert told == [
+        ("1000000001", "Avery Stone", 13_295),
+        ("1000000002", "Avery Stone", 700),
+        ("1000000001", None, 30),
     ]
-    unnumbered = rows[1]["customer_id"]
-    assert figures(await revenue(daybook, unnumbered))[0] == [(DAY, 900)]
+    assert rows[2]["customer_id"] == "77"
+    assert figures(await revenue(daybook, rows[0]["customer_id"]))[0] == [
+        (DAY, 12_345),
+        (DAY, 900),
+        (DAY, 50),
+    ]
 
 
 async def test_an_order_that_nothing_proves_says_so(daybook: Daybook) -> None:
-    await daybook.post(MX_TOKEN, payment("501", 700, customerNumber="77"))
-    await daybook.post(MX, payment("502", 800, customerNumber="77"))
+    await daybook.post(MX_TOKEN, payment("501", 700))
+    await daybook.post(MX, payment("502", 800))
     await daybook.catch_up()
+    (customer,) = (await daybook.get(TOP))["customers"]
 
-    answer = await revenue(daybook, "77")
+    answer = await revenue(daybook, customer["customer_id"])
 
     assert figures(answer)[0] == [("2025-11-13", 700), ("2025-11-13", 800)]
     assert [order["trust"] for order in answer["orders"]] == ["unsigned", "signed"]

@@ -16,7 +16,7 @@ from service.reads.explain.figures import EXPLAINABLE
 from tests.support.openapi import answer_schema, is_described
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import NOW, Daybook, running
-from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
 from tests.support.stores import EACH_STORE, NewDataDir
 from tests.web.figures import figures_of
 
@@ -257,26 +257,34 @@ async def test_a_figure_of_empty_books_has_no_rows(daybook: Daybook) -> None:
         assert (found["value"], found["sum"], found["count"], found["events"]) == (0, 0, 0, [])
 
 
-async def test_the_events_of_two_accounts_are_listed_by_account(daybook: Daybook) -> None:
-    for account, cents in (("acct_1", 500), ("acct_2", 700)):
-        event = stripe_event(
-            "customer.subscription.created",
-            stripe_subscription("1", cents),
-            event_id=f"evt_{account}",
-            account=account,
-        )
-        await daybook.post(STRIPE, event)
+async def test_one_event_id_of_two_accounts_is_told_apart(daybook: Daybook) -> None:
+    for account, cents in (("north", 500), ("south", 700)):
+        data = subscription("1", cents)
+        event = {**recorded("subscription.recorded", data), "account": account}
+        await daybook.post(STANDARD, event, message_id="msg_1")
     await daybook.catch_up()
 
     both = await daybook.get(EXPLAIN, figure="mrr")
-    one = await daybook.get(EXPLAIN, figure="mrr", account="acct_2")
+    one = await daybook.get(EXPLAIN, figure="mrr", account="south")
 
     assert [(event["account"], event["position"]) for event in both["events"]] == [
-        ("acct_1", 1),
-        ("acct_2", 2),
+        ("north", 1),
+        ("south", 2),
     ]
-    assert [event["account"] for event in one["events"]] == ["acct_2"]
+    assert [event["account"] for event in one["events"]] == ["south"]
     assert (await daybook.http.get(one["events"][0]["link"])).json()["position"] == 2
+
+
+async def test_one_event_of_stripe_that_two_endpoints_tell_is_one(daybook: Daybook) -> None:
+    event = stripe_event("customer.subscription.created", stripe_subscription("1", 500))
+    for account in ("acct_2", "acct_1"):
+        await daybook.post(STRIPE, {**event, "account": account})
+    await daybook.catch_up()
+
+    found = await daybook.get(EXPLAIN, figure="mrr")
+
+    assert found["value"] == 500
+    assert [event["account"] for event in found["events"]] == ["acct_1"]
 
 
 async def test_an_answer_has_a_tag_of_its_own(business: Path) -> None:

@@ -44,6 +44,8 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
         "data_freshness": "real_time",
         "weeks_per_month": "4.33",
         "unpriced_contracts": 0,
+        "unknown_statuses": 0,
+        "unlinked_payments": 0,
         "ignored_events": 0,
     }
 

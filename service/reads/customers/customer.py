@@ -209,12 +209,13 @@ def _is_undated(row: Any, today: str) -> bool:
 def dated_bills(contracts: Iterable[Any], first: str, last: str) -> list[tuple[str, int]]:
     """The bills from `first` to `last`, [(day, minor units), …] by day.
 
-    Each schedule's dated bill is rolled on by its interval, until the contract's own end.
+    Each schedule's dated bill is rolled on by its interval, until the contract's own end. Where nothing is
+    due, as in a trial to come, there is no bill.
     """
     bills: list[tuple[str, int]] = []
     for schedule in (each for row in contracts for each in decode(row.schedules)):
         days = takewhile(lambda day: day <= last, schedule.bill_days(first))
-        bills += [(day, schedule.amount_on(day)) for day in days if day >= first]
+        bills += [(day, cents) for day in days if day >= first and (cents := schedule.amount_on(day))]
     return sorted(bills)
 
 

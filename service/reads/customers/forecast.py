@@ -265,19 +265,22 @@ def scheduled_bills(contracts: Iterable[Any], names: Sequence[str]) -> dict[str,
 
 
 def _billed_since(contracts: Iterable[Any], today: str) -> dict[str, tuple[str, str]]:
-    """Contracts that have billed since `today`, by id: the date of their latest bill, and of their next one.
+    """Contracts that have billed since `today`, by id: the date of their latest bill, and of its next one.
 
-    The row holds the next bill as of now; the bills between `today` and now can't be derived from it.
+    The row holds the next bills as of now; the bills between `today` and now can't be derived from it.
     """
-    contracts_with_date = [
-        row for row in contracts if row.next_bill_date and row.interval != ONCE and not _is_trial(row)
-    ]
-    before = {row.contract_id: (_bill_before(row), row.next_bill_date) for row in contracts_with_date}
-    return {name: days for name, days in before.items() if days[0] > today}
+    latest = {row.contract_id: _latest_bill(row) for row in contracts if not _is_trial(row)}
+    return {name: days for name, days in latest.items() if days and days[0] > today}
 
 
-def _bill_before(row: Any) -> str:
-    return decode(row.schedules)[0].bill_before()
+def _latest_bill(row: Any) -> tuple[str, str] | None:
+    """The latest bill of all schedules, and the next one of its schedule.
+
+    A schedule whose bill before would lie ahead, too, begins later, with a phase.
+    """
+    recurring = [each for each in decode(row.schedules) if each.interval != ONCE]
+    before = [(each.bill_before(), each.next_bill_date) for each in recurring]
+    return max((days for days in before if days[0] < row.next_bill_date), default=None)
 
 
 def _is_trial(row: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import asdict
 
+from projections.schedules import decode
 from service.books.view import View
 from service.core.cadence import cadence_label
 from service.core.money import format_minor
@@ -103,7 +104,7 @@ def _rule_facts(view: View, customer: Customer, facts: Facts, churn_risk: float 
         "segment": customer_classes["customer_segment"],
         "activity": customer_classes["activity_status"],
         "lifecycle": customer_classes["lifecycle_stage"],
-        "cadences": sorted({cadence_label(row.interval, row.every) for row in live}),
+        "cadences": sorted({cadence for row in live for cadence in _cadences(row)}),
         "orders": facts.orders,
         "days_quiet": None if facts.last_day is None else facts.today - facts.last_day,
         "churn_risk": churn_risk,
@@ -112,6 +113,12 @@ def _rule_facts(view: View, customer: Customer, facts: Facts, churn_risk: float 
         "ending": ends_date is not None,
         "ends_date": ends_date,
     }
+
+
+def _cadences(row: Any) -> set[str]:
+    """The cadences of a contract's bills; without a bill to come, that of its price."""
+    schedules = [(each.interval, each.every) for each in decode(row.schedules)]
+    return {cadence_label(*each) for each in schedules or [(row.interval, row.every)]}
 
 
 def _text_values(

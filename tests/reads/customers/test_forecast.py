@@ -7,14 +7,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import json
 
 from service.core.cadence import add_months
 from service.predictions.model import Estimate, Model, survival_probability
 from service.reads.customers.customer import Customer
 from service.reads.customers.forecast import build_forecast, forecast, narrow_interval, scheduled_bills
 from service.reads.customers.trend import Month, full_months, seasonal_indices
-from tests.support.customers import TODAY, ago, contract, curve, customer, model, movement, order, view
+from tests.support.customers import (
+    TODAY,
+    ago,
+    contract,
+    curve,
+    customer,
+    model,
+    movement,
+    order,
+    schedule,
+    view,
+)
 
 STARTED = date(2025, 1, 1)
 AGE = (TODAY - STARTED).days  # of the contract made by hand
@@ -89,7 +99,7 @@ def test_without_a_model_bills_count_as_they_are_scheduled() -> None:
 
 
 def test_bills_roll_on_by_their_interval_until_the_contract_ends() -> None:
-    yearly = contract(interval="year", next_bill_date="2026-05-31", anchor_day=31, ends_date="2028-05-31")
+    yearly = contract(schedules=[schedule("2026-05-31", "year")], ends_date="2028-05-31")
     assert [day for month in scheduled_bills([yearly], months(36)).values() for day, _ in month] == [
         "2026-05-31",
         "2027-05-31",
@@ -97,12 +107,12 @@ def test_bills_roll_on_by_their_interval_until_the_contract_ends() -> None:
 
 
 def test_bills_change_where_a_discount_ends() -> None:
-    amounts = json.encode([("2026-04-01", 4000), ("2026-06-01", 5000)]).decode()
-    assert column(told(customer(contracts=[contract(amounts=amounts)]), 4)) == [4000, 4000, 5000, 5000]
+    discounted = schedule("2026-04-01", "month", 1, ("2026-06-01", 5000), cents=4000)
+    assert column(told(customer(contracts=[contract(schedules=[discounted])]), 4)) == [4000, 4000, 5000, 5000]
 
 
 def test_bills_of_this_month_are_not_of_the_forecast() -> None:
-    weekly = contract(interval="week", next_bill_date="2026-03-18", amounts='[["2026-03-18",100]]')
+    weekly = contract(schedules=[schedule("2026-03-18", "week", cents=100)])
     assert column(told(customer(contracts=[weekly]), 2)) == [
         500,
         400,
@@ -110,10 +120,15 @@ def test_bills_of_this_month_are_not_of_the_forecast() -> None:
 
 
 def test_several_contracts_add_up_and_those_without_a_date_count_nothing() -> None:
-    undated = contract("sub_2", next_bill_date=None)
+    undated = contract("sub_2", [])
     document = told(customer(contracts=[contract(), contract("sub_3"), undated]), 1)
     assert column(document) == [10_000]
     assert "sub_2: no next bill is known" in document["reason"]
+
+
+def test_schedules_of_one_contract_add_up() -> None:
+    both = contract(schedules=[schedule(), schedule("2026-05-20", "month", 3, cents=900)])
+    assert column(told(customer(contracts=[both]), 5)) == [5000, 5900, 5000, 5000, 5900]
 
 
 def test_a_price_that_cannot_be_read_is_said() -> None:
@@ -122,7 +137,7 @@ def test_a_price_that_cannot_be_read_is_said() -> None:
 
 
 def test_a_contract_that_ends_before_its_next_bill_brings_nothing() -> None:
-    ending = contract(next_bill_date=None, ends_date="2026-03-31")
+    ending = contract(schedules=[], ends_date="2026-03-31")
     document = told(customer([order(ago(40))], [ending]))
     assert document["annual"] == {"expected_cents": 0, "low_cents": 0, "high_cents": 0}
     assert document["method"] == "scheduled"
@@ -158,7 +173,7 @@ def test_beyond_the_curve_nothing_is_said() -> None:
 
 
 def test_a_month_without_a_bill_is_known_beyond_the_curve() -> None:
-    yearly = contract(interval="year", next_bill_date="2026-05-01", amounts='[["2026-05-01",10]]')
+    yearly = contract(schedules=[schedule("2026-05-01", "year", cents=10)])
     document = told(customer(contracts=[yearly]), 12, model(tenure=curve({AGE + 10: 0.5}, AGE + 50)))
     assert column(document) == [0, 5, *[0] * 10]
     assert document["annual"]["expected_cents"] == 5
@@ -188,11 +203,13 @@ def test_a_trial_that_may_never_pay_is_said_to_be_one() -> None:
     ("fields", "unknown"),
     [
         ({}, 3),  # monthly on the 1st, next in April: 1 March and all before are not told
-        ({"interval": "week", "next_bill_date": "2026-03-18"}, 3),
-        ({"interval": "week", "next_bill_date": "2026-03-03"}, 2),
-        ({"next_bill_date": "2026-03-31", "anchor_day": 31}, 2),
-        ({"interval": "year"}, 0),  # the bill before was in 2025
-        ({"interval": "once"}, 0),
+        ({"schedules": [schedule("2026-03-18", "week")]}, 3),
+        ({"schedules": [schedule("2026-03-03", "week")]}, 2),
+        ({"schedules": [schedule("2026-03-31")]}, 2),
+        ({"schedules": [schedule(interval="year")]}, 0),  # the bill before was in 2025
+        ({"schedules": [schedule("2026-03-20", "year"), schedule()]}, 3),  # of the one alone
+        ({"schedules": [schedule(interval="year"), schedule("2027-07-01")]}, 0),  # this one begins then
+        ({"schedules": [schedule(interval="once")]}, 0),
         ({"status": "trialing"}, 0),
     ],
 )
@@ -208,7 +225,7 @@ def test_of_an_earlier_day_months_before_the_next_bill_are_not_known(
 
 
 def test_a_live_contract_without_a_date_is_foretold_by_its_orders() -> None:
-    whom = customer(buyer(*[5000] * 12).orders, [contract(next_bill_date=None)])
+    whom = customer(buyer(*[5000] * 12).orders, [contract(schedules=[])])
     document = told(whom, 3, model(tenure=curve({AGE + 60: 0.5}, 2000)))  # to 14 May
     assert column(document) == column(document, "other_cents") == [5000, 2500, 2500]
     assert document["method"] == "orders_survival"
@@ -372,7 +389,7 @@ def test_loss_repeats_month_by_month() -> None:
 
 def test_a_former_customer_is_expected_back_only_where_something_tells_of_it() -> None:
     moves = [movement("new", ago(400), 1000), movement("churn", ago(20), 0)]
-    whom = customer(buyer(*[1000] * 12).orders, [contract(terms="[]", next_bill_date=None)], moves)
+    whom = customer(buyer(*[1000] * 12).orders, [contract(schedules=[], terms="[]")], moves)
     document = told(whom, 2)
     assert column(document) == [None, None]
     assert document["reason"].startswith("the contract has ended")
@@ -390,16 +407,13 @@ curves = st.none() | st.builds(
 )
 contracts = st.lists(
     st.builds(
-        lambda every, ahead, amount, ends: contract(
-            every=every,
-            next_bill_date=ahead and ago(-ahead),  # the one before is past
-            anchor_day=None,
+        lambda bills, ends: contract(
+            schedules=[schedule(ago(-ahead), every=every, cents=amount) for every, ahead, amount in bills],
             ends_date=ends and ago(-ends),
-            amounts=json.encode([(ago(-(ahead or 0)), amount)]).decode(),
         ),
-        st.integers(1, 12),
-        st.none() | st.integers(1, 28),
-        cents,
+        st.lists(
+            st.tuples(st.integers(1, 12), st.integers(1, 28), cents), max_size=2
+        ),  # those before are past
         st.none() | st.integers(29, 900),
     ),
     max_size=3,

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from service.reads.customers.customer import Customer
 from service.reads.customers.opportunities import opportunities, recommend
 from service.rulebook import NAMES, Opportunity, When, load_rulebook
-from tests.support.customers import ago, contract, curve, customer, model, movement, order, view
+from tests.support.customers import ago, contract, curve, customer, model, movement, order, schedule, view
 
-MONTHLY, YEARLY = contract(), contract(interval="year")
+MONTHLY, YEARLY = contract(), contract(schedules=[schedule(interval="year")])
 
 
 def applies(when: When, whom: Customer, risk: float | None = None) -> bool:
@@ -48,8 +48,18 @@ def quiet(days: int) -> Customer:
         ),
         (
             When(cadences=("every 4 weeks",)),
-            customer(contracts=[contract(interval="week", every=4)]),
-            customer(contracts=[contract(interval="week", every=3)]),
+            customer(contracts=[contract(schedules=[schedule(interval="week", every=4)])]),
+            customer(contracts=[contract(schedules=[schedule(interval="week", every=3)])]),
+        ),
+        (
+            When(cadences=("yearly",)),
+            customer(contracts=[contract(schedules=[schedule(), schedule("2026-05-01", "year")])]),
+            customer(contracts=[contract("sub_1", [])]),
+        ),
+        (
+            When(cadences=("monthly",)),
+            customer(contracts=[contract(schedules=[])]),  # by its price
+            customer(contracts=[contract(schedules=[], interval="year")]),
         ),
         (When(orders_at_least=2), quiet(0), bought(1)),
         (When(orders_at_least=1), bought(1), customer()),
@@ -132,7 +142,7 @@ def test_the_reasons_are_the_facts_that_were_asked_for() -> None:
 
 FULL = customer(
     [order(ago(300), 120_000), order(ago(10), 5_001)],
-    [contract(ends_date=ago(-40)), contract("sub_2", interval="year", next_bill_date="2026-05-01")],
+    [contract(ends_date=ago(-40)), contract("sub_2", [schedule("2026-05-01", "year")])],
     [movement("new", ago(300), 4000), movement("expansion", ago(30), 5417)],
     [order(ago(2), 2_001)],
 )
