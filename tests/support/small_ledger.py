@@ -45,12 +45,12 @@ EVENTS = [
     event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
     event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
     event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
-    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
     event(
         Unused(original_type="charge.succeeded", ignored="test mode", event_id="evt_test"),
         "2025-12-06",
         "evt_test",
     ),
+    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
 ]
 
 

@@ -16,7 +16,7 @@ from service.reads.explain.figures import EXPLAINABLE
 from tests.support.openapi import answer_schema, is_described
 from tests.support.posted_books import filled, invoices, pays, refunds
 from tests.support.running import NOW, Daybook, running
-from tests.support.senders import STRIPE, stripe_event, stripe_subscription, subscription
+from tests.support.senders import STANDARD, recorded, subscription
 from tests.support.stores import EACH_STORE, NewDataDir
 from tests.web.figures import figures_of
 
@@ -259,10 +259,8 @@ async def test_a_figure_of_empty_books_has_no_rows(daybook: Daybook) -> None:
 
 async def test_one_event_id_of_two_accounts_is_told_apart(daybook: Daybook) -> None:
     for account, cents in (("acct_1", 500), ("acct_2", 700)):
-        event = stripe_event(
-            "customer.subscription.created", stripe_subscription("1", cents), account=account
-        )
-        await daybook.post(STRIPE, event)
+        event = {**recorded("subscription.recorded", subscription("1", cents)), "account": account}
+        await daybook.post(STANDARD, event, message_id="msg_1")
     await daybook.catch_up()
 
     both = await daybook.get(EXPLAIN, figure="mrr")
