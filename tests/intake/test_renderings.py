@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.json import encode
+from msgspec.structs import replace
 
+from handlers import stripe
+from handlers.stripe import payloads, translations
+from handlers.stripe.translations import ObjectTranslation
 from projections import BOOKS
 from service.books.digest import digest
 from service.core.delivery import Proof
-from service.core.events import Event, Rendering, Superseded
+from service.core.events import CustomerErased, Data, Event, Rendering, Subscription, Superseded
 from service.intake.retranslate import Retranslator
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.draft import Incoming
@@ -24,7 +28,7 @@ from tests.support.random_deliveries import examples
 from tests.support.running import NOW, Daybook
 from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_subscription
 from tests.support.stores import EACH_STORE
-from tests.support.temporary_books import TemporaryBooks, new_books
+from tests.support.temporary_books import TemporaryBooks, incoming, new_books
 
 STORES = EACH_STORE
 VERSIONS = ("2022-11-15", "2024-06-20", "2025-03-31.basil", None)
@@ -51,6 +55,11 @@ def telling(told: Told, event_id: str = "evt_9") -> Incoming:
     assert endpoint
     proof = Proof(processor="stripe", method=TRUSTS[told.trust], received_at=NOW, trust=told.trust)
     return read_delivery(endpoint, b"{}", encode(payload(told, event_id)), proof, "live")
+
+
+def erasure(customer_id: str) -> Event:
+    data = CustomerErased(customer_id=customer_id)
+    return Event(processor="stripe", event_id=f"{customer_id}·erased", occurred_at=NOW, data=data)
 
 
 NAMED = st.sampled_from(
@@ -273,3 +282,64 @@ async def test_a_retry_of_what_an_older_version_recorded_is_a_duplicate(daybook:
     (again,) = await daybook.state.ledger.append([told], NOW)
 
     assert (again.position, again.duplicate, await daybook.head()) == (1, True, 1)
+
+
+def twofold(told: payloads.Subscription, kind: str) -> Data:
+    """A translator that takes every quantity twice."""
+    data = translations.subscription(told, kind)
+    assert isinstance(data, Subscription)
+    return replace(data, items=tuple(replace(item, quantity=2 * item.quantity) for item in data.items))
+
+
+@given(TELLINGS, st.integers(0, 5), st.randoms(use_true_random=False))
+@examples(10)
+async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
+    tellings: list[Told], late: int, rng: Random
+) -> None:
+    async with new_books() as books, new_books() as straight:
+        with pytest.MonkeyPatch.context() as older:
+            newer = ObjectTranslation(payloads.Subscription, twofold)
+            older.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
+            await deliver(books, tellings[: late + 1], rng)
+        for changed in (True, False):
+            retranslator = Retranslator(books.ledger, lambda: NOW, "live", apply=True)
+            assert (await retranslator.run(0, lambda _: None)).changed == changed
+        await deliver(books, tellings, rng)
+        await deliver(straight, tellings, rng)
+        for each in (books, straight):
+            await each.advance()
+            assert await verify_chain(each.ledger)
+
+        assert await counting(books.ledger) == await counting(straight.ledger)
+        assert await digests(books) == await digests(straight)
+
+
+async def test_a_retranslation_moves_what_was_recorded_without_its_account(daybook: Daybook) -> None:
+    """Older versions read no context, and recorded an event once for each account that they read."""
+    told = telling(Told("2024-06-20", "signed", (("context", "acct_4"),)))
+    named = telling(Told("2024-06-20", "signed", (("account", "acct_4"),)))
+    unnamed = replace(told.events[0], account="")
+    olds = [
+        replace(told, events=[unnamed], render=None),
+        replace(named, events=named.events, content_digest=b"of more", render=None),
+    ]
+    await daybook.state.ledger.append(olds, NOW)
+    assert len(await counting(daybook.state.ledger)) == 2
+
+    for _ in range(2):
+        await Retranslator(daybook.state.ledger, lambda: NOW, "live", apply=True).run(0, lambda _: None)
+
+    ((_, account, *_),) = await counting(daybook.state.ledger)
+    assert account == "acct_4"
+    assert not (await Retranslator(daybook.state.ledger, lambda: NOW, "live").run(0, lambda _: None)).differs
+
+
+async def test_nothing_more_is_kept_of_somebody_erased(daybook: Daybook) -> None:
+    await daybook.post(STRIPE, payload(Told("2024-06-20", "signed")))
+    await daybook.state.ledger.append([incoming(erasure("cus_9"))], NOW)
+    head = await daybook.head()
+
+    answer = (await daybook.post(STRIPE, payload(Told("2025-03-31.basil", "signed")))).json()
+
+    assert answer == {"received": True, "position": 1, "duplicate": True}
+    assert await daybook.head() == head

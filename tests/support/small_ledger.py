@@ -46,7 +46,6 @@ EVENTS = [
     event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
     event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
     event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
-    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
     event(payment(1_500, payment_id="pi_3"), "2025-12-07", "evt_payment_alone"),
     event(settles("in_2", "pi_4"), "2025-12-01", "evt_settles_unreported"),
     event(refund(refund_id="re_4", payment_id="pi_4"), "2025-12-09", "evt_refund_unreported"),
@@ -60,6 +59,7 @@ EVENTS = [
         "2025-12-08",
         "evt_discount",
     ),
+    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
 ]
 
 

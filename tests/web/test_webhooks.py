@@ -1,6 +1,8 @@
 """Every row of contract section 2's table, at each of the endpoints."""
 
+import base64
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,30 @@ async def test_key_order_and_blanks_do_not_make_other_content(daybook: Daybook, 
     again = await daybook.post(sender, turned, message_id="msg_a")
 
     assert again.json()["duplicate"] is True
+
+
+ODD_JSON = {
+    "a byte order mark": lambda body: b"\xef\xbb\xbf" + body,
+    "half an emoji": lambda body: body[:-1] + rb', "note": "cut \ud83d"}',
+    "a number beyond a double": lambda body: body[:-1] + b', "seen": [1e999, 9%s]}' % (b"0" * 40),
+    "a key twice": lambda body: body[:-1] + b', "note": 1, "note": "x"}',
+}
+
+
+@each
+@pytest.mark.parametrize("odd", ODD_JSON.values(), ids=ODD_JSON)
+async def test_json_that_is_odd_is_read_and_kept_as_it_came(
+    daybook: Daybook, sender: Sender, odd: Callable[[bytes], bytes]
+) -> None:
+    body = odd(json.dumps(sender.event("1", 100)).encode())
+
+    first = await daybook.post(sender, body, message_id="msg_a")
+    again = await daybook.post(sender, body, message_id="msg_a")
+
+    assert (first.status_code, first.json()["duplicate"], again.json()["duplicate"]) == (200, False, True)
+    assert await daybook.quarantine() == {}
+    event = await daybook.get("/api/v1/ledger/events/1")
+    assert base64.b64decode(event["raw_body_base64"]) == body
 
 
 async def test_fewer_pending_webhooks_at_stripe_are_still_a_duplicate(daybook: Daybook) -> None:
