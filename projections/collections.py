@@ -210,7 +210,7 @@ def _rises(payments: Sequence[tuple[Event, Payment]]) -> list[tuple[Event, Payme
         if data.amount_refunded > level:
             rises.append((event, data, data.amount_refunded - level))
             level = data.amount_refunded
-        while rises and level > data.amount_refunded and _is_same_attempt(event, rises[-1][0]):
+        while rises and level > data.amount_refunded and _takes_back(event, rises[-1][0]):
             last_event, last, amount = rises.pop()
             rest = max(amount - (level - data.amount_refunded), 0)
             level -= amount - rest
@@ -218,10 +218,16 @@ def _rises(payments: Sequence[tuple[Event, Payment]]) -> list[tuple[Event, Payme
     return rises
 
 
-def _is_same_attempt(event: Event, other: Event) -> bool:
-    """Whether two events of a payment are of one attempt, which at Stripe is a charge, known by its time."""
-    attempts = {each.data.attempted_at for each in (event, other)}  # type: ignore[attr-defined]
-    return len(attempts) == 1 and (None not in attempts or event.processor != INFERRING)
+def _takes_back(event: Event, risen: Event) -> bool:
+    """Whether an event that reports less refunded is a later one of the same attempt.
+
+    At Stripe an attempt is a charge, known by its time. An in-house biller's event of the moment of payment
+    knows nothing of refunds that are reported with that moment beside them.
+    """
+    name = "attempted_at" if event.processor == INFERRING else "paid_at"
+    attempt, risen_attempt = (getattr(each.data, name) for each in (event, risen))
+    is_known = attempt is not None or event.processor != INFERRING
+    return is_known and attempt == risen_attempt and event.occurred_at > risen.occurred_at
 
 
 def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[Cash]:

@@ -360,16 +360,19 @@ def _states_link(event: Event) -> bool:
 
 
 def _stated_changes(invoices: Sequence[Event]) -> list[Change]:
-    """The rises and falls of the money that an invoice states, a rise to `paid` on the day it was paid."""
+    """The rises and falls of the money that an invoice states, a rise to `paid` on the day it was paid.
+
+    Two amounts of one moment are a rise, unless the event of the lower one says what was there before.
+    """
     changes: list[Change] = []
-    level = 0
+    level, since = 0, None
     for event in invoices:
         data, cents = _invoice(event), _stated_cents(event)
-        if cents != level:
+        if cents > level or (cents < level and (event.occurred_at != since or event.before)):
             at = (cents > level and data.status == "paid" and data.paid_at) or event.occurred_at
             at = max([at, *(change.at for change in changes[-1:])])
             changes.append(Change(at, cents - level, event.cause, event.trust))
-            level = cents
+            level, since = cents, event.occurred_at
     return changes
 
 

@@ -27,7 +27,7 @@ from service.books import tables
 from service.books.engine import Overtaken
 from service.books.store import BookStore, add_checkpoints
 from service.core.progress import Advance, Progress
-from service.storage.statements import HotStatement, now_us
+from service.storage.statements import POSTGRESQL, HotStatement, now_us
 
 _FOREVER_US = 1 << 62
 _ROWS_PER_TRANSACTION = 2_000  # to remove in one transaction
@@ -64,9 +64,8 @@ def hold_live_books(
 
     After so many seconds they go on by themselves, in case the holding process is killed.
     """
+    _lock_checkpoints(connection)
     live = _live_books(connection, store, builds)
-    for book_id in live.values():
-        _SET_HOLD.run(connection, 0, 0, book_id)  # waits for a transaction that moves the book at the moment
     highest = select(func.max(_c.position)).where(_c.book.in_([*live.values(), *builds.values()]))
     position = int(connection.execute(highest).scalar_one())
     for book_id in live.values():
@@ -76,6 +75,7 @@ def hold_live_books(
 
 def release_live_books(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> None:
     """Let the live books of these builds move on."""
+    _lock_checkpoints(connection)
     for book_id in _live_books(connection, store, builds).values():
         _SET_HOLD.run(connection, 0, 0, book_id)
 
@@ -85,6 +85,7 @@ def make_live(connection: Connection, store: BookStore, builds: Mapping[str, int
 
     Raises Overtaken, and changes nothing, if any partition of a live one is ahead of that of its build.
     """
+    _lock_checkpoints(connection)
     live = _live_books(connection, store, builds)
     for book_id in live.values():
         _SET_HOLD.run(connection, 0, _FOREVER_US, book_id)
@@ -97,6 +98,15 @@ def make_live(connection: Connection, store: BookStore, builds: Mapping[str, int
         base = version_by_id[live[name]] + 1 - version_by_id[book_id] if name in live else 0
         connection.execute(update(tables.books).where(_b.id == book_id).values(live=True, base=base))
     return live
+
+
+def _lock_checkpoints(connection: Connection) -> None:
+    """Wait for the transactions that move books at the moment, and let none begin to until this one ends.
+
+    Two that lock checkpoints row by row, each in an order of its own, could wait for each other.
+    """
+    if connection.dialect.name == POSTGRESQL:  # SQLite has one writer at a time
+        connection.exec_driver_sql(f"LOCK TABLE {tables.checkpoints.name} IN SHARE ROW EXCLUSIVE MODE")
 
 
 def _live_books(connection: Connection, store: BookStore, builds: Mapping[str, int]) -> dict[str, int]:

@@ -219,6 +219,16 @@ def test_a_refund_that_its_charge_takes_back_does_not_count(fields):
     ]
 
 
+def test_refunds_that_a_charge_reports_in_one_second_are_never_a_fall():
+    for first, second in permutations(("evt_a", "evt_b")):
+        events = [
+            charged(),
+            charge_says(2_000, "2025-11-20", first),
+            charge_says(3_100, "2025-11-20", second),
+        ]
+        assert sum(cents for _, kind, cents in cash(events) if kind == "refunded") == 3_100
+
+
 def test_another_attempt_of_a_payment_says_nothing_of_its_refunds():
     made = at("2025-11-13")
     events = [

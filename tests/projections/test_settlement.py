@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import json
 from sqlalchemy import select
 
 from projections.collections import COLLECTIONS, Cash
@@ -364,6 +365,20 @@ def test_a_part_payment_that_bounced_leaves_the_other_part():
         ("2025-11-22", "collected", -5_000),
     ]
     assert orders(*events) == [("2025-11-13", "in_1", 4_000)]
+
+
+def test_amounts_of_one_second_fall_only_where_an_event_says_what_was_there_before():
+    low, high = invoice(amount_paid=1_100), invoice(amount_paid=6_400)
+    for first, second in permutations(("evt_a", "evt_b")):
+        assert (
+            sum(
+                cents
+                for _, _, cents in cash([event(low, "2025-11-13", first), event(high, "2025-11-13", second)])
+            )
+            == 6_400
+        )
+    chained = event(low, "2025-11-13", "evt_a", before=json.encode(high))
+    assert sum(cents for _, _, cents in cash([chained, event(high, "2025-11-13", "evt_b")])) == 1_100
 
 
 def test_a_reopened_invoice_that_another_payment_pays_is_an_order_since_then():
