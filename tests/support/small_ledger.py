@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from service.core.events import AppliedDiscount, Customer, Discount, Product, Un
 from service.settings import Settings, load
 from tests.support.events import (
     at,
+    but,
     changed,
     created,
     dispute,
@@ -31,6 +33,9 @@ from tests.support.temporary_books import NOW, incoming, now
 FILES = ("ledger.db", "books.db")
 _before = subscription(item(), next_bill_at=at("2026-01-05"))
 _after = subscription(item(30_000), next_bill_at=at("2026-01-05"))
+_observed = subscription(
+    item(10_000), subscription_id="7000", customer_id="mx_1", next_bill_on=date(2025, 11, 10)
+)
 _other = {"invoice_id": "in_2", "customer_id": "cus_2"}
 
 EVENTS = [
@@ -54,12 +59,22 @@ EVENTS = [
         "2025-12-06",
         "evt_test",
     ),
+    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
+    event(_observed, "2025-11-01", "evt_observed", processor="mxmerchant"),
+    event(
+        but(_observed, next_bill_on=date(2025, 12, 10)),
+        "2025-11-12",
+        "evt_observed_2",
+        processor="mxmerchant",
+    ),
+    event(
+        payment(payment_id="7001", customer_id="mx_1"), "2025-11-11", "evt_payment_mx", processor="mxmerchant"
+    ),
     event(
         AppliedDiscount(customer_id="cus_2", discount=Discount(discount_id="di_1", percent_off=Decimal(10))),
         "2025-12-08",
         "evt_discount",
     ),
-    event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
 ]
 
 
