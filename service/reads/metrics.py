@@ -1,4 +1,8 @@
-"""The metrics of recurring revenue by month, quarter or year, all calculated from sums by month."""
+"""The metrics of recurring revenue by month, quarter or year.
+
+Movements and payments are sums by month. Churn and retention are of the customers who were there when the
+period began: what became of their MRR until its end.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,10 +10,11 @@ from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import func, select
+from msgspec import Struct
+from sqlalchemy import case, func, select
 
-from projections.mrr import MOVEMENT_KINDS
-from service.books.tables import TOTALS
+from projections.mrr import MOVEMENT_KINDS, Movement
+from service.books.tables import ROWS, TOTALS
 from service.books.view import View, sum_columns
 from service.core.cadence import add_months
 from service.core.money import round_fraction
@@ -40,7 +45,8 @@ def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
         for month, sums_of_month in months.items():
             if begins.isoformat()[:7] <= month <= ends.isoformat()[:7]:
                 sums_of_period.update(sums_of_month)
-        figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by])
+        cohort = _cohort(view, begins, ends)
+        figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by], cohort)
         periods.append(
             {
                 "period": _period_name(begins, by),
@@ -54,10 +60,45 @@ def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
     return {**describe_counting(view), "by": by, "periods": periods}
 
 
+class Cohort(Struct, frozen=True, kw_only=True):
+    """The customers with MRR when a period begins: how many, their MRR then and at its end.
+
+    `lost_cents` is what those lost whose MRR is less at the end, `left` how many have none then.
+    """
+
+    customers: int
+    opening_cents: int
+    closing_cents: int
+    lost_cents: int
+    left: int
+
+
+def _cohort(view: View, begins: date, ends: date) -> Cohort:
+    table = ROWS[Movement]
+    before = case((table.c.date < begins.isoformat(), table.c.amount_cents), else_=0)
+    customers = (
+        select(func.sum(before).label("opening"), func.sum(table.c.amount_cents).label("closing"))
+        .where(*view.filters(table, "mrr"), table.c.date <= ends.isoformat())
+        .group_by(table.c.key)
+        .subquery()
+    )
+    opening, closing = customers.c.opening, customers.c.closing
+    lost = case((closing < opening, opening - closing), else_=0)
+    sums = {"opening_cents": opening, "closing_cents": closing, "lost_cents": lost}
+    columns = [func.coalesce(func.sum(value), 0).label(name) for name, value in sums.items()]
+    left = func.count(case((closing == 0, 1))).label("left")
+    row = view.one(select(func.count().label("customers"), *columns, left).where(opening > 0))
+    return Cohort(**{name: int(value) for name, value in row._mapping.items()})  # noqa: SLF001
+
+
 def measure(
-    opening_cents: int, opening_customers: int, sums_of_period: Counter[str], months: int
+    opening_cents: int,
+    opening_customers: int,
+    sums_of_period: Counter[str],
+    months: int,
+    cohort: Cohort,
 ) -> dict[str, Any]:
-    """The metrics of one period, from its opening figures, its sums and its length in months."""
+    """The metrics of one period, from its opening figures, its sums, its length in months and its cohort."""
     new, reactivation, expansion, contraction, churn = (sums_of_period[name] for name in _AMOUNTS)
     new_customers, reactivated, churned = (sums_of_period[name] for name in _CUSTOMERS)
     closing_cents = opening_cents + new + reactivation + expansion + contraction + churn
@@ -75,12 +116,12 @@ def measure(
         "closing_customers": closing_customers,
         "arr_cents": 12 * closing_cents,
         "arpa_cents": _cents(closing_cents, closing_customers),
-        "customer_churn_rate": _rate(churned, opening_customers),
-        "gross_mrr_churn_rate": _rate(lost, opening_cents),
-        "net_mrr_churn_rate": _rate(lost - expansion, opening_cents),
-        "net_revenue_retention": _rate(opening_cents + expansion - lost, opening_cents),
+        "customer_churn_rate": _rate(cohort.left, cohort.customers),
+        "gross_mrr_churn_rate": _rate(cohort.lost_cents, cohort.opening_cents),
+        "net_mrr_churn_rate": _rate(cohort.opening_cents - cohort.closing_cents, cohort.opening_cents),
+        "net_revenue_retention": _rate(cohort.closing_cents, cohort.opening_cents),
         "quick_ratio": _rate(new + reactivation + expansion, lost),
-        "ltv_cents": _cents(closing_cents * months * opening_customers, closing_customers * churned),
+        "ltv_cents": _cents(closing_cents * months * cohort.customers, closing_customers * cohort.left),
         "payments": payments,
         "failed_payments": sums_of_period["failures"],
         "recovered_payments": sums_of_period["recovered"],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.mrr import MOVEMENT_KINDS
-from service.reads.metrics import measure
+from service.reads.metrics import Cohort, measure
 from tests.support.running import Daybook
 from tests.support.senders import subscription
 from tests.support.stores import EACH_STORE
@@ -141,7 +141,7 @@ async def test_months_by_hand(daybook: Daybook) -> None:
     )
 
 
-async def test_a_quarter_by_hand_leaves_reactivation_out_of_retention(daybook: Daybook) -> None:
+async def test_whoever_leaves_and_comes_back_within_a_quarter_has_not_left(daybook: Daybook) -> None:
     await tell(daybook)
 
     quarter = (await periods(daybook, "quarter"))["2025-Q2"]
@@ -155,12 +155,12 @@ async def test_a_quarter_by_hand_leaves_reactivation_out_of_retention(daybook: D
         closing_customers=3,
         arr_cents=456_000,
         arpa_cents=12_667,
-        customer_churn_rate=0.333333,
-        gross_mrr_churn_rate=0.340909,
-        net_mrr_churn_rate=0.340909,
-        net_revenue_retention=0.659091,
+        customer_churn_rate=0.0,
+        gross_mrr_churn_rate=0.136364,
+        net_mrr_churn_rate=0.136364,
+        net_revenue_retention=0.863636,
         quick_ratio=0.6,
-        ltv_cents=114_000,  # 38000 / 3 × 3 months × 3 quarters
+        ltv_cents=None,  # 38000 / 3 × 3 months × 3 quarters
     )
     assert (quarter["from"], quarter["to"], quarter["complete"]) == ("2025-04-01", "2025-06-30", True)
 
@@ -237,11 +237,44 @@ def test_what_is_kept_and_what_is_lost_make_the_whole(
     cents = (new, reactivation, expansion, -contraction, -churn)
     happened = Counter({f"{kind}_cents": amount for kind, amount in zip(MOVEMENT_KINDS, cents, strict=True)})
     happened["churn_customers"] = left
+    cohort = Cohort(
+        customers=customers + left,
+        opening_cents=opening,
+        closing_cents=expansion,
+        lost_cents=contraction,
+        left=left,
+    )
 
-    figures = measure(opening, customers + left, happened, 1)
+    figures = measure(opening, customers + left, happened, 1, cohort)
 
     assert figures["closing_cents"] - opening == sum(figures[f"{kind}_cents"] for kind in MOVEMENT_KINDS)
     if opening:
         assert figures["net_revenue_retention"] == pytest.approx(1 - figures["net_mrr_churn_rate"], abs=2e-6)
     assert (figures["quick_ratio"] is None) == (contraction + churn == 0)
     assert (figures["ltv_cents"] is None) == (not left or not customers)
+
+
+@pytest.mark.parametrize("guests", [1, 3])
+async def test_whoever_comes_and_goes_within_a_period_changes_no_retention(
+    daybook: Daybook, guests: int
+) -> None:
+    await daybook.record("subscription.recorded", "2024-11-02T12:00:00Z", **subscription("0", 1_000))
+    for key in range(1, guests + 1):
+        data = subscription(str(key), 10_000)
+        await daybook.record("subscription.recorded", "2025-02-02T12:00:00Z", **data)
+        await daybook.record("subscription.recorded", "2025-11-20T12:00:00Z", **data | {"status": "canceled"})
+    await daybook.catch_up()
+
+    year = (await periods(daybook, "year"))["2025"]
+
+    assert shows(year, net_revenue_retention=1.0, customer_churn_rate=0.0, churned_customers=guests)
+
+
+async def test_nobody_who_was_there_gives_no_lifetime_value(daybook: Daybook) -> None:
+    data = subscription("1", 1_000)
+    await daybook.record("subscription.recorded", "2025-01-02T12:00:00Z", **data)
+    await daybook.record("subscription.recorded", "2025-01-20T12:00:00Z", **data | {"status": "canceled"})
+    await daybook.record("subscription.recorded", "2025-01-05T12:00:00Z", **subscription("2", 1_000))
+    await daybook.catch_up()
+
+    assert shows((await periods(daybook, "month"))["2025-01"], customer_churn_rate=None, ltv_cents=None)
