@@ -19,7 +19,7 @@ from service.books.view import Scope, View
 from service.verify import digests, replay, verify_totals
 from tests.support.expected_books import ExpectedBooks
 from tests.support.random_deliveries import deliver, deliveries, examples
-from tests.support.random_scenarios import KINDS, scenarios
+from tests.support.random_scenarios import scenarios
 from tests.support.temporary_books import document, new_books
 
 pytestmark = pytest.mark.usefixtures("each_store")
@@ -71,19 +71,10 @@ async def _one_event_at_a_time_gives_the_books_of_a_replay(scenario, batches):
 @examples(18)
 def test_the_books_say_what_happened(data, scenario):
     batches = data.draw(deliveries(scenario), label="deliveries")
-    asyncio.run(_the_books_say_what_happened(scenario, batches))
+    asyncio.run(the_books_say_what_happened(scenario, batches))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@given(st.data())
-@examples(3)
-def test_the_books_say_what_happened_in_lives_of_one_kind(kind, data):
-    scenario = data.draw(scenarios(kind), label="scenario")
-    batches = data.draw(deliveries(scenario), label="deliveries")
-    asyncio.run(_the_books_say_what_happened(scenario, batches))
-
-
-async def _the_books_say_what_happened(scenario, batches):
+async def the_books_say_what_happened(scenario, batches):
     async with new_books(Rules(reporting_tz=scenario.zone)) as books:
         await deliver(books, batches)
         async with books.store() as store:

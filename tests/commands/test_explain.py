@@ -109,7 +109,10 @@ def test_bytes_that_were_tampered_with_are_a_fault(directory: Path) -> None:
 
 def test_a_figure_that_its_rows_do_not_make_is_a_fault(directory: Path) -> None:
     day = "WHERE date = '2025-11-13' AND account LIKE 'acct%'"
-    change(books_path(directory), f"UPDATE bill_days SET billed_cents = billed_cents + 1, bills = bills + 1 {day}")
+    change(
+        books_path(directory),
+        f"UPDATE bill_days SET billed_cents = billed_cents + 1, bills = bills + 1 {day}",
+    )
 
     shown = explain("month-detail/days/0/total_cents", *NOVEMBER)
 
