@@ -79,19 +79,6 @@ def returned_rows(rows: Sequence[Row]) -> list[Cash]:
     return [Cash(**{**column, "parent_key": "", "customer_id": customer_id}) for column in columns]
 
 
-def invoice_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """The cash of one invoice's events without any payment's."""
-    return settled_cash_rows(claim_rows(history), rules)
-
-
-def payment_cash_alone(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """The cash of one payment's events without any invoice's: what is stated as an invoice's is left out."""
-    receipts = [row for row in receipt_rows(history) if row.invoice_id is None]
-    reversals = reversal_rows(history, rules)
-    found = [row for row in reversals if isinstance(row, Cash)]
-    return [*settled_cash_rows(receipts, rules), *found, *returned_rows(reversals)]
-
-
 def _with_cash(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
     """The rows that wait for others, and the cash of those that stand alone."""
     waiting = [row for row in rows if row.parent_key]

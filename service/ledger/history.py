@@ -59,11 +59,19 @@ def read_histories(
     connection: Connection, names: Iterable[str], up_to: int, vault: Vault
 ) -> dict[str, list[Event]]:
     """The events of each subject up to a position, in any order."""
-    events_by_name: dict[str, list[Event]] = {name: [] for name in names}
+    histories = read_placed_histories(connection, names, up_to, vault)
+    return {name: [event for _, event in placed] for name, placed in histories.items()}
+
+
+def read_placed_histories(
+    connection: Connection, names: Iterable[str], up_to: int, vault: Vault
+) -> dict[str, list[tuple[int, Event]]]:
+    """The events of each subject up to a position, as (position, event), in any order."""
+    events_by_name: dict[str, list[tuple[int, Event]]] = {name: [] for name in names}
     by_position: dict[int, Event] = {}
     for row in unseal_rows(connection, vault, _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)):
         event = by_position.get(row[0]) or by_position.setdefault(row[0], to_event(row))
-        events_by_name[row[-1]].append(event)
+        events_by_name[row[-1]].append((row[0], event))
     return events_by_name
 
 

@@ -50,4 +50,6 @@ def test_the_books_at_a_position_are_those_of_the_events_until_it(data, scenario
 @examples(2)
 def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenario):
     recorded = data.draw(recordings(scenario), label="events, as recorded")[:10]
-    asyncio.run(each_event_restates(scenario.zone, recorded, 0, len(recorded), len(recorded) // 2))
+    asyncio.run(
+        each_event_restates(scenario.zone, recorded, 0, len(recorded), [len(recorded) // 2, len(recorded), 0])
+    )

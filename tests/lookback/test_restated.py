@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 
 import pytest
@@ -11,15 +13,19 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
 from projections.book import Rules
+from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.tables import TOTALS
-from service.core.events import Event, Unused
+from service.core.events import Customer, Discount, Event, Unused
 from service.core.moments import day_of, from_us, to_us
-from service.lookback.restated import EventChanges, FigureChange, FigureKey, find_restatements, late_changes
-from tests.support.events import event, item, subscription
+from service.lookback.figure_changes import EventChanges, FigureChange, FigureKey
+from service.lookback.restated import find_restatements, late_changes
+from service.reads.restatements import Restatement
+from tests.support.events import at, event, invoice, item, payment, settles, subscription
+from tests.support.partitions import HeldPartitions
 from tests.support.random_deliveries import examples
-from tests.support.random_scenarios import Scenario, scenarios
-from tests.support.temporary_books import TemporaryBooks, incoming, new_books
+from tests.support.random_scenarios import KINDS, Scenario, scenarios
+from tests.support.temporary_books import TemporaryBooks, incoming, new_books, now
 
 FIGURES = {
     "mrr": ("mrr", "mrr_days", "mrr_cents"),
@@ -55,10 +61,25 @@ def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenari
     cut = st.integers(0, len(recorded))
     since, until = sorted(data.draw(st.tuples(cut, cut), label="from and to"))
     reached = data.draw(cut, label="where the books are")
-    asyncio.run(each_event_restates(scenario.zone, recorded, since, until, reached))
+    asyncio.run(each_event_restates(scenario.zone, recorded, since, until, [reached]))
 
 
-async def each_event_restates(zone: str, recorded, since: int, until: int, reached: int) -> None:
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(st.data())
+@examples(3)
+def test_each_event_restates_what_the_books_say_otherwise_after_it_in_lives_of_each_kind(kind, data):
+    scenario = data.draw(scenarios(kind))
+    recorded = data.draw(recordings(scenario), label="events, as recorded")
+    cut = st.integers(0, len(recorded))
+    since = data.draw(cut, label="from")
+    reached = data.draw(st.lists(cut, min_size=1, max_size=3), label="where the books' partitions are")
+    asyncio.run(each_event_restates(scenario.zone, recorded, since, len(recorded), reached))
+
+
+async def each_event_restates(
+    zone: str, recorded, since: int, until: int, reached: Sequence[int]
+) -> list[Restatement]:
+    """The restatements, as found. The books that are asked have a partition at each position of `reached`."""
     rules = Rules(reporting_tz=zone)
     async with new_books(rules) as books, new_books(rules) as asked:
         figures = [Figures()]
@@ -70,10 +91,13 @@ async def each_event_restates(zone: str, recorded, since: int, until: int, reach
         for position in range(since + 1, until + 1):
             day = day_of(recorded[position - 1][1], books.rules.zone).isoformat()
             expected += _restated(position, day, figures[position - 1], figures[position])
-        await _record(asked, recorded[:reached])
-        await asked.advance()
-        await _record(asked, recorded[reached:])
+        await _record(asked, recorded)
         async with asked.store() as store:
+            store.partitions = max(store.partitions, len(reached))
+            await store.register()
+            for part in range(store.partitions):
+                engine = Engine(asked.ledger, store, now, HeldPartitions([part]))
+                await engine.catch_up(reached[part % len(reached)])
             found = await find_restatements(asked.ledger, store, since, until)
     rows = [
         (
@@ -96,6 +120,7 @@ async def each_event_restates(zone: str, recorded, since: int, until: int, reach
         of, moment = recorded[row.position - 1]
         assert (row.cause, row.type) == (of.cause, of.type)
         assert from_us(row.recorded_at_us) == moment
+    return found
 
 
 @pytest.mark.parametrize("reached", range(4))
@@ -109,7 +134,44 @@ async def test_the_books_may_be_anywhere_before_the_range_or_in_it(reached: int)
     late = told[-1].occurred_at + timedelta(days=30)
     recorded = [*((each, each.occurred_at) for each in told[:-1]), (told[-1], late)]
 
-    await each_event_restates("UTC", recorded, 2, 3, reached)
+    await each_event_restates("UTC", recorded, 2, 3, [reached])
+
+
+async def restated_by_the_last(*told: Event) -> list[tuple[str, str, int]]:
+    """(figure, day, change) by the last event, told 30 days late, whatever the books hold of it."""
+    late = (told[-1], told[-1].occurred_at + timedelta(days=30))
+    recorded = [*((each, each.occurred_at) for each in told[:-1]), late]
+    for reached in (0, len(told) - 1, len(told)):
+        found = await each_event_restates("UTC", recorded, len(told) - 1, len(told), [reached])
+    return [(row.figure, row.date, row.change_cents) for row in found]
+
+
+async def test_a_discount_of_a_customer_restates_all_their_contracts():
+    contracts = [
+        event(subscription(item(10_000), subscription_id=f"sub_{number}"), "2025-01-15") for number in (1, 2)
+    ]
+    half = Discount(discount_id="di_1", percent_off=Decimal(50))
+    told = event(Customer(customer_id="cus_1", discounts=(half,)), "2025-01-20")
+
+    assert await restated_by_the_last(*contracts, told) == [("mrr", "2025-01-20", -10_000)]
+
+
+async def test_a_payment_near_an_invoice_of_its_amount_restates_nothing():
+    paid = event(invoice("paid", paid_at=at("2025-01-15 10:30")), "2025-01-15 10:30")
+
+    assert await restated_by_the_last(paid, event(payment(), "2025-01-15 10:31")) == []
+    assert await restated_by_the_last(paid, event(payment(), "2025-01-15 10:45")) == [
+        ("collected_cents", "2025-01-15", 10_000)
+    ]
+
+
+async def test_a_link_takes_back_what_counted_twice():
+    paid = event(invoice("paid", paid_at=at("2025-01-15")), "2025-01-15")
+    alone = event(payment(), "2025-01-16")
+
+    assert await restated_by_the_last(paid, alone, event(settles(), "2025-01-16")) == [
+        ("collected_cents", "2025-01-16", -10_000)
+    ]
 
 
 def told_on(day: str, *changes: tuple[str, str, int]) -> EventChanges:
@@ -121,7 +183,7 @@ def told_on(day: str, *changes: tuple[str, str, int]) -> EventChanges:
         recorded_at_us=to_us(moment),
         day=day,
         changes=[
-            FigureChange("subscription|acme||sub_1", FigureKey(figure, "usd", "", date), "cus_1", cents)
+            FigureChange(FigureKey(figure, "usd", "", date), "cus_1", cents)
             for figure, date, cents in changes
         ],
     )
