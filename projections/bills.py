@@ -30,7 +30,14 @@ from projections.observed_bills import (
     settled_bill_rows,
 )
 from projections.pricing import is_unpriced, price_on
-from projections.schedules import BILLED_STATUSES, BillingSchedule, billing_schedules, decode, encode
+from projections.schedules import (
+    BILLED_STATUSES,
+    BillingSchedule,
+    are_bills_split,
+    billing_schedules,
+    decode,
+    encode,
+)
 from service.core import cadence
 from service.core.events import Event, Invoice, join_key, subject
 from service.core.moments import day_of
@@ -180,7 +187,8 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
             second_bill_date=min(filter(None, map(_first_unstated_day, schedules)), default=None),
             ends_date=ends,
             declined=data.declined or data.status == "past_due",
-            unpriced=data.status in BILLED_STATUSES and _is_unpriced(state),
+            unpriced=data.status in BILLED_STATUSES
+            and (_is_unpriced(state) or are_bills_split(data, schedules)),
             unknown_status=state.unknown_status,
             tied=any(each.tied for each in states),
             trust=state.trust,

@@ -302,6 +302,7 @@ class _Life:
         if data.automatic_tax and self._tax:
             data = replace(data, items=self._taxed(data, data.items))
             sources.append(self._tax)
+        data = self._planned_to_end(data, sources)
         status = data.status.lower()
         return ContractState(
             day=day,
@@ -344,14 +345,31 @@ class _Life:
 
     def _phases(self, data: Subscription, now: datetime) -> tuple[Phase, ...]:
         """The phases of the live schedule that begin after `now`, with the prices that they only name."""
-        schedules = [event.data for event in reversed(self._schedules.values())]
-        live = (s for s in schedules if isinstance(s, Schedule) and s.status in LIVE_SCHEDULES)
-        phases = next((schedule.phases for schedule in live), ())
+        _, schedule = self._live_schedule()
         return tuple(
             replace(phase, items=self._taxed(data, map(self._priced, phase.items)))
-            for phase in phases
+            for phase in (schedule.phases if schedule else ())
             if phase.starts_at > now
         )
+
+    def _planned_to_end(self, data: Subscription, sources: list[Event]) -> Subscription:
+        """The data with the end of the live schedule's last phase, if the schedule cancels the contract then.
+
+        Adds the schedule's event to `sources` if it does.
+        """
+        event, schedule = self._live_schedule()
+        last = schedule.phases[-1] if schedule and schedule.phases else None
+        if event is None or schedule is None or schedule.end_behavior != "cancel" or data.cancel_at:
+            return data
+        sources.append(event)
+        return replace(data, cancel_at=last.ends_at if last else None)
+
+    def _live_schedule(self) -> tuple[Event | None, Schedule | None]:
+        """The newest schedule that is in force, with its event."""
+        for event in reversed(self._schedules.values()):
+            if isinstance(event.data, Schedule) and event.data.status in LIVE_SCHEDULES:
+                return event, event.data
+        return None, None
 
     def _priced(self, item: Item) -> Item:
         named = self._prices.get(item.price_id)

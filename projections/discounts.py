@@ -55,22 +55,22 @@ class AppliedDiscounts:
         return [(applied.discount, event) for event, applied in added]
 
     def _newest(self, discount_id: str | None, now: datetime) -> tuple[Event, AppliedDiscount] | None:
-        told = [pair for pair in self._by_id[discount_id] if pair[0].occurred_at <= now]
-        return told[-1] if told else None
+        events = [pair for pair in self._by_id[discount_id] if pair[0].occurred_at <= now]
+        return events[-1] if events else None
 
     def _is_deleted(self, discount_id: str, stated_at: datetime, now: datetime) -> bool:
         newest = self._newest(discount_id, now)
         return bool(newest and newest[1].deleted and newest[0].occurred_at >= stated_at)
 
     def _content(self, discount: Discount, stated_at: datetime, now: datetime) -> Sourced:
-        told = [
+        events = [
             (applied.discount, event)
             for event, applied in self._by_id[discount.discount_id]
             if is_readable(applied.discount)
         ]
-        until_now = [pair for pair in told if pair[1].occurred_at <= now]
+        until_now = [pair for pair in events if pair[1].occurred_at <= now]
         if is_readable(discount):
             contents = [pair for pair in until_now if pair[1].occurred_at > stated_at]
         else:
-            contents = until_now or told[:1]
+            contents = until_now or events[:1]
         return contents[-1] if contents else (discount, None)

@@ -16,7 +16,7 @@ from projections.contracts import ContractState
 from projections.pricing import bill_cents, change_days, is_unpriced
 from service.core import cadence
 from service.core.cadence import Anchor
-from service.core.events import Item, Subscription
+from service.core.events import Discount, Item, Subscription
 from service.core.moments import day_of
 
 BILLED_STATUSES = frozenset({"active", "past_due", "trialing"})  # has a next bill
@@ -124,6 +124,17 @@ def billing_schedules(state: ContractState, ends_date: str | None, rules: Rules)
     )
 
 
+def are_bills_split(data: Subscription, schedules: Sequence[BillingSchedule]) -> bool:
+    """Whether credits or amounts off may exceed a schedule's bill, and be off another one's of the same day.
+
+    Bills of several schedules are worked out apart, so such a contract is flagged.
+    """
+    credits_exist = any((item.unit_amount or 0) < 0 for item in data.items)
+    amounts_off_exist = any(discount.amount_off for discount in data.discounts)
+    bills_nothing = any(cents == 0 for schedule in schedules for _, cents in schedule.amounts)
+    return len(schedules) > 1 and bills_nothing and (credits_exist or amounts_off_exist)
+
+
 _Key = tuple[str, int, datetime | date]  # interval, every, next bill
 
 
@@ -155,6 +166,7 @@ def _schedule(
 ) -> BillingSchedule:
     interval, every, next_bill = key
     first, first_time = _split(next_bill)
+    data, items = _at_bill_times(data, first_time), [_item_at_bill_times(i, first_time) for i in items]
     anchor, anchor_time = _anchor(data, is_moment=first_time is not None)
     on_anchor = cadence.first_on_anchor(first, interval, every, anchor) is None
     day = _local_day(first, first_time, ZoneInfo(rules.reporting_tz))
@@ -168,6 +180,47 @@ def _schedule(
         zone=rules.reporting_tz,
         amounts=_amounts(data, items, day, rules, with_amounts_off=with_amounts_off),
     )
+
+
+def _at_bill_times(data: Subscription, at: time | None) -> Subscription:
+    """The data with its changes moved to the first bill after them, since days compare no times.
+
+    A bill at 10:00 still has the discount that ends at 15:00 of its day.
+    """
+    discounts = tuple(_discount_at_bill_times(discount, at) for discount in data.discounts)
+    return replace(data, discounts=discounts, items=tuple(_item_at_bill_times(i, at) for i in data.items))
+
+
+def _item_at_bill_times(item: Item, at: time | None) -> Item:
+    if not (item.discounts or item.trial_end_at):
+        return item
+    return replace(
+        item,
+        discounts=tuple(_discount_at_bill_times(discount, at) for discount in item.discounts),
+        trial_start_at=_bill_time_after(item.trial_start_at, at),
+        trial_end_at=_bill_time_after(item.trial_end_at, at),
+    )
+
+
+def _discount_at_bill_times(discount: Discount, at: time | None) -> Discount:
+    return replace(
+        discount,
+        starts_at=_bill_time_after(discount.starts_at, at),
+        ends_at=_bill_time_after(discount.ends_at, at),
+    )
+
+
+def _bill_time_after(moment: datetime | None, at: time | None) -> datetime | None:
+    """The first moment at a time of day in UTC that is not before a moment; bills without a time keep it."""
+    if moment is None or at is None:
+        return moment
+    bill_time = datetime.combine(moment.astimezone(UTC).date(), at, UTC)
+    return bill_time if bill_time >= moment else bill_time + timedelta(days=1)
+
+
+def _bill_day_after(moment: datetime, at: time | None, rules: Rules) -> str:
+    """The day of the first bill that is not before a moment, of bills at a time of day."""
+    return day_of(_bill_time_after(moment, at) or moment, rules.zone).isoformat()
 
 
 def _split(next_bill: datetime | date) -> tuple[date, time | None]:
@@ -214,9 +267,7 @@ def _in_phase(
 
     In a phase that begins with a trial, bills begin at the trial's end.
     """
-    start = day_of(starts_at, rules.zone).isoformat()
     bills_from = planned.trial_end_at or starts_at
-    first = day_of(bills_from, rules.zone).isoformat()
     groups: dict[tuple[str, int], list[Item]] = {}
     for item in planned.items:
         if item.interval != cadence.ONCE:
@@ -224,11 +275,14 @@ def _in_phase(
     most_frequent = min(groups, key=lambda key: _by_frequency(((*key, bills_from), [])), default=None)
     for schedule in schedules:
         key = schedule.interval, schedule.every
+        at = schedule.first_time
+        start, first = (_bill_day_after(moment, at, rules) for moment in (starts_at, bills_from))
         items = None if schedule.until else groups.pop(key, None)
         if items is None:
             yield replace(schedule, until=schedule.until or start)
             continue
-        later = _amounts(planned, items, first, rules, with_amounts_off=key == most_frequent)
+        known = _at_bill_times(planned, at), [_item_at_bill_times(item, at) for item in items]
+        later = _amounts(*known, first, rules, with_amounts_off=key == most_frequent)
         before = [amount for amount in schedule.amounts if amount[0] < start]
         trial = [(start, 0)] if start < first else []
         yield replace(schedule, amounts=_without_repeats((*before, *trial, *later)))

@@ -330,6 +330,7 @@ class Schedule(CustomerReference, frozen=True, kw_only=True):
     id: Id
     status: Text
     subscription: Reference | None = None
+    released_subscription: Reference | None = None
     end_behavior: str | None = None
     phases: tuple[Phase, ...] = ()
 

@@ -16,7 +16,7 @@ def charge(payload: payloads.Charge, event_type: str) -> Data:
     """
     status = _charge_status(payload)
     captured = _captured(payload, status)
-    uncaptured = payload.amount - captured if status in {"succeeded", "authorized"} else 0
+    uncaptured = max(payload.amount - captured, 0) if status in {"succeeded", "authorized"} else 0
     released = min(payload.amount_refunded, uncaptured)
     return _payment(
         payload,
@@ -39,11 +39,11 @@ def _charge_status(payload: payloads.Charge) -> str:
 
 
 def _captured(payload: payloads.Charge, status: str) -> int:
-    """The amount that was captured; all of it where an old charge says no more than that it was."""
+    """The amount that was captured, at times more than was held; all of it where an old charge has none."""
     if status == "authorized":
         return 0
     stated = payload.amount_captured if payload.captured else None
-    return payload.amount if stated is None else min(stated, payload.amount)
+    return payload.amount if stated is None else stated
 
 
 def payment_intent(payload: payloads.PaymentIntent, event_type: str) -> Data:

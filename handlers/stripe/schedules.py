@@ -12,10 +12,13 @@ from service.core.events import Data
 
 
 def schedule(payload: payloads.Schedule, _: str) -> Data:
-    """A schedule with all its phases, those that are over among them."""
+    """A schedule with all its phases, those that are over among them.
+
+    Once it is released, it names its subscription in another field.
+    """
     return events.Schedule(
         schedule_id=payload.id,
-        subscription_id=id_of(payload.subscription),
+        subscription_id=id_of(payload.subscription) or id_of(payload.released_subscription),
         customer_id=customer_id(payload),
         currency=next(filter(None, (phase.currency for phase in payload.phases)), None),
         status=payload.status,

@@ -235,7 +235,7 @@ class Payment(Data, frozen=True, kw_only=True):
     customer_id: str | None = None
     invoice_id: Annotated[str, Meta(description="the invoice that it pays")] | None = None
     for_invoice: Annotated[bool, Meta(description="it pays an invoice that is not named")] = False
-    paid_at: Annotated[Moment, Meta(description="when it was paid, if told by a later event")] | None = None
+    paid_at: Annotated[Moment, Meta(description="when it was paid, if a later event says so")] | None = None
     attempted_at: Annotated[Moment, Meta(description="when the attempt began")] | None = None
     awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
 
@@ -290,10 +290,10 @@ class Superseded(Data, frozen=True, kw_only=True):
 
 
 class Rendering(Data, frozen=True, kw_only=True):
-    """The event `event_id` was told once more, by another endpoint or a fetch, in another rendering.
+    """The event `event_id` came once more, by another endpoint or a fetch, in another rendering.
 
     It only keeps these bytes; what the books read of the event is in its revisions. `account` is the one that
-    this telling names.
+    this delivery names.
     """
 
     event_id: str

@@ -109,7 +109,7 @@ class EventRevisions(Struct, frozen=True, kw_only=True):
     """The revisions of one event in the ledger: the first, the effective one, and how many there are.
 
     `effective` is None if the last revision was superseded without a replacement. `others` count besides it:
-    an older version recorded an event once for each account under which it was told.
+    an older version recorded an event once for each account under which it was renderings.
     """
 
     first: RecordedEvent
@@ -228,12 +228,12 @@ def _as_json(value: Any) -> Any:
 
 
 async def retranslate_delivery(
-    reader: LedgerReader, delivery: RawDelivery, mode: str, *, is_told_again: bool = False
+    reader: LedgerReader, delivery: RawDelivery, mode: str, *, is_rendered_again: bool = False
 ) -> Incoming | None:
     """A delivery as today's translators read it; None if it was erased or has no translator.
 
-    Of an event that others told again it is the telling that the books should read, in the account that any
-    telling names.
+    Of an event that others brought, too, it is the rendering that the books should read, in the account that
+    any rendering names.
     """
     endpoint, proof, body = endpoint_of(delivery.proof.processor), delivery.proof, delivery.body
     if body is None or endpoint is None or proof.method not in _RETRANSLATED_METHODS:
@@ -241,37 +241,39 @@ async def retranslate_delivery(
     if _records_only_changes(proof):
         translated = await _retranslate_fetched(reader, endpoint, delivery, body)
         return replace(translated, content_digest=sha256(body).digest())
-    if is_told_again:
+    if is_rendered_again:
         event_id = next(iter(delivery.digests))[2]
-        return await _retranslate_tellings(reader, endpoint, proof.processor, event_id, mode)
+        return await _retranslate_renderings(reader, endpoint, proof.processor, event_id, mode)
     return read_delivery(endpoint, delivery.headers, body, proof, mode)
 
 
-async def _retranslate_tellings(
+async def _retranslate_renderings(
     reader: LedgerReader, endpoint: Endpoint, processor: str, event_id: str, mode: str
 ) -> Incoming | None:
-    """The best telling of an event; None if one was erased, so that they can't be compared."""
+    """The best rendering of an event; None if one was erased, so that they can't be compared."""
     deliveries = (await reader.deliveries_of(processor, event_id)).values()
     raws = [raw for raw in deliveries if raw]
     if len(raws) < len(deliveries):
         return None
-    tellings = [
+    renderings = [
         read_delivery(endpoint, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
         for raw in raws
     ]
-    return _best_telling([telling for telling in tellings if telling.told_event] or tellings[:1])
+    return _best_rendering(
+        [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
+    )
 
 
-def _best_telling(tellings: Sequence[Incoming]) -> Incoming:
-    """The telling with the highest rank, with its event in the account that any of them names."""
-    best = max(tellings, key=_rank)
-    account = named_account(event.account for telling in tellings for event in telling.events)
+def _best_rendering(renderings: Sequence[Incoming]) -> Incoming:
+    """The rendering with the highest rank, with its event in the account that any of them names."""
+    best = max(renderings, key=_rank)
+    account = named_account(event.account for rendering in renderings for event in rendering.events)
     return replace(best, events=[replace(event, account=account) for event in best.events])
 
 
-def _rank(telling: Incoming) -> Rank:
-    rendered = telling.render(telling.body) if telling.render else None
-    return rank(telling.proof.trust, rendered) if rendered else (-1, "", b"")
+def _rank(rendering: Incoming) -> Rank:
+    rendered = rendering.render(rendering.body) if rendering.render else None
+    return rank(rendering.proof.trust, rendered) if rendered else (-1, "", b"")
 
 
 async def _retranslate_fetched(
@@ -341,8 +343,8 @@ async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict
     return revisions_by_key
 
 
-async def _read_told_again(reader: LedgerReader, known: Mapping[EventKey, EventRevisions]) -> set[int]:
-    """The positions of those deliveries whose event was told again by others."""
+async def _read_rendered_again(reader: LedgerReader, known: Mapping[EventKey, EventRevisions]) -> set[int]:
+    """The positions of those deliveries whose event others brought, too."""
     deliveries = {
         join_key("rendering", key[0], "", key[2]): revisions.first.delivery
         for key, revisions in known.items()
@@ -467,12 +469,12 @@ class Retranslator:
         ]
         ids = {key[2] for delivery in chosen for key in delivery.digests}
         known = await read_revisions(reader, ids)
-        told_again = await _read_told_again(reader, known)
+        rendered_again = await _read_rendered_again(reader, known)
         readings = [
             (
                 delivery,
                 await retranslate_delivery(
-                    reader, delivery, self._mode, is_told_again=delivery.position in told_again
+                    reader, delivery, self._mode, is_rendered_again=delivery.position in rendered_again
                 ),
             )
             for delivery in chosen
@@ -482,7 +484,7 @@ class Retranslator:
         incoming = []
         for delivery, translated in readings:
             if translated is None:
-                is_erased = delivery.body is None or delivery.position in told_again
+                is_erased = delivery.body is None or delivery.position in rendered_again
                 self.report.left_out["erased" if is_erased else delivery.proof.method] += 1
                 continue
             self.report.deliveries += 1

@@ -18,7 +18,7 @@ from service.ledger.draft import Draft, EventKey, Head, Incoming, KnownEvent, Ou
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
 from service.ledger.range_partitions import ensure_partitions
-from service.ledger.renderings import Told, read_told
+from service.ledger.renderings import EventRenderings, read_renderings
 from service.ledger.vault import GENERAL, Vault
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of
 
@@ -73,8 +73,8 @@ def append_deliveries(
     events = [event for incoming in batch for event in incoming.events]
     keys = _Keys(connection, vault, {GENERAL, *map(owner_of, events)})
     known = _find_known(connection, events)
-    told = _read_told(connection, vault, batch, known)
-    draft = Draft(old_head, known, told, now_us, keys, vault.digest)
+    renderings = _read_renderings(connection, vault, batch, known)
+    draft = Draft(old_head, known, renderings, now_us, keys, vault.digest)
     outcomes = [draft.add(incoming) for incoming in batch]
     if is_postgresql and draft.events:
         ensure_partitions(connection, old_head.position, draft.head.position)
@@ -129,18 +129,18 @@ def _find_known(connection: Connection, events: Sequence[Event]) -> dict[EventKe
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
-def _read_told(
+def _read_renderings(
     connection: Connection, vault: Vault, batch: Sequence[Incoming], known: dict[EventKey, KnownEvent]
-) -> dict[tuple[str, str], Told]:
-    """The events of which the batch has another telling than the first in the ledger."""
-    keys, told = keys_by_id(known), dict[tuple[str, str], Told]()
+) -> dict[tuple[str, str], EventRenderings]:
+    """The events of which the batch has another rendering than the first in the ledger."""
+    keys, renderings = keys_by_id(known), dict[tuple[str, str], EventRenderings]()
     for incoming in batch:
-        event = incoming.told_event
+        event = incoming.rendered_event
         name = (event.processor, event.event_id) if event else None
-        if event is None or name is None or name not in keys or name in told or incoming.render is None:
+        if event is None or name is None or name not in keys or name in renderings or incoming.render is None:
             continue
         _, digest, trust = known[keys[name]]
         is_first = digest in (vault.digest(incoming.content_digest), incoming.content_digest)
         if not (is_first and (keys[name][1], trust) == (event.account, event.trust)):
-            told[name] = read_told(connection, vault, *name, incoming.render)
-    return told
+            renderings[name] = read_renderings(connection, vault, *name, incoming.render)
+    return renderings

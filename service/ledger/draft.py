@@ -19,7 +19,7 @@ from service.core.events import (
 from service.core.moments import to_us
 from service.ledger import chain
 from service.ledger.personal_data import owners_of_events, seal_data
-from service.ledger.renderings import Raw, Render, Telling, Told, rendering_event
+from service.ledger.renderings import EventRenderings, KnownRendering, Raw, Render, rendering_event
 from service.ledger.vault import Keys, seal
 
 EventKey = tuple[str, str, str]  # processor, account, event id
@@ -43,8 +43,8 @@ class Incoming(Struct, frozen=True, kw_only=True):
     render: Render | None = None
 
     @property
-    def told_event(self) -> Event | None:
-        """The event of which this is a telling, where there may be others."""
+    def rendered_event(self) -> Event | None:
+        """The event of which this is a rendering, where there may be others."""
         if self.render is None or len(self.events) != 1 or REVISION_MARK in self.events[0].event_id:
             return None
         return self.events[0]
@@ -73,8 +73,8 @@ class Head(Struct, frozen=True, kw_only=True):
 class Draft:
     """The rows that a batch will add, with positions and digests that follow the head. Pure.
 
-    `known` are the batch's events that the ledger already holds, and `told` those of them of which the batch
-    has another telling; `head` moves with each new event. `keys` seal the personal data of their owners.
+    `known` are the batch's events that the ledger already holds, and `renderings` those of which the batch
+    has another rendering; `head` moves with each new event. `keys` seal the personal data of their owners.
     `keyed_digest` makes a digest against which nobody without the key can test guesses. `corrections` are the
     events that other renderings of known events made necessary.
     """
@@ -83,15 +83,15 @@ class Draft:
         self,
         head: Head,
         known: dict[EventKey, KnownEvent],
-        told: dict[tuple[str, str], Told],
+        renderings: dict[tuple[str, str], EventRenderings],
         recorded_at_us: int,
         keys: Keys,
         keyed_digest: Callable[[bytes], bytes],
     ) -> None:
         self.head = head
         self._known = known
-        self._told = told
-        self._first_tellings: dict[tuple[str, str], tuple[int, Incoming]] = {}  # of this batch
+        self._renderings = renderings
+        self._first_renderings: dict[tuple[str, str], tuple[int, Incoming]] = {}  # of this batch
         self._keys_by_id = keys_by_id(known)
         self._keys = keys
         self._keyed_digest = keyed_digest
@@ -109,9 +109,9 @@ class Draft:
             self._quarantine(incoming, content_digest, incoming.reason, incoming.detail, None)
             if not incoming.events:
                 return Outcome(position=None, quarantined=True)
-        event = incoming.told_event
+        event = incoming.rendered_event
         if event and (known := self._find(event, any_account=True)):
-            return self._add_telling(incoming, event, known, content_digest)
+            return self._add_rendering(incoming, event, known, content_digest)
         return self._add(incoming, content_digest)
 
     def _add(self, incoming: Incoming, content_digest: bytes) -> Outcome:
@@ -125,8 +125,8 @@ class Draft:
         if new:
             raw = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
             self._append_delivery(raw, new, incoming.events, content_digest)
-        if incoming.told_event:
-            self._first_tellings[_id(incoming.told_event)] = self.head.position, incoming
+        if incoming.rendered_event:
+            self._first_renderings[_id(incoming.rendered_event)] = self.head.position, incoming
         found = [self._find(event, any_account=has_unique_ids) for event in incoming.events]
         known = [entry for entry in found if entry]
         if not known:
@@ -168,39 +168,39 @@ class Draft:
             (event.processor, event.account, event.event_id) == key for event in events
         )
 
-    def _add_telling(
+    def _add_rendering(
         self, incoming: Incoming, event: Event, known: KnownEvent, content_digest: bytes
     ) -> Outcome:
-        """Add another telling of a known event: nothing if it says what one before it said."""
+        """Add another rendering of a known event: nothing if it says what one before it said."""
         duplicate = Outcome(position=known[0], duplicate=True)
-        told = self._told.get(_id(event)) or self._told_in_batch(event)
-        if told is None:
+        renderings = self._renderings.get(_id(event)) or self._renderings_in_batch(event)
+        if renderings is None:
             return duplicate
-        assert incoming.render  # noqa: S101 - only such an incoming has a told event
-        telling = Telling(
+        assert incoming.render  # noqa: S101 - only such an incoming has renderings
+        rendering = KnownRendering(
             account=event.account,
             trust=event.trust,
             position=self.head.position + 1,
             digests=frozenset({content_digest, incoming.content_digest}),
             rendered=incoming.render(incoming.body),
         )
-        if telling.rendered is None or told.knows(telling) or not told.is_whole:
+        if rendering.rendered is None or renderings.knows(rendering) or not renderings.is_whole:
             return duplicate
-        if contradicted := told.contradicted(telling):
+        if contradicted := renderings.contradicted(rendering):
             detail = f"the event at position {contradicted.position} has this id and other content"
             self._quarantine(incoming, content_digest, "conflict", detail, contradicted.position)
             return Outcome(position=known[0], conflict=True)
-        self._keep_telling(incoming, event, told, telling)
+        self._keep_rendering(incoming, event, renderings, rendering)
         return Outcome(position=known[0], duplicate=True, end=self.head.position)
 
-    def _told_in_batch(self, event: Event) -> Told | None:
-        """The event as this batch told it first; None where the ledger holds it, as it is told here."""
-        if _id(event) not in self._first_tellings:
+    def _renderings_in_batch(self, event: Event) -> EventRenderings | None:
+        """The event as this batch brought it first; None where the ledger holds it in this rendering."""
+        if _id(event) not in self._first_renderings:
             return None
-        position, incoming = self._first_tellings[_id(event)]
-        assert incoming.render  # noqa: S101 - only such an incoming has a told event
+        position, incoming = self._first_renderings[_id(event)]
+        assert incoming.render  # noqa: S101 - only such an incoming has renderings
         first = incoming.events[0]
-        telling = Telling(
+        rendering = KnownRendering(
             account=first.account,
             trust=first.trust,
             position=position,
@@ -208,28 +208,32 @@ class Draft:
             rendered=incoming.render(incoming.body),
         )
         source = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
-        return self._told.setdefault(_id(event), Told(tellings=[telling], effective=[first], source=source))
+        return self._renderings.setdefault(
+            _id(event), EventRenderings(all=[rendering], effective=[first], source=source)
+        )
 
-    def _keep_telling(self, incoming: Incoming, event: Event, told: Told, telling: Telling) -> None:
-        """Append a telling, and the events by which another rendering counts from now on.
+    def _keep_rendering(
+        self, incoming: Incoming, event: Event, renderings: EventRenderings, rendering: KnownRendering
+    ) -> None:
+        """Append a rendering, and the events by which another rendering counts from now on.
 
         Each event stands with the bytes that it was read from, so these may need a delivery of their own.
         """
-        assert telling.rendered  # noqa: S101 - it has just come
+        assert rendering.rendered  # noqa: S101 - it has just come
         raw = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
-        kept = rendering_event(event, telling, self._keyed_digest)
-        corrections = told.add(telling, event, raw)
+        kept = rendering_event(event, rendering, self._keyed_digest)
+        corrections = renderings.add(rendering, event, raw)
         self.corrections += corrections
-        digest = self._keyed_digest(telling.rendered.content_digest)
-        if told.source is raw:
+        digest = self._keyed_digest(rendering.rendered.content_digest)
+        if renderings.source is raw:
             self._append_delivery(raw, [kept, *corrections], [event, *corrections], digest)
             return
         self._append_delivery(raw, [kept], [event], digest)
-        if corrections and told.source:
-            best = max(told.tellings, key=lambda known: known.rank)
+        if corrections and renderings.source:
+            best = max(renderings.all, key=lambda known: known.rank)
             assert best.rendered  # noqa: S101 - else nothing would have been added
             digest = self._keyed_digest(best.rendered.content_digest)
-            self._append_delivery(told.source, corrections, corrections, digest)
+            self._append_delivery(renderings.source, corrections, corrections, digest)
 
     def _find(self, event: Event, *, any_account: bool) -> KnownEvent | None:
         """The event of this id, in its account or in any; a marker belongs to one account."""
@@ -239,13 +243,13 @@ class Draft:
         return self._known.get(key)
 
     def _append_delivery(
-        self, raw: Raw, events: Sequence[Event], told_of: Sequence[Event], content_digest: bytes
+        self, raw: Raw, events: Sequence[Event], named_by: Sequence[Event], content_digest: bytes
     ) -> None:
-        """Append events with the bytes that they were read from, sealed for all whom `told_of` names."""
+        """Append events with the bytes that they were read from, sealed for all whom `named_by` names."""
         first_position = self.head.position + 1
         sealed = {
             "headers": raw.headers,
-            "body": seal(self._keys, owners_of_events(told_of), raw.body),
+            "body": seal(self._keys, owners_of_events(named_by), raw.body),
             "proof": raw.proof,
         }
         self.deliveries.append({"position": first_position, **sealed})

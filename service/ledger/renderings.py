@@ -1,8 +1,8 @@
 """Renderings: one event that several deliveries tell, each in the API version of its endpoint.
 
-Stripe renders an event for each endpoint, and once more where it is fetched. Every telling is kept, and the
+Stripe renders an event for each endpoint, and once more where it is fetched. Every rendering is kept, and the
 books read one of them, which is chosen by content, never by the order of arrival: signed before fetched, then
-the newest API version, then the digest. The event belongs to the account that any telling names. Where that
+the newest API version, then the digest. The event belongs to the account that any rendering names. Where that
 gives another event than before, a revision takes its place, as after a retranslation.
 """
 
@@ -66,8 +66,8 @@ class Raw(Struct, frozen=True, kw_only=True):
     proof: bytes
 
 
-class Telling(Struct, frozen=True, kw_only=True):
-    """One telling of an event: the account that it names, its trust, and its rendering.
+class KnownRendering(Struct, frozen=True, kw_only=True):
+    """One rendering of an event: the account that it names, its trust, and its rendering.
 
     `digests` are those under which its content may be recorded. `rendered` is None where its bytes were
     erased or moved away.
@@ -81,67 +81,67 @@ class Telling(Struct, frozen=True, kw_only=True):
 
     @property
     def rank(self) -> Rank:
-        """The place of this telling: the books read the one with the highest."""
+        """The place of this rendering: the books read the one with the highest."""
         return rank(self.trust, self.rendered) if self.rendered else (-1, "", b"")
 
 
-class Told(Struct, kw_only=True):
-    """An event with all its tellings in the ledger.
+class EventRenderings(Struct, kw_only=True):
+    """An event with all its renderings in the ledger.
 
     `effective` are its revisions that count: one, or several where an older version of Daybook recorded an
     event once for each account. `source` is the delivery from which it was read, None if that was erased.
     `revisions` is the number of the last revision.
     """
 
-    tellings: list[Telling]
+    all: list[KnownRendering]
     effective: list[Event]
     source: Raw | None
     revisions: int = 1
 
-    def knows(self, telling: Telling) -> bool:
-        """Whether a telling adds nothing: this content came in this account with at least this trust."""
+    def knows(self, rendering: KnownRendering) -> bool:
+        """Whether a rendering adds nothing: this content came in this account with at least this trust."""
         return any(
-            known.account == telling.account
-            and known.digests & telling.digests
-            and _TRUST_RANK.get(known.trust, 0) >= _TRUST_RANK.get(telling.trust, 0)
-            for known in self.tellings
+            known.account == rendering.account
+            and known.digests & rendering.digests
+            and _TRUST_RANK.get(known.trust, 0) >= _TRUST_RANK.get(rendering.trust, 0)
+            for known in self.all
         )
 
     @property
     def is_whole(self) -> bool:
-        """Whether the bytes of all tellings are there, so that another one can be compared with them."""
-        return self.source is not None and all(telling.rendered for telling in self.tellings)
+        """Whether the bytes of all renderings are there, so that another one can be compared with them."""
+        return self.source is not None and all(rendering.rendered for rendering in self.all)
 
-    def contradicted(self, telling: Telling) -> Telling | None:
-        """The telling that has the same API version and other content; fetched ones contradict none."""
+    def contradicted(self, rendering: KnownRendering) -> KnownRendering | None:
+        """The rendering that has the same API version and other content; fetched ones contradict none."""
         return next(
             (
                 known
-                for known in self.tellings
-                if "fetched" not in (known.trust, telling.trust)
+                for known in self.all
+                if "fetched" not in (known.trust, rendering.trust)
                 and known.rendered
-                and telling.rendered
-                and known.rendered.api_version == telling.rendered.api_version
-                and not known.digests & telling.digests
+                and rendering.rendered
+                and known.rendered.api_version == rendering.rendered.api_version
+                and not known.digests & rendering.digests
             ),
             None,
         )
 
-    def add(self, telling: Telling, event: Event, raw: Raw) -> list[Event]:
-        """Take another telling in, whose own event and bytes these are; the events that it makes necessary.
+    def add(self, rendering: KnownRendering, event: Event, raw: Raw) -> list[Event]:
+        """Take another rendering in, whose own event and bytes these are; the events that it makes necessary.
 
-        They are to be appended as read from `source`, which is `raw` from then on if this telling is chosen.
+        They are to be appended as read from `source`, which is `raw` from then on if this one is chosen.
         """
-        best = max(self.tellings, key=lambda known: known.rank)
-        self.tellings.append(telling)
-        accounts = [known.account for known in self.tellings] + [event.account for event in self.effective]
+        best = max(self.all, key=lambda known: known.rank)
+        self.all.append(rendering)
+        accounts = [known.account for known in self.all] + [event.account for event in self.effective]
         account = named_account(accounts)
-        says_the_same = telling.trust == best.trust and telling.digests & best.digests
+        says_the_same = rendering.trust == best.trust and rendering.digests & best.digests
         is_right = [effective.account for effective in self.effective] == [account]
-        if not self.effective or (is_right and telling.rank <= best.rank):
+        if not self.effective or (is_right and rendering.rank <= best.rank):
             return []
         chosen = self.effective[0]
-        if telling.rank > best.rank or (says_the_same and telling.account == account):
+        if rendering.rank > best.rank or (says_the_same and rendering.account == account):
             chosen, self.source = event, raw
         self.revisions += 1
         revised = replace(chosen, account=account, event_id=revision_id(event.event_id, self.revisions))
@@ -151,50 +151,54 @@ class Told(Struct, kw_only=True):
 
 
 def rank(trust: str, rendered: Rendered) -> Rank:
-    """The place of a rendering: of several tellings the books read the one with the highest."""
+    """The place of a rendering: of several renderings the books read the one with the highest."""
     return _TRUST_RANK.get(trust, 0), rendered.api_version, rendered.content_digest
 
 
 def named_account(accounts: Iterable[str]) -> str:
-    """The account of an event that several tellings name: the smallest; empty if none is named."""
+    """The account of an event that several renderings name: the smallest; empty if none is named."""
     return min(filter(None, accounts), default="")
 
 
-def rendering_event(event: Event, telling: Telling, digest: Callable[[bytes], bytes]) -> Event:
-    """The event that keeps another telling. Its id is made from all in which tellings differ.
+def rendering_event(event: Event, rendering: KnownRendering, digest: Callable[[bytes], bytes]) -> Event:
+    """The event that keeps another rendering. Its id is made from all in which renderings differ.
 
-    So a retry of this telling is known by it.
+    So a retry of this rendering is known by it.
     """
-    assert telling.rendered  # noqa: S101 - it has just come
-    content = b"|".join((telling.rendered.content_digest, telling.account.encode(), telling.trust.encode()))
+    assert rendering.rendered  # noqa: S101 - it has just come
+    content = b"|".join(
+        (rendering.rendered.content_digest, rendering.account.encode(), rendering.trust.encode())
+    )
     return replace(
         event,
         account="",
         event_id=f"{event.event_id}{REVISION_MARK}{digest(content).hex()[:32]}",
         data=Rendering(
             event_id=event.event_id,
-            account=telling.account,
-            api_version=telling.rendered.api_version,
+            account=rendering.account,
+            api_version=rendering.rendered.api_version,
             customer_id=getattr(event.data, "customer_id", None),
         ),
         before=None,
     )
 
 
-def read_told(connection: Connection, vault: Vault, processor: str, event_id: str, render: Render) -> Told:
-    """An event of the ledger with all its tellings."""
+def read_renderings(
+    connection: Connection, vault: Vault, processor: str, event_id: str, render: Render
+) -> EventRenderings:
+    """An event of the ledger with all its renderings."""
     rows = _read_rows(connection, vault, processor, event_id)
     superseded = {(e.account, e.data.event_id) for _, e, *_ in rows if isinstance(e.data, Superseded)}
-    tellings = [row for row in rows if _is_telling(row, event_id)]
+    renderings = [row for row in rows if _is_rendering(row, event_id)]
     effective = [
         row
         for row in rows
         if not isinstance(row.event.data, Superseded | Rendering)
         and (row.event.account, row.event.event_id) not in superseded
     ]
-    raw = _read_raw(connection, vault, {row.delivery for row in (*tellings, *effective)})
-    return Told(
-        tellings=[_telling(row, raw.get(row.delivery), render, vault) for row in tellings],
+    raw = _read_raw(connection, vault, {row.delivery for row in (*renderings, *effective)})
+    return EventRenderings(
+        all=[_known_rendering(row, raw.get(row.delivery), render, vault) for row in renderings],
         effective=[row.event for row in effective],
         source=raw.get(effective[0].delivery) if effective else None,
         revisions=max((revision_number(row.event.event_id) for row in effective), default=1),
@@ -204,9 +208,9 @@ def read_told(connection: Connection, vault: Vault, processor: str, event_id: st
 def read_deliveries_of(
     connection: Connection, vault: Vault, processor: str, event_id: str
 ) -> dict[int, Raw | None]:
-    """The deliveries that told an event, by position; None where the bytes were erased or moved away."""
+    """The deliveries that brought an event, by position; None where the bytes were erased or moved away."""
     rows = _read_rows(connection, vault, processor, event_id)
-    positions = {row.delivery for row in rows if _is_telling(row, event_id)}
+    positions = {row.delivery for row in rows if _is_rendering(row, event_id)}
     raw = _read_raw(connection, vault, positions)
     return {position: raw.get(position) for position in sorted(positions)}
 
@@ -225,15 +229,15 @@ def _read_rows(connection: Connection, vault: Vault, processor: str, event_id: s
     return [_Row(row[0], to_event(row), *row[-2:]) for row in rows]
 
 
-def _is_telling(row: _Row, event_id: str) -> bool:
+def _is_rendering(row: _Row, event_id: str) -> bool:
     return row.event.event_id == event_id or isinstance(row.event.data, Rendering)
 
 
-def _telling(row: _Row, raw: Raw | None, render: Render, vault: Vault) -> Telling:
+def _known_rendering(row: _Row, raw: Raw | None, render: Render, vault: Vault) -> KnownRendering:
     rendered = render(raw.body) if raw else None
     # An older version recorded other digests: of more of the body, or without a key.
     digests = {row.content_digest, *([vault.digest(rendered.content_digest)] if rendered else [])}
-    return Telling(
+    return KnownRendering(
         account=row.event.data.account if isinstance(row.event.data, Rendering) else row.event.account,
         trust=row.event.trust,
         position=row.position,

@@ -209,7 +209,7 @@ class LedgerReader:
         raw = await self.stored_delivery(position)
         (body,) = await self._unseal([raw["body"]])
         if body is None:
-            raise Erased(f"the raw delivery at position {position} told of a customer who was erased")
+            raise Erased(f"the raw delivery at position {position} named a customer who was erased")
         return {**raw, "body": body}
 
     async def stored_delivery(self, position: int) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class LedgerReader:
         ]
 
     async def deliveries_of(self, processor: str, event_id: str) -> dict[int, Raw | None]:
-        """The deliveries that told an event which several may tell, by position; None for erased ones."""
+        """The deliveries that brought an event, which may be several, by position; None for erased ones."""
         return await self._connection.run_sync(read_deliveries_of, self._vault, processor, event_id)
 
     async def last_events(self, prefix: str) -> dict[str, Event]:

@@ -151,7 +151,7 @@ async def _read_changed_events(
     positions = sorted(changes)
     rows: list[Any] = []
     for first in range(0, len(positions), _BATCH):
-        rows += await ledger.read(partial(_read_told, positions=positions[first : first + _BATCH]))
+        rows += await ledger.read(partial(_read_events, positions=positions[first : first + _BATCH]))
     return [
         EventChanges(
             position=row[0],
@@ -164,7 +164,7 @@ async def _read_changed_events(
     ]
 
 
-def _read_told(connection: Connection, positions: list[int]) -> list[Any]:
+def _read_events(connection: Connection, positions: list[int]) -> list[Any]:
     return _SELECT_TOLD.run(connection, positions)
 
 

@@ -35,6 +35,7 @@ def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _month_detail(view: View, args: dict[str, Any]) -> dict[str, Any]:
+    _check_year(view, args["year"])
     summary = months.month_summary(view, args["year"], args["month"])
     return {**summary, "payments": months.month_payments(view, args["year"], args["month"])}
 
@@ -44,9 +45,14 @@ def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    if args["year"] > view.scope.today.year + _YEARS_AHEAD:
-        raise ParameterError(f"year: at most {_YEARS_AHEAD} years after that of `today`")
+    _check_year(view, args["year"])
     return forecast.year(view, args["year"])
+
+
+def _check_year(view: View, year: int) -> None:
+    """Raise ParameterError for a year of which no forecast is made."""
+    if year > view.scope.today.year + _YEARS_AHEAD:
+        raise ParameterError(f"year: at most {_YEARS_AHEAD} years after that of `today`")
 
 
 def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:

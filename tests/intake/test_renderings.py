@@ -1,4 +1,4 @@
-"""One event told by several endpoints or a fetch: the books read one rendering, whatever came first."""
+"""One event rendered by several endpoints or a fetch: the books read one rendering, whatever came first."""
 
 import json
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ VERSIONS = ("2022-11-15", "2024-06-20", "2025-03-31.basil", None)
 TRUSTS = {"signed": "stripe-signature", "fetched": "fetch", "unsigned": "import"}
 
 
-class Told(Struct, frozen=True):
-    """One telling of the event: its version, how it came, and how it names its account."""
+class Rendered(Struct, frozen=True):
+    """One rendering of the event: its version, how it came, and how it names its account."""
 
     version: str | None
     trust: str
@@ -44,17 +44,17 @@ class Told(Struct, frozen=True):
     cents: int = 4000  # in which renderings of other versions may differ
 
 
-def payload(told: Told, event_id: str = "evt_9") -> dict[str, Any]:
-    contract = stripe_subscription("9", told.cents + len(told.version or ""))
-    versioned = {"api_version": told.version, "livemode": True, **dict(told.named)}
+def payload(rendered: Rendered, event_id: str = "evt_9") -> dict[str, Any]:
+    contract = stripe_subscription("9", rendered.cents + len(rendered.version or ""))
+    versioned = {"api_version": rendered.version, "livemode": True, **dict(rendered.named)}
     return stripe_event("customer.subscription.created", contract, event_id=event_id, **versioned)
 
 
-def telling(told: Told, event_id: str = "evt_9") -> Incoming:
+def delivery(rendered: Rendered, event_id: str = "evt_9") -> Incoming:
     endpoint = endpoint_of("stripe")
     assert endpoint
-    proof = Proof(processor="stripe", method=TRUSTS[told.trust], received_at=NOW, trust=told.trust)
-    return read_delivery(endpoint, b"{}", encode(payload(told, event_id)), proof, "live")
+    proof = Proof(processor="stripe", method=TRUSTS[rendered.trust], received_at=NOW, trust=rendered.trust)
+    return read_delivery(endpoint, b"{}", encode(payload(rendered, event_id)), proof, "live")
 
 
 def erasure(customer_id: str) -> Event:
@@ -71,7 +71,7 @@ NAMED = st.sampled_from(
     ]
 )
 TELLINGS = st.lists(
-    st.builds(Told, st.sampled_from(VERSIONS), st.sampled_from(sorted(TRUSTS)), NAMED),
+    st.builds(Rendered, st.sampled_from(VERSIONS), st.sampled_from(sorted(TRUSTS)), NAMED),
     min_size=1,
     max_size=6,
 )
@@ -105,9 +105,9 @@ async def digests(books: TemporaryBooks) -> dict[str, str]:
         return {book.name: await digest(connection, book, positions.books[book.name]) for book in BOOKS}
 
 
-async def deliver(books: TemporaryBooks, tellings: Sequence[Told], rng: Random) -> None:
+async def deliver(books: TemporaryBooks, renderings: Sequence[Rendered], rng: Random) -> None:
     """Deliver in batches of any size; the books may catch up in between."""
-    left = [telling(told) for told in tellings]
+    left = [delivery(rendered) for rendered in renderings]
     while left:
         size = rng.randint(1, len(left))
         outcomes = await books.ledger.append(left[:size], NOW)
@@ -117,11 +117,11 @@ async def deliver(books: TemporaryBooks, tellings: Sequence[Told], rng: Random) 
             await books.advance()
 
 
-async def same_in_any_order(tellings: list[Told], rng: Random) -> None:
-    shuffled = [*tellings, *rng.sample(tellings, rng.randint(0, len(tellings)))]
+async def same_in_any_order(renderings: list[Rendered], rng: Random) -> None:
+    shuffled = [*renderings, *rng.sample(renderings, rng.randint(0, len(renderings)))]
     rng.shuffle(shuffled)
     async with new_books() as books, new_books() as others:
-        for each, order in ((books, tellings), (others, shuffled)):
+        for each, order in ((books, renderings), (others, shuffled)):
             await deliver(each, order, rng)
             await each.advance()
             assert await verify_chain(each.ledger)
@@ -132,41 +132,47 @@ async def same_in_any_order(tellings: list[Told], rng: Random) -> None:
 
 @given(TELLINGS, st.randoms(use_true_random=False))
 @examples(40)
-async def test_the_order_of_renderings_decides_nothing(tellings: list[Told], rng: Random) -> None:
-    await same_in_any_order(tellings, rng)
+async def test_the_order_of_renderings_decides_nothing(renderings: list[Rendered], rng: Random) -> None:
+    await same_in_any_order(renderings, rng)
 
 
 @pytest.mark.usefixtures("each_store")
 @given(TELLINGS, st.randoms(use_true_random=False))
 @examples(4)
 async def test_the_order_of_renderings_decides_nothing_in_either_store(
-    tellings: list[Told], rng: Random
+    renderings: list[Rendered], rng: Random
 ) -> None:
-    await same_in_any_order(tellings, rng)
+    await same_in_any_order(renderings, rng)
 
 
 @given(TELLINGS, st.randoms(use_true_random=False))
 @examples(10)
 async def test_the_chosen_rendering_is_the_best_of_all_in_the_smallest_account(
-    tellings: list[Told], rng: Random
+    renderings: list[Rendered], rng: Random
 ) -> None:
     async with new_books() as books:
-        await deliver(books, tellings, rng)
+        await deliver(books, renderings, rng)
         ((_, account, trust, data),) = await counting(books.ledger)
 
     best = max(
-        tellings, key=lambda told: (("unsigned", "fetched", "signed").index(told.trust), told.version or "")
+        renderings,
+        key=lambda rendered: (
+            ("unsigned", "fetched", "signed").index(rendered.trust),
+            rendered.version or "",
+        ),
     )
-    names = {name.rpartition("/")[2] for told in tellings for _, name in told.named if name}
+    names = {name.rpartition("/")[2] for rendered in renderings for _, name in rendered.named if name}
     assert (account, trust) == (min(names, default=""), best.trust)
-    assert data == str(telling(best).events[0].data)
+    assert data == str(delivery(best).events[0].data)
 
 
 @given(TELLINGS, st.randoms(use_true_random=False))
 @examples(8)
-async def test_a_retranslation_finds_renderings_as_they_should_be(tellings: list[Told], rng: Random) -> None:
+async def test_a_retranslation_finds_renderings_as_they_should_be(
+    renderings: list[Rendered], rng: Random
+) -> None:
     async with new_books() as books:
-        await deliver(books, tellings, rng)
+        await deliver(books, renderings, rng)
         report = await Retranslator(books.ledger, lambda: NOW, "live").run(0, lambda _: None)
     assert (report.differs, report.refused, report.deliveries) == (False, 0, 1)
 
@@ -175,7 +181,7 @@ async def test_a_retranslation_finds_renderings_as_they_should_be(tellings: list
 
 
 async def test_another_rendering_is_a_duplicate_at_the_first_position_and_kept(daybook: Daybook) -> None:
-    older, newer = Told("2024-06-20", "signed"), Told("2025-03-31.basil", "signed")
+    older, newer = Rendered("2024-06-20", "signed"), Rendered("2025-03-31.basil", "signed")
     await daybook.post(STRIPE, STRIPE.event("1", 100))
     first = (await daybook.post(STRIPE, payload(older))).json()
 
@@ -221,28 +227,31 @@ async def test_an_event_moves_to_the_account_that_a_later_telling_names(
 
 
 async def test_the_same_version_with_other_content_is_still_a_conflict(daybook: Daybook) -> None:
-    await daybook.post(STRIPE, payload(Told("2024-06-20", "signed")))
-    await daybook.post(STRIPE, payload(Told("2022-11-15", "signed")))
+    await daybook.post(STRIPE, payload(Rendered("2024-06-20", "signed")))
+    await daybook.post(STRIPE, payload(Rendered("2022-11-15", "signed")))
 
-    answer = (await daybook.post(STRIPE, payload(Told("2022-11-15", "signed", (), 9900)))).json()
+    answer = (await daybook.post(STRIPE, payload(Rendered("2022-11-15", "signed", (), 9900)))).json()
 
     assert answer == {"received": True, "position": 1, "duplicate": False, "conflict": True}
     assert await daybook.quarantine() == {("stripe", "conflict"): 1}
 
 
 async def test_a_fetch_contradicts_nothing_and_yields_to_what_is_signed(daybook: Daybook) -> None:
-    fetched, signed = Told("2024-06-20", "fetched", (), 1000), Told("2024-06-20", "signed", (), 2000)
+    fetched, signed = Rendered("2024-06-20", "fetched", (), 1000), Rendered("2024-06-20", "signed", (), 2000)
 
-    outcomes = await daybook.state.ledger.append([telling(fetched), telling(signed)], NOW)
+    outcomes = await daybook.state.ledger.append([delivery(fetched), delivery(signed)], NOW)
 
     assert [(o.position, o.conflict) for o in outcomes] == [(1, False), (1, False)]
     ((_, _, trust, data),) = await counting(daybook.state.ledger)
-    assert (trust, data) == ("signed", str(telling(signed).events[0].data))
+    assert (trust, data) == ("signed", str(delivery(signed).events[0].data))
 
 
 async def test_a_cause_shows_the_rendering_that_counts_with_its_own_bytes(daybook: Daybook) -> None:
     # given content of the newer version, and the account that only the older one names
-    newer, older = Told("2025-03-31.basil", "signed"), Told("2022-11-15", "signed", (("account", "acct_2"),))
+    newer, older = (
+        Rendered("2025-03-31.basil", "signed"),
+        Rendered("2022-11-15", "signed", (("account", "acct_2"),)),
+    )
     await daybook.post(STRIPE, payload(newer))
     await daybook.post(STRIPE, payload(older))
     await daybook.catch_up()
@@ -260,10 +269,10 @@ async def test_a_cause_shows_the_rendering_that_counts_with_its_own_bytes(dayboo
 
 
 async def test_a_rendering_that_can_not_be_read_waits_and_the_other_counts(daybook: Daybook) -> None:
-    unreadable = {**payload(Told("2025-03-31.basil", "signed")), "data": {"object": {"id": "sub_9"}}}
+    unreadable = {**payload(Rendered("2025-03-31.basil", "signed")), "data": {"object": {"id": "sub_9"}}}
 
     first = (await daybook.post(STRIPE, unreadable)).json()
-    second = (await daybook.post(STRIPE, payload(Told("2024-06-20", "signed")))).json()
+    second = (await daybook.post(STRIPE, payload(Rendered("2024-06-20", "signed")))).json()
     third = (await daybook.post(STRIPE, {**unreadable, "api_version": "2026-10-28"})).json()
 
     assert first["quarantined"] is third["quarantined"] is True
@@ -273,20 +282,24 @@ async def test_a_rendering_that_can_not_be_read_waits_and_the_other_counts(daybo
 
 async def test_a_retry_of_what_an_older_version_recorded_is_a_duplicate(daybook: Daybook) -> None:
     """Its digest was of more: the account, too."""
-    told = telling(Told("2024-06-20", "signed", (("account", "acct_1"),)))
+    rendered = delivery(Rendered("2024-06-20", "signed", (("account", "acct_1"),)))
     older = Incoming(
-        events=told.events, content_digest=b"another", headers=b"{}", body=told.body, proof=told.proof
+        events=rendered.events,
+        content_digest=b"another",
+        headers=b"{}",
+        body=rendered.body,
+        proof=rendered.proof,
     )
     await daybook.state.ledger.append([older], NOW)
 
-    (again,) = await daybook.state.ledger.append([told], NOW)
+    (again,) = await daybook.state.ledger.append([rendered], NOW)
 
     assert (again.position, again.duplicate, await daybook.head()) == (1, True, 1)
 
 
-def twofold(told: payloads.Subscription, kind: str) -> Data:
+def twofold(rendered: payloads.Subscription, kind: str) -> Data:
     """A translator that takes every quantity twice."""
-    data = translations.subscription(told, kind)
+    data = translations.subscription(rendered, kind)
     assert isinstance(data, Subscription)
     return replace(data, items=tuple(replace(item, quantity=2 * item.quantity) for item in data.items))
 
@@ -294,18 +307,18 @@ def twofold(told: payloads.Subscription, kind: str) -> Data:
 @given(TELLINGS, st.integers(0, 5), st.randoms(use_true_random=False))
 @examples(10)
 async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
-    tellings: list[Told], late: int, rng: Random
+    renderings: list[Rendered], late: int, rng: Random
 ) -> None:
     async with new_books() as books, new_books() as straight:
         with pytest.MonkeyPatch.context() as older:
             newer = ObjectTranslation(payloads.Subscription, twofold)
             older.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
-            await deliver(books, tellings[: late + 1], rng)
+            await deliver(books, renderings[: late + 1], rng)
         for changed in (True, False):
             retranslator = Retranslator(books.ledger, lambda: NOW, "live", apply=True)
             assert (await retranslator.run(0, lambda _: None)).changed == changed
-        await deliver(books, tellings, rng)
-        await deliver(straight, tellings, rng)
+        await deliver(books, renderings, rng)
+        await deliver(straight, renderings, rng)
         for each in (books, straight):
             await each.advance()
             assert await verify_chain(each.ledger)
@@ -316,11 +329,11 @@ async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
 
 async def test_a_retranslation_moves_what_was_recorded_without_its_account(daybook: Daybook) -> None:
     """Older versions read no context, and recorded an event once for each account that they read."""
-    told = telling(Told("2024-06-20", "signed", (("context", "acct_4"),)))
-    named = telling(Told("2024-06-20", "signed", (("account", "acct_4"),)))
-    unnamed = replace(told.events[0], account="")
+    rendered = delivery(Rendered("2024-06-20", "signed", (("context", "acct_4"),)))
+    named = delivery(Rendered("2024-06-20", "signed", (("account", "acct_4"),)))
+    unnamed = replace(rendered.events[0], account="")
     olds = [
-        replace(told, events=[unnamed], render=None),
+        replace(rendered, events=[unnamed], render=None),
         replace(named, events=named.events, content_digest=b"of more", render=None),
     ]
     await daybook.state.ledger.append(olds, NOW)
@@ -335,11 +348,11 @@ async def test_a_retranslation_moves_what_was_recorded_without_its_account(daybo
 
 
 async def test_nothing_more_is_kept_of_somebody_erased(daybook: Daybook) -> None:
-    await daybook.post(STRIPE, payload(Told("2024-06-20", "signed")))
+    await daybook.post(STRIPE, payload(Rendered("2024-06-20", "signed")))
     await daybook.state.ledger.append([incoming(erasure("cus_9"))], NOW)
     head = await daybook.head()
 
-    answer = (await daybook.post(STRIPE, payload(Told("2025-03-31.basil", "signed")))).json()
+    answer = (await daybook.post(STRIPE, payload(Rendered("2025-03-31.basil", "signed")))).json()
 
     assert answer == {"received": True, "position": 1, "duplicate": True}
     assert await daybook.head() == head

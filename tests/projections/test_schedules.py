@@ -265,3 +265,38 @@ def test_an_amount_in_another_currency_is_not_off_and_is_flagged(discount):
     plan = subscription(item(1_000), next_bill_at=at("2025-12-01"), discounts=(off,))
     row = contract([created(plan, "2025-11-01")])
     assert (row.amount_cents, row.unpriced) == (1_000, True)
+
+
+@pytest.mark.parametrize(("ends", "cents"), [("15:00", 500), ("10:00", 1_000), ("09:59", 1_000)])
+def test_a_bill_has_the_discount_that_ends_later_on_its_day(ends, cents):
+    off = Discount(percent_off=50, duration="repeating", ends_at=at(f"2025-12-01 {ends}"))
+    assert rows_at_ten(discounts=(off,)) == cents
+
+
+@pytest.mark.parametrize(("ends", "cents"), [("15:00", 0), ("10:00", 1_000)])
+def test_a_bill_has_no_item_whose_trial_ends_later_on_its_day(ends, cents):
+    assert rows_at_ten(item(1_000, trial_end_at=at(f"2025-12-01 {ends}"))) == cents
+
+
+def rows_at_ten(*items, **fields):
+    """The amount of the first bill, on 1 December at 10:00."""
+    plan = subscription(*(items or (item(1_000),)), next_bill_at=at("2025-12-01 10:00"), **fields)
+    (schedule,) = decode(contract([created(plan, "2025-11-01")]).schedules)
+    return schedule.amount_on("2025-12-01")
+
+
+@pytest.mark.parametrize("ends", ["2026-05-01", "2026-01-15"])
+def test_a_schedule_that_cancels_ends_the_contract_after_its_last_phase(ends):
+    phase = Phase(starts_at=at("2025-12-15"), ends_at=at(ends), items=(item(30_000),))
+    (schedule,), row = rows_with(planned(phase, end_behavior="cancel"))
+    assert row.ends_date == ends
+    assert all(day < ends for day in schedule.bill_days())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"discounts": (Discount(amount_off=1_500),)}, {"credit": -1_500}], ids=["off", "credit"]
+)
+def test_what_one_bill_can_not_bear_of_a_day_with_two_is_flagged(fields):
+    credit = [item(fields.pop("credit"))] if "credit" in fields else []
+    plan = subscription(item(1_000), item(12_000, "year"), *credit, next_bill_at=at("2025-12-01"), **fields)
+    assert contract([created(plan, "2025-11-01")]).unpriced

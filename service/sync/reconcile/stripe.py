@@ -64,14 +64,14 @@ class ObjectKind(Struct, frozen=True, kw_only=True):
     """A kind of object that is compared: how Stripe lists the live ones, and their row in the books.
 
     `contribute` makes the row of a history under rules, given the discounts of the customer; `facts` the
-    compared values of a row. `told_of` is the type of data by which the object itself is told.
+    compared values of a row. `recorded_as` is the type of data by which the object itself is recorded.
     """
 
     name: str
     path: str
     query: dict[str, str]
     row: type[Row]
-    told_of: type[Data]
+    recorded_as: type[Data]
     contribute: Callable[[Sequence[Event], Rules, Sequence[CustomerDiscounts]], list[Row]]
     facts: Callable[[Any, str], Facts]
     is_live: Callable[[str], bool]
@@ -83,7 +83,7 @@ OBJECT_KINDS = (
         path="/v1/subscriptions",
         query={},  # all that are not canceled
         row=Contract,
-        told_of=Subscription,
+        recorded_as=Subscription,
         contribute=bills.observed_contract_rows,
         facts=contract_facts,
         is_live=lambda status: status not in TERMINAL_STATUSES,
@@ -93,7 +93,7 @@ OBJECT_KINDS = (
         path="/v1/invoices",
         query={"status": "open"},
         row=IssuedInvoice,
-        told_of=Invoice,
+        recorded_as=Invoice,
         contribute=lambda history, rules, _discounts: bills.invoice_rows(history, rules),
         facts=invoice_facts,
         is_live=lambda status: status in {"open", "failed"},
@@ -446,7 +446,9 @@ class StripeReconciler:
             if isinstance(error, Unreadable)
         }
         for key, event in events.items():
-            others = [other for other in histories.get(key, ()) if not isinstance(other.data, kind.told_of)]
+            others = [
+                other for other in histories.get(key, ()) if not isinstance(other.data, kind.recorded_as)
+            ]
             theirs = [discounts[customers[key]]] if customers[key] in discounts else []
             [row] = kind.contribute(canonical([*others, event]), self._store.rules, theirs)
             facts[key] = kind.facts(row, today)
