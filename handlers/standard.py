@@ -126,8 +126,11 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     if event_type not in _BODY_TYPES:
         return [_unused(payload, event_type, proof)]
     body: Any = parse(payload, _BODY_TYPES[event_type])
-    before = body.before and msgspec.json.encode(normalize(body.before, "$.before"))
-    return [_event(body, proof, data=normalize(body.data, "$.data"), before=before)]
+    data = _with_plain_status(normalize(body.data, "$.data"))
+    before = (
+        msgspec.json.encode(_with_plain_status(normalize(body.before, "$.before"))) if body.before else None
+    )
+    return [_event(body, proof, data=data, before=before)]
 
 
 def _with_cut_times(node: Any, levels: int) -> Any:
@@ -142,6 +145,12 @@ def _with_cut_times(node: Any, levels: int) -> Any:
     if levels and isinstance(node, list):
         return [_with_cut_times(part, levels - 1) for part in node]
     return node
+
+
+def _with_plain_status(data: Data) -> Data:
+    """The data with its status word in lower case: billers write "Paid", "PAID" and "paid"."""
+    status = getattr(data, "status", None)
+    return data if status is None else replace(data, status=status.lower())
 
 
 def _unused(payload: dict[str, Any], event_type: str, proof: Proof) -> Event:

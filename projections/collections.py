@@ -14,7 +14,8 @@ from msgspec.structs import asdict
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, receipt_rows, stated_key
 from projections.settlement import Settlement, days, settle
-from service.core.events import Dispute, Event, Payment, Refund
+from projections.status_words import UnknownStatus, unknown_status_rows
+from service.core.events import Dispute, Event, Invoice, Payment, Refund
 from service.core.moments import day_of
 
 CASH_KINDS = ("collected", "refunded", "disputed")
@@ -58,12 +59,13 @@ class Return(_Money, frozen=True, kw_only=True):
 
 def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to its claim, or to cash where no payment can belong to it."""
-    return _with_cash(claim_rows(history), rules)
+    return [*_with_cash(claim_rows(history), rules), *unknown_status_rows(history, Invoice)]
 
 
 def payment_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One payment's events to cash, and to receipts where the money may be an invoice's."""
-    return [*_with_cash(receipt_rows(history), rules), *reversal_rows(history, rules)]
+    unknown = unknown_status_rows(history, Payment, Refund, Dispute)
+    return [*_with_cash(receipt_rows(history), rules), *reversal_rows(history, rules), *unknown]
 
 
 def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
@@ -276,11 +278,18 @@ COLLECTIONS = Book(
     name="collections",
     version=3,
     stages=(
-        Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash)),
-        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash)),
+        Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash, UnknownStatus)),
+        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash, UnknownStatus)),
         Stage(reads=(Claim, Receipt, Return), contribute=settled_cash_rows, rows=(Cash,)),
     ),
     totals=(
+        Total(
+            table="unknown_status_totals",
+            row_type=UnknownStatus,
+            group_by=("currency", "account"),
+            sums=("objects",),
+            measure=lambda _row: (1,),
+        ),
         Total(
             table="unlinked_payments",
             row_type=Cash,

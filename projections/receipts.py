@@ -209,7 +209,7 @@ def _levels(payments: Sequence[Event]) -> list[_Level]:
         data = _payment(event)
         if data.status == "succeeded":
             holding.append(event)
-        elif data.status == "failed":
+        elif data.status not in ("pending", "authorized"):  # failed, or a word that no rule knows
             attempts = {_payment(success).attempted_at for success in holding} - {None}
             is_other = data.attempted_at in failed_attempts or bool(
                 data.attempted_at and attempts and data.attempted_at not in attempts

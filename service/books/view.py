@@ -104,15 +104,16 @@ class View(Struct, frozen=True, kw_only=True):
         """The counts in `meta`: of all that the figures leave out."""
         return {
             "unpriced_contracts": self._count_contracts(tables.ROWS[Contract].c.unpriced),
-            "unknown_statuses": self._count_contracts(tables.ROWS[Contract].c.unknown_status),
-            "unlinked_payments": self.unlinked_payments(),
+            "unknown_statuses": self._count_contracts(tables.ROWS[Contract].c.unknown_status)
+            + self._sum_of_collections("unknown_status_totals", "objects"),
+            "unlinked_payments": self._sum_of_collections("unlinked_payments", "payments"),
             "ignored_events": self.ignored_events(),
         }
 
-    def unlinked_payments(self) -> int:
-        """How many payments count as orders since no invoice is known that they pay."""
-        table = tables.TOTALS["unlinked_payments"]
-        query = select(*sum_columns(table, ("payments",))).where(*self.filters(table, "collections"))
+    def _sum_of_collections(self, total: str, column: str) -> int:
+        """The sum of a column of a total of the collections book."""
+        table = tables.TOTALS[total]
+        query = select(*sum_columns(table, (column,))).where(*self.filters(table, "collections"))
         return int(self.one(query)[0])
 
     def ignored_events(self) -> int:

@@ -144,7 +144,9 @@ FIELDS: dict[str, Schema] = {
     ),
     "weeks_per_month": text('weeks in a month for MRR, exactly: "4.33" or "13/3"'),
     "unpriced_contracts": count("live contracts with a price that can't be read; it counts 0"),
-    "unknown_statuses": count("contracts with a status word that no rule knows; they count 0"),
+    "unknown_statuses": count(
+        "contracts, invoices, payments, refunds and disputes with an unknown status word; they count 0"
+    ),
     "unlinked_payments": count("payments that count as orders since no invoice is known that they pay"),
     "ignored_events": count("events of the mode that does not count, in any currency"),
     "meta": one("Meta", "what this answer is made from"),

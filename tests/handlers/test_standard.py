@@ -499,3 +499,14 @@ def test_any_field_removed_or_replaced_is_translated_or_unreadable_and_the_schem
         assert not VALIDATOR.is_valid(changed) or has_float(changed)  # 1.0 is an integer to JSON Schema alone
     else:
         assert event.type == changed["type"] or isinstance(event.data, Unused)
+
+
+@pytest.mark.parametrize(
+    ("example", "word"),
+    [("payment.recorded", "SUCCEEDED"), ("invoice.recorded", "Paid"), ("dispute.recorded", "LOST")],
+)
+def test_a_status_word_is_read_in_any_case(example: str, word: str) -> None:
+    body = next(body for body in EXAMPLES if body["type"] == example)
+    event = translated({**body, "data": body["data"] | {"status": word}})
+    assert event.data.status == word.lower()  # type: ignore[attr-defined]
+    assert event.rank == translated({**body, "data": body["data"] | {"status": word.lower()}}).rank

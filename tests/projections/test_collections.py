@@ -5,9 +5,11 @@ from itertools import permutations
 import pytest
 
 from projections.book import Rules
+from projections.collections import COLLECTIONS, Cash
+from projections.status_words import UnknownStatus
 from service.core.events import CREATED, DELETED
 from tests.support.events import at, but, dispute, event, invoice, payment, refund, settles
-from tests.support.folded_books import cash
+from tests.support.folded_books import cash, rows_of
 
 NEW_YORK = Rules(reporting_tz="America/New_York")
 PAID = ("2025-11-13", "collected", 10_000)
@@ -344,3 +346,21 @@ def test_an_unsigned_refund_counts_once_a_fetch_confirms_it():
 def test_an_unsigned_dispute_that_no_fetch_confirms_does_not_count():
     waiting = event(but(dispute("lost"), awaits_confirmation=True), "2025-12-20", trust="unsigned")
     assert cash([charged(), waiting]) == [PAID]
+
+
+# Status words
+
+
+@pytest.mark.parametrize("word", ["settled", "on_hold"])
+def test_a_payment_of_an_unknown_status_counts_nothing_and_is_flagged(word):
+    paid = event(payment(), "2025-11-13", processor="standard.acme")
+    unknown = event(payment(status=word), "2025-11-20", processor="standard.acme")
+    rows = rows_of(COLLECTIONS, [paid, unknown])
+    assert sum(row.amount_cents for row in rows if isinstance(row, Cash)) == 0
+    assert [(row.source_id, row.status) for row in rows if isinstance(row, UnknownStatus)] == [("pi_1", word)]
+
+
+def test_a_known_status_takes_the_flag_away():
+    unknown = event(payment(status="settled"), "2025-11-13", processor="standard.acme")
+    paid = event(payment(), "2025-11-14", processor="standard.acme")
+    assert not any(isinstance(row, UnknownStatus) for row in rows_of(COLLECTIONS, [unknown, paid]))

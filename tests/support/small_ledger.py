@@ -70,6 +70,7 @@ EVENTS = [
     event(
         payment(payment_id="7001", customer_id="mx_1"), "2025-11-11", "evt_payment_mx", processor="mxmerchant"
     ),
+    event(payment(status="settled"), "2025-12-08", "evt_unknown", processor="standard.acme"),
     event(
         AppliedDiscount(customer_id="cus_2", discount=Discount(discount_id="di_1", percent_off=Decimal(10))),
         "2025-12-08",

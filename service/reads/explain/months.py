@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, false, func, or_, select, union
 
 from projections.bills import UPCOMING_STATUSES, Contract
 from projections.collections import CASH_KINDS, Cash
+from projections.contracts import ContractStates
 from projections.mrr import Step
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
@@ -27,6 +28,7 @@ from service.reads.months import month_bounds
 
 _contracts = ROWS[Contract]
 _cash = ROWS[Cash]
+_states = ROWS[ContractStates]
 _steps = ROWS[Step]
 
 _DISTINCT = "distinct customers: one row of each"
@@ -202,20 +204,23 @@ def _new_customers(view: View, bills: Iterable[ForecastBill], first: str, last: 
 
 def _mrr_billed(figure: Figure) -> Explanation:
     """The steps of each contract that bills, until the bill on whose day its MRR is the highest."""
-    first, last = _bounds(figure)
-    query = select(BILLS.c.key, BILLS.c.date, BILLS.c.mrr_cents).where(
-        *_bills_between(figure.view, first, last),
-        _LISTED,
-        is_shown(_today(figure.view)),
-        BILLS.c.contract_id.is_not(None),
-    )
-    bills = [(row.key, row.date, row.mrr_cents) for row in figure.view.all(query)]
-    forecast = forecast_month(figure.view, first, last).bills
+    view, (first, last) = figure.view, _bounds(figure)
+    counted = [*_bills_between(view, first, last), _LISTED, is_shown(_today(view))]
+    query = select(BILLS.c.key, BILLS.c.date, BILLS.c.mrr_cents).where(*counted)
+    bills = [(row.key, row.date, row.mrr_cents) for row in view.all(query)]
+    forecast = forecast_month(view, first, last).bills
     bills += [(bill.contract.parent_key, bill.date, bill.mrr_cents) for bill in forecast]
     days = {key: day for key, day, _ in sorted(bills, key=lambda bill: bill[2])}
+    contracts = union(
+        select(BILLS.c.key).where(*counted),
+        select(_contracts.c.parent_key).where(*contracts_that_bill_again(view, first, last)),
+    )
+    customers = select(_states.c.parent_key).where(
+        _states.c.book == view.books["bills"], _states.c.key.in_(contracts)
+    )
     rows = RowSource(
         table=_steps,
-        where=[*figure.view.filters(_steps, "mrr", currency=False), _steps.c.date <= last],
+        where=[*view.filters(_steps, "mrr", currency=False), _steps.c.key.in_(customers)],
         contribution=lambda row: row.mrr_cents if row.date <= days.get(_contract_key(row), "") else 0,
     )
     return Explanation(
