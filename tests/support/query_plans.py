@@ -43,6 +43,7 @@ def events_of(number: int) -> list[Event]:
         event(settles(bill.invoice_id, unreported), "2025-11-13"),
         event(refund(payment_id=unreported, refund_id=f"re_unreported_{number}"), "2025-11-20"),
         event(payment(payment_id=f"pi_alone_{number}", customer_id=f"cus_{number}"), "2025-11-17"),
+        event(payment(payment_id=f"pi_odd_{number}", status="odd"), "2025-11-18", processor="standard.acme"),
         event(but(plan, status="canceled"), "2025-11-21"),
         event(AppliedDiscount(customer_id=plan.customer_id, discount=_TENTH), "2025-01-09"),
         event(Unused(original_type="charge.succeeded", event_id=f"evt_ignored_{number}"), "2025-11-22"),
