@@ -49,13 +49,12 @@ def bill_cents(
     Less their own discounts and the contract's, and without the tax in it. An amount off the whole contract
     is deducted only `with_amounts_off`: of bills on different days only one is less by it.
     """
-    discounts = [
+    discounts = tuple(
         discount
         for discount in _in_force(data.discounts, data.currency, day, rules)
         if with_amounts_off or discount.product_ids or discount.percent_off is not None
-    ]
-    billed = [(_item_on(item, data.currency, day, rules), Fraction(1)) for item in items]
-    return round_fraction(_sum_discounted(billed, discounts, Fraction(1)))
+    )
+    return _price_bill(tuple(_item_on(item, data.currency, day, rules) for item in items), discounts)
 
 
 def change_days(data: Subscription, zone: tzinfo) -> list[date]:
@@ -91,10 +90,10 @@ def _is_foreign(discount: Discount, currency: str) -> bool:
 
 
 def _in_force(discounts: Sequence[Discount], currency: str, day: date, rules: Rules) -> tuple[Discount, ...]:
-    """The discounts that apply when `day` ends, of the durations that the policy deducts."""
+    """The discounts that apply when `day` ends, of the durations that the policy deducts, by value alone."""
     ignored = rules.policy.ignored_discounts
     return tuple(
-        d
+        replace(d, discount_id=None, starts_at=None, ends_at=None)
         for d in discounts
         if d.duration not in ignored
         and not _is_foreign(d, currency)
@@ -103,12 +102,16 @@ def _in_force(discounts: Sequence[Discount], currency: str, day: date, rules: Ru
 
 
 def _item_on(item: Item, currency: str, day: date, rules: Rules) -> Item:
-    """The item with the discounts of `day`; at no price during its trial."""
-    if item.trial_end_at and _holds_on(day, item.trial_start_at, item.trial_end_at, rules.zone):
-        return replace(item, unit_amount=Decimal(0), tiers=(), discounts=())
-    return (
-        replace(item, discounts=_in_force(item.discounts, currency, day, rules)) if item.discounts else item
+    """The item with the discounts of `day`, at no price during its trial.
+
+    Without its ids and dates, it is equal to the items of other contracts at this price.
+    """
+    bare = replace(
+        item, item_id=None, price_id=None, next_bill_at=None, trial_start_at=None, trial_end_at=None
     )
+    if item.trial_end_at and _holds_on(day, item.trial_start_at, item.trial_end_at, rules.zone):
+        return replace(bare, unit_amount=Decimal(0), tiers=(), discounts=())
+    return replace(bare, discounts=_in_force(item.discounts, currency, day, rules))
 
 
 def _holds_on(day: date, starts_at: datetime | None, ends_at: datetime | None, zone: tzinfo) -> bool:
@@ -140,6 +143,11 @@ def _price_contract(
         interval=interval,
         every=every,
     )
+
+
+@lru_cache(maxsize=16_384)
+def _price_bill(items: tuple[Item, ...], discounts: tuple[Discount, ...]) -> int:
+    return round_fraction(_sum_discounted([(item, Fraction(1)) for item in items], discounts, Fraction(1)))
 
 
 class _Line(NamedTuple):

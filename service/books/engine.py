@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import product
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
@@ -248,21 +249,31 @@ _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 
 def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
-    """The rows that the histories contribute. It may take long, so no lock is held meanwhile."""
-    folded = {}
+    """The rows that the histories contribute. It may take long, so no lock is held meanwhile.
+
+    Books that share a stage, under the same rules, share its rows.
+    """
+    shared: dict[tuple[Stage, Rules, int], Contributed] = {}
+    folded: dict[Book, dict[Stage, Contributed]] = {}
     for book, parts in due.items():
         book_rules = rules.with_policy(book.policy)
-        folded[book] = {
-            stage: {
-                name: stage.contribute(history, book_rules)
-                for part in parts
-                for name, history in new.histories[part].items()
-                if name.startswith(f"{stage.reads}|")
-            }
-            for stage in book.stages
-            if isinstance(stage.reads, str)
-        }
+        folded[book] = {stage: {} for stage in book.stages if isinstance(stage.reads, str)}
+        for stage, part in product(folded[book], parts):
+            key = stage, book_rules, part
+            if key not in shared:
+                shared[key] = _fold_part(stage, new.histories[part], book_rules)
+            folded[book][stage] = {**folded[book][stage], **shared[key]}
     return folded
+
+
+def _fold_part(stage: Stage, histories: Mapping[str, Sequence[Event]], rules: Rules) -> Contributed:
+    """The rows that a stage contributes from the histories that it reads, by their names."""
+    reads = f"{stage.reads}|"
+    return {
+        name: stage.contribute(history, rules)
+        for name, history in histories.items()
+        if name.startswith(reads)
+    }
 
 
 def _write_book(
