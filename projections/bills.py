@@ -8,6 +8,7 @@ whether an invoice has been issued for the next bill.
 from collections.abc import Sequence
 from datetime import date
 from itertools import islice
+from typing import Any
 
 from msgspec import json
 from msgspec.structs import replace
@@ -123,18 +124,18 @@ class Bill(Row, frozen=True, kw_only=True):
     currency: str
     customer_id: str
     contract_id: str | None
-    invoice_id: str | None
+    invoice_id: str | None = None
     date: str
     status: str
     amount_cents: int
-    open_cents: int
-    uncollectible_cents: int
+    open_cents: int = 0
+    uncollectible_cents: int = 0
     interval: str
     every: int
     mrr_cents: int
     next_bill_date: str | None
-    ends_date: str | None
-    declined: bool
+    ends_date: str | None = None
+    declined: bool = False
     trust: str
 
 
@@ -298,13 +299,10 @@ def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
 
 
 def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date: str | None) -> Bill:
-    return Bill(
-        causes=row.causes,
-        processor=row.processor,
-        account=row.account,
-        currency=row.currency,
+    return _bill(
+        row,
+        contract,
         customer_id=row.customer_id or (contract.customer_id if contract else ""),
-        contract_id=row.contract_id,
         invoice_id=row.invoice_id,
         date=row.date,
         status=row.status,
@@ -313,61 +311,57 @@ def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date:
         uncollectible_cents=row.uncollectible_cents,
         interval=contract.interval if contract else cadence.ONCE,
         every=contract.every if contract else 1,
-        mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
         next_bill_date=next_bill_date,
-        ends_date=None,
         declined=row.status == "failed",
-        trust=row.trust,
     )
 
 
 def _observed_bill(row: SettledBill, contract: Contract | None, next_bill_date: str | None) -> Bill:
-    return Bill(
-        causes=row.causes,
-        processor=row.processor,
-        account=row.account,
-        currency=row.currency,
+    return _bill(
+        row,
+        contract,
         customer_id=row.customer_id,
-        contract_id=row.contract_id,
-        invoice_id=None,
         date=row.date,
         status=row.status,
         amount_cents=row.amount_cents,
-        open_cents=0,
-        uncollectible_cents=0,
         interval=row.interval,
         every=row.every,
-        mrr_cents=mrr_on(contract.terms, row.date) if contract else 0,
         next_bill_date=next_bill_date,
-        ends_date=None,
-        declined=False,
-        trust=row.trust,
     )
 
 
 def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
     days = schedule.bill_days()
     day = next(days)
-    return Bill(
-        causes=row.causes,
-        processor=row.processor,
-        account=row.account,
-        currency=row.currency,
+    return _bill(
+        row,
+        row,
         customer_id=row.customer_id,
-        contract_id=row.contract_id,
-        invoice_id=None,
         date=day,
         status="upcoming",
         amount_cents=schedule.amount_on(day),
-        open_cents=0,
-        uncollectible_cents=0,
         interval=schedule.interval,
         every=schedule.every,
-        mrr_cents=mrr_on(row.terms, day),
         next_bill_date=next(days, None),
         ends_date=row.ends_date,
         declined=row.declined,
-        trust=row.trust,
+    )
+
+
+def _bill(
+    source: IssuedInvoice | SettledBill | Contract, contract: Contract | None, *, date: str, **fields: Any
+) -> Bill:
+    """The bill of a row, with the MRR of its contract at the end of the day."""
+    return Bill(
+        causes=source.causes,
+        processor=source.processor,
+        account=source.account,
+        currency=source.currency,
+        contract_id=source.contract_id,
+        date=date,
+        mrr_cents=mrr_on(contract.terms, date) if contract else 0,
+        trust=source.trust,
+        **fields,
     )
 
 
