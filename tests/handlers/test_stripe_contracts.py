@@ -436,3 +436,9 @@ def test_the_discounts_of_a_phase_are_applied_ones_or_coupons_from_its_start_on(
 def test_a_schedule_may_have_no_contract_yet_or_no_more(status: str) -> None:
     data = phased(status=status, subscription=None, customer=None, customer_account="acct_9")
     assert (data.status, data.subscription_id, data.customer_id, data.phases) == (status, None, "acct_9", ())
+
+
+@pytest.mark.parametrize("released", ["sub_1", {"id": "sub_1", "object": "subscription"}])
+def test_a_released_schedule_still_belongs_to_its_contract(released: Any) -> None:
+    data = phased(status="released", subscription=None, released_subscription=released)
+    assert data.subscription_id == "sub_1"

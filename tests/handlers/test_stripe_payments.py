@@ -40,6 +40,12 @@ def test_a_released_hold_refunds_nothing(kind: str, amount: int) -> None:
     assert money(released) == ("authorized", amount, 0, amount)
 
 
+@pytest.mark.parametrize("captured", [8001, 12000])
+def test_more_than_was_held_may_be_captured(captured: int) -> None:
+    payment = charge(captured=True, amount=8000, amount_captured=captured)
+    assert money(payment) == ("succeeded", captured, 0, 0)
+
+
 def test_a_hold_expires_whether_or_not_the_charge_states_an_amount() -> None:
     assert money(charge("charge.expired", captured=False)) == ("authorized", 8000, 0, 8000)
 

@@ -229,7 +229,9 @@ def test_a_planned_phase_on_the_next_bills_day_is_what_it_asks_for():
 
 def test_an_interval_that_is_planned_is_billed_from_its_phases_first_day():
     phase = Phase(starts_at=at("2026-01-15"), items=(item(90_000, "year"),))
-    schedules, _ = rows_with(planned(phase))
+    schedules, row = rows_with(planned(phase))
+    assert row.next_bill_date == "2025-12-01"  # nobody has stated the year's
+    assert [each.planned for each in schedules] == [False, True]
     assert [(each.interval, list(islice(each.bill_days(), 3))) for each in schedules] == [
         ("month", ["2025-12-01", "2026-01-01"]),
         ("year", ["2026-01-15", "2027-01-15", "2028-01-15"]),
@@ -291,6 +293,12 @@ def test_a_schedule_that_cancels_ends_the_contract_after_its_last_phase(ends):
     (schedule,), row = rows_with(planned(phase, end_behavior="cancel"))
     assert row.ends_date == ends
     assert all(day < ends for day in schedule.bill_days())
+
+
+def test_a_schedule_that_releases_its_contract_ends_nothing():
+    phase = Phase(starts_at=at("2025-12-15"), ends_at=at("2026-05-01"), items=(item(30_000),))
+    _, row = rows_with(planned(phase, end_behavior="release"))
+    assert row.ends_date is None
 
 
 @pytest.mark.parametrize(

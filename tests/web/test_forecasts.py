@@ -4,6 +4,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
 from tests.support.stores import EACH_STORE
@@ -337,3 +339,45 @@ async def test_every_month_of_a_forecast_is_that_months_detail(daybook: Daybook)
             assert row["overdue_cents"] == summary["overdue_cents"]
             assert row["customers"] == summary["customers"]
             assert sum(each["amount_cents"] for each in detail["payments"]) == summary["total_cents"]
+
+
+async def test_a_bill_of_a_contract_that_has_ended_since_is_not_overdue(daybook: Daybook) -> None:
+    await given(daybook, "1", 1000, "month", 1, "2025-11-04", cancel_at="2025-11-10T00:00:00Z")
+    await daybook.catch_up()
+
+    november = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
+
+    assert (november["payments"], november["days"], november["summary"]["total_cents"]) == ([], [], 0)
+
+
+@pytest.mark.parametrize(("declined", "overdue"), [(False, 0), (True, 1000)])
+async def test_a_one_off_bill_of_the_past_is_overdue_only_where_it_was_declined(
+    daybook: Daybook, declined: bool, overdue: int
+) -> None:
+    await given(daybook, "1", 1000, "once", 1, "2025-11-04", declined=declined)
+    await daybook.catch_up()
+
+    november = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
+
+    assert november["summary"]["overdue_cents"] == november["summary"]["total_cents"] == overdue
+
+
+async def test_no_month_is_told_beyond_ten_years(daybook: Daybook) -> None:
+    for path in ("month-detail", "annual-forecast"):
+        near = await daybook.ask(f"/api/v1/revenue/{path}", year=2035)
+        far = await daybook.ask(f"/api/v1/revenue/{path}", year=2036)
+        assert (near.status_code, far.status_code) == (200, 400)
+
+
+async def test_a_status_that_no_rule_knows_is_counted_in_every_answer(daybook: Daybook) -> None:
+    paid = {"currency": "usd", "amount": 500, "customer_id": "cust-1"}
+    for number, word in enumerate(("settled", "SUCCEEDED")):
+        data = {**paid, "payment_id": f"pay-{number}", "status": word}
+        await daybook.record("payment.recorded", AT, **data)
+    await given(daybook, "1", 1000, "month", 1, "2025-12-04", status="dormant")
+    await daybook.catch_up()
+
+    totals = await daybook.get("/api/v1/revenue/monthly-totals", from_="2025-11", to="2025-11")
+
+    assert totals["meta"]["unknown_statuses"] == 2
+    assert totals["months"][0]["collected_cents"] == 500
