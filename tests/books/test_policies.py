@@ -4,18 +4,22 @@ import asyncio
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from itertools import groupby, permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from sqlalchemy import Connection, select
 
 from projections import BOOKS, MRR
 from projections.book import Policy, Rules
 from projections.contracts import contract_states, mrr_terms
+from projections.mrr import Step
 from service.books.engine import Engine
 from service.books.store import BookStore
+from service.books.tables import ROWS
 from service.books.view import Scope, View
 from service.core.events import Customer, Discount, Subscription, subjects
 from service.core.order import canonical
@@ -23,7 +27,7 @@ from service.ledger.history import read_histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
-from tests.support.events import created, event, item, subscription
+from tests.support.events import at, created, event, item, subscription
 from tests.support.random_deliveries import deliveries, examples
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, document, new_books, now
@@ -199,3 +203,20 @@ async def _is_explained(books: TemporaryBooks, store: BookStore, currency: str, 
             assert row["causes"]
             for each in row["contracts"]:
                 assert each["difference_cents"] == sum(r["amount_cents"] for r in each["reasons"]) != 0
+
+
+async def test_a_policy_that_counts_trials_shares_no_states_with_one_that_does_not():
+    trial = subscription(item(8_000), status="trialing", counts_from=at("2025-01-02"))
+    counts_trials = MRR.with_policy("trials", Policy(statuses=("active", "past_due", "trialing")))
+    async with new_books() as books, new_books() as other, books.store(books=(MRR, counts_trials)) as store:
+        await books.append([created(trial, "2025-01-10", processor="standard.acme")])
+        await Engine(books.ledger, store, now).catch_up()
+        assert await digests(store) == await replay(books.ledger, store.rules, other.directory, store.books)
+        found = await store.read(partial(_steps_of, store=store, book=counts_trials.name))
+    assert found == [("2025-01-02", 8_000)]
+
+
+def _steps_of(connection: Connection, store: BookStore, book: str) -> list[tuple[str, int]]:
+    steps = ROWS[Step]
+    of_book = steps.c.book == store.positions(connection).books[book]
+    return [tuple(row) for row in connection.execute(select(steps.c.date, steps.c.mrr_cents).where(of_book))]
