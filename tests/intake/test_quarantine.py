@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers import mxmerchant, stripe
+from handlers import stripe
+from handlers.mxmerchant import contracts
 from handlers.stripe import payloads
 from handlers.stripe.translations import ObjectTranslation
 from service.core.errors import Unreadable
@@ -185,21 +186,21 @@ async def test_of_a_list_only_what_was_missing_is_appended(
     # given a Daybook that does not know contracts by the fortnight
     record = {"merchantId": 7, "customerName": "Ada Example", "status": "Active", "every": "1 Month"}
     records = [{**record, "id": n, "amount": "10.00"} for n in (1, 2, 3)]
-    cadence = mxmerchant._cadence
+    cadence = contracts._cadence
 
     def limited(contract: Any) -> Any:
         if contract.id == 2:
             raise Unreadable("`$.every` is no interval that is known")
         return cadence(contract)
 
-    monkeypatch.setattr(mxmerchant, "_cadence", limited)
+    monkeypatch.setattr(contracts, "_cadence", limited)
     await daybook.post(MX, {"records": records}, message_id="msg_list")
     before = await daybook.head()
 
     # when
     partial = document(await command("quarantine", "retry", 1, "--json"), 1)
     still = (await daybook.head(), await daybook.quarantine())
-    monkeypatch.setattr(mxmerchant, "_cadence", cadence)
+    monkeypatch.setattr(contracts, "_cadence", cadence)
     whole = document(await command("quarantine", "retry", 1, "--json"))
 
     # then

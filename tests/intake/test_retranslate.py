@@ -13,11 +13,12 @@ import time_machine
 from msgspec.structs import replace
 
 from handlers import mxmerchant, stripe
+from handlers.mxmerchant import contracts, notifications, payments
 from handlers.stripe import payloads, translations
 from handlers.stripe.translations import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import CustomerErased, Data, Event, Subscription
+from service.core.events import CustomerErased, Data, Event, Payment, Subscription
 from service.intake.retranslate import Retranslator
 from service.ledger.draft import Incoming
 from service.sync.poll import Poller
@@ -280,7 +281,7 @@ async def test_an_event_that_becomes_two_or_none_or_another(
     await daybook.post(MX, payment("7", 900))
     whole = await documents(daybook)
     with monkeypatch.context() as other:
-        other.setattr(mxmerchant, "_with_name", lambda event, *_name: [event])
+        other.setattr(notifications, "with_name", lambda event, *_name: [event])
         fewer = await retranslate(command, "--apply")
         assert (await retranslate(command))["changes"] == []
         await daybook.catch_up()
@@ -323,7 +324,7 @@ async def test_an_event_is_judged_by_the_delivery_that_first_told_it(
     # given a list that was read in part, and whole when it came again a minute later
     record = {"merchantId": "7", "customerName": "Ada Example", "status": "Active", "every": "1 Month"}
     records = [{**record, "id": n, "amount": "10.00"} for n in (1, 2)]
-    cadence = mxmerchant._cadence
+    cadence = contracts._cadence
 
     def limited(told: Any) -> Any:
         if told.id == 2:
@@ -331,7 +332,7 @@ async def test_an_event_is_judged_by_the_delivery_that_first_told_it(
         return cadence(told)
 
     with monkeypatch.context() as older:
-        older.setattr(mxmerchant, "_cadence", limited)
+        older.setattr(contracts, "_cadence", limited)
         await daybook.post(MX, {"records": records}, message_id="msg_1")
     daybook.clock.now = NOW + timedelta(minutes=1)
     await daybook.post(MX, {"records": records}, message_id="msg_1")
@@ -386,8 +387,8 @@ async def test_the_poller_compares_with_what_counts(
     poller = Poller(settings, daybook.state.ledger, daybook.clock)
     monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
     with monkeypatch.context() as older:
-        older.setattr(mxmerchant, "_cadence", lambda _contract: ("week", 1))
-        older.setattr(mxmerchant, "_parse_minor", lambda *_told: 1)
+        older.setattr(contracts, "_cadence", lambda _contract: ("week", 1))
+        older.setattr(notifications, "parse_minor", lambda *_told: 1)
         assert await poller.poll_contracts() == 1
         await daybook.post(MX_TOKEN, payment("7", 900))
     applied = await retranslate(command, "--apply")
@@ -406,7 +407,7 @@ async def test_the_poller_compares_with_what_counts(
     assert (await poller.confirm_payments(), await poller.confirm_payments()) == (1, 0)
     await poller.close()
     assert (await retranslate(command))["changes"] == []
-    monkeypatch.setitem(mxmerchant._STATUS_MEANINGS[mxmerchant.Payment], "approved", "failed")
+    monkeypatch.setitem(payments._STATUS_MEANINGS[Payment], "approved", "failed")
     (change,) = (await retranslate(command, exit_code=1))["changes"]
     assert change["cause"].endswith(":fetched")
 
@@ -467,9 +468,9 @@ async def test_a_revision_is_kept_under_the_keys_of_all_whom_its_delivery_names(
     # given a list of two customers' contracts, of which one is told otherwise since
     record = {"merchantId": "7", "status": "Active", "every": "1 Month", "amount": "10.00"}
     records = [{**record, "id": n, "customerId": f"cus_{n}"} for n in (1, 2)]
-    cadence = mxmerchant._cadence
+    cadence = contracts._cadence
     with monkeypatch.context() as older:
-        older.setattr(mxmerchant, "_cadence", lambda told: ("week", 1) if told.id == 1 else cadence(told))
+        older.setattr(contracts, "_cadence", lambda told: ("week", 1) if told.id == 1 else cadence(told))
         await daybook.post(MX, {"records": records}, message_id="msg_1")
     (change,) = (await retranslate(command, "--apply"))["changes"]
     assert change["cause"] == "mxmerchant:msg_1:1"

@@ -1,0 +1,113 @@
+"""Contract records: the state of a contract when it is observed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from typing import Any
+
+from handlers.mxmerchant.fields import (
+    PROCESSOR,
+    currency_of,
+    customer_of,
+    iso_utc,
+    parse_date,
+    parse_decimal,
+    with_name,
+)
+from handlers.mxmerchant.payloads import Contract
+from handlers.standard import normalize, parse
+from service.core.errors import Unreadable
+from service.core.events import CustomerErased, Data, Event, Item, Subscription, subjects
+from service.core.limits import check_limits
+from service.core.money import to_minor
+
+_ANCHORED = ("month", "year")  # only these have a day of the month
+_DAY_OF_MONTH = re.compile(r"0?([1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?")
+_EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
+
+
+def contract_events(
+    record: Any, observed_at: datetime, trust: str = "fetched", message_id: str | None = None
+) -> list[Event]:
+    """The events of an observed contract record: its subscription, and its customer's name if it has one.
+
+    A record has no time of its own, so a later observation replaces an earlier one. Raises Unreadable.
+    """
+    contract = parse(record, Contract)
+    customer_id, name = customer_of(contract)
+    if customer_id is None:
+        raise Unreadable("`$.customerName` is missing, and no id stands for it")
+    key = f"contract:{contract.merchant_id}:{contract.id}@{iso_utc(observed_at)}"
+    event = Event(
+        processor=PROCESSOR,
+        account=str(contract.merchant_id),
+        event_id=f"{message_id}:{contract.id}" if message_id else key,
+        occurred_at=observed_at.astimezone(UTC),
+        trust=trust,
+        data=normalize(_subscription(contract, customer_id), "$"),
+    )
+    return with_name(check_limits(event), customer_id, name)
+
+
+def _subscription(contract: Contract, customer_id: str) -> Subscription:
+    interval, every = _cadence(contract)
+    currency = currency_of(contract)
+    status = (
+        contract.status.lower()
+    )  # "cancelled" stays so: it is not the terminal "canceled", it may come back
+    price = to_minor(parse_decimal(contract.amount, "$.amount"), currency)
+    start = parse_date(contract.start_date, "$.startDate")
+    return Subscription(
+        subscription_id=str(contract.id),
+        customer_id=customer_id,
+        status=status,
+        currency=currency,
+        items=(Item(interval=interval, every=every, unit_amount=price),),
+        next_bill_on=parse_date(contract.next_bill_date, "$.nextBillDate"),
+        anchor_on=start if interval in _ANCHORED else None,
+        anchor_day=_day_of_month(contract.on) if interval in _ANCHORED else None,
+        counts_from_on=start if status == "active" else None,
+        last_invoice_on=_last_invoice(contract),
+        declined=bool(contract.has_declined_payment),
+    )
+
+
+def _last_invoice(contract: Contract) -> date | None:
+    """The day of the last bill; None where it can't be read, since no other figure needs it."""
+    with suppress(Unreadable):
+        return parse_date(contract.last_invoice_date, "$.lastInvoiceDate")
+    return None
+
+
+def _day_of_month(stated: Any) -> int | None:
+    """The day of the month in a record's `on`; None for another word."""
+    match = _DAY_OF_MONTH.fullmatch(str(stated).strip())
+    return int(match[1]) if match else None
+
+
+def _cadence(contract: Contract) -> tuple[Any, int]:
+    schedule = contract.interval if contract.every is None else contract.every
+    if str(schedule).lower() == "once":
+        return "once", 1
+    match = _EVERY.fullmatch(contract.every or "")
+    if match is None:
+        raise Unreadable("`$.every` is no interval that is known")
+    return match[2].lower(), int(match[1])
+
+
+def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> list[Event]:
+    """The events of one poll whose data differ from the last known, at most one for each subject.
+
+    `last_known` is the last known data by subject. Several contracts may name one customer: the last in
+    the order of event ids counts, so that two spellings of a name do not alternate for ever. The name of
+    an erased customer is never recorded again.
+    """
+    by_subject = {
+        subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
+    }
+    return [
+        event
+        for subject, event in by_subject.items()
+        if last_known.get(subject) != event.data and not isinstance(last_known.get(subject), CustomerErased)
+    ]

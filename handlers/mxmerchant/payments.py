@@ -1,0 +1,126 @@
+"""Payments and refunds from the API: they confirm notifications, and stand for those that never came."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from handlers.mxmerchant.fields import (
+    PROCESSOR,
+    TRUST_SUFFIX,
+    currency_of,
+    customer_of,
+    first_stated,
+    parse_decimal,
+    parse_minor,
+    parse_moment,
+)
+from handlers.mxmerchant.notifications import ID_FIELDS
+from handlers.mxmerchant.payloads import FetchedPayment
+from handlers.standard import normalize, parse
+from service.core.errors import Unreadable
+from service.core.events import UPDATED, Data, Dispute, Event, Payment, Refund
+
+# The meaning of a fetched status for each kind of data. Any other status leaves it open, and uncounted.
+_STATUS_OF_PAID = {"approved": "succeeded", "settled": "succeeded"}
+_STATUS_MEANINGS: dict[type[Data], dict[str, str]] = {
+    # A payment that was charged back was paid first; its dispute is an event of its own.
+    Payment: _STATUS_OF_PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "failed"},
+    Refund: _STATUS_OF_PAID | {"declined": "failed", "voided": "canceled"},
+    Dispute: {"chargedback": "lost"},
+}
+_OPEN_STATUS = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
+UNSETTLED = frozenset(_OPEN_STATUS.values())  # a fetched payment with such a status confirms nothing yet
+
+
+def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:
+    """The event that confirms an unsigned notification by its payment as fetched from the API.
+
+    Amount, status and customer are those of the fetched payment, or of the notification where the payment
+    lacks them. A sale confirms no refund and a refund no sale. Raises Unreadable if the payment is another
+    one, can't be read, or has neither amount nor status.
+    """
+    fetched, data, account = (
+        parse(payment, FetchedPayment),
+        notification_event.data,
+        notification_event.account,
+    )
+    if not isinstance(data, Payment | Refund | Dispute):
+        raise Unreadable("there is nothing to confirm")
+    if str(fetched.id) != api_payment_id(data) or first_stated(fetched.merchant_id) not in (None, account):
+        raise Unreadable("the payment fetched is not the one in the notification")
+    if fetched.amount is None and not fetched.status:
+        raise Unreadable("the payment fetched has neither amount nor status")
+    currency = currency_of(fetched, data.currency)
+    amount = None if fetched.amount is None else parse_minor(fetched.amount, currency, "$.amount")
+    # For a dispute the API returns the disputed payment, whose creation is not that of the dispute.
+    created_at = None if isinstance(data, Dispute) else parse_moment(fetched.created, "$.created")
+    occurred_at = min(normalize(created_at or notification_event.occurred_at, "$.created"), observed_at)
+    confirmed = {
+        "status": _confirmed_status(data, fetched.status, amount),
+        "currency": currency,
+        "amount": data.amount if amount is None else abs(amount),
+        "customer_id": customer_of(replace(fetched, merchant_id=account))[0] or data.customer_id,
+        "awaits_confirmation": False,
+    }
+    if isinstance(data, Refund):
+        confirmed["created_at"] = occurred_at
+    if isinstance(data, Payment):
+        confirmed["invoice_id"] = data.invoice_id or first_stated(fetched.invoice)
+    return replace(
+        notification_event,
+        event_id=notification_event.event_id.removesuffix(TRUST_SUFFIX["unsigned"]) + TRUST_SUFFIX["fetched"],
+        occurred_at=occurred_at,
+        rank=UPDATED,
+        trust="fetched",
+        data=normalize(replace(data, **confirmed), "$"),
+    )
+
+
+_LISTED_TYPES = ("PaymentSuccess", "PaymentFail", "RefundCreated")
+
+
+def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -> Event | None:
+    """The event of a payment or refund in the API's list, as if it had been notified and then confirmed.
+
+    None while it has not settled, or if it is a mere authorisation. Raises Unreadable.
+    """
+    fetched = parse(record, FetchedPayment)
+    if fetched.amount is None:
+        raise Unreadable("the payment listed has no amount")
+    key = str(fetched.id)
+    data: Payment | Refund = Payment(payment_id=key, status="succeeded", currency="usd", amount=0)
+    failed = _STATUS_MEANINGS[Payment].get((fetched.status or "").lower()) == "failed"
+    event_type = "PaymentFail" if failed else "PaymentSuccess"
+    if parse_decimal(fetched.amount, "$.amount") < 0:
+        data = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
+        event_type = "RefundCreated"
+    event = Event(
+        processor=PROCESSOR,
+        account=merchant_id,
+        event_id=f"{merchant_id}:{event_type}:{key}",
+        occurred_at=observed_at,
+        data=data,
+    )
+    confirmed = confirmation(record, event, observed_at)
+    is_settled = getattr(confirmed.data, "status", "") not in UNSETTLED
+    return confirmed if is_settled and not fetched.auth_only else None
+
+
+def payment_event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
+    """The event ids under which the ledger may hold a payment or refund, for one trust."""
+    return [f"{merchant_id}:{kind}:{key}{TRUST_SUFFIX[trust]}" for kind in _LISTED_TYPES]
+
+
+def api_payment_id(data: Payment | Refund | Dispute) -> str:
+    """The id of a notified payment, refund or dispute in the API."""
+    key: str = getattr(data, ID_FIELDS[type(data)])
+    return key
+
+
+def _confirmed_status(data: Payment | Refund | Dispute, status: str | None, amount: int | None) -> str:
+    if amount is not None and not isinstance(data, Dispute) and (amount < 0) != isinstance(data, Refund):
+        return "failed"
+    return (
+        _STATUS_MEANINGS[type(data)].get(status.lower(), _OPEN_STATUS[type(data)]) if status else data.status
+    )
