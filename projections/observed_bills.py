@@ -115,7 +115,11 @@ def observed_payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
         and isinstance(event.data, Payment)
         and not event.data.awaits_confirmation
     ]
-    if not events or events[-1][1].status != "succeeded":
+    if (
+        not events
+        or events[-1][1].status != "succeeded"
+        or any(data.status == "voided" for _, data in events)
+    ):
         return []
     event, data = events[-1]
     customer_id = data.customer_id or ""

@@ -124,6 +124,8 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     named = [event.data for event in confirmed if isinstance(event.data, Payment | InvoicePayment)]
     if not named or (not links and any(_payment(event).for_invoice for event in payments)):
         return []
+    if any(_payment(event).status == "voided" for event in payments):  # nothing was ever captured
+        return []
     changes, limited = _shared_changes(payments, links)
     tries = [Try(event.occurred_at, event.cause) for event in payments if _payment(event).status == "failed"]
     invoice_ids: list[str | None] = [*dict.fromkeys(link.invoice_id for link in links), None]

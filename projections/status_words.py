@@ -7,7 +7,7 @@ from service.core.events import Data, Dispute, Event, Invoice, Payment, Refund
 
 _KNOWN: dict[type[Data], frozenset[str]] = {
     Invoice: frozenset({"draft", "open", "paid", "uncollectible", "void", "deleted"}),
-    Payment: frozenset({"succeeded", "failed", "pending", "authorized", "canceled"}),
+    Payment: frozenset({"succeeded", "failed", "pending", "authorized", "canceled", "voided"}),
     Refund: frozenset({"succeeded", "pending", "failed", "canceled", "requires_action", "unknown"}),
     Dispute: frozenset(
         "lost won prevented needs_response under_review warning_needs_response warning_under_review "

@@ -12,7 +12,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from handlers.mxmerchant.contracts import changed_events, contract_events
+from handlers.mxmerchant.contracts import (
+    MISSING_STATUS,
+    changed_events,
+    contract_events,
+    missing_contract,
+    missing_contract_event,
+)
 from handlers.mxmerchant.fields import PROCESSOR, delivered_event, iso_utc
 from handlers.mxmerchant.notifications import notification_events
 from handlers.mxmerchant.payloads import KEY_PATTERN
@@ -20,7 +26,9 @@ from handlers.mxmerchant.payments import (
     UNSETTLED,
     api_payment_id,
     confirmation,
+    is_charged_back,
     listed_payment_event,
+    observed_payment_events,
     payment_event_ids,
 )
 from handlers.standard import verify_signature
@@ -30,13 +38,16 @@ from service.core.events import Event, Subscription, Unused
 
 __all__ = [
     "KEY_PATTERN",
+    "MISSING_STATUS",
     "PROCESSOR",
     "UNSETTLED",
     "api_payment_id",
     "changed_events",
     "confirmation",
     "contract_events",
+    "is_charged_back",
     "listed_payment_event",
+    "missing_contract",
     "payment_event_ids",
     "translate",
     "verify_relay",
@@ -78,11 +89,20 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     """
     if not isinstance(payload, dict):
         raise Unreadable("the body is no object")
+    if proof.is_observation:
+        return observed_payment_events(payload, proof)
+    if proof.method == "fetch" and "missing" in payload:
+        return [missing_contract_event(payload, proof.received_at)]
     if "eventType" in payload:
         return notification_events(payload, proof)
     records = payload.get("records", [payload])
     if not isinstance(records, list):
         raise Unreadable("`$.records` is no list")
+    return _record_events(records, proof)
+
+
+def _record_events(records: list[Any], proof: Proof) -> list[Event]:
+    """The events of contract records, as `translate` gives them."""
     observed_at = proof.signed_at or proof.received_at
     if not records:
         event_id = proof.message_id or f"contracts@{iso_utc(observed_at)}"

@@ -6,6 +6,9 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
 
+from msgspec import to_builtins
+from msgspec.structs import replace
+
 from handlers.mxmerchant.fields import (
     PROCESSOR,
     currency_of,
@@ -22,6 +25,7 @@ from service.core.events import CustomerErased, Data, Event, Item, Subscription,
 from service.core.limits import check_limits
 from service.core.money import to_minor
 
+MISSING_STATUS = "deleted"  # of a contract that the list no longer holds
 _ANCHORED = ("month", "year")  # only these have a day of the month
 _DAY_OF_MONTH = re.compile(r"0?([1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?")
 _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
@@ -94,6 +98,28 @@ def _cadence(contract: Contract) -> tuple[Any, int]:
     if match is None:
         raise Unreadable("`$.every` is no interval that is known")
     return match[2].lower(), int(match[1])
+
+
+def missing_contract_event(payload: dict[str, Any], observed_at: datetime) -> Event:
+    """The end of a contract that a full list no longer holds. Raises Unreadable.
+
+    `payload` is what `missing_contract` made, since the list has no bytes of its own for it.
+    """
+    data = parse(payload["missing"], Subscription)
+    merchant_id = str(payload.get("merchantId"))
+    return Event(
+        processor=PROCESSOR,
+        account=merchant_id,
+        event_id=f"contract:{merchant_id}:{data.subscription_id}@{iso_utc(observed_at)}",
+        occurred_at=observed_at.astimezone(UTC),
+        trust="fetched",
+        data=replace(data, status=MISSING_STATUS),
+    )
+
+
+def missing_contract(data: Subscription, merchant_id: str, record_count: int) -> dict[str, Any]:
+    """The body by which a contract is recorded that a list of `record_count` contracts no longer holds."""
+    return {"merchantId": merchant_id, "recordCount": record_count, "missing": to_builtins(data)}
 
 
 def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> list[Event]:

@@ -67,6 +67,7 @@ class Notification(Record, frozen=True, kw_only=True, rename="camel"):
 class FetchedPayment(Record, frozen=True, kw_only=True, rename="camel"):
     """A payment from the API; a refund is a payment with a negative amount. `invoice` is a number."""
 
+    original_payment_id: OptionalKey = None
     amount: Amount | None = None
     status: str | None = None
     created: str | None = None

@@ -18,6 +18,7 @@ from handlers.mxmerchant.fields import (
 from handlers.mxmerchant.notifications import ID_FIELDS
 from handlers.mxmerchant.payloads import FetchedPayment
 from handlers.standard import normalize, parse
+from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import UPDATED, Data, Dispute, Event, Payment, Refund
 
@@ -25,7 +26,7 @@ from service.core.events import UPDATED, Data, Dispute, Event, Payment, Refund
 _STATUS_OF_PAID = {"approved": "succeeded", "settled": "succeeded"}
 _STATUS_MEANINGS: dict[type[Data], dict[str, str]] = {
     # A payment that was charged back was paid first; its dispute is an event of its own.
-    Payment: _STATUS_OF_PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "failed"},
+    Payment: _STATUS_OF_PAID | {"chargedback": "succeeded", "declined": "failed", "voided": "voided"},
     Refund: _STATUS_OF_PAID | {"declined": "failed", "voided": "canceled"},
     Dispute: {"chargedback": "lost"},
 }
@@ -77,6 +78,37 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
     )
 
 
+def observed_payment_events(record: Any, proof: Proof) -> list[Event]:
+    """The events of a payment or refund that the API shows otherwise than the books: of that moment.
+
+    None while it has not settled. Of one that was charged back there are two. Raises Unreadable.
+    """
+    listed = listed_payment_event(record, proof.account, proof.received_at)
+    if listed is None:
+        return []
+    fetched, data = parse(record, FetchedPayment), listed.data
+    if isinstance(data, Refund):
+        data = replace(data, payment_id=first_stated(fetched.original_payment_id))
+    elif isinstance(data, Payment) and data.status == "succeeded":
+        data = replace(data, paid_at=listed.occurred_at)
+    event = replace(listed, event_id=proof.message_id, occurred_at=proof.received_at, data=data)
+    if not is_charged_back(record) or not isinstance(data, Payment):
+        return [event]
+    dispute = Dispute(
+        dispute_id=data.payment_id,
+        status="lost",
+        currency=data.currency,
+        amount=data.amount,
+        customer_id=data.customer_id,
+    )
+    return [event, replace(event, event_id=f"{event.event_id}:dispute", data=dispute)]
+
+
+def is_charged_back(record: Any) -> bool:
+    """Whether the API says of a payment that it was charged back."""
+    return (parse(record, FetchedPayment).status or "").lower() == "chargedback"
+
+
 _LISTED_TYPES = ("PaymentSuccess", "PaymentFail", "RefundCreated")
 
 
@@ -90,8 +122,8 @@ def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -
         raise Unreadable("the payment listed has no amount")
     key = str(fetched.id)
     data: Payment | Refund = Payment(payment_id=key, status="succeeded", currency="usd", amount=0)
-    failed = _STATUS_MEANINGS[Payment].get((fetched.status or "").lower()) == "failed"
-    event_type = "PaymentFail" if failed else "PaymentSuccess"
+    has_no_money = _STATUS_MEANINGS[Payment].get((fetched.status or "").lower()) in ("failed", "voided")
+    event_type = "PaymentFail" if has_no_money else "PaymentSuccess"
     if parse_decimal(fetched.amount, "$.amount") < 0:
         data = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
         event_type = "RefundCreated"

@@ -16,8 +16,7 @@ from stripe import WebhookSignature
 from handlers.stripe import payloads
 from handlers.stripe.fields import customer_id, moment, parse, readable
 from handlers.stripe.translations import (
-    INVOICE,
-    SUBSCRIPTION,
+    OBSERVED_TYPES,
     TRANSLATIONS_BY_PREFIX,
     ObjectTranslation,
     translation_of,
@@ -39,7 +38,7 @@ from service.core.events import (
     Unused,
 )
 
-__all__ = ["TRANSLATIONS_BY_PREFIX", "is_used", "observed_event", "translate", "verify"]
+__all__ = ["TRANSLATIONS_BY_PREFIX", "envelope_of", "is_used", "occurred_at", "translate", "verify"]
 
 PROCESSOR = "stripe"
 TOLERANCE = timedelta(seconds=TOLERANCE_SECONDS)
@@ -93,7 +92,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
 
     A type that is not in the tables is ordinary input: it becomes an `Unused` event.
     """
-    envelope = parse(payload, payloads.Envelope, "$")
+    envelope = envelope_of(payload, proof)
     translation = translation_of(envelope.type)
     data = _data(envelope.data.object, translation, envelope.type) if translation else _unused(envelope)
     return [
@@ -101,7 +100,7 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
             processor=PROCESSOR,
             account=envelope.account or "",
             event_id=envelope.id,
-            occurred_at=moment(envelope.created),
+            occurred_at=occurred_at(envelope, proof),
             rank=_rank(data, envelope.type),
             trust=proof.trust,
             data=data,
@@ -115,21 +114,26 @@ def is_used(event_type: str) -> bool:
     return translation_of(event_type) is not None
 
 
-def observed_event(payload: Any, account: str, observed_at: datetime) -> Event:
-    """A subscription or an invoice from the API, as an event that happened at `observed_at`.
+def envelope_of(payload: Any, proof: Proof) -> payloads.Envelope:
+    """What stands around an event's object; around one that the API showed there is nothing, so it is made.
 
-    It only serves to compare the API's state with the books and is never appended. Raises Unreadable.
+    Raises Unreadable.
     """
-    object_type = payload["object"]
-    translation = {"subscription": SUBSCRIPTION, "invoice": INVOICE}[object_type]
-    return Event(
-        processor=PROCESSOR,
-        account=account,
-        event_id=payload["id"],
-        occurred_at=observed_at,
-        trust="fetched",
-        data=_data(payload, translation, object_type),
+    if not proof.is_observation:
+        return parse(payload, payloads.Envelope, "$")
+    kind = parse(payload, payloads.ObjectReference, "$").object
+    return payloads.Envelope(
+        id=proof.message_id or "",
+        type=OBSERVED_TYPES.get(kind, kind),
+        created=int(proof.received_at.timestamp()),
+        account=proof.account,
+        data=payloads.EventData(object=payload),
     )
+
+
+def occurred_at(envelope: payloads.Envelope, proof: Proof) -> datetime:
+    """When an event happened; of an object that the API showed, the moment at which it did."""
+    return proof.received_at if proof.is_observation else moment(envelope.created)
 
 
 def _unused(envelope: payloads.Envelope) -> Unused:

@@ -7,12 +7,11 @@ Source: https://docs.stripe.com/api/events, https://docs.stripe.com/context.
 
 from typing import Any
 
-from msgspec import ValidationError, convert
 from msgspec.structs import replace
 
 from handlers import stripe
-from handlers.stripe import fields, payloads
 from service.core.delivery import Proof
+from service.core.errors import Unreadable
 from service.core.events import Event, Unused
 
 _MODES = {True: "live", False: "test"}  # by `livemode`
@@ -33,14 +32,14 @@ def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
     if not isinstance(is_live, bool) or _MODES[is_live] == mode:
         return None
     try:
-        envelope = convert(payload, payloads.Envelope)
-    except ValidationError:
-        return None  # its translation says why it can't be read
+        envelope = stripe.envelope_of(payload, proof)
+    except Unreadable:
+        return None  # its translation says why
     return Event(
         processor=stripe.PROCESSOR,
         account=envelope.account or _account_in_context(payload),
         event_id=envelope.id,
-        occurred_at=fields.moment(envelope.created),
+        occurred_at=stripe.occurred_at(envelope, proof),
         trust=proof.trust,
         data=Unused(
             original_type=envelope.type,

@@ -59,6 +59,12 @@ class CustomerReference(Payload, frozen=True, kw_only=True):
     customer_account: Id | None = None
 
 
+class ObjectReference(Payload, frozen=True, kw_only=True):
+    """The fields by which an object says what it is."""
+
+    object: Text
+
+
 class EventData(Payload, frozen=True, kw_only=True):
     """An event's object, and the previous values of the fields that changed."""
 

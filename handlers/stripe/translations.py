@@ -56,6 +56,9 @@ PAYMENT_INTENT = ObjectTranslation(payloads.PaymentIntent, payment_intent)
 REFUND = ObjectTranslation(payloads.Refund, refund)
 CHECKOUT_SESSION = ObjectTranslation(payloads.CheckoutSession, checkout_session)
 
+# The type of event that would tell of an object as it is, for those that are observed.
+OBSERVED_TYPES = {"subscription": "customer.subscription.updated", "invoice": "invoice.updated"}
+
 # The object in each type of event. The books don't use a type that is in neither table or has None.
 TRANSLATIONS: dict[str, ObjectTranslation | None] = {
     "customer.created": CUSTOMER,

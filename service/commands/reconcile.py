@@ -31,8 +31,9 @@ Since = Annotated[str, typer.Option(help="How far back to list events: 30d, 12h.
 def stripe(*, since: Since = "30d", dry_run: DryRun = False, json: Json = False) -> None:
     """Append the events that Stripe lists and the ledger lacks; compare live subscriptions, open invoices.
 
-    Exits 0 if nothing differs, 1 if something does (or a dry run found events missing), 2 if a setting or
-    an argument is wrong, 3 if Stripe or a store can't be used or the books don't catch up.
+    One that differs is recorded as Stripe shows it. Exits 0 if nothing differs any more, 1 if something does
+    (or a dry run found events missing), 2 if a setting or an argument is wrong, 3 if Stripe or a store can't
+    be used or the books don't catch up.
 
     For example:
 
@@ -48,6 +49,7 @@ def stripe(*, since: Since = "30d", dry_run: DryRun = False, json: Json = False)
 def mxmerchant(*, dry_run: DryRun = False, json: Json = False) -> None:
     """Append the payments and contracts that MX Merchant lists and the ledger lacks; compare all of them.
 
+    One that differs is recorded as MX Merchant shows it, and a contract that is not listed has ended.
     Exits as `reconcile stripe` does.
 
     For example:
@@ -92,14 +94,25 @@ def _reconcile(
 def _render(report: "ReconciliationReport") -> RenderableType:
     """The report as tables for people."""
     how = "would be appended" if report.dry_run else "appended"
-    missed = ", ".join(f"{count} {kind}" for kind, count in sorted(report.missed.items())) or "nothing"
+    missed, mended = _counted(report.missed), _counted(report.mended)
     seen = ", ".join(f"{kind}s {count}" for kind, count in report.compared.items())
     message = (
         f"{report.processor}: {report.listed} listed; {how}: {missed}. "
-        f"Compared: {seen}; {report.differing} differ."
+        f"Compared: {seen}; mended: {mended}; {report.differing} differ."
     )
-    table = Table("kind", "id", "account", "field", report.processor, "books")
+    table = Table("kind", "id", "account", "field", report.processor, "books", "mended")
     for difference in report.differences:
         values = ("" if value is None else str(value) for value in (difference.stated, difference.books))
-        table.add_row(difference.kind, difference.id, difference.account, difference.field, *values)
+        table.add_row(
+            difference.kind,
+            difference.id,
+            difference.account,
+            difference.field,
+            *values,
+            "yes" if difference.mended else "no",
+        )
     return Group(message, *([table] if report.differences else []))
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"

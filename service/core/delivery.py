@@ -16,7 +16,8 @@ class Proof(Struct, frozen=True, kw_only=True):
 
     `trust` is "signed", "unsigned" or "fetched". `secret` is the number of the secret that matched,
     counted from 1, never the secret itself. `confirmable` says that a fetch from the processor will
-    confirm the event.
+    confirm the event. Of an object that was observed at the processor's API, `message_id` is the id under
+    which it is recorded, and `account` that whose objects were asked for.
     """
 
     processor: str
@@ -27,6 +28,12 @@ class Proof(Struct, frozen=True, kw_only=True):
     signed_at: datetime | None = None
     secret: int | None = None
     confirmable: bool = False
+    account: str = ""
+
+    @property
+    def is_observation(self) -> bool:
+        """Whether the body is an object as the processor's API shows it, and no event."""
+        return self.method == "fetch" and self.message_id is not None
 
 
 # verify(headers, body, secrets, now): proves who sent the bytes and when. Header names are lower

@@ -227,7 +227,9 @@ class Payment(Data, frozen=True, kw_only=True):
     """The state of a payment. All events about one payment have the same `payment_id`."""
 
     payment_id: Id
-    status: Annotated[str, Meta(description="succeeded, failed, pending, or authorized: only held")]
+    status: Annotated[
+        str, Meta(description="succeeded, failed, pending, voided: never captured, or authorized: held")
+    ]
     currency: Currency
     amount: Annotated[int, Meta(ge=0, description="what was captured; of a failed or held one all of it")]
     amount_refunded: Count = 0

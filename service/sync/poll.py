@@ -4,18 +4,19 @@ Contracts are compared with their last state in the ledger, and only changes are
 notification counts once its payment, fetched from the API, confirms it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import structlog
 from msgspec import json
+from msgspec.structs import replace
 
 from handlers import mxmerchant
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Dispute, Event, Payment, Refund, join_key
+from service.core.events import Dispute, Event, Payment, Refund, Subscription, join_key
 from service.core.limits import check_limits
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
@@ -48,9 +49,12 @@ class Poller:
     async def poll_contracts(self) -> int:
         """Append the changed contracts of the merchant; returns the number of deliveries appended.
 
+        One that the whole list no longer holds has ended.
+
         Raises Unavailable if a page of the list can't be fetched: with a partial list, a change would go
         unnoticed.
         """
+        began = self._clock()
         records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id)
         now = self._clock()
         async with self._ledger.reading() as reader:
@@ -58,11 +62,12 @@ class Poller:
                 join_key(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
                 for kind in ("subscription", "customer")
             ]
-            last_known = {
-                subject: event.data
+            last_events = {
+                subject: event
                 for prefix in prefixes
                 for subject, event in (await reader.last_events(prefix)).items()
             }
+        last_known = {subject: event.data for subject, event in last_events.items()}
         observations = [(record, self._observe(record, now)) for record in records]
         observed_events = [
             event for _, events in observations if isinstance(events, list) for event in events
@@ -74,8 +79,29 @@ class Poller:
                 deliveries.append(self._delivery((), record, now, reason="unreadable", detail=events))
             elif changed := [event for event in events if event.event_id in changed_ids]:
                 deliveries.append(self._delivery(changed, record, now))
+        deliveries += self._missing_deliveries(records, last_events.values(), began, now)
         await self._append(deliveries, now)
         return len(deliveries)
+
+    def _missing_deliveries(
+        self, records: Sequence[Any], last_events: Iterable[Event], began: datetime, now: datetime
+    ) -> Iterator[Incoming]:
+        """The ends of the contracts that a whole list no longer holds; an empty list ends none.
+
+        One that was heard of since the list began may not be in it yet.
+        """
+        listed_ids = {str(record.get("id")) for record in records}
+        for event in last_events if records else ():
+            data = event.data
+            if (
+                isinstance(data, Subscription)
+                and data.status != mxmerchant.MISSING_STATUS
+                and data.subscription_id not in listed_ids
+                and event.occurred_at < began
+            ):
+                body = mxmerchant.missing_contract(data, self._merchant_id, len(records))
+                missing = self._delivery((), body, now)
+                yield replace(missing, events=mxmerchant.translate(body, missing.proof))
 
     async def confirm_payments(self) -> int:
         """Fetch the payments of unsigned notifications, append them as confirmations; returns their number.

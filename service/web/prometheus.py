@@ -153,7 +153,7 @@ def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> I
 def _reconciliation_gauges(
     summaries: Mapping[str, ReconciliationSummary | None], now: datetime
 ) -> Iterable[Metric]:
-    """When each processor was last reconciled to the end, what was missed, and what differs."""
+    """When each processor was last reconciled to the end, what was missed or mended, and what differs."""
     since = GaugeMetricFamily(
         "daybook_seconds_since_reconciled",
         "Seconds since the last reconciliation that came to its end",
@@ -169,13 +169,19 @@ def _reconciliation_gauges(
         "Things that the processor and the books had otherwise at the last reconciliation",
         labels=("processor",),
     )
+    mended = GaugeMetricFamily(
+        "daybook_reconcile_mended_objects",
+        "Objects that the last reconciliation recorded as the processor shows them, and that agree since",
+        labels=("processor",),
+    )
     for processor, summary in summaries.items():
         if summary:
             ended = datetime.fromisoformat(summary.finished_at)
             since.add_metric((processor,), (now - ended).total_seconds())
             missed.add_metric((processor,), sum(summary.missed.values()))
             differing.add_metric((processor,), summary.differing)
-    return since, missed, differing
+            mended.add_metric((processor,), sum(summary.mended.values()))
+    return since, missed, mended, differing
 
 
 def _book_gauges(status: Status) -> Iterable[Metric]:

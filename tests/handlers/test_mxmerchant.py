@@ -681,7 +681,7 @@ def test_a_fetched_record_confirms_what_was_told(name: str, record: str) -> None
     [
         ("PaymentSuccess", "payment", "Settled", "succeeded"),
         ("PaymentSuccess", "payment", "Declined", "failed"),
-        ("PaymentSuccess", "payment", "Voided", "failed"),
+        ("PaymentSuccess", "payment", "Voided", "voided"),
         ("PaymentSuccess", "payment", "AuthOnly", "pending"),
         ("PaymentSuccess", "payment", "Something New", "pending"),
         ("PaymentSuccess", "payment", None, "succeeded"),

@@ -11,6 +11,8 @@ from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
 from service.core.delivery import Proof
+from service.core.progress import no_advance
+from service.intake.retranslate import Change, Retranslator
 from service.intake.translation import endpoint_of, read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
@@ -71,6 +73,13 @@ class SyncDaybook:
         async with self.ledger.reading() as reader:
             return await reader.rows(0, 10_000)
 
+    async def event_ids(self) -> list[str]:
+        return [row["event_id"] for row in await self.rows()]
+
+    async def retranslation_changes(self) -> list[Change]:
+        """How today's translators would give other events of what is recorded."""
+        return (await Retranslator(self.ledger, self.clock, "live").run(0, no_advance)).changes
+
     async def head(self) -> tuple[int, bytes]:
         async with self.ledger.reading() as reader:
             head = await reader.head()
@@ -79,6 +88,15 @@ class SyncDaybook:
     async def kept(self, name: str) -> bytes | None:
         async with self.ledger.reading() as reader:
             return await reader.read_cursor(name)
+
+
+def differences(report: ReconciliationReport, *, mended: bool = False) -> set[tuple[str, str, str, Any, Any]]:
+    """The differences that a report names: those that stay, or those that were mended."""
+    return {
+        (each.kind, each.id, each.field, each.stated, each.books)
+        for each in report.differences
+        if each.mended is mended
+    }
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Reconciliation with MX Merchant: compares its contracts and payments with the ledger and the books.
 
 The poller appends changed contracts; payments and refunds without a notification are appended here, with
-the trust "fetched".
+the trust "fetched". What it shows otherwise than the books is recorded as observed.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import json
+from sqlalchemy import Connection
 
 from handlers import mxmerchant
 from projections import bills
@@ -27,20 +27,22 @@ from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
 from service.core.progress import Advance, no_advance
+from service.ledger.append import read_head
 from service.ledger.draft import Incoming
-from service.ledger.history import EVENT_COLUMNS, to_event
+from service.ledger.history import EVENT_COLUMNS, read_histories, to_event
 from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 from service.sync import mxmerchant_api
+from service.sync.observations import observation_proof
 from service.sync.poll import Poller
 from service.sync.reconcile.books import read_live_keys, read_row_by_key, read_rows_by_key, wait_for_head
 from service.sync.reconcile.report import (
-    MAX_LISTED,
     FactDifference,
     Facts,
     ReconciliationReport,
     compare_facts,
     contract_facts,
+    listed_differences,
     save_report,
 )
 
@@ -82,6 +84,7 @@ class MxmerchantReconciler:
         self._listed = 0
         self._missed: Counter[str] = Counter()
         self._compared: Counter[str] = Counter()
+        self._mended: dict[str, list[FactDifference]] = {}  # by the key of each object
 
     async def close(self) -> None:
         """Close the HTTP clients."""
@@ -106,8 +109,9 @@ class MxmerchantReconciler:
             listed=self._listed,
             missed=dict(self._missed),
             compared=dict(self._compared),
+            mended=dict(Counter(differences[0].kind for differences in self._mended.values())),
             differing=len(differing),
-            differences=tuple(chain.from_iterable(list(differing.values())[:MAX_LISTED])),
+            differences=listed_differences(differing, self._mended),
         )
         await save_report(self._ledger, report, self._clock())
         return report
@@ -116,18 +120,22 @@ class MxmerchantReconciler:
 
     async def _compare_contracts(self) -> dict[str, list[FactDifference]]:
         """The contracts that differ. They are polled and compared until the differences stay the same."""
-        differing: dict[str, list[FactDifference]] = {}
+        first = differing = await self._list_contracts()
         for _ in range(_ROUNDS):
             if not self._dry_run:
                 await self._poller.poll_contracts()
-            records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id, pause=self._pause)
-            await wait_for_head(self._ledger, self._store, self._pause)
-            previous, differing = differing, await self._differing_contracts(records)
-            self._listed, self._compared["contract"] = len(records), len(records)
+            previous, differing = differing, await self._list_contracts()
             if differing == previous or not differing:
                 break
-        self._advance(len(records))
+        self._mended |= {key: first[key] for key in first.keys() - differing.keys()}
+        self._advance(self._listed)
         return differing
+
+    async def _list_contracts(self) -> dict[str, list[FactDifference]]:
+        records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id, pause=self._pause)
+        await wait_for_head(self._ledger, self._store, self._pause)
+        self._listed = self._compared["contract"] = len(records)
+        return await self._differing_contracts(records)
 
     async def _differing_contracts(self, records: Sequence[Any]) -> dict[str, list[FactDifference]]:
         today = day_of(self._clock(), self._store.rules.zone).isoformat()
@@ -156,7 +164,11 @@ class MxmerchantReconciler:
             return {"status": "unreadable", "shape": str(error)}
         [row] = bills.observed_contract_rows([event], self._store.rules)
         assert isinstance(row, Contract)  # noqa: S101 - it makes nothing else
-        return contract_facts(row, today)
+        facts = contract_facts(row, today)
+        del facts[
+            "cancel_date"
+        ]  # a record states none: of an ended contract it is the day of the observation
+        return facts
 
     # Payments
 
@@ -173,7 +185,7 @@ class MxmerchantReconciler:
 
     async def _compare_payment_page(self, records: Sequence[Any]) -> dict[str, list[FactDifference]]:
         differing: dict[str, list[FactDifference]] = {}
-        listed_events: list[tuple[str, Event]] = []  # each with the name of its history in the books
+        listed: list[_ListedPayment] = []
         missed = []
         async with self._ledger.reading() as reader:
             recorded_positions = await self._read_recorded_positions(reader, records)
@@ -187,13 +199,47 @@ class MxmerchantReconciler:
                 if event is None:
                     continue
                 recorded = await self._read_recorded_event(reader, recorded_positions, str(record["id"]))
-                listed_events.append((subjects(recorded or event)[0], event))
+                listed.append(_ListedPayment(record, event, recorded))
                 if recorded is None or recorded.trust == "unsigned":
                     fetched = mxmerchant.confirmation(record, recorded, self._clock()) if recorded else event
                     missed.append(_fetched_delivery(record, fetched, self._clock()))
         await self._append(missed)
-        self._compared["payment"] += len(listed_events)
-        return differing | await self._differing_payments(listed_events)
+        self._compared["payment"] += len(listed)
+        return differing | await self._record_differing(listed)
+
+    async def _record_differing(self, listed: Sequence["_ListedPayment"]) -> dict[str, list[FactDifference]]:
+        """Record the payments that differ as MX Merchant shows them; the differences that stay."""
+        differing = await self._differing_payments(listed)
+        if self._dry_run or not differing:
+            return differing
+        observed = [each for each in listed if self._payment_key(each) in differing]
+        if not await self._append_observed(observed):
+            return differing
+        staying = await self._differing_payments(observed)
+        self._mended |= {key: differing[key] for key in differing.keys() - staying.keys()}
+        return staying
+
+    async def _append_observed(self, observed: Sequence["_ListedPayment"]) -> int:
+        """Append the payments as observed that were not last observed like that; returns their number."""
+        now = self._clock()
+
+        def read(connection: Connection) -> dict[str, list[Event]]:
+            subjects = {each.subject for each in observed}
+            return read_histories(connection, subjects, read_head(connection).position, self._ledger.vault)
+
+        histories = await self._ledger.read(read)
+        deliveries = []
+        for each in observed:
+            body, key = json.encode(each.observed_record, order="deterministic"), str(each.record["id"])
+            object_id = f"payment:{self._merchant_id}:{key}"
+            history = histories[each.subject]
+            proof = observation_proof(PROCESSOR, self._merchant_id, object_id, body, history, now)
+            if proof:
+                events = mxmerchant.translate(each.observed_record, proof)
+                deliveries.append(_delivery(body, events, proof))
+        if deliveries:
+            await self._ledger.append(deliveries, now)
+        return len(deliveries)
 
     def _listed_payment(self, record: Any) -> Event | None:
         event = mxmerchant.listed_payment_event(record, self._merchant_id, self._clock())
@@ -232,21 +278,26 @@ class MxmerchantReconciler:
             await self._ledger.append(deliveries, self._clock())
 
     async def _differing_payments(
-        self, listed_events: Sequence[tuple[str, Event]]
+        self, listed: Sequence["_ListedPayment"]
     ) -> dict[str, list[FactDifference]]:
         """The listed payments and refunds whose money differs from the books."""
         await wait_for_head(self._ledger, self._store, self._pause)
-        keys = {subject for subject, _ in listed_events}
+        keys = {each.subject for each in listed}
         cash_by_key = await read_rows_by_key(self._store, Cash, "collections", keys)
         receipts_by_key = await read_rows_by_key(self._store, Receipt, "collections", keys)
         differing = {}
-        for subject, event in listed_events:
-            key = self._key("payment", mxmerchant.api_payment_id(event.data))  # type: ignore[arg-type]
-            listed_facts = _money_facts(payment_cash_rows([event], self._store.rules), event)
-            rows = [*cash_by_key.get(subject, ()), *receipts_by_key.get(subject, ())]
-            if differences := self._compare("payment", key, listed_facts, _money_facts(rows, event)):
+        for each in listed:
+            key = self._payment_key(each)
+            listed_facts = _money_facts(payment_cash_rows([each.event], self._store.rules), each)
+            if mxmerchant.is_charged_back(each.record):
+                listed_facts["disputed_cents"] = each.event.data.amount  # type: ignore[attr-defined]
+            rows = [*cash_by_key.get(each.subject, ()), *receipts_by_key.get(each.subject, ())]
+            if differences := self._compare("payment", key, listed_facts, _money_facts(rows, each)):
                 differing[key] = differences
         return differing
+
+    def _payment_key(self, listed: "_ListedPayment") -> str:
+        return self._key("payment", str(listed.record["id"]))
 
     def _compare(
         self, kind: str, key: str, stated: Mapping[str, Any] | None, books: Mapping[str, Any] | None
@@ -257,22 +308,47 @@ class MxmerchantReconciler:
         return join_key(kind, PROCESSOR, self._merchant_id, key)
 
 
-def _money_facts(rows: Sequence[Row], event: Event) -> Facts:
-    """The money of one payment or refund in cash and receipts: minor units collected, or refunded."""
-    kind = "refunded" if isinstance(event.data, Refund) else "collected"
-    source_id = mxmerchant.api_payment_id(event.data)  # type: ignore[arg-type]
-    cash = [row for row in rows if isinstance(row, Cash) and (row.kind, row.source_id) == (kind, source_id)]
-    receipts = [row for row in rows if isinstance(row, Receipt) and kind == "collected"]
+class _ListedPayment(NamedTuple):
+    """A payment or refund in the list, as the event that it would be and the event in the ledger."""
+
+    record: dict[str, Any]
+    event: Event
+    recorded: Event | None
+
+    @property
+    def subject(self) -> str:
+        """The name of its history in the books: of a refund that of the payment that it gave back."""
+        return subjects(self.recorded or self.event)[0]
+
+    @property
+    def observed_record(self) -> dict[str, Any]:
+        """The record, with the payment that a refund gave back where only the ledger knows it."""
+        payment_id = getattr(self.recorded and self.recorded.data, "payment_id", None)
+        is_refund = isinstance(self.event.data, Refund)
+        return {"originalPaymentId": payment_id} | self.record if is_refund and payment_id else self.record
+
+
+def _money_facts(rows: Sequence[Row], listed: _ListedPayment) -> Facts:
+    """The money of one payment or refund in cash and receipts, in minor units."""
+    if isinstance(listed.event.data, Refund):
+        return {"refunded_cents": _cash(rows, "refunded", str(listed.record["id"]))}
+    receipts = [row for row in rows if isinstance(row, Receipt)]
     received = sum(change.cents for row in receipts for change in CHANGES.decode(row.changes))
-    return {f"{kind}_cents": sum(row.amount_cents for row in cash) + received}
+    collected = _cash(rows, "collected", str(listed.record["id"])) + received
+    return {"collected_cents": collected, "disputed_cents": _cash(rows, "disputed", None)}
+
+
+def _cash(rows: Sequence[Row], kind: str, source_id: str | None) -> int:
+    """The cash of a kind, of one source or of any."""
+    cash = [row for row in rows if isinstance(row, Cash) and row.kind == kind]
+    return sum(row.amount_cents for row in cash if source_id in (None, row.source_id))
 
 
 def _fetched_delivery(record: Any, event: Event, now: datetime) -> Incoming:
-    body = json.encode(record, order="deterministic")
-    return Incoming(
-        events=[event],
-        content_digest=sha256(body).digest(),
-        headers=b"{}",
-        body=body,
-        proof=Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched"),
-    )
+    proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
+    return _delivery(json.encode(record, order="deterministic"), [event], proof)
+
+
+def _delivery(body: bytes, events: Sequence[Event], proof: Proof) -> Incoming:
+    digest = sha256(body).digest()
+    return Incoming(events=events, content_digest=digest, headers=b"{}", body=body, proof=proof)

@@ -1,11 +1,14 @@
 """The report of a reconciliation: the missed events, and where the processor and the books differ."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
+from logging import INFO, WARNING
 from typing import Any, TypeVar
 
 import structlog
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from projections.bills import Contract, IssuedInvoice, mrr_on
 from service.ledger.store import Ledger, LedgerReader
@@ -21,7 +24,8 @@ log = structlog.get_logger()
 class FactDifference(Struct, frozen=True, kw_only=True):
     """One field in which a processor and the books differ.
 
-    A value is None on the side that lacks the field or the whole object.
+    A value is None on the side that lacks the field or the whole object. `mended`: what the processor shows
+    was recorded, and the books agree since.
     """
 
     kind: str
@@ -30,19 +34,25 @@ class FactDifference(Struct, frozen=True, kw_only=True):
     field: str
     stated: Any
     books: Any
+    mended: bool = False
 
 
 class ReconciliationSummary(Struct, frozen=True, kw_only=True):
-    """The part of a report that is monitored. `missed` counts events by type, `differing` objects."""
+    """The part of a report that is monitored. `missed` counts events by type.
+
+    `mended` counts by kind the objects that were recorded as the processor shows them, and agree since;
+    `differing` counts those that differ still.
+    """
 
     began_at: str
     finished_at: str
     missed: dict[str, int]
+    mended: dict[str, int] = {}
     differing: int
 
 
 class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
-    """The result of one run. `differences` are those of the first 1,000 objects that differ."""
+    """The result of one run. `differences` are those of the first 1,000 objects that differ, or differed."""
 
     processor: str
     dry_run: bool
@@ -66,6 +76,7 @@ class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
                 "field": difference.field,
                 self.processor: difference.stated,
                 "books": difference.books,
+                "mended": difference.mended,
             }
             for difference in self.differences
         ]
@@ -73,13 +84,22 @@ class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
         return document | {"differences": differences}
 
 
+def listed_differences(
+    differing: Mapping[str, Sequence[FactDifference]], mended: Mapping[str, Sequence[FactDifference]]
+) -> tuple[FactDifference, ...]:
+    """The differences of the first objects: first those that differ still, then the mended ones."""
+    listed = [*differing.values(), *([replace(each, mended=True) for each in of] for of in mended.values())]
+    return tuple(chain.from_iterable(listed[:MAX_LISTED]))
+
+
 async def save_report(ledger: Ledger, report: ReconciliationReport, now: datetime) -> None:
     """Store the report in place of the last one, unless of a dry run; log its differences by ids alone."""
     if not report.dry_run:
         await ledger.save_cursor(f"reconciled|{report.processor}", json.encode(report), now)
     for difference in report.differences:
-        log.warning(
-            "books_differ",
+        log.log(
+            INFO if difference.mended else WARNING,
+            "books_mended" if difference.mended else "books_differ",
             processor=report.processor,
             account=difference.account,
             kind=difference.kind,
@@ -91,6 +111,7 @@ async def save_report(ledger: Ledger, report: ReconciliationReport, now: datetim
         processor=report.processor,
         listed=report.listed,
         missed=sum(report.missed.values()),
+        mended=sum(report.mended.values()),
         differing=report.differing,
     )
 

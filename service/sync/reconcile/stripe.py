@@ -2,12 +2,13 @@
 
 Each event of the period that the ledger lacks is appended, with the trust "fetched". Then every live
 subscription and open invoice is compared, those of Stripe and those of the books. An object that changed
-meanwhile is compared again once its events are appended; only differences that stay are reported.
+meanwhile is compared again once its events are appended. One that differs still is recorded as Stripe shows
+it, and compared once more.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -18,7 +19,8 @@ from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from handlers import stripe
+from handlers import ENDPOINTS, stripe
+from handlers.stripe import envelope
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
 from projections.book import Row, Rules
@@ -31,21 +33,22 @@ from service.core.events import Data, Event, Invoice, Subscription, join_key, su
 from service.core.moments import day_of, rfc3339
 from service.core.order import canonical
 from service.core.progress import Advance, no_advance
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import read_delivery
 from service.ledger.append import read_head
 from service.ledger.draft import Incoming
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.settings import Settings
+from service.sync.observations import observation_proof
 from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
 from service.sync.reconcile.report import (
-    MAX_LISTED,
     FactDifference,
     Facts,
     ReconciliationReport,
     compare_facts,
     contract_facts,
     invoice_facts,
+    listed_differences,
     read_cursor,
     save_report,
 )
@@ -56,6 +59,7 @@ _OVERLAP = timedelta(minutes=5)  # clocks differ, and an event may be listed a l
 _SETTLE_SECONDS = 5.0  # within this time after a change its event is listed
 _ROUNDS = 3
 _PAGE = 100
+_ENDPOINT = next(endpoint for endpoint in ENDPOINTS if endpoint.translate is envelope.translate)
 
 log = structlog.get_logger()
 
@@ -212,6 +216,7 @@ class StripeReconciler:
         self._would_append: set[str] = set()
         self._pending_keys: set[str] = set()  # of the objects whose webhooks are still pending
         self._compared: Counter[str] = Counter()
+        self._mended: dict[str, list[FactDifference]] = {}  # by the key of each object
         self._quarantined: set[str] | None = None
 
     async def run(self, since: datetime) -> ReconciliationReport:
@@ -240,8 +245,9 @@ class StripeReconciler:
             listed=self._listed,
             missed=dict(self._missed),
             compared={kind.name: self._compared[kind.name] for kind in OBJECT_KINDS},
+            mended=dict(Counter(differences[0].kind for differences in self._mended.values())),
             differing=len(differing),
-            differences=tuple(chain.from_iterable(list(differing.values())[:MAX_LISTED])),
+            differences=listed_differences(differing, self._mended),
         )
         await save_report(self._ledger, report, self._clock())
         return report
@@ -355,7 +361,8 @@ class StripeReconciler:
             prefix = _row_key(kind, account, "")
             async for keys in read_live_keys(self._store, kind.row, "bills", prefix, kind.is_live):
                 unlisted |= set(keys) - listed_keys
-        return await self._settle_differences(account, differing, unlisted, since)
+        staying = await self._settle_differences(account, differing, unlisted, since)
+        return staying if self._dry_run else await self._record_differing(account, staying)
 
     async def _settle_differences(
         self, account: str, differing: dict[str, list[FactDifference]], unlisted: set[str], since: datetime
@@ -389,16 +396,58 @@ class StripeReconciler:
         for kind in OBJECT_KINDS:
             keys_of_kind = sorted(key for key in keys if key.startswith(f"{kind.name}|"))
             for start in range(0, len(keys_of_kind), _PAGE):
-                bodies_by_key = {
-                    key: await self._api.fetch_one(
-                        f"{kind.path}/{quote(_object_id_of(key), safe='')}", account
-                    )
-                    for key in keys_of_kind[start : start + _PAGE]
-                }
+                bodies_by_key = await self._fetch_objects(kind, account, keys_of_kind[start : start + _PAGE])
                 await wait_for_head(self._ledger, self._store, self._pause)
                 differences_by_key |= await self._differing_objects(kind, account, bodies_by_key)
                 self._advance(len(bodies_by_key))
         return differences_by_key
+
+    async def _record_differing(
+        self, account: str, differing: dict[str, list[FactDifference]]
+    ) -> dict[str, list[FactDifference]]:
+        """Record the objects that differ as Stripe shows them now; the differences that stay."""
+        staying = dict(differing)
+        for kind in OBJECT_KINDS:
+            keys_of_kind = sorted(key for key in differing if key.startswith(f"{kind.name}|"))
+            for start in range(0, len(keys_of_kind), _PAGE):
+                bodies_by_key = await self._fetch_objects(kind, account, keys_of_kind[start : start + _PAGE])
+                if not await self._append_observed(account, bodies_by_key):
+                    continue
+                await wait_for_head(self._ledger, self._store, self._pause)
+                still_differing = await self._differing_objects(kind, account, bodies_by_key)
+                for key in bodies_by_key.keys() - still_differing.keys():
+                    self._mended[key] = staying.pop(key)
+                staying |= still_differing
+        return staying
+
+    async def _append_observed(self, account: str, bodies_by_key: Mapping[str, bytes | None]) -> int:
+        """Append the objects as observed that were not last observed like that; returns their number."""
+        now = self._clock()
+        histories = await self._read_histories(bodies_by_key)
+        observed = []
+        for key, body in bodies_by_key.items():
+            history = histories[key]
+            proof = body and observation_proof(PROCESSOR, account, _object_id_of(key), body, history, now)
+            if body and proof and not isinstance(self._observe(account, body), Unreadable):
+                observed.append(read_delivery(_ENDPOINT, b"{}", body, proof, self._mode))
+        if observed:
+            await self._ledger.append(observed, now)
+        return len(observed)
+
+    async def _read_histories(self, keys: Iterable[str]) -> dict[str, list[Event]]:
+        def read(connection: Connection) -> dict[str, list[Event]]:
+            return read_histories(connection, keys, read_head(connection).position, self._ledger.vault)
+
+        return await self._ledger.read(read)
+
+    async def _fetch_objects(
+        self, kind: ObjectKind, account: str, keys: Iterable[str]
+    ) -> dict[str, bytes | None]:
+        """These objects as Stripe shows them now, one by one; None for one that it does not have."""
+        return {
+            key: await self._api.fetch_one(f"{kind.path}/{quote(_object_id_of(key), safe='')}", account)
+            for key in keys
+        }
 
     async def _differing_objects(
         self, kind: ObjectKind, account: str, bodies_by_key: dict[str, bytes | None]
@@ -417,10 +466,15 @@ class StripeReconciler:
         return differing
 
     def _observe(self, account: str, body: bytes) -> Event | Unreadable:
+        now = self._clock()
+        proof = Proof(
+            processor=PROCESSOR, method="fetch", received_at=now, message_id="shown", account=account
+        )
         try:
-            return stripe.observed_event(json.decode(body), account, self._clock())
+            [event] = stripe.translate(json.decode(body), proof)
         except Unreadable as error:
             return error
+        return event
 
     async def _stated_facts(
         self, kind: ObjectKind, observed: Mapping[str, Event | Unreadable], today: str
@@ -435,11 +489,7 @@ class StripeReconciler:
         discounts = await read_row_by_key(
             self._store, CustomerDiscounts, "bills", sorted(set(customers.values()))
         )
-
-        def read(connection: Connection) -> dict[str, list[Event]]:
-            return read_histories(connection, events, read_head(connection).position, self._ledger.vault)
-
-        histories = await self._ledger.read(read)
+        histories = await self._read_histories(events)
         facts: dict[str, Facts] = {
             key: {"status": "unreadable", "shape": str(error)}
             for key, error in observed.items()
@@ -466,13 +516,11 @@ def _decode_event(body: bytes, account: str) -> _ListedEvent:
 
 def _fetched_delivery(event: _ListedEvent, body: bytes, now: datetime, mode: str) -> Incoming:
     """The delivery of a listed event: its bytes, with its account added where they lack it."""
-    endpoint = endpoint_of(PROCESSOR)
-    assert endpoint is not None  # noqa: S101 - Stripe is in the table
     if event.account and json.decode(body, type=_ListedEvent).account is None:
         fields = json.decode(body, type=dict[str, Raw])
         body = json.encode({**fields, "account": event.account})
     proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
-    return read_delivery(endpoint, b"{}", body, proof, mode)
+    return read_delivery(_ENDPOINT, b"{}", body, proof, mode)
 
 
 def _object_key(event: _ListedEvent) -> str:

@@ -17,7 +17,7 @@ from service.sync.reconcile.report import ReconciliationReport
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
 from tests.support.stores import settings_of
 from tests.support.stripe_api import serve
-from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
+from tests.support.sync_daybook import SyncDaybook, differences, open_sync_daybook
 
 
 @pytest.fixture
@@ -56,28 +56,31 @@ async def notify(daybook: SyncDaybook, number: int, amount: str, kind: str, **it
     """A notification by URL token, signed or not, as the web process would keep it."""
     signed = its.pop("signed", False)
     body = {"eventType": kind, "merchantId": MERCHANT, "id": number, "totalAmount": amount} | its
+    body |= {"transactionDate": "Oct 2 2025 6:21PM"}
     proof = mxmerchant.verify_token({":token": "t"}, b"", ["t"], daybook.now)
     proof = replace(proof, confirmable=not signed, trust="signed" if signed else "unsigned")
-    events = mxmerchant.translate({**body, "transactionDate": "Oct 2 2025 6:21PM"}, proof)
+    events = mxmerchant.translate(body, proof)
     raw = json.encode(body)
     delivery = Incoming(events=events, content_digest=raw[:32], headers=b"{}", body=raw, proof=proof)
     await daybook.ledger.append([delivery], daybook.now)
     await daybook.catch_up()
 
 
-def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
-    return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
-
-
 async def collected(daybook: SyncDaybook) -> tuple[int, int]:
     """Collected and refunded, as the books have it."""
+    return (await cash(daybook))[:2]
+
+
+async def cash(daybook: SyncDaybook) -> tuple[int, int, int]:
+    """Collected, refunded and disputed, as the books have it."""
     await daybook.catch_up()
     async with daybook.store.reading() as connection:
         rows = await connection.exec_driver_sql(
-            "SELECT coalesce(sum(collected_cents), 0), coalesce(sum(refunded_cents), 0) FROM cash_days"
+            "SELECT coalesce(sum(collected_cents), 0), coalesce(sum(refunded_cents), 0), "
+            "coalesce(sum(disputed_cents), 0) FROM cash_days"
         )
         found = rows.one()
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 async def test_payments_and_refunds_that_nothing_told_are_appended_once(
@@ -112,7 +115,9 @@ async def test_payments_and_refunds_that_nothing_told_are_appended_once(
     assert (first.compared, first.listed) == ({"contract": 14, "payment": 22}, 38)
 
 
-async def test_planted_differences_are_named_and_nothing_else(daybook: SyncDaybook, api: MxApi) -> None:
+async def test_planted_differences_are_recorded_as_observed_and_named(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
     api.payments = [payment(number) for number in range(1, 25)]
     await reconcile(daybook)
     gone = api.contracts.pop(0)
@@ -121,17 +126,41 @@ async def test_planted_differences_are_named_and_nothing_else(daybook: SyncDaybo
     api.payments[0]["status"] = "Voided"
     api.payments[1]["amount"] = "99.00"
     api.payments[2]["amount"] = "much"
+    api.payments[3]["status"] = "ChargedBack"
+    daybook.now += timedelta(days=1)
 
     report = await reconcile(daybook)
+    head = await daybook.head()
+    daybook.now += timedelta(days=1)
+    second = await reconcile(daybook)
 
-    assert differences(report) == {
+    # what can be mended is, once
+    assert differences(report, mended=True) == {
         ("contract", str(gone["id"]), "status", None, "active"),
-        ("contract", str(api.contracts[0]["id"]), "status", "unreadable", "completed"),
-        ("contract", str(api.contracts[0]["id"]), "shape", "`$.every` is no interval that is known", None),
         ("payment", "1", "collected_cents", 0, 1_111),
         ("payment", "2", "collected_cents", 9_900, 1_111),
-        ("payment", "3", "shape", "`$.amount` is no decimal amount", None),
+        ("payment", "4", "disputed_cents", 1_111, 0),
     }
+    assert (report.mended, second.mended) == ({"contract": 1, "payment": 3}, {})
+    assert await daybook.head() == head
+    assert await cash(daybook) == (22 * 1_111 + 9_900, 0, 1_111)
+    assert await daybook.retranslation_changes() == []
+    # and what can't be is named
+    assert (
+        differences(report)
+        == differences(second)
+        == {
+            ("contract", str(api.contracts[0]["id"]), "status", "unreadable", "completed"),
+            (
+                "contract",
+                str(api.contracts[0]["id"]),
+                "shape",
+                "`$.every` is no interval that is known",
+                None,
+            ),
+            ("payment", "3", "shape", "`$.amount` is no decimal amount", None),
+        }
+    )
 
 
 async def test_a_contract_that_changed_is_appended_and_no_difference(
@@ -143,7 +172,36 @@ async def test_a_contract_that_changed_is_appended_and_no_difference(
     api.contracts[1] |= {"status": "Cancelled"}
 
     assert differences(await reconcile(daybook, dry_run=True)) != set()
-    assert differences(await reconcile(daybook)) == set()
+    report = await reconcile(daybook)
+    assert (differences(report), report.mended) == (set(), {"contract": 2})
+
+
+async def test_a_payment_that_is_voided_was_never_collected(daybook: SyncDaybook, api: MxApi) -> None:
+    """A notification said that it succeeded, and none says that it was voided."""
+    await notify(daybook, 1, "11.11", "PaymentSuccess", signed=True)
+    api.payments = [payment(1, status="Voided")]
+    daybook.now += timedelta(days=40)
+
+    assert (await reconcile(daybook)).mended == {"payment": 1, "contract": 14}
+
+    await daybook.catch_up()
+    async with daybook.store.reading() as connection:
+        for table in ("cash", "receipts", "failures"):
+            rows = await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")
+            assert rows.scalar_one() == 0, table
+
+
+async def test_a_refund_that_is_voided_gave_nothing_back(daybook: SyncDaybook, api: MxApi) -> None:
+    """Only its notification names the payment, so it is known by that."""
+    await notify(daybook, 1, "11.11", "PaymentSuccess", signed=True)
+    await notify(daybook, 2, "-5.00", "RefundCreated", signed=True, originalPaymentId=1)
+    await notify(daybook, 3, "-2.00", "RefundCreated", signed=True, originalPaymentId=1)
+    api.payments = [payment(1), payment(2, "-5.00", "Voided"), payment(3, "-1.50")]
+
+    assert (await reconcile(daybook)).mended["payment"] == 2
+
+    assert await collected(daybook) == (1_111, 150)
+    assert await daybook.retranslation_changes() == []
 
 
 async def test_a_dry_run_writes_nothing(daybook: SyncDaybook, api: MxApi) -> None:

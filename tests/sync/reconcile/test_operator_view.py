@@ -41,6 +41,7 @@ async def test_the_last_reconciliation_is_measured(
     await daybook.deliver(told)
     api.shop.happens("customer.subscription.created", subscription(2), SECONDS - HOUR)
     api.shop.objects["sub_1"]["customer"] = "cus_other"
+    del api.shop.objects["sub_2"]
     before = (await http.get("/metrics")).text
 
     await daybook.reconcile(api)
@@ -51,6 +52,7 @@ async def test_the_last_reconciliation_is_measured(
     assert 'daybook_seconds_since_reconciled{processor="stripe"} 90.0' in text
     assert 'daybook_reconcile_differences{processor="stripe"} 1.0' in text
     assert 'daybook_reconcile_missed_events{processor="stripe"} 1.0' in text
+    assert 'daybook_reconcile_mended_objects{processor="stripe"} 1.0' in text
 
 
 async def test_silence_is_reported_and_is_no_reason_to_be_unready(
@@ -113,10 +115,15 @@ async def test_the_command_says_what_differs_and_ends_with_1(
 
     found = await run("stripe", "--dry-run", "--json")
     for_people = await run("stripe", "--dry-run")
+    mended = asyncio.create_task(run("stripe"))
+    while not mended.done():  # a worker keeps the books meanwhile
+        await daybook.catch_up()
+        await asyncio.wait({mended}, timeout=0.05)
 
     assert (same.exit_code, same.stdout.strip()) == (
         0,
-        "stripe: 1 listed; appended: nothing. Compared: subscriptions 1, invoices 0; 0 differ.",
+        "stripe: 1 listed; appended: nothing. "
+        "Compared: subscriptions 1, invoices 0; mended: nothing; 0 differ.",
     )
     assert found.exit_code == for_people.exit_code == 1
     report = json.loads(found.stdout)
@@ -128,6 +135,7 @@ async def test_the_command_says_what_differs_and_ends_with_1(
         "field": "customer",
         "stripe": "cus_other",
         "books": "cus_1",
+        "mended": False,
     }
     assert report.pop("finished_at") > report.pop("began_at")
     assert "2025-09-05T03:17" <= report.pop("since") < "2025-09-05T04:17"  # the clock goes on meanwhile
@@ -136,10 +144,13 @@ async def test_the_command_says_what_differs_and_ends_with_1(
         "dry_run": True,
         "listed": 1,
         "missed": {},
+        "mended": {},
         "compared": {"subscription": 1, "invoice": 0},
         "differing": 1,
     }
     assert "cus_other" in for_people.stdout
+    assert mended.result().exit_code == 0
+    assert "mended: 1 subscription; 0 differ." in mended.result().stdout
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from projections.bills import Contract
 from service.core.errors import Unavailable
 from service.maintenance.erasure import erase, make_erasure_event
 from service.sync.reconcile.books import read_row_by_key
-from service.sync.reconcile.report import ReconciliationReport
 from tests.support.paths import ROOT
 from tests.support.stores import EACH_STORE
 from tests.support.stripe_api import (
@@ -32,7 +32,7 @@ from tests.support.stripe_api import (
     refusal,
     subscription,
 )
-from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook
+from tests.support.sync_daybook import NOW, SECONDS, SyncDaybook, differences
 from tests.support.waiting import PATIENCE_SECONDS
 
 HOUR = 3_600
@@ -49,10 +49,6 @@ def busy_month(shop: Shop) -> None:
     for number in range(40):
         changed = subscription(number, quantity=5)
         shop.happens("customer.subscription.updated", changed, SECONDS - 200 * HOUR + number)
-
-
-def differences(report: ReconciliationReport) -> set[tuple[str, str, str, Any, Any]]:
-    return {(each.kind, each.id, each.field, each.stated, each.books) for each in report.differences}
 
 
 # Events
@@ -162,8 +158,8 @@ async def test_only_the_period_asked_for_is_listed(daybook: SyncDaybook, api: St
 
     report = await daybook.reconcile(api, since=timedelta(hours=2))
 
-    assert [row["event_id"] for row in await daybook.rows()] == ["evt_2"]
-    assert differences(report) == {("subscription", "sub_1", "status", "active", None)}
+    assert await daybook.event_ids() == ["evt_2", observed(api.shop, "sub_1")]
+    assert differences(report, mended=True) == {("subscription", "sub_1", "status", "active", None)}
 
 
 async def test_connected_accounts_are_those_that_the_books_know(daybook: SyncDaybook, api: StripeApi) -> None:
@@ -242,25 +238,107 @@ def planted(shop: Shop) -> set[tuple[str, str, str, Any, Any]]:
     }
 
 
+NOT_MENDED = {"sub_8", "sub_9", "in_6"}  # Stripe has two of them no more, and one can't be read
+
+
 @pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
-async def test_planted_differences_are_named_and_nothing_else(
+async def test_planted_differences_are_recorded_as_observed_and_named(
     daybook: SyncDaybook, api: StripeApi, logged: list[Any]
 ) -> None:
     busy_month(api.shop)
     await daybook.deliver(*api.shop.events)
     expected = planted(api.shop)
+    staying = {each for each in expected if each[1] in NOT_MENDED}
+
+    report = await daybook.reconcile(api)
+    head = await daybook.head()
+    second = await daybook.reconcile(api)
+
+    # what can be mended is, once
+    assert differences(report, mended=True) == expected - staying
+    assert differences(report) == differences(second) == staying
+    assert (report.differing, report.mended) == (3, {"subscription": 8, "invoice": 6})
+    assert (second.mended, await daybook.head()) == ({}, head)
+    assert json.loads(await daybook.kept("reconciled|stripe") or b"")["differing"] == 3
+    # and each event stands with the object's bytes
+    rows = [row for row in await daybook.rows() if "@" in row["event_id"]]
+    changed = {key for _, key, *_ in expected} - NOT_MENDED
+    assert {row["event_id"] for row in rows} == {observed(api.shop, key) for key in changed}
+    assert {row["trust"] for row in rows} == {"fetched"}
+    # the log names ids and fields alone
+    lines = [entry for entry in logged if entry["event"] in {"books_differ", "books_mended"}]
+    assert {(entry["kind"], entry["id"], entry["field"]) for entry in lines} == {d[:3] for d in expected}
+    assert all(
+        entry.keys() <= {"event", "log_level", "processor", "account", "kind", "id", "field"}
+        for entry in lines
+    )
+
+
+def observed(shop: Shop, key: str, times: int = 1) -> str:
+    """The id under which an object of the API is recorded as it is now."""
+    content = json.dumps(
+        shop.objects[key], sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    return f"{key}@{sha256(content).hexdigest()[:32]}:{times}"
+
+
+async def test_what_comes_back_is_recorded_again(daybook: SyncDaybook, api: StripeApi) -> None:
+    await daybook.deliver(
+        api.shop.happens("customer.subscription.created", subscription(1), SECONDS - 50 * HOUR)
+    )
+    ids = []
+    for hours, quantity in enumerate((5, 7, 5)):
+        daybook.now = NOW + timedelta(hours=hours)
+        api.shop.objects["sub_1"] = subscription(1, quantity)
+        await daybook.reconcile(api)
+        ids.append(observed(api.shop, "sub_1", 2 if hours == 2 else 1))
+
+    assert await daybook.event_ids() == ["evt_1", *ids]
+    assert await monthly_cents(daybook) == 5 * 4_900
+
+
+async def test_a_later_webhook_replaces_what_was_observed_and_an_earlier_one_does_not(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    api.shop.objects["sub_1"] = subscription(1, 5)
+    await daybook.reconcile(api)
+    await daybook.deliver(event(1, "customer.subscription.created", subscription(1, 1), SECONDS - HOUR))
+    assert await monthly_cents(daybook) == 5 * 4_900
+
+    await daybook.deliver(event(2, "customer.subscription.updated", subscription(1, 2), SECONDS + HOUR))
+    assert await monthly_cents(daybook) == 2 * 4_900
+
+
+async def monthly_cents(daybook: SyncDaybook) -> int:
+    """What the first subscription brings in a month, as the books have it."""
+    key = "subscription|stripe||sub_1"
+    return (await read_row_by_key(daybook.store, Contract, "bills", [key]))[key].amount_cents
+
+
+async def test_what_is_observed_belongs_to_the_account_that_was_asked(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    api.shops["acct_1"] = Shop()
+    first = api.shops["acct_1"].happens("customer.subscription.created", subscription(1), SECONDS - HOUR)
+    await daybook.deliver(first | {"account": "acct_1"})
+    api.shops["acct_1"].objects["sub_1"] = subscription(1, 9)
+
+    assert (await daybook.reconcile(api)).mended == {"subscription": 1}
+
+    assert [row["account"] for row in await daybook.rows()] == ["acct_1", "acct_1"]
+    assert await daybook.retranslation_changes() == []
+
+
+async def test_what_is_observed_of_the_other_mode_does_not_count(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    api.shop.objects["sub_1"] = subscription(1, livemode=False)
 
     report = await daybook.reconcile(api)
 
-    assert differences(report) == expected
-    assert report.differing == len({(kind, key) for kind, key, *_ in expected})
-    told = [entry for entry in logged if entry["event"] == "books_differ"]
-    assert {(entry["kind"], entry["id"], entry["field"]) for entry in told} == {d[:3] for d in expected}
-    assert all(
-        entry.keys() <= {"event", "log_level", "processor", "account", "kind", "id", "field"}
-        for entry in told
-    )
-    assert json.loads(await daybook.kept("reconciled|stripe") or b"")["differing"] == report.differing
+    [row] = await daybook.rows()
+    assert (row["type"], report.mended, report.differing) == ("unused", {}, 1)
+    assert await daybook.retranslation_changes() == []
 
 
 async def test_what_an_object_does_not_tell_itself_is_no_difference(

@@ -1,0 +1,37 @@
+"""Observations: objects as a processor's API shows them, for where the books have them otherwise."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from hashlib import sha256
+
+from msgspec import json
+
+from service.core.delivery import Proof
+from service.core.events import Event, original_id
+
+
+def observation_proof(
+    processor: str, account: str, object_id: str, body: bytes, history: Iterable[Event], now: datetime
+) -> Proof | None:
+    """The proof with which to record an object as observed now; None if it was last observed like that.
+
+    `history` are the object's events in the ledger. The id is made of the object's own, its content's digest
+    and how often it was seen so: what comes back is recorded again.
+    """
+    digest = sha256(json.encode(json.decode(body), order="deterministic")).hexdigest()[:32]
+    moments = {
+        original_id(event.event_id): event.occurred_at
+        for event in history
+        if event.event_id.startswith(f"{object_id}@")
+    }
+    alike = [name for name in moments if name.startswith(f"{object_id}@{digest}:")]
+    if moments and max(moments, key=lambda name: (moments[name], name)) in alike:
+        return None
+    return Proof(
+        processor=processor,
+        method="fetch",
+        received_at=now,
+        trust="fetched",
+        message_id=f"{object_id}@{digest}:{len(alike) + 1}",
+        account=account,
+    )
