@@ -832,3 +832,13 @@ def test_contracts_of_one_customer_tell_the_name_once() -> None:
 
     assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery Stone"]
     assert mxmerchant.changed_events(polled(records[::-1]), known(first)) == []
+
+
+def test_only_a_fetch_can_say_that_a_contract_is_missing_from_the_list():
+    [event, _] = mxmerchant.translate(CONTRACT, SIGNED)
+    body = mxmerchant.missing_contract(event.data, event.account, 13)
+
+    [ended] = mxmerchant.translate(body, replace(SIGNED, method="fetch", message_id=None))
+    assert (ended.data, ended.account) == (replace(event.data, status="deleted"), event.account)
+    with pytest.raises(Unreadable):
+        mxmerchant.translate(body, SIGNED)

@@ -20,6 +20,8 @@ from handlers import mxmerchant
 from service.books.engine import Engine
 from service.bootstrap import open_books, prepare
 from service.core.errors import Unavailable
+from service.core.progress import no_advance
+from service.intake.retranslate import Retranslator
 from service.ledger import master_key
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
@@ -181,6 +183,58 @@ async def test_a_poll_appends_nothing_of_an_erased_customer(polled: Polled) -> N
     await polled.ledger.append([incoming(erased)], Clock.now)
 
     assert await polled.poller.poll_contracts() == 0
+
+
+async def test_a_contract_that_the_whole_list_no_longer_holds_has_ended(polled: Polled, monkeypatch) -> None:
+    # given a list in which one is missing, and later is there again
+    await polled.poller.poll_contracts()
+    before = len(await polled.events())
+    missing = polled.stand_in.records.pop(0)
+    for minutes in (5, 10):
+        monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=minutes))
+        await polled.poller.poll_contracts()
+    polled.stand_in.records.append(missing)
+    monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
+    await polled.poller.poll_contracts()
+
+    # then it ended once, when that was seen, and came back
+    ended, back = (await polled.events())[before:]
+    states = [json.decode(row["data"]) for row in (ended, back)]
+    assert [(state["subscription_id"], state["status"]) for state in states] == [
+        (str(missing["id"]), "deleted"),
+        (str(missing["id"]), "active"),
+    ]
+    assert back["occurred_at_us"] - ended["occurred_at_us"] == 15 * 60_000_000
+    run = Retranslator(polled.ledger, Clock(), "live")
+    assert (await run.run(0, no_advance)).changes == []
+
+
+async def test_an_empty_list_ends_no_contract(polled: Polled, monkeypatch) -> None:
+    await polled.poller.poll_contracts()
+    polled.stand_in.records.clear()
+    monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
+
+    assert await polled.poller.poll_contracts() == 0
+
+
+async def test_a_contract_that_is_heard_of_while_the_list_is_read_has_not_ended(
+    polled: Polled,
+) -> None:
+    """It may be younger than the list."""
+    await polled.poller.poll_contracts()
+    polled.stand_in.records.pop(0)
+    heard = Clock.now
+
+    def clock() -> datetime:
+        return heard
+
+    late = Poller(polled.settings, polled.ledger, clock)
+    try:
+        assert await late.poll_contracts() == 0
+        heard += timedelta(seconds=1)
+        assert await late.poll_contracts() == 1
+    finally:
+        await late.close()
 
 
 async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -> None:
