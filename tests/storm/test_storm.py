@@ -21,7 +21,7 @@ from tests.storm.senders import Senders
 from tests.storm.traffic import SETTINGS, Traffic
 from tests.support.waiting import PATIENCE_SECONDS
 
-SECONDS = float(os.environ.get("STORM_SECONDS") or 45)
+SECONDS = float(os.environ.get("STORM_SECONDS") or 25)
 RUNS = int(os.environ.get("STORM_RUNS") or 1)
 SEED = int(os.environ.get("STORM_SEED") or random.randrange(1_000_000))
 PER_SECOND = float(os.environ.get("STORM_PER_SECOND") or 100)
