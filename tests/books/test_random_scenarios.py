@@ -109,6 +109,14 @@ async def _a_stated_bill_is_overdue(scenario, today):
                     expected = scenario.expected.month(currency, year, month, today)
                     summary = await _same_detail(store, currency, (year, month), expected, today)
                     assert summary["overdue_cents"] == expected["overdue_cents"]
+                await _same_overdue_contracts(store, scenario.expected, currency, today)
+
+
+async def _same_overdue_contracts(store, expected: ExpectedBooks, currency: str, today: date) -> None:
+    found = await document(store, "contracts", currency, today, overdue="true")
+    names = sorted(row["contract_id"] for row in found["contracts"])
+    assert names == expected.overdue_contracts(currency, today), f"overdue on {today}"
+    assert (await _counts(store, currency, today))["overdue_contracts"] == len(names)
 
 
 async def _same_mrr(store, expected: ExpectedBooks, currency: str) -> None:
@@ -290,11 +298,15 @@ async def _same_upcoming(store, expected: ExpectedBooks, currency: str) -> None:
 
 async def _same_counts(store, expected: ExpectedBooks, currency: str) -> None:
     """What the figures leave out, or count for want of better knowledge."""
-    scope = Scope(currency=currency, today=expected.span()[1])
+    found = await _counts(store, currency, expected.span()[1])
+    assert found["ignored_events"] == expected.ignored
+    assert found["unlinked_payments"] == expected.unlinked(currency)
+
+
+async def _counts(store, currency: str, today: date) -> dict[str, int]:
+    scope = Scope(currency=currency, today=today)
 
     def counts(connection):
         return View(connection=connection, books=store.positions(connection).books, scope=scope).counts()
 
-    found = await store.read(counts)
-    assert found["ignored_events"] == expected.ignored
-    assert found["unlinked_payments"] == expected.unlinked(currency)
+    return await store.read(counts)

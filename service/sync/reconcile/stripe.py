@@ -1,7 +1,8 @@
 """Reconciliation with Stripe: compares its events with the ledger, then its live objects with the books.
 
 Each event of the period that the ledger lacks is appended, with the trust "fetched". Then every live
-subscription and open invoice is compared, those of Stripe and those of the books. An object that changed
+subscription and open invoice is compared, those of Stripe and those of the books; overdue contracts come
+first, since of them most is hidden by silence. An object that changed
 meanwhile is compared again once its events are appended; only differences that stay are reported.
 """
 
@@ -37,7 +38,13 @@ from service.ledger.draft import Incoming
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.settings import Settings
-from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
+from service.sync.reconcile.books import (
+    read_accounts,
+    read_live_keys,
+    read_overdue_keys,
+    read_row_by_key,
+    wait_for_head,
+)
 from service.sync.reconcile.report import (
     MAX_LISTED,
     FactDifference,
@@ -340,6 +347,7 @@ class StripeReconciler:
         """The differences in an account, by the key of each object."""
         since = self._clock() - _OVERLAP
         await wait_for_head(self._ledger, self._store, self._pause)
+        await self._compare_overdue(account)
         differing: dict[str, list[FactDifference]] = {}
         unlisted: set[str] = set()
         for kind in OBJECT_KINDS:
@@ -356,6 +364,24 @@ class StripeReconciler:
             async for keys in read_live_keys(self._store, kind.row, "bills", prefix, kind.is_live):
                 unlisted |= set(keys) - listed_keys
         return await self._settle_differences(account, differing, unlisted, since)
+
+    async def _compare_overdue(self, account: str) -> None:
+        """Fetch the overdue contracts one by one and log which of them differ, before everything is listed.
+
+        The lists find their differences again, for the report; a run that is cut off has named them here.
+        """
+        prefix = _row_key(OBJECT_KINDS[0], account, "")
+        keys = await read_overdue_keys(self._store, prefix, day_of(self._clock(), self._store.rules.zone))
+        for key, differences in sorted((await self._compare_again(account, set(keys))).items()):
+            if differences:
+                fields = [each.field for each in differences]
+                log.warning(
+                    "overdue_contract_differs",
+                    processor=PROCESSOR,
+                    account=account,
+                    contract=_object_id_of(key),
+                    fields=fields,
+                )
 
     async def _settle_differences(
         self, account: str, differing: dict[str, list[FactDifference]], unlisted: set[str], since: datetime
