@@ -121,7 +121,7 @@ def contracts(view: View, asked: ContractPage) -> dict[str, Any]:
 def _make_cursor(row: Any) -> str:
     """The place of a contract in the list, as printable text: names may hold more."""
     place = (row.customer_name or row.customer_id, row.contract_id, row.account, row.processor)
-    return ascii_json.dumps(place)
+    return ascii_json.dumps(place, separators=(",", ":"))
 
 
 def _parse_cursor(cursor: str) -> tuple[str, str, str, str]:
