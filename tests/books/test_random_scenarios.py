@@ -109,7 +109,24 @@ async def _a_stated_bill_is_overdue(scenario, today):
                     expected = scenario.expected.month(currency, year, month, today)
                     summary = await _same_detail(store, currency, (year, month), expected, today)
                     assert summary["overdue_cents"] == expected["overdue_cents"]
-                await _same_overdue_contracts(store, scenario.expected, currency, today)
+
+
+@given(st.data(), scenarios() | scenarios("quiet"))
+@examples(15)
+def test_contracts_are_overdue_of_which_nothing_is_heard(data, scenario):
+    first, last = scenario.expected.span()
+    days = st.integers(0, 120).map(lambda number: last + timedelta(days=number - 40))
+    todays = data.draw(st.lists(days, min_size=4, max_size=4, unique=True), label="days")
+    asyncio.run(_contracts_are_overdue(scenario, [first, *todays]))
+
+
+async def _contracts_are_overdue(scenario, todays):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
+        await books.record(*scenario.events)
+        async with books.store() as store:
+            for today in todays:
+                for currency in scenario.expected.currencies():
+                    await _same_overdue_contracts(store, scenario.expected, currency, today)
 
 
 async def _same_overdue_contracts(store, expected: ExpectedBooks, currency: str, today: date) -> None:
