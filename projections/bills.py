@@ -13,7 +13,16 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import replace
 
-from projections.book import Book, Row, Rules, Stage, Total, causes, encode_causes
+from projections.book import (
+    Book,
+    Row,
+    Rules,
+    Stage,
+    Total,
+    causes,
+    encode_causes,
+    last_event_date,
+)
 from projections.contracts import (
     ContractState,
     ContractStates,
@@ -52,7 +61,8 @@ class Contract(Row, frozen=True, kw_only=True):
     `schedules` are its billing schedules (see `projections.schedules`). `next_bill_date` is the earliest day
     of their stated next bills, `amount_cents` the sum of those, and `second_bill_date` the earliest day of a
     bill that is not stated.
-    `tied`: on some day two events of one moment differ, and only their ids order them.
+    `tied`: on some day two events of one moment differ, and only their ids order them. `last_event_date` is
+    that of its own events.
     """
 
     table = "contracts"
@@ -79,6 +89,7 @@ class Contract(Row, frozen=True, kw_only=True):
     unpriced: bool
     unknown_status: bool
     tied: bool
+    last_event_date: str
     trust: str
     terms: str
     schedules: str
@@ -87,7 +98,8 @@ class Contract(Row, frozen=True, kw_only=True):
 class IssuedInvoice(Row, frozen=True, kw_only=True):
     """An invoice as it is now, whatever its status. `date` is its bill date.
 
-    `within_period`: it bills changes within a period and no period of its own.
+    `within_period`: it bills changes within a period and no period of its own. `last_event_date` is that of
+    its events and those that name it.
     """
 
     table = "invoices"
@@ -106,18 +118,36 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     open_cents: int
     uncollectible_cents: int
     within_period: bool
+    last_event_date: str
     trust: str
+
+
+class LinkedPayment(Row, frozen=True, kw_only=True):
+    """A payment whose last event is of a later day than all events by which it is linked to an invoice.
+
+    Those are in the invoice's own history, where later ones, as refunds, may not be.
+    """
+
+    table = "linked_payments"
+    indexes = (("invoice_key",),)
+
+    invoice_key: str
+    last_event_date: str
 
 
 class Bill(Row, frozen=True, kw_only=True):
     """A bill: an invoice, a day on which an observed contract billed, or a next bill.
 
     The status of the next bill of a contract's schedule is "upcoming"; `ends_date` is the day on which its
-    contract ends.
+    contract ends. It is `unheard` if no event of its contract, or of that one's bills, is dated on its day or
+    after it (but see `LinkedPayment`).
     """
 
     table = "bills"
-    indexes = (("currency", "date", "account", "processor", "customer_id"),)
+    indexes = (
+        ("currency", "date", "account", "processor", "customer_id"),
+        ("unheard", "currency", "date"),
+    )
 
     processor: str
     account: str
@@ -136,6 +166,7 @@ class Bill(Row, frozen=True, kw_only=True):
     next_bill_date: str | None
     ends_date: str | None = None
     declined: bool = False
+    unheard: bool = False
     trust: str
 
 
@@ -146,7 +177,10 @@ def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rul
     for row in rows:
         if isinstance(row, ContractStates) and row.present:
             states = effective_states(row, discounts, rules)
-            contracts += [*_contract(states, rules), *observed_bills(states, rules)]
+            contracts += [
+                *_contract(states, row.last_event_date, rules),
+                *observed_bills(states, rules),
+            ]
     return contracts
 
 
@@ -158,7 +192,7 @@ def observed_contract_rows(
     return [row for row in contract_rows([*states, *discounts], rules) if isinstance(row, Contract)]
 
 
-def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
+def _contract(states: Sequence[ContractState], heard: str, rules: Rules) -> list[Row]:
     if not states:
         return []
     state, data = states[-1], states[-1].data
@@ -192,6 +226,7 @@ def _contract(states: Sequence[ContractState], rules: Rules) -> list[Row]:
             and (_is_unpriced(state) or are_bills_split(data, schedules)),
             unknown_status=state.unknown_status,
             tied=any(each.tied for each in states),
+            last_event_date=heard,
             trust=state.trust,
             terms=json.encode(dated_mrr).decode(),
             schedules=encode(schedules),
@@ -217,8 +252,7 @@ def _end_date(state: ContractState, rules: Rules) -> str | None:
 
 def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One invoice's events to the row of its present state."""
-    history = [event for event in history if isinstance(event.data, Invoice)]
-    if not history:
+    if not any(isinstance(event.data, Invoice) for event in history):
         return []
     latest, data = latest_invoice(history)
     failed = any(isinstance(e.data, Invoice) and e.data.payment_failed for e in history)
@@ -244,8 +278,22 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             open_cents=max(remaining, 0) if is_open else 0,
             uncollectible_cents=max(remaining, 0) if data.status == "uncollectible" else 0,
             within_period=data.within_period,
+            last_event_date=last_event_date(history, rules),
             trust=latest.trust,
         )
+    ]
+
+
+def linked_payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One payment's events to its last day, for each invoice that an earlier event names as the last one."""
+    last = last_event_date(history, rules)
+    naming = {name: event for event in history if (name := getattr(event.data, "invoice_id", None))}
+    return [
+        LinkedPayment(
+            causes=causes(history[-1]), invoice_key=subject("invoice", event, name), last_event_date=last
+        )
+        for name, event in naming.items()
+        if last_event_date([event], rules) < last
     ]
 
 
@@ -276,6 +324,7 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Ru
     issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
     dates = sorted({*(row.date for row in issued), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
+    heard = max((row.last_event_date for row in rows), default="")
     for row in issued:
         next_date = next((day for day in dates if day > row.date), None) or _date_after(row.date, schedules)
         bills.append(
@@ -285,7 +334,7 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Ru
         )
     if contract:
         bills += [
-            _upcoming_bill(contract, each)
+            _upcoming_bill(contract, each, heard)
             for each in schedules
             if not each.planned and each.next_bill_date > billed_until and each.amount_on(each.next_bill_date)
         ]
@@ -330,7 +379,7 @@ def _observed_bill(row: SettledBill, contract: Contract | None, next_bill_date: 
     )
 
 
-def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
+def _upcoming_bill(row: Contract, schedule: BillingSchedule, heard: str) -> Bill:
     days = schedule.bill_days()
     day = next(days)
     return _bill(
@@ -345,6 +394,7 @@ def _upcoming_bill(row: Contract, schedule: BillingSchedule) -> Bill:
         next_bill_date=next(days, None),
         ends_date=row.ends_date,
         declined=row.declined,
+        unheard=heard < day,
     )
 
 
@@ -394,7 +444,7 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=2,
+    version=3,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
@@ -404,6 +454,7 @@ BILLS = Book(
         Stage(reads="payment", contribute=observed_payment_rows, rows=(ObservedPayment,)),
         Stage(reads=(ObservedBill, ObservedPayment), contribute=settled_bill_rows, rows=(SettledBill,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
+        Stage(reads="payment", contribute=linked_payment_rows, rows=(LinkedPayment,)),
         Stage(reads=(Contract, IssuedInvoice, SettledBill), contribute=bill_rows, rows=(Bill,)),
     ),
     totals=(

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
+from service.core.moments import day_of
 
 TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
 
@@ -125,6 +126,12 @@ def encode_causes(names: Iterable[str]) -> str:
 def merge_causes(columns: Sequence[str]) -> str:
     """The `causes` column for a row made from other rows, given their `causes`."""
     return encode_causes(cause for column in columns for cause in json.decode(column))
+
+
+def last_event_date(history: Sequence[Event], rules: Rules) -> str:
+    """The day of a history's last event, of those that await no confirmation; empty without one."""
+    last = next((e for e in reversed(history) if not getattr(e.data, "awaits_confirmation", False)), None)
+    return day_of(last.occurred_at, rules.zone).isoformat() if last else ""
 
 
 def weakest_trust(levels: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.book import Policy, Row, Rules, weakest_trust
+from projections.book import Policy, Row, Rules, last_event_date, weakest_trust
 from projections.customer_discounts import CustomerDiscounts, DiscountPeriod, discount_periods
 from projections.discounts import EVER, AppliedDiscounts
 from projections.pricing import all_discounts, change_days, price_on
@@ -87,6 +87,7 @@ class ContractStates(Row, frozen=True, kw_only=True):
     customer_id: str
     contract_id: str
     present: bool
+    last_event_date: str
     states: str
 
 
@@ -122,6 +123,7 @@ def contract_state_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             customer_id=customer_id,
             contract_id=last.data.subscription_id,
             present=customer_id == last.data.customer_id,
+            last_event_date=last_event_date(history, rules),
             states=encoded,
         )
         for customer_id in dict.fromkeys(state.data.customer_id for state in states)

@@ -158,7 +158,7 @@ def _measure_movement(row: Movement) -> tuple[int, ...]:
 
 MRR = Book(
     name="mrr",
-    version=2,
+    version=3,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),

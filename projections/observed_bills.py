@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import pairwise
 
-from projections.book import Row, Rules, encode_causes, merge_causes
+from projections.book import Row, Rules, encode_causes, last_event_date, merge_causes
 from projections.contracts import ContractState
 from projections.pricing import price_on
 from service.core import cadence
@@ -48,14 +48,19 @@ class ObservedPayment(_Dated, frozen=True, kw_only=True):
     table = "observed_payments"
 
     payment_id: str
+    last_event_date: str
 
 
 class SettledBill(ObservedBill, frozen=True, kw_only=True):
-    """An observed bill with its status, "paid" or "billed". Its parent is the contract."""
+    """An observed bill with its status, "paid" or "billed". Its parent is the contract.
+
+    `last_event_date` is that of its payment, empty without one.
+    """
 
     table = "settled_bills"
 
     status: str
+    last_event_date: str
 
 
 def observed_bills(states: Sequence[ContractState], rules: Rules) -> Iterator[ObservedBill]:
@@ -137,6 +142,7 @@ def observed_payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             amount_cents=data.amount,
             trust=event.trust,
             payment_id=data.payment_id,
+            last_event_date=last_event_date(history, rules),
         )
     ]
 
@@ -169,9 +175,10 @@ def _distance(bill: ObservedBill, payment: ObservedPayment) -> int:
 def _settled(bill: ObservedBill, payment: ObservedPayment | None) -> SettledBill:
     columns = {name: getattr(bill, name) for name in bill.__struct_fields__}
     columns["parent_key"] = join_key("subscription", bill.processor, bill.account, bill.contract_id)
-    if payment:
-        columns["causes"] = merge_causes((bill.causes, payment.causes))
-    return SettledBill(status="paid" if payment else "billed", **columns)
+    if payment is None:
+        return SettledBill(status="billed", last_event_date="", **columns)
+    columns["causes"] = merge_causes((bill.causes, payment.causes))
+    return SettledBill(status="paid", last_event_date=payment.last_event_date, **columns)
 
 
 def _match_key(account: str, customer_id: str, currency: str, amount_cents: int) -> str:

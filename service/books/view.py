@@ -21,11 +21,12 @@ from sqlalchemy import (
     select,
 )
 
-from projections.bills import Contract
+from projections.bills import Bill, Contract
 from projections.book import Rules
 from projections.customers import CustomerName
 from projections.mrr import MRR
 from service.books import tables
+from service.books.overdue import makes_contract_overdue
 from service.core.errors import ParameterError
 from service.rulebook import Opportunity
 
@@ -104,6 +105,7 @@ class View(Struct, frozen=True, kw_only=True):
         """The counts in `meta`: of all that the figures leave out."""
         return {
             "unpriced_contracts": self._count_contracts(tables.ROWS[Contract].c.unpriced),
+            "overdue_contracts": self.overdue_contracts(),
             "unknown_statuses": self._count_contracts(tables.ROWS[Contract].c.unknown_status)
             + self._sum_of_collections("unknown_status_totals", "objects"),
             "unlinked_payments": self._sum_of_collections("unlinked_payments", "payments"),
@@ -114,6 +116,14 @@ class View(Struct, frozen=True, kw_only=True):
         """The sum of a column of a total of the collections book."""
         table = tables.TOTALS[total]
         query = select(*sum_columns(table, (column,))).where(*self.filters(table, "collections"))
+        return int(self.one(query)[0])
+
+    def overdue_contracts(self) -> int:
+        """How many live contracts are overdue, and nothing was heard of them since."""
+        bills = tables.ROWS[Bill]
+        query = select(func.count(bills.c.key.distinct())).where(
+            *self.filters(bills, "bills"), makes_contract_overdue(self.scope.today)
+        )
         return int(self.one(query)[0])
 
     def ignored_events(self) -> int:

@@ -7,10 +7,10 @@ from msgspec import json
 from sqlalchemy import ColumnElement, select
 
 from projections.bills import UPCOMING_STATUSES, Bill
+from service.books.overdue import is_overdue
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core import cadence
-from service.core.cadence import ONCE
 from service.reads.coming import ForecastBill
 
 BILLS = ROWS[Bill]
@@ -18,16 +18,6 @@ _ORDER_NAMES = "date customer_id contract_id invoice_id processor account interv
 ORDER = tuple(  # the same on every database, whatever order the rows were written in
     BILLS.c[name].nulls_first() for name in _ORDER_NAMES
 )
-
-
-def is_overdue(today: str) -> ColumnElement[bool]:
-    """Whether a bill was stated for a day that is over, by a contract that is still live.
-
-    A one-off bill that was not declined is paid by then, as far as anybody states.
-    """
-    is_live = BILLS.c.ends_date.is_(None) | (BILLS.c.ends_date > today)
-    is_awaited = (BILLS.c.interval != ONCE) | BILLS.c.declined
-    return (BILLS.c.status == "upcoming") & (BILLS.c.date < today) & is_live & is_awaited
 
 
 def is_shown(today: str) -> ColumnElement[bool]:
@@ -99,5 +89,5 @@ def _row_document(row: Any, *, interval: str, every: int, **fields: Any) -> dict
 
 
 def position(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The place of a row in a list: the order of `ORDER`."""
-    return tuple(row[name] or "" for name in _ORDER_NAMES)
+    """The place of a row in a list: by date, then the customer's name, else id; then the order of `ORDER`."""
+    return row["date"], row["customer_name"] or row["customer_id"], *(row[n] or "" for n in _ORDER_NAMES)

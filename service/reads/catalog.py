@@ -87,7 +87,10 @@ def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    page = lists.contracts(view, args["status"], args["limit"], args["cursor"])
+    asked = lists.ContractPage(
+        status=args["status"], overdue=args["overdue"], limit=args["limit"], after=args["cursor"]
+    )
+    page = lists.contracts(view, asked)
     return {**page, "next_cursor": to_cursor(page["next_cursor"])}
 
 
@@ -213,12 +216,13 @@ READS = (
     ),
     Read(
         path="/api/v1/contracts",
-        summary="The contracts, a page at a time",
+        summary="The contracts by customer, a page at a time",
         answer=_contracts,
         shape="Contracts",
         rows="contracts",
         parameters=(
-            text("status", "only contracts of this status"),
+            text("status", "only contracts of this status, in any case"),
+            flag("overdue", default=False, description="only those that `meta.overdue_contracts` counts"),
             integer("limit", lambda _: 100, 1, 1000, "contracts a page"),
             cursor(),
         ),

@@ -144,6 +144,9 @@ FIELDS: dict[str, Schema] = {
     ),
     "weeks_per_month": text('weeks in a month for MRR, exactly: "4.33" or "13/3"'),
     "unpriced_contracts": count("live contracts with a price that can't be read; it counts 0"),
+    "overdue_contracts": count(
+        "live contracts with a bill stated for three days ago or earlier, of which nothing was heard since"
+    ),
     "unknown_statuses": count(
         "contracts, invoices, payments, refunds and disputes with an unknown status word; they count 0"
     ),

@@ -1,20 +1,27 @@
 """Lists of upcoming bills and of contracts."""
 
+import json as ascii_json
 from datetime import date
 from itertools import groupby
 from typing import Any
 
-from msgspec import json
-from sqlalchemy import select
+from msgspec import MsgspecError, Struct, json
+from sqlalchemy import func, literal, select, tuple_
 
-from projections.bills import Contract, mrr_on
+from projections.bills import Bill, Contract, mrr_on
+from projections.customers import CustomerName
+from service.books.overdue import makes_contract_overdue
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core import cadence
+from service.core.errors import ParameterError
 from service.reads.bill_rows import bill_rows, forecast_row, position
 from service.reads.coming import rolled_schedules
 
 _contracts = ROWS[Contract]
+_bills = ROWS[Bill]
+_names = ROWS[CustomerName]
+_CURSOR = json.Decoder(tuple[str, str, str, str])
 
 
 def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False) -> dict[str, Any]:
@@ -73,23 +80,59 @@ def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
     return {(row["processor"], row["account"], row["customer_id"]) for row in rows}
 
 
-def contracts(view: View, status: str | None, limit: int | None, after: str | None) -> dict[str, Any]:
-    """One page of contracts in the order of their keys; `next_cursor` is None on the last page.
+class ContractPage(Struct, frozen=True, kw_only=True):
+    """Which contracts to list. `after` is the `next_cursor` of the page before; without a limit, all."""
 
-    Without a `limit` the page holds all that are left.
+    status: str | None
+    overdue: bool
+    limit: int | None
+    after: str | None
+
+
+def contracts(view: View, asked: ContractPage) -> dict[str, Any]:
+    """One page of contracts by the customer's name, else id; `next_cursor` is None on the last page.
+
+    Raises ParameterError for a cursor of another list.
     """
+    # The columns' own collation: by bytes, on every database.
+    order = (
+        func.coalesce(func.nullif(_names.c.name, ""), _contracts.c.customer_id),
+        *(_contracts.c[name] for name in ("contract_id", "account", "processor")),
+    )
     query = view.with_names(select(_contracts), _contracts).where(*view.filters(_contracts, "bills"))
-    if status:
-        query = query.where(_contracts.c.status == status)
-    if after:
-        query = query.where(_contracts.c.parent_key > after)
-    rows = view.all(query.order_by(_contracts.c.parent_key).limit(None if limit is None else limit + 1))
-    page = rows[:limit]
+    if asked.status:
+        query = query.where(_contracts.c.status == asked.status.lower())
+    if asked.overdue:
+        late = select(_bills.c.key).where(
+            *view.filters(_bills, "bills"), makes_contract_overdue(view.scope.today)
+        )
+        query = query.where(_contracts.c.parent_key.in_(late))
+    if asked.after:
+        query = query.where(tuple_(*order) > tuple_(*map(literal, _parse_cursor(asked.after))))
+    rows = view.all(query.order_by(*order).limit(None if asked.limit is None else asked.limit + 1))
+    page = rows[: asked.limit]
     return {
         "currency": view.scope.currency,
         "contracts": [_contract(row, view.scope.today.isoformat()) for row in page],
-        "next_cursor": page[-1].parent_key if len(rows) > len(page) else None,
+        "next_cursor": _make_cursor(page[-1]) if len(rows) > len(page) else None,
     }
+
+
+def _make_cursor(row: Any) -> str:
+    """The place of a contract in the list, as printable text: names may hold more."""
+    place = (row.customer_name or row.customer_id, row.contract_id, row.account, row.processor)
+    return ascii_json.dumps(place, separators=(",", ":"))
+
+
+def _parse_cursor(cursor: str) -> tuple[str, str, str, str]:
+    """The place of the page before's last contract. Raises ParameterError for anything else."""
+    try:
+        place = _CURSOR.decode(cursor)
+    except MsgspecError:
+        place = None
+    if place is None or "\0" in "".join(place):  # PostgreSQL takes no NUL
+        raise ParameterError("cursor: the `next_cursor` of the page before, in the order by customer")
+    return place
 
 
 def _contract(row: Any, today: str) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from msgspec import json
 from sqlalchemy import BigInteger, cast, func, select
 
 from projections.collections import CASH_KINDS
+from service.books.overdue import is_overdue
 from service.books.tables import TOTALS
 from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
-from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, is_overdue, is_shown, position
+from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, is_shown, position
 from service.reads.coming import ForecastBill, MonthForecast, forecast_month
 from service.reads.mrr import mrr
 

@@ -58,7 +58,7 @@ shape = partial(shapes.shape, FIELDS)
 SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "Meta": shape(
         "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts "
-        "unknown_statuses unlinked_payments ignored_events"
+        "overdue_contracts unknown_statuses unlinked_payments ignored_events"
     ),
     "Summary": shape(
         "customers payments total_cents later_cents schedule_total_cents mrr_cents billed_cents "
@@ -80,7 +80,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     "MonthDetail": shape(
         f"{_MONTH} payments meta",
         **_MONTH_OVERRIDES,
-        payments=many("Bill", "every bill of the month, by date"),
+        payments=many("Bill", "every bill of the month, by date, then the customer's name or else id"),
     ),
     "ForecastMonth": shape(f"month {_TALLY}"),
     "ForecastQuarter": shape(
@@ -253,7 +253,8 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
         mrr_cents=cents("its MRR at the end of `today`"),
     ),
     "Contracts": shape(
-        "currency contracts next_cursor meta", contracts=many("Contract", "one page, in a stable order")
+        "currency contracts next_cursor meta",
+        contracts=many("Contract", "one page, by the customer's name or else id"),
     ),
     "LedgerHead": shape(
         "position digest meta", position=count("the last position; 0 when the ledger is empty")

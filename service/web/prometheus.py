@@ -6,17 +6,21 @@ is asked adds them up (the client library's multiprocess mode).
 
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import Connection
 
 from service.books.store import BookStore
+from service.books.view import Scope, View
+from service.core.moments import day_of
 from service.intake.silence import ProcessorActivity, SilenceMonitor
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
+from service.reads.snapshots import list_currencies
 from service.reads.stored_models import positions as model_positions
 from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
@@ -120,15 +124,34 @@ async def read_gauges(
     positions_by_currency = await store.read(lambda connection: model_positions(connection, store, "model"))
     for currency, model_position in positions_by_currency.items():
         model_lag.add_metric((currency,), status.position - model_position)
+    today = day_of(now, store.rules.zone)
+    overdue = GaugeMetricFamily(
+        "daybook_overdue_contracts",
+        "Live contracts with a bill stated for three days ago or earlier, and not heard of since",
+        value=await store.read(lambda connection: _count_overdue(connection, store, today)),
+    )
     return [
         readable_gauge(True),
         position,
         *_book_gauges(status),
         model_lag,
+        overdue,
         quarantine,
         *_silence_gauges(await silence.read_activity(now), now),
         *_reconciliation_gauges(reconciled, now),
     ]
+
+
+def _count_overdue(connection: Connection, store: BookStore, today: date) -> int:
+    """The overdue contracts of all currencies; none before the books are laid out."""
+    positions = store.positions(connection)
+    if len(positions.books) < len(store.books):
+        return 0
+    views = (
+        View(connection=connection, books=positions.books, scope=Scope(currency=currency, today=today))
+        for currency in list_currencies(connection, positions)
+    )
+    return sum(view.overdue_contracts() for view in views)
 
 
 def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:

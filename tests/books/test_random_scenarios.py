@@ -111,6 +111,31 @@ async def _a_stated_bill_is_overdue(scenario, today):
                     assert summary["overdue_cents"] == expected["overdue_cents"]
 
 
+@given(st.data(), scenarios() | scenarios("quiet"))
+@examples(15)
+def test_contracts_are_overdue_of_which_nothing_is_heard(data, scenario):
+    first, last = scenario.expected.span()
+    days = st.integers(0, 120).map(lambda number: last + timedelta(days=number - 40))
+    todays = data.draw(st.lists(days, min_size=4, max_size=4, unique=True), label="days")
+    asyncio.run(_contracts_are_overdue(scenario, [first, *todays]))
+
+
+async def _contracts_are_overdue(scenario, todays):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
+        await books.record(*scenario.events)
+        async with books.store() as store:
+            for today in todays:
+                for currency in scenario.expected.currencies():
+                    await _same_overdue_contracts(store, scenario.expected, currency, today)
+
+
+async def _same_overdue_contracts(store, expected: ExpectedBooks, currency: str, today: date) -> None:
+    found = await document(store, "contracts", currency, today, overdue="true")
+    names = sorted(row["contract_id"] for row in found["contracts"])
+    assert names == expected.overdue_contracts(currency, today), f"overdue on {today}"
+    assert (await _counts(store, currency, today))["overdue_contracts"] == len(names)
+
+
 async def _same_mrr(store, expected: ExpectedBooks, currency: str) -> None:
     for day in _interesting_days(expected):
         found = await document(store, "mrr", currency, day)
@@ -290,11 +315,15 @@ async def _same_upcoming(store, expected: ExpectedBooks, currency: str) -> None:
 
 async def _same_counts(store, expected: ExpectedBooks, currency: str) -> None:
     """What the figures leave out, or count for want of better knowledge."""
-    scope = Scope(currency=currency, today=expected.span()[1])
+    found = await _counts(store, currency, expected.span()[1])
+    assert found["ignored_events"] == expected.ignored
+    assert found["unlinked_payments"] == expected.unlinked(currency)
+
+
+async def _counts(store, currency: str, today: date) -> dict[str, int]:
+    scope = Scope(currency=currency, today=today)
 
     def counts(connection):
         return View(connection=connection, books=store.positions(connection).books, scope=scope).counts()
 
-    found = await store.read(counts)
-    assert found["ignored_events"] == expected.ignored
-    assert found["unlinked_payments"] == expected.unlinked(currency)
+    return await store.read(counts)

@@ -128,6 +128,7 @@ async def test_a_read_answers_as_it_did_then(
         "data_freshness": "as_known",
         "weeks_per_month": "4.33",
         "unpriced_contracts": 0,
+        "overdue_contracts": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
         "unknown_statuses": 0,

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from tests.support.events import at, but, event, item, payment, subscription
+from tests.support.events import at, but, event, item, payment, refund, subscription
 from tests.support.folded_books import bills
 
 CONTRACT = subscription(
@@ -99,3 +99,12 @@ def test_stripes_contracts_leave_no_observed_bills():
         but(CONTRACT, next_bill_on=None, next_bill_at=at(day)) for day in ("2025-11-10", "2025-12-10")
     )
     assert left(event(now, "2025-11-01"), event(later, "2025-11-12")) == []
+
+
+@pytest.mark.parametrize(("when", "unheard"), [("2025-12-09", True), ("2025-12-10", False)])
+def test_a_later_event_of_a_payment_that_paid_a_bill_says_that_the_contract_is_heard(when, unheard):
+    payment_id = "p_2025-11-11"
+    given_back = event(refund(payment_id=payment_id), when, processor="mxmerchant")
+    of_another = event(refund(payment_id="p_other"), "2025-12-20", processor="mxmerchant")
+    *_, coming = bills((*BILLED, paid("2025-11-11"), given_back, of_another))
+    assert (coming.date, coming.status, coming.unheard) == ("2025-12-10", "upcoming", unheard)

@@ -147,7 +147,11 @@ class Coming:
 
 @dataclass
 class ExpectedBooks:
-    """A scenario's figures. `ignored` is the number of events of the mode that does not count."""
+    """A scenario's figures. `ignored` is the number of events of the mode that does not count.
+
+    `heard` has the moment at which something was last told of a contract, its invoices or their payments, by
+    processor, account and the contract's name.
+    """
 
     zone_name: str
     contracts: list[ContractFacts] = field(default_factory=list)
@@ -157,6 +161,7 @@ class ExpectedBooks:
     unlinked_payments: list[Unlinked] = field(default_factory=list)
     unlinked_invoices: list[Unlinked] = field(default_factory=list)
     ignored: int = 0
+    heard: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
 
     # Moments and days
 
@@ -350,6 +355,22 @@ class ExpectedBooks:
             return True
         has_ended = fact.cancel_at and self.day(fact.cancel_at) <= today
         return bill.stated and not has_ended and (fact.interval != "once" or fact.declined)
+
+    def overdue_contracts(self, currency: str, today: date) -> list[str]:
+        """The names of contracts with a stated bill of three days ago or earlier, not heard of since."""
+        late = today - timedelta(days=3)
+        return sorted(
+            contract.name
+            for contract in self.contracts
+            if contract.currency == currency
+            and any(
+                bill.stated
+                and self.is_shown(contract, bill, today)
+                and self.day(self.heard[*contract.who[:2], contract.name]) < bill.day
+                for schedule in self.schedules(contract)
+                for bill in self.coming(contract, schedule, late + timedelta(days=1))
+            )
+        )
 
     def schedules(self, contract: ContractFacts) -> list[Schedule]:
         """A contract's schedules, and those that begin with what is planned for it."""

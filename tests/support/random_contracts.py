@@ -490,6 +490,25 @@ class SilentEnd(Contract):
     ACTIONS = (Contract.change_quantity, Contract.add_percentage, Contract.cancel_or_keep)
 
 
+class Quiet(Contract):
+    """Its next bill does not come. What is told after that is of an earlier invoice, or nothing new."""
+
+    SCHEDULES = (("week", 1), ("month", 1))
+
+    def live(self) -> datetime:
+        self.fact = replace(self.fact, prices=(Price(CENTS[0]),), next_bill=self.after(self.anchor))
+        self.say(rank=CREATED)
+        told = self.now
+        for _ in range(self.choices.number(0, 2)):
+            self.now = told
+            self.bill(told, fates=("paid", "partial, void"), ways=("joined", "listed", "names it"))
+        for _ in range(self.choices.number(0, 2)):
+            told = max(told, self.choices.pick((told + self.choices.pick(GAPS), self.fact.next_bill)))
+            self.recorder.record(self.who, told, self.last)
+        self.close()
+        return max(told, self.now)
+
+
 class NamedDiscounts(Contract):
     """Discounts that the contract only names: an event of their own says how much they are."""
 

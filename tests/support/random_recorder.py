@@ -12,6 +12,9 @@ from service.core.events import (
     UPDATED,
     Data,
     Event,
+    Invoice,
+    InvoicePayment,
+    Payment,
     Subscription,
     Unused,
     revision_id,
@@ -82,12 +85,47 @@ class Recorder:
 
     def scenario(self) -> Scenario:
         events = sorted(self.events, key=lambda event: event.occurred_at)
+        self.expected.heard = _last_heard(events)
         return Scenario(
             zone=self.expected.zone_name,
             expected=self.expected,
             events=tuple(events),
             story=tuple(map(_sentence, events)),
         )
+
+
+def _last_heard(events: Sequence[Event]) -> dict[tuple[str, str, str], datetime]:
+    """When something was last told of each contract, of its invoices and of the payments that name those."""
+    contracts: dict[tuple[str, str, str, str], set[str]] = {}  # of invoices, then of payments, by their ids
+    told = [event for event in events if not getattr(event.data, "awaits_confirmation", False)]
+    for kind, names in (("invoice", _contracts), ("payment", _invoices)):
+        for event in told:
+            for thing, name in names(event.data):
+                key = kind, event.processor, event.account, thing
+                owners = contracts.get(("invoice", *key[1:3], name), set()) if kind == "payment" else {name}
+                contracts.setdefault(key, set()).update(owners)
+    heard: dict[tuple[str, str, str], datetime] = {}
+    for event in told:
+        where, data = (event.processor, event.account), event.data
+        about = {getattr(data, "subscription_id", None)} - {None}
+        for kind in ("invoice", "payment"):
+            about |= contracts.get((kind, *where, getattr(data, f"{kind}_id", None)), set())
+        heard |= {(*where, name): event.occurred_at for name in about}
+    return heard
+
+
+def _contracts(data: Data) -> list[tuple[str, str]]:
+    """The invoice that data is of, with its contract."""
+    is_of_one = isinstance(data, Invoice) and data.subscription_id
+    return [(data.invoice_id, data.subscription_id)] if is_of_one else []
+
+
+def _invoices(data: Data) -> list[tuple[str, str]]:
+    """The payments that data links to an invoice, with that."""
+    if isinstance(data, Invoice):
+        return [(payment_id, data.invoice_id) for payment_id in data.payment_ids]
+    is_link = isinstance(data, Payment | InvoicePayment) and data.invoice_id
+    return [(data.payment_id, data.invoice_id)] if is_link else []
 
 
 def _renderings(event: Event) -> list[Event]:

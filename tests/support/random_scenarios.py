@@ -76,6 +76,7 @@ POSTED: dict[str, Life] = {
     "credit lines": _life(contracts.Credits),
     "many changes in a second": _life(contracts.ManyChanges),
     "end in silence": _life(contracts.SilentEnd),
+    "quiet": _life(contracts.Quiet),
     "reactivation": contracts.reactivated,
     "off the anchor": _life(contracts.OffTheAnchor),
     "schedule": _life(contracts.Planned),

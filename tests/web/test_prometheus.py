@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.web.prometheus import DIRECTORY, Metrics
 from tests.support.running import Daybook, running
-from tests.support.senders import MX, SENDERS, STANDARD, STRIPE
+from tests.support.senders import MX, SENDERS, STANDARD, STRIPE, subscription
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -115,6 +115,18 @@ async def test_live_subscriptions_without_a_next_bill_are_counted(daybook: Daybo
     name = "daybook_live_subscriptions_without_next_bill_total"
     assert found[name, labels(processor="standard")] == 1
     assert (name, labels(processor="stripe")) not in found
+
+
+async def test_overdue_contracts_are_counted_over_all_currencies(daybook: Daybook) -> None:
+    for key, currency, day in (("1", "usd", "10"), ("2", "eur", "10"), ("3", "usd", "11")):
+        data = subscription(key, 100, currency=currency, next_bill_at=f"2025-11-{day}T12:00:00Z")
+        await daybook.record("subscription.recorded", "2025-11-01T10:00:00Z", **data)
+    assert (await samples(daybook))["daybook_overdue_contracts", ()] == 0
+    await daybook.catch_up()
+
+    assert (await samples(daybook))["daybook_overdue_contracts", ()] == 2  # on the 13th
+    daybook.clock.now += timedelta(days=1)
+    assert (await samples(daybook))["daybook_overdue_contracts", ()] == 3
 
 
 async def test_a_book_ahead_of_the_head_that_was_read_lacks_nothing(

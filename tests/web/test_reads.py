@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from service.reads.catalog import READS
+from service.reads.parameters import to_cursor
 from service.reads.read import Read
 from service.reads.snapshots import precompute
 from service.web.reads import COMMON
 from tests.support.posted_books import LISTS, path_of, some_path
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import STANDARD, STRIPE, recorded, stripe_event, stripe_subscription, subscription
+from tests.support.stores import EACH_STORE
 
 AT = "2025-11-13T10:00:00Z"
 RECORDED = "subscription.recorded"
@@ -44,6 +46,7 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
         "data_freshness": "real_time",
         "weeks_per_month": "4.33",
         "unpriced_contracts": 0,
+        "overdue_contracts": 0,
         "unknown_statuses": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
@@ -141,6 +144,7 @@ _BAD = {
     "breakdown": ["", "weekly", "monthly,weekly"],
     "include_predictions": ["", "1", "True"],
     "forecast": ["", "1", "True"],
+    "overdue": ["", "1", "True"],
     "months": ["0", "37", "1.5"],
     "processor": ["\0"],
     "account": ["\0"],
@@ -362,12 +366,103 @@ async def test_pages_hold_every_contract_once(demo: Path) -> None:
     assert len({(row["processor"], row["account"], row["contract_id"]) for row in whole}) == 69
 
 
-async def test_contracts_may_be_asked_by_status(mx_contracts: Path) -> None:
+async def test_contracts_may_be_asked_by_status_in_any_case(mx_contracts: Path) -> None:
     async with running(mx_contracts) as daybook:
         rows = (await daybook.get("/api/v1/contracts"))["contracts"]
         for status in {row["status"] for row in rows} | {"nothing"}:
-            found = (await daybook.get("/api/v1/contracts", status=status))["contracts"]
-            assert found == [row for row in rows if row["status"] == status]
+            for asked in (status, status.upper(), status.title()):
+                found = (await daybook.get("/api/v1/contracts", status=asked))["contracts"]
+                assert found == [row for row in rows if row["status"] == status]
+
+
+NAMES = {  # of customers; by bytes capitals stand before small letters, and these before any accent
+    "1": "avery",
+    "2": "Zoe",
+    "3": None,  # then the id is their name: cust-3
+    "4": "Åsa",
+    "5": "Avery",
+    "6": "Avery",
+    "7": "Bo\u00a0Unprintable",
+}
+BY_NAME = ["5", "6", "7", "2", "1", "3", "4"]
+
+
+async def given_named_contracts(daybook: Daybook) -> None:
+    for key, name in NAMES.items():
+        await daybook.record(
+            RECORDED, AT, **subscription(key, 100, "week", 4, next_bill_at="2025-11-20T12:00:00Z")
+        )
+        await daybook.record("customer.recorded", AT, customer_id=f"cust-{key}", name=name)
+    await daybook.catch_up()
+
+
+def keys_of(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["contract_id"].removeprefix("sub-") for row in rows]
+
+
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
+async def test_contracts_go_by_the_customers_name_and_pages_follow_it(daybook: Daybook) -> None:
+    await given_named_contracts(daybook)
+
+    for limit in (1, 2, 5, 100):
+        rows, cursor = [], None
+        while cursor or not rows:
+            asked = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+            page = await daybook.get("/api/v1/contracts", **asked)
+            rows += page["contracts"]
+            cursor = page["next_cursor"]
+        assert keys_of(rows) == BY_NAME
+
+
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
+async def test_what_is_added_between_two_pages_takes_no_place_twice(daybook: Daybook) -> None:
+    await given_named_contracts(daybook)
+    first = await daybook.get("/api/v1/contracts", limit=3)
+
+    for key, name in (("8", "Aaron"), ("9", "Zachary")):
+        await daybook.record(RECORDED, AT, **subscription(key, 100))
+        await daybook.record("customer.recorded", AT, customer_id=f"cust-{key}", name=name)
+    await daybook.catch_up()
+    rest = await daybook.get("/api/v1/contracts", cursor=first["next_cursor"])
+
+    assert keys_of(first["contracts"]) == BY_NAME[:3]
+    assert keys_of(rest["contracts"]) == ["9", *BY_NAME[3:]]
+
+
+async def test_contracts_of_one_id_go_by_account_then_processor(daybook: Daybook) -> None:
+    for account in ("south", "north"):
+        await daybook.record(RECORDED, AT, account=account, **subscription("1", 100))
+    await daybook.catch_up()
+
+    first = await daybook.get("/api/v1/contracts", limit=1)
+    second = await daybook.get("/api/v1/contracts", limit=1, cursor=first["next_cursor"])
+
+    assert [page["contracts"][0]["account"] for page in (first, second)] == ["north", "south"]
+    assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["subscription|standard.acme||sub-1", "[]", '["a","b","c"]', '["a\\u0000","b","c","d"]', "[1,2,3,4]"],
+)
+async def test_a_cursor_of_another_list_or_of_an_older_version_is_400(daybook: Daybook, key: str) -> None:
+    answer = await daybook.ask("/api/v1/contracts", cursor=to_cursor(key))
+
+    assert refused(answer, 400) == "cursor: the `next_cursor` of the page before, in the order by customer"
+
+
+async def test_bills_of_a_day_go_by_the_customers_name(daybook: Daybook) -> None:
+    await given_named_contracts(daybook)
+    await daybook.record(RECORDED, AT, **subscription("0", 100, next_bill_at="2025-11-19T12:00:00Z"))
+    await daybook.catch_up()
+
+    upcoming = await daybook.get("/api/v1/upcoming", forecast="true", to="2025-12-18")
+    november = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
+    december = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=12)
+
+    assert keys_of(upcoming["payments"]) == ["0", *BY_NAME, *BY_NAME]
+    assert keys_of(november["payments"]) == ["0", *BY_NAME]
+    assert keys_of(december["payments"]) == [*BY_NAME, "0"]
 
 
 async def test_what_is_coming_is_listed_by_day_with_names(daybook: Daybook) -> None:

@@ -191,7 +191,7 @@ _PAGE = many("CustomerRow", "one page")
 CUSTOMER_SHAPES: dict[str, Schema] = {
     "CustomerMeta": shape(
         "position recorded_at lag_events calculation_date data_freshness weeks_per_month unpriced_contracts "
-        "unknown_statuses unlinked_payments ignored_events"
+        "overdue_contracts unknown_statuses unlinked_payments ignored_events"
     ),
     "CustomerRow": shape(_ROW_FIELDS, causes=texts("the events behind the orders of the last day")),
     "TopCustomers": shape("success currency customers next_cursor meta", customers=_PAGE),

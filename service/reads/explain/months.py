@@ -11,10 +11,11 @@ from projections.bills import UPCOMING_STATUSES, Contract
 from projections.collections import CASH_KINDS, Cash
 from projections.contracts import ContractStates
 from projections.mrr import Step
+from service.books.overdue import is_overdue
 from service.books.tables import ROWS
 from service.books.view import View, customer_key
 from service.core.events import join_key
-from service.reads.bill_rows import BILLS, is_overdue, is_shown
+from service.reads.bill_rows import BILLS, is_shown
 from service.reads.coming import (
     ForecastBill,
     MonthForecast,

@@ -1,12 +1,14 @@
 """Reading the books for a reconciliation: rows by key, live keys in pages, waiting for the ledger's head."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import date
 from typing import TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from projections.bills import Contract
+from projections.bills import Bill, Contract
 from projections.book import Row
+from service.books.overdue import makes_contract_overdue
 from service.books.store import BookStore
 from service.books.tables import ROWS, STATEMENTS
 from service.core.errors import Unavailable
@@ -15,6 +17,7 @@ from service.ledger.store import Ledger
 R = TypeVar("R", bound=Row)
 
 _PAGE = 5_000
+_MAX_OVERDUE = 1_000  # of more, all are listed sooner than these are fetched one by one
 _LOOK_SECONDS = 0.1
 _MAX_IDLE_LOOKS = 600  # without progress of the books: a minute
 
@@ -63,6 +66,24 @@ async def read_live_keys(
     while rows := await store.read(read_page):
         after = rows[-1][0]
         yield [key for key, status in rows if is_live(status)]
+
+
+async def read_overdue_keys(store: BookStore, prefix: str, today: date) -> Sequence[str]:
+    """The keys with `prefix` of overdue contracts: those longest overdue, where there are very many."""
+    bills = ROWS[Bill]
+
+    def query(connection: Connection) -> Sequence[str]:
+        statement = (
+            select(bills.c.key)
+            .where(bills.c.book == store.positions(connection).books["bills"])
+            .where(bills.c.key > prefix, bills.c.key < prefix + "\U0010ffff", makes_contract_overdue(today))
+            .group_by(bills.c.key)
+            .order_by(func.min(bills.c.date), bills.c.key)
+            .limit(_MAX_OVERDUE)
+        )
+        return connection.execute(statement).scalars().all()
+
+    return await store.read(query)
 
 
 async def read_accounts(store: BookStore, row_type: type[Row], book: str, prefix: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Reconciliation with Stripe: compares its events with the ledger, then its live objects with the books.
 
 Each event of the period that the ledger lacks is appended, with the trust "fetched". Then every live
-subscription and open invoice is compared, those of Stripe and those of the books. An object that changed
-meanwhile is compared again once its events are appended. One that differs still is recorded as Stripe shows
-it, and compared once more.
+subscription and open invoice is compared, those of Stripe and those of the books; overdue contracts come
+first, since of them most is hidden by silence. An object that changed meanwhile is compared again once its
+events are appended. One that differs still is recorded as Stripe shows it, and compared once more.
 """
 
 import asyncio
@@ -40,7 +40,13 @@ from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.sync.observations import observation_proof
-from service.sync.reconcile.books import read_accounts, read_live_keys, read_row_by_key, wait_for_head
+from service.sync.reconcile.books import (
+    read_accounts,
+    read_live_keys,
+    read_overdue_keys,
+    read_row_by_key,
+    wait_for_head,
+)
 from service.sync.reconcile.report import (
     FactDifference,
     Facts,
@@ -346,6 +352,7 @@ class StripeReconciler:
         """The differences in an account, by the key of each object."""
         since = self._clock() - _OVERLAP
         await wait_for_head(self._ledger, self._store, self._pause)
+        await self._compare_overdue(account)
         differing: dict[str, list[FactDifference]] = {}
         unlisted: set[str] = set()
         for kind in OBJECT_KINDS:
@@ -363,6 +370,14 @@ class StripeReconciler:
                 unlisted |= set(keys) - listed_keys
         staying = await self._settle_differences(account, differing, unlisted, since)
         return staying if self._dry_run else await self._record_differing(account, staying)
+
+    async def _compare_overdue(self, account: str) -> None:
+        """Fetch the overdue contracts one by one, and record those that differ, before all lists."""
+        prefix = _row_key(OBJECT_KINDS[0], account, "")
+        keys = await read_overdue_keys(self._store, prefix, day_of(self._clock(), self._store.rules.zone))
+        compared = await self._compare_again(account, set(keys) - self._pending_keys)
+        if not self._dry_run:
+            await self._record_differing(account, {key: found for key, found in compared.items() if found})
 
     async def _settle_differences(
         self, account: str, differing: dict[str, list[FactDifference]], unlisted: set[str], since: datetime

@@ -242,6 +242,33 @@ NOT_MENDED = {"sub_8", "sub_9", "in_6"}  # Stripe has two of them no more, and o
 
 
 @pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
+async def test_overdue_contracts_are_compared_first_so_that_a_run_that_is_cut_off_has_mended_them(
+    daybook: SyncDaybook, api: StripeApi
+) -> None:
+    # given three contracts that should have billed on the second, of which one was heard of since
+    for number, created in ((1, SECONDS - 200 * HOUR), (2, SECONDS - 200 * HOUR), (3, SECONDS - HOUR)):
+        api.shop.happens("customer.subscription.created", subscription(number), created)
+    await daybook.deliver(*api.shop.events)
+    api.shop.objects["sub_2"] = subscription(2, quantity=5)  # of which no event tells
+
+    def away(path: str) -> None:
+        if path == "/v1/subscriptions":
+            api.faults = [lambda _: refusal(500)] * 8
+
+    api.before = away
+
+    # when the list can't be had
+    with pytest.raises(Unavailable):
+        await daybook.reconcile(api)
+
+    # then those of which nothing was heard have been fetched, and the one that differs is right
+    asked = [path for path, _ in api.asked if path.startswith("/v1/subscriptions")]
+    assert asked[:2] == ["/v1/subscriptions/sub_1", "/v1/subscriptions/sub_2"]
+    assert asked[-8:] == ["/v1/subscriptions"] * 8
+    assert (await daybook.event_ids())[3:] == [observed(api.shop, "sub_2")]
+
+
+@pytest.mark.parametrize("store_kind", EACH_STORE, scope="module")
 async def test_planted_differences_are_recorded_as_observed_and_named(
     daybook: SyncDaybook, api: StripeApi, logged: list[Any]
 ) -> None:
