@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from service.commands.shell import Json, command, show
+from service.intake import translated
 from service.maintenance import status as stores_status
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def status(*, json: Json = False) -> None:
-    """Show the ledger's end, which worker holds what, and how far each book is behind.
+    """Show the ledger's end, which worker holds what, how far each book is behind, and if a retranslation is due.
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
 
@@ -38,5 +39,8 @@ def _render(status: "Status") -> RenderableType:
     living = Table("worker", "last seen")
     for name, at in status.workers.items():
         living.add_row(name, at)
-    message = f"The ledger is at position {status.position}."
-    return Group(message, partitions, *([living] if status.leased else []))
+    lines = [f"The ledger is at position {status.position}."]
+    if status.retranslation_due:
+        due = ", ".join(status.retranslation_due)
+        lines.append(f"An older version translated what is held of {due}: run {translated.COMMAND}")
+    return Group(*lines, partitions, *([living] if status.leased else []))

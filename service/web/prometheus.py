@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.store import BookStore
 from service.intake.silence import ProcessorActivity, SilenceMonitor
+from service.intake.translated import VERSIONS
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.stored_models import positions as model_positions
@@ -126,9 +127,22 @@ async def read_gauges(
         *_book_gauges(status),
         model_lag,
         quarantine,
+        _retranslation_gauge(status),
         *_silence_gauges(await silence.read_activity(now), now),
         *_reconciliation_gauges(reconciled, now),
     ]
+
+
+def _retranslation_gauge(status: Status) -> Metric:
+    """Which processors' deliveries an older version translated."""
+    due = GaugeMetricFamily(
+        "daybook_retranslation_due",
+        "1 if what the ledger holds of a processor was translated by an older version",
+        labels=("processor",),
+    )
+    for processor in VERSIONS:
+        due.add_metric((processor,), processor in status.retranslation_due)
+    return due
 
 
 def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:
