@@ -21,7 +21,7 @@ from service.books.store import BookStore, book_versions, has_layout, lay_out_fi
 from service.books.view import ReadOptions
 from service.clock import utc_now
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
-from service.intake import translated
+from service.intake import versions
 from service.ledger import master_key
 from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
@@ -205,8 +205,8 @@ def _prepare_ledger(connection: Connection, settings: Settings) -> list[str]:
 def _prepare_records(connection: Connection, settings: Settings) -> list[str]:
     """Prepare what a ledger of the newest schema holds; the processors that are due for retranslation."""
     _prepare_master_key(connection, settings)
-    translated.record_at_start(connection, utc_now())
-    return translated.find_due(connection)
+    versions.record_at_start(connection, utc_now())
+    return versions.find_due(connection)
 
 
 def _prepare_master_key(connection: Connection, settings: Settings) -> None:

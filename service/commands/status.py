@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from service.commands.shell import Json, command, show
-from service.intake import translated
+from service.intake import versions
 from service.maintenance import status as stores_status
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def status(*, json: Json = False) -> None:
-    """Show the ledger's end, which worker holds what, how far each book is behind, and if a retranslation is due.
+    """Show the ledger's end, who holds what, how far each book is behind, and what is to be retranslated.
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
 
@@ -42,5 +42,5 @@ def _render(status: "Status") -> RenderableType:
     lines = [f"The ledger is at position {status.position}."]
     if status.retranslation_due:
         due = ", ".join(status.retranslation_due)
-        lines.append(f"An older version translated what is held of {due}: run {translated.COMMAND}")
+        lines.append(f"An older version translated what is held of {due}: run {versions.COMMAND}")
     return Group(*lines, partitions, *([living] if status.leased else []))

@@ -7,7 +7,7 @@ import typer
 
 from service import bootstrap
 from service.commands.shell import Host, Port, command
-from service.intake import translated
+from service.intake import versions
 from service.processes import lifeline
 from service.web import multiprocess as web_processes
 from service.web import server
@@ -33,7 +33,7 @@ def web(
     with command(host=host, port=port) as settings:
         lifeline.follow_lifeline()
         if due := bootstrap.prepare(settings):
-            log.warning("retranslation_due", processors=due, command=translated.COMMAND)
+            log.warning("retranslation_due", processors=due, command=versions.COMMAND)
         if workers > 1:
             raise typer.Exit(web_processes.serve_many(settings, workers))
         server.serve(settings)

@@ -32,7 +32,7 @@ from service.core.events import (
 from service.core.limits import check_limits
 from service.core.moments import rfc3339
 from service.core.progress import Advance
-from service.intake import quarantine, translated
+from service.intake import quarantine, versions
 from service.intake.translation import NO_MODE, endpoint_of, is_rendered, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import Rank, named_account, rank
@@ -454,8 +454,8 @@ class Retranslator:
             advance(end - after)
             after = end
         if is_whole:
-            chosen = filter(self._is_chosen, translated.VERSIONS)
-            await translated.record_retranslated(self._ledger, chosen, self._clock())
+            chosen = filter(self._is_chosen, versions.VERSIONS)
+            await versions.record_retranslated(self._ledger, chosen, self._clock())
         return self.report
 
     def _is_chosen(self, processor: str) -> bool:

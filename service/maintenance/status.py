@@ -10,7 +10,7 @@ from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.bootstrap import open_books, open_ledger
 from service.core.moments import rfc3339
-from service.intake.translated import find_due
+from service.intake.versions import find_due
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings

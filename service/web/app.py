@@ -16,7 +16,7 @@ from starlette.routing import Route
 from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
-from service.intake.translated import DueMonitor
+from service.intake.versions import DueMonitor
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.queue.nudge import Nudger, connect

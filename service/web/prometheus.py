@@ -15,7 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.books.store import BookStore
 from service.intake.silence import ProcessorActivity, SilenceMonitor
-from service.intake.translated import VERSIONS
+from service.intake.versions import VERSIONS
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.stored_models import positions as model_positions

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 
 from service.bootstrap import LEDGER_SCHEMA, prepare
 from service.intake.retranslate import Retranslator
-from service.intake.translated import VERSIONS
+from service.intake.versions import VERSIONS
 from service.ledger import tables
 from service.ledger.range_partitions import ensure_partitions
 from service.storage.database import ledger_path, run_on_postgres, sqlite_engine
@@ -53,22 +53,26 @@ DIES = """
 import os, signal, sys
 from service.cli import app
 from service.intake import retranslate
-from service.storage.database import SqliteDatabase
+from service.storage.database import PostgresDatabase, SqliteDatabase
 
-write, left = SqliteDatabase.write, int(sys.argv.pop())
+left = int(sys.argv.pop())
 
-async def write_and_die(self, work):
-    def dying(connection):
-        global left
-        result, left = work(connection), left - 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+def mortal(write):
+    async def write_and_die(self, work):
+        def dying(connection):
+            global left
+            result, left = work(connection), left - 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
-    return await write(self, dying)
+        return await write(self, dying)
 
+    return write_and_die
+
+for database in (PostgresDatabase, SqliteDatabase):
+    database.write = mortal(database.write)
 retranslate._PAGE = 10
-SqliteDatabase.write = write_and_die
 app()
 """
 State = tuple[dict[str, str], dict[tuple[str, str], int]]
@@ -175,12 +179,12 @@ async def test_webhooks_that_come_in_meanwhile_change_nothing(old: Path, fresh: 
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_run_that_was_killed_can_be_repeated(
-    seed: int, store_kind: str, old: Path, fresh: State, monkeypatch: pytest.MonkeyPatch
+async def test_a_run_killed_in_a_transaction_can_be_repeated(
+    seed: int, old: Path, fresh: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if store_kind == "postgresql":
-        pytest.skip("the child is killed in a transaction of SQLite")
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(old))
+    if url := settings_of(old).database_url:
+        monkeypatch.setenv("DAYBOOK_DATABASE_URL", url)
     rng, codes = Random(seed), []
     for commits in (rng.randint(1, 15), rng.randint(1, 15), 10_000):
         ran = await asyncio.to_thread(
