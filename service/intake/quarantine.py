@@ -162,7 +162,7 @@ async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode: str) ->
     async with ledger.reading() as reader:
         row = await read_row(reader, quarantine_id)
         incoming = read_again(row, mode) if row["body"] else None
-        is_rendering = incoming is not None and await reader.preview_rendering(incoming) is not None
+        is_rendering = incoming is not None and await reader.is_rendering(incoming)
     if row["settled_at_us"] is not None:
         return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
     if row["reason"] == CONFLICT and not is_rendering:

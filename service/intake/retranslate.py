@@ -152,11 +152,15 @@ def compare(
                 number = revisions.count + 1 if revisions else 1
                 appended.append(replace(event, event_id=revision_id(event.event_id, number)))
                 changes.append(_change("added", event, delivery.position, []))
-        elif (change := _changed(revisions.effective, event)).differences:
+        elif event_differences := list(
+            field_differences(_as_json(revisions.effective.event), _as_json(event))
+        ):
             revised = replace(event, event_id=revision_id(event.event_id, revisions.count + 1))
             old_events = [row.event for row in (revisions.effective, *revisions.others)]
             appended += [*(superseding_event(old, revised.event_id) for old in old_events), revised]
-            changes.append(change)
+            changes.append(
+                _change("changed", revisions.effective.event, revisions.effective.position, event_differences)
+            )
         else:
             recorded.append(revisions.effective.event)
             for other in revisions.others:
@@ -194,12 +198,6 @@ def _key(event: Event) -> EventKey:
 
 def _account_of_key(processor: str, account: str) -> str:
     return "" if is_rendered(processor) else account
-
-
-def _changed(old: RecordedEvent, event: Event) -> Change:
-    """How an event differs from the one that counts."""
-    event_differences = list(field_differences(_as_json(old.event), _as_json(event)))
-    return _change("changed", old.event, old.position, event_differences)
 
 
 def _change(kind: str, event: Event, position: int, event_differences: list[FieldDifference]) -> Change:
@@ -247,14 +245,15 @@ async def retranslate_delivery(
         return replace(translated, content_digest=sha256(body).digest())
     if is_rendered_again:
         event_id = next(iter(delivery.digests))[2]
-        return await _retranslate_renderings(reader, endpoint, proof.processor, event_id, mode)
+        renderings = await _read_renderings(reader, endpoint, proof.processor, event_id, mode)
+        return _best_rendering(renderings) if renderings else None
     return read_delivery(endpoint, delivery.headers, body, proof, mode)
 
 
-async def _retranslate_renderings(
+async def _read_renderings(
     reader: LedgerReader, endpoint: Endpoint, processor: str, event_id: str, mode: str
-) -> Incoming | None:
-    """The best rendering of an event; None if one was erased, so that they can't be compared."""
+) -> list[Incoming] | None:
+    """The renderings of an event that can be read, or one; None if one was erased: they can't be compared."""
     deliveries = (await reader.deliveries_of(processor, event_id)).values()
     raws = [raw for raw in deliveries if raw]
     if len(raws) < len(deliveries):
@@ -263,9 +262,7 @@ async def _retranslate_renderings(
         read_delivery(endpoint, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
         for raw in raws
     ]
-    return _best_rendering(
-        [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
-    )
+    return [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
 
 
 def _best_rendering(renderings: Sequence[Incoming]) -> Incoming:
@@ -431,6 +428,7 @@ class Retranslator:
         self._processor = processor
         self._max_changes = max_changes
         self._added_keys: set[EventKey] = set()  # of the events that this run adds
+        self._rendered_keys: set[EventKey] = set()  # of those of which quarantine has another rendering
         self.report = RetranslationReport(left_out=Counter(), changes=[], applied=apply)
         self.events: list[Event] = []  # to append: MAX_PREVIEW_EVENTS at most, and one more if there are more
 
@@ -484,23 +482,35 @@ class Retranslator:
         self._note([_change("added", event, 0, []) for event in new], new)
 
     async def _note_rendering(self, reader: LedgerReader, incoming: Incoming) -> None:
-        """Note a conflict that is another rendering by today's rules, and the revision that it brings."""
-        corrections = await reader.preview_rendering(incoming)
-        if corrections is None:
+        """Note a conflict that is another rendering by today's rules, and how it changes its event."""
+        event = incoming.rendered_event
+        if event is None or not await reader.is_rendering(incoming):
             return
         self.report.released += 1
-        known = await read_revisions(reader, [event.event_id for event in incoming.events])
-        changes = [
-            _changed(old, revised)
-            for revised in corrections[-1:]
-            if (old := known[(*_key(revised)[:2], original_id(revised.event_id))].effective)
-        ]
-        self._note(changes, corrections)
+        known = await read_revisions(reader, [event.event_id])
+        key, endpoint = _key(event), endpoint_of(event.processor)
+        if endpoint is None or key in self._rendered_keys:
+            return
+        first = known[key].first
+        delivery = RawDelivery(
+            position=first.delivery,
+            headers=incoming.headers,
+            body=incoming.body,
+            proof=incoming.proof,
+            digests={key: first.content_digest},
+        )
+        others = await _read_renderings(reader, endpoint, event.processor, event.event_id, self._mode)
+        retranslation = compare(delivery, _best_rendering([*(others or ()), incoming]), known)
+        self._note(retranslation.changes, retranslation.events)
+        self._rendered_keys.add(key)
 
     async def _retranslate_page(self, reader: LedgerReader, page: list[RawDelivery]) -> list[Incoming]:
         """The deliveries to append for the changes in a page of deliveries."""
+        noted = set() if self.report.applied else self._rendered_keys
         chosen = [
-            delivery for delivery in page if delivery.digests and self._is_chosen(delivery.proof.processor)
+            delivery
+            for delivery in page
+            if self._is_chosen(delivery.proof.processor) and delivery.digests.keys() - noted
         ]
         ids = {key[2] for delivery in chosen for key in delivery.digests}
         known = await read_revisions(reader, ids)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import json
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.core.events import (
@@ -28,7 +27,7 @@ from service.ledger.draft import (
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
 from service.ledger.range_partitions import ensure_partitions
-from service.ledger.renderings import EventRenderings, Raw, read_renderings
+from service.ledger.renderings import EventRenderings, read_renderings
 from service.ledger.vault import GENERAL, Vault
 from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of
 
@@ -139,20 +138,14 @@ def _find_known(connection: Connection, events: Sequence[Event]) -> dict[EventKe
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
-def preview_rendering(connection: Connection, vault: Vault, incoming: Incoming) -> list[Event] | None:
-    """The events that another rendering of a known event would supersede and bring; none if it adds nothing.
-
-    None if it is no rendering of an event of this ledger, or contradicts one: then it would be a conflict.
-    """
+def is_rendering(connection: Connection, vault: Vault, incoming: Incoming) -> bool:
+    """Whether a delivery is a rendering of an event of this ledger, and contradicts none that is there."""
     event = incoming.rendered_event
     if event is None or incoming.render is None:
-        return None
+        return False
     renderings = read_renderings(connection, vault, event.processor, event.event_id, incoming.render)
     rendering = rendering_of(incoming, event, 0, vault.digest(incoming.content_digest))
-    if not renderings.all or not renderings.is_whole or renderings.contradicted(rendering):
-        return None
-    raw = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
-    return [] if renderings.knows(rendering) else renderings.add(rendering, event, raw)
+    return bool(renderings.all) and renderings.is_whole and not renderings.contradicted(rendering)
 
 
 def _read_renderings(

@@ -26,7 +26,7 @@ from service.core.events import (
 from service.core.moments import to_us
 from service.core.order import effective_events
 from service.ledger import tables
-from service.ledger.append import append_deliveries, preview_rendering, read_head
+from service.ledger.append import append_deliveries, is_rendering, read_head
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
@@ -246,9 +246,9 @@ class LedgerReader:
         """The deliveries that brought an event, which may be several, by position; None for erased ones."""
         return await self._connection.run_sync(read_deliveries_of, self._vault, processor, event_id)
 
-    async def preview_rendering(self, incoming: Incoming) -> list[Event] | None:
-        """See `append.preview_rendering`."""
-        return await self._connection.run_sync(preview_rendering, self._vault, incoming)
+    async def is_rendering(self, incoming: Incoming) -> bool:
+        """Whether a delivery is a rendering of an event of this ledger, and contradicts none."""
+        return await self._connection.run_sync(is_rendering, self._vault, incoming)
 
     async def last_events(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`.

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,10 +20,11 @@ import pytest
 from sqlalchemy import Connection, select
 
 from service.bootstrap import LEDGER_SCHEMA, prepare
-from service.intake.retranslate import Retranslator
+from service.intake.retranslate import RetranslationReport, Retranslator
 from service.intake.versions import VERSIONS
 from service.ledger import tables
 from service.ledger.range_partitions import ensure_partitions
+from service.maintenance.preview import preview
 from service.storage.database import ledger_path, run_on_postgres, sqlite_engine
 from service.verify import digests, verify_chain
 from tests.support.paths import FIXTURES
@@ -33,6 +34,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = EACH_STORE
 
+TODAY = date(2025, 11, 13)
 OLD = FIXTURES / "old_ledger"
 DELIVERIES = [
     json.loads(line) for line in gzip.decompress((OLD / "deliveries.jsonl.gz").read_bytes()).splitlines()
@@ -149,10 +151,11 @@ def old(new_data_dir: NewDataDir, tmp_path: Path) -> Path:
     return old_data_dir(tmp_path / "old", new_data_dir)
 
 
-async def retranslate(daybook: Daybook) -> None:
+async def retranslate(daybook: Daybook) -> RetranslationReport:
     retranslator = Retranslator(daybook.state.ledger, daybook.clock, "live", apply=True)
     report = await retranslator.run(0, lambda _: None)
     assert (report.refused, report.left_out) == (0, {})
+    return report
 
 
 async def test_an_old_ledger_gives_the_books_of_a_fresh_one(old: Path, fresh: State) -> None:
@@ -160,10 +163,18 @@ async def test_an_old_ledger_gives_the_books_of_a_fresh_one(old: Path, fresh: St
         before, _ = await state(daybook)
         assert {name for name, digest in before.items() if digest == fresh[0][name]} == set()
         assert await due(daybook) == list(VERSIONS)
+        seen = Retranslator(daybook.state.ledger, daybook.clock, "live")
+        await seen.run(0, lambda _: None)
+        foreseen = await preview(daybook.state.ledger, daybook.state.store, seen.events, TODAY)
 
-        await retranslate(daybook)
+        report = await retranslate(daybook)
 
         assert await state(daybook) == fresh
+        assert (report.released, report.added) == (seen.report.released, seen.report.added)
+        for impact in foreseen:
+            if impact.figure == "mrr_cents":
+                mrr = await daybook.get("/api/v1/mrr", currency=impact.currency, today=TODAY)
+                assert mrr["mrr_cents"] == impact.after_cents
         assert await due(daybook) == []
         head = await daybook.head()
         await retranslate(daybook)  # and then nothing is left to do
