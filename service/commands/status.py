@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def status(*, json: Json = False) -> None:
-    """Show the ledger's end, who holds what, how far each book is behind, and what is to be retranslated.
+    """Show the ledger's end, which worker holds what, and how far each book is behind.
+
+    It also says if events that an older version translated are to be translated again.
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
 
