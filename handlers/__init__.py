@@ -12,6 +12,7 @@ ENDPOINTS = (
         secrets="stripe_webhook_secrets",
         verify=stripe.verify,
         translate=envelope.translate,
+        version=stripe.TRANSLATION_VERSION,
         volatile=("pending_webhooks", "account", "context"),
         ignore=envelope.ignore,
         render=envelope.api_version,
@@ -21,17 +22,20 @@ ENDPOINTS = (
         secrets="mxmerchant_webhook_secrets",
         verify=mxmerchant.verify_relay,
         translate=mxmerchant.translate,
+        version=mxmerchant.TRANSLATION_VERSION,
     ),
     Endpoint(
         path="/webhooks/mxmerchant/{token}",
         secrets="mxmerchant_url_tokens",
         verify=mxmerchant.verify_token,
         translate=mxmerchant.translate,
+        version=mxmerchant.TRANSLATION_VERSION,
     ),
     Endpoint(
         path="/webhooks/standard/{name}",
         secrets="standard_webhook_secrets",
         verify=standard.verify,
         translate=standard.translate,
+        version=standard.TRANSLATION_VERSION,
     ),
 )

@@ -39,6 +39,8 @@ from service.core.limits import MAX_AMOUNT
 
 T = TypeVar("T")
 
+TRANSLATION_VERSION = 1  # raised whenever the same bytes are translated otherwise
+
 _DECIMAL = r"^-?[0-9]{1,15}(\.[0-9]{1,12})?$"
 _YEAR = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"  # 1970 to 9998
 _DATE = f"^{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"

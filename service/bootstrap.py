@@ -19,7 +19,9 @@ from service.books.leases import Leases
 from service.books.reset import reset_if_ahead_of_ledger
 from service.books.store import BookStore, book_versions, has_layout, lay_out_file, register
 from service.books.view import ReadOptions
+from service.clock import utc_now
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
+from service.intake import versions
 from service.ledger import master_key
 from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
@@ -108,27 +110,32 @@ def open_leases(settings: Settings) -> Leases | None:
     return Leases(open_books(settings), name)
 
 
-def prepare(settings: Settings, *, books: bool = True) -> None:
+def prepare(settings: Settings, *, books: bool = True) -> list[str]:
     """Bring the ledger's schema and the books to what this version needs; quick if nothing is missing.
 
     The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
     SettingsError if the ledger has another master key than this process.
+
+    Returns the processors whose deliveries are then still to be retranslated.
     """
     all_books, rules = configured_books(settings), rules_of(settings)
     register_all = partial(register, rules=rules, books=all_books, partitions=_partitions(settings))
     add_books = register_all if books else _add_no_books
     if settings.database_url:
         schema = books_schema(settings)
-        run_on_postgres(settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA)
+        due = run_on_postgres(
+            settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA
+        )
         run_on_postgres(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
-        return
+        return due
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
         migrate_file(settings.data_dir)
-        run_on_file(settings.data_dir, partial(_prepare_master_key, settings=settings))
+        due = run_on_file(settings.data_dir, partial(_prepare_records, settings=settings))
         lay_out_file(
             settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
         )
+        return due
 
 
 def _prepare_books_in_file(
@@ -189,10 +196,17 @@ def _partitions(settings: Settings) -> int:
     return tables.PARTITIONS if settings.database_url else 1
 
 
-def _prepare_ledger(connection: Connection, settings: Settings) -> None:
+def _prepare_ledger(connection: Connection, settings: Settings) -> list[str]:
     _make_schema(connection, LEDGER_SCHEMA)
     migrate(connection)
+    return _prepare_records(connection, settings)
+
+
+def _prepare_records(connection: Connection, settings: Settings) -> list[str]:
+    """Prepare what a ledger of the newest schema holds; the processors that are due for retranslation."""
     _prepare_master_key(connection, settings)
+    versions.record_at_start(connection, utc_now())
+    return versions.find_due(connection)
 
 
 def _prepare_master_key(connection: Connection, settings: Settings) -> None:

@@ -54,6 +54,8 @@ __all__ = [
     "verify_token",
 ]
 
+TRANSLATION_VERSION = 1  # raised whenever the same bytes are translated otherwise
+
 
 # Verification
 

@@ -41,6 +41,7 @@ from service.core.events import (
 __all__ = ["TRANSLATIONS_BY_PREFIX", "envelope_of", "is_used", "occurred_at", "translate", "verify"]
 
 PROCESSOR = "stripe"
+TRANSLATION_VERSION = 1  # raised whenever the same bytes are translated otherwise
 TOLERANCE = timedelta(seconds=TOLERANCE_SECONDS)
 
 

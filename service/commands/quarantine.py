@@ -82,7 +82,9 @@ def retry(
         list[int] | None, typer.Argument(metavar="ID", help="Numbers that `quarantine list` shows.")
     ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that are open, but for conflicts.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that are open, but for conflicts that stay conflicts.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Read deliveries again with today's translators, and record what they say. Repeating it is safe.
@@ -100,10 +102,15 @@ def retry(
 
     async def read_again(settings: "Settings") -> "list[RetryResult]":
         async with bootstrap.existing_ledger(settings) as ledger:
-            numbers, found = waiting or await quarantine.retryable_ids(ledger), []
-            with progress("retry", len(numbers)) as advance:
-                for number in numbers:
-                    found.append(await quarantine.retry(ledger, number, utc_now(), settings.stripe_mode))
+            entries = (
+                await quarantine.retryable_entries(ledger) if every else dict.fromkeys(waiting or (), "")
+            )
+            found = []
+            with progress("retry", len(entries)) as advance:
+                for number, reason in entries.items():
+                    result = await quarantine.retry(ledger, number, utc_now(), settings.stripe_mode)
+                    if (reason, result.outcome) != (quarantine.CONFLICT, quarantine.CONFLICT):
+                        found.append(result)
                     advance(1)
             return found
 

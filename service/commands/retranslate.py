@@ -11,6 +11,7 @@ from rich.table import Table
 from service import bootstrap
 from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+from service.intake import quarantine
 from service.intake import retranslate as retranslation
 from service.maintenance import preview
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def retranslate(
     *,
-    processor: Annotated[str | None, typer.Option(help="Only what this processor sent.")] = None,
+    processor: Annotated[
+        str | None, typer.Option(help="Only what this processor sent; standard: all in-house billers.")
+    ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only deliveries after this ledger position.")] = 0,
     apply: Annotated[bool, typer.Option("--apply", help="Append what sets the differences right.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="So many differences are listed; all are counted.")] = 100,
@@ -40,6 +43,8 @@ def retranslate(
 
     async def run(settings: "Settings") -> "RetranslationReport":
         async with bootstrap.existing_ledger(settings) as ledger:
+            if apply:
+                bootstrap.prepare(settings, books=False)
             retranslator = retranslation.Retranslator(
                 ledger,
                 utc_now,
@@ -50,7 +55,8 @@ def retranslate(
             )
             async with ledger.reading() as reader:
                 head = (await reader.head()).position
-            with progress("retranslate", max(head - after, 0)) as advance:
+            waiting = len(await quarantine.retryable_entries(ledger))
+            with progress("retranslate", max(head - after, 0) + waiting) as advance:
                 report = await retranslator.run(after, advance)
             if report.differs and not apply:
                 today = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()

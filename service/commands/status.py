@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from service.commands.shell import Json, command, show
+from service.intake import versions
 from service.maintenance import status as stores_status
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def status(*, json: Json = False) -> None:
     """Show the ledger's end, which worker holds what, and how far each book is behind.
+
+    It also says if events that an older version translated are to be translated again.
 
     Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
 
@@ -38,5 +41,8 @@ def _render(status: "Status") -> RenderableType:
     living = Table("worker", "last seen")
     for name, at in status.workers.items():
         living.add_row(name, at)
-    message = f"The ledger is at position {status.position}."
-    return Group(message, partitions, *([living] if status.leased else []))
+    lines = [f"The ledger is at position {status.position}."]
+    if status.retranslation_due:
+        due = ", ".join(status.retranslation_due)
+        lines.append(f"An older version translated what is held of {due}: run {versions.COMMAND}")
+    return Group(*lines, partitions, *([living] if status.leased else []))

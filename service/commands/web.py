@@ -2,13 +2,17 @@
 
 from typing import Annotated
 
+import structlog
 import typer
 
 from service import bootstrap
 from service.commands.shell import Host, Port, command
+from service.intake import versions
 from service.processes import lifeline
 from service.web import multiprocess as web_processes
 from service.web import server
+
+log = structlog.get_logger()
 
 
 def web(
@@ -28,7 +32,8 @@ def web(
     """
     with command(host=host, port=port) as settings:
         lifeline.follow_lifeline()
-        bootstrap.prepare(settings)
+        if due := bootstrap.prepare(settings):
+            log.warning("retranslation_due", processors=due, command=versions.COMMAND)
         if workers > 1:
             raise typer.Exit(web_processes.serve_many(settings, workers))
         server.serve(settings)

@@ -57,16 +57,23 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     `secrets` is the name of the setting that holds the secrets for `verify`. `volatile` are the
     top-level fields of the body that may change in a redelivery; they are left out of the content
     digest, so that a retry is never a conflict. `render` is set where one event may come in several
-    renderings; its ids are then unique over all accounts.
+    renderings; its ids are then unique over all accounts. `version` is that of the translation: it is raised
+    whenever the same bytes are translated otherwise.
     """
 
     path: str
     secrets: str
     verify: Verify
     translate: Translate
+    version: int
     volatile: tuple[str, ...] = ()
     ignore: Ignore | None = None
     render: Render | None = None
+
+    @property
+    def processor(self) -> str:
+        """The processor whose deliveries it translates; "standard" stands for all in-house billers."""
+        return self.path.split("/")[2]
 
 
 class Rendered(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import endpoint_of, is_rendered, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger, LedgerReader
 
@@ -140,33 +140,43 @@ def read_again(row: dict[str, Any], mode: str) -> Incoming:
     return read_delivery(endpoint, row["headers"], row["body"], proof, mode)
 
 
-async def retryable_ids(ledger: Ledger) -> list[int]:
-    """The ids of all open deliveries that can be read again, which are all but the conflicts."""
+async def retryable_entries(ledger: Ledger) -> dict[int, str]:
+    """The reasons of all open deliveries that may be read otherwise today, by id.
+
+    A conflict may be another rendering by today's rules; not where events come in one rendering only.
+    """
     async with ledger.reading() as reader:
-        return [row["id"] async for row in read_rows(reader) if row["reason"] != CONFLICT]
+        rows = [row async for row in read_rows(reader)]
+    return {
+        row["id"]: row["reason"] for row in rows if row["reason"] != CONFLICT or is_rendered(row["processor"])
+    }
 
 
 async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode: str) -> RetryResult:
     """Read a delivery again, and append those of its events that the ledger lacks. Raises NotFound.
 
+    A conflict is appended only if today it is another rendering of the event that it contradicted.
+
     It is settled in the same transaction, unless a part of it still can't be read. A retry may be repeated.
     """
     async with ledger.reading() as reader:
         row = await read_row(reader, quarantine_id)
+        incoming = read_again(row, mode) if row["body"] else None
+        is_rendering = incoming is not None and await reader.is_rendering(incoming)
     if row["settled_at_us"] is not None:
         return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
-    if row["reason"] == CONFLICT:
+    if row["reason"] == CONFLICT and not is_rendering:
         position = row["conflicts_with"]
         detail = (
             f"position {position} has this id and other content, and stays: "
             "compare both, then dismiss this one"
         )
         return RetryResult(id=quarantine_id, outcome=CONFLICT, detail=detail, position=position)
-    if row["body"] is None:
+    if incoming is None:
         return RetryResult(
             id=quarantine_id, outcome="erased", detail="it told of a customer who was erased: dismiss it"
         )
-    return await _append(ledger, quarantine_id, read_again(row, mode), now)
+    return await _append(ledger, quarantine_id, incoming, now)
 
 
 async def _append(ledger: Ledger, quarantine_id: int, incoming: Incoming, now: datetime) -> RetryResult:

@@ -32,7 +32,7 @@ from service.core.events import (
 from service.core.limits import check_limits
 from service.core.moments import rfc3339
 from service.core.progress import Advance
-from service.intake import quarantine
+from service.intake import quarantine, versions
 from service.intake.translation import NO_MODE, endpoint_of, is_rendered, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import Rank, named_account, rank
@@ -108,14 +108,16 @@ class RawDelivery(Struct, frozen=True, kw_only=True):
 class EventRevisions(Struct, frozen=True, kw_only=True):
     """The revisions of one event in the ledger: the first, the effective one, and how many there are.
 
-    `effective` is None if the last revision was superseded without a replacement. `others` count besides it:
-    an older version recorded an event once for each account under which it was renderings.
+    `effective` is None if the last revision was superseded without a replacement. `others` count besides it,
+    and `is_rendered_again` is set, where an older version recorded an event once for each account that its
+    renderings name.
     """
 
     first: RecordedEvent
     effective: RecordedEvent | None
     others: tuple[RecordedEvent, ...] = ()
     count: int
+    is_rendered_again: bool = False
 
 
 class Retranslation(Struct, frozen=True, kw_only=True):
@@ -243,14 +245,15 @@ async def retranslate_delivery(
         return replace(translated, content_digest=sha256(body).digest())
     if is_rendered_again:
         event_id = next(iter(delivery.digests))[2]
-        return await _retranslate_renderings(reader, endpoint, proof.processor, event_id, mode)
+        renderings = await _read_renderings(reader, endpoint, proof.processor, event_id, mode)
+        return _best_rendering(renderings) if renderings else None
     return read_delivery(endpoint, delivery.headers, body, proof, mode)
 
 
-async def _retranslate_renderings(
+async def _read_renderings(
     reader: LedgerReader, endpoint: Endpoint, processor: str, event_id: str, mode: str
-) -> Incoming | None:
-    """The best rendering of an event; None if one was erased, so that they can't be compared."""
+) -> list[Incoming] | None:
+    """The renderings of an event that can be read, or one; None if one was erased: they can't be compared."""
     deliveries = (await reader.deliveries_of(processor, event_id)).values()
     raws = [raw for raw in deliveries if raw]
     if len(raws) < len(deliveries):
@@ -259,9 +262,7 @@ async def _retranslate_renderings(
         read_delivery(endpoint, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
         for raw in raws
     ]
-    return _best_rendering(
-        [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
-    )
+    return [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
 
 
 def _best_rendering(renderings: Sequence[Incoming]) -> Incoming:
@@ -351,7 +352,9 @@ async def _read_rendered_again(reader: LedgerReader, known: Mapping[EventKey, Ev
         if is_rendered(key[0])
     }
     rendered = {deliveries[name] for name, _ in await reader.indexed_subjects(deliveries)}
-    return rendered | {revisions.first.delivery for revisions in known.values() if revisions.others}
+    return rendered | {
+        revisions.first.delivery for revisions in known.values() if revisions.is_rendered_again
+    }
 
 
 def _with_revision(
@@ -366,6 +369,7 @@ def _with_revision(
         effective=counting[-1] if counting else None,
         others=tuple(counting[:-1]),
         count=number,
+        is_rendered_again=revisions is not None and (revisions.is_rendered_again or number == 1),
     )
 
 
@@ -424,15 +428,19 @@ class Retranslator:
         self._processor = processor
         self._max_changes = max_changes
         self._added_keys: set[EventKey] = set()  # of the events that this run adds
+        self._rendered_keys: set[EventKey] = set()  # of those of which quarantine has another rendering
         self.report = RetranslationReport(left_out=Counter(), changes=[], applied=apply)
         self.events: list[Event] = []  # to append: MAX_PREVIEW_EVENTS at most, and one more if there are more
 
     async def run(self, after: int, advance: Advance) -> RetranslationReport:
-        """Retranslate quarantine, then all deliveries after `after`.
+        """Retranslate quarantine, then all deliveries after `after`, up to the end that the ledger has then.
 
-        `advance` is called with the number of positions that were read.
+        What arrives meanwhile is translated by today's translators anyway. Once all that the ledger holds of
+        a processor is applied, that is recorded. A run that was interrupted may be repeated. `advance` is
+        called with the numbers of deliveries in quarantine, and of positions, that were read.
         """
-        await self._retranslate_quarantine()
+        is_whole = self.report.applied and not after
+        await self._retranslate_quarantine(advance)
         async with self._ledger.reading() as reader:
             until = (await reader.head()).position
         while after < until:
@@ -443,29 +451,66 @@ class Retranslator:
                 await self._ledger.append(incoming, self._clock())
             advance(end - after)
             after = end
+        if is_whole:
+            chosen = filter(self._is_chosen, versions.VERSIONS)
+            await versions.record_retranslated(self._ledger, chosen, self._clock())
         return self.report
 
-    async def _retranslate_quarantine(self) -> None:
+    def _is_chosen(self, processor: str) -> bool:
+        """Whether this run is for a processor; "standard" stands for all in-house billers."""
+        return self._processor in (None, processor, processor.partition(".")[0])
+
+    async def _retranslate_quarantine(self, advance: Advance) -> None:
         """Retry the deliveries in quarantine, which may be readable now."""
-        for quarantine_id in await quarantine.retryable_ids(self._ledger):
+        for quarantine_id, reason in (await quarantine.retryable_entries(self._ledger)).items():
             async with self._ledger.reading() as reader:
                 row = await quarantine.read_row(reader, quarantine_id)
-                if row["body"] is None or self._processor not in (None, row["processor"]):
-                    continue
-                translated = quarantine.read_again(row, self._mode)
-                known = await read_revisions(reader, [event.event_id for event in translated.events])
-            new = [event for event in translated.events if _key(event) not in known.keys() | self._added_keys]
-            self.report.released += bool(new) or not translated.reason
-            self._note([_change("added", event, 0, []) for event in new], new)
-            if self.report.applied:
+                if row["body"] is not None and self._is_chosen(row["processor"]):
+                    incoming = quarantine.read_again(row, self._mode)
+                    if reason == quarantine.CONFLICT:
+                        await self._note_rendering(reader, incoming)
+                    else:
+                        await self._note_new_events(reader, incoming)
+            if self.report.applied and self._is_chosen(row["processor"]):
                 await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode)
+            advance(1)
+
+    async def _note_new_events(self, reader: LedgerReader, incoming: Incoming) -> None:
+        known = await read_revisions(reader, [event.event_id for event in incoming.events])
+        new = [event for event in incoming.events if _key(event) not in known.keys() | self._added_keys]
+        self.report.released += bool(new) or not incoming.reason
+        self._note([_change("added", event, 0, []) for event in new], new)
+
+    async def _note_rendering(self, reader: LedgerReader, incoming: Incoming) -> None:
+        """Note a conflict that is another rendering by today's rules, and how it changes its event."""
+        event = incoming.rendered_event
+        if event is None or not await reader.is_rendering(incoming):
+            return
+        self.report.released += 1
+        known = await read_revisions(reader, [event.event_id])
+        key, endpoint = _key(event), endpoint_of(event.processor)
+        if endpoint is None or key in self._rendered_keys:
+            return
+        first = known[key].first
+        delivery = RawDelivery(
+            position=first.delivery,
+            headers=incoming.headers,
+            body=incoming.body,
+            proof=incoming.proof,
+            digests={key: first.content_digest},
+        )
+        others = await _read_renderings(reader, endpoint, event.processor, event.event_id, self._mode)
+        retranslation = compare(delivery, _best_rendering([*(others or ()), incoming]), known)
+        self._note(retranslation.changes, retranslation.events)
+        self._rendered_keys.add(key)
 
     async def _retranslate_page(self, reader: LedgerReader, page: list[RawDelivery]) -> list[Incoming]:
         """The deliveries to append for the changes in a page of deliveries."""
+        noted = set() if self.report.applied else self._rendered_keys
         chosen = [
             delivery
             for delivery in page
-            if delivery.digests and self._processor in (None, delivery.proof.processor)
+            if self._is_chosen(delivery.proof.processor) and delivery.digests.keys() - noted
         ]
         ids = {key[2] for delivery in chosen for key in delivery.digests}
         known = await read_revisions(reader, ids)

@@ -22,7 +22,7 @@ NO_MODE = ""  # of deliveries whose processor has no test mode
 def endpoint_of(processor: str) -> Endpoint | None:
     """The endpoint with the translator for this processor's deliveries; None if there is none."""
     name = processor.partition(".")[0]
-    return next((endpoint for endpoint in ENDPOINTS if endpoint.path.split("/")[2] == name), None)
+    return next((endpoint for endpoint in ENDPOINTS if endpoint.processor == name), None)
 
 
 @cache

@@ -14,7 +14,16 @@ from service.core.events import (
     revision_number,
 )
 from service.ledger import chain, tables
-from service.ledger.draft import Draft, EventKey, Head, Incoming, KnownEvent, Outcome, keys_by_id
+from service.ledger.draft import (
+    Draft,
+    EventKey,
+    Head,
+    Incoming,
+    KnownEvent,
+    Outcome,
+    keys_by_id,
+    rendering_of,
+)
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
 from service.ledger.range_partitions import ensure_partitions
@@ -127,6 +136,16 @@ def _find_known(connection: Connection, events: Sequence[Event]) -> dict[EventKe
             ids.add(event.data.event_id)
     rows = _FIND_KNOWN.run(connection, sorted(ids))
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
+
+
+def is_rendering(connection: Connection, vault: Vault, incoming: Incoming) -> bool:
+    """Whether a delivery is a rendering of an event of this ledger, and contradicts none that is there."""
+    event = incoming.rendered_event
+    if event is None or incoming.render is None:
+        return False
+    renderings = read_renderings(connection, vault, event.processor, event.event_id, incoming.render)
+    rendering = rendering_of(incoming, event, 0, vault.digest(incoming.content_digest))
+    return bool(renderings.all) and renderings.is_whole and not renderings.contradicted(rendering)
 
 
 def _read_renderings(

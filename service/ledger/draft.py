@@ -176,14 +176,7 @@ class Draft:
         renderings = self._renderings.get(_id(event)) or self._renderings_in_batch(event)
         if renderings is None:
             return duplicate
-        assert incoming.render  # noqa: S101 - only such an incoming has renderings
-        rendering = KnownRendering(
-            account=event.account,
-            trust=event.trust,
-            position=self.head.position + 1,
-            digests=frozenset({content_digest, incoming.content_digest}),
-            rendered=incoming.render(incoming.body),
-        )
+        rendering = rendering_of(incoming, event, self.head.position + 1, content_digest)
         if rendering.rendered is None or renderings.knows(rendering) or not renderings.is_whole:
             return duplicate
         if contradicted := renderings.contradicted(rendering):
@@ -198,15 +191,8 @@ class Draft:
         if _id(event) not in self._first_renderings:
             return None
         position, incoming = self._first_renderings[_id(event)]
-        assert incoming.render  # noqa: S101 - only such an incoming has renderings
-        first = incoming.events[0]
-        rendering = KnownRendering(
-            account=first.account,
-            trust=first.trust,
-            position=position,
-            digests=frozenset({self._keyed_digest(incoming.content_digest)}),
-            rendered=incoming.render(incoming.body),
-        )
+        first, digest = incoming.events[0], self._keyed_digest(incoming.content_digest)
+        rendering = rendering_of(incoming, first, position, digest)
         source = Raw(headers=incoming.headers, body=incoming.body, proof=json.encode(incoming.proof))
         return self._renderings.setdefault(
             _id(event), EventRenderings(all=[rendering], effective=[first], source=source)
@@ -304,6 +290,18 @@ class Draft:
                 "proof": json.encode(incoming.proof),
             }
         )
+
+
+def rendering_of(incoming: Incoming, event: Event, position: int, keyed_digest: bytes) -> KnownRendering:
+    """A delivery as a rendering of its event; only one that has a `render` is one."""
+    assert incoming.render  # noqa: S101
+    return KnownRendering(
+        account=event.account,
+        trust=event.trust,
+        position=position,
+        digests=frozenset({keyed_digest, incoming.content_digest}),
+        rendered=incoming.render(incoming.body),
+    )
 
 
 def keys_by_id(known: Mapping[EventKey, KnownEvent]) -> dict[tuple[str, str], EventKey]:

@@ -4,11 +4,14 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, text
 
 from service.core.errors import SettingsError
 from service.storage.database import ledger_path, sqlite_engine
+
+T = TypeVar("T")
 
 NEWEST_REVISION = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -22,12 +25,12 @@ def migrate_file(data_dir: Path) -> None:
     run_on_file(data_dir, migrate)
 
 
-def run_on_file(data_dir: Path, work: Callable[[Connection], None]) -> None:
+def run_on_file(data_dir: Path, work: Callable[[Connection], T]) -> T:
     """Run `work` on the ledger's file in one write transaction, which survives a kill whole or not at all."""
     engine = sqlite_engine(ledger_path(data_dir), "write")
     try:
         with engine.begin() as connection:
-            work(connection)
+            return work(connection)
     finally:
         engine.dispose()
 

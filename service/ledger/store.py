@@ -26,14 +26,15 @@ from service.core.events import (
 from service.core.moments import to_us
 from service.core.order import effective_events
 from service.ledger import tables
-from service.ledger.append import append_deliveries, read_head
+from service.ledger.append import append_deliveries, is_rendering, read_head
+from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
 from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.vault import Vault
 from service.storage.database import Database
-from service.storage.statements import HotInsert, any_of
+from service.storage.statements import any_of
 
 T = TypeVar("T")
 
@@ -42,16 +43,7 @@ _ids = tables.EventId.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
-_cursors = tables.Cursor.__table__  # type: ignore[attr-defined]
 _superseding = _ids.alias()
-
-_SAVE_CURSOR = HotInsert(
-    _cursors,
-    conflict=lambda insert: insert.on_conflict_do_update(
-        index_elements=["name"],
-        set_={name: insert.excluded[name] for name in ("body", "kept_at_us")},
-    ),
-)
 
 
 class Ledger:
@@ -90,9 +82,7 @@ class Ledger:
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""
-        await self._database.write(
-            lambda connection: _SAVE_CURSOR.add(connection, [(name, body, to_us(now))])
-        )
+        await self._database.write(partial(save_cursor, name=name, body=body, now=now))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -235,8 +225,7 @@ class LedgerReader:
 
     async def read_cursor(self, name: str) -> bytes | None:
         """The progress that was last saved under this name."""
-        query = select(_cursors.c.body).where(_cursors.c.name == name)
-        return (await self._connection.execute(query)).scalar()
+        return (await self._connection.run_sync(read_cursors, [name])).get(name)
 
     async def recorded_events(self, event_ids: Iterable[str]) -> list[RecordedEvent]:
         """The events with these ids, of every processor and account."""
@@ -256,6 +245,10 @@ class LedgerReader:
     async def deliveries_of(self, processor: str, event_id: str) -> dict[int, Raw | None]:
         """The deliveries that brought an event, which may be several, by position; None for erased ones."""
         return await self._connection.run_sync(read_deliveries_of, self._vault, processor, event_id)
+
+    async def is_rendering(self, incoming: Incoming) -> bool:
+        """Whether a delivery is a rendering of an event of this ledger, and contradicts none."""
+        return await self._connection.run_sync(is_rendering, self._vault, incoming)
 
     async def last_events(self, prefix: str) -> dict[str, Event]:
         """The latest event (by when it happened) of every subject that starts with `prefix`.
@@ -353,13 +346,24 @@ class LedgerReader:
 
         An erasure does not count: it comes from Daybook's operator, not from the processor.
         """
-        names = (await self._connection.execute(text(_SELECT_PROCESSORS))).scalars()
+        names = await self._connection.run_sync(recorded_processors)
         recorded = select(_events.c.recorded_at_us).where(_events.c.type != "customer.erased")
         query = recorded.order_by(_events.c.position.desc()).limit(1)
         return {
             name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
-            for name in names.all()
+            for name in names
         }
+
+
+def recorded_processors(connection: Connection) -> list[str]:
+    """The processors of all events."""
+    return list(connection.execute(text(_SELECT_PROCESSORS)).scalars())
+
+
+def waiting_processors(connection: Connection) -> list[str]:
+    """The processors of all deliveries that are open in quarantine."""
+    query = select(_quarantine.c.processor).where(_quarantine.c.settled_at_us.is_(None)).distinct()
+    return list(connection.execute(query).scalars())
 
 
 def _recency(event: Event) -> tuple[bool, datetime, str]:

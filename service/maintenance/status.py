@@ -10,6 +10,7 @@ from service.books.store import BookStore
 from service.books.tables import leases, workers
 from service.bootstrap import open_books, open_ledger
 from service.core.moments import rfc3339
+from service.intake.versions import find_due
 from service.ledger.append import read_head
 from service.ledger.store import Ledger
 from service.settings import Settings
@@ -27,9 +28,11 @@ class Status(Struct, frozen=True, kw_only=True):
     """The ledger's end, when each living worker was last seen, and the partitions.
 
     Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
+    `retranslation_due` are the processors whose deliveries an older version translated.
     """
 
     position: int
+    retranslation_due: list[str]
     leased: bool
     workers: dict[str, str]
     partitions: list[Partition]
@@ -48,6 +51,7 @@ async def find_status(settings: Settings) -> Status:
 async def read_status(ledger: Ledger, store: BookStore) -> Status:
     """The status from open stores."""
     position = (await ledger.read(read_head)).position
+    due = await ledger.read(find_due)
 
     def find(connection: Connection) -> Status:
         living = _living_workers(connection) if store.partitions > 1 else {}
@@ -60,6 +64,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
             lags.setdefault(partition, {})[book] = max(position - book_position, 0)
         return Status(
             position=position,
+            retranslation_due=due,
             leased=store.partitions > 1,
             workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[

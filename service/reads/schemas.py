@@ -308,7 +308,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
     ),
     "Alive": shape("status", status=text("ok")),
     "Ready": shape(
-        "status position lag_events silent",
+        "status position lag_events silent retranslation_due",
         status=text("ready"),
         position=count("the ledger's last position"),
         lag_events={
@@ -317,6 +317,7 @@ SHAPES: dict[str, Schema] = CUSTOMER_SHAPES | {
             "description": "how many events each book is behind, by its name",
         },
         silent=many("Silent", "the processors that have not been heard for longer than is usual for them"),
+        retranslation_due=texts("the processors whose events an older version translated"),
     ),
     "Silent": shape(
         "processor last_event_at usual_gap_seconds silent_seconds",

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
+from service.intake.versions import DueMonitor
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.queue.nudge import Nudger, connect
@@ -70,6 +71,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     store=store,
                     metrics=metrics,
                     silence=SilenceMonitor(ledger),
+                    retranslation=DueMonitor(ledger),
                     progress=Progress(store),
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
@@ -107,7 +109,7 @@ async def _healthz(_request: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    """The stores can be read; how far the books are behind, and which processor is silent."""
+    """The stores can be read; how far the books are behind, and which processor is silent or due again."""
     state = state_of(request)
     return JSONResponse({"status": "ready", **await with_timeout(LOOK_SECONDS, _progress(state))})
 
@@ -118,7 +120,8 @@ async def _progress(state: State) -> dict[str, Any]:
     silent = [
         silence for processor in await state.silence.read_activity(now) if (silence := processor.silence(now))
     ]
-    return {"position": head, "lag_events": lag, "silent": silent}
+    due = await state.retranslation.read_due()
+    return {"position": head, "lag_events": lag, "silent": silent, "retranslation_due": due}
 
 
 async def _lag(state: State) -> tuple[int, dict[str, int]]:

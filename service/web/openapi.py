@@ -168,7 +168,13 @@ def _service() -> dict[str, Any]:
             "application/schema+json",
         ),
     }
-    ready = _operation("service", "The stores can be read; how far behind each book is", "Ready", [], ())
+    ready = _operation(
+        "service",
+        "The stores can be read; how far behind each book is, which processor is silent or due again",
+        "Ready",
+        [],
+        (),
+    )
     ready["responses"]["503"] = _problem(503, "A store can't be read now, or not in time")
     paths = {"/healthz": _operation("service", "The process is alive", "Alive", [], ()), "/readyz": ready}
     for path, (summary, media_type) in (texts | documents).items():

@@ -18,6 +18,7 @@ from service.books.store import BookStore
 from service.books.view import Scope, View
 from service.core.moments import day_of
 from service.intake.silence import ProcessorActivity, SilenceMonitor
+from service.intake.versions import VERSIONS
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.snapshots import list_currencies
@@ -137,6 +138,7 @@ async def read_gauges(
         model_lag,
         overdue,
         quarantine,
+        _retranslation_gauge(status),
         *_silence_gauges(await silence.read_activity(now), now),
         *_reconciliation_gauges(reconciled, now),
     ]
@@ -152,6 +154,18 @@ def _count_overdue(connection: Connection, store: BookStore, today: date) -> int
         for currency in list_currencies(connection, positions)
     )
     return sum(view.overdue_contracts() for view in views)
+
+
+def _retranslation_gauge(status: Status) -> Metric:
+    """Which processors' deliveries an older version translated."""
+    due = GaugeMetricFamily(
+        "daybook_retranslation_due",
+        "1 if what the ledger holds of a processor was translated by an older version",
+        labels=("processor",),
+    )
+    for processor in VERSIONS:
+        due.add_metric((processor,), processor in status.retranslation_due)
+    return due
 
 
 def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:

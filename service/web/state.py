@@ -9,6 +9,7 @@ from starlette.requests import Request
 from service.books.store import BookStore
 from service.books.view import ReadOptions
 from service.intake.silence import SilenceMonitor
+from service.intake.versions import DueMonitor
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
@@ -28,6 +29,7 @@ class State(Struct, frozen=True, kw_only=True):
     store: BookStore
     metrics: Metrics
     silence: SilenceMonitor
+    retranslation: DueMonitor
     progress: Progress
     webhooks: Limiter
     reads: Limiter

@@ -9,7 +9,7 @@ import pytest
 from handlers import stripe
 from handlers.mxmerchant import contracts
 from handlers.stripe import payloads
-from handlers.stripe.translations import ObjectTranslation
+from handlers.stripe.translations import SUBSCRIPTION, ObjectTranslation
 from service.core.errors import Unreadable
 from tests.support.cli import Run, document
 from tests.support.openapi import is_described
@@ -43,7 +43,7 @@ def subscription(event_id: str = "evt_1", cents: int = 24900) -> dict[str, Any]:
 
 
 def upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", stripe.SUBSCRIPTION)
+    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", SUBSCRIPTION)
 
 
 async def mrr(daybook: Daybook) -> int:
