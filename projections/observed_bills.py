@@ -11,6 +11,7 @@ from itertools import pairwise
 from projections.book import Row, Rules, encode_causes, merge_causes
 from projections.contracts import ContractState
 from projections.pricing import price_on
+from projections.receipts import payment_events
 from service.core import cadence
 from service.core.cadence import Anchor
 from service.core.events import Event, Payment, Subscription, join_key
@@ -108,16 +109,16 @@ def _days_of(interval: str, every: int) -> int:
 
 def observed_payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One payment's events to the payment, if it was made by a customer of observed contracts."""
-    events = [
+    payments = [
         (event, event.data)
-        for event in history
+        for event in payment_events(history)
         if event.processor == _PROCESSOR
         and isinstance(event.data, Payment)
         and not event.data.awaits_confirmation
     ]
-    if not events or events[-1][1].status != "succeeded":
+    if not payments or payments[-1][1].status != "succeeded":
         return []
-    event, data = events[-1]
+    event, data = payments[-1]
     customer_id = data.customer_id or ""
     return [
         ObservedPayment(

@@ -20,6 +20,7 @@ from projections.book import Row, causes
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 
 INFERRING = "stripe"  # of the other processors every link is stated
+_VOIDING = "mxmerchant"  # a fetch shows its voids; nothing notifies of them
 
 _END = datetime.max.replace(tzinfo=UTC)
 _WHOLE = 2**53  # the amount of a link that states none: more than any invoice
@@ -119,7 +120,7 @@ class _Link(Struct, frozen=True, kw_only=True):
 def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     """One payment's events to its receipts."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
-    payments = [event for event in confirmed if isinstance(event.data, Payment)]
+    payments = payment_events(confirmed)
     links = sorted(_links(confirmed), key=attrgetter("at"))
     named = [event.data for event in confirmed if isinstance(event.data, Payment | InvoicePayment)]
     if not named or (not links and any(_payment(event).for_invoice for event in payments)):
@@ -150,6 +151,19 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
         if (tries and not part) or changes[invoice_id]
     ]
     return [row if row.invoice_id else _free_receipt(row, payments, links) for row in rows]
+
+
+def payment_events(confirmed: Sequence[Event]) -> list[Event]:
+    """The events of the payment itself in one payment's history.
+
+    One that a fetch shows voided was never collected: its successes are left out.
+    """
+    payments = [event for event in confirmed if isinstance(event.data, Payment)]
+    is_voided = any(
+        event.processor == _VOIDING and event.trust == "fetched" and _payment(event).status == "failed"
+        for event in payments
+    )
+    return [event for event in payments if not is_voided or _payment(event).status != "succeeded"]
 
 
 def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link]) -> Receipt:
@@ -291,9 +305,15 @@ def _shared_changes(
 
 
 def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
-    """The links that hold at a moment, the latest first. The first one holds from the beginning."""
+    """The links that hold at a moment, the latest first. The first one holds from the beginning.
+
+    One that is taken away first held until then, and what is linked in its place did not.
+    """
     known = {link.invoice_id: link for link in links if link.at <= at}
-    earliest = {link.invoice_id: link for link in links if link.at == links[0].at}
+    first = [link for link in links if link.at == links[0].at]
+    earliest = {link.invoice_id: link for link in first if not link.holds} or {
+        link.invoice_id: link for link in first
+    }
     held = [link for link in known.values() if link.holds] if known else list(earliest.values())
     held.sort(key=attrgetter("invoice_id"))
     return sorted(held, key=attrgetter("at"), reverse=True)
