@@ -11,6 +11,7 @@ from itertools import pairwise
 from projections.book import Row, Rules, encode_causes, last_event_date, merge_causes
 from projections.contracts import ContractState
 from projections.pricing import price_on
+from projections.receipts import is_voided
 from service.core import cadence
 from service.core.cadence import Anchor
 from service.core.events import Event, Payment, Subscription, join_key
@@ -113,20 +114,16 @@ def _days_of(interval: str, every: int) -> int:
 
 def observed_payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One payment's events to the payment, if it was made by a customer of observed contracts."""
-    events = [
+    payments = [
         (event, event.data)
         for event in history
         if event.processor == _PROCESSOR
         and isinstance(event.data, Payment)
         and not event.data.awaits_confirmation
     ]
-    if (
-        not events
-        or events[-1][1].status != "succeeded"
-        or any(data.status == "voided" for _, data in events)
-    ):
+    if not payments or payments[-1][1].status != "succeeded" or is_voided(event for event, _ in payments):
         return []
-    event, data = events[-1]
+    event, data = payments[-1]
     customer_id = data.customer_id or ""
     return [
         ObservedPayment(

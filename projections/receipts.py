@@ -124,7 +124,7 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     named = [event.data for event in confirmed if isinstance(event.data, Payment | InvoicePayment)]
     if not named or (not links and any(_payment(event).for_invoice for event in payments)):
         return []
-    if any(_payment(event).status == "voided" for event in payments):  # nothing was ever captured
+    if is_voided(payments):
         return []
     changes, limited = _shared_changes(payments, links)
     tries = [Try(event.occurred_at, event.cause) for event in payments if _payment(event).status == "failed"]
@@ -152,6 +152,11 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
         if (tries and not part) or changes[invoice_id]
     ]
     return [row if row.invoice_id else _free_receipt(row, payments, links) for row in rows]
+
+
+def is_voided(payments: Iterable[Event]) -> bool:
+    """Whether any event of a payment says that it was voided: then it was never collected."""
+    return any(isinstance(event.data, Payment) and event.data.status == "voided" for event in payments)
 
 
 def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link]) -> Receipt:
@@ -293,9 +298,15 @@ def _shared_changes(
 
 
 def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
-    """The links that hold at a moment, the latest first. The first one holds from the beginning."""
+    """The links that hold at a moment, the latest first. The first one holds from the beginning.
+
+    One that is taken away first held until then, and what is linked in its place did not.
+    """
     known = {link.invoice_id: link for link in links if link.at <= at}
-    earliest = {link.invoice_id: link for link in links if link.at == links[0].at}
+    first = [link for link in links if link.at == links[0].at]
+    earliest = {link.invoice_id: link for link in first if not link.holds} or {
+        link.invoice_id: link for link in first
+    }
     held = [link for link in known.values() if link.holds] if known else list(earliest.values())
     held.sort(key=attrgetter("invoice_id"))
     return sorted(held, key=attrgetter("at"), reverse=True)

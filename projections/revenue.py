@@ -6,7 +6,7 @@ not all of it.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from math import floor
 
@@ -19,6 +19,8 @@ from projections.settlement import Day, Settlement, days, settle
 from service.core.cadence import purchase_frequency
 from service.core.events import Event, join_key
 from service.core.moments import day_of
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Order(Row, frozen=True, kw_only=True):
@@ -200,8 +202,15 @@ def _reversal(row: Cash) -> Reversal:
 
 
 def _failures(settlements: Sequence[Settlement], rules: Rules) -> Iterator[Failure]:
-    """One failure for each invoice or payment with a failed try, on the day of the first one."""
-    paid = {settlement.unit_id for settlement in settlements if settlement.collected_cents > 0}
+    """One failure for each invoice or payment with a failed try, on the day of the first one.
+
+    It has recovered if money came in since, and is still there.
+    """
+    paid_at: dict[str, datetime] = {}
+    for settlement in settlements:
+        rises = [change.at for change in settlement.changes if change.cents > 0]
+        if settlement.collected_cents > 0:
+            paid_at[settlement.unit_id] = max([*rises, paid_at.get(settlement.unit_id, rises[0])])
     for settlement in settlements:
         if settlement.tries:
             first = settlement.tries[0]
@@ -212,7 +221,7 @@ def _failures(settlements: Sequence[Settlement], rules: Rules) -> Iterator[Failu
                 customer_id=settlement.customer_id,
                 date=day_of(first.at, rules.zone).isoformat(),
                 source_id=settlement.unit_id,
-                recovered=settlement.unit_id in paid,
+                recovered=first.at <= paid_at.get(settlement.unit_id, _NEVER),
             )
 
 

@@ -336,6 +336,15 @@ def test_an_unsigned_payment_counts_once_a_fetch_confirms_it():
     assert cash([waiting, fetched]) == cash([fetched, waiting]) == [PAID]
 
 
+@pytest.mark.parametrize("created", ["2025-11-13 23:59", "2025-11-13 23:59:40", "2025-11-14"])
+@pytest.mark.parametrize("invoice_id", [None, "1053"])
+def test_a_payment_that_a_fetch_shows_voided_was_never_collected(created, invoice_id):
+    notified = event(payment(invoice_id=invoice_id), "2025-11-13 23:59", "z", processor="mxmerchant")
+    void = event(but(notified.data, status="voided"), created, "a", processor="mxmerchant", trust="fetched")
+    assert cash([notified]) == [("2025-11-13", "collected", 10_000)]
+    assert cash([notified, void]) == cash([void, notified]) == []
+
+
 def test_an_unsigned_refund_counts_once_a_fetch_confirms_it():
     waiting = event(refund(awaits_confirmation=True), "2025-11-20", trust="unsigned")
     confirmed = event(refund(), "2025-11-20", trust="fetched")

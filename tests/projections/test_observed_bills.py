@@ -81,6 +81,13 @@ def test_another_customers_currencys_or_failed_payment_pays_nothing(fields):
     assert left(*BILLED, paid("2025-11-10", cents=9_999)) == [("2025-11-10", "billed")]
 
 
+@pytest.mark.parametrize("created", ["2025-11-10", "2025-11-09"])
+def test_a_payment_that_a_fetch_shows_voided_pays_nothing(created):
+    made = paid("2025-11-10")
+    void = event(but(made.data, status="voided"), created, processor="mxmerchant", trust="fetched")
+    assert left(*BILLED, made, void) == [("2025-11-10", "billed")]
+
+
 def test_one_payment_pays_one_bill_and_the_nearest_goes_first():
     twin = but(CONTRACT, subscription_id="7002", next_bill_on=date(2025, 11, 12))
     later = but(twin, next_bill_on=date(2025, 12, 12))

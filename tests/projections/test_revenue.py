@@ -1,36 +1,24 @@
 """The revenue book: its rows against a recount, whatever was delivered when; and its lists on any day."""
 
-import asyncio
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, note
+from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import json
-from sqlalchemy import select
 
-from projections.book import Rules
 from projections.receipts import by_product
 from projections.revenue import (
     REVENUE,
-    CustomerMonth,
-    CustomerRevenue,
     Failure,
     Order,
-    Reversal,
     _split_by_product,
 )
-from service.books.store import BookStore
-from service.books.tables import ROWS, TOTALS
 from service.core.events import Event, InvoiceLine
 from tests.support.events import but, dispute, event, invoice, payment, refund
 from tests.support.folded_books import rows_of
-from tests.support.random_deliveries import deliver, deliveries, examples
-from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import document, new_books
 
 
@@ -179,161 +167,6 @@ def test_an_order_is_paid_at_first_try_where_no_attempt_had_failed():
     bill = event(invoice("paid"), "2025-11-20")
     assert paid_first_try(event(payment(), "2025-11-15")) == paid_first_try(bill) == [True]
     assert paid_first_try(failed, event(payment(), "2025-11-15")) == paid_first_try(unpaid, bill) == [False]
-
-
-# The book against a recount
-
-
-Buyer = tuple[str, str, str, str]  # processor, account, currency, customer id
-
-
-@pytest.mark.usefixtures("each_store")
-@given(st.data(), scenarios())
-@examples(10)
-def test_any_delivery_gives_the_customers_of_a_recount(data, scenario):
-    batches = data.draw(deliveries(scenario), label="deliveries")
-    asyncio.run(_any_delivery_gives_the_customers_of_a_recount(scenario, batches))
-
-
-async def _any_delivery_gives_the_customers_of_a_recount(scenario, batches):
-    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
-        await deliver(books, batches)
-        async with books.store() as store:
-            found = {
-                kind: await _rows(store, kind)
-                for kind in (Order, Reversal, Failure, CustomerMonth, CustomerRevenue)
-            }
-            note(f"orders: {found[Order]}")
-            orders = (
-                ((row.processor, row.account, row.customer_id), row.currency, row.date, row.amount_cents)
-                for row in found[Order]
-            )
-            assert Counter(orders) == scenario.expected.orders()
-            _same_reversals(scenario, found[Reversal])
-            _same_customers(found)
-            await _same_totals(store, found)
-
-
-async def _rows(store: BookStore, kind: type) -> list:
-    table = ROWS[kind]
-
-    def read(connection):
-        book = store.positions(connection).books["revenue"]
-        return list(connection.execute(select(table).where(table.c.book == book)))
-
-    return await store.read(read)
-
-
-async def _totals(store: BookStore, name: str, *columns: str) -> dict:
-    table = TOTALS[name]
-
-    def read(connection):
-        book = store.positions(connection).books["revenue"]
-        return list(connection.execute(select(table).where(table.c.book == book)))
-
-    rows = await store.read(read)
-    found: dict[tuple, tuple] = {}
-    for row in rows:
-        key = tuple(getattr(row, column) for column in columns)
-        sums = [column.name for column in table.c if column.name not in ("book", "partition", *columns)]
-        values = tuple(getattr(row, column) for column in sums)
-        found[key] = tuple(a + b for a, b in zip(found.get(key, (0,) * len(values)), values, strict=True))
-    return {key: values for key, values in found.items() if any(values)}
-
-
-def _who(row) -> Buyer:
-    return row.processor, row.account, row.currency, row.customer_id
-
-
-def _same_reversals(scenario: Scenario, reversals: list) -> None:
-    """What went back is what the scenario says, by currency, kind and day."""
-    wanted: Counter[tuple[str, str, str]] = Counter()
-    for money in scenario.expected.all_money():
-        if money.kind != "collected":
-            wanted[money.currency, money.kind, scenario.expected.day(money.at).isoformat()] += money.cents
-    found: Counter[tuple[str, str, str]] = Counter()
-    for row in reversals:
-        found[row.currency, row.kind, row.date] += row.amount_cents
-    assert +found == +wanted
-
-
-def _same_customers(found: dict[type, list]) -> None:
-    """Months and customers add up from the orders and reversals, and nobody is left out or left over."""
-    parts = [row for row in (*found[Order], *found[Reversal]) if row.customer_id]
-    _same_groups(parts, found[CustomerMonth], lambda row: (*_who(row), _month(row)))
-    _same_groups(parts, found[CustomerRevenue], _who)
-    for row in found[CustomerRevenue]:
-        mine = [o for o in found[Order] if _who(o) == _who(row)]
-        months: dict[str, list[int]] = {}
-        for order in sorted(mine, key=lambda o: o.date):
-            months.setdefault(order.date[:7], []).append(order.amount_cents)
-        assert json.decode(row.months) == [[m, len(cents), sum(cents)] for m, cents in months.items()]
-        dates = sorted(date.fromisoformat(order.date) for order in mine)
-        assert row.lifespan_days == ((dates[-1] - dates[0]).days if dates else 0)
-
-
-def _month(row) -> str:
-    return row.month if hasattr(row, "month") else row.date[:7]
-
-
-def _same_groups(parts: Iterable, rows: list, key: Callable) -> None:
-    groups: dict[tuple, list] = defaultdict(list)
-    for part in parts:
-        groups[key(part)].append(part)
-    assert sorted(map(key, rows)) == sorted(groups)
-    for row in rows:
-        of = groups[key(row)]
-        bought = [part for part in of if not hasattr(part, "kind")]
-        days = sorted(part.date for part in bought)
-        assert (row.orders, row.revenue_cents) == (len(bought), sum(o.amount_cents for o in bought))
-        assert (row.first_date, row.last_date) == ((days[0], days[-1]) if days else (None, None))
-        assert row.changed_date == max(part.date for part in of)
-        for kind in ("refunded", "disputed"):
-            back = sum(part.amount_cents for part in of if getattr(part, "kind", None) == kind)
-            assert getattr(row, f"{kind}_cents") == back
-
-
-async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
-    days: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in found[Order]:  # of everybody, also of nobody known
-        of = days[row.currency, row.account, row.date]
-        of[0] += 1
-        of[1] += row.amount_cents
-        of[2] += row.paid_first_try
-    by_day = ("currency", "account", "date")
-    assert await _totals(store, "order_days", *by_day) == {key: tuple(of) for key, of in days.items()}
-
-    failed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
-    for row in found[Failure]:
-        failed[row.currency, row.account, row.date][0] += 1
-        failed[row.currency, row.account, row.date][1] += row.recovered
-    assert await _totals(store, "failure_days", *by_day) == {key: tuple(of) for key, of in failed.items()}
-
-    often: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
-    for row in found[CustomerRevenue]:
-        if row.orders:
-            days, gaps = row.lifespan_days, row.orders - 1
-            bounds = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180), ("Annual+", 10**6))
-            name = next((name for name, bound in bounds if days <= gaps * bound), "") if gaps else ""
-            often[row.currency, row.account, name][0] += 1
-            often[row.currency, row.account, name][1] += row.revenue_cents
-    by_frequency = ("currency", "account", "frequency")
-    known = await _totals(store, "customer_frequencies", *by_frequency)
-    assert known == {key: tuple(of) for key, of in often.items()}
-
-    first: dict[Buyer, str] = {}
-    for row in sorted(found[Order], key=lambda order: order.date):
-        first.setdefault(_who(row), row.date[:7])
-    cohorts: dict[tuple, tuple[set, list[int]]] = defaultdict(lambda: (set(), []))
-    for row in found[Order]:
-        if row.customer_id:
-            who, cents = cohorts[row.currency, row.account, first[_who(row)], row.date[:7]]
-            who.add(_who(row))
-            cents.append(row.amount_cents)
-    names = ("currency", "account", "cohort", "month")
-    assert await _totals(store, "cohort_months", *names) == {
-        key: (len(who), len(cents), sum(cents)) for key, (who, cents) in cohorts.items()
-    }
 
 
 # Lists of a day in the past

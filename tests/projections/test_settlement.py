@@ -428,6 +428,18 @@ def test_a_payment_that_moves_by_naming_another_invoice_came_in_once():
     assert by_link(*events) == [("in_2", 10_000, "stated")]
 
 
+@pytest.mark.parametrize("amount", [None, 10_000])
+@pytest.mark.parametrize("processor", ["stripe", "standard.acme"])
+def test_a_payment_that_moves_within_a_second_came_in_once_where_only_its_links_say_so(amount, processor):
+    events = [
+        event(payment(), "2025-11-13", processor=processor),
+        event(linked("canceled", amount), "2025-11-20", processor=processor),
+        event(linked(amount=amount, invoice_id="in_2"), "2025-11-20", processor=processor),
+    ]
+    assert sum(cents for _, _, cents in in_any_order(*events)) == 10_000
+    assert sum(cents for day, _, cents in cash(events) if day < "2025-11-20") == 10_000
+
+
 def test_a_detached_payment_is_an_order_of_its_own_from_that_day():
     events = [*moved()[:3], event(invoice("paid"), "2025-11-13")]
     assert by_link(*events) == [("pi_1", 10_000, "")]
@@ -576,6 +588,15 @@ def test_tries_of_payments_for_one_invoice_that_is_never_reported_are_one_failur
     assert orders(*events) == [("2025-11-08", "33", 1_370)]
     (order,) = [row for row in rows_of(REVENUE, events) if isinstance(row, Order)]
     assert not order.paid_first_try
+
+
+@pytest.mark.parametrize(
+    ("paid_on", "recovered"), [("2025-11-12", False), ("2025-11-13", True), ("2025-11-14", True)]
+)
+def test_a_failure_has_recovered_by_what_was_paid_since_and_not_before(paid_on, recovered):
+    part = event(payment(4_000, invoice_id="in_1"), paid_on)
+    bounced = event(payment(payment_id="pi_2", status="failed", invoice_id="in_1"), "2025-11-13")
+    assert failures(event(invoice(), "2025-11-01"), part, bounced) == [("2025-11-13", "in_1", recovered)]
 
 
 # Money that went back

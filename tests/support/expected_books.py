@@ -101,16 +101,27 @@ class BillFacts:
 class Money:
     """Money that moved: "collected", "refunded" or "disputed"; what was taken back is below zero.
 
-    What is collected has a `source`: whose and which invoice or payment it is. An `unlinked` payment is one
-    that might have paid an invoice, for all that is known.
+    What is collected has a `source`: which invoice or payment it is. An `unlinked` payment is one that might
+    have paid an invoice, for all that is known.
     """
 
+    who: CustomerKey
     currency: str
     kind: str
     at: datetime
     cents: int
-    source: tuple[CustomerKey, str] | None = None
+    source: str | None = None
     unlinked: bool = False
+
+
+@dataclass(frozen=True)
+class FailureFacts:
+    """An invoice or payment that could not be collected at first, by the moment of the first failed try."""
+
+    who: CustomerKey
+    currency: str
+    at: datetime
+    recovered: bool
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,7 @@ class ExpectedBooks:
     coupons: list[Coupon] = field(default_factory=list)
     bills: list[BillFacts] = field(default_factory=list)
     money: list[Money] = field(default_factory=list)
+    failures: list[FailureFacts] = field(default_factory=list)
     unlinked_payments: list[Unlinked] = field(default_factory=list)
     unlinked_invoices: list[Unlinked] = field(default_factory=list)
     ignored: int = 0
@@ -512,11 +524,12 @@ class ExpectedBooks:
         """All money that moved, with that of payments which count by themselves."""
         return self.money + [
             Money(
+                payment.who,
                 payment.currency,
                 "collected",
                 payment.moments[0],
                 payment.cents,
-                source=(payment.who, payment.name),
+                source=payment.name,
                 unlinked=payment.who[0] == "stripe",
             )
             for payment in self.alone()
@@ -535,19 +548,33 @@ class ExpectedBooks:
         by_source: dict[tuple[CustomerKey, str], list[Money]] = defaultdict(list)
         for moved in self.all_money():
             if moved.source:
-                by_source[moved.source].append(moved)
+                by_source[moved.who, moved.source].append(moved)
         return [parts for parts in by_source.values() if sum(part.cents for part in parts) > 0]
 
     def orders(self) -> Counter[tuple[CustomerKey, str, str, int]]:
         """Every (customer, currency, day of the first collection, cents) of what was collected in the end."""
         return Counter(
             (
-                parts[0].source[0],
+                parts[0].who,
                 parts[0].currency,
                 self.day(min(part.at for part in parts)).isoformat(),
                 sum(part.cents for part in parts),
             )
             for parts in self.collected()
+        )
+
+    def brought(self) -> Counter[tuple[CustomerKey, str]]:
+        """What all payments of each customer brought, in each currency: less what went back of them."""
+        brought: Counter[tuple[CustomerKey, str]] = Counter()
+        for moved in self.all_money():
+            brought[moved.who, moved.currency] += moved.cents if moved.kind == "collected" else -moved.cents
+        return brought
+
+    def failed(self) -> Counter[tuple[str, str, str, bool]]:
+        """How many failures there are of each account, currency, day of the first try, and outcome."""
+        return Counter(
+            (each.who[1], each.currency, self.day(each.at).isoformat(), each.recovered)
+            for each in self.failures
         )
 
     def unlinked(self, currency: str) -> int:

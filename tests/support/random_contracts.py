@@ -626,6 +626,25 @@ class Planned(Contract):
     ACTIONS = (upgrade, Contract.change_quantity)
 
 
+class Prorated(Contract):
+    """Changes within a period are billed on the day of its renewal, or on the day before."""
+
+    def begin(self) -> None:
+        self.fact = replace(self.fact, prices=(self.price(),), next_bill=self.after(self.anchor))
+
+    def leave(self) -> None:
+        due = self.due()
+        before = due and due - self.choices.pick((timedelta(hours=9), timedelta(0), timedelta(seconds=1)))
+        if before and before >= self.now:
+            self.now = before
+            self.bill_by_hand()
+            if self.choices.sometimes():
+                self.now = due
+                self.renew(last_is_late=self.choices.sometimes(2))
+
+    ACTIONS = Contract.PLAIN
+
+
 class Reactivated(Contract):
     """A contract of an in-house biller that is cancelled, and comes back under its id."""
 
@@ -699,8 +718,8 @@ class Observed:
         price = Price(choices.pick(CENTS), once=interval == "once")
         anchor_day = choices.pick((None, 31, 30, 15)) if interval == "month" else None
         facts: list[Fact] = []
-        for _ in range(choices.number(1, 3)):
-            status, ahead = choices.pick(("active", "active", "inactive")), choices.number(3, 9)
+        for status in self.statuses():
+            ahead = choices.number(3, 9)
             fact = Fact(
                 since=self.now,
                 status=status,
@@ -711,6 +730,8 @@ class Observed:
                 anchor_day=anchor_day,
                 declined=choices.sometimes(),
             )
+            if status == "deleted":  # nobody observed anything else of it
+                fact = replace(facts[-1], since=self.now, status=status, over=True)
             self.tell(fact)
             if not facts and status == "active":
                 fact = replace(fact, since=min(self.now, self.start))
@@ -721,6 +742,10 @@ class Observed:
             ContractFacts(who=self.who, name=self.name, currency=self.currency, facts=tuple(facts))
         )
         return self.now
+
+    def statuses(self) -> list[str]:
+        """Its status at each observation."""
+        return [self.choices.pick(("active", "active", "inactive")) for _ in range(self.choices.number(1, 3))]
 
     def until_the_next(self, ahead: int) -> timedelta:
         """How long it is until it is observed again, of the days until its next bill."""
@@ -746,6 +771,13 @@ class ObservedLate(Observed):
 
     def until_the_next(self, ahead: int) -> timedelta:
         return timedelta(days=self.choices.number(ahead, 40))
+
+
+class Vanished(Observed):
+    """The same, until a full list no longer holds it; a later one may hold it again."""
+
+    def statuses(self) -> list[str]:
+        return ["active", "deleted", "active"][: self.choices.number(2, 3)]
 
 
 def item(fact: Fact, price: Price) -> Item:

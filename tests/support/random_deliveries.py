@@ -40,10 +40,13 @@ def die(*_args) -> None:
 
 
 async def deliver(books: TemporaryBooks, batches) -> None:
-    """Deliver batch by batch, each taken in by a new worker; some of them die before they commit."""
+    """Deliver batch by batch, each taken in by a new worker; some of them die before they commit.
+
+    Where one died, the next takes a few events at a time, of small batches each by itself.
+    """
     for batch, dies in batches:
         await books.append(batch)
         if dies:
             with suppress(Killed):
                 await books.advance(die)
-        await books.advance(batch=7 if dies else 1000)
+        await books.advance(batch=max(len(batch) // 7, 1) if dies else 1000)

@@ -17,7 +17,7 @@ from service.core.events import (
     Payment,
     Refund,
 )
-from tests.support.expected_books import BillFacts, CustomerKey, Money, Tax
+from tests.support.expected_books import BillFacts, CustomerKey, FailureFacts, Money, Tax
 from tests.support.expected_links import Unlinked
 from tests.support.random_recorder import Recorder
 
@@ -65,19 +65,7 @@ def bill(
     if contract and not covers:
         life.invoice = structs.replace(life.invoice, within_period=True)
     life.live(fate, ways)
-    recorder.expected.bills.append(
-        BillFacts(
-            who,
-            life.invoice.invoice_id,
-            currency,
-            life.billed_at,
-            life.final,
-            cents,
-            life.paid,
-            contract,
-            covers,
-        )
-    )
+    life.close(contract, covers)
     return life
 
 
@@ -98,6 +86,7 @@ class InvoiceLife:
         self.who, self.currency, self.due = who, currency, due
         self.billed_at = self.made = made
         self.final, self.paid = "draft", 0
+        self.failed_at: datetime | None = None
         self.invoice = Invoice(
             invoice_id=recorder.name("in", who),
             status="draft",
@@ -110,10 +99,6 @@ class InvoiceLife:
             taxed_amount=None if tax is None else due,
             inclusive_tax=tax,
         )
-
-    @property
-    def source(self) -> tuple[CustomerKey, str]:
-        return self.who, self.invoice.invoice_id
 
     @property
     def tax(self) -> Tax:
@@ -139,7 +124,7 @@ class InvoiceLife:
         wait = self.choices.pick((ZERO, timedelta(seconds=3), timedelta(days=2), timedelta(days=33)))
         moment = issued + wait
         if "failed" in fate:
-            self.final = "failed"
+            self.final, self.failed_at = "failed", issued
             self.tell(issued, "open", payment_failed=True)
         if "partial" in fate and self.due > 1:
             moment = max(moment, issued + timedelta(seconds=3))
@@ -165,8 +150,26 @@ class InvoiceLife:
 
     def collected(self, moment: datetime, cents: int) -> None:
         self.recorder.expected.money.append(
-            Money(self.currency, "collected", moment, cents, source=self.source)
+            Money(self.who, self.currency, "collected", moment, cents, source=self.invoice.invoice_id)
         )
+
+    def close(self, contract: str | None = None, covers: date | None = None) -> None:
+        """What became of it; it was tried in vain if `failed_at` is known."""
+        self.recorder.expected.bills.append(
+            BillFacts(
+                self.who,
+                self.invoice.invoice_id,
+                self.currency,
+                self.billed_at,
+                self.final,
+                self.due,
+                self.paid,
+                contract,
+                covers,
+            )
+        )
+        if self.failed_at:
+            _failed(self.recorder, self.who, self.currency, self.failed_at, recovered=self.paid > 0)
 
     def pay(self, moment: datetime, ways: Sequence[str] = STATED) -> Payment | None:
         """What is left is paid; the payment is told beside it, in one of several ways."""
@@ -209,8 +212,10 @@ class InvoiceLife:
             given_back(self.recorder, self.who, payment, moment)
         return payment
 
-    def join(self, moment: datetime, payment_id: str, status: str = "paid") -> None:
-        joined = InvoicePayment(invoice_id=self.invoice.invoice_id, payment_id=payment_id, status=status)
+    def join(self, moment: datetime, payment_id: str, status: str = "paid", cents: int | None = None) -> None:
+        joined = InvoicePayment(
+            invoice_id=self.invoice.invoice_id, payment_id=payment_id, status=status, amount_paid=cents
+        )
         self.recorder.record(self.who, moment, joined)
 
     def could_be_met(self, moment: datetime) -> None:
@@ -266,6 +271,7 @@ def standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: date
         payment = structs.replace(payment, invoice_id=f"lost_{payment.payment_id}")
     if fate in ("failed", "after a failure"):
         recorder.record(who, moment, structs.replace(payment, status="failed"), CREATED)
+        _failed(recorder, who, currency, moment, recovered=fate != "failed")
     if fate in ("unconfirmed", "confirmed"):
         waiting = structs.replace(payment, awaits_confirmation=True)
         recorder.record(who, moment, waiting, trust="unsigned")
@@ -284,7 +290,9 @@ def standalone(recorder: Recorder, who: CustomerKey, currency: str, moment: date
 def hold(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
     """An authorisation: released, expired, or captured, in full or in part."""
     choices = recorder.choices
-    held = structs.replace(_payment(recorder, who, currency, choices.pick((5_000, 999))), status="authorized")
+    held = structs.replace(
+        _payment(recorder, who, currency, choices.pick((5_000, 4_400))), status="authorized"
+    )
     recorder.record(who, start, held, CREATED)
     ends = start + choices.pick((ZERO, timedelta(hours=2), timedelta(days=6)))
     fate = choices.pick(("released", "expired", "captured", "captured in part"))
@@ -308,42 +316,151 @@ def late_failure(recorder: Recorder, who: CustomerKey, currency: str, start: dat
     choices = recorder.choices
     wait = choices.pick((timedelta(days=2), timedelta(hours=3), timedelta(days=40)))
     if choices.sometimes(2):
-        payment = _payment(recorder, who, currency, choices.pick((5_000, 999)))
+        payment = _payment(recorder, who, currency, choices.pick((5_000, 4_400)))
         recorder.record(who, start, payment)
         _collected(recorder, who, payment, start)
         recorder.record(who, start + wait, structs.replace(payment, status="failed"))
         _collected(recorder, who, structs.replace(payment, amount=-payment.amount), start + wait)
+        _failed(recorder, who, currency, start + wait, recovered=False)
         return start + wait
     life = _open_invoice(recorder, who, currency, start)
     payment, paid = _pay_plainly(life)
     recorder.record(who, paid + wait, structs.replace(payment, status="failed"))
     _reopen(life, paid + wait)
-    _close(life)
+    life.failed_at = paid + wait
+    life.close()
     return paid + wait
 
 
 def moved_payment(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
-    """A payment that is detached from one invoice, and attached to another of the same amount, or to none."""
+    """A payment that is detached from one invoice, and attached to another of the same amount, or to none.
+
+    Between the two it may be nobody's for a while.
+    """
     first, second = (_open_invoice(recorder, who, currency, start) for _ in range(2))
     payment, paid = _pay_plainly(first, join=True)
     wait = recorder.choices.pick((timedelta(days=3), timedelta(minutes=5), timedelta(days=45)))
     moves = max(paid, second.billed_at) + wait
     first.join(moves, payment.payment_id, "canceled")
     _reopen(first, moves)
-    if recorder.choices.sometimes():
-        _collected(recorder, who, payment, moves)
-    else:
-        second.join(moves, payment.payment_id)
+    _collected(recorder, who, payment, moves)
+    if not recorder.choices.sometimes():
+        left = structs.replace(payment, amount=-payment.amount)
+        moves += recorder.choices.pick((ZERO, timedelta(minutes=7), timedelta(days=2)))
+        _collected(recorder, who, left, moves)
+        second.join(moves, payment.payment_id, cents=recorder.choices.pick((None, second.due)))
         second.tell(moves, "paid", amount_paid=second.due, amount_remaining=0, paid_at=moves)
         second.final, second.paid = "paid", second.due
         second.collected(moves, second.due)
     for life in (first, second):
-        _close(life)
+        life.close()
     return moves
 
 
-def _open_invoice(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> InvoiceLife:
-    life = InvoiceLife(recorder, who, currency, start, 7_700)
+def tries(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """Failed tries at one invoice, each told by the invoice, by its payment, or both; it may be paid then."""
+    choices = recorder.choices
+    life = _open_invoice(recorder, who, currency, start, 8_800)
+    life.due += int(life.invoice.invoice_id.partition("_")[2])  # nothing else of this amount is near
+    life.tell(life.billed_at, "open", amount_due=life.due, amount_remaining=life.due)
+    payment, now = _payment(recorder, who, currency, life.due), life.billed_at
+    way = choices.pick(("names it", "joined", "near" if who[0] == "stripe" else "names it"))
+    if way == "names it":
+        payment = structs.replace(payment, invoice_id=life.invoice.invoice_id)
+    elif way == "joined":
+        life.join(now, payment.payment_id, "open")
+    for _ in range(choices.number(1, 3)):
+        now += choices.pick((timedelta(hours=1), timedelta(days=2), timedelta(days=30)))
+        teller = choices.pick(("both", "invoice", "payment")) if life.failed_at or way != "near" else "both"
+        if teller != "invoice":
+            recorder.record(who, now, structs.replace(payment, status="failed"), CREATED)
+            life.failed_at = life.failed_at or now
+        if teller != "payment":
+            now += timedelta(seconds=2)
+            life.tell(now, "open", payment_failed=True)
+            life.final, life.failed_at = "failed", life.failed_at or now
+    if choices.sometimes(2):
+        now += choices.pick((timedelta(minutes=1), timedelta(days=3)))
+        recorder.record(who, now, payment)
+        life.tell(now, "paid", amount_paid=life.due, amount_remaining=0, paid_at=now)
+        life.final, life.paid = "paid", life.due
+        life.collected(now, life.due)
+    life.close()
+    return now
+
+
+def numbered_tries(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """Tries at one bill of MX Merchant, each a payment of its own; only the bill's number joins them."""
+    who = ("mxmerchant", *who[1:])
+    number, now = recorder.name("no", who), start
+    is_paid = recorder.choices.sometimes(2)
+    _failed(recorder, who, currency, now, recovered=is_paid)
+    for status in ("failed",) * recorder.choices.number(1, 3) + ("succeeded",) * is_paid:
+        payment = structs.replace(_payment(recorder, who, currency, 1_300), status=status, invoice_id=number)
+        recorder.record(who, now, payment)
+        if status == "succeeded":
+            _collected(recorder, who, payment, now)
+        now += timedelta(days=2)
+    return now
+
+
+def voided(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """A payment that MX Merchant notified as made, and that a fetch shows voided: it was never collected.
+
+    The notification tells the minute, the fetch the second.
+    """
+    who, choices = ("mxmerchant", *who[1:]), recorder.choices
+    midnight = recorder.expected.close_of(recorder.expected.day(start))
+    moment = choices.pick((start, midnight - timedelta(minutes=1)))
+    number = choices.pick((None, recorder.name("no", who)))
+    payment = structs.replace(_payment(recorder, who, currency, 5_000), invoice_id=number)
+    is_signed = choices.sometimes(2)
+    notified = payment if is_signed else structs.replace(payment, awaits_confirmation=True)
+    recorder.record(who, moment, notified, trust="signed" if is_signed else "unsigned")
+    voids = moment + choices.pick((ZERO, timedelta(seconds=40), timedelta(minutes=1)))
+    recorder.record(who, voids, structs.replace(payment, status="voided"), trust="fetched")
+    return voids
+
+
+def part_payments(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """An invoice of which payments pay parts, as one side alone tells, or both; the last may bounce."""
+    choices = recorder.choices
+    life, now = _open_invoice(recorder, who, currency, start, 9_000), start
+    teller = choices.pick(("payments", "invoice", "links", "both"))
+    for cents in (3_100, 2_300):
+        now = max(now, life.billed_at) + choices.pick(
+            (timedelta(seconds=1), timedelta(days=1), timedelta(days=20))
+        )
+        payment = _payment(recorder, who, currency, cents)
+        _tell_part(life, payment, now, teller)
+        life.collected(now, cents)
+    if choices.sometimes(2):
+        now += choices.pick((timedelta(hours=6), timedelta(days=4)))
+        _tell_part(life, structs.replace(payment, status="failed"), now, teller)
+        life.collected(now, -payment.amount)
+        if teller in ("payments", "both"):
+            _failed(recorder, who, currency, now, recovered=False)
+    life.close()
+    return now
+
+
+def _tell_part(life: InvoiceLife, payment: Payment, now: datetime, teller: str) -> None:
+    """A part of an invoice is paid, or not any more; `teller` says so."""
+    is_paid = payment.status == "succeeded"
+    if teller in ("payments", "both"):
+        named = structs.replace(payment, invoice_id=life.invoice.invoice_id)
+        life.recorder.record(life.who, now, named)
+    if teller == "links":
+        life.join(now, payment.payment_id, "paid" if is_paid else "canceled", payment.amount)
+    if teller in ("invoice", "both"):
+        life.paid += payment.amount if is_paid else -payment.amount
+        life.tell(now, "open", amount_paid=life.paid, amount_remaining=life.due - life.paid)
+
+
+def _open_invoice(
+    recorder: Recorder, who: CustomerKey, currency: str, start: datetime, due: int = 7_700
+) -> InvoiceLife:
+    life = InvoiceLife(recorder, who, currency, start, due)
     life.live("open")
     return life
 
@@ -369,18 +486,10 @@ def _reopen(life: InvoiceLife, when: datetime) -> None:
     life.final, life.paid = "open", 0
 
 
-def _close(life: InvoiceLife) -> None:
-    life.recorder.expected.bills.append(
-        BillFacts(
-            life.who,
-            life.invoice.invoice_id,
-            life.currency,
-            life.billed_at,
-            life.final,
-            life.due,
-            life.paid,
-        )
-    )
+def _failed(
+    recorder: Recorder, who: CustomerKey, currency: str, moment: datetime, *, recovered: bool
+) -> None:
+    recorder.expected.failures.append(FailureFacts(who, currency, moment, recovered))
 
 
 def _payment(recorder: Recorder, who: CustomerKey, currency: str, cents: int) -> Payment:
@@ -396,11 +505,12 @@ def _payment(recorder: Recorder, who: CustomerKey, currency: str, cents: int) ->
 def _collected(recorder: Recorder, who: CustomerKey, payment: Payment, moment: datetime) -> None:
     recorder.expected.money.append(
         Money(
+            who,
             payment.currency,
             "collected",
             moment,
             payment.amount,
-            source=(who, payment.payment_id),
+            source=payment.payment_id,
             unlinked=who[0] == "stripe" and payment.invoice_id is None,
         )
     )
@@ -438,7 +548,7 @@ def given_back(recorder: Recorder, who: CustomerKey, payment: Payment, paid: dat
             _refunded(recorder, who, refund, outcome)
         if outcome not in ("failed", "bounced"):
             refunded += amount
-            recorder.expected.money.append(Money(payment.currency, "refunded", moment, amount))
+            recorder.expected.money.append(Money(who, payment.currency, "refunded", moment, amount))
     if choices.sometimes(5):
         _disputed(recorder, who, payment, moment + timedelta(days=1))
 
@@ -488,4 +598,4 @@ def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: da
         tell(days, status, DELETED)
     if counts:
         lost = moment + timedelta(days=steps[0][1])
-        recorder.expected.money.append(Money(payment.currency, "disputed", lost, taken))
+        recorder.expected.money.append(Money(who, payment.currency, "disputed", lost, taken))

@@ -66,6 +66,7 @@ POSTED: dict[str, Life] = {
     "contract": _life(contracts.Contract),
     "observed contract": _life(contracts.Observed),
     "bills of an observed contract": _life(contracts.ObservedLate),
+    "vanished contract": _life(contracts.Vanished),
     "mixed intervals": _life(contracts.MixedIntervals),
     "item trial": _life(contracts.ItemTrial),
     "inclusive tax": _life(contracts.InclusiveTax),
@@ -78,15 +79,19 @@ POSTED: dict[str, Life] = {
     "end in silence": _life(contracts.SilentEnd),
     "quiet": _life(contracts.Quiet),
     "reactivation": contracts.reactivated,
+    "proration on the renewal day": _life(contracts.Prorated),
     "off the anchor": _life(contracts.OffTheAnchor),
     "schedule": _life(contracts.Planned),
     "hold": money.hold,
     "late failure": money.late_failure,
     "moved payment": money.moved_payment,
+    "part payments": money.part_payments,
+    "tries told by several objects": money.tries,
+    "tries of one number": money.numbered_tries,
     "payments without a link": money.unlinked_payments,
     "payment alone": money.standalone,
 }
-MIXED: dict[str, Life] = POSTED | {"test mode": _test_mode}
+MIXED: dict[str, Life] = POSTED | {"void": money.voided, "test mode": _test_mode}
 # Drawn alone only: where other tests revise the events of a scenario, none may be revised already.
 KINDS: dict[str, Life] = MIXED | {"two renderings": _renderings}
 

@@ -112,10 +112,14 @@ class TemporaryBooks:
 async def document(
     store: BookStore, name: str, currency: str, today: date, account: str | None = None, **query: str
 ) -> dict:
-    """One read's document from an open store; a query's `from` is written `from_`."""
+    """One read's document from an open store; a query's `from` is written `from_`.
+
+    What its path names is in the query, too.
+    """
     scope = Scope(currency=currency, today=today, account=account)
     asked = {key.rstrip("_"): value for key, value in query.items()}
-    args = parse_all(READ[name].parameters, asked, today)
+    in_path = {key: asked.pop(key) for key in list(asked) if f"{{{key}}}" in READ[name].path}
+    args = parse_all(READ[name].parameters, asked, today) | in_path
 
     def answer(connection: Connection) -> dict:
         books = store.positions(connection).books
