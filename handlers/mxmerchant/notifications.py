@@ -1,7 +1,10 @@
 """Notifications: what happened to one payment, refund or dispute."""
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
+
+from msgspec import json
 
 from handlers.mxmerchant.fields import (
     PROCESSOR,
@@ -10,7 +13,6 @@ from handlers.mxmerchant.fields import (
     customer_of,
     delivered_event,
     first_stated,
-    iso_utc,
     parse_minor,
     transaction_time,
     with_name,
@@ -31,19 +33,24 @@ ID_FIELDS = {Payment: "payment_id", Refund: "refund_id", Dispute: "dispute_id"}
 
 
 def notification_events(payload: dict[str, Any], proof: Proof) -> list[Event]:
-    """The events of a notification. Their ids are made of (merchantId, eventType, id) and the trust."""
+    """The events of a notification. Their ids are made of (merchantId, eventType, id) and the trust.
+
+    Any key may be missing but the type and the amount of money that moved. A digest of the content stands for
+    the id, so that a redelivery is known by it.
+    """
     event_type = payload["eventType"]
     if not isinstance(event_type, str) or not 0 < len(event_type) <= 100:
         raise Unreadable("`$.eventType` is no type's name")
     if event_type not in _NOTIFICATIONS:
         return [_unused(payload, event_type, proof)]
-    notification = parse(payload, Notification)
+    notification = parse({**payload, "id": _key(payload)}, Notification)
+    account = first_stated(notification.merchant_id) or ""
     customer_id, name = customer_of(notification)
     occurred_at = transaction_time(notification.transaction_date) or proof.signed_at or proof.received_at
     event = Event(
         processor=PROCESSOR,
-        account=str(notification.merchant_id),
-        event_id=f"{notification.merchant_id}:{event_type}:{notification.id}{TRUST_SUFFIX[proof.trust]}",
+        account=account,
+        event_id=f"{account}:{event_type}:{notification.id}{TRUST_SUFFIX[proof.trust]}",
         occurred_at=normalize(occurred_at, "$.transactionDate"),
         rank=CREATED,  # so that its confirmation comes after it
         trust=proof.trust,
@@ -91,14 +98,18 @@ def _notification_data(
 
 def _unused(payload: dict[str, Any], event_type: str, proof: Proof) -> Event:
     """The event of a notification that has no effect. It may lack any key except its type."""
-    account, key = (first_stated(payload.get(name)) for name in ("merchantId", "id"))
-    key = key or proof.message_id or iso_utc(proof.received_at)
+    account = first_stated(payload.get("merchantId")) or ""
     return delivered_event(
         proof,
-        account=account or "",
-        event_id=f"{account or ''}:{event_type}:{key}{TRUST_SUFFIX[proof.trust]}",
+        account=account,
+        event_id=f"{account}:{event_type}:{_key(payload)}{TRUST_SUFFIX[proof.trust]}",
         data=Unused(original_type=event_type, customer_id=_customer_id_of(payload)),
     )
+
+
+def _key(payload: dict[str, Any]) -> Any:
+    """The id of a notification; where it has none a digest of its content."""
+    return payload.get("id") or sha256(json.encode(payload, order="deterministic")).hexdigest()[:32]
 
 
 def _customer_id_of(payload: dict[str, Any]) -> str | None:

@@ -55,7 +55,6 @@ class Notification(Record, frozen=True, kw_only=True, rename="camel"):
     A retry is another payment; `invoice_number` joins it to the tries before it.
     """
 
-    merchant_id: Key
     total_amount: Amount | None = None
     transaction_date: str | None = None
     payment_id: OptionalKey = None

@@ -529,12 +529,23 @@ def test_the_keys_that_are_needed_are_few(name: str) -> None:
     assert event.occurred_at == OBSERVED
 
 
+@pytest.mark.parametrize("name", [name for name in TYPES if name != "PaymentFail"])
+def test_without_the_amount_that_moved_it_is_unreadable(name: str) -> None:
+    with pytest.raises(Unreadable, match="totalAmount"):
+        mxmerchant.translate(without(fixture(name), "totalAmount"), SIGNED)
+
+
 @pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("key", ["merchantId", "id", "totalAmount"])
-def test_without_one_of_them_it_is_unreadable(name: str, key: str) -> None:
-    if (name, key) != ("PaymentFail", "totalAmount"):
-        with pytest.raises(Unreadable, match=key):
-            mxmerchant.translate(without(fixture(name), key), SIGNED)
+@pytest.mark.parametrize("nothing", [{}, {"id": None}, {"id": ""}])
+def test_without_an_id_a_notification_is_known_by_its_content(name: str, nothing: dict[str, Any]) -> None:
+    bare = without(fixture(name), "id", "merchantId") | nothing
+    later = replace(SIGNED, message_id="msg_2", signed_at=OBSERVED + timedelta(hours=1))
+
+    first, again = (mxmerchant.translate(bare, proof)[0] for proof in (SIGNED, later))
+    other = mxmerchant.translate(bare | {"invoiceNumber": "other"}, SIGNED)[0]
+
+    assert first.event_id == again.event_id != other.event_id
+    assert first.account == ""
 
 
 @pytest.mark.parametrize("total", [{}, {"totalAmount": None}, {"totalAmount": ""}])
