@@ -36,6 +36,9 @@ _STORED_HEADERS = (
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
+    "svix-id",
+    "svix-timestamp",
+    "svix-signature",
     "content-type",
     "user-agent",
 )

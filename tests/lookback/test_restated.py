@@ -66,7 +66,7 @@ def test_each_event_restates_what_the_books_say_otherwise_after_it(data, scenari
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @given(st.data())
-@examples(3)
+@examples(2)
 def test_each_event_restates_what_the_books_say_otherwise_after_it_in_lives_of_each_kind(kind, data):
     scenario = data.draw(scenarios(kind))
     recorded = data.draw(recordings(scenario), label="events, as recorded")

@@ -99,6 +99,22 @@ async def test_a_cause_shows_the_event_the_bytes_and_what_was_proved(
     assert sender.secret not in json.dumps(shown)
 
 
+@pytest.mark.parametrize("sender", [MX, STANDARD], ids=lambda sender: sender.name)
+async def test_headers_by_the_other_names_are_kept_to_prove_the_delivery_again(
+    daybook: Daybook, sender: Sender
+) -> None:
+    body = json.dumps(sender.event("1", 12_500)).encode()
+    signed = sender.sign(body, daybook.clock.now, "msg_a", sender.secret)
+    renamed = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
+    assert (await daybook.http.post(sender.path, content=body, headers=renamed)).status_code == 200
+
+    shown = await daybook.get("/api/v1/ledger/events/1")
+
+    assert renamed.items() <= shown["headers"].items()
+    proof = await daybook.get(f"/api/v1/ledger/causes/{quote(shown['cause'])}")
+    assert proof["verification"]["message_id"] == "msg_a"
+
+
 async def test_every_row_of_every_list_names_causes_that_the_ledger_shows(demo: Path) -> None:
     async with running(demo) as daybook:
         detail = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
