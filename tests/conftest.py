@@ -18,7 +18,7 @@ from service.maintenance import erasure
 from service.queue import client
 from service.settings import Settings
 from service.storage import database
-from service.web import app, progress, reads, webhooks
+from service.web import health, progress, reads, webhooks
 from tests.storm.cluster import Cluster
 from tests.support import stores, temporary_books
 from tests.support.posted_books import filled, post_mx_contracts, post_november
@@ -37,7 +37,7 @@ hypothesis.settings.register_profile("people", deadline=None, max_examples=EXAMP
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
 
 LIMITS = (
-    (app, "LOOK_SECONDS"),
+    (health, "LOOK_SECONDS"),
     (client, "TIMEOUT_SECONDS"),
     (database, "_CONNECT_SECONDS"),
     (erasure, "_BOOKS_SECONDS"),

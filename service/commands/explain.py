@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
+from msgspec import to_builtins
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
@@ -139,7 +140,7 @@ def _taken_apart(
         raise Unavailable("the books are not laid out yet")
     options = bootstrap.read_options(settings)
     view = views.View(connection=connection, books=positions.books, scope=scope, options=options)
-    document = figures.explain(view, figure, given, 0, limit)
+    document: dict[str, Any] = to_builtins(figures.explain(view, figure, given, 0, limit))
     del document["next_cursor"]
     return document | {"position": positions.position_under(given.get("policy", ""))}
 

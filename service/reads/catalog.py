@@ -23,28 +23,26 @@ from service.reads.parameters import (
     month_start,
     months_back,
     text,
-    to_cursor,
 )
-from service.reads.read import Read
+from service.reads.read import BookRead
 
 _YEARS_AHEAD = 10  # how far a forecast goes
 
 
-def _current_month(view: View, _args: dict[str, Any]) -> dict[str, Any]:
+def _current_month(view: View, _args: dict[str, Any]) -> months.CurrentMonth:
     return months.month_summary(view, view.scope.today.year, view.scope.today.month)
 
 
-def _month_detail(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _month_detail(view: View, args: dict[str, Any]) -> months.MonthDetail:
     _check_year(view, args["year"])
-    summary = months.month_summary(view, args["year"], args["month"])
-    return {**summary, "payments": months.month_payments(view, args["year"], args["month"])}
+    return months.month_detail(view, args["year"], args["month"])
 
 
-def _quarters(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _quarters(view: View, args: dict[str, Any]) -> forecast.QuarterlyForecast:
     return forecast.quarters(view, args["quarters"])
 
 
-def _year(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _year(view: View, args: dict[str, Any]) -> forecast.AnnualForecast:
     _check_year(view, args["year"])
     return forecast.year(view, args["year"])
 
@@ -55,43 +53,42 @@ def _check_year(view: View, year: int) -> None:
         raise ParameterError(f"year: at most {_YEARS_AHEAD} years after that of `today`")
 
 
-def _totals(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _totals(view: View, args: dict[str, Any]) -> monthly_totals.MonthlyTotals:
     check_range(args["from"], args["to"])
-    document = monthly_totals.monthly_totals(view, args["from"], args["to"])
-    if args["detail"] == "cash":
-        document["cash"] = monthly_totals.cash_rows(view, args["from"], args["to"])
-    return document
+    with_cash = args["detail"] == "cash"
+    return monthly_totals.monthly_totals(view, args["from"], args["to"], with_cash=with_cash)
 
 
-def _mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _mrr(view: View, args: dict[str, Any]) -> mrr_reads.Mrr:
     return mrr_reads.mrr(view.with_policy(args["policy"]))
 
 
-def _metrics(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _metrics(view: View, args: dict[str, Any]) -> metrics.Metrics:
     check_range(args["from"], args["to"])
     return metrics.metrics(view.with_policy(args["policy"]), args["from"], args["to"], args["by"])
 
 
-def _movements(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _movements(view: View, args: dict[str, Any]) -> mrr_reads.Movements:
     check_range(args["from"], args["to"])
-    view = view.with_policy(args["policy"])
-    document = mrr_reads.movements(view, args["from"], args["to"], args["by"])
-    if args["detail"] == "customers":
-        document["movements"] = mrr_reads.movement_rows(view, args["from"], args["to"])
-    return document
+    return mrr_reads.movements(
+        view.with_policy(args["policy"]),
+        args["from"],
+        args["to"],
+        args["by"],
+        with_customers=args["detail"] == "customers",
+    )
 
 
-def _upcoming(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _upcoming(view: View, args: dict[str, Any]) -> lists.Upcoming:
     check_range(args["from"], args["to"])
     return lists.upcoming(view, args["from"], args["to"], with_forecast=args["forecast"])
 
 
-def _contracts(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _contracts(view: View, args: dict[str, Any]) -> lists.Contracts:
     asked = lists.ContractPage(
         status=args["status"], overdue=args["overdue"], limit=args["limit"], after=args["cursor"]
     )
-    page = lists.contracts(view, asked)
-    return {**page, "next_cursor": to_cursor(page["next_cursor"])}
+    return lists.contracts(view, asked)
 
 
 def _this_year(today: date) -> int:
@@ -109,20 +106,20 @@ _POLICY = replace(
 
 READS = (
     *CUSTOMER_READS,
-    Read(
+    BookRead(
         path="/api/v1/revenue/current-month",
         summary="The month that holds today: summary, weeks, days and the ten largest bills",
         answer=_current_month,
-        shape="CurrentMonth",
+        shape=months.CurrentMonth,
         rows="days",
         parameters=LOOK_BACK,
         precomputed=True,
     ),
-    Read(
+    BookRead(
         path="/api/v1/revenue/month-detail",
         summary="One month's bills in full",
         answer=_month_detail,
-        shape="MonthDetail",
+        shape=months.MonthDetail,
         rows="payments",
         parameters=(
             _YEAR,
@@ -131,29 +128,29 @@ READS = (
         ),
         precomputed=True,
     ),
-    Read(
+    BookRead(
         path="/api/v1/revenue/quarterly-forecast",
         summary="Billed and coming by quarter, from the one that holds today",
         answer=_quarters,
-        shape="QuarterlyForecast",
+        shape=forecast.QuarterlyForecast,
         rows="quarters",
         parameters=(integer("quarters", lambda _: 4, 1, 20, "how many quarters"),),
     ),
-    Read(
+    BookRead(
         path="/api/v1/revenue/annual-forecast",
         summary="Billed and coming by month of a year",
         answer=_year,
-        shape="AnnualForecast",
+        shape=forecast.AnnualForecast,
         rows="months",
         parameters=(
             integer("year", _this_year, 1970, 2999, "the year, by default this one, at most ten ahead"),
         ),
     ),
-    Read(
+    BookRead(
         path="/api/v1/revenue/monthly-totals",
         summary="Billed, collected, refunded, disputed and open by month",
         answer=_totals,
-        shape="MonthlyTotals",
+        shape=monthly_totals.MonthlyTotals,
         rows="months",
         parameters=(
             _FROM,
@@ -163,20 +160,20 @@ READS = (
         ),
         precomputed=True,
     ),
-    Read(
+    BookRead(
         path="/api/v1/mrr",
         summary="Monthly recurring revenue at the end of today",
         answer=_mrr,
-        shape="Mrr",
+        shape=mrr_reads.Mrr,
         rows="by_schedule",
         parameters=(_POLICY, *LOOK_BACK),
         precomputed=True,
     ),
-    Read(
+    BookRead(
         path="/api/v1/mrr/movements",
         summary="What moved MRR, by month or day",
         answer=_movements,
-        shape="Movements",
+        shape=mrr_reads.Movements,
         rows="periods",
         parameters=(
             _FROM,
@@ -188,11 +185,11 @@ READS = (
         ),
         precomputed=True,
     ),
-    Read(
+    BookRead(
         path="/api/v1/metrics",
         summary="Churn, retention, quick ratio, lifetime value and failed payments by month, quarter or year",
         answer=_metrics,
-        shape="Metrics",
+        shape=metrics.Metrics,
         rows="periods",
         parameters=(
             replace(_FROM, description=f"{_FROM.description}; its whole period is listed"),
@@ -201,11 +198,11 @@ READS = (
             _POLICY,
         ),
     ),
-    Read(
+    BookRead(
         path="/api/v1/upcoming",
         summary="Next bills between two days, by default in the next 30",
         answer=_upcoming,
-        shape="Upcoming",
+        shape=lists.Upcoming,
         rows="payments",
         parameters=(
             day("from", lambda today: today, "the first day, by default today"),
@@ -214,11 +211,11 @@ READS = (
             *LOOK_BACK,
         ),
     ),
-    Read(
+    BookRead(
         path="/api/v1/contracts",
         summary="The contracts by customer, a page at a time",
         answer=_contracts,
-        shape="Contracts",
+        shape=lists.Contracts,
         rows="contracts",
         parameters=(
             text("status", "only contracts of this status, in any case"),

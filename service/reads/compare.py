@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
 from projections.book import TRUST_LEVELS, Rules
@@ -23,17 +23,130 @@ from projections.customers import CustomerName
 from projections.mrr import Step
 from projections.pricing import all_discounts
 from service.books.tables import ROWS
-from service.books.view import View, format_fraction
+from service.books.view import DEFAULT_POLICY, View, format_fraction
 from service.core.errors import ParameterError
 from service.core.events import Event, join_key, split_key
 from service.core.moments import day_of
 from service.core.order import canonical
-from service.reads.mrr import mrr
+from service.reads.answers import (
+    Account,
+    Causes,
+    ContractId,
+    Currency,
+    CustomerId,
+    Day,
+    MrrCents,
+    NameOfCustomer,
+    NextCursor,
+    Policy,
+    Processor,
+    WeakestTrust,
+    WeeksPerMonth,
+    about,
+    cents,
+    day,
+)
+from service.reads.mrr import ActiveContracts, mrr
+from service.reads.parameters import Parameter, cursor, integer, to_cursor
+from service.reads.read import Read
 
 Dated = TypeVar("Dated", ContractState, MrrTerm)
 
 _steps = ROWS[Step]
 _names = ROWS[CustomerName]
+
+FirstMrrCents = Annotated[int, cents("MRR at the end of `today` under the first policy")]
+SecondMrrCents = Annotated[int, cents("MRR at the end of `today` under the second policy")]
+DifferenceCents = Annotated[int, cents("MRR under the second policy less that under the first")]
+
+
+class PolicyTotal(Struct, frozen=True, kw_only=True):
+    """MRR under one of the two policies."""
+
+    policy: Policy
+    weeks_per_month: WeeksPerMonth
+    mrr_cents: MrrCents
+    active_contracts: ActiveContracts
+    customers: Annotated[int, about("customers with MRR")]
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """What one rule adds to a contract's difference."""
+
+    rule: Annotated[
+        Literal["statuses", "paused", "discounts", "churn", "weeks_per_month"],
+        about("what the policies treat differently"),
+    ]
+    amount_cents: Annotated[int, cents("what exchanging this rule adds to the contract's MRR")]
+    text: Annotated[str, about("what the first policy does by this rule, and what the second does")]
+
+
+class ComparedContract(Struct, frozen=True, kw_only=True):
+    """A contract whose MRR differs."""
+
+    contract_id: ContractId
+    first_mrr_cents: FirstMrrCents
+    second_mrr_cents: SecondMrrCents
+    difference_cents: DifferenceCents
+    status: Annotated[str, about("the processor's own word, in lower case")]
+    reasons: Annotated[list[Reason], about("why they differ; the amounts add up to `difference_cents`")]
+    trust: WeakestTrust
+    causes: Causes
+
+
+class ComparedCustomer(Struct, frozen=True, kw_only=True):
+    """A customer with a contract whose MRR differs."""
+
+    customer_id: CustomerId
+    customer_name: NameOfCustomer
+    first_mrr_cents: FirstMrrCents
+    second_mrr_cents: SecondMrrCents
+    difference_cents: DifferenceCents
+    contracts: Annotated[list[ComparedContract], about("those of the customer's contracts that differ")]
+    processor: Processor
+    account: Account
+    trust: WeakestTrust
+    causes: Causes
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """What two policies count differently in MRR."""
+
+    currency: Currency
+    date: Annotated[Day, day("the day at whose end this is the MRR")]
+    policies: Annotated[list[PolicyTotal], about("the first policy and the second")]
+    difference_cents: DifferenceCents
+    customers: Annotated[
+        list[ComparedCustomer], about("a page of those with a contract that differs, largest first")
+    ]
+    next_cursor: NextCursor
+
+
+def _parse_pair(text: str) -> str:
+    """Two names with a comma between them; raises ValueError."""
+    first, second = text.split(",")
+    if first == second or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+COMPARE = Read(
+    path="/api/v1/mrr/compare",
+    summary="What two policies count differently in MRR, customer by customer, and why",
+    shape=Comparison,
+    rows="customers",
+    parameters=(
+        Parameter(
+            name="policies",
+            parse=_parse_pair,
+            default=lambda _: f"{DEFAULT_POLICY},stripe",
+            schema={"type": "string", "pattern": "^[^,]*,[^,]*$"},
+            description="two policies of the rulebook, or `default`, with a comma between them",
+        ),
+        integer("limit", lambda _: 100, 1, 1000, "customers a page"),
+        cursor(),
+    ),
+)
 
 
 class PolicySide(Struct, frozen=True, kw_only=True):
@@ -41,6 +154,49 @@ class PolicySide(Struct, frozen=True, kw_only=True):
 
     policy: str
     rules: Rules
+
+
+class ContractDifference(Struct, frozen=True, kw_only=True):
+    """A contract whose MRR differs, and the `histories` in the ledger that tell why."""
+
+    contract_id: str
+    first_mrr_cents: int
+    second_mrr_cents: int
+    difference_cents: int
+    histories: tuple[str, str]
+
+
+class CustomerDifference(Struct, frozen=True, kw_only=True):
+    """A customer with contracts whose MRR differs."""
+
+    customer_id: str
+    customer_name: str | None
+    first_mrr_cents: int
+    second_mrr_cents: int
+    difference_cents: int
+    contracts: list[ContractDifference]
+    processor: str
+    account: str
+
+
+class Differences(Struct, frozen=True, kw_only=True):
+    """The part of a comparison that comes from the books, without reasons."""
+
+    currency: str
+    date: str
+    policies: list[PolicyTotal]
+    difference_cents: int
+    customers: list[CustomerDifference]
+    next_cursor: str | None
+
+
+class ContractReasons(Struct, frozen=True, kw_only=True):
+    """Why a contract's MRR differs."""
+
+    status: str
+    reasons: list[Reason]
+    trust: str
+    causes: list[str]
 
 
 def policy_sides(view: View, policies: Sequence[str]) -> tuple[PolicySide, PolicySide]:
@@ -53,62 +209,63 @@ def policy_sides(view: View, policies: Sequence[str]) -> tuple[PolicySide, Polic
 
 def find_differences(
     view: View, policies: Sequence[str], limit: int | None, after: str | None
-) -> dict[str, Any]:
+) -> Differences:
     """MRR under both policies at the end of `today`, and a page of customers whose contracts differ.
 
-    The largest difference comes first. Each contract names its `histories`, which `with_reasons` needs.
-    `next_cursor` is None on the last page; without a `limit` the page holds all remaining ones.
+    The largest difference comes first. `next_cursor` is None on the last page; without a `limit` the page
+    holds all remaining ones.
     """
     first, second = (view.with_policy(policy, "policies") for policy in policies)
     rows = view.all(_page(first, second, None if limit is None else limit + 1, _parse_cursor(after)))
     by_customer = [list(contracts) for _, contracts in groupby(rows, key=lambda row: row.parent_key)]
     page = by_customer[:limit]
     totals = [mrr(first), mrr(second)]
-    names = ("policy", "weeks_per_month", "mrr_cents", "active_contracts", "customers")
-    return {
-        "currency": view.scope.currency,
-        "date": view.scope.today.isoformat(),
-        "policies": [{name: total[name] for name in names} for total in totals],
-        "difference_cents": totals[1]["mrr_cents"] - totals[0]["mrr_cents"],
-        "customers": [_customer_row(contracts) for contracts in page],
-        "next_cursor": _make_cursor(page[-1][0]) if len(by_customer) > len(page) else None,
-    }
+    names = PolicyTotal.__struct_fields__
+    return Differences(
+        currency=view.scope.currency,
+        date=view.scope.today.isoformat(),
+        policies=[PolicyTotal(**{name: getattr(total, name) for name in names}) for total in totals],
+        difference_cents=totals[1].mrr_cents - totals[0].mrr_cents,
+        customers=[_customer_difference(contracts) for contracts in page],
+        next_cursor=to_cursor(_make_cursor(page[-1][0])) if len(by_customer) > len(page) else None,
+    )
 
 
 def with_reasons(
-    document: dict[str, Any],
+    differences: Differences,
     histories: Mapping[str, Sequence[Event]],
-    day: date,
+    on: date,
     first: PolicySide,
     second: PolicySide,
-) -> dict[str, Any]:
-    """The document of `find_differences` with each contract's reasons, from its histories in the ledger."""
+) -> Comparison:
+    """The comparison: the differences with each contract's reasons, from its histories in the ledger."""
 
-    def explained(row: dict[str, Any]) -> dict[str, Any]:
-        history, discount_history = (canonical(histories.get(name, ())) for name in row["histories"])
-        fields = {name: row[name] for name in row if name != "histories"}
-        return fields | explain_contract(history, day, first, second, discount_history)
+    def contract(difference: ContractDifference) -> ComparedContract:
+        history, discount_history = (canonical(histories.get(name, ())) for name in difference.histories)
+        reasons = explain_contract(history, on, first, second, discount_history)
+        known = {name: value for name, value in asdict(difference).items() if name != "histories"}
+        return ComparedContract(**known, **asdict(reasons))
 
-    def customer(row: dict[str, Any]) -> dict[str, Any]:
-        contracts = [explained(contract) for contract in row["contracts"]]
-        return {
-            **row,
-            "contracts": contracts,
-            "trust": min((contract["trust"] for contract in contracts), key=TRUST_LEVELS.index),
-            "causes": sorted({cause for contract in contracts for cause in contract["causes"]}),
-        }
+    def customer(difference: CustomerDifference) -> ComparedCustomer:
+        contracts = [contract(each) for each in difference.contracts]
+        return ComparedCustomer(
+            **asdict(difference) | {"contracts": contracts},
+            trust=min((each.trust for each in contracts), key=TRUST_LEVELS.index),
+            causes=sorted({cause for each in contracts for cause in each.causes}),
+        )
 
-    return {**document, "customers": [customer(row) for row in document["customers"]]}
+    customers = [customer(each) for each in differences.customers]
+    return Comparison(**asdict(differences) | {"customers": customers})
 
 
 def explain_contract(
     history: Sequence[Event],
-    day: date,
+    on: date,
     first: PolicySide,
     second: PolicySide,
     discount_history: Sequence[Event] = (),
-) -> dict[str, Any]:
-    """The reasons why a contract's MRR at the end of `day` differs between the two policies.
+) -> ContractReasons:
+    """The reasons why a contract's MRR at the end of the day `on` differs between the two policies.
 
     `history` is in canonical order, as that of its customer's discounts is. The contract must exist by that
     day under at least one of the policies.
@@ -120,28 +277,28 @@ def explain_contract(
     """
 
     def term_under(rules: Rules) -> MrrTerm | None:
-        return _effective_on(day, mrr_terms(_states(history, discount_history, rules), rules))
+        return _effective_on(on, mrr_terms(_states(history, discount_history, rules), rules))
 
     # The state is the same under both policies, but under one of them it may count from an earlier day.
-    states = (_effective_on(day, _states(history, discount_history, side.rules)) for side in (first, second))
+    states = (_effective_on(on, _states(history, discount_history, side.rules)) for side in (first, second))
     state = next(filter(None, states))
     rules = first.rules
     term = first_term = term_under(rules)
     reasons = []
-    for rule, (exchange, describe) in _BRIDGE_STEPS.items():
+    for rule, exchange, describe in _BRIDGE_STEPS:
         exchanged = exchange(rules, second.rules)
         exchanged_term = term if exchanged == rules else term_under(exchanged)
         if amount := _cents(exchanged_term) - _cents(term):
             descriptions = (f"{side.policy} {describe(state, side.rules)}" for side in (first, second))
-            reasons.append({"rule": rule, "amount_cents": amount, "text": "; ".join(descriptions)})
+            reasons.append(Reason(rule=rule, amount_cents=amount, text="; ".join(descriptions)))
         rules, term = exchanged, exchanged_term
     terms_at_ends = [term for term in (first_term, term) if term]
-    return {
-        "status": state.data.status,
-        "reasons": reasons,
-        "trust": min((term.state.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
-        "causes": sorted({cause for term in terms_at_ends for cause in term.state.causes}),
-    }
+    return ContractReasons(
+        status=state.data.status,
+        reasons=reasons,
+        trust=min((term.state.trust for term in terms_at_ends), key=TRUST_LEVELS.index),
+        causes=sorted({cause for term in terms_at_ends for cause in term.state.causes}),
+    )
 
 
 def _states(history: Sequence[Event], discount_history: Sequence[Event], rules: Rules) -> list[ContractState]:
@@ -153,9 +310,9 @@ def _states(history: Sequence[Event], discount_history: Sequence[Event], rules: 
     return effective_states(theirs, discounts, rules)
 
 
-def _effective_on(day: date, dated: Sequence[Dated]) -> Dated | None:
+def _effective_on(on: date, dated: Sequence[Dated]) -> Dated | None:
     """The item in effect at the end of a day, of items that each take effect on their own day."""
-    return next((item for item in reversed(dated) if item.day <= day), None)
+    return next((item for item in reversed(dated) if item.day <= on), None)
 
 
 def _cents(term: MrrTerm | None) -> int:
@@ -197,30 +354,37 @@ def _describe_weeks(_state: ContractState, rules: Rules) -> str:
     return f"takes {format_fraction(rules.weeks_per_month)} weeks a month"
 
 
-# By rule, in the order of exchange: how to exchange it, and how to describe what a policy does by it.
-_BRIDGE_STEPS: dict[str, tuple[Callable[[Rules, Rules], Rules], Callable[[ContractState, Rules], str]]] = {
-    "statuses": (_exchange_field("statuses"), _describe_status),
-    "paused": (_exchange_field("paused"), _describe_paused),
-    "discounts": (_exchange_field("ignored_discounts"), _describe_discounts),
-    "churn": (_exchange_field("churn"), _describe_churn),
-    "weeks_per_month": (_exchange_weeks, _describe_weeks),
-}
+_BridgeStep = tuple[
+    Literal["statuses", "paused", "discounts", "churn", "weeks_per_month"],
+    Callable[[Rules, Rules], Rules],
+    Callable[[ContractState, Rules], str],
+]
+
+# In the order of exchange: a rule, how to exchange it, and how to describe what a policy does by it.
+_BRIDGE_STEPS: tuple[_BridgeStep, ...] = (
+    ("statuses", _exchange_field("statuses"), _describe_status),
+    ("paused", _exchange_field("paused"), _describe_paused),
+    ("discounts", _exchange_field("ignored_discounts"), _describe_discounts),
+    ("churn", _exchange_field("churn"), _describe_churn),
+    ("weeks_per_month", _exchange_weeks, _describe_weeks),
+)
 
 
-def _customer_row(contracts: list[Any]) -> dict[str, Any]:
-    """A customer's row, without the reasons, which come from the histories."""
+def _customer_difference(contracts: list[Any]) -> CustomerDifference:
     first_row = contracts[0]
-    return {
-        "customer_id": first_row.customer_id,
-        "customer_name": first_row.customer_name,
+    return CustomerDifference(
+        customer_id=first_row.customer_id,
+        customer_name=first_row.customer_name,
         **_amounts(first_row.customer_first, first_row.customer_second),
-        "contracts": [
-            {"contract_id": row.contract_id, **_amounts(row.first, row.second), "histories": _histories(row)}
+        contracts=[
+            ContractDifference(
+                contract_id=row.contract_id, **_amounts(row.first, row.second), histories=_histories(row)
+            )
             for row in contracts
         ],
-        "processor": first_row.parent_key.partition("|")[0],
-        "account": first_row.account,
-    }
+        processor=first_row.parent_key.partition("|")[0],
+        account=first_row.account,
+    )
 
 
 def _histories(row: Any) -> tuple[str, str]:

@@ -2,15 +2,77 @@
 
 from collections import defaultdict
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Struct, field
 from sqlalchemy import select
 
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
+from service.reads.answers import (
+    BilledCents,
+    Bills,
+    Currency,
+    Customers,
+    Day,
+    Month,
+    OverdueCents,
+    TotalCents,
+    UpcomingCents,
+    about,
+    day,
+)
 from service.reads.bill_rows import BILLS, is_shown
 from service.reads.coming import rolled_schedules
 from service.reads.months import month_bounds, months_between
+
+
+class ForecastMonth(Struct, frozen=True, kw_only=True):
+    """The bills of a month."""
+
+    month: Month
+    billed_cents: BilledCents
+    upcoming_cents: UpcomingCents
+    overdue_cents: OverdueCents
+    total_cents: TotalCents
+    customers: Customers
+    bills: Bills
+
+
+class ForecastQuarter(Struct, frozen=True, kw_only=True):
+    """The bills of a quarter."""
+
+    quarter: Annotated[str, about('the quarter, such as "2025-Q4"')]
+    from_: Annotated[Day, day("the first day")] = field(name="from")
+    to: Annotated[Day, day("the last day")]
+    billed_cents: BilledCents
+    upcoming_cents: UpcomingCents
+    overdue_cents: OverdueCents
+    total_cents: TotalCents
+    customers: Customers
+    bills: Bills
+    months: Annotated[list[ForecastMonth], about("the quarter's three months")]
+
+
+class QuarterlyForecast(Struct, frozen=True, kw_only=True):
+    """The bills of some quarters."""
+
+    currency: Currency
+    quarters: Annotated[list[ForecastQuarter], about("from the one that holds `today`")]
+
+
+class AnnualForecast(Struct, frozen=True, kw_only=True):
+    """The bills of a year."""
+
+    year: Annotated[int, about("the calendar year")]
+    currency: Currency
+    billed_cents: BilledCents
+    upcoming_cents: UpcomingCents
+    overdue_cents: OverdueCents
+    total_cents: TotalCents
+    customers: Customers
+    bills: Bills
+    months: Annotated[list[ForecastMonth], about("the year's twelve months")]
 
 
 class _Tally:
@@ -26,7 +88,7 @@ class _Tally:
         self.customers.add(customer)
         self.cents[name] += cents
 
-    def document(self) -> dict[str, int]:
+    def figures(self) -> dict[str, int]:
         return {
             **self.cents,
             "total_cents": sum(self.cents.values()),
@@ -35,50 +97,51 @@ class _Tally:
         }
 
 
-def quarters(view: View, count: int) -> dict[str, Any]:
+def quarters(view: View, count: int) -> QuarterlyForecast:
     """`count` quarters from the one that holds `today`."""
     today = view.scope.today
     first = date(today.year, (today.month - 1) // 3 * 3 + 1, 1)
     starts = [add_months(first, 3 * n, 1) for n in range(count)]
     last = date.fromisoformat(_month_end(add_months(starts[-1], 2, 1)))
-    tallies = _tallies(view, first, last, lambda day: (day[:7], quarter_of(day)))
-    return {
-        "currency": view.scope.currency,
-        "quarters": [
-            {
-                "quarter": quarter_of(start.isoformat()),
-                "from": start.isoformat(),
-                "to": _month_end(add_months(start, 2, 1)),
-                **tallies[quarter_of(start.isoformat())].document(),
-                "months": [
-                    {"month": name, **tallies[name].document()}
-                    for name in months_between(start, add_months(start, 2, 1))
-                ],
-            }
+    tallies = _tallies(view, first, last, lambda date_: (date_[:7], quarter_of(date_)))
+    return QuarterlyForecast(
+        currency=view.scope.currency,
+        quarters=[
+            ForecastQuarter(
+                quarter=quarter_of(start.isoformat()),
+                from_=start.isoformat(),
+                to=_month_end(add_months(start, 2, 1)),
+                **tallies[quarter_of(start.isoformat())].figures(),
+                months=_months(tallies, start, add_months(start, 2, 1)),
+            )
             for start in starts
         ],
-    }
+    )
 
 
-def year(view: View, number: int) -> dict[str, Any]:
+def year(view: View, number: int) -> AnnualForecast:
     """The twelve months of a year, and the year."""
     first, last = date(number, 1, 1), date(number, 12, 31)
-    tallies = _tallies(view, first, last, lambda day: (day[:7], day[:4]))
-    return {
-        "year": number,
-        "currency": view.scope.currency,
-        **tallies[f"{number:04d}"].document(),
-        "months": [{"month": name, **tallies[name].document()} for name in months_between(first, last)],
-    }
+    tallies = _tallies(view, first, last, lambda date_: (date_[:7], date_[:4]))
+    return AnnualForecast(
+        year=number,
+        currency=view.scope.currency,
+        **tallies[f"{number:04d}"].figures(),
+        months=_months(tallies, first, last),
+    )
 
 
-def quarter_of(day: str) -> str:
+def _months(tallies: dict[str, _Tally], first: date, last: date) -> list[ForecastMonth]:
+    return [ForecastMonth(month=name, **tallies[name].figures()) for name in months_between(first, last)]
+
+
+def quarter_of(date_: str) -> str:
     """ "2025-Q4" for a day in it."""
-    return f"{day[:4]}-Q{(int(day[5:7]) - 1) // 3 + 1}"
+    return f"{date_[:4]}-Q{(int(date_[5:7]) - 1) // 3 + 1}"
 
 
-def _month_end(day: date) -> str:
-    return month_bounds(day.year, day.month)[1]
+def _month_end(date_: date) -> str:
+    return month_bounds(date_.year, date_.month)[1]
 
 
 def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _Tally]:
@@ -89,8 +152,8 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
     start, end, today = first.isoformat(), last.isoformat(), view.scope.today.isoformat()
     tallies: dict[str, _Tally] = defaultdict(_Tally)
 
-    def add(day: str, customer: str, cents: int, name: str) -> None:
-        for part in parts_of(day):
+    def add(date_: str, customer: str, cents: int, name: str) -> None:
+        for part in parts_of(date_):
             tallies[part].add(customer, cents, name)
 
     columns = BILLS.c.date, BILLS.c.status, BILLS.c.amount_cents, customer_key(BILLS).label("customer")
@@ -100,8 +163,8 @@ def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _T
     for row in view.all(bills.where(BILLS.c.date.between(start, end))):
         add(row.date, row.customer, row.amount_cents, _sum_of(row, today))
     for each in rolled_schedules(view, start, end):
-        for day in each.days:
-            add(day, each.contract.customer, each.schedule.amount_on(day), "upcoming_cents")
+        for date_ in each.days:
+            add(date_, each.contract.customer, each.schedule.amount_on(date_), "upcoming_cents")
     return tallies
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import date
 from itertools import groupby
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
-from msgspec import Struct, json
+from msgspec import Struct, field, json
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
 from projections.bills import Bill, Contract, mrr_on
@@ -15,68 +15,190 @@ from service.books.tables import ROWS
 from service.books.view import View
 from service.core import cadence
 from service.core.errors import ParameterError
-from service.reads.bill_rows import bill_rows, forecast_row, position
+from service.reads.answers import (
+    Account,
+    Bills,
+    Cadence,
+    Causes,
+    ContractId,
+    Currency,
+    CustomerId,
+    Customers,
+    Day,
+    Declined,
+    Every,
+    Interval,
+    NameOfCustomer,
+    NextBillDate,
+    NextCursor,
+    Processor,
+    Schedule,
+    TotalCents,
+    Trust,
+    about,
+    cents,
+    day,
+    or_null,
+)
+from service.reads.bill_rows import (
+    BillsContractId,
+    InvoiceId,
+    ListedBill,
+    bill_rows,
+    forecast_row,
+    position,
+)
 from service.reads.coming import rolled_schedules
+from service.reads.parameters import to_cursor
 
 _contracts = ROWS[Contract]
 _bills = ROWS[Bill]
 _names = ROWS[CustomerName]
 
 
-def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False) -> dict[str, Any]:
+class UpcomingDay(Struct, frozen=True, kw_only=True):
+    """A day that has stated bills."""
+
+    billing_date: Annotated[Day, day("the day of these bills")]
+    payment_count: Bills
+    daily_revenue_cents: Annotated[int, cents("the day's bills together")]
+    customers: Annotated[list[str], about("the customers' names, ids where there is no name; sorted")]
+
+
+class UpcomingBill(Struct, frozen=True, kw_only=True):
+    """A bill that is coming."""
+
+    next_bill_date: Annotated[Day, day("the bill date")]
+    customer_id: CustomerId
+    customer_name: NameOfCustomer
+    contract_id: BillsContractId
+    amount_cents: Annotated[int, cents("what is due")]
+    interval: Interval
+    every: Every
+    billing_schedule: Schedule
+    days_until_payment: Annotated[int, about("days from `today` to the bill; negative where that is past")]
+    declined: Declined
+    processor: Processor
+    status: Annotated[
+        Literal["upcoming", "overdue", "draft", "forecast"],
+        about("whether it is stated, drafted or only forecast"),
+    ]
+    invoice_id: InvoiceId
+    trust: Trust
+    causes: Causes
+
+
+class Upcoming(Struct, frozen=True, kw_only=True):
+    """The bills that come between two days."""
+
+    currency: Currency
+    from_: Annotated[Day, day("the first day")] = field(name="from")
+    to: Annotated[Day, day("the last day")]
+    total_cents: TotalCents
+    payments_count: Bills
+    customers_count: Customers
+    forecast_cents: Annotated[int, cents("what contracts bill after their next bill, by their intervals")]
+    forecast_count: Annotated[int, about("how many bills these are")]
+    days: Annotated[list[UpcomingDay], about("the days that have bills")]
+    payments: Annotated[
+        list[UpcomingBill],
+        about("next bills and drafts, with `forecast=true` all that follow, too; by date"),
+    ]
+
+
+class ListedContract(Struct, frozen=True, kw_only=True):
+    """A contract."""
+
+    contract_id: ContractId
+    customer_id: CustomerId
+    customer_name: NameOfCustomer
+    status: Annotated[str, about("the processor's own word, in lower case")]
+    schedule: Schedule
+    cadence: Cadence
+    interval: Interval
+    every: Every
+    amount_cents: Annotated[int, cents("what its next bill asks for on its own schedule, before tax")]
+    currency: Currency
+    mrr_cents: Annotated[int, cents("its MRR at the end of `today`")]
+    next_bill_date: NextBillDate
+    ends_date: Annotated[
+        Day | None,
+        or_null(day("the day on which the contract ends or has ended"), "where no end is known"),
+    ]
+    declined: Declined
+    unpriced: Annotated[bool, about("whether a price or discount in it can't be read")]
+    unknown_status: Annotated[bool, about("whether its status is a word that no rule knows")]
+    tied: Annotated[
+        bool,
+        about("whether two of its events of one moment differ, and only their ids say which came last"),
+    ]
+    processor: Processor
+    account: Account
+    trust: Trust
+    causes: Causes
+
+
+class Contracts(Struct, frozen=True, kw_only=True):
+    """A page of contracts."""
+
+    currency: Currency
+    contracts: Annotated[list[ListedContract], about("one page, by the customer's name or else id")]
+    next_cursor: NextCursor
+
+
+def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False) -> Upcoming:
     """Stated next bills and drafts between two days, overdue ones too, and their sums by day.
 
     Beside them is the sum of what rolling on adds; `with_forecast` lists these bills, too.
     """
     start, end = first.isoformat(), last.isoformat()
-    rows = bill_rows(view, start, end, upcoming_only=True)
+    stated = bill_rows(view, start, end, upcoming_only=True)
     forecast = [bill for each in rolled_schedules(view, start, end) for bill in each.bills()]
-    listed = sorted([*rows, *map(forecast_row, forecast if with_forecast else ())], key=position)
-    days = {day: list(bills) for day, bills in groupby(rows, key=lambda row: row["date"])}
-    return {
-        "currency": view.scope.currency,
-        "from": start,
-        "to": end,
-        "total_cents": sum(row["amount_cents"] for row in rows),
-        "payments_count": len(rows),
-        "customers_count": len(_customers(rows)),
-        "forecast_cents": sum(bill.amount_cents for bill in forecast),
-        "forecast_count": len(forecast),
-        "days": [
-            {
-                "billing_date": day,
-                "payment_count": len(bills),
-                "daily_revenue_cents": sum(row["amount_cents"] for row in bills),
-                "customers": sorted({row["customer_name"] or row["customer_id"] for row in bills}),
-            }
-            for day, bills in days.items()
+    listed = sorted([*stated, *map(forecast_row, forecast if with_forecast else ())], key=position)
+    return Upcoming(
+        currency=view.scope.currency,
+        from_=start,
+        to=end,
+        total_cents=sum(bill.amount_cents for bill in stated),
+        payments_count=len(stated),
+        customers_count=len({(bill.processor, bill.account, bill.customer_id) for bill in stated}),
+        forecast_cents=sum(bill.amount_cents for bill in forecast),
+        forecast_count=len(forecast),
+        days=[
+            _upcoming_day(billing_date, list(bills))
+            for billing_date, bills in groupby(stated, key=lambda bill: bill.date)
         ],
-        "payments": [_upcoming_payment(row, view.scope.today) for row in listed],
-    }
+        payments=[_upcoming_bill(bill, view.scope.today) for bill in listed],
+    )
 
 
-def _upcoming_payment(row: dict[str, Any], today: date) -> dict[str, Any]:
-    return {
-        "next_bill_date": row["date"],
-        "customer_id": row["customer_id"],
-        "customer_name": row["customer_name"],
-        "contract_id": row["contract_id"],
-        "amount_cents": row["amount_cents"],
-        "interval": row["interval"],
-        "every": row["every"],
-        "billing_schedule": row["schedule"],
-        "days_until_payment": (date.fromisoformat(row["date"]) - today).days,
-        "declined": row["declined"],
-        "processor": row["processor"],
-        "status": row["status"],
-        "invoice_id": row["invoice_id"],
-        "trust": row["trust"],
-        "causes": row["causes"],
-    }
+def _upcoming_day(billing_date: str, bills: Sequence[ListedBill]) -> UpcomingDay:
+    return UpcomingDay(
+        billing_date=billing_date,
+        payment_count=len(bills),
+        daily_revenue_cents=sum(bill.amount_cents for bill in bills),
+        customers=sorted({bill.customer_name or bill.customer_id for bill in bills}),
+    )
 
 
-def _customers(rows: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
-    return {(row["processor"], row["account"], row["customer_id"]) for row in rows}
+def _upcoming_bill(bill: ListedBill, today: date) -> UpcomingBill:
+    return UpcomingBill(
+        next_bill_date=bill.date,
+        customer_id=bill.customer_id,
+        customer_name=bill.customer_name,
+        contract_id=bill.contract_id,
+        amount_cents=bill.amount_cents,
+        interval=bill.interval,
+        every=bill.every,
+        billing_schedule=bill.schedule,
+        days_until_payment=(date.fromisoformat(bill.date) - today).days,
+        declined=bill.declined,
+        processor=bill.processor,
+        status=cast(Any, bill.status),  # of bills that are coming
+        invoice_id=bill.invoice_id,
+        trust=bill.trust,
+        causes=bill.causes,
+    )
 
 
 class ContractPage(Struct, frozen=True, kw_only=True):
@@ -88,7 +210,7 @@ class ContractPage(Struct, frozen=True, kw_only=True):
     after: str | None
 
 
-def contracts(view: View, asked: ContractPage) -> dict[str, Any]:
+def contracts(view: View, asked: ContractPage) -> Contracts:
     """One page of contracts by the customer's name, else id; `next_cursor` is None on the last page.
 
     A cursor names a contract and no customer: addresses are logged. Raises ParameterError for another one.
@@ -110,11 +232,11 @@ def contracts(view: View, asked: ContractPage) -> dict[str, Any]:
         query = query.where(tuple_(*order) > _place(view, order, asked.after))
     rows = view.all(query.order_by(*order).limit(None if asked.limit is None else asked.limit + 1))
     page = rows[: asked.limit]
-    return {
-        "currency": view.scope.currency,
-        "contracts": [_contract(row, view.scope.today.isoformat()) for row in page],
-        "next_cursor": page[-1].parent_key if len(rows) > len(page) else None,
-    }
+    return Contracts(
+        currency=view.scope.currency,
+        contracts=[_contract(row, view.scope.today.isoformat()) for row in page],
+        next_cursor=to_cursor(page[-1].parent_key) if len(rows) > len(page) else None,
+    )
 
 
 def _place(view: View, order: Sequence[ColumnElement[str]], key: str) -> ColumnElement[Any]:
@@ -128,28 +250,28 @@ def _place(view: View, order: Sequence[ColumnElement[str]], key: str) -> ColumnE
     return tuple_(*map(literal, row[: len(order)]))
 
 
-def _contract(row: Any, today: str) -> dict[str, Any]:
+def _contract(row: Any, today: str) -> ListedContract:
     past_once = row.interval == cadence.ONCE and (row.next_bill_date or "") < today
-    return {
-        "contract_id": row.contract_id,
-        "customer_id": row.customer_id,
-        "customer_name": row.customer_name,
-        "status": row.status,
-        "schedule": cadence.schedule_label(row.interval, row.every),
-        "cadence": cadence.cadence_label(row.interval, row.every),
-        "interval": row.interval,
-        "every": row.every,
-        "amount_cents": row.amount_cents,
-        "currency": row.currency,
-        "mrr_cents": mrr_on(row.terms, today),
-        "next_bill_date": None if past_once else row.next_bill_date,
-        "ends_date": row.ends_date,
-        "declined": row.declined,
-        "unpriced": row.unpriced,
-        "unknown_status": row.unknown_status,
-        "tied": row.tied,
-        "processor": row.processor,
-        "account": row.account,
-        "trust": row.trust,
-        "causes": json.decode(row.causes),
-    }
+    return ListedContract(
+        contract_id=row.contract_id,
+        customer_id=row.customer_id,
+        customer_name=row.customer_name,
+        status=row.status,
+        schedule=cadence.schedule_label(row.interval, row.every),
+        cadence=cadence.cadence_label(row.interval, row.every),
+        interval=row.interval,
+        every=row.every,
+        amount_cents=row.amount_cents,
+        currency=row.currency,
+        mrr_cents=mrr_on(row.terms, today),
+        next_bill_date=None if past_once else row.next_bill_date,
+        ends_date=row.ends_date,
+        declined=row.declined,
+        unpriced=row.unpriced,
+        unknown_status=row.unknown_status,
+        tied=row.tied,
+        processor=row.processor,
+        account=row.account,
+        trust=row.trust,
+        causes=json.decode(row.causes),
+    )

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from sqlalchemy import case, func, select
 
 from projections.mrr import MOVEMENT_KINDS, Movement
@@ -18,8 +18,30 @@ from service.books.tables import ROWS, TOTALS
 from service.books.view import View, sum_columns
 from service.core.cadence import add_months
 from service.core.money import round_fraction
+from service.reads.answers import (
+    ClosingCents,
+    Day,
+    OpeningCents,
+    about,
+    cents,
+    day,
+    or_null,
+    ratio,
+)
 from service.reads.forecast import quarter_of
-from service.reads.mrr import describe_counting
+from service.reads.mrr import (
+    ArrCents,
+    ChurnCents,
+    ChurnedCustomers,
+    ContractionCents,
+    Counting,
+    ExpansionCents,
+    NewCents,
+    NewCustomers,
+    ReactivatedCustomers,
+    ReactivationCents,
+    describe_counting,
+)
 
 PERIODS = {"month": 1, "quarter": 3, "year": 12}  # months in each
 
@@ -33,7 +55,72 @@ _SUMMED_COLUMNS = {  # by table of totals: its book, and the columns to sum
 }
 
 
-def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
+class MetricsOfPeriod(Struct, frozen=True, kw_only=True):
+    """The metrics of one period."""
+
+    period: Annotated[str, about('the month ("2025-11"), the quarter ("2025-Q4") or the year ("2025")')]
+    from_: Annotated[Day, day("the first day")] = field(name="from")
+    to: Annotated[Day, day("the last day")]
+    complete: Annotated[bool, about("whether the period ends by `today`; one that does not may still change")]
+    opening_cents: OpeningCents
+    new_cents: NewCents
+    reactivation_cents: ReactivationCents
+    expansion_cents: ExpansionCents
+    contraction_cents: ContractionCents
+    churn_cents: ChurnCents
+    closing_cents: ClosingCents
+    opening_customers: Annotated[int, about("customers with MRR before")]
+    new_customers: NewCustomers
+    reactivated_customers: ReactivatedCustomers
+    churned_customers: ChurnedCustomers
+    closing_customers: Annotated[
+        int, about("customers with MRR after: opening + new + reactivated − churned")
+    ]
+    arr_cents: Annotated[ArrCents, cents("12 × closing_cents")]
+    arpa_cents: Annotated[int | None, or_null(cents("closing_cents ÷ closing_customers"), "where that is 0")]
+    customer_churn_rate: Annotated[
+        float | None, ratio("the part of the customers with MRR before who have none after", "theirs")
+    ]
+    gross_mrr_churn_rate: Annotated[
+        float | None, ratio("what those of them with less MRR after lost ÷ their MRR before", "theirs")
+    ]
+    net_mrr_churn_rate: Annotated[float | None, ratio("1 − net_revenue_retention", "`opening_cents`")]
+    net_revenue_retention: Annotated[
+        float | None, ratio("their MRR after ÷ their MRR before", "`opening_cents`")
+    ]
+    quick_ratio: Annotated[
+        float | None,
+        ratio(
+            "(new_cents + reactivation_cents + expansion_cents) ÷ −(contraction_cents + churn_cents)",
+            "what was lost",
+        ),
+    ]
+    ltv_cents: Annotated[
+        int | None,
+        or_null(
+            cents("lifetime value: ARPA × months of the period ÷ customer_churn_rate, both unrounded"),
+            "without customers at the end, or without churn",
+        ),
+    ]
+    payments: Annotated[
+        int, about("orders paid without a failed attempt, by their day, and `failed_payments`")
+    ]
+    failed_payments: Annotated[
+        int, about("orders and bills of which an attempt failed, by the day of the first failure")
+    ]
+    recovered_payments: Annotated[int, about("how many of `failed_payments` have been paid since, up to now")]
+    failed_payment_rate: Annotated[float | None, ratio("failed_payments ÷ payments", "`payments`")]
+    recovery_rate: Annotated[float | None, ratio("recovered_payments ÷ failed_payments", "`failed_payments`")]
+
+
+class Metrics(Counting, frozen=True, kw_only=True):
+    """The metrics of recurring revenue by period."""
+
+    by: Annotated[Literal["month", "quarter", "year"], about("the length of a period")]
+    periods: Annotated[list[MetricsOfPeriod], about("every period that holds a day of the range, whole")]
+
+
+def metrics(view: View, first: date, last: date, by: Literal["month", "quarter", "year"]) -> Metrics:
     """The metrics of every period that holds a day from `first` to `last`, each period whole."""
     days_of_periods = list(_periods(first, last, PERIODS[by]))
     start, end = days_of_periods[0][0], days_of_periods[-1][1]
@@ -48,16 +135,16 @@ def metrics(view: View, first: date, last: date, by: str) -> dict[str, Any]:
         cohort = _cohort(view, begins, ends)
         figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by], cohort)
         periods.append(
-            {
-                "period": _period_name(begins, by),
-                "from": begins.isoformat(),
-                "to": ends.isoformat(),
-                "complete": ends <= view.scope.today,
+            MetricsOfPeriod(
+                period=_period_name(begins, by),
+                from_=begins.isoformat(),
+                to=ends.isoformat(),
+                complete=ends <= view.scope.today,
                 **figures,
-            }
+            )
         )
-        mrr_cents, customers = figures["closing_cents"], figures["closing_customers"]
-    return {**describe_counting(view), "by": by, "periods": periods}
+        mrr_cents, customers = periods[-1].closing_cents, periods[-1].closing_customers
+    return Metrics(**describe_counting(view), by=by, periods=periods)
 
 
 class Cohort(Struct, frozen=True, kw_only=True):

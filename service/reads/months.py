@@ -5,23 +5,40 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import json
+from msgspec import Struct, field, json
 from sqlalchemy import BigInteger, cast, func, select
 
-from projections.collections import CASH_KINDS
 from service.books.overdue import is_overdue
 from service.books.tables import TOTALS
 from service.books.view import View, customer_key, sum_columns
 from service.core import cadence
-from service.reads.bill_rows import BILLS, ORDER, bill_rows, forecast_row, is_shown, position
+from service.reads.answers import (
+    BilledCents,
+    Bills,
+    Cadence,
+    Causes,
+    CollectedCents,
+    Currency,
+    CustomerId,
+    Customers,
+    Day,
+    OpenCents,
+    OverdueCents,
+    TotalCents,
+    Trust,
+    UpcomingCents,
+    about,
+    cents,
+    day,
+)
+from service.reads.bill_rows import BILLS, ORDER, ListedBill, bill_rows, forecast_row, is_shown, position
 from service.reads.coming import ForecastBill, MonthForecast, forecast_month
 from service.reads.mrr import mrr
 
 _bill_days = TOTALS["bill_days"]
 _cash_days = TOTALS["cash_days"]
-_CASH = tuple(f"{kind}_cents" for kind in CASH_KINDS)
 _SUMS = ("bills", "stated_bills", "billed_cents", "drafted_cents", "stated_cents", "open_cents")
 _TALLY = (
     "payments",
@@ -33,40 +50,118 @@ _TALLY = (
     "overdue_cents",
 )
 
+LaterCents = Annotated[int, cents("what contracts of short intervals add later in the month")]
 
-def month_summary(view: View, year: int, month: int) -> dict[str, Any]:
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """A month in figures."""
+
+    customers: Customers
+    payments: Bills
+    total_cents: TotalCents
+    later_cents: LaterCents
+    billed_cents: BilledCents
+    open_cents: OpenCents
+    upcoming_cents: UpcomingCents
+    overdue_cents: OverdueCents
+    schedule_total_cents: Annotated[int, cents("`total_cents` and `later_cents` together")]
+    mrr_cents: Annotated[int, cents("MRR of the contracts that bill in this month, each once")]
+    collected_cents: CollectedCents
+    book_customers: Annotated[int, about("customers with MRR in the whole active book at the end of `today`")]
+    book_mrr_cents: Annotated[int, cents("MRR of the whole active book at the end of `today`")]
+
+
+class Week(Struct, frozen=True, kw_only=True):
+    """A week of a month."""
+
+    week: Annotated[int, about("which week of the month: days 1–7, 8–14, 15–21, 22–28, 29–end")]
+    from_: Annotated[Day, day("the first day")] = field(name="from")
+    to: Annotated[Day, day("the last day")]
+    customers: Customers
+    payments: Bills
+    total_cents: TotalCents
+
+
+class BilledDay(Struct, frozen=True, kw_only=True):
+    """A day that has bills."""
+
+    date: Annotated[Day, day("the day")]
+    customers: Customers
+    payments: Bills
+    total_cents: TotalCents
+
+
+class TopBill(Struct, frozen=True, kw_only=True):
+    """One of the ten largest bills of a month."""
+
+    rank: Annotated[int, about("the place in the list, from 1")]
+    customer_id: CustomerId
+    date: Annotated[Day, day("the bill date")]
+    amount_cents: Annotated[int, cents("what is due")]
+    cadence: Cadence
+    trust: Trust
+    causes: Causes
+
+
+class CurrentMonth(Struct, frozen=True, kw_only=True):
+    """A month without its list of payments."""
+
+    year: Annotated[int, about("the calendar year")]
+    month: Annotated[int, about("the calendar month, 1 to 12")]
+    currency: Currency
+    summary: Annotated[Summary, about("the month in figures")]
+    weeks: Annotated[list[Week], about("the month's weeks, all of them")]
+    days: Annotated[list[BilledDay], about("the days that have bills")]
+    top: Annotated[list[TopBill], about("the ten largest bills: amount down, then date, then customer id")]
+    top_share: Annotated[float, about("the largest bills' part of `total_cents`, 0 to 1")]
+
+
+class MonthDetail(CurrentMonth, frozen=True, kw_only=True):
+    """A month with every bill."""
+
+    payments: Annotated[
+        list[ListedBill], about("every bill of the month, by date, then the customer's name or else id")
+    ]
+
+
+def month_detail(view: View, year: int, month: int) -> MonthDetail:
+    """A month with every bill."""
+    summary = month_summary(view, year, month)
+    parts = {name: getattr(summary, name) for name in summary.__struct_fields__}
+    return MonthDetail(**parts, payments=_month_payments(view, year, month))
+
+
+def month_summary(view: View, year: int, month: int) -> CurrentMonth:
     """A month without its list of payments: summary, weeks, days and the ten largest bills."""
     first, last = month_bounds(year, month)
     forecast = forecast_month(view, first, last)
     customers = _BilledCustomers(view, first, last, forecast.bills)
-    days = _by_day(view, first, last, forecast, customers)
+    days = _by_day(view, first, last, forecast)
     top = _top(view, first, last, forecast.bills)
     book = mrr(view)
-    tally = {name: sum(row[name] for row in days) for name in _TALLY}
-    total, top_cents = tally["total_cents"], sum(row["amount_cents"] for row in top)
-    return {
-        "year": year,
-        "month": month,
-        "currency": view.scope.currency,
-        "summary": {
-            "customers": customers.count(),
+    tally = {name: sum(tally[name] for tally in days.values()) for name in _TALLY}
+    total, top_cents = tally["total_cents"], sum(bill.amount_cents for bill in top)
+    return CurrentMonth(
+        year=year,
+        month=month,
+        currency=view.scope.currency,
+        summary=Summary(
+            customers=customers.count(),
             **tally,
-            "schedule_total_cents": total + tally["later_cents"],
-            "mrr_cents": _mrr_of_billed(view, first, last, forecast.bills),
-            "collected_cents": _cash_between(view, first, last)["collected_cents"],
-            "book_customers": book["customers"],
-            "book_mrr_cents": book["mrr_cents"],
-        },
-        "weeks": _weeks(first, last, days, customers),
-        "days": [
-            {name: row[name] for name in ("date", "customers", "payments", "total_cents")} for row in days
-        ],
-        "top": top,
-        "top_share": round(top_cents / total, 4) if total else 0.0,
-    }
+            schedule_total_cents=total + tally["later_cents"],
+            mrr_cents=_mrr_of_billed(view, first, last, forecast.bills),
+            collected_cents=_collected_between(view, first, last),
+            book_customers=book.customers,
+            book_mrr_cents=book.mrr_cents,
+        ),
+        weeks=_weeks(first, last, days, customers),
+        days=_days(days, customers),
+        top=top,
+        top_share=round(top_cents / total, 4) if total else 0.0,
+    )
 
 
-def month_payments(view: View, year: int, month: int) -> list[dict[str, Any]]:
+def _month_payments(view: View, year: int, month: int) -> list[ListedBill]:
     """The bills of a month, by date: issued, drafted, stated, overdue and forecast."""
     first, last = month_bounds(year, month)
     rows = bill_rows(view, first, last) + [
@@ -87,10 +182,8 @@ def months_between(first: date, last: date) -> list[str]:
     return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(start, end + 1)]
 
 
-def _by_day(
-    view: View, first: str, last: str, forecast: MonthForecast, customers: "_BilledCustomers"
-) -> list[dict[str, Any]]:
-    """The tally of each day that has bills."""
+def _by_day(view: View, first: str, last: str, forecast: MonthForecast) -> dict[str, dict[str, int]]:
+    """The tally of each day that has bills, by day."""
     today = view.scope.today.isoformat()
     tallies: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(_TALLY, 0))
     query = select(_bill_days.c.date, *sum_columns(_bill_days, _SUMS)).where(
@@ -100,17 +193,16 @@ def _by_day(
         is_past = row.date < today  # then stated bills may be overdue, or none
         if row.bills - (row.stated_bills if is_past else 0):
             _add_bills(tallies[row.date], row, is_past=is_past)
-    for day, count, cents in _overdue(view, first, last):
-        tallies[day]["payments"] += count
-        _add(tallies[day], cents, "overdue_cents")
-    for day, cents in forecast.later_cents_of().items():
-        tallies[day]["later_cents"] += cents
+    for date_, count, amount_cents in _overdue(view, first, last):
+        tallies[date_]["payments"] += count
+        _add(tallies[date_], amount_cents, "overdue_cents")
+    for date_, amount_cents in forecast.later_cents_of().items():
+        tallies[date_]["later_cents"] += amount_cents
     for bill in forecast.bills:
         tallies[bill.date]["payments"] += 1
         tallies[bill.date]["later_cents"] += bill.later_cents
         _add(tallies[bill.date], bill.amount_cents, "upcoming_cents")
-    counts = customers.count_by(lambda day: day)
-    return [{"date": day, "customers": counts[day], **tallies[day]} for day in sorted(tallies)]
+    return dict(sorted(tallies.items()))
 
 
 def _add_bills(tally: dict[str, int], row: Any, *, is_past: bool) -> None:
@@ -121,9 +213,9 @@ def _add_bills(tally: dict[str, int], row: Any, *, is_past: bool) -> None:
     _add(tally, row.drafted_cents + (0 if is_past else row.stated_cents), "upcoming_cents")
 
 
-def _add(tally: dict[str, int], cents: int, name: str) -> None:
-    tally[name] += cents
-    tally["total_cents"] += cents
+def _add(tally: dict[str, int], amount_cents: int, name: str) -> None:
+    tally[name] += amount_cents
+    tally["total_cents"] += amount_cents
 
 
 def _overdue(view: View, first: str, last: str) -> list[Any]:
@@ -136,25 +228,38 @@ def _overdue(view: View, first: str, last: str) -> list[Any]:
     return view.all(query.group_by(BILLS.c.date))
 
 
-def _week_of(day: str) -> int:
+def _days(days: dict[str, dict[str, int]], customers: "_BilledCustomers") -> list[BilledDay]:
+    counts = customers.count_by(lambda date_: date_)
+    return [
+        BilledDay(
+            date=date_,
+            customers=counts[date_],
+            payments=tally["payments"],
+            total_cents=tally["total_cents"],
+        )
+        for date_, tally in days.items()
+    ]
+
+
+def _week_of(date_: str) -> int:
     """The week of a day's month: days 1–7, 8–14, 15–21, 22–28 and the rest of the month."""
-    return min((int(day[-2:]) - 1) // 7 + 1, 5)
+    return min((int(date_[-2:]) - 1) // 7 + 1, 5)
 
 
 def _weeks(
-    first: str, last: str, days: list[dict[str, Any]], customers: "_BilledCustomers"
-) -> list[dict[str, Any]]:
+    first: str, last: str, days: dict[str, dict[str, int]], customers: "_BilledCustomers"
+) -> list[Week]:
     counts = customers.count_by(_week_of)
-    by_week = {week: list(rows) for week, rows in groupby(days, key=lambda row: _week_of(row["date"]))}
+    by_week = {week: [days[date_] for date_ in dates] for week, dates in groupby(days, key=_week_of)}
     return [
-        {
-            "week": week,
-            "from": f"{first[:8]}{week * 7 - 6:02d}",
-            "to": f"{first[:8]}{week * 7:02d}" if week < 5 else last,
-            "customers": counts.get(week, 0),
-            "payments": sum(row["payments"] for row in by_week.get(week, ())),
-            "total_cents": sum(row["total_cents"] for row in by_week.get(week, ())),
-        }
+        Week(
+            week=week,
+            from_=f"{first[:8]}{week * 7 - 6:02d}",
+            to=f"{first[:8]}{week * 7:02d}" if week < 5 else last,
+            customers=counts.get(week, 0),
+            payments=sum(tally["payments"] for tally in by_week.get(week, ())),
+            total_cents=sum(tally["total_cents"] for tally in by_week.get(week, ())),
+        )
         for week in range(1, _week_of(last) + 1)
     ]
 
@@ -174,8 +279,8 @@ class _BilledCustomers:
     def count_by(self, part_of: Callable[[str], Any]) -> dict[Any, int]:
         """How many distinct customers each part of the range has; `part_of` gives the part of a day."""
         parts: dict[Any, set[str]] = {}
-        for day, customer in self._pairs:
-            parts.setdefault(part_of(day), set()).add(customer)
+        for date_, customer in self._pairs:
+            parts.setdefault(part_of(date_), set()).add(customer)
         return {part: len(customers) for part, customers in parts.items()}
 
 
@@ -201,7 +306,7 @@ def _mrr_of_billed(view: View, first: str, last: str, forecast: Sequence[Forecas
     return sum(highest.values())
 
 
-def _top(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> list[dict[str, Any]]:
+def _top(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) -> list[TopBill]:
     """The ten largest bills: amount down, then date, then customer."""
     query = select(BILLS).where(*_counted(view, first, last))
     stored = view.all(query.order_by(BILLS.c.amount_cents.desc(), *ORDER).limit(10))
@@ -219,21 +324,21 @@ def _top(view: View, first: str, last: str, forecast: Sequence[ForecastBill]) ->
     ]
     rows.sort(key=lambda each: (-each[2], each[1], each[0].customer_id))
     return [
-        {
-            "rank": rank,
-            "customer_id": row.customer_id,
-            "date": day,
-            "amount_cents": cents,
-            "cadence": label,
-            "trust": row.trust,
-            "causes": json.decode(row.causes),
-        }
-        for rank, (row, day, cents, label) in enumerate(rows[:10], start=1)
+        TopBill(
+            rank=rank,
+            customer_id=row.customer_id,
+            date=date_,
+            amount_cents=amount_cents,
+            cadence=label,
+            trust=row.trust,
+            causes=json.decode(row.causes),
+        )
+        for rank, (row, date_, amount_cents, label) in enumerate(rows[:10], start=1)
     ]
 
 
-def _cash_between(view: View, first: str, last: str) -> dict[str, int]:
-    query = select(*sum_columns(_cash_days, _CASH)).where(
+def _collected_between(view: View, first: str, last: str) -> int:
+    query = select(*sum_columns(_cash_days, ("collected_cents",))).where(
         *view.filters(_cash_days, "collections"), _cash_days.c.date.between(first, last)
     )
-    return dict((view.one(query))._mapping)  # noqa: SLF001
+    return int(view.one(query)[0])

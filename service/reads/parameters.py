@@ -13,17 +13,24 @@ from msgspec.structs import replace
 from service.core.errors import ParameterError
 
 _YEARS = range(1970, 3000)
+_MONTH_PATTERN = r"(19[7-9]\d|2\d{3})-(0[1-9]|1[0-2])"  # of a year in `_YEARS`
+_DAY_PATTERN = rf"{_MONTH_PATTERN}-(0[1-9]|[12]\d|3[01])"
+_TIME_PATTERN = r"[Tt]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([Zz]|[+-]\d{2}:?\d{2})"
 _MAX_RANGE_DAYS = 3_700  # a range of days longer than ten years is a mistake
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """One query parameter. `default` gives its value by today's date; None means that it was left out."""
+    """One query parameter. `default` gives its value by today's date; None means that it was left out.
+
+    `schema` refuses what `parse` refuses, as far as a JSON Schema can. A `required` one has no default.
+    """
 
     name: str
     parse: Callable[[str], Any]
     default: Callable[[date], Any]
     schema: dict[str, Any]
     description: str
+    required: bool = False
 
 
 def parse_all(parameters: tuple[Parameter, ...], query: dict[str, str], today: date) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def choices(name: str, default: str, options: tuple[str, ...], description: str)
         name=name,
         parse=parse,
         default=lambda _: parse(default),
-        schema={"type": "array", "items": {"type": "string", "enum": list(options)}},
+        schema={"type": "array", "items": {"type": "string", "enum": list(options)}, "minItems": 1},
         description=f"{description}; some of {', '.join(options)}, with commas between",
     )
 
@@ -125,7 +132,7 @@ def text(name: str, description: str) -> Parameter:
         name=name,
         parse=_require_printable,
         default=lambda _: None,
-        schema={"type": "string"},
+        schema={"type": "string", "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
         description=f"{description}; printable text",
     )
 
@@ -144,7 +151,7 @@ def day(name: str, default: Callable[[date], date], description: str) -> Paramet
         name=name,
         parse=_parse_date,
         default=default,
-        schema={"type": "string", "format": "date"},
+        schema={"type": "string", "format": "date", "pattern": f"^{_DAY_PATTERN}$"},
         description=f"{description}; a date such as 2025-11-13",
     )
 
@@ -190,7 +197,7 @@ LOOK_BACK = (
         name="known_at",
         parse=_parse_known_at,
         default=lambda _: None,
-        schema={"type": "string"},
+        schema={"type": "string", "pattern": f"^{_DAY_PATTERN}({_TIME_PATTERN})?$"},
         description="only what had been recorded by then, as 2025-11-13T10:30:00Z, or by the end of a day, "
         "as 2025-11-13; `today` is that day by default",
     ),
@@ -203,7 +210,7 @@ def month_start(name: str, default: Callable[[date], date], description: str) ->
         name=name,
         parse=lambda value: _parse_date(f"{value}-01" if len(value) == 7 else value),
         default=default,
-        schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
+        schema={"type": "string", "pattern": f"^({_MONTH_PATTERN}|{_DAY_PATTERN})$"},
         description=f"{description}; a month such as 2025-01, or a date",
     )
 
@@ -218,7 +225,7 @@ def month_end(name: str, default: Callable[[date], date], description: str) -> P
         name=name,
         parse=parse,
         default=default,
-        schema={"type": "string", "pattern": r"^\d{4}-\d{2}(-\d{2})?$"},
+        schema={"type": "string", "pattern": f"^({_MONTH_PATTERN}|{_DAY_PATTERN})$"},
         description=f"{description}; a month such as 2025-12, or a date",
     )
 
@@ -238,7 +245,7 @@ def cursor() -> Parameter:
         name="cursor",
         parse=parse,
         default=lambda _: None,
-        schema={"type": "string"},
+        schema={"type": "string", "pattern": "^[A-Za-z0-9_-]*={0,2}$"},
         description="the `next_cursor` of the page before",
     )
 

@@ -1,4 +1,4 @@
-"""A read: its path, its parameters, and the function that makes its document."""
+"""A read: its path, its parameters, the type of its answer, and the function that makes it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,38 +6,51 @@ from typing import Any
 from msgspec import Struct
 
 from service.books.view import View
+from service.reads.answers import CustomerMeta, Meta
 from service.reads.parameters import Parameter
-
-Answer = Callable[[View, dict[str, Any]], dict[str, Any]]
 
 
 class Read(Struct, frozen=True, kw_only=True):
-    """One read. `shape` names its answer's schema, `rows` the list of the answer that CSV shows.
+    """One read. `shape` is the type of its answer without `meta`, `rows` the list of it that CSV shows.
 
-    `rows` is empty where there is no list. `path` may hold a variable, `{customer_id}`, which `answer` gets
-    with the parameters. The worker keeps the answer of a `precomputed` read ready, by its default parameters.
+    `rows` is empty where there is no list. `path` may hold variables, as `{customer_id}`, which come with the
+    arguments.
     """
 
     path: str
     summary: str
-    answer: Answer
-    shape: str
-    rows: str
+    shape: type[Struct]
+    rows: str = ""
     parameters: tuple[Parameter, ...] = ()
-    precomputed: bool = False
     dated: bool = True  # `calculation_date` is a date; else the moment of the calculation
 
     @property
     def name(self) -> str:
-        """The read's name in the API's description: "month-detail"."""
+        """The read's name: "revenue-month-detail"."""
         return self.path.removeprefix("/api/").removeprefix("v1/").replace("/", "-")
 
     @property
-    def paged(self) -> bool:
-        """Whether its list comes a page at a time."""
-        return any(parameter.name == "cursor" for parameter in self.parameters)
+    def meta(self) -> type[Meta]:
+        """The type of its answer's `meta`."""
+        return Meta if self.dated else CustomerMeta
+
+    @property
+    def page_parameter(self) -> str | None:
+        """The parameter for the next page, whose value is in the answer's `next_…`; None without pages."""
+        names = {parameter.name for parameter in self.parameters}
+        return next((name for name in ("cursor", "after") if name in names), None)
 
     @property
     def looks_back(self) -> bool:
         """Whether it can be asked for the books as they were known."""
         return any(parameter.name == "known_at" for parameter in self.parameters)
+
+
+class BookRead(Read, frozen=True, kw_only=True):
+    """A read whose whole answer comes from the books: `answer` makes it, from a view and the arguments.
+
+    The worker keeps the answer of a `precomputed` read ready, by its default parameters.
+    """
+
+    answer: Callable[[View, dict[str, Any]], Struct]
+    precomputed: bool = False

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict, fields
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, Text, insert, select, tuple_
 
 from service.books.view import View
 from service.core.errors import ParameterError
 from service.core.moments import from_us, rfc3339
+from service.reads.answers import Account, Currency, Day, Moment, NextCursor, about, cents, moment
+from service.reads.answers import day as on_day
 from service.reads.parameters import cursor, day, integer, to_cursor
 from service.reads.read import Read
 
@@ -43,6 +45,49 @@ class Restatement(Struct, frozen=True, kw_only=True):
     all_after_cents: int
 
 
+class ListedRestatement(Struct, frozen=True, kw_only=True):
+    """What a late event changed of a figure of days already gone."""
+
+    recorded_at: Annotated[Moment, moment("when the event was recorded")]
+    position: Annotated[int, about("the event's position in the ledger")]
+    cause: Annotated[str, about('the event\'s name in `causes`, such as "stripe:evt_1"')]
+    type: Annotated[str, about("the event's type in the ledger's words")]
+    figure: Annotated[
+        Literal["mrr", "billed_cents", "collected_cents", "refunded_cents", "disputed_cents"],
+        about("what changed: MRR, or what `monthly-totals` shows under this name"),
+    ]
+    date: Annotated[
+        Day, on_day("the day, gone when the event was recorded, that it changed; of several the first")
+    ]
+    until: Annotated[
+        Day,
+        on_day(
+            "the last day of the change; of MRR, which holds until it moves again, at most the last past day"
+        ),
+    ]
+    month: Annotated[str, about("the month of `date`")]
+    currency: Currency
+    account: Account
+    customer_id: Annotated[
+        str, about("whose figure it is; of several the first by id, empty where none is named")
+    ]
+    change_cents: Annotated[int, cents("what the event changed, on each of these days")]
+    before_cents: Annotated[
+        int, cents("before the event: MRR at the end of `date`, any other figure of its month")
+    ]
+    after_cents: Annotated[int, cents("the same after the event")]
+
+
+class Restatements(Struct, frozen=True, kw_only=True):
+    """What late events changed of figures of days already gone."""
+
+    currency: Currency
+    from_: Annotated[Day, on_day("the first day on which the events were recorded")] = field(name="from")
+    to: Annotated[Day, on_day("the last day on which they were recorded")]
+    restatements: Annotated[list[ListedRestatement], about("one page, by the events' positions")]
+    next_cursor: NextCursor
+
+
 _metadata = MetaData()
 _restatements = Table(
     "restatements",
@@ -62,17 +107,18 @@ def save_restatements(connection: Connection, rows: Sequence[Restatement]) -> No
         connection.execute(insert(_restatements), [asdict(row) for row in rows])
 
 
-def _answer(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def restatements(view: View, args: dict[str, Any]) -> Restatements:
+    """A page of the file's restatements."""
     rows = _page(view, args["limit"], args["cursor"])
     page = rows[: args["limit"]]
     more = len(rows) > len(page)
-    return {
-        "currency": view.scope.currency,
-        "from": args["from"].isoformat(),
-        "to": args["to"].isoformat(),
-        "restatements": [_row(row, of_all=view.scope.account is None) for row in page],
-        "next_cursor": to_cursor(f"{page[-1].position}|{page[-1].part}") if more else None,
-    }
+    return Restatements(
+        currency=view.scope.currency,
+        from_=args["from"].isoformat(),
+        to=args["to"].isoformat(),
+        restatements=[_listed(row, of_all=view.scope.account is None) for row in page],
+        next_cursor=to_cursor(f"{page[-1].position}|{page[-1].part}") if more else None,
+    )
 
 
 def _page(view: View, limit: int | None, after: str | None) -> list[Any]:
@@ -94,30 +140,29 @@ def _parse_cursor(cursor: str) -> tuple[int, int]:
     return int(position), int(part)
 
 
-def _row(row: Any, *, of_all: bool) -> dict[str, Any]:
-    return {
-        "recorded_at": rfc3339(from_us(row.recorded_at_us)),
-        "position": row.position,
-        "cause": row.cause,
-        "type": row.type,
-        "figure": row.figure,
-        "date": row.date,
-        "until": row.until,
-        "month": row.date[:7],
-        "currency": row.currency,
-        "account": row.account,
-        "customer_id": row.customer_id,
-        "change_cents": row.change_cents,
-        "before_cents": row.all_before_cents if of_all else row.before_cents,
-        "after_cents": row.all_after_cents if of_all else row.after_cents,
-    }
+def _listed(row: Any, *, of_all: bool) -> ListedRestatement:
+    return ListedRestatement(
+        recorded_at=rfc3339(from_us(row.recorded_at_us)),
+        position=row.position,
+        cause=row.cause,
+        type=row.type,
+        figure=row.figure,
+        date=row.date,
+        until=row.until,
+        month=row.date[:7],
+        currency=row.currency,
+        account=row.account,
+        customer_id=row.customer_id,
+        change_cents=row.change_cents,
+        before_cents=row.all_before_cents if of_all else row.before_cents,
+        after_cents=row.all_after_cents if of_all else row.after_cents,
+    )
 
 
 RESTATEMENTS = Read(
     path="/api/v1/restatements",
     summary="What late events changed of figures of days already gone",
-    answer=_answer,
-    shape="Restatements",
+    shape=Restatements,
     rows="restatements",
     parameters=(
         day(

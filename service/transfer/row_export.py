@@ -17,7 +17,7 @@ from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
 from service.core.errors import ParameterError, Unavailable
 from service.core.progress import Advance
-from service.reads.csv_cells import cell
+from service.reads.csv_table import cell
 from service.storage.files import named_when_whole
 
 FileFormat = Literal["csv", "parquet"]

@@ -1,132 +1,190 @@
 """The ledger's own reads: its head, its events, and the events that caused a row."""
 
 import base64
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Raw, json
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import Raw, Struct
+from msgspec.structs import asdict
 from starlette.routing import Route
 
 from service.core.errors import Integrity, NotFound, ParameterError
 from service.core.events import SUPERSEDED_SUFFIX
 from service.core.moments import from_us, rfc3339
 from service.ledger.store import LedgerReader
-from service.reads.parameters import Parameter, integer
-from service.reads.schemas import columns
-from service.web.reads import (
-    FORMAT,
-    SCOPED,
-    answer_when_reached,
-    check_key,
-    parse_parameters,
-    read_meta,
-    scope_of,
-    tagged_response,
-    to_csv,
-    today_in,
-    wants_csv,
-    with_meta,
-)
-from service.web.state import state_of
+from service.reads.answers import Account, Moment, Processor, Trust, about, moment, or_null
+from service.reads.parameters import integer
+from service.reads.read import Read
+from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
+from service.web.state import State
 
-PAGE = (
-    integer("after", lambda _: 0, 0, 2**62, "events after this position"),
-    integer("limit", lambda _: 100, 1, 1000, "events a page"),
+_DIGEST = "SHA-256 in hexadecimal"
+RawBody = Annotated[str, about("the body as it came; what is not UTF-8 is replaced")]
+RawBodyBase64 = Annotated[str, about("the body's bytes exactly, in base64", {"contentEncoding": "base64"})]
+Headers = Annotated[
+    Raw,
+    about("what it was signed with", {"type": "object", "additionalProperties": {"type": "string"}}),
+]
+VerificationJson = Annotated[
+    Raw, about("what was proved of it", {"$ref": "#/components/schemas/Verification"})
+]
+
+
+class Verification(Struct, frozen=True, kw_only=True):
+    """What was proved of a delivery, as the ledger keeps it."""
+
+    processor: Processor
+    method: Annotated[str, about("stripe-signature, standard-webhooks, url-token, fetch or import")]
+    received_at: Annotated[Moment, moment("when it came")]
+    trust: Trust
+    message_id: Annotated[
+        str | None,
+        about(
+            "the signed id of the message; of an object that was observed that of its event; "
+            "null where there is none"
+        ),
+    ]
+    signed_at: Annotated[Moment | None, or_null(moment("the signed time"), "where the method signs none")]
+    secret: Annotated[
+        int | None,
+        about("which of the configured secrets matched, from 1; null where none is used"),
+    ]
+    confirmable: Annotated[bool, about("whether a fetch from the processor will confirm it")]
+    account: Annotated[
+        str, about("the account of which an object was observed; empty for the key's own, and else")
+    ]
+
+
+class LedgerHead(Struct, frozen=True, kw_only=True):
+    """Where the ledger ends."""
+
+    position: Annotated[int, about("the last position; 0 when the ledger is empty")]
+    digest: Annotated[str, about(f"{_DIGEST}: the chain's link, over this row and the link before")]
+
+
+class LedgerEvent(Struct, frozen=True, kw_only=True):
+    """An event of the ledger."""
+
+    position: Annotated[int, about("its position, from 1")]
+    cause: Annotated[str, about('its name in `causes`, such as "stripe:evt_1"')]
+    processor: Processor
+    account: Account
+    event_id: Annotated[str, about("the event's id, unique within processor and account")]
+    type: Annotated[str, about("the event's type in the ledger's words")]
+    occurred_at: Annotated[Moment, moment("when it happened")]
+    recorded_at: Annotated[Moment, moment("when it was recorded")]
+    rank: Annotated[int, about("orders the events of one moment: how far along its life the thing is")]
+    trust: Trust
+    data: Annotated[Raw, about("the state after it happened, in the ledger's words", {"type": "object"})]
+    before: Annotated[
+        Raw,
+        about(
+            "the state before it happened; null where the processor does not send it",
+            {"type": ["object", "null"]},
+        ),
+    ]
+    content_digest: Annotated[str, about(f"{_DIGEST} of the body without what a redelivery may change")]
+    delivery: Annotated[int, about("position of the first event of the delivery that it came in")]
+    digest: Annotated[str, about(f"{_DIGEST}: the chain's link, over this row and the link before")]
+
+
+class LedgerEvents(Struct, frozen=True, kw_only=True):
+    """A page of the log."""
+
+    events: Annotated[list[LedgerEvent], about("one page, by position")]
+    next_after: Annotated[int | None, about("`after` of the next page; null at the end")]
+    head: Annotated[int, about("the ledger's last position")]
+
+
+class DeliveredEvent(LedgerEvent, frozen=True, kw_only=True):
+    """An event with the delivery that it came in."""
+
+    superseded_by: Annotated[
+        str | None,
+        about(
+            "the name of the event that says that this one counts no more, and what does in its place; "
+            "null where it counts"
+        ),
+    ]
+    raw_body: RawBody
+    raw_body_base64: RawBodyBase64
+    headers: Headers
+    verification: VerificationJson
+
+
+HEAD = Read(
+    path="/api/v1/ledger/head",
+    summary="The last position and the chain's digest there",
+    shape=LedgerHead,
 )
-_Handler = Callable[[Request, dict[str, Any]], Coroutine[Any, Any, Response]]
-LIST_PARAMETERS = (*PAGE, *SCOPED, FORMAT)
+EVENTS = Read(
+    path="/api/v1/ledger/events",
+    summary="The log, a page at a time",
+    shape=LedgerEvents,
+    rows="events",
+    parameters=(
+        integer("after", lambda _: 0, 0, 2**62, "events after this position"),
+        integer("limit", lambda _: 100, 1, 1000, "events a page"),
+    ),
+)
+EVENT = Read(
+    path="/api/v1/ledger/events/{position}", summary="One event with its delivery", shape=DeliveredEvent
+)
+CAUSE = Read(
+    path="/api/v1/ledger/causes/{cause}",
+    summary="What caused a row, to its bytes",
+    shape=DeliveredEvent,
+)
 
 
 def ledger_routes() -> list[Route]:
     """GET routes under /api/v1/ledger."""
     return [
-        Route("/api/v1/ledger/head", ledger_read(_head), methods=["GET"]),
-        Route("/api/v1/ledger/events", ledger_read(_events, LIST_PARAMETERS), methods=["GET"]),
-        Route("/api/v1/ledger/events/{position}", ledger_read(_event), methods=["GET"]),
-        Route("/api/v1/ledger/causes/{cause:path}", ledger_read(_cause), methods=["GET"]),
+        read_route(HEAD, _head),
+        read_route(EVENTS, _events),
+        read_route(EVENT, _event),
+        read_route(CAUSE, _cause),
     ]
 
 
-def ledger_read(
-    handler: _Handler, parameters: tuple[Parameter, ...] = SCOPED
-) -> Callable[[Request], Awaitable[Response]]:
-    """A route's function: checks the key, parses the parameters and waits for `at_least` before `handler`."""
-
-    async def respond(request: Request) -> Response:
-        check_key(request)
-        state = state_of(request)
-        args = parse_parameters(parameters, (), request, today_in(state))
-        answer = partial(handler, request, args)
-        return await answer_when_reached(state, args["at_least"], args["timeout_ms"], answer)
-
-    return respond
-
-
-async def ledger_answer(
-    request: Request,
-    args: dict[str, Any],
-    document: dict[str, Any],
-    next_page: dict[str, Any] | None = None,
-) -> Response:
-    """A document with its `meta`; `next_page` holds the parameters of the next page, if there is one."""
-    state = state_of(request)
-    body = with_meta(json.encode(document), await read_meta(state, scope_of(args, state)))
-    return tagged_response(request, body, "application/json", next_page)
-
-
-async def _head(request: Request, args: dict[str, Any]) -> Response:
-    state = state_of(request)
+async def _head(query: ReadQuery, state: State) -> Found:
     async with state.ledger.reading() as reader:
         head = await reader.head()
-    return await ledger_answer(request, args, {"position": head.position, "digest": head.digest.hex()})
+    return await found_in_ledger(LedgerHead(position=head.position, digest=head.digest.hex()), query, state)
 
 
-async def _events(request: Request, args: dict[str, Any]) -> Response:
-    state = state_of(request)
+async def _events(query: ReadQuery, state: State) -> Found:
+    after, limit = query.args["after"], query.args["limit"]
     async with state.ledger.reading() as reader:
-        rows = await reader.rows(args["after"], args["limit"] + 1, args["account"])
+        rows = await reader.rows(after, limit + 1, query.scope.account)
         head = (await reader.head()).position
-    events = [_event_document(row) for row in rows[: args["limit"]]]
-    last = events[-1]["position"] if len(rows) > len(events) else None
-    next_page = {"after": last} if last else None
-    if wants_csv(args["format"], request):
-        csv_rows = [
-            {**event, **{name: _json_text(event[name]) for name in ("data", "before")}} for event in events
-        ]
-        body = to_csv(columns("LedgerEvents", "events"), csv_rows)
-        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
-    document = {"events": events, "next_after": last, "head": head}
-    return await ledger_answer(request, args, document, next_page)
+    events = [_listed(row) for row in rows[:limit]]
+    next_after = events[-1].position if len(rows) > len(events) else None
+    return await found_in_ledger(LedgerEvents(events=events, next_after=next_after, head=head), query, state)
 
 
-async def _event(request: Request, args: dict[str, Any]) -> Response:
-    text = request.path_params["position"]
+async def _event(query: ReadQuery, state: State) -> Found:
+    text = query.args["position"]
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ParameterError("position: a whole number from 1")
-    async with state_of(request).ledger.reading() as reader:
-        document = await _event_with_delivery(reader, int(text), args["account"])
-    return await ledger_answer(request, args, document)
+    async with state.ledger.reading() as reader:
+        event = await _delivered(reader, int(text), query.scope.account)
+    return await found_in_ledger(event, query, state)
 
 
-async def _cause(request: Request, args: dict[str, Any]) -> Response:
-    cause = request.path_params["cause"]
+async def _cause(query: ReadQuery, state: State) -> Found:
+    cause = query.args["cause"]
     processor, _, event_id = cause.partition(":")
     if not cause.isprintable():  # every id is printable, and PostgreSQL takes no NUL
         raise NotFound("the ledger holds no such event")
-    async with state_of(request).ledger.reading() as reader:
-        position = await reader.find_effective(processor, event_id, args["account"])
+    async with state.ledger.reading() as reader:
+        position = await reader.find_effective(processor, event_id, query.scope.account)
         if position is None:
             raise NotFound("the ledger holds no such event")
-        document = await _event_with_delivery(reader, position)
-    return await ledger_answer(request, args, document)
+        event = await _delivered(reader, position)
+    return await found_in_ledger(event, query, state)
 
 
-async def _event_with_delivery(
-    reader: LedgerReader, position: int, account: str | None = None
-) -> dict[str, Any]:
+async def _delivered(reader: LedgerReader, position: int, account: str | None = None) -> DeliveredEvent:
     """One event with the raw bytes of its delivery, their headers and the proof."""
     rows = await reader.rows(position - 1, 1, account) if 0 < position < 2**62 else []
     if not rows or rows[0]["position"] != position:
@@ -135,14 +193,14 @@ async def _event_with_delivery(
         delivery = await reader.delivery(rows[0]["delivery"])
     except Integrity as error:  # an operator may have moved old ones away
         raise NotFound(str(error)) from None
-    return {
-        **_event_document(rows[0]),
-        "superseded_by": await _superseded_by(reader, rows[0]),
-        "raw_body": delivery["body"].decode("utf-8", "replace"),
-        "raw_body_base64": base64.b64encode(delivery["body"]).decode(),
-        "headers": Raw(delivery["headers"]),
-        "verification": Raw(delivery["proof"]),
-    }
+    return DeliveredEvent(
+        **asdict(_listed(rows[0])),
+        superseded_by=await _superseded_by(reader, rows[0]),
+        raw_body=delivery["body"].decode("utf-8", "replace"),
+        raw_body_base64=base64.b64encode(delivery["body"]).decode(),
+        headers=Raw(delivery["headers"]),
+        verification=Raw(delivery["proof"]),
+    )
 
 
 async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | None:
@@ -152,25 +210,21 @@ async def _superseded_by(reader: LedgerReader, row: dict[str, Any]) -> str | Non
     return f"{row['processor']}:{event_id}" if position else None
 
 
-def _json_text(value: Raw | None) -> str | None:
-    return None if value is None else bytes(value).decode()
-
-
-def _event_document(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "position": row["position"],
-        "cause": f"{row['processor']}:{row['event_id']}",
-        "processor": row["processor"],
-        "account": row["account"],
-        "event_id": row["event_id"],
-        "type": row["type"],
-        "occurred_at": rfc3339(from_us(row["occurred_at_us"])),
-        "recorded_at": rfc3339(from_us(row["recorded_at_us"])),
-        "rank": row["rank"],
-        "trust": row["trust"],
-        "data": Raw(row["data"]),
-        "before": Raw(row["before"]) if row["before"] else None,
-        "content_digest": row["content_digest"].hex(),
-        "delivery": row["delivery"],
-        "digest": row["digest"].hex(),
-    }
+def _listed(row: dict[str, Any]) -> LedgerEvent:
+    return LedgerEvent(
+        position=row["position"],
+        cause=f"{row['processor']}:{row['event_id']}",
+        processor=row["processor"],
+        account=row["account"],
+        event_id=row["event_id"],
+        type=row["type"],
+        occurred_at=rfc3339(from_us(row["occurred_at_us"])),
+        recorded_at=rfc3339(from_us(row["recorded_at_us"])),
+        rank=row["rank"],
+        trust=row["trust"],
+        data=Raw(row["data"]),
+        before=Raw(row["before"] or b"null"),
+        content_digest=row["content_digest"].hex(),
+        delivery=row["delivery"],
+        digest=row["digest"].hex(),
+    )

@@ -1,22 +1,36 @@
-"""The API's description, OpenAPI 3.1, generated from the same tables that the service uses."""
+"""The API's description, OpenAPI 3.1, from the types of answers and the tables that the service uses."""
 
 import re
 from datetime import date
 from functools import cache
+from importlib.resources import files
 from typing import Any
+
+from msgspec import Struct, json
 
 from handlers import ENDPOINTS
 from service.core.delivery import Endpoint
+from service.reads.answers import CustomerMeta, Meta
 from service.reads.catalog import READS
-from service.reads.parameters import Parameter
+from service.reads.compare import COMPARE
+from service.reads.explain.figures import EXPLAIN
+from service.reads.parameters import LOOK_BACK, Parameter
 from service.reads.read import Read
 from service.reads.restatements import RESTATEMENTS
-from service.reads.schemas import SHAPES
-from service.web.compare import COMPARE
-from service.web.explain import EXPLAIN
-from service.web.ledger import LIST_PARAMETERS
-from service.web.quarantine import QUARANTINE
-from service.web.reads import COMMON, SCOPED
+from service.web import ledger, quarantine
+from service.web.health import Alive, Ready
+from service.web.problems import Problem
+from service.web.reads import COMMON, common_parameters
+from service.web.webhooks import Received
+
+ALL_READS = (
+    *READS,
+    COMPARE,
+    EXPLAIN,
+    RESTATEMENTS,
+    *(ledger.HEAD, ledger.EVENTS, ledger.EVENT, ledger.CAUSE),
+    *(quarantine.QUARANTINE, quarantine.DELIVERY),
+)
 
 _ABOUT = """Billing webhooks in; recurring revenue, next bills, monthly totals and customers' worth out.
 
@@ -27,6 +41,7 @@ _PROBLEMS = {
     400: "A parameter is not known or can't be used; `detail` names it",
     401: "A read key is set, and the request carries none that is known",
     404: "There is no such thing",
+    410: "It was erased with its customer",
     503: "A store can't be read now or not in time, or too many reads are under way; see `Retry-After`",
     504: "The books did not reach `at_least` within `timeout_ms`",
 }
@@ -58,30 +73,42 @@ _SIGNED = {
     "mxmerchant_url_tokens": {},
     "standard_webhook_secrets": _STANDARD,
 }
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "minimum": 1}
 _IN_PATH = {
-    "token": "the unguessable token of the callback URL",
-    "name": "the in-house biller's name",
-    "customer_id": "the customer's id, as the processor gives it",
+    "token": ("the unguessable token of the callback URL", _TEXT),
+    "name": ("the in-house biller's name", _TEXT),
+    "customer_id": ("the customer's id, as the processor gives it", _TEXT),
+    "position": ("the event's position in the ledger", _NUMBER),
+    "cause": ('a name out of `causes`, such as "stripe:evt_1"', _TEXT),
+    "id": ("its number in quarantine", _NUMBER),
 }
+_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
+_SHARED = {parameter.name: parameter for parameter in (*COMMON, *LOOK_BACK)}
 
 
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI document."""
+    paths = {
+        **{read.path: {"get": _read(read)} for read in ALL_READS},
+        **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
+        **_service(),
+    }
+    examples = json.decode((files("service.web") / "examples.json").read_bytes())
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            operation["operationId"] = operation_id(method, path)
+            if example := examples.get(operation["operationId"]):
+                operation["responses"]["200"]["content"]["application/json"]["example"] = example
     return {
         "openapi": "3.1.0",
         "info": {"title": "Daybook", "version": "0.1.0", "description": _ABOUT},
-        "security": [{"bearer": []}, {"key": []}],
         "tags": [{"name": name} for name in ("reads", "customers", "ledger", "webhooks", "service")],
-        "paths": {
-            **{read.path: {"get": _read(read)} for read in (*READS, COMPARE, EXPLAIN, RESTATEMENTS)},
-            **_ledger(),
-            **_quarantine(),
-            **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
-            **_service(),
-        },
+        "paths": paths,
         "components": {
-            "schemas": SHAPES,
+            "schemas": schemas(),
+            "parameters": {name: _inline_parameter(parameter) for name, parameter in _SHARED.items()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "a read key"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a read key"},
@@ -90,69 +117,68 @@ def description() -> dict[str, Any]:
     }
 
 
+@cache
+def schemas() -> dict[str, Any]:
+    """The schema of each type of an answer, by its name; that of a read's answer with its `meta`."""
+    others: list[type[Struct]] = [Meta, CustomerMeta, ledger.Verification, Received, Alive, Ready, Problem]
+    types = [*dict.fromkeys([read.shape for read in ALL_READS]), *others]
+    _, components = json.schema_components(types, ref_template="#/components/schemas/{name}")
+    for read in ALL_READS:
+        schema = components[read.shape.__name__]
+        meta = {**_ref(read.meta), "description": "what this answer is made from"}
+        schema["properties"] = schema["properties"] | {"meta": meta}
+        schema["required"] = [*dict.fromkeys((*schema["required"], "meta"))]
+    return components
+
+
+def operation_id(method: str, path: str) -> str:
+    """The name of an operation: "get_mrr_movements", "get_customer_revenue"."""
+    if path == "/metrics":
+        return "get_prometheus_metrics"  # beside those of recurring revenue
+    words = [method]
+    for part in re.sub("^/api/(v1|payment/analytics)/", "", path).strip("/").split("/"):
+        if not part.startswith("{"):
+            words.append(re.sub(r"\W", "_", part))
+        elif words[-1].endswith("s"):
+            words[-1] = words[-1].removesuffix("s")
+        else:
+            words.append(f"by_{part.strip('{}')}")
+    return "_".join(words)
+
+
 def _read(read: Read) -> dict[str, Any]:
-    path_parameters = [_in_path(name, _IN_PATH[name]) for name in re.findall("{(.*?)}", read.path)]
-    parameters = [*path_parameters, *(_parameter(parameter) for parameter in (*read.parameters, *COMMON))]
-    csv = f"`{read.rows}` as CSV, one line each" if read.rows else None
-    if csv and read.paged:
-        csv += "; all of them without a `limit`"
-    problems = tuple(sorted({400, 401, 503, 504, *([404] if path_parameters or read is EXPLAIN else [])}))
-    tag = "reads" if read.dated else "customers"
-    operation = _operation(tag, read.summary, read.shape, parameters, problems, csv)
-    return _with_link(operation) if read.paged else operation
-
-
-def _with_link(operation: dict[str, Any]) -> dict[str, Any]:
-    answer = operation["responses"]["200"]
-    return operation | {
-        "responses": operation["responses"] | {"200": answer | {"headers": answer["headers"] | _LINK}}
-    }
-
-
-def _ledger() -> dict[str, Any]:
-    page = [_parameter(parameter) for parameter in LIST_PARAMETERS]
-    scoped = [_parameter(parameter) for parameter in SCOPED]
-    position = [_in_path("position", "the event's position in the ledger", {"type": "integer", "minimum": 1})]
-    cause = [_in_path("cause", 'a name out of `causes`, such as "stripe:evt_1"')]
-    table: dict[str, tuple[str, str, list[dict[str, Any]], tuple[int, ...], str | None]] = {
-        "head": ("The last position and the chain's digest there", "LedgerHead", scoped, (), None),
-        "events": ("The log, a page at a time", "LedgerEvents", page, (), "`events` as CSV"),
-        "events/{position}": (
-            "One event with its delivery",
-            "Delivery",
-            [*position, *scoped],
-            (404,),
-            None,
-        ),
-        "causes/{cause}": ("What caused a row, to its bytes", "Delivery", [*cause, *scoped], (404,), None),
-    }
-    paths = {
-        f"/api/v1/ledger/{path}": {
-            "get": _operation(
-                "ledger", summary, shape, parameters, tuple(sorted({400, 401, 503, 504, *more})), csv
-            )
+    path_parameters = _path_parameters(read.path)
+    parameters = [*path_parameters, *map(_parameter, (*read.parameters, *common_parameters(read)))]
+    answer = {"application/json": {"schema": _ref(read.shape)}}
+    if read.rows:
+        whole = "; all of them without a `limit`" if read.page_parameter == "cursor" else ""
+        answer["text/csv"] = {
+            "schema": {"type": "string", "description": f"`{read.rows}` as CSV, one line each{whole}"}
         }
-        for path, (summary, shape, parameters, more, csv) in table.items()
+    problems = [400, 401, 503, 504]
+    problems += [404] if path_parameters or read is EXPLAIN else []
+    problems += [410] if read.shape is ledger.DeliveredEvent else []
+    return {
+        "tags": [_tag(read)],
+        "summary": read.summary,
+        "security": _KEYS,
+        "parameters": parameters,
+        "responses": {
+            "200": {
+                "description": read.summary,
+                "headers": _ETAG | (_LINK if read.page_parameter else {}),
+                "content": answer,
+            },
+            "304": {"description": "The caller has it already (`If-None-Match`)"},
+            **{str(code): _problem(code, _PROBLEMS[code]) for code in sorted(problems)},
+        },
     }
-    log = paths["/api/v1/ledger/events"]
-    return paths | {"/api/v1/ledger/events": {"get": _with_link(log["get"])}}
 
 
-def _quarantine() -> dict[str, Any]:
-    id_parameter = _in_path("id", "its number in quarantine", {"type": "integer", "minimum": 1})
-    list_parameters = [_parameter(parameter) for parameter in QUARANTINE]
-    scoped = [_parameter(parameter) for parameter in SCOPED]
-    summary = "What was proved and could not be recorded, a page at a time"
-    problems = (400, 401, 503, 504)
-    listing = _operation("ledger", summary, "Quarantine", list_parameters, problems)
-    detail = _operation(
-        "ledger",
-        "One of them with its body",
-        "QuarantinedDelivery",
-        [id_parameter, *scoped],
-        (*problems, 404),
-    )
-    return {"/api/v1/quarantine": {"get": _with_link(listing)}, "/api/v1/quarantine/{id}": {"get": detail}}
+def _tag(read: Read) -> str:
+    if not read.dated:
+        return "customers"
+    return "ledger" if read.path.startswith(("/api/v1/ledger", "/api/v1/quarantine")) else "reads"
 
 
 def _service() -> dict[str, Any]:
@@ -168,25 +194,23 @@ def _service() -> dict[str, Any]:
             "application/schema+json",
         ),
     }
-    ready = _operation(
-        "service",
-        "The stores can be read; how far behind each book is, which processor is silent or due again",
-        "Ready",
-        [],
-        (),
+    ready = _service_operation(
+        "The stores can be read; how far behind each book is, which processor is silent or due again", Ready
     )
     ready["responses"]["503"] = _problem(503, "A store can't be read now, or not in time")
-    paths = {"/healthz": _operation("service", "The process is alive", "Alive", [], ()), "/readyz": ready}
+    paths = {"/healthz": _service_operation("The process is alive", Alive), "/readyz": ready}
     for path, (summary, media_type) in (texts | documents).items():
         kind = "string" if path in texts else "object"
         answer = {"description": summary, "content": _content(media_type, {"type": kind})}
         paths[path] = {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
-    for path, operation in paths.items():
-        if path == "/metrics":
-            operation["responses"]["401"] = _problem(401, _PROBLEMS[401])
-        else:
-            operation["security"] = []
+    paths["/metrics"]["responses"]["401"] = _problem(401, _PROBLEMS[401])
+    paths["/metrics"]["security"] = _KEYS
     return {path: {"get": operation} for path, operation in paths.items()}
+
+
+def _service_operation(summary: str, shape: type[Struct]) -> dict[str, Any]:
+    answer = {"description": summary, "content": _content("application/json", _ref(shape))}
+    return {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
 
 
 def _webhook(endpoint: Endpoint) -> dict[str, Any]:
@@ -198,7 +222,7 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
         else f"what {processor} posts, its bytes as they were signed"
     )
     parameters = [
-        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in variables),
+        *_path_parameters(endpoint.path),
         *(
             {
                 "name": name,
@@ -215,7 +239,6 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
         "summary": f"A webhook of {processor}"
         + (f", by {variables[0].strip('{}')} in its path" if variables else ""),
         "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
-        "security": [],
         "parameters": parameters,
         "requestBody": {
             "required": True,
@@ -223,32 +246,20 @@ def _webhook(endpoint: Endpoint) -> dict[str, Any]:
             "content": _content("application/json", {"type": "object"}),
         },
         "responses": {
-            "200": {"description": "It is kept", "content": _content("application/json", _ref("Received"))},
+            "200": {"description": "It is kept", "content": _content("application/json", _ref(Received))},
             **{str(code): _problem(code, text) for code, text in _REFUSED.items()},
         },
     }
 
 
-def _operation(
-    tag: str,
-    summary: str,
-    shape: str,
-    parameters: list[dict[str, Any]],
-    problems: tuple[int, ...],
-    csv: str | None = None,
-) -> dict[str, Any]:
-    content = _content("application/json", _ref(shape))
-    if csv:
-        content |= _content("text/csv", {"type": "string", "description": csv})
-    answer: dict[str, Any] = {"description": summary, "content": content}
-    responses = {"200": answer, **{str(code): _problem(code, _PROBLEMS[code]) for code in problems}}
-    if tag != "service":
-        answer["headers"] = _ETAG
-        responses["304"] = {"description": "The caller has it already (`If-None-Match`)"}
-    return {"tags": [tag], "summary": summary, "parameters": parameters, "responses": responses}
-
-
 def _parameter(parameter: Parameter) -> dict[str, Any]:
+    """A query parameter, or a reference to it where many operations share it."""
+    if _SHARED.get(parameter.name) is parameter:
+        return {"$ref": f"#/components/parameters/{parameter.name}"}
+    return _inline_parameter(parameter)
+
+
+def _inline_parameter(parameter: Parameter) -> dict[str, Any]:
     """A query parameter; its default where that is the same on every day."""
     default, default_elsewhen = (parameter.default(day) for day in (date(2001, 2, 3), date(2004, 5, 6)))
     schema_default = {"default": default} if default is not None and default == default_elsewhen else {}
@@ -256,19 +267,28 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": "query",
+        **({"required": True} if parameter.required else {}),
         "schema": parameter.schema | schema_default,
         **list_style,
         "description": parameter.description,
     }
 
 
-def _in_path(name: str, text: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    schema = schema or {"type": "string"}
-    return {"name": name, "in": "path", "required": True, "schema": schema, "description": text}
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _IN_PATH[name][1],
+            "description": _IN_PATH[name][0],
+        }
+        for name in re.findall("{(.*?)}", path)
+    ]
 
 
 def _problem(code: int, text: str) -> dict[str, Any]:
-    answer = {"description": text, "content": _content("application/problem+json", _ref("Problem"))}
+    answer = {"description": text, "content": _content("application/problem+json", _ref(Problem))}
     return answer | ({"headers": _HEADERS[code]} if code in _HEADERS else {})
 
 
@@ -276,5 +296,5 @@ def _content(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {media_type: {"schema": schema}}
 
 
-def _ref(shape: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{shape}"}
+def _ref(shape: type[Struct]) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{shape.__name__}"}

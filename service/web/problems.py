@@ -2,68 +2,110 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Annotated
 
 import structlog
-from msgspec import json
+from msgspec import Struct, json
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.core import errors
+from service.reads.answers import about
 
-_STATUS: dict[type[Exception], int] = {
-    errors.VerificationError: 400,
-    errors.MalformedBody: 400,
-    errors.TooLarge: 413,
-    errors.TooSlow: 408,
-    errors.ParameterError: 400,
-    errors.Unauthorized: 401,
-    errors.NotFound: 404,
-    errors.Erased: 410,
-    errors.NotConfigured: 503,
-    errors.Unavailable: 503,
-    errors.Busy: 503,
-    errors.Behind: 504,
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """An error."""
+
+    type: Annotated[
+        str,
+        about(
+            "which problem it is: `urn:daybook:problem:…`; `about:blank` where the status says it all",
+        ),
+    ]
+    title: Annotated[str, about("the problem, or the status, in words")]
+    status: Annotated[int, about("the HTTP status again")]
+    detail: Annotated[str, about("what was wrong; never a secret")]
+
+
+class ProblemType(Struct, frozen=True):
+    """A kind of problem: the last part of its `type`, its title, status and headers."""
+
+    name: str
+    title: str
+    status: int
+    headers: dict[str, str] = {}
+
+    @property
+    def uri(self) -> str:
+        """Its `type`."""
+        return f"urn:daybook:problem:{self.name}"
+
+
+PROBLEMS: dict[type[Exception], ProblemType] = {
+    errors.VerificationError: ProblemType("not-proved", "The webhook is not proved", 400),
+    errors.MalformedBody: ProblemType("not-json", "The webhook's body is not JSON", 400),
+    errors.ParameterError: ProblemType("parameter", "A parameter can't be used", 400),
+    errors.Unauthorized: ProblemType(
+        "unauthorized", "A read key is needed", 401, {"WWW-Authenticate": "Bearer"}
+    ),
+    errors.NotFound: ProblemType("not-found", "There is no such thing", 404),
+    errors.TooSlow: ProblemType("too-slow", "The body took too long", 408, {"Connection": "close"}),
+    errors.Erased: ProblemType("erased", "It was erased with its customer", 410),
+    # the rest of the body is not read
+    errors.TooLarge: ProblemType("too-large", "The body is too large", 413, {"Connection": "close"}),
+    errors.NotConfigured: ProblemType(
+        "not-configured", "No secret is set for the processor", 503, {"Retry-After": "60"}
+    ),
+    errors.Unavailable: ProblemType("unavailable", "A store can't be used now", 503, {"Retry-After": "5"}),
+    # another process may have room
+    errors.Busy: ProblemType(
+        "busy", "Too many requests are under way", 503, {"Retry-After": "1", "Connection": "close"}
+    ),
+    errors.Behind: ProblemType("behind", "The books are behind", 504),
 }
-_HEADERS: dict[type[Exception], dict[str, str]] = {
-    errors.Unavailable: {"Retry-After": "5"},
-    errors.Busy: {"Retry-After": "1", "Connection": "close"},  # another process may have room
-    errors.NotConfigured: {"Retry-After": "60"},
-    errors.TooLarge: {"Connection": "close"},  # the rest of the body is not read
-    errors.TooSlow: {"Connection": "close"},
-    errors.Unauthorized: {"WWW-Authenticate": "Bearer"},
-}
+_UNAVAILABLE = PROBLEMS[errors.Unavailable]
 
 log = structlog.get_logger()
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem document with the status's own title."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return Response(json.encode(body), status, headers, media_type="application/problem+json")
+def _response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.encode(problem), problem.status, headers, media_type="application/problem+json")
+
+
+def _typed(kind: ProblemType, detail: str) -> Response:
+    problem = Problem(type=kind.uri, title=kind.title, status=kind.status, detail=detail)
+    return _response(problem, kind.headers)
+
+
+def _untyped(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem of which the status says it all."""
+    title = HTTPStatus(status).phrase
+    return _response(Problem(type="about:blank", title=title, status=status, detail=detail), headers)
 
 
 async def daybook_error(_request: Request, error: Exception) -> Response:
     """Our own errors: their text is fit to be shown."""
-    return problem(_STATUS.get(type(error), 500), str(error), _HEADERS.get(type(error)))
+    kind = PROBLEMS.get(type(error))
+    return _typed(kind, str(error)) if kind else _untyped(500, str(error))
 
 
 async def http_error(_request: Request, error: Exception) -> Response:
     """The framework's: no such path, method not allowed, body too large."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    return problem(error.status_code, error.detail, error.headers)
+    return _untyped(error.status_code, error.detail, error.headers)
 
 
 async def database_error(_request: Request, error: Exception) -> Response:
     """A store that can't be read now, or not in time; never its message, which may hold data."""
     log.warning("store_unavailable", error=type(error).__name__)
-    return problem(503, "a store can't be read now", {"Retry-After": "5"})
+    return _typed(_UNAVAILABLE, "a store can't be read now")
 
 
 async def unexpected(_request: Request, _error: Exception) -> Response:
     """Anything else: logged by the server, and said without a word of it."""
-    return problem(500, "an unexpected error; it is in the service's log")
+    return _untyped(500, "an unexpected error; it is in the service's log")
 
 
 HANDLERS = {

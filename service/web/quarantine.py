@@ -1,59 +1,123 @@
 """Quarantine as a read: deliveries that could not be recorded, and why; bodies only in the detail."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.errors import ParameterError
 from service.intake import quarantine
+from service.reads.answers import Moment, NextCursor, Processor, about, moment, or_null
 from service.reads.parameters import choice, cursor, integer, text, to_cursor
-from service.web.ledger import ledger_answer, ledger_read
-from service.web.reads import SCOPED
-from service.web.state import state_of
+from service.reads.read import Read
+from service.web.ledger import Headers, RawBody, RawBodyBase64, VerificationJson
+from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
+from service.web.state import State
 
-QUARANTINE = (
-    choice("status", "open", ("open", "all"), "those that wait, or those that were settled, too"),
-    text("processor", "only of this processor"),
-    text("reason", "only for this reason"),
-    integer("limit", lambda _: 100, 1, 1000, "deliveries a page"),
-    cursor(),
-    *SCOPED,
+_ERASED = "once its customer was erased"
+_UNLIMITED = 2**31 - 2  # with one more it is still a number of PostgreSQL's
+
+
+class Quarantined(Struct, frozen=True, kw_only=True):
+    """A delivery in quarantine."""
+
+    id: Annotated[int, about("its number in quarantine")]
+    received_at: Annotated[Moment, moment("when it came")]
+    processor: Processor
+    reason: Annotated[Literal["unreadable", "conflict", "malformed"], about("why it is there")]
+    detail: Annotated[str, about("the same for people, without what it holds")]
+    conflicts_with: Annotated[
+        int | None, about("the position of the event that it contradicts; null for no conflict")
+    ]
+    status: Annotated[
+        Literal["open", "retried", "dismissed"], about("whether it waits, or how it was settled")
+    ]
+    settled_at: Annotated[Moment | None, or_null(moment("when it was settled"), "while it waits")]
+    settled_because: Annotated[str | None, about("why it was dismissed; null where it was not")]
+
+
+class Quarantine(Struct, frozen=True, kw_only=True):
+    """A page of quarantine."""
+
+    quarantine: Annotated[list[Quarantined], about("one page, by id")]
+    next_cursor: NextCursor
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """A field in which a delivery contradicts what was recorded."""
+
+    field: Annotated[str, about('which field of the JSON, such as "data.items[0].quantity"')]
+    before: Annotated[Any, about("what was recorded; null where it has no such field")]
+    after: Annotated[Any, about("what is here; null where it has no such field")]
+
+
+class QuarantinedDelivery(Quarantined, frozen=True, kw_only=True):
+    """A delivery in quarantine with its body."""
+
+    headers: Headers
+    verification: VerificationJson
+    raw_body: Annotated[
+        RawBody | None, about(f"the body as it came; what is not UTF-8 is replaced; null {_ERASED}")
+    ]
+    raw_body_base64: Annotated[
+        RawBodyBase64 | None, about(f"the body's bytes exactly, in base64; null {_ERASED}")
+    ]
+    differences: Annotated[
+        list[Difference] | None,
+        about(
+            "of a conflict: what it says otherwise than what was recorded; "
+            "null where there is nothing to compare it with"
+        ),
+    ]
+
+
+QUARANTINE = Read(
+    path="/api/v1/quarantine",
+    summary="What was proved and could not be recorded, a page at a time",
+    shape=Quarantine,
+    rows="quarantine",
+    parameters=(
+        choice("status", "open", ("open", "all"), "those that wait, or those that were settled, too"),
+        text("processor", "only of this processor"),
+        text("reason", "only for this reason"),
+        integer("limit", lambda _: 100, 1, 1000, "deliveries a page"),
+        cursor(),
+    ),
+)
+DELIVERY = Read(
+    path="/api/v1/quarantine/{id}", summary="One of them with its body", shape=QuarantinedDelivery
 )
 
 
 def quarantine_routes() -> list[Route]:
     """GET routes under /api/v1/quarantine."""
-    return [
-        Route("/api/v1/quarantine", ledger_read(_list, QUARANTINE), methods=["GET"]),
-        Route("/api/v1/quarantine/{id}", ledger_read(_detail), methods=["GET"]),
-    ]
+    return [read_route(QUARANTINE, _list), read_route(DELIVERY, _delivery)]
 
 
-async def _list(request: Request, args: dict[str, Any]) -> Response:
-    async with state_of(request).ledger.reading() as reader:
+async def _list(query: ReadQuery, state: State) -> Found:
+    args = query.args
+    limit = args["limit"] or _UNLIMITED
+    async with state.ledger.reading() as reader:
         rows = await reader.quarantine_entries(
             _parse_number("cursor", args["cursor"] or "0"),
-            args["limit"] + 1,
+            limit + 1,
             settled=args["status"] == "all",
             processor=args["processor"],
             reason=args["reason"],
         )
-    page = [quarantine.list_entry(row) for row in rows[: args["limit"]]]
-    next_page = to_cursor(str(page[-1]["id"])) if len(rows) > len(page) else None
-    document = {"quarantine": page, "next_cursor": next_page}
-    return await ledger_answer(request, args, document, {"cursor": next_page} if next_page else None)
+    page = [Quarantined(**quarantine.list_entry(row)) for row in rows[:limit]]
+    next_cursor = to_cursor(str(page[-1].id)) if len(rows) > len(page) else None
+    return await found_in_ledger(Quarantine(quarantine=page, next_cursor=next_cursor), query, state)
 
 
-async def _detail(request: Request, args: dict[str, Any]) -> Response:
-    number = _parse_number("id", request.path_params["id"])
-    async with state_of(request).ledger.reading() as reader:
+async def _delivery(query: ReadQuery, state: State) -> Found:
+    number = _parse_number("id", query.args["id"])
+    async with state.ledger.reading() as reader:
         document = await quarantine.read_document(reader, number)
-    return await ledger_answer(request, args, document)
+    return await found_in_ledger(QuarantinedDelivery(**document), query, state)
 
 
-def _parse_number(name: str, text_: str) -> int:
-    if not (text_.isascii() and text_.isdigit() and len(text_) < 19):
+def _parse_number(name: str, given: str) -> int:
+    if not (given.isascii() and given.isdigit() and len(given) < 19):
         raise ParameterError(f"{name}: a whole number as `/api/v1/quarantine` gives it")
-    return int(text_)
+    return int(given)

@@ -1,8 +1,9 @@
-"""Serves the reads: finds or makes the document, adds `meta` with position and lag, answers."""
+"""One way from a request to an answer, for all reads: parse, wait, find, add `meta`, tag, answer.
 
-import csv
-import io
-from collections.abc import Callable, Coroutine
+Only how a read finds its document differs: in the books, here; in the ledger; or in both.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,16 +26,15 @@ from service.core.moments import from_us, rfc3339
 from service.ledger.append import read_head
 from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
+from service.reads.answers import Meta
 from service.reads.catalog import READS
-from service.reads.csv_cells import cell
+from service.reads.csv_table import to_csv
 from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, integer, parse_all
-from service.reads.read import Read
-from service.reads.schemas import columns
+from service.reads.read import BookRead, Read
 from service.web.bounds import with_timeout
 from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
 from service.web.state import State, state_of
 
-AS_KNOWN = "as_known"  # the freshness of an answer that can't change any more
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
 
 
@@ -42,8 +43,8 @@ WAIT = (
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
 FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
-SCOPED = (*SCOPE, *WAIT)
-COMMON = (*SCOPED, FORMAT)
+COMMON = (*SCOPE, *WAIT, FORMAT)
+_JSON = choice("format", None, ("json",), "this read has no list to show as CSV")
 
 
 class ReadQuery(Struct, frozen=True, kw_only=True):
@@ -56,15 +57,50 @@ class ReadQuery(Struct, frozen=True, kw_only=True):
     csv: bool
 
 
-class _Page(Struct):
-    """The field of a paged document that leads to the next page."""
+class Found(Struct, frozen=True, kw_only=True):
+    """What a read found: its answer in JSON without `meta`, and that."""
 
-    next_cursor: str | None = None
+    document: bytes
+    meta: Meta
 
 
-def read_routes() -> list[Route]:
-    """One GET route for each read in the catalog."""
-    return [Route(_allow_slashes(read.path), _reader(read), methods=["GET"]) for read in READS]
+class _PageOfCursor(Struct, rename={"next": "next_cursor"}):
+    next: str | None
+
+
+class _PageOfLog(Struct, rename={"next": "next_after"}):
+    next: int | None
+
+
+_PAGES: dict[str, type[_PageOfCursor | _PageOfLog]] = {"cursor": _PageOfCursor, "after": _PageOfLog}
+
+Find = Callable[[ReadQuery, State], Awaitable[Found]]
+
+
+def book_routes() -> list[Route]:
+    """The reads of the catalog, which find their documents in the books."""
+    return [read_route(read, partial(_find_in_books, read)) for read in READS]
+
+
+def read_route(read: Read, find: Find) -> Route:
+    """The GET route of a read."""
+
+    async def respond(request: Request) -> Response:
+        check_key(request)
+        state = state_of(request)
+        query = parse_query(read, request, state)
+
+        async def answer() -> Response:
+            return _respond(read, request, query, await find(query, state))
+
+        return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
+
+    return Route(_allow_slashes(read.path), respond, methods=["GET"])
+
+
+def common_parameters(read: Read) -> tuple[Parameter, ...]:
+    """What a read takes beside its own parameters."""
+    return COMMON if read.rows else (*SCOPE, *WAIT, _JSON)
 
 
 def _allow_slashes(path: str) -> str:
@@ -85,35 +121,26 @@ def check_key(request: Request) -> None:
         raise Unauthorized("a read key is needed: Authorization: Bearer …, or X-API-Key: …")
 
 
-def _reader(read: Read) -> Any:
-    async def respond(request: Request) -> Response:
-        check_key(request)
-        state = state_of(request)
-        query = parse_query(read, request, state)
-        answer = partial(_answer, read, request, query)
-        return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
-
-    return respond
-
-
-async def _answer(read: Read, request: Request, query: ReadQuery) -> Response:
-    state = state_of(request)
-    document, meta = await _document(read, query, state)
-    body = with_meta(document, meta)
-    cursor = json.decode(body, type=_Page).next_cursor if read.paged else None
-    next_page = {"cursor": cursor} if cursor else None
+def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
+    next_page = _next_page(read, found.document)
     if query.csv:
-        names = columns(read.shape, read.rows)
-        body = to_csv(names, json.decode(body)[read.rows])
+        body = to_csv(read.shape, read.rows, found.document)
         return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
+    body = _with_meta(found.document, asdict(found.meta))
     if read.dated:
-        return tagged_response(
-            request, body, "application/json", next_page, tag_source=without_lag(document, meta)
-        )
-    timed_meta = meta | {"calculation_date": _moment(query.scope.today, state)}
-    return tagged_response(
-        request, with_meta(document, timed_meta), "application/json", next_page, tag_source=body
-    )
+        tag_source = _without_lag(found)
+        return tagged_response(request, body, "application/json", next_page, tag_source)
+    timed = replace(found.meta, calculation_date=_moment(query.scope.today, state_of(request)))
+    timed_body = _with_meta(found.document, asdict(timed))
+    return tagged_response(request, timed_body, "application/json", next_page, tag_source=body)
+
+
+def _next_page(read: Read, document: bytes) -> dict[str, Any] | None:
+    """The parameters of the next page, if there is one."""
+    if read.page_parameter is None:
+        return None
+    value = json.decode(document, type=_PAGES[read.page_parameter]).next
+    return {read.page_parameter: value} if value else None
 
 
 def _moment(today: date, state: State) -> str:
@@ -125,19 +152,25 @@ def _moment(today: date, state: State) -> str:
 
 
 def parse_query(read: Read, request: Request, state: State) -> ReadQuery:
-    """The query of a request for a read. Raises ParameterError."""
-    common = parse_parameters(COMMON, read.parameters, request, _today(read, request, state))
-    args = parse_all(read.parameters, dict(request.query_params), common["today"]) | request.path_params
-    if common["format"] == "csv" and not read.rows:
-        raise ParameterError("format: json; this read has no list")
-    csv = bool(read.rows) and wants_csv(common["format"], request)
-    if csv and read.paged and "limit" not in request.query_params:
+    """The query of a request for a read. Raises ParameterError for an unknown or unusable parameter."""
+    given, common = dict(request.query_params), common_parameters(read)
+    known = {parameter.name for parameter in (*common, *read.parameters)}
+    if unknown := set(given) - known:
+        raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
+    values = parse_all(common, given, _today(read, request, state))
+    args = parse_all(read.parameters, given, values["today"]) | request.path_params
+    csv = bool(read.rows) and _wants_csv(values["format"], request)
+    if csv and read.page_parameter == "cursor" and "limit" not in given:
         args["limit"] = None  # a CSV file could not show that it is only a page
     return ReadQuery(
-        scope=scope_of(common, state),
+        scope=Scope(
+            currency=values["currency"] or state.settings.reporting_currency,
+            account=values["account"],
+            today=values["today"],
+        ),
         args=args,
-        at_least=common["at_least"],
-        timeout_ms=common["timeout_ms"],
+        at_least=values["at_least"],
+        timeout_ms=values["timeout_ms"],
         csv=csv,
     )
 
@@ -151,27 +184,7 @@ def _today(read: Read, request: Request, state: State) -> date:
     return default_today(known_at, today, ZoneInfo(state.settings.reporting_tz))
 
 
-def scope_of(common: dict[str, Any], state: State) -> Scope:
-    """The scope that the common parameters name."""
-    currency = common["currency"] or state.settings.reporting_currency
-    return Scope(currency=currency, account=common["account"], today=common["today"])
-
-
-def parse_parameters(
-    parameters: tuple[Parameter, ...], others_allowed: tuple[Parameter, ...], request: Request, today: date
-) -> dict[str, Any]:
-    """The values of `parameters`, with every default filled in; `others_allowed` may be given, too.
-
-    Raises ParameterError for an unknown parameter or an unusable value.
-    """
-    given = dict(request.query_params)
-    known = {parameter.name for parameter in (*parameters, *others_allowed)}
-    if unknown := set(given) - known:
-        raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
-    return parse_all(parameters, given, today)
-
-
-def wants_csv(format_: str | None, request: Request) -> bool:
+def _wants_csv(format_: str | None, request: Request) -> bool:
     """Whether the answer is CSV: `format` says so, else the Accept header."""
     return format_ == "csv" or (format_ is None and "text/csv" in request.headers.get("accept", ""))
 
@@ -192,21 +205,21 @@ async def answer_when_reached(
     return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
-async def _document(read: Read, query: ReadQuery, state: State) -> tuple[bytes, dict[str, Any]]:
-    """The document and its `meta`, from the books at an earlier position if the query asks for one."""
+async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
+    """The document from the books, as they are or at an earlier position if the query asks for one."""
     position = await requested_position(query.args, state)
-    result = await _find_document(read, query, state, position)
-    if result is None and position is not None:
+    found = await _find_document(read, query, state, position)
+    if found is None and position is not None:
         async with state_as_known(state, position, query.timeout_ms) as known_state:
-            result = await _find_document(read, query, known_state, position)
-    if result is None:
+            found = await _find_document(read, query, known_state, position)
+    if found is None:
         raise Unavailable("the books as known then can't be read now")
-    return result
+    return found
 
 
 async def _find_document(
-    read: Read, query: ReadQuery, state: State, position: int | None
-) -> tuple[bytes, dict[str, Any]] | None:
+    read: BookRead, query: ReadQuery, state: State, position: int | None
+) -> Found | None:
     """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
 
     def find(connection: Connection) -> tuple[bytes, int, dict[str, int]] | None:
@@ -214,38 +227,48 @@ async def _find_document(
         if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
         name = snapshots.snapshot_name(state.store, read, query.scope, query.args, state.options)
-        body = snapshots.find(connection, name, positions.version) or json.encode(
+        document = snapshots.find(connection, name, positions.version) or json.encode(
             read.answer(view, query.args)
         )
-        return body, positions.position_under(query.args.get("policy", "")), view.counts()
+        return document, positions.position_under(query.args.get("policy", "")), view.counts()
 
     result = await state.store.read(find)
     if result is None:
         return None
     meta = await build_meta(query.scope.today, state, *result[1:])
-    return result[0], meta if position is None else meta | {"data_freshness": AS_KNOWN}
+    if position is not None:
+        meta = replace(meta, data_freshness="as_known")
+    return Found(document=result[0], meta=meta)
 
 
-async def read_meta(state: State, scope: Scope) -> dict[str, Any]:
-    """The `meta` of an answer that is read from the ledger."""
+async def found_in_ledger(answer: Struct, query: ReadQuery, state: State) -> Found:
+    """An answer that was read from the ledger; its `meta` tells of the books as they are."""
+    meta = await build_meta(query.scope.today, state, *await position_and_counts(query.scope, state))
+    return Found(document=json.encode(answer), meta=meta)
+
+
+async def position_and_counts(scope: Scope, state: State) -> tuple[int, dict[str, int]]:
+    """The books' position, and the counts of what they leave out."""
 
     def find(connection: Connection) -> tuple[int, dict[str, int]]:
         positions, view = open_view(connection, scope, state)
         return positions.position, view.counts()
 
-    return await build_meta(scope.today, state, *await state.store.read(find))
+    return await state.store.read(find)
 
 
-def with_meta(body: bytes, meta: dict[str, Any]) -> bytes:
+def _with_meta(document: bytes, meta: dict[str, Any]) -> bytes:
     """A JSON object's bytes with `meta` as its last field."""
-    return body[:-1] + b',"meta":' + json.encode(meta) + b"}"
+    return document[:-1] + b',"meta":' + json.encode(meta) + b"}"
 
 
-def without_lag(document: bytes, meta: dict[str, Any]) -> bytes | None:
+def _without_lag(found: Found) -> bytes | None:
     """An answer without its lag, if nothing else of it can change any more; else None."""
-    if meta["data_freshness"] != AS_KNOWN:
+    if found.meta.data_freshness != "as_known":
         return None
-    return with_meta(document, {name: value for name, value in meta.items() if name != "lag_events"})
+    meta = asdict(found.meta)
+    del meta["lag_events"]
+    return _with_meta(found.document, meta)
 
 
 def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookPositions, View]:
@@ -266,20 +289,20 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
     )
 
 
-async def build_meta(today: date, state: State, position: int, counts: dict[str, int]) -> dict[str, Any]:
+async def build_meta(today: date, state: State, position: int, counts: dict[str, int]) -> Meta:
     """The `meta` of an answer that was made from the books at this position; `counts` are the view's."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
     )
-    return {
-        "position": position,
-        "recorded_at": rfc3339(from_us(recorded_at_us)) if recorded_at_us is not None else None,
-        "lag_events": head - position,
-        "calculation_date": today.isoformat(),
-        "data_freshness": "real_time" if head == position else "catching_up",
-        "weeks_per_month": format_fraction(state.settings.weeks_per_month),
+    return Meta(
+        position=position,
+        recorded_at=rfc3339(from_us(recorded_at_us)) if recorded_at_us is not None else None,
+        lag_events=head - position,
+        calculation_date=today.isoformat(),
+        data_freshness="real_time" if head == position else "catching_up",
+        weeks_per_month=format_fraction(state.settings.weeks_per_month),
         **counts,
-    }
+    )
 
 
 def today_in(state: State) -> date:
@@ -314,12 +337,3 @@ def tagged_response(
     if etag in known_tags or "*" in known_tags:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
-
-
-def to_csv(names: list[str], rows: list[dict[str, Any]]) -> bytes:
-    """Rows as CSV (RFC 4180). Text that a spreadsheet would run as a formula gets a quote before it."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(names)
-    writer.writerows([cell(row[name]) for name in names] for row in rows)
-    return out.getvalue().encode()

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from msgspec import json
+from msgspec import UNSET, Struct, UnsetType, json
 from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -25,6 +25,7 @@ from service.core.errors import (
 from service.core.events import Event, Subscription, Unused
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming, Outcome
+from service.reads.answers import about
 from service.web.counted_lines import CountedLines
 from service.web.state import State, state_of
 
@@ -44,6 +45,24 @@ _STORED_HEADERS = (
 )
 
 log = structlog.get_logger()
+
+
+class Received(Struct, frozen=True, kw_only=True):
+    """What became of a delivery."""
+
+    received: Annotated[bool, about("true: it is on disk")]
+    position: Annotated[
+        int | None, about("the event's position in the ledger; null where it is in quarantine")
+    ]
+    duplicate: Annotated[bool, about("whether the ledger held the event already")]
+    conflict: Annotated[
+        bool | UnsetType,
+        about("the ledger holds other content under this event id; this one is in quarantine"),
+    ] = UNSET
+    quarantined: Annotated[bool | UnsetType, about("it can't be read; kept whole in quarantine")] = UNSET
+    ignored: Annotated[
+        str | UnsetType, about("why its events don't count, where they would under another setting")
+    ] = UNSET
 
 
 def webhook_routes() -> list[Route]:
@@ -127,15 +146,15 @@ def _ignored(incoming: Incoming) -> str | None:
     return next((data.ignored for data in unused if data.ignored), None)
 
 
-def _answer(result: Outcome, ignored: str | None) -> dict[str, Any]:
-    answer: dict[str, Any] = {"received": True, "position": result.position, "duplicate": result.duplicate}
-    if result.conflict:
-        answer["conflict"] = True
-    if result.quarantined:
-        answer["quarantined"] = True
-    if ignored:
-        answer["ignored"] = ignored
-    return answer
+def _answer(result: Outcome, ignored: str | None) -> Received:
+    return Received(
+        received=True,
+        position=result.position,
+        duplicate=result.duplicate,
+        conflict=result.conflict or UNSET,
+        quarantined=result.quarantined or UNSET,
+        ignored=ignored or UNSET,
+    )
 
 
 def _outcome_label(result: Outcome, incoming: Incoming) -> str:

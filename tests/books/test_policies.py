@@ -78,11 +78,11 @@ def test_reasons_add_up_to_the_difference_of_any_contract(scenario, one, other, 
         there, back = (
             compare.explain_contract(history, day, *pair) for pair in ((first, second), (second, first))
         )
-        assert sum(reason["amount_cents"] for reason in there["reasons"]) == amounts[1] - amounts[0]
-        assert sum(reason["amount_cents"] for reason in back["reasons"]) == amounts[0] - amounts[1]
-        assert there["causes"]
-        assert all(reason["amount_cents"] for reason in there["reasons"])
-        assert {there["status"], back["status"]} <= {event.data.status for event in history}
+        assert sum(reason.amount_cents for reason in there.reasons) == amounts[1] - amounts[0]
+        assert sum(reason.amount_cents for reason in back.reasons) == amounts[0] - amounts[1]
+        assert there.causes
+        assert all(reason.amount_cents for reason in there.reasons)
+        assert {there.status, back.status} <= {event.data.status for event in history}
 
 
 @given(scenarios(), policies, st.sampled_from(Policy.__struct_fields__), policies)
@@ -93,8 +93,8 @@ def test_policies_that_differ_in_one_rule_have_no_other_reason(scenario, one, fi
     day = date(2025, 6, 15)
     for history in contracts(scenario):
         if cents(history, day, first.rules) != cents(history, day, second.rules):
-            (reason,) = compare.explain_contract(history, day, first, second)["reasons"]
-            assert reason["rule"] == {"ignored_discounts": "discounts"}.get(field, field)
+            (reason,) = compare.explain_contract(history, day, first, second).reasons
+            assert reason.rule == {"ignored_discounts": "discounts"}.get(field, field)
 
 
 @pytest.mark.parametrize(("ignored", "amount"), [(("once", "forever"), 1_200), (("once",), 0)])
@@ -104,10 +104,10 @@ def test_a_customers_own_discount_is_among_the_reasons(ignored, amount):
     both = side("one", Policy(), "UTC"), side("other", Policy(ignored_discounts=ignored), "UTC")
     history = [created(subscription(item(8_000)), "2025-01-10")]
     found = compare.explain_contract(history, date(2025, 2, 1), *both, discount_history)
-    assert [(reason["rule"], reason["amount_cents"]) for reason in found["reasons"]] == (
+    assert [(reason.rule, reason.amount_cents) for reason in found.reasons] == (
         [("discounts", amount)] if amount else []
     )
-    assert len(found["causes"]) == 2
+    assert len(found.causes) == 2
 
 
 @pytest.mark.usefixtures("each_store")
@@ -188,19 +188,19 @@ async def _is_explained(books: TemporaryBooks, store: BookStore, currency: str, 
             return compare.find_differences(view, policies, None, None), compare.policy_sides(view, policies)
 
         page, both = await store.read(find)
-        contracts = [contract for row in page["customers"] for contract in row["contracts"]]
-        names = [name for contract in contracts for name in contract["histories"]]
+        contracts = [contract for row in page.customers for contract in row.contracts]
+        names = [name for contract in contracts for name in contract.histories]
         told = await books.ledger.read(
             lambda connection, of=names: read_histories(connection, of, 2**40, books.ledger.vault)
         )
         shown = compare.with_reasons(page, told, day, *both)
-        assert sum(row["difference_cents"] for row in shown["customers"]) == shown["difference_cents"]
-        for row in shown["customers"]:
-            assert row["difference_cents"] == row["second_mrr_cents"] - row["first_mrr_cents"]
-            assert row["difference_cents"] == sum(each["difference_cents"] for each in row["contracts"])
-            assert row["causes"]
-            for each in row["contracts"]:
-                assert each["difference_cents"] == sum(r["amount_cents"] for r in each["reasons"]) != 0
+        assert sum(row.difference_cents for row in shown.customers) == shown.difference_cents
+        for row in shown.customers:
+            assert row.difference_cents == row.second_mrr_cents - row.first_mrr_cents
+            assert row.difference_cents == sum(each.difference_cents for each in row.contracts)
+            assert row.causes
+            for each in row.contracts:
+                assert each.difference_cents == sum(r.amount_cents for r in each.reasons) != 0
 
 
 async def test_a_policy_that_counts_trials_shares_no_states_with_one_that_does_not():

@@ -20,7 +20,7 @@ from tests.support.running import Clock, Daybook, running
 from tests.support.senders import STANDARD, subscription
 from tests.support.stores import NewDataDir
 
-SHAPE = {read.path: read.shape for read in READS}
+SHAPE = {read.path: read.shape.__name__ for read in READS}
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
 MONTH_END = 4  # how many of the events were recorded by then
 OCTOBER = {"from_": "2025-10", "to": "2025-10"}

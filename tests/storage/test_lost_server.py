@@ -16,7 +16,7 @@ from service.books.engine import Overtaken
 from service.ledger import writer
 from service.storage import database
 from service.verify import verify_chain
-from service.web import app, progress, reads
+from service.web import health, progress, reads
 from tests.support.postgres import PostgresServer
 from tests.support.processes import DaybookProcesses
 from tests.support.running import Daybook, running
@@ -34,7 +34,7 @@ def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, seconds in (
         (database, "_CONNECT_SECONDS", 1),
         (progress, "LOOK_SECONDS", 1.7),
-        (app, "LOOK_SECONDS", 1.7),
+        (health, "LOOK_SECONDS", 1.7),
         (writer, "_COMMIT_SECONDS", 1.8),
         (database, "_COMMAND_SECONDS", 2.7),
         (reads, "_READ_SECONDS", 3.3),

@@ -4,8 +4,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from service.reads.schemas import SHAPES
-from service.web.openapi import description
+from service.web.openapi import description, schemas
 
 
 def strict(schema: Any) -> Any:
@@ -20,7 +19,7 @@ def strict(schema: Any) -> Any:
 
 def is_described(answer: Any, shape: str) -> bool:
     """Whether an answer is of a shape, without a field more; raises what is wrong."""
-    components = {"schemas": {name: strict(schema) for name, schema in SHAPES.items()}}
+    components = {"schemas": {name: strict(schema) for name, schema in schemas().items()}}
     whole = {"$ref": f"#/components/schemas/{shape}", "components": components}
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
     return True
@@ -30,3 +29,12 @@ def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
     content = description()["paths"][path][method]["responses"][status]["content"]
     media_type = "application/json" if "application/json" in content else "application/problem+json"
     return str(content[media_type]["schema"]["$ref"]).rpartition("/")[2]
+
+
+def parameters_of(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    """An operation's parameters, those that operations share too."""
+    shared = description()["components"]["parameters"]
+    return [
+        shared[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+        for parameter in operation.get("parameters", [])
+    ]

@@ -1,22 +1,23 @@
 """The description is valid, complete and true of the answers."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
 from service.reads.catalog import READS
-from service.reads.fields import FIELDS
+from service.reads.csv_table import columns
 from service.reads.read import Read
-from service.reads.schemas import SHAPES, columns
 from service.web.app import create_app
-from service.web.openapi import description
-from service.web.reads import COMMON, SCOPED
+from service.web.openapi import ALL_READS, description, schemas
+from service.web.reads import COMMON, common_parameters
 from service.worker.trainer import train
-from tests.support.openapi import answer_schema, is_described
+from tests.support.openapi import answer_schema, is_described, parameters_of
 from tests.support.posted_books import LISTS, invoices, path_of, pays, some_path
 from tests.support.running import NOW, Daybook, running, settings_for
 from tests.support.senders import MX, MX_TOKEN, SENDERS, STANDARD, STRIPE, Sender, subscription
@@ -94,14 +95,14 @@ async def test_the_document_is_served_as_it_is(daybook: Daybook) -> None:
     assert answer.json() == description()
 
 
-@pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
+@pytest.mark.parametrize("read", ALL_READS, ids=lambda read: read.name)
 def test_every_parameter_of_a_read_is_described(read: Read) -> None:
-    stated = description()["paths"][read.path]["get"]["parameters"]
+    stated = parameters_of(description()["paths"][read.path]["get"])
 
     of_one = [p["name"] for p in stated if p["in"] == "path"]
     asked = [p["name"] for p in stated if p["in"] == "query"]
-    assert asked == [p.name for p in (*read.parameters, *COMMON)]
-    assert of_one == (["customer_id"] if "{customer_id}" in read.path else [])
+    assert asked == [p.name for p in (*read.parameters, *common_parameters(read))]
+    assert of_one == re.findall("{(.*?)}", read.path)
     assert len(stated) == len(asked) + len(of_one)
     assert all(p["description"] and p["schema"]["type"] for p in stated)
     for parameter in stated:
@@ -109,14 +110,55 @@ def test_every_parameter_of_a_read_is_described(read: Read) -> None:
         assert (parameter.get("explode") is False) == listed  # with commas between
 
 
-def test_the_ledgers_parameters_and_refusals_are_described() -> None:
-    for path in ("head", "events", "events/{position}", "causes/{cause}"):
-        operation = description()["paths"][f"/api/v1/ledger/{path}"]["get"]
-        stated = {p["name"] for p in operation["parameters"] if p["in"] == "query"}
+def test_every_operation_has_a_name_and_a_read_says_what_it_refuses() -> None:
+    operations = [
+        operation for operations in description()["paths"].values() for operation in operations.values()
+    ]
+    names = [operation["operationId"] for operation in operations]
 
-        assert stated >= {p.name for p in SCOPED}
-        assert ("format" in stated) == ("limit" in stated) == (path == "events")
-        assert {"400", "401", "503", "504"} <= set(operation["responses"])
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"(get|post)(_[a-z]+)+", name) for name in names)
+    for read in ALL_READS:
+        responses = description()["paths"][read.path]["get"]["responses"]
+        assert {"400", "401", "503", "504"} <= set(responses)
+        assert ("404" in responses) == ("{" in read.path or read.name == "explain")
+
+
+def test_a_list_can_be_csv_and_what_is_no_list_can_not() -> None:
+    for read in ALL_READS:
+        content = description()["paths"][read.path]["get"]["responses"]["200"]["content"]
+        (form,) = (p for p in common_parameters(read) if p.name == "format")
+        assert ("text/csv" in content) == bool(read.rows) == ("csv" in form.schema["enum"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({"currency": code} for code in ("us", "u$d", "euro", "")),
+        *({"today": day} for day in ("2025-13-01", "1969-12-31", "20250101", "today")),
+        *({"at_least": number} for number in ("-1", "x", str(2**62 + 1))),
+        *({"timeout_ms": number} for number in ("30001", "1.5")),
+        {"format": "xml"},
+        *({"known_at": moment} for moment in ("2025-01-01T10:00:00", "yesterday", "2025-00-01")),
+        *({"from_": month} for month in ("2025-13", "2025", "1969-12", "2025-1")),
+        {"by": "week"},
+        {"detail": "all"},
+        {"policy": "a\x00b"},
+    ],
+    ids=str,
+)
+async def test_the_schemas_refuse_what_the_service_refuses(daybook: Daybook, query: dict[str, str]) -> None:
+    await everything(daybook)
+    path = "/api/v1/mrr/movements"
+    ((name, value),) = query.items()
+
+    assert (await daybook.ask(path, **query)).status_code == 400
+    (stated,) = (
+        p for p in parameters_of(description()["paths"][path]["get"]) if p["name"] == name.rstrip("_")
+    )
+    assert not Draft202012Validator(stated["schema"]).is_valid(
+        int(value) if stated["schema"]["type"] == "integer" and value.lstrip("-").isdigit() else value
+    )
 
 
 def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
@@ -140,19 +182,18 @@ def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
 
 
 def test_every_field_has_a_description_and_every_amount_its_unit() -> None:
-    for name, shape in SHAPES.items():
+    for name, shape in schemas().items():
+        assert shape["description"], name
         for field, schema in shape["properties"].items():
             assert schema["description"], (name, field)
             if field.endswith("_cents") and "$ref" not in schema:
                 assert "minor units of `currency`" in schema["description"], (name, field)
-    used = {field for shape in SHAPES.values() for field in shape["properties"]}
-    assert set(FIELDS) <= used
 
 
 def test_every_shape_is_used() -> None:
-    referred = str(description()["paths"]) + str(SHAPES)
+    referred = str(description()["paths"]) + str(schemas())
 
-    assert [name for name in SHAPES if f"#/components/schemas/{name}'" not in referred] == []
+    assert [name for name in schemas() if f"#/components/schemas/{name}'" not in referred] == []
 
 
 @pytest.mark.parametrize("read", READS, ids=lambda read: read.name)
@@ -236,7 +277,7 @@ async def test_what_a_webhook_answers_is_what_is_described(daybook: Daybook, sen
         assert answer.status_code == 200
         assert is_described(answer.json(), answer_schema(described, "post"))
     headers = {
-        p["name"] for p in description()["paths"][described]["post"]["parameters"] if p["in"] == "header"
+        p["name"] for p in parameters_of(description()["paths"][described]["post"]) if p["in"] == "header"
     }
     assert headers == set(sender.sign(b"", daybook.clock.now, "msg_a", sender.secret))
     problem = await daybook.post(sender, b"no json")
@@ -265,10 +306,11 @@ async def test_every_refusal_of_a_read_is_described(data_dir: Path) -> None:
 def test_reads_are_under_a_key_and_webhooks_under_their_signature() -> None:
     document = description()
 
-    assert document["security"] == [{"bearer": []}, {"key": []}]
+    assert "security" not in document
     assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            is_open = operation.get("security") == []
+            is_open = "security" not in operation
+            assert is_open or operation["security"] == [{"bearer": []}, {"key": []}]
             assert is_open == (not path.startswith("/api/") and path != "/metrics"), path
             assert is_open or "401" in operation["responses"]

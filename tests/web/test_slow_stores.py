@@ -14,7 +14,7 @@ import pytest
 from service.ledger import writer
 from service.storage import database
 from service.storage.database import ledger_path
-from service.web import app, progress, reads
+from service.web import health, progress, reads
 from tests.support.running import Daybook
 from tests.support.senders import SENDERS, STRIPE, Sender
 from tests.support.waiting import PATIENCE_SECONDS
@@ -28,7 +28,7 @@ def _short_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         (writer, "_CLOSE_SECONDS"),
         (reads, "_READ_SECONDS"),
         (progress, "LOOK_SECONDS"),
-        (app, "LOOK_SECONDS"),
+        (health, "LOOK_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.2)
 

@@ -1,6 +1,9 @@
 """The reads about customers: one line each."""
 
+from collections.abc import Callable
 from typing import Any
+
+from msgspec import Struct
 
 from service.books.view import View
 from service.reads.customers import customer, expectations, forecast, lists, opportunities, revenue
@@ -18,9 +21,8 @@ from service.reads.parameters import (
     month_start,
     months_back,
     text,
-    to_cursor,
 )
-from service.reads.read import Answer, Read
+from service.reads.read import BookRead
 
 _PATH = "/api/payment/analytics"
 _SORTED = (
@@ -34,7 +36,7 @@ def _find_customer(view: View, args: dict[str, Any]) -> customer.Customer:
     return customer.find(view, args["customer_id"], args["processor"])
 
 
-def _revenue(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _revenue(view: View, args: dict[str, Any]) -> revenue.CustomerRevenue:
     return revenue.revenue(
         view,
         _find_customer(view, args),
@@ -45,20 +47,20 @@ def _revenue(view: View, args: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _forecast(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _forecast(view: View, args: dict[str, Any]) -> forecast.CustomerForecast:
     return forecast.forecast(view, _find_customer(view, args), args["months"])
 
 
-def _opportunities(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _opportunities(view: View, args: dict[str, Any]) -> opportunities.Opportunities:
     return opportunities.opportunities(view, _find_customer(view, args))
 
 
-def _top(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.top(view, _page_request(args)))
+def _top(view: View, args: dict[str, Any]) -> lists.TopCustomers:
+    return lists.top(view, _page_request(args))
 
 
-def _at_risk(view: View, args: dict[str, Any]) -> dict[str, Any]:
-    return _page(lists.at_risk(view, args["segments"], args["stage"], _page_request(args)))
+def _at_risk(view: View, args: dict[str, Any]) -> lists.CustomersAtRisk:
+    return lists.at_risk(view, args["segments"], args["stage"], _page_request(args))
 
 
 def _page_request(args: dict[str, Any]) -> lists.PageRequest:
@@ -67,41 +69,37 @@ def _page_request(args: dict[str, Any]) -> lists.PageRequest:
     )
 
 
-def _page(page: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **page, "next_cursor": to_cursor(page["next_cursor"])}
-
-
-def _cohorts(view: View, args: dict[str, Any]) -> dict[str, Any]:
+def _cohorts(view: View, args: dict[str, Any]) -> lists.Cohorts:
     check_range(args["from"], args["to"])
-    return {"success": True, **lists.cohorts(view, args["from"], args["to"])}
+    return lists.cohorts(view, args["from"], args["to"])
 
 
-def _distribution(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **lists.distribution(view)}
+def _distribution(view: View, _args: dict[str, Any]) -> lists.Distribution:
+    return lists.distribution(view)
 
 
-def _frequency(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **lists.purchase_frequency(view)}
+def _frequency(view: View, _args: dict[str, Any]) -> lists.PurchaseFrequency:
+    return lists.purchase_frequency(view)
 
 
-def _dashboard(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **lists.dashboard(view)}
+def _dashboard(view: View, _args: dict[str, Any]) -> lists.Dashboard:
+    return lists.dashboard(view)
 
 
-def _backtest(view: View, _args: dict[str, Any]) -> dict[str, Any]:
-    return {"success": True, **expectations.backtest(view)}
+def _backtest(view: View, _args: dict[str, Any]) -> expectations.Backtest:
+    return expectations.backtest(view)
 
 
 def _read(
     path: str,
     summary: str,
-    answer: Answer,
-    shape: str,
+    answer: Callable[[View, dict[str, Any]], Struct],
+    shape: type[Struct],
     rows: str,
     *parameters: Parameter,
     precomputed: bool = False,
-) -> Read:
-    return Read(
+) -> BookRead:
+    return BookRead(
         path=f"{_PATH}/{path}",
         summary=summary,
         answer=answer,
@@ -118,7 +116,7 @@ CUSTOMER_READS = (
         "customers/top",
         "Customers by revenue, or by another measure, a page at a time",
         _top,
-        "TopCustomers",
+        lists.TopCustomers,
         "customers",
         *_SORTED,
         integer("limit", lambda _: 10, 1, 1000, "customers a page"),
@@ -129,7 +127,7 @@ CUSTOMER_READS = (
         "customers/at-risk",
         "Customers whose last purchase is 60 to 120 days ago, those with the most revenue first",
         _at_risk,
-        "CustomersAtRisk",
+        lists.CustomersAtRisk,
         "customers",
         choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
         choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
@@ -141,7 +139,7 @@ CUSTOMER_READS = (
         "cohorts",
         "Customers by the month of their first purchase, and how many of them bought in each month since",
         _cohorts,
-        "Cohorts",
+        lists.Cohorts,
         "cohorts",
         month_start(
             "from", lambda today: months_back(today, 11), "the first cohort, by default eleven months back"
@@ -153,7 +151,7 @@ CUSTOMER_READS = (
         "distribution",
         "Customers and revenue by segment, with shares",
         _distribution,
-        "Distribution",
+        lists.Distribution,
         "segments",
         precomputed=True,
     ),
@@ -161,7 +159,7 @@ CUSTOMER_READS = (
         "purchase-frequency",
         "Customers and revenue by the average days between purchases",
         _frequency,
-        "PurchaseFrequency",
+        lists.PurchaseFrequency,
         "frequencies",
         precomputed=True,
     ),
@@ -169,7 +167,7 @@ CUSTOMER_READS = (
         "dashboard",
         "What customers are worth altogether, who they are, and how that changes",
         _dashboard,
-        "Dashboard",
+        lists.Dashboard,
         "monthly_trend",
         precomputed=True,
     ),
@@ -177,14 +175,14 @@ CUSTOMER_READS = (
         "predictions/backtest",
         "How good the predictions would have been for the last months, beside a naive guess",
         _backtest,
-        "Backtest",
+        expectations.Backtest,
         "",
     ),
     _read(
         "customers/{customer_id}/revenue",
         "One customer's revenue, breakdowns and predictions",
         _revenue,
-        "CustomerRevenue",
+        revenue.CustomerRevenue,
         "",
         choice("period", "all_time", tuple(revenue.PERIODS), "which orders count, up to today"),
         flag("include_predictions", default=True, description="with predictions"),
@@ -196,7 +194,7 @@ CUSTOMER_READS = (
         "customers/{customer_id}/forecast",
         "What a customer is expected to pay, by month",
         _forecast,
-        "CustomerForecast",
+        forecast.CustomerForecast,
         "monthly",
         integer("months", lambda _: 12, 1, 36, "how many months ahead"),
         _PROCESSOR,
@@ -205,7 +203,7 @@ CUSTOMER_READS = (
         "customers/{customer_id}/opportunities",
         "What the rulebook recommends to offer a customer",
         _opportunities,
-        "Opportunities",
+        opportunities.Opportunities,
         "opportunities",
         _PROCESSOR,
     ),

@@ -2,18 +2,41 @@
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Annotated, Literal, get_args
+
+from msgspec import Struct
 
 from service.books.view import View
 from service.core.money import round_half_away, to_minor
+from service.reads.answers import about
 
-SEGMENTS = (
-    "whale",
-    "high_value",
-    "medium_value",
-    "low_value",
-)  # by the settings' limits, highest first
 AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned
 NEW_DAYS = 30
+
+SegmentName = Literal["whale", "high_value", "medium_value", "low_value"]
+Activity = Literal["at_risk", "declining", "active", "highly_active"]
+Lifecycle = Literal["new", "active", "at_risk", "churned"]
+SEGMENTS: tuple[SegmentName, ...] = get_args(SegmentName)  # by the settings' limits, highest first
+CustomerSegment = Annotated[SegmentName, about("by total revenue and the limits of the settings")]
+ActivityStatus = Annotated[
+    Activity | None,
+    about("by days since the last order: over 90, over 60, over 30, or less; null before any order"),
+]
+LifecycleStage = Annotated[
+    Lifecycle | None,
+    about(
+        "new: first order under 30 days ago; else by the last: under 60, to 120, over 120 days ago; "
+        "null before any order"
+    ),
+]
+
+
+class Classes(Struct, frozen=True, kw_only=True):
+    """A customer's classes at the end of a day; the last two are null before any order."""
+
+    customer_segment: SegmentName
+    activity_status: Activity | None
+    lifecycle_stage: Lifecycle | None
 
 
 def segment_bounds(view: View) -> tuple[int, ...]:
@@ -21,14 +44,14 @@ def segment_bounds(view: View) -> tuple[int, ...]:
     return tuple(ceil(to_minor(limit, view.scope.currency)) for limit in view.options.segment_limits)
 
 
-def segment_of(revenue_cents: int, bounds: Sequence[int]) -> str:
+def segment_of(revenue_cents: int, bounds: Sequence[int]) -> SegmentName:
     """The segment of a customer by their total revenue."""
     return next(
         (name for name, least in zip(SEGMENTS, bounds, strict=False) if revenue_cents >= least), SEGMENTS[-1]
     )
 
 
-def activity_of(days_quiet: int) -> str:
+def activity_of(days_quiet: int) -> Activity:
     """A customer's activity by the days since the last purchase."""
     if days_quiet > 90:
         return "at_risk"
@@ -37,7 +60,7 @@ def activity_of(days_quiet: int) -> str:
     return "active" if days_quiet > 30 else "highly_active"
 
 
-def lifecycle_of(days_known: int, days_quiet: int) -> str:
+def lifecycle_of(days_known: int, days_quiet: int) -> Lifecycle:
     """A customer's lifecycle stage by the days since the first and the last purchase."""
     if days_known < NEW_DAYS:
         return "new"

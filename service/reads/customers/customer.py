@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import date
 from itertools import islice, takewhile
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct, json
 from sqlalchemy import select
@@ -21,7 +21,14 @@ from service.core.events import join_key
 from service.core.money import round_half_away
 from service.predictions.model import LIFETIME_DAYS, Facts, Model
 from service.predictions.predict import Predictions, predict
-from service.reads.customers.classes import activity_of, lifecycle_of, segment_bounds, segment_of
+from service.reads.answers import Account, Currency, CustomerId, NameOfCustomer, Processor, about
+from service.reads.customers.classes import (
+    Classes,
+    activity_of,
+    lifecycle_of,
+    segment_bounds,
+    segment_of,
+)
 
 _orders = ROWS[Order]
 _reversals = ROWS[Reversal]
@@ -44,6 +51,19 @@ _ORDER = (
 )  # there may be thousands
 _REVERSAL = ("date", "kind", "source_id", "part", "amount_cents", "trust", "causes")
 _UNKNOWN_CUSTOMER = "no order, contract or name of this customer is known"
+
+Success = Annotated[bool, about("true")]
+
+
+class CustomerHeader(Struct, frozen=True, kw_only=True):
+    """The fields that identify the customer in an answer."""
+
+    success: Success
+    customer_id: CustomerId
+    customer_name: NameOfCustomer
+    processor: Processor
+    account: Account
+    currency: Currency
 
 
 class Customer(Struct, frozen=True, kw_only=True):
@@ -236,28 +256,28 @@ def predict_customer(view: View, customer: Customer) -> Predictions | None:
     return predict(facts_of(customer, view.scope.today), model) if model else None
 
 
-def header(view: View, customer: Customer) -> dict[str, Any]:
-    """The fields that identify the customer in an answer."""
+def header(customer: Customer, currency: str) -> dict[str, Any]:
+    """The fields of `CustomerHeader`."""
     return {
         "success": True,
         "customer_id": customer.customer_id,
         "customer_name": customer.name,
         "processor": customer.processor,
         "account": customer.account,
-        "currency": view.scope.currency,
+        "currency": currency,
     }
 
 
-def classify(view: View, customer: Customer) -> dict[str, Any]:
-    """Segment, activity and lifecycle at the end of `today`; the last two are null before any order."""
+def classify(view: View, customer: Customer) -> Classes:
+    """Segment, activity and lifecycle at the end of `today`."""
     paid, orders, today = sum(row.amount_cents for row in customer.orders), customer.orders, view.scope.today
     days_known, days_quiet = (
         (today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1)
     )
-    return {
-        "customer_segment": segment_of(paid, segment_bounds(view)),
-        "activity_status": None if days_quiet is None else activity_of(days_quiet),
-        "lifecycle_stage": None
+    return Classes(
+        customer_segment=segment_of(paid, segment_bounds(view)),
+        activity_status=None if days_quiet is None else activity_of(days_quiet),
+        lifecycle_stage=None
         if days_known is None or days_quiet is None
         else lifecycle_of(days_known, days_quiet),
-    }
+    )

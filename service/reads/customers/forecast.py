@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 
 from projections.schedules import decode
-from service.books.view import View
+from service.books.view import Scope, View
 from service.core.cadence import ONCE, add_months
 from service.core.money import round_fraction, round_half_away
 from service.predictions.model import (
@@ -36,8 +36,10 @@ from service.predictions.model import (
     state_of,
     survival_probability,
 )
+from service.reads.answers import Reason, about, cents, or_null
 from service.reads.customers.customer import (
     Customer,
+    CustomerHeader,
     dated_bills,
     facts_of,
     header,
@@ -58,6 +60,103 @@ from service.reads.months import month_bounds, months_between
 
 _INTERVAL_RATIO = 1.2815515655446004 / 1.959963984540054  # normal quantiles: an 80 % interval from a 95 % one
 _YEAR_DAYS = 400  # the next twelve whole months end earlier than that
+
+_UNKNOWN = "where nothing can be said"
+ExpectedCents = Annotated[int | None, or_null(cents("what is expected"), _UNKNOWN)]
+LowCents = Annotated[int | None, or_null(cents("the lower bound of an 80 % interval"), "where there is none")]
+HighCents = Annotated[int | None, or_null(cents("the upper bound"), "where there is none")]
+Method = Literal["scheduled", "scheduled_survival", "orders", "orders_survival"]
+
+
+class ExpectedMonth(Struct, frozen=True, kw_only=True):
+    """What a customer is expected to pay in a month."""
+
+    month: Annotated[str, about("a whole month, the first one after today's")]
+    expected_cents: ExpectedCents
+    low_cents: LowCents
+    high_cents: HighCents
+    contract_cents: Annotated[int | None, or_null(cents("of it, bills of contracts"), _UNKNOWN)]
+    other_cents: Annotated[int | None, or_null(cents("of it, other orders"), _UNKNOWN)]
+
+
+class ExpectedYear(Struct, frozen=True, kw_only=True):
+    """What a customer is expected to pay in twelve months."""
+
+    expected_cents: ExpectedCents
+    low_cents: LowCents
+    high_cents: HighCents
+
+
+class FrequencyFactor(Struct, frozen=True, kw_only=True):
+    """How often a customer orders."""
+
+    orders_per_month: Annotated[float | None, about("orders a month; null without a full month")]
+    avg_order_value_cents: Annotated[int | None, or_null(cents("revenue for each order"), "without orders")]
+    months: Annotated[int, about("how many full months")]
+    reason: Reason
+
+
+class TrendFactor(Struct, frozen=True, kw_only=True):
+    """How a customer's orders rise or fall."""
+
+    cents_per_month: Annotated[
+        float | None,
+        or_null(cents("what a month has more than the one before"), "where there is no trend"),
+    ]
+    reason: Reason
+
+
+class SeasonalityFactor(Struct, frozen=True, kw_only=True):
+    """How a customer's orders depend on the calendar month."""
+
+    indices: Annotated[
+        dict[str, float] | None,
+        about('by calendar month ("01"), 1 on average; null where there is too little history'),
+    ]
+    reason: Reason
+
+
+class SurvivalFactor(Struct, frozen=True, kw_only=True):
+    """Whether a customer is still there."""
+
+    kind: Annotated[Literal["tenure", "gap"] | None, about("whose curve; null without one")]
+    by_month: Annotated[
+        list[float | None] | None,
+        about(
+            "the probability by the end of each month to be under contract, or not to have gone for good; "
+            "null beyond what is known"
+        ),
+    ]
+    reason: Reason
+
+
+class ForecastFactors(Struct, frozen=True, kw_only=True):
+    """What a forecast is made of."""
+
+    frequency: Annotated[FrequencyFactor, about("of the last twelve full months, or as many as there are")]
+    trend: Annotated[TrendFactor, about("by least squares over them, where it is beyond chance")]
+    seasonality: Annotated[SeasonalityFactor, about("where there are two full years")]
+    survival: Annotated[SurvivalFactor, about("whether the customer is still there")]
+
+
+class CustomerForecast(CustomerHeader, frozen=True, kw_only=True):
+    """What a customer is expected to pay, by month."""
+
+    months: Annotated[int, about("how many months were asked for")]
+    monthly: Annotated[list[ExpectedMonth], about("each of them")]
+    annual: Annotated[
+        ExpectedYear | None,
+        about("the first twelve months together; null where fewer were asked for"),
+    ]
+    factors: Annotated[ForecastFactors, about("what it is made of")]
+    method: Annotated[
+        Method | None,
+        about(
+            "a contract's dated bills, or the orders of the last year; with survival where it is known; "
+            "null where nothing can be said"
+        ),
+    ]
+    reason: Annotated[str | None, about("what was left out or not known; null where there is nothing to say")]
 
 
 class Survival(Struct, frozen=True, kw_only=True):
@@ -99,64 +198,67 @@ class MonthlyForecast(Struct, frozen=True, kw_only=True):
     `annual_margin` is half the width of the interval of twelve months together.
     """
 
-    method: str | None
+    method: Method | None
     months: list[Estimate | None]
     annual_margin: float | None = None
-    factors: dict[str, Any]
+    factors: ForecastFactors
     reasons: list[str]
 
 
-def forecast(view: View, customer: Customer, months: int) -> dict[str, Any]:
+def forecast(view: View, customer: Customer, months: int) -> CustomerForecast:
     """The forecast of a customer's payments in the next `months` whole months."""
-    return {**header(view, customer), **build_forecast(customer, view.scope.today, months, read_model(view))}
+    return build_forecast(customer, view.scope, months, read_model(view))
 
 
-def build_forecast(customer: Customer, today: date, months: int, model: Model | None) -> dict[str, Any]:
-    """The forecast without its header, by the present contracts, whatever `today` is: see `_billed_since`."""
-    facts = facts_of(customer, today)
-    names = months_between(add_months(today, 1, 1), add_months(today, months, 1))
+def build_forecast(customer: Customer, scope: Scope, months: int, model: Model | None) -> CustomerForecast:
+    """The forecast by the present contracts, whatever `today` is: see `_billed_since`."""
+    facts = facts_of(customer, scope.today)
+    names = months_between(add_months(scope.today, 1, 1), add_months(scope.today, months, 1))
     has_dated_bill = any(row.next_bill_date for row in customer.contracts)
     is_billed = has_dated_bill or facts.ends_date is not None  # one that ends before a bill brings nothing
     calculate = _by_contracts if is_billed else _by_orders
     result = calculate(customer, facts, names, find_survival(facts, model))
     estimates = zip(names, result.months, strict=True)
-    rows = [_month_row(name, estimate, is_billed=is_billed) for name, estimate in estimates]
-    return {
-        "months": months,
-        "monthly": rows,
-        "annual": _annual_row(rows[:YEAR], result.annual_margin) if months >= YEAR else None,
-        "factors": result.factors,
-        "method": result.method,
-        "reason": "; ".join(result.reasons) or None,
-    }
+    rows = [_expected_month(name, estimate, is_billed=is_billed) for name, estimate in estimates]
+    return CustomerForecast(
+        **header(customer, scope.currency),
+        months=months,
+        monthly=rows,
+        annual=_expected_year(rows[:YEAR], result.annual_margin) if months >= YEAR else None,
+        factors=result.factors,
+        method=result.method,
+        reason="; ".join(result.reasons) or None,
+    )
 
 
-def _month_row(name: str, estimate: Estimate | None, *, is_billed: bool) -> dict[str, Any]:
-    cents, low, high = map(
+def _expected_month(name: str, estimate: Estimate | None, *, is_billed: bool) -> ExpectedMonth:
+    expected, low, high = map(
         _cents, (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
     )
-    return {
-        "month": name,
-        "expected_cents": cents,
-        "low_cents": low,
-        "high_cents": high,
-        "contract_cents": cents if is_billed else 0,
-        "other_cents": 0 if is_billed else cents,
-    }
-
-
-def _annual_row(rows: Sequence[dict[str, Any]], margin: float | None) -> dict[str, int | None]:
-    """Twelve months together. The bounds of bills add up, since one curve is behind all of them."""
-    cents, low, high = (
-        _sum_or_none([row[name] for row in rows]) for name in ("expected_cents", "low_cents", "high_cents")
+    return ExpectedMonth(
+        month=name,
+        expected_cents=expected,
+        low_cents=low,
+        high_cents=high,
+        contract_cents=expected if is_billed else 0,
+        other_cents=0 if is_billed else expected,
     )
-    if cents is not None and margin is not None:
-        low, high = max(cents - round_fraction(Fraction(margin)), 0), cents + round_fraction(Fraction(margin))
-    return {"expected_cents": cents, "low_cents": low, "high_cents": high}
+
+
+def _expected_year(rows: Sequence[ExpectedMonth], margin: float | None) -> ExpectedYear:
+    """Twelve months together. The bounds of bills add up, since one curve is behind all of them."""
+    expected, low, high = (
+        _sum_or_none([getattr(row, name) for row in rows])
+        for name in ("expected_cents", "low_cents", "high_cents")
+    )
+    if expected is not None and margin is not None:
+        half = round_fraction(Fraction(margin))
+        low, high = max(expected - half, 0), expected + half
+    return ExpectedYear(expected_cents=expected, low_cents=low, high_cents=high)
 
 
 def _sum_or_none(amounts: Sequence[int | None]) -> int | None:
-    present = [cents for cents in amounts if cents is not None]
+    present = [amount for amount in amounts if amount is not None]
     return sum(present) if len(present) == len(amounts) else None
 
 
@@ -205,18 +307,18 @@ def narrow_interval(chance: Estimate) -> Estimate:
     return Estimate(chance.value, chance.value**power, chance.value ** (1 / power))
 
 
-def _survival_factor(survival: Survival, today: int, names: Sequence[str]) -> dict[str, Any]:
+def _survival_factor(survival: Survival, today: int, names: Sequence[str]) -> SurvivalFactor:
     """The `survival` factor: the probability by the last day of each month, null where it is not known."""
     kind = survival.state.kind if survival.state and survival.curve else None
     days_ahead = [_days_to(_bounds(name)[1], today) for name in names]
     chances = [survival.probability_after(days) for days in days_ahead]
     is_short = kind is not None and days_ahead[-1] > survival.reach
     note = f"survival is known for {survival.reach} days: nothing is said beyond" if is_short else None
-    return {
-        "kind": kind,
-        "by_month": [chance and round(chance.value, 4) for chance in chances] if kind else None,
-        "reason": "; ".join(filter(None, (survival.reason, note))) or None,
-    }
+    return SurvivalFactor(
+        kind=kind,
+        by_month=[None if chance is None else round(chance.value, 4) for chance in chances] if kind else None,
+        reason="; ".join(filter(None, (survival.reason, note))) or None,
+    )
 
 
 # Contracts
@@ -239,19 +341,19 @@ def _by_contracts(
             _expected_bills(bills[name], facts.today, survival) if name > unknown_until else None
             for name in names
         ],
-        factors={
-            "frequency": _frequency_factor([], unused),
-            "trend": {"cents_per_month": None, "reason": unused},
-            "seasonality": {"indices": None, "reason": unused},
-            "survival": survived,
-        },
+        factors=ForecastFactors(
+            frequency=_frequency_factor([], unused),
+            trend=TrendFactor(cents_per_month=None, reason=unused),
+            seasonality=SeasonalityFactor(indices=None, reason=unused),
+            survival=survived,
+        ),
         reasons=[
             *_contract_notes(customer, facts),
             *(
                 f"{name}: which bills came before {day} is not known"
                 for name, (_, day) in billed_since.items()
             ),
-            *filter(None, [survived["reason"]]),
+            *filter(None, [survived.reason]),
         ],
     )
 
@@ -259,8 +361,8 @@ def _by_contracts(
 def scheduled_bills(contracts: Iterable[Any], names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
     """The bills of these months, [(day, minor units), …] by month."""
     bills: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for day, cents in dated_bills(contracts, _bounds(names[0])[0], _bounds(names[-1])[1]):
-        bills[day[:7]].append((day, cents))
+    for day, amount_cents in dated_bills(contracts, _bounds(names[0])[0], _bounds(names[-1])[1]):
+        bills[day[:7]].append((day, amount_cents))
     return bills
 
 
@@ -325,18 +427,18 @@ def _by_orders(customer: Customer, facts: Facts, names: Sequence[str], survival:
     )
     survived = _survival_factor(survival, facts.today, names)
     no_forecast = _no_forecast_reason(facts, window, survival)
-    factors = {
-        "frequency": _frequency_factor(window, None if window else no_forecast),
-        "trend": {
-            "cents_per_month": None if line is None or line.slope is None else _rounded(line.slope),
-            "reason": line.reason if line else no_forecast,
-        },
-        "seasonality": {
-            "indices": {month: _rounded(index) for month, index in indices.items()} if indices else None,
-            "reason": no_seasons,
-        },
-        "survival": survived,
-    }
+    factors = ForecastFactors(
+        frequency=_frequency_factor(window, None if window else no_forecast),
+        trend=TrendFactor(
+            cents_per_month=None if line is None or line.slope is None else _rounded(line.slope),
+            reason=line.reason if line else no_forecast,
+        ),
+        seasonality=SeasonalityFactor(
+            indices={month: _rounded(index) for month, index in indices.items()} if indices else None,
+            reason=no_seasons,
+        ),
+        survival=survived,
+    )
     if line is None or no_forecast:
         return MonthlyForecast(
             method=None, months=[None] * len(names), factors=factors, reasons=[str(no_forecast)]
@@ -354,7 +456,7 @@ def _by_orders(customer: Customer, facts: Facts, names: Sequence[str], survival:
         ],
         annual_margin=line.margin_for(sum(month_weights[:YEAR], Fraction(0))),
         factors=factors,
-        reasons=[*filter(None, (interval_note, survived["reason"]))],
+        reasons=[*filter(None, (interval_note, survived.reason))],
     )
 
 
@@ -381,11 +483,11 @@ def _expected_orders(
     return Estimate(value) if margin is None else Estimate(value, max(value - margin, 0), value + margin)
 
 
-def _frequency_factor(window: Sequence[Month], reason: str | None) -> dict[str, Any]:
-    orders, cents = sum(month.orders for month in window), sum(month.cents for month in window)
-    return {
-        "orders_per_month": round(orders / len(window), 4) if window else None,
-        "avg_order_value_cents": round_half_away(cents, orders) if orders else None,
-        "months": len(window),
-        "reason": reason,
-    }
+def _frequency_factor(window: Sequence[Month], reason: str | None) -> FrequencyFactor:
+    orders, revenue = sum(month.orders for month in window), sum(month.cents for month in window)
+    return FrequencyFactor(
+        orders_per_month=round(orders / len(window), 4) if window else None,
+        avg_order_value_cents=round_half_away(revenue, orders) if orders else None,
+        months=len(window),
+        reason=reason,
+    )

@@ -3,11 +3,12 @@
 Each answer is as of the end of `today`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from msgspec import Meta, MsgspecError, Struct, json
+from msgspec.structs import asdict
 from sqlalchemy import (
     ColumnElement,
     Select,
@@ -26,15 +27,35 @@ from service.books.view import View, sum_columns
 from service.core.cadence import FREQUENCIES
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
+from service.reads.answers import (
+    Account,
+    Currency,
+    CustomerId,
+    Day,
+    Month,
+    MrrCents,
+    NameOfCustomer,
+    NextCursor,
+    Processor,
+    about,
+    cents,
+    day,
+    or_null,
+)
 from service.reads.customers.classes import (
     AT_RISK_DAYS,
     SEGMENTS,
+    ActivityStatus,
+    CustomerSegment,
+    LifecycleStage,
+    SegmentName,
     activity_of,
     lifecycle_of,
     ratio,
     segment_bounds,
     segment_of,
 )
+from service.reads.customers.customer import Success
 from service.reads.customers.customer_set import (
     CohortMonth,
     CustomerSet,
@@ -42,9 +63,22 @@ from service.reads.customers.customer_set import (
     cohort_months,
     customers_at_end_of_day,
 )
-from service.reads.customers.risk import with_risk
+from service.reads.customers.expectations import ChurnRisk
+from service.reads.customers.revenue import (
+    AvgOrderValueCents,
+    FirstPurchaseDate,
+    LastPurchaseDate,
+    NetRevenueCents,
+    Orders,
+    RevenueCents,
+    TotalDisputesCents,
+    TotalOrders,
+    TotalRefundsCents,
+    TotalRevenueCents,
+)
+from service.reads.customers.risk import risks
 from service.reads.months import months_between
-from service.reads.parameters import months_back
+from service.reads.parameters import months_back, to_cursor
 
 SORTS = {
     "revenue": "revenue_cents",
@@ -54,11 +88,190 @@ SORTS = {
     "last_purchase": "last_date",
 }
 
+Name = TypeVar("Name", bound=str)
+
 _orders = ROWS[Order]
 _frequencies = TOTALS["customer_frequencies"]
 
 
 RETENTION_MONTHS = 120  # of a cohort, at most
+
+Customers = Annotated[int, about("how many distinct customers")]
+Stage = Literal["at_risk", "churned"]
+CustomerShare = Annotated[float | None, about("part of all customers, 0 to 1; null without customers")]
+RevenueShare = Annotated[float | None, about("part of all revenue, 0 to 1; null without revenue")]
+
+
+class CustomerRow(Struct, frozen=True, kw_only=True):
+    """A customer in a list."""
+
+    customer_id: CustomerId
+    customer_name: NameOfCustomer
+    total_revenue_cents: TotalRevenueCents
+    total_orders: TotalOrders
+    avg_order_value_cents: AvgOrderValueCents
+    total_refunds_cents: TotalRefundsCents
+    total_disputes_cents: TotalDisputesCents
+    net_revenue_cents: NetRevenueCents
+    first_purchase_date: FirstPurchaseDate
+    last_purchase_date: LastPurchaseDate
+    days_since_last_purchase: Annotated[int, about("days from the last order to `today`")]
+    customer_segment: CustomerSegment
+    activity_status: ActivityStatus
+    lifecycle_stage: LifecycleStage
+    processor: Processor
+    account: Account
+    causes: Annotated[list[str], about("the events behind the orders of the last day")]
+
+
+class CustomerAtRisk(CustomerRow, frozen=True, kw_only=True):
+    """A customer in a list of those at risk."""
+
+    mrr_cents: MrrCents
+    ends_date: Annotated[
+        Day | None, or_null(day("when all of their contracts are set to end"), "where they are not")
+    ]
+    churn_risk_score: ChurnRisk
+
+
+class TopCustomers(Struct, frozen=True, kw_only=True):
+    """A page of customers."""
+
+    success: Success
+    currency: Currency
+    customers: Annotated[list[CustomerRow], about("one page")]
+    next_cursor: NextCursor
+
+
+class CustomersAtRisk(Struct, frozen=True, kw_only=True):
+    """A page of customers at risk."""
+
+    success: Success
+    stage: Annotated[Stage, about("the customers' lifecycle stage")]
+    currency: Currency
+    customers: Annotated[list[CustomerAtRisk], about("one page")]
+    next_cursor: NextCursor
+
+
+class Segment(Struct, frozen=True, kw_only=True):
+    """The customers of a segment."""
+
+    segment: Annotated[SegmentName, about("the segment")]
+    customers: Customers
+    revenue_cents: RevenueCents
+    customer_share: CustomerShare
+    revenue_share: RevenueShare
+
+
+class Distribution(Struct, frozen=True, kw_only=True):
+    """Customers and revenue by segment."""
+
+    success: Success
+    currency: Currency
+    customers: Customers
+    revenue_cents: RevenueCents
+    segments: Annotated[list[Segment], about("all four, downwards")]
+
+
+class Frequency(Struct, frozen=True, kw_only=True):
+    """The customers who buy about as often."""
+
+    frequency: Annotated[
+        Literal["Monthly", "Quarterly", "Bi-Annual", "Annual+"],
+        about("by average days between purchases: 30, 90, 180 at most, or more"),
+    ]
+    customers: Customers
+    revenue_cents: RevenueCents
+    customer_share: CustomerShare
+    revenue_share: RevenueShare
+
+
+class PurchaseFrequency(Struct, frozen=True, kw_only=True):
+    """Customers and revenue by how often they buy."""
+
+    success: Success
+    currency: Currency
+    customers: Customers
+    revenue_cents: RevenueCents
+    frequencies: Annotated[list[Frequency], about("all four, upwards")]
+    single_purchase_customers: Annotated[int, about("customers with one order, who have no frequency")]
+
+
+class RetainedMonth(Struct, frozen=True, kw_only=True):
+    """How many of a cohort bought in a month."""
+
+    month: Month
+    months_since: Annotated[int, about("months since the cohort's own, which is 0")]
+    customers: Customers
+    rate: Annotated[
+        float | None, about("part of the cohort that bought in the month, 0 to 1; null without customers")
+    ]
+
+
+class Cohort(Struct, frozen=True, kw_only=True):
+    """The customers whose first purchase was in one month."""
+
+    cohort: Annotated[str, about('the month of the first order, such as "2025-01"')]
+    customers: Customers
+    orders: Orders
+    revenue_cents: RevenueCents
+    avg_revenue_cents: Annotated[int | None, or_null(cents("revenue for each customer"), "without customers")]
+    retention_rates: Annotated[
+        list[float | None],
+        about("the rates of `retention` alone, from the cohort's own month on"),
+    ]
+    retention: Annotated[list[RetainedMonth], about("the months from the cohort's own to that of `today`")]
+
+
+class Cohorts(Struct, frozen=True, kw_only=True):
+    """Customers by the month of their first purchase."""
+
+    success: Success
+    currency: Currency
+    cohorts: Annotated[list[Cohort], about("every month of the range, even without any")]
+
+
+class TrendMonth(Struct, frozen=True, kw_only=True):
+    """What all customers bought in a month."""
+
+    month: Month
+    revenue_cents: RevenueCents
+    orders: Orders
+    customers: Customers
+    new_customers: Annotated[int, about("how many of them bought for the first time")]
+
+
+class AtRisk(Struct, frozen=True, kw_only=True):
+    """The customers who are quiet, but not lost yet."""
+
+    customers: Customers
+    revenue_cents: RevenueCents
+    top_customers: Annotated[list[CustomerRow], about("the five largest")]
+
+
+class Dashboard(Struct, frozen=True, kw_only=True):
+    """What customers are worth altogether, who they are, and how that changes."""
+
+    success: Success
+    currency: Currency
+    customers: Customers
+    total_customer_value_cents: Annotated[int, cents("revenue of all customers")]
+    average_customer_value_cents: Annotated[
+        int | None, or_null(cents("revenue for each customer"), "without customers")
+    ]
+    top_customer_value_cents: Annotated[
+        int | None, or_null(cents("the largest customer's revenue"), "without customers")
+    ]
+    growth_rate: Annotated[
+        float | None,
+        about("revenue of the last whole month against the one before, less 1; null without revenue before"),
+    ]
+    growth_month: Annotated[str, about("the last whole month")]
+    top_customers: Annotated[list[CustomerRow], about("the five largest")]
+    distribution: Annotated[list[Segment], about("customers and revenue by segment")]
+    at_risk: Annotated[AtRisk, about("customers whose last order is 60 to 120 days ago")]
+    monthly_trend: Annotated[list[TrendMonth], about("the last twelve months, the present one too")]
+
 
 # Lists
 
@@ -72,12 +285,25 @@ class PageRequest(Struct, frozen=True, kw_only=True):
     after: str | None = None
 
 
-def top(view: View, request: PageRequest) -> dict[str, Any]:
+class _Page(Struct, frozen=True, kw_only=True):
+    """The customers of a page, and the cursor of the next one."""
+
+    customers: list[CustomerRow]
+    next_cursor: str | None
+
+
+def top(view: View, request: PageRequest) -> TopCustomers:
     """Customers by revenue, or by another measure."""
-    return _page(view, customers_at_end_of_day(view), [], request)
+    page = _page(view, customers_at_end_of_day(view), [], request)
+    return TopCustomers(
+        success=True,
+        currency=view.scope.currency,
+        customers=page.customers,
+        next_cursor=page.next_cursor,
+    )
 
 
-def at_risk(view: View, segments: Sequence[str], stage: str, request: PageRequest) -> dict[str, Any]:
+def at_risk(view: View, segments: Sequence[str], stage: Stage, request: PageRequest) -> CustomersAtRisk:
     """Customers of some segments who are at risk or have churned, with MRR and churn risk."""
     customers = customers_at_end_of_day(view)
     conditions = [
@@ -85,7 +311,16 @@ def at_risk(view: View, segments: Sequence[str], stage: str, request: PageReques
         _in_segments(view, customers, segments),
     ]
     page = _page(view, customers, conditions, request)
-    return {"stage": stage, **page, "customers": with_risk(view, page["customers"])}
+    return CustomersAtRisk(
+        success=True,
+        stage=stage,
+        currency=view.scope.currency,
+        customers=[
+            CustomerAtRisk(**asdict(customer), **asdict(risk))
+            for customer, risk in zip(page.customers, risks(view, page.customers), strict=True)
+        ],
+        next_cursor=page.next_cursor,
+    )
 
 
 def _in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
@@ -104,7 +339,7 @@ def _in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) ->
 
 def _page(
     view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]], request: PageRequest
-) -> dict[str, Any]:
+) -> _Page:
     """One page of customers; ties are ordered by last purchase, then id."""
     sort_column = customers.c[SORTS[request.sort]]
     ties = [customers.c[name] for name in ("last_date", "customer_id", "processor", "account")]
@@ -121,11 +356,10 @@ def _page(
     rows = view.all(query.limit(None if request.limit is None else request.limit + 1))
     page = rows[: request.limit]
     last = page[-1] if len(rows) > len(page) else None
-    return {
-        "currency": view.scope.currency,
-        "customers": customer_rows(view, page),
-        "next_cursor": last and _make_cursor(last, SORTS[request.sort]),
-    }
+    return _Page(
+        customers=_customer_rows(view, page),
+        next_cursor=to_cursor(_make_cursor(last, SORTS[request.sort])) if last else None,
+    )
 
 
 _BigInt = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -148,7 +382,7 @@ def _make_cursor(row: Any, sort: str) -> str:
     return json.encode(values).decode()
 
 
-def customer_rows(view: View, page: Sequence[Any]) -> list[dict[str, Any]]:
+def _customer_rows(view: View, page: Sequence[Any]) -> list[CustomerRow]:
     """Customers as rows of a list. `causes` are those of the last purchase."""
     bounds, today, causes = segment_bounds(view), view.scope.today, _last_causes(view, page)
     rows = []
@@ -156,25 +390,25 @@ def customer_rows(view: View, page: Sequence[Any]) -> list[dict[str, Any]]:
         days_known = (today - date.fromisoformat(row.first_date)).days
         days_quiet = (today - date.fromisoformat(row.last_date)).days
         rows.append(
-            {
-                "customer_id": row.customer_id,
-                "customer_name": row.customer_name,
-                "total_revenue_cents": row.revenue_cents,
-                "total_orders": row.orders,
-                "avg_order_value_cents": round_half_away(row.revenue_cents, row.orders),
-                "total_refunds_cents": row.refunded_cents,
-                "total_disputes_cents": row.disputed_cents,
-                "net_revenue_cents": row.net_cents,
-                "first_purchase_date": row.first_date,
-                "last_purchase_date": row.last_date,
-                "days_since_last_purchase": days_quiet,
-                "customer_segment": segment_of(row.revenue_cents, bounds),
-                "activity_status": activity_of(days_quiet),
-                "lifecycle_stage": lifecycle_of(days_known, days_quiet),
-                "processor": row.processor,
-                "account": row.account,
-                "causes": causes[row.processor, row.account, row.customer_id],
-            }
+            CustomerRow(
+                customer_id=row.customer_id,
+                customer_name=row.customer_name,
+                total_revenue_cents=row.revenue_cents,
+                total_orders=row.orders,
+                avg_order_value_cents=round_half_away(row.revenue_cents, row.orders),
+                total_refunds_cents=row.refunded_cents,
+                total_disputes_cents=row.disputed_cents,
+                net_revenue_cents=row.net_cents,
+                first_purchase_date=row.first_date,
+                last_purchase_date=row.last_date,
+                days_since_last_purchase=days_quiet,
+                customer_segment=segment_of(row.revenue_cents, bounds),
+                activity_status=activity_of(days_quiet),
+                lifecycle_stage=lifecycle_of(days_known, days_quiet),
+                processor=row.processor,
+                account=row.account,
+                causes=causes[row.processor, row.account, row.customer_id],
+            )
         )
     return rows
 
@@ -200,50 +434,52 @@ def _last_causes(view: View, page: Sequence[Any]) -> dict[tuple[str, str, str], 
 # Shares
 
 
-def distribution(view: View) -> dict[str, Any]:
+def distribution(view: View) -> Distribution:
     """The number of customers and the revenue of each segment."""
-    return {"currency": view.scope.currency, **_segment_shares(view, customers_at_end_of_day(view))}
+    segments = _segments(view, customers_at_end_of_day(view))
+    return Distribution(
+        success=True,
+        currency=view.scope.currency,
+        customers=sum(row.customers for row in segments),
+        revenue_cents=sum(row.revenue_cents for row in segments),
+        segments=segments,
+    )
 
 
-def _segment_shares(view: View, customers: CustomerSet) -> dict[str, Any]:
-    rows = []
-    for name in SEGMENTS:
-        count, cents = _tally(view, customers, _in_segments(view, customers, [name]))
-        rows.append({"segment": name, "customers": count, "revenue_cents": cents})
-    return _with_shares(rows, "segments")
+def _segments(view: View, customers: CustomerSet) -> list[Segment]:
+    tallies = {name: _tally(view, customers, _in_segments(view, customers, [name])) for name in SEGMENTS}
+    return [Segment(segment=name, **shares) for name, shares in _with_shares(tallies).items()]
 
 
-def _with_shares(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Rows with their shares of all customers and of all revenue."""
-    customers, revenue = (sum(row[column] for row in rows) for column in ("customers", "revenue_cents"))
+def _with_shares(tallies: Mapping[Name, tuple[int, int]]) -> dict[Name, dict[str, Any]]:
+    """Customers and revenue by name, with their shares of all customers and of all revenue."""
+    customers, revenue = (sum(tally[part] for tally in tallies.values()) for part in (0, 1))
     return {
-        "customers": customers,
-        "revenue_cents": revenue,
-        name: [
-            {
-                **row,
-                "customer_share": ratio(row["customers"], customers, 4),
-                "revenue_share": ratio(row["revenue_cents"], revenue, 4),
-            }
-            for row in rows
-        ],
+        name: {
+            "customers": count,
+            "revenue_cents": cents_,
+            "customer_share": ratio(count, customers, 4),
+            "revenue_share": ratio(cents_, revenue, 4),
+        }
+        for name, (count, cents_) in tallies.items()
     }
 
 
-def purchase_frequency(view: View) -> dict[str, Any]:
+def purchase_frequency(view: View) -> PurchaseFrequency:
     """Customers by the average days between their purchases; those with one order have none."""
-    by_frequency = {name: (customers, cents) for name, customers, cents in view.all(_by_frequency(view))}
-    single, _ = by_frequency.pop("", (0, 0))
-    rows = [
-        {"frequency": name, "customers": customers, "revenue_cents": int(cents)}
-        for name in FREQUENCIES
-        for customers, cents in [by_frequency.get(name, (0, 0))]
+    found = {name: (customers, int(cents_)) for name, customers, cents_ in view.all(_by_frequency(view))}
+    tallies = {name: found.get(name, (0, 0)) for name in FREQUENCIES}
+    frequencies = [
+        Frequency(frequency=cast(Any, name), **shares) for name, shares in _with_shares(tallies).items()
     ]
-    return {
-        "currency": view.scope.currency,
-        **_with_shares(rows, "frequencies"),
-        "single_purchase_customers": single,
-    }
+    return PurchaseFrequency(
+        success=True,
+        currency=view.scope.currency,
+        customers=sum(row.customers for row in frequencies),
+        revenue_cents=sum(row.revenue_cents for row in frequencies),
+        frequencies=frequencies,
+        single_purchase_customers=found.get("", (0, 0))[0],
+    )
 
 
 def _by_frequency(view: View) -> Select[Any]:
@@ -263,95 +499,92 @@ def _by_frequency(view: View) -> Select[Any]:
 # Cohorts
 
 
-def cohorts(view: View, first: date, last: date) -> dict[str, Any]:
+def cohorts(view: View, first: date, last: date) -> Cohorts:
     """Customers by the month of their first purchase, and how many of them bought in each later month."""
     months: dict[str, dict[str, CohortMonth]] = {}
     for (cohort, month), totals in cohort_months(view, customers_at_end_of_day(view)).items():
         months.setdefault(cohort, {})[month] = totals
     rows = [_cohort(view, name, months.get(name, {})) for name in months_between(first, last)]
-    return {"currency": view.scope.currency, "cohorts": rows}
+    return Cohorts(success=True, currency=view.scope.currency, cohorts=rows)
 
 
-def _cohort(view: View, cohort: str, by_month: dict[str, CohortMonth]) -> dict[str, Any]:
+def _cohort(view: View, cohort: str, by_month: dict[str, CohortMonth]) -> Cohort:
     size = by_month[cohort].customers if by_month else 0
     revenue = sum(totals.revenue_cents for totals in by_month.values())
     all_months = months_between(date.fromisoformat(f"{cohort}-01"), view.scope.today) if by_month else []
     retention = [
-        {"month": month, "months_since": i, "customers": count, "rate": ratio(count, size, 4)}
+        RetainedMonth(month=month, months_since=i, customers=count, rate=ratio(count, size, 4))
         for i, month in enumerate(all_months[:RETENTION_MONTHS])
         for count in [by_month[month].customers if month in by_month else 0]
     ]
-    return {
-        "cohort": cohort,
-        "customers": size,
-        "orders": sum(totals.orders for totals in by_month.values()),
-        "revenue_cents": revenue,
-        "avg_revenue_cents": round_half_away(revenue, size) if size else None,
-        "retention_rates": [row["rate"] for row in retention],
-        "retention": retention,
-    }
+    return Cohort(
+        cohort=cohort,
+        customers=size,
+        orders=sum(totals.orders for totals in by_month.values()),
+        revenue_cents=revenue,
+        avg_revenue_cents=round_half_away(revenue, size) if size else None,
+        retention_rates=[row.rate for row in retention],
+        retention=retention,
+    )
 
 
 # Dashboard
 
 
-def dashboard(view: View) -> dict[str, Any]:
+def dashboard(view: View) -> Dashboard:
     """The value of all customers, their segments, and the monthly trend."""
     customers = customers_at_end_of_day(view)
-    shares = _segment_shares(view, customers)
-    number, total = shares["customers"], shares["revenue_cents"]
+    segments = _segments(view, customers)
+    number, total = (sum(getattr(row, name) for row in segments) for name in ("customers", "revenue_cents"))
     trend = _trend(view, customers)
-    previous_month, last_month = (trend[i]["revenue_cents"] for i in (-3, -2))
+    previous_month, last_month = trend[-3].revenue_cents, trend[-2].revenue_cents
     largest = _largest(view, customers, [])
-    count, cents = _tally(view, customers, _in_stage(view, customers.c.last_date, "at_risk"))
-    return {
-        "currency": view.scope.currency,
-        "customers": number,
-        "total_customer_value_cents": total,
-        "average_customer_value_cents": round_half_away(total, number) if number else None,
-        "top_customer_value_cents": largest[0]["total_revenue_cents"] if largest else None,
-        "growth_rate": ratio(last_month - previous_month, previous_month, 4),
-        "growth_month": trend[-2]["month"],
-        "top_customers": largest,
-        "distribution": shares["segments"],
-        "at_risk": {
-            "customers": count,
-            "revenue_cents": cents,
-            "top_customers": _largest(
-                view, customers, [_in_stage(view, NoIndex(customers.c.last_date), "at_risk")]
-            ),
-        },
-        "monthly_trend": trend[1:],
-    }
+    count, at_risk_cents = _tally(view, customers, _in_stage(view, customers.c.last_date, "at_risk"))
+    quiet = _in_stage(view, NoIndex(customers.c.last_date), "at_risk")
+    return Dashboard(
+        success=True,
+        currency=view.scope.currency,
+        customers=number,
+        total_customer_value_cents=total,
+        average_customer_value_cents=round_half_away(total, number) if number else None,
+        top_customer_value_cents=largest[0].total_revenue_cents if largest else None,
+        growth_rate=ratio(last_month - previous_month, previous_month, 4),
+        growth_month=trend[-2].month,
+        top_customers=largest,
+        distribution=segments,
+        at_risk=AtRisk(
+            customers=count,
+            revenue_cents=at_risk_cents,
+            top_customers=_largest(view, customers, [quiet]),
+        ),
+        monthly_trend=trend[1:],
+    )
 
 
 def _tally(view: View, customers: CustomerSet, *conditions: ColumnElement[bool]) -> tuple[int, int]:
     """How many customers, and their revenue."""
     columns: list[Any] = [func.count(), func.coalesce(func.sum(customers.c.revenue_cents), 0)]
-    count, cents = view.one(select(*columns).where(*customers.conditions, *conditions))
-    return count, int(cents)
+    count, revenue = view.one(select(*columns).where(*customers.conditions, *conditions))
+    return count, int(revenue)
 
 
-def _largest(
-    view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _page(view, customers, conditions, PageRequest(limit=5))["customers"]
-    return rows
+def _largest(view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]]) -> list[CustomerRow]:
+    return _page(view, customers, conditions, PageRequest(limit=5)).customers
 
 
-def _trend(view: View, customers: CustomerSet) -> list[dict[str, Any]]:
+def _trend(view: View, customers: CustomerSet) -> list[TrendMonth]:
     """Thirteen months up to this one: revenue, orders, customers, and how many of them were new."""
     months = cohort_months(view, customers)
     trend = []
     for name in months_between(months_back(view.scope.today, 12), view.scope.today):
         by_cohort = {cohort: row for (cohort, month), row in months.items() if month == name}
         trend.append(
-            {
-                "month": name,
-                "revenue_cents": sum(row.revenue_cents for row in by_cohort.values()),
-                "orders": sum(row.orders for row in by_cohort.values()),
-                "customers": sum(row.customers for row in by_cohort.values()),
-                "new_customers": by_cohort[name].customers if name in by_cohort else 0,
-            }
+            TrendMonth(
+                month=name,
+                revenue_cents=sum(row.revenue_cents for row in by_cohort.values()),
+                orders=sum(row.orders for row in by_cohort.values()),
+                customers=sum(row.customers for row in by_cohort.values()),
+                new_customers=by_cohort[name].customers if name in by_cohort else 0,
+            )
         )
     return trend

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from operator import contains, eq, ge, le
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from msgspec import json
+from msgspec import Struct, json
 from msgspec.structs import asdict
 
 from projections.schedules import decode
@@ -12,8 +12,11 @@ from service.books.view import View
 from service.core.cadence import cadence_label
 from service.core.money import format_minor
 from service.predictions.model import Facts
+from service.reads.answers import about
+from service.reads.customers.classes import ActivityStatus, CustomerSegment, LifecycleStage
 from service.reads.customers.customer import (
     Customer,
+    CustomerHeader,
     classify,
     facts_of,
     header,
@@ -38,19 +41,44 @@ _CONDITIONS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def opportunities(view: View, customer: Customer) -> dict[str, Any]:
+class Recommendation(Struct, frozen=True, kw_only=True):
+    """A rule of the rulebook that applies to a customer."""
+
+    rule: Annotated[str, about("the rulebook's rule")]
+    kind: Annotated[Literal["offer", "upsell", "action"], about("what it is")]
+    text: Annotated[str, about("what is recommended")]
+    because: Annotated[
+        dict[str, str | bool | int | float | list[str]],
+        about("what the rule asks for, as the customer has it"),
+    ]
+    causes: Annotated[list[str], about("the events behind the last order and the live contracts")]
+
+
+class Opportunities(CustomerHeader, frozen=True, kw_only=True):
+    """What the rulebook recommends to offer a customer, and to do."""
+
+    customer_segment: CustomerSegment
+    activity_status: ActivityStatus
+    lifecycle_stage: LifecycleStage
+    opportunities: Annotated[
+        list[Recommendation], about("offers and upsells whose rules apply, in the rulebook's order")
+    ]
+    actions: Annotated[list[Recommendation], about("what to do, by rules that apply")]
+
+
+def opportunities(view: View, customer: Customer) -> Opportunities:
     """The offers to make to a customer, and other actions."""
     predictions = predict_customer(view, customer)
     risk = predictions.churn_risk_score if predictions else None
-    return {
-        **header(view, customer),
-        **classify(view, customer),
-        "opportunities": recommend(view, customer, risk, "offer", "upsell"),
-        "actions": recommend(view, customer, risk, "action"),
-    }
+    return Opportunities(
+        **header(customer, view.scope.currency),
+        **asdict(classify(view, customer)),
+        opportunities=recommend(view, customer, risk, "offer", "upsell"),
+        actions=recommend(view, customer, risk, "action"),
+    )
 
 
-def recommend(view: View, customer: Customer, churn_risk: float | None, *kinds: str) -> list[dict[str, Any]]:
+def recommend(view: View, customer: Customer, churn_risk: float | None, *kinds: str) -> list[Recommendation]:
     """The rules of these kinds (of any kind, if none is given) that apply, each with its text and reasons.
 
     A rule does not apply if a fact that it asks for, or that its text names, is not known.
@@ -61,7 +89,7 @@ def recommend(view: View, customer: Customer, churn_risk: float | None, *kinds: 
     text_values = _text_values(view, customer, facts, rule_facts)
     causes = _causes(view, customer)
     return [
-        {"rule": rule.rule, "kind": rule.kind, "text": text, "because": because, "causes": causes}
+        Recommendation(rule=rule.rule, kind=rule.kind, text=text, because=because, causes=causes)
         for rule in rules
         if (because := _matched_facts(rule, rule_facts)) is not None
         and (text := _fill_text(rule.text, text_values)) is not None
@@ -101,9 +129,9 @@ def _rule_facts(view: View, customer: Customer, facts: Facts, churn_risk: float 
     live, customer_classes = live_contracts(customer, today.isoformat()), classify(view, customer)
     ends_date = min((day for row in live if (day := row.ends_date) and day > today.isoformat()), default=None)
     return {
-        "segment": customer_classes["customer_segment"],
-        "activity": customer_classes["activity_status"],
-        "lifecycle": customer_classes["lifecycle_stage"],
+        "segment": customer_classes.customer_segment,
+        "activity": customer_classes.activity_status,
+        "lifecycle": customer_classes.lifecycle_stage,
         "cadences": sorted({cadence for row in live for cadence in _cadences(row)}),
         "orders": facts.orders,
         "days_quiet": None if facts.last_day is None else facts.today - facts.last_day,

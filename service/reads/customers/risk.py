@@ -1,9 +1,10 @@
-"""Adds to listed customers their MRR, the day on which it ends, and their churn risk."""
+"""The MRR of listed customers, the day on which it ends, and their churn risk."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Table, select, tuple_
 
 from projections.bills import Contract
@@ -24,46 +25,53 @@ _orders = ROWS[Order]
 _CustomerKey = tuple[str, str, str]
 
 
-def with_risk(view: View, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of customers with their MRR, its stated end, and the churn risk where a model is known."""
+class Risk(Struct, frozen=True, kw_only=True):
+    """A customer's MRR, its stated end, and the churn risk where a model is known."""
+
+    mrr_cents: int
+    ends_date: str | None
+    churn_risk_score: float | None
+
+
+def risks(view: View, customers: Sequence[Any]) -> list[Risk]:
+    """The risk of each listed customer (`lists.CustomerRow`)."""
     model = read_model(view)
     predict = predictor(model) if model else None
-    result: list[dict[str, Any]] = []
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        ids = [row["customer_id"] for row in batch]
+    result: list[Risk] = []
+    for start in range(0, len(customers), _BATCH):
+        batch = customers[start : start + _BATCH]
+        ids = [row.customer_id for row in batch]
         keys = [join_key(*_customer_key(row), view.scope.currency) for row in batch]
         movements = _by_customer(view, _movements, "mrr", _movements.c.key.in_(keys))
         contracts = _by_customer(view, _contracts, "bills", _contracts.c.customer_id.in_(ids))
-        last_days = [(row["customer_id"], row["last_purchase_date"]) for row in batch]
+        last_days = [(row.customer_id, row.last_purchase_date) for row in batch]
         on_last_day = tuple_(_orders.c.customer_id, _orders.c.date).in_(last_days)
         orders = _by_customer(view, _orders, "revenue", _orders.c.customer_id.in_(ids), on_last_day)
         for row in batch:
             key = _customer_key(row)
             facts = facts_from(
-                orders=row["total_orders"],
-                first_date=row["first_purchase_date"],
-                last_date=row["last_purchase_date"],
-                paid_cents=row["total_revenue_cents"],
-                net_cents=row["net_revenue_cents"],
+                orders=row.total_orders,
+                first_date=row.first_purchase_date,
+                last_date=row.last_purchase_date,
+                paid_cents=row.total_revenue_cents,
+                net_cents=row.net_revenue_cents,
                 last_order_cents=sum(order.amount_cents for order in orders[key]),
                 movements=movements[key],
                 contracts=contracts[key],
                 today=view.scope.today,
             )
             result.append(
-                {
-                    **row,
-                    "mrr_cents": facts.mrr_cents,
-                    "ends_date": facts.ends_date,
-                    "churn_risk_score": predict(facts).churn_risk_score if predict else None,
-                }
+                Risk(
+                    mrr_cents=facts.mrr_cents,
+                    ends_date=facts.ends_date,
+                    churn_risk_score=predict(facts).churn_risk_score if predict else None,
+                )
             )
     return result
 
 
-def _customer_key(row: dict[str, Any]) -> _CustomerKey:
-    return row["processor"], row["account"], row["customer_id"]
+def _customer_key(row: Any) -> _CustomerKey:
+    return row.processor, row.account, row.customer_id
 
 
 def _by_customer(

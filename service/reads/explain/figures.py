@@ -5,21 +5,23 @@ An address is the name of a read and a JSON pointer (RFC 6901) into its answer:
 row can replace its number: `month-detail/days/date=2025-11-13/total_cents`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from service.books.view import View
 from service.core.errors import NotFound, ParameterError
+from service.reads.answers import Currency, Moment, NextCursor, Trust, about, moment, or_null
 from service.reads.catalog import READS
 from service.reads.explain import customers, months, mrr
-from service.reads.explain.rows import Explainer, Figure, page
+from service.reads.explain.rows import ExplainedRow, Explainer, Figure, page
 from service.reads.months import month_summary
-from service.reads.parameters import Parameter, parse_all, text
-from service.reads.read import Answer
+from service.reads.parameters import Parameter, cursor, integer, parse_all, text, to_cursor
+from service.reads.read import Read
 
+_Answer = Callable[[View, dict[str, Any]], Struct]
 _CUSTOMER_PARAMETERS = (
     text("customer_id", "the customer, of customer-revenue and mrr"),
     text("processor", "whose customer, where several processors have one of this id"),
@@ -43,6 +45,88 @@ READ_PARAMETERS = (
 _DETAIL = {"movements": "customers", "cash": "cash", "orders": "orders", "reversals": "orders"}
 
 
+class ProvedDelivery(Struct, frozen=True, kw_only=True):
+    """A delivery, its signature checked again."""
+
+    position: Annotated[int, about("position of the delivery's first event")]
+    method: Annotated[
+        str | None, about("how it was verified, such as stripe-signature; null where its bytes are gone")
+    ]
+    received_at: Annotated[Moment | None, or_null(moment("when it came"), "where its bytes are gone")]
+    signed_at: Annotated[Moment | None, or_null(moment("the signed time"), "where the method signs none")]
+    body_bytes: Annotated[int | None, about("how long the raw body is; null where its bytes are gone")]
+    verified: Annotated[
+        bool | None,
+        about(
+            "whether the signature over the raw bytes still proves them, by the secrets that are "
+            "configured now; null where it can't be checked"
+        ),
+    ]
+    why: Annotated[str | None, about("why it is not verified; null where it is")]
+
+
+class Cause(Struct, frozen=True, kw_only=True):
+    """An event behind a figure."""
+
+    cause: Annotated[str, about('the event\'s name in `causes`, such as "stripe:evt_1"')]
+    position: Annotated[int, about("its position in the ledger")]
+    account: Annotated[str, about("the processor's account that it belongs to; empty for the only one")]
+    type: Annotated[str, about("the event's type in the ledger's words")]
+    occurred_at: Annotated[Moment, moment("when it happened")]
+    recorded_at: Annotated[Moment, moment("when it was recorded")]
+    trust: Trust
+    link: Annotated[str, about("where the event and its raw bytes are")]
+    delivery: Annotated[ProvedDelivery, about("what it came in, its signature checked again")]
+
+
+class ExplainedFigure(Struct, frozen=True, kw_only=True):
+    """A figure, and the rows and events that made it."""
+
+    figure: Annotated[str, about("its address: a read, and a JSON pointer into its answer")]
+    read: Annotated[str, about("the read that shows it")]
+    of: Annotated[
+        dict[str, str], about("the texts beside it in that read's answer, which identify the figure")
+    ]
+    currency: Currency
+    value: Annotated[
+        int | float | None,
+        about("the figure as the read shows it; amounts in minor units of `currency`"),
+    ]
+    formula: Annotated[
+        str | None,
+        about(
+            "how the value follows from `sum` and `terms`, or what is counted; null where it is a plain sum"
+        ),
+    ]
+    terms: Annotated[dict[str, int | float | None], about("the other figures in the formula")]
+    sum: Annotated[int, about("what all rows contribute, on all pages")]
+    adds_up: Annotated[
+        bool | None,
+        about("whether the value is `sum`, as it should be; null where it is made by the formula"),
+    ]
+    count: Annotated[int, about("how many rows there are, on all pages")]
+    rows: Annotated[list[ExplainedRow], about("a page of the rows, by date")]
+    next_cursor: NextCursor
+    events: Annotated[list[Cause], about("what caused the rows of this page, each once, by position")]
+
+
+EXPLAIN = Read(
+    path="/api/v1/explain",
+    summary="What a figure is made of: rows of the books, their events, and signatures checked again",
+    shape=ExplainedFigure,
+    rows="rows",
+    parameters=(
+        replace(
+            text("figure", "a read and a JSON pointer into its answer, as month-detail/summary/total_cents"),
+            required=True,
+        ),
+        *READ_PARAMETERS,
+        integer("limit", lambda _: 100, 1, 500, "rows a page"),
+        cursor(),
+    ),
+)
+
+
 class ExplainableRead(Struct, frozen=True, kw_only=True):
     """A read whose figures can be explained; `default` is the pointer used when an address has none.
 
@@ -51,12 +135,12 @@ class ExplainableRead(Struct, frozen=True, kw_only=True):
     """
 
     path: str
-    answer: Answer
+    answer: _Answer
     parameters: tuple[Parameter, ...]
     default: str
     figures: Mapping[str, Explainer]
     fixed: Mapping[str, str]
-    without_list: tuple[str, Answer] | None = None
+    without_list: tuple[str, _Answer] | None = None
 
 
 def _explainable(path: str, default: str, figures: Mapping[str, Explainer], **fixed: str) -> ExplainableRead:
@@ -106,8 +190,8 @@ _CUSTOMER_MRR = ExplainableRead(
 
 def explain(
     view: View, address: str, given: Mapping[str, str], offset: int, limit: int | None
-) -> dict[str, Any]:
-    """The figure's value, and a page of the rows behind it.
+) -> ExplainedFigure:
+    """The figure's value, and a page of the rows behind it, without their events.
 
     `given` are the parameters for the read. Raises ParameterError for an unknown figure or parameter;
     NotFound where the read's answer has no such row.
@@ -124,27 +208,28 @@ def explain(
     make_document = (
         read.without_list[1] if read.without_list and path[0] != read.without_list[0] else read.answer
     )
-    document = make_document(view, args)
+    document = to_builtins(make_document(view, args))
     row, pattern = _locate(document, name, path)
     explanation = _find_explainer(name, read, pattern)(
         Figure(view=view, args=args, document=document, row=row, name=path[-1])
     )
     rows_page = page(view, explanation.sources, offset, limit)
     next_offset = offset + len(rows_page.rows)
-    return {
-        "figure": f"{name}/{pointer or read.default}",
-        "read": read.path,
-        "of": {key: value for key, value in row.items() if isinstance(value, str)},
-        "currency": view.scope.currency,
-        "value": row[path[-1]],
-        "formula": explanation.formula or explanation.counting,
-        "terms": explanation.terms,
-        "sum": rows_page.total,
-        "adds_up": None if explanation.formula else rows_page.total == row[path[-1]],
-        "count": rows_page.count,
-        "rows": rows_page.rows,
-        "next_cursor": str(next_offset) if next_offset < rows_page.count else None,
-    }
+    return ExplainedFigure(
+        figure=f"{name}/{pointer or read.default}",
+        read=read.path,
+        of={key: value for key, value in row.items() if isinstance(value, str)},
+        currency=view.scope.currency,
+        value=row[path[-1]],
+        formula=explanation.formula or explanation.counting,
+        terms=explanation.terms,
+        sum=rows_page.total,
+        adds_up=None if explanation.formula else rows_page.total == row[path[-1]],
+        count=rows_page.count,
+        rows=rows_page.rows,
+        next_cursor=to_cursor(str(next_offset)) if next_offset < rows_page.count else None,
+        events=[],
+    )
 
 
 def _unescaped(token: str) -> str:

@@ -11,7 +11,7 @@ from service.books.view import View
 from service.core.events import join_key
 from service.reads.customers import customer as customers_reads
 from service.reads.explain.rows import Explainer, Explanation, Figure, RowSource
-from service.reads.mrr import describe_counting
+from service.reads.mrr import Counting, describe_counting
 
 _steps = ROWS[Step]
 _movements = ROWS[Movement]
@@ -91,7 +91,18 @@ MRR: dict[str, Explainer] = {
 # One customer
 
 
-def customer_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
+class CustomerMrr(Counting, frozen=True, kw_only=True):
+    """A customer's MRR at the end of a day: no answer of a read, but with figures that can be explained."""
+
+    date: str
+    customer_id: str
+    processor: str
+    account: str
+    mrr_cents: int
+    arr_cents: int
+
+
+def customer_mrr(view: View, args: dict[str, Any]) -> CustomerMrr:
     """A customer's MRR at the end of `today`.
 
     Raises NotFound, or ParameterError where several have this id.
@@ -99,15 +110,15 @@ def customer_mrr(view: View, args: dict[str, Any]) -> dict[str, Any]:
     view = view.with_policy(args["policy"])
     customer = customers_reads.find(view, args["customer_id"], args["processor"])
     mrr_cents = customer.movements[-1].closing_cents if customer.movements else 0
-    return {
+    return CustomerMrr(
         **describe_counting(view),
-        "date": view.scope.today.isoformat(),
-        "customer_id": customer.customer_id,
-        "processor": customer.processor,
-        "account": customer.account,
-        "mrr_cents": mrr_cents,
-        "arr_cents": 12 * mrr_cents,
-    }
+        date=view.scope.today.isoformat(),
+        customer_id=customer.customer_id,
+        processor=customer.processor,
+        account=customer.account,
+        mrr_cents=mrr_cents,
+        arr_cents=12 * mrr_cents,
+    )
 
 
 def _steps_of_customer(figure: Figure) -> list[ColumnElement[bool]]:

@@ -1,12 +1,13 @@
 """The rows behind a figure: how to select them, the contribution of each, and a page of them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct, json
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, cast, func, select
 
 from service.books.view import View
+from service.reads.answers import Account, Causes, CustomerId, Day, Processor, Trust, about, day
 
 # The order of each table's rows: by their content, not by when they were written.
 _ORDER_COLUMNS = {
@@ -34,7 +35,7 @@ class RowSource(Struct, frozen=True, kw_only=True):
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """A figure and its place in a read's document: the field `name` of the object `row`.
+    """A figure and its place in a read's answer, as JSON: the field `name` of the object `row`.
 
     `args` are the read's arguments, and `view` has the read's policy.
     """
@@ -61,10 +62,35 @@ class Explanation(Struct, frozen=True, kw_only=True):
 Explainer = Callable[[Figure], Explanation]
 
 
-class Page(Struct, frozen=True, kw_only=True):
-    """A page of the rows, as documents; `count` and `total` cover the rows of all pages."""
+class ExplainedRow(Struct, frozen=True, kw_only=True):
+    """A row of the books behind a figure."""
 
-    rows: list[dict[str, Any]]
+    table: Annotated[str, about("the table of the books that holds the row")]
+    key: Annotated[str, about("the history or customer that it is a row of")]
+    date: Annotated[Day, day("the day of the row")]
+    processor: Processor
+    account: Account
+    customer_id: CustomerId
+    contract_id: Annotated[
+        str | None,
+        about("the id of the subscription or contract at the processor; null for a row of no contract"),
+    ]
+    source_id: Annotated[
+        str | None,
+        about("the id of the invoice, payment, refund or dispute at the processor; null for a row of none"),
+    ]
+    kind: Annotated[
+        str | None, about("what moved, or the status of the bill; null where the table implies it")
+    ]
+    contributes: Annotated[int, about("what the row adds to `sum`; 0 in all rows where none adds anything")]
+    trust: Trust
+    causes: Causes
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """A page of the rows; `count` and `total` cover the rows of all pages."""
+
+    rows: list[ExplainedRow]
     count: int
     total: int
 
@@ -82,18 +108,18 @@ def page(view: View, sources: Sequence[RowSource], offset: int, limit: int | Non
     selections = [_select_rows(view, source, only_contributing=True) for source in sources]
     if not any(selection.count for selection in selections):
         selections = [_select_rows(view, source, only_contributing=False) for source in sources]
-    documents: list[dict[str, Any]] = []
+    listed: list[ExplainedRow] = []
     count = 0
     for source, selection in zip(sources, selections, strict=True):
-        room = None if limit is None else limit - len(documents)
+        room = None if limit is None else limit - len(listed)
         skip = max(offset - count, 0)
         if skip < selection.count and room != 0:
-            documents += [
-                _row_document(source.table, row, contribution)
+            listed += [
+                _explained(source.table, row, contribution)
                 for row, contribution in selection.fetch(skip, room)
             ]
         count += selection.count
-    return Page(rows=documents, count=count, total=sum(selection.total for selection in selections))
+    return Page(rows=listed, count=count, total=sum(selection.total for selection in selections))
 
 
 def matches_row(table: Table, row: dict[str, Any], names: str) -> list[ColumnElement[bool]]:
@@ -143,19 +169,19 @@ def _select_in_sql(
     return _SelectedRows(count=count, total=sum_of_rows, fetch=fetch)
 
 
-def _row_document(table: Table, row: Any, contribution: int) -> dict[str, Any]:
+def _explained(table: Table, row: Any, contribution: int) -> ExplainedRow:
     columns = row._mapping  # noqa: SLF001
-    return {
-        "table": str(table.name),  # SQLAlchemy has a type of its own for it
-        "key": row.key,
-        "date": columns.get("date") or columns["next_bill_date"],
-        "processor": columns.get("processor") or row.parent_key.partition("|")[0],
-        "account": row.account,
-        "customer_id": row.customer_id,
-        "contract_id": columns.get("contract_id"),
-        "source_id": columns.get("source_id") or columns.get("invoice_id"),
-        "kind": columns.get("kind") or columns.get("status"),
-        "contributes": contribution,
-        "trust": row.trust,
-        "causes": json.decode(row.causes),
-    }
+    return ExplainedRow(
+        table=str(table.name),  # SQLAlchemy has a type of its own for it
+        key=row.key,
+        date=columns.get("date") or columns["next_bill_date"],
+        processor=columns.get("processor") or row.parent_key.partition("|")[0],
+        account=row.account,
+        customer_id=row.customer_id,
+        contract_id=columns.get("contract_id"),
+        source_id=columns.get("source_id") or columns.get("invoice_id"),
+        kind=columns.get("kind") or columns.get("status"),
+        contributes=contribution,
+        trust=row.trust,
+        causes=json.decode(row.causes),
+    )

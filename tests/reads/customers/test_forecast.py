@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
+from service.books.view import Scope
 from service.core.cadence import add_months
 from service.predictions.model import Estimate, Model, survival_probability
 from service.reads.customers.customer import Customer
@@ -33,7 +35,9 @@ AGE = (TODAY - STARTED).days  # of the contract made by hand
 def told(
     whom: Customer, months: int = 12, learnt: Model | None = None, today: date = TODAY
 ) -> dict[str, Any]:
-    return build_forecast(whom, today, months, learnt)
+    scope = Scope(currency="usd", today=today)
+    document: dict[str, Any] = to_builtins(build_forecast(whom, scope, months, learnt))
+    return document
 
 
 def column(document: dict[str, Any], name: str = "expected_cents") -> list[Any]:
@@ -53,7 +57,7 @@ def buyer(*cents: int) -> Customer:
 
 
 def test_the_months_are_whole_ones_from_the_next_on() -> None:
-    document = forecast(view(), buyer(100), 3)
+    document = to_builtins(forecast(view(), buyer(100), 3))
     assert column(document, "month") == ["2026-04", "2026-05", "2026-06"]
     assert (document["success"], document["customer_id"], document["months"]) == (True, "cus_1", 3)
 

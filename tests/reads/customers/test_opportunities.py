@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from service.reads.customers.customer import Customer
@@ -129,7 +130,7 @@ def test_what_is_not_known_is_never_so(when: When) -> None:
 def test_the_reasons_are_the_facts_that_were_asked_for() -> None:
     when = When(segments=("low_value",), orders_at_most=3, quiet_days_at_least=2, ending=False)
     rule = Opportunity(rule="one", kind="offer", text="{orders} of them", when=when)
-    assert recommend(view(rule), quiet(5), 0.9) == [
+    assert to_builtins(recommend(view(rule), quiet(5), 0.9)) == [
         {
             "rule": "one",
             "kind": "offer",
@@ -170,7 +171,7 @@ FULL = customer(
 )
 def test_a_text_is_filled_in(name: str, text: str) -> None:
     rule = Opportunity(rule="one", kind="offer", text=f"<{{{name}}}>")
-    assert recommend(view(rule), FULL, 0.621)[0]["text"] == f"<{text}>"
+    assert recommend(view(rule), FULL, 0.621)[0].text == f"<{text}>"
 
 
 def test_every_name_is_known_of_somebody() -> None:
@@ -188,12 +189,12 @@ def test_a_text_that_names_what_is_not_known_is_not_told(name: str) -> None:
 def test_a_name_that_holds_braces_stays_as_it_is() -> None:
     rule = Opportunity(rule="one", kind="offer", text="{{{customer}}}")
     whom = replace(customer(), name="{orders}")
-    assert recommend(view(rule), whom, None)[0]["text"] == "{{orders}}"
+    assert recommend(view(rule), whom, None)[0].text == "{{orders}}"
 
 
 def test_a_customer_without_a_name_is_named_by_id() -> None:
     rule = Opportunity(rule="one", kind="offer", text="{customer}")
-    assert recommend(view(rule), replace(customer(), name=None), None)[0]["text"] == "cus_1"
+    assert recommend(view(rule), replace(customer(), name=None), None)[0].text == "cus_1"
 
 
 KINDS = [
@@ -210,25 +211,25 @@ KINDS = [
 def test_rules_of_the_kinds_asked_for_are_told_in_the_order_of_the_file(
     kinds: tuple[str, ...], rules: str
 ) -> None:
-    assert [row["rule"] for row in recommend(view(*KINDS), customer(), None, *kinds)] == list(rules)
+    assert [row.rule for row in recommend(view(*KINDS), customer(), None, *kinds)] == list(rules)
 
 
 def test_the_document_has_who_it_is_about_and_what_to_do() -> None:
     document = opportunities(view(*KINDS), FULL)
-    assert {name: document[name] for name in ("success", "customer_id", "customer_segment")} == {
+    assert {name: getattr(document, name) for name in ("success", "customer_id", "customer_segment")} == {
         "success": True,
         "customer_id": "cus_1",
         "customer_segment": "high_value",
     }
-    assert [row["rule"] for row in document["opportunities"]] == ["b", "c"]
-    assert [row["rule"] for row in document["actions"]] == ["a", "d"]
+    assert [row.rule for row in document.opportunities] == ["b", "c"]
+    assert [row.rule for row in document.actions] == ["a", "d"]
 
 
 def test_the_documents_churn_risk_is_the_predicted_one() -> None:
     rule = Opportunity(rule="one", kind="action", text="{churn_risk}", when=When(churn_risk_at_least=0.25))
     learnt = model(tenure=curve({500: 0.75}, 900))
     whom = customer(contracts=[contract()])
-    assert opportunities(view(rule, learnt=learnt), whom)["actions"] == [
+    assert to_builtins(opportunities(view(rule, learnt=learnt), whom).actions) == [
         {
             "rule": "one",
             "kind": "action",
@@ -237,7 +238,7 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
             "causes": ["stripe:evt_2"],
         }
     ]
-    assert opportunities(view(rule), whom)["actions"] == []
+    assert opportunities(view(rule), whom).actions == []
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
 )
 def test_each_of_daybooks_own_rules_finds_its_customer(rule: str, whom: Any, risk: float | None) -> None:
     own = view(*load_rulebook().opportunities)
-    assert rule in [row["rule"] for row in recommend(own, whom, risk)]
+    assert rule in [row.rule for row in recommend(own, whom, risk)]
 
 
 def test_daybooks_own_rules_tell_nothing_of_a_customer_of_whom_nothing_is_known() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from service.web.openapi import description
 from tests.reads.policies.scenario import CONTRACTS, ENDS, EXPECTED, off, tell
-from tests.support.openapi import is_described
+from tests.support.openapi import is_described, parameters_of
 from tests.support.running import Daybook, running
 from tests.support.senders import subscription
 from tests.support.stores import EACH_STORE
@@ -185,7 +185,7 @@ async def test_a_comparison_answers_as_it_is_described(daybook: Daybook) -> None
 
     for answer in (empty, await daybook.get(PATH), await daybook.get(PATH, limit=1)):
         assert is_described(answer, "Comparison")
-    stated = description()["paths"][PATH]["get"]["parameters"]
+    stated = parameters_of(description()["paths"][PATH]["get"])
     assert [parameter["name"] for parameter in stated][:3] == ["policies", "limit", "cursor"]
     assert stated[0]["schema"]["default"] == "default,stripe"
 

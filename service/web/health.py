@@ -1,0 +1,109 @@
+"""Whether the process lives, whether its stores can be read, and its metrics."""
+
+from typing import Annotated, Literal
+
+import structlog
+from msgspec import Struct, json
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.reads.answers import Moment, about, moment
+from service.web.bounds import LOOK_SECONDS, with_timeout
+from service.web.prometheus import read_gauges, readable_gauge
+from service.web.reads import check_key
+from service.web.state import State, state_of
+
+log = structlog.get_logger()
+
+
+class Alive(Struct, frozen=True, kw_only=True):
+    """The process is alive."""
+
+    status: Annotated[Literal["ok"], about("ok")]
+
+
+class Silent(Struct, frozen=True, kw_only=True):
+    """A processor that has not been heard for longer than is usual for it."""
+
+    processor: Annotated[str, about('the processor: "stripe", "mxmerchant" or "standard.<name>"')]
+    last_event_at: Annotated[Moment, moment("when its newest event was recorded")]
+    usual_gap_seconds: Annotated[
+        int, about("the longest gap that is usual: the second longest of four weeks")
+    ]
+    silent_seconds: Annotated[int, about("how long it has been silent")]
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """The stores can be read."""
+
+    status: Annotated[Literal["ready"], about("ready")]
+    position: Annotated[int, about("the ledger's last position")]
+    lag_events: Annotated[dict[str, int], about("how many events each book is behind, by its name")]
+    silent: Annotated[
+        list[Silent],
+        about("the processors that have not been heard for longer than is usual for them"),
+    ]
+    retranslation_due: Annotated[list[str], about("the processors whose events an older version translated")]
+
+
+def health_routes() -> list[Route]:
+    """GET /healthz, /readyz and /metrics."""
+    return [
+        Route("/healthz", _healthz, methods=["GET"]),
+        Route("/readyz", _readyz, methods=["GET"]),
+        Route("/metrics", _metrics, methods=["GET"]),
+    ]
+
+
+async def _healthz(_request: Request) -> Response:
+    """The process is alive."""
+    return _json(Alive(status="ok"))
+
+
+async def _readyz(request: Request) -> Response:
+    """The stores can be read; how far the books are behind, and which processor is silent or due again."""
+    state = state_of(request)
+    return _json(await with_timeout(LOOK_SECONDS, _progress(state)))
+
+
+async def _progress(state: State) -> Ready:
+    head, lag = await _lag(state)
+    now = state.clock()
+    silences = [processor.silence(now) for processor in await state.silence.read_activity(now)]
+    return Ready(
+        status="ready",
+        position=head,
+        lag_events=lag,
+        silent=[Silent(**silence) for silence in silences if silence],
+        retranslation_due=await state.retranslation.read_due(),
+    )
+
+
+def _json(answer: Struct) -> Response:
+    return Response(json.encode(answer), media_type="application/json")
+
+
+async def _lag(state: State) -> tuple[int, dict[str, int]]:
+    """The ledger's last position, and how many events each book lacks."""
+    async with state.ledger.reading() as reader:
+        head = (await reader.head()).position
+    async with state.store.reading() as connection:
+        positions = await connection.run_sync(state.store.positions)
+    return head, {name: max(head - position, 0) for name, position in positions.by_book.items()}
+
+
+async def _metrics(request: Request) -> Response:
+    """The counters, and the gauges if the stores can be read: the counters matter most when they can't."""
+    check_key(request)
+    state = state_of(request)
+    try:
+        gauges = await with_timeout(
+            LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock())
+        )
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("not_ready", error=type(error).__name__)
+        gauges = [readable_gauge(False)]
+    return Response(state.metrics.text(gauges), media_type=CONTENT_TYPE_PLAIN_1_0_0)
