@@ -103,7 +103,8 @@ def _cadence(contract: Contract) -> tuple[Any, int]:
 def missing_contract_event(payload: dict[str, Any], observed_at: datetime) -> Event:
     """The end of a contract that a full list no longer holds. Raises Unreadable.
 
-    `payload` is what `missing_contract` made, since the list has no bytes of its own for it.
+    `payload` is what `missing_contract` made, since the list has no bytes of its own for it. No next bill is
+    stated any more: the days that were due until then have come.
     """
     data = parse(payload["missing"], Subscription)
     merchant_id = str(payload.get("merchantId"))
@@ -113,7 +114,7 @@ def missing_contract_event(payload: dict[str, Any], observed_at: datetime) -> Ev
         event_id=f"contract:{merchant_id}:{data.subscription_id}@{iso_utc(observed_at)}",
         occurred_at=observed_at.astimezone(UTC),
         trust="fetched",
-        data=replace(data, status=MISSING_STATUS),
+        data=replace(data, status=MISSING_STATUS, next_bill_on=None),
     )
 
 

@@ -850,6 +850,9 @@ def test_only_a_fetch_can_say_that_a_contract_is_missing_from_the_list():
     body = mxmerchant.missing_contract(event.data, event.account, 13)
 
     [ended] = mxmerchant.translate(body, replace(SIGNED, method="fetch", message_id=None))
-    assert (ended.data, ended.account) == (replace(event.data, status="deleted"), event.account)
+    assert (ended.data, ended.account) == (
+        replace(event.data, status="deleted", next_bill_on=None),
+        event.account,
+    )
     with pytest.raises(Unreadable):
         mxmerchant.translate(body, SIGNED)
