@@ -5,8 +5,8 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint
+from handlers import PROCESSORS
+from service.core.delivery import Endpoint, Processor
 from service.reads.catalog import READS
 from service.reads.parameters import Parameter
 from service.reads.read import Read
@@ -46,18 +46,6 @@ _LINK = {
     "Link": {"schema": {"type": "string"}, "description": 'the next page, `rel="next"`, if there is one'}
 }
 
-# The headers that sign a webhook, by the setting that holds the secrets.
-_STANDARD = {
-    "webhook-id": "the message's id, the same at every attempt",
-    "webhook-timestamp": "the attempt's time in whole seconds since 1970",
-    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; several, by spaces",
-}
-_SIGNED = {
-    "stripe_webhook_secrets": {"Stripe-Signature": "`t=…,v1=…`, as Stripe makes it"},
-    "mxmerchant_webhook_secrets": _STANDARD,
-    "mxmerchant_url_tokens": {},
-    "standard_webhook_secrets": _STANDARD,
-}
 _IN_PATH = {
     "token": "the unguessable token of the callback URL",
     "name": "the in-house biller's name",
@@ -77,7 +65,11 @@ def description() -> dict[str, Any]:
             **{read.path: {"get": _read(read)} for read in (*READS, COMPARE, EXPLAIN, RESTATEMENTS)},
             **_ledger(),
             **_quarantine(),
-            **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
+            **{
+                endpoint.path: {"post": _webhook(processor, endpoint)}
+                for processor in PROCESSORS
+                for endpoint in processor.endpoints
+            },
             **_service(),
         },
         "components": {
@@ -189,37 +181,31 @@ def _service() -> dict[str, Any]:
     return {path: {"get": operation} for path, operation in paths.items()}
 
 
-def _webhook(endpoint: Endpoint) -> dict[str, Any]:
-    processor, *variables = endpoint.path.removeprefix("/webhooks/").split("/")
-    event_description = "one event, as `/schemas/event.json` describes it"
-    body = (
-        event_description
-        if processor == "standard"
-        else f"what {processor} posts, its bytes as they were signed"
-    )
+def _webhook(processor: Processor, endpoint: Endpoint) -> dict[str, Any]:
+    variables = re.findall("{(.*?)}", endpoint.path)
     parameters = [
-        *(_in_path(name.strip("{}"), _IN_PATH[name.strip("{}")]) for name in variables),
+        *(_in_path(name, _IN_PATH[name]) for name in variables),
         *(
             {
-                "name": name,
+                "name": header.name,
                 "in": "header",
                 "required": True,
                 "schema": {"type": "string"},
-                "description": text,
+                "description": header.description,
             }
-            for name, text in _SIGNED[endpoint.secrets].items()
+            for header in endpoint.headers
         ),
     ]
     return {
         "tags": ["webhooks"],
-        "summary": f"A webhook of {processor}"
-        + (f", by {variables[0].strip('{}')} in its path" if variables else ""),
+        "summary": f"A webhook of {processor.name}"
+        + (f", by {variables[0]} in its path" if variables else ""),
         "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
         "security": [],
         "parameters": parameters,
         "requestBody": {
             "required": True,
-            "description": f"{body}; at most 1 MiB",
+            "description": f"{processor.posts}; at most 1 MiB",
             "content": _content("application/json", {"type": "object"}),
         },
         "responses": {
