@@ -65,7 +65,7 @@ class ParentKeys:
 
     def of(self, stage: Stage) -> list[str]:
         """The keys from which a later stage contributes, sorted."""
-        return sorted(set().union(*(self._keys[row_type] for row_type in row_types_read(stage))))
+        return sorted({key for row_type in row_types_read(stage) for key in self._keys[row_type]})
 
 
 class HistoryRows:
@@ -76,17 +76,16 @@ class HistoryRows:
 
     def __init__(self, histories: Mapping[str, Sequence[Event]]) -> None:
         self._histories = histories
-        self._contributed: dict[tuple[Stage, Rules], Contributed] = {}
+        self._contributed: dict[Rules, dict[Stage, Contributed]] = defaultdict(dict)
 
     def of(self, stages: Iterable[Stage], rules: Rules) -> dict[Stage, Contributed]:
         """The contributions of those of the stages that read histories."""
-        found: dict[Stage, Contributed] = {}
-        for stage in stages:
-            if isinstance(stage.reads, str):
-                if (stage, rules) not in self._contributed:
-                    self._contributed[stage, rules] = contribute(stage, self._histories, rules)
-                found[stage] = self._contributed[stage, rules]
-        return found
+        contributed = self._contributed[rules]
+        own = [stage for stage in stages if isinstance(stage.reads, str)]
+        for stage in own:
+            if stage not in contributed:
+                contributed[stage] = contribute(stage, self._histories, rules)
+        return {stage: contributed[stage] for stage in own}
 
 
 class MemoryRows:
@@ -134,17 +133,16 @@ class MemoryRows:
                 self._put(row_type, key, rows)
 
     def _put(self, row_type: type[Row], key: str, rows: Rows) -> RowChanges:
-        before = self._rows.get((row_type, key), {})
-        self._rows[row_type, key] = rows
-        removed, added = (
-            [row for row in before if row not in rows],
-            [row for row in rows if row not in before],
+        before, self._rows[row_type, key] = self._rows.get((row_type, key), {}), rows
+        changes = RowChanges(
+            removed=[row for row in before if row not in rows],
+            added=[row for row in rows if row not in before],
         )
-        for row in removed:
+        for row in changes.removed:
             del self._children[row_type, row.parent_key][key, row]
-        for row in added:
+        for row in changes.added:
             self._children[row_type, row.parent_key][key, row] = None
-        return RowChanges(removed, added)
+        return changes
 
 
 def fold(
@@ -156,12 +154,12 @@ def fold(
     """
     changes, parents = RowChanges([], []), ParentKeys()
     for stage in stages:
-        parts: Iterable[Contributed] = (
-            [contributed[stage]]
-            if stage in contributed
-            else (contribute(stage, each, rules) for each in rows.children(stage, parents.of(stage)))
-        )
-        for part in filter(None, parts):
+        parts: Iterable[Contributed] = ()
+        if isinstance(stage.reads, str):
+            parts = filter(None, (contributed[stage],))
+        elif keys := parents.of(stage):
+            parts = (contribute(stage, children, rules) for children in rows.children(stage, keys))
+        for part in parts:
             changed = rows.replace(stage, part)
             parents.add(changed.removed)
             parents.add(changed.added)

@@ -144,17 +144,17 @@ class _FoldedBooks:
 
     def __init__(self, connection: Connection, stored: StoredBooks, rules: Rules) -> None:
         self._rows = {book: MemoryRows(stored_rows(connection, stored.ids[book.name])) for book in _STAGES}
-        self._rules = rules
+        self._rules = {book: rules.with_policy(book.policy) for book in _STAGES}
 
     def move(self, histories: Mapping[str, Sequence[Event]]) -> list[FigureChange]:
         """Put these histories in the place of what the books have of them; the changes of figures."""
         cents: dict[tuple[FigureKey, str], int] = defaultdict(int)
         history_rows = HistoryRows(histories)
         for book, stages in _STAGES.items():
-            rules = self._rules.with_policy(book.policy)
+            rules = self._rules[book]
             changes = fold(stages, history_rows.of(stages, rules), self._rows[book], rules)
             for sign, rows in ((-1, changes.removed), (1, changes.added)):
-                for row in rows:
+                for row in (row for row in rows if type(row) is _ROW_TYPES[book]):
                     for key, value in _figures_of(row):
                         cents[key, row.customer_id] += sign * value  # type: ignore[attr-defined]
         return [
@@ -238,8 +238,8 @@ async def _keep(view: AsyncConnection) -> None:
 
 def _figures_of(row: Row) -> Iterable[tuple[FigureKey, int]]:
     """What a row is of each figure."""
-    total = TOTAL_OF_ROWS.get(type(row))
-    measured = dict(zip(total.sums, total.measure(row), strict=True)) if total else {}
+    total = TOTAL_OF_ROWS[type(row)]
+    measured = dict(zip(total.sums, total.measure(row), strict=True))
     for figure, (_, row_type, column) in FIGURES.items():
         if row_type is type(row) and measured[column]:
             yield FigureKey(figure, row.currency, row.account, row.date), measured[column]  # type: ignore[attr-defined]

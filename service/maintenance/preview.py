@@ -60,7 +60,7 @@ async def preview(
 ) -> list[Impact] | None:
     """Every figure that these events would change.
 
-    None where that is not known: the events are too many, or the books are away or behind the ledger.
+    None where that is not known: the events are too many, or the books are away or not at the ledger's end.
     """
     if len(events) > MAX_PREVIEW_EVENTS:
         return None
@@ -70,13 +70,13 @@ async def preview(
     def find(connection: Connection) -> list[Impact] | None:
         ids = store.positions(connection).books
         ids = {book.name: ids[book.name] for book in _FIGURES if book.name in ids}
-        if len(ids) < len(_FIGURES) or {*store.checkpoints(connection, ids).values()} != {position}:
+        if len(ids) < len(_FIGURES) or set(store.checkpoints(connection, ids).values()) != {position}:
             return None
-        contributed = HistoryRows(histories)
+        history_rows = HistoryRows(histories)
         return [
             impact
             for book in _FIGURES
-            for impact in _impacts(connection, book, ids[book.name], contributed, store.rules, today)
+            for impact in _impacts(connection, book, ids[book.name], history_rows, store.rules, today)
         ]
 
     with suppress(SQLAlchemyError, OSError):  # the books may not be laid out
