@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bench.load import SECRET
-from handlers import stripe
+from handlers.stripe import signature
 
 
 async def receive(request: Request) -> Response:
     body = await request.body()
-    stripe.verify(dict(request.headers), body, (SECRET,), datetime.now(UTC))
+    signature.verify(dict(request.headers), body, (SECRET,), datetime.now(UTC))
     json.decode(body)
     return Response(b'{"received":true}', media_type="application/json")
 

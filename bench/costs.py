@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from bench import load
 from bench.scale import CostLine, line_through
-from handlers import ENDPOINTS
+from handlers import stripe
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.books.tables import PARTITIONS
@@ -36,7 +36,6 @@ from tests.support.postgres import PostgresServer
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (1, 8, 32, 128, 256)
 WIDE, SMALL, SMALL_BATCHES = 1_000, 16, 60  # events of a large batch and a small one, and how many small ones
-_STRIPE = next(endpoint for endpoint in ENDPOINTS if endpoint.path == "/webhooks/stripe")
 
 
 class TransactionCost(Struct, frozen=True, kw_only=True):
@@ -129,8 +128,8 @@ def incoming(first: int, count: int) -> list[Incoming]:
         proof = Proof(processor="stripe", method="bench", received_at=NOW)
         deliveries.append(
             Incoming(
-                events=list(_STRIPE.translate(payload, proof)),
-                content_digest=content_digest(payload, _STRIPE),
+                events=list(stripe.PROCESSOR.translate(payload, proof)),
+                content_digest=content_digest(payload, stripe.PROCESSOR),
                 headers=b'{"stripe-signature":"t=1762000000,v1=' + b"0" * 64 + b'"}',
                 body=body,
                 proof=proof,

@@ -1,96 +1,188 @@
-"""Stages of a book folded in memory, over histories that grow from moment to moment.
+"""The fold of the books: how rows follow from histories, stage by stage, wherever the rows are kept.
 
-The engine's way, without its tables: a history contributes rows, and a later stage reads the rows of one
-parent key. Of each moment only the difference to the one before is kept.
+    contributed = HistoryRows(histories).of(book.stages, rules)
+    changes = fold(book.stages, contributed, rows, rules)
+
+A stage that reads histories contributes rows from each of them. A later stage contributes rows from what is
+under each parent key of a row that changed. `rows` keep what each key has contributed: in the books' tables
+(`service/books/rows.py`), or in memory, alone or in front of the tables (`MemoryRows`).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from operator import attrgetter
+from typing import Any, Literal, Protocol
 
-from projections.book import Book, Row, Rules, Stage
+from msgspec import Struct
+
+from projections.book import Book, Row, Rules, Stage, Total
 from service.core.events import Event
 
-AS_STORED = -1  # the moment of what is stored, before all others
-_KEYS_AT_ONCE = 100  # parent keys whose stored rows are asked for at once
+_KEYS_AT_ONCE = 100
+
+Rows = dict[Row, None]  # each row once
+Contributed = Mapping[str, Rows]  # by the key that contributed them: a history's name, or a parent key
+Sums = dict[tuple[Any, ...], list[int]]  # by group
+KeyColumn = Literal["key", "parent_key"]
+# Rows of a type with these keys in a column, each with the key that contributed it.
+Stored = Callable[[type[Row], KeyColumn, Sequence[str]], Iterable[tuple[str, Row]]]
 
 
-class Move(NamedTuple):
-    """A row that is there from a moment on (`sign` 1), or no longer (-1)."""
+class RowChanges(Struct):
+    """The rows that were removed from a book and added to it."""
 
-    moment: int
-    row: Row
-    sign: Literal[1, -1]
+    removed: list[Row]
+    added: list[Row]
+
+    def extend(self, later: "RowChanges") -> None:
+        """Add later changes to these."""
+        self.removed += later.removed
+        self.added += later.added
 
 
-# Rows of these parent keys that a stage reads beside the folded ones, each with the key that contributed it.
-Stored = Callable[[Stage, Sequence[str]], Iterable[tuple[str, Row]]]
+class RowStore(Protocol):
+    """The rows of a book, wherever they are kept."""
+
+    def children(self, stage: Stage, keys: Sequence[str]) -> Iterator[dict[str, list[Row]]]:
+        """The rows that a later stage reads under each of these parent keys, some keys at a time."""
+
+    def replace(self, stage: Stage, contributed: Contributed) -> RowChanges:
+        """Put a stage's rows in the place of all that it had contributed from the same keys."""
 
 
-class Fold:
-    """The rows that some histories, and the rows stored of all others, make in some stages of a book.
+class ParentKeys:
+    """The parent keys of some rows, by the rows' type."""
 
-    First `read` every history, then `read_rows` once.
+    def __init__(self) -> None:
+        self._keys: dict[type[Row], set[str]] = defaultdict(set)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add the keys of these rows."""
+        for row in rows:
+            if row.parent_key:
+                self._keys[type(row)].add(row.parent_key)
+
+    def of(self, stage: Stage) -> list[str]:
+        """The keys from which a later stage contributes, sorted."""
+        return sorted({key for row_type in row_types_read(stage) for key in self._keys[row_type]})
+
+
+class HistoryRows:
+    """What some histories contribute. Books that share a stage, under the same rules, share its rows.
+
+    `histories` are the events by the history's name, in canonical order.
     """
 
-    def __init__(self, stages: Sequence[Stage], rules: Rules) -> None:
-        self._stages = stages
-        self._rules = rules
-        self._moves: dict[type[Row], list[Move]] = defaultdict(list)
-        self._contributors: dict[type[Row], set[str]] = defaultdict(set)
+    def __init__(self, histories: Mapping[str, Sequence[Event]]) -> None:
+        self._histories = histories
+        self._contributed: dict[Rules, dict[Stage, Contributed]] = defaultdict(dict)
 
-    def moves(self, row_type: type[Row]) -> Sequence[Move]:
-        """How the rows of a type came and went; those of one contributor in the order of the moments."""
-        return self._moves[row_type]
+    def of(self, stages: Iterable[Stage], rules: Rules) -> dict[Stage, Contributed]:
+        """The contributions of those of the stages that read histories."""
+        contributed = self._contributed[rules]
+        own = [stage for stage in stages if isinstance(stage.reads, str)]
+        for stage in own:
+            if stage not in contributed:
+                contributed[stage] = contribute(stage, self._histories, rules)
+        return {stage: contributed[stage] for stage in own}
 
-    def read(self, name: str, history: Iterable[tuple[int, Sequence[Event]]]) -> None:
-        """Read a history: its events in canonical order, at each moment at which they are others."""
-        states = list(history)
-        for stage in self._stages:
-            if isinstance(stage.reads, str) and name.startswith(f"{stage.reads}|"):
-                self._contribute(stage, name, states)
 
-    def read_rows(self, stored: Stored = lambda _stage, _keys: ()) -> None:
-        """Run the stages that read rows. What is `stored` of a key that contributed here is left out."""
-        for stage in self._stages:
-            if not isinstance(stage.reads, str):
-                children = self._children(stage.reads)
-                keys = sorted(children)
-                for start in range(0, len(keys), _KEYS_AT_ONCE):
-                    self._read_children(stage, children, keys[start : start + _KEYS_AT_ONCE], stored)
+class MemoryRows:
+    """Rows in memory, in front of those that are `stored`: each is read there once, and never written."""
 
-    def _children(self, row_types: Iterable[type[Row]]) -> dict[str, list[Move]]:
-        """The moves of the rows that have a parent key, by that key."""
-        children: dict[str, list[Move]] = defaultdict(list)
-        for row_type in row_types:
-            for move in self._moves[row_type]:
-                if move.row.parent_key:
-                    children[move.row.parent_key].append(move)
-        return children
+    def __init__(self, stored: Stored = lambda _row_type, _column, _keys: ()) -> None:
+        self._stored = stored
+        self._rows: dict[tuple[type[Row], str], Rows] = {}
+        self._children: dict[tuple[type[Row], str], dict[tuple[str, Row], None]] = defaultdict(dict)
+        self._parents: set[tuple[type[Row], str]] = set()  # whose rows are all in memory
 
-    def _read_children(
-        self, stage: Stage, children: Mapping[str, Sequence[Move]], keys: Sequence[str], stored: Stored
-    ) -> None:
-        others: dict[str, list[Row]] = defaultdict(list)
-        for contributor, row in stored(stage, keys):
-            if contributor not in self._contributors[type(row)]:
-                others[row.parent_key].append(row)
-        for key in keys:
-            self._contribute(stage, key, _states(others[key], children[key]))
+    def children(self, stage: Stage, keys: Sequence[str]) -> Iterator[dict[str, list[Row]]]:
+        """The rows under each of these parent keys, some keys at a time."""
+        row_types = row_types_read(stage)
+        for batch in key_batches(keys):
+            for row_type in row_types:
+                self._load_children(row_type, batch)
+            yield {
+                key: [row for row_type in row_types for _, row in self._children[row_type, key]]
+                for key in batch
+            }
 
-    def _contribute(self, stage: Stage, key: str, states: Iterable[tuple[int, Sequence[Any]]]) -> None:
-        """Add the moves of the rows that a stage contributes from a key at each moment."""
+    def replace(self, stage: Stage, contributed: Contributed) -> RowChanges:
+        """Put these rows in the place of all that the stage had contributed from the same keys."""
+        changes = RowChanges([], [])
         for row_type in stage.rows:
-            self._contributors[row_type].add(key)
-        before: dict[Row, None] = {}
-        for moment, state in states:
-            now = dict.fromkeys(stage.contribute(state, self._rules))
-            moves = [Move(moment, row, -1) for row in before if row not in now]
-            moves += [Move(moment, row, 1) for row in now if row not in before]
-            for move in moves:
-                self._moves[type(move.row)].append(move)
-            before = now
+            self._load(row_type, contributed)
+            for key, rows in contributed.items():
+                changes.extend(self._put(row_type, key, {row: None for row in rows if type(row) is row_type}))
+        return changes
+
+    def _load_children(self, row_type: type[Row], keys: Iterable[str]) -> None:
+        """Load all rows of every key that has contributed a row with one of these parent keys."""
+        new = [key for key in keys if (row_type, key) not in self._parents]
+        if new:
+            self._load(row_type, {key for key, _ in self._stored(row_type, "parent_key", new)})
+            self._parents.update((row_type, key) for key in new)
+
+    def _load(self, row_type: type[Row], keys: Iterable[str]) -> None:
+        loaded: dict[str, Rows] = {key: {} for key in keys if (row_type, key) not in self._rows}
+        if loaded:
+            for key, row in self._stored(row_type, "key", list(loaded)):
+                loaded[key][row] = None
+            for key, rows in loaded.items():
+                self._put(row_type, key, rows)
+
+    def _put(self, row_type: type[Row], key: str, rows: Rows) -> RowChanges:
+        before, self._rows[row_type, key] = self._rows.get((row_type, key), {}), rows
+        changes = RowChanges(
+            removed=[row for row in before if row not in rows],
+            added=[row for row in rows if row not in before],
+        )
+        for row in changes.removed:
+            del self._children[row_type, row.parent_key][key, row]
+        for row in changes.added:
+            self._children[row_type, row.parent_key][key, row] = None
+        return changes
+
+
+def fold(
+    stages: Iterable[Stage], contributed: Mapping[Stage, Contributed], rows: RowStore, rules: Rules
+) -> RowChanges:
+    """Run the stages of a book over what histories contributed; the changes of its rows.
+
+    `rules` are those under the book's policy, `contributed` is of the stages that read histories.
+    """
+    changes, parents = RowChanges([], []), ParentKeys()
+    for stage in stages:
+        parts: Iterable[Contributed] = ()
+        if isinstance(stage.reads, str):
+            parts = filter(None, (contributed[stage],))
+        elif keys := parents.of(stage):
+            parts = (contribute(stage, children, rules) for children in rows.children(stage, keys))
+        for part in parts:
+            changed = rows.replace(stage, part)
+            parents.add(changed.removed)
+            parents.add(changed.added)
+            changes.extend(changed)
+    return changes
+
+
+def contribute(stage: Stage, inputs: Mapping[str, Sequence[Any]], rules: Rules) -> dict[str, Rows]:
+    """The rows that a stage contributes from each input that it reads.
+
+    `inputs` are histories in canonical order by name, of any kinds; for a later stage, rows by parent key.
+    """
+    prefix = f"{stage.reads}|" if isinstance(stage.reads, str) else ""
+    return {
+        key: dict.fromkeys(stage.contribute(items, rules))
+        for key, items in inputs.items()
+        if key.startswith(prefix)
+    }
+
+
+def row_types_read(stage: Stage) -> tuple[type[Row], ...]:
+    """The types of the rows that a stage reads; none if it reads histories."""
+    return () if isinstance(stage.reads, str) else stage.reads
 
 
 def stages_to(book: Book, row_type: type[Row]) -> list[Stage]:
@@ -98,18 +190,38 @@ def stages_to(book: Book, row_type: type[Row]) -> list[Stage]:
     wanted, stages = {row_type}, []
     for stage in reversed(book.stages):
         if wanted.intersection(stage.rows):
-            wanted.update(() if isinstance(stage.reads, str) else stage.reads)
+            wanted.update(row_types_read(stage))
             stages.append(stage)
     return stages[::-1]
 
 
-def _states(others: Iterable[Row], moves: Iterable[Move]) -> Iterator[tuple[int, list[Row]]]:
-    """The rows of one parent key at each moment at which they are others, first as they are stored."""
-    by_moment: dict[int, list[Move]] = defaultdict(list, {AS_STORED: []})
-    for move in moves:
-        by_moment[move.moment].append(move)
-    rows = Counter(others)
-    for moment, same in sorted(by_moment.items(), key=itemgetter(0)):
-        for move in same:
-            rows[move.row] += move.sign
-        yield moment, list(rows.elements())
+def key_batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The keys, as many at a time as may be folded between two statements of a transaction."""
+    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
+
+
+def new_sums(total: Total) -> Sums:
+    """Sums of a total, all of them 0."""
+    return defaultdict(partial(_zeros, len(total.sums)))
+
+
+def _zeros(count: int) -> list[int]:
+    return [0] * count
+
+
+def add_rows_to_sums(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
+    """Add the rows' measures to the sums of their groups; rows of other types don't count."""
+    group_of = attrgetter(*total.group_by)
+    for row in rows:
+        for part in total.split(row) if type(row) is total.row_type else ():
+            group_sums = sums[group_of(part)]
+            for i, value in enumerate(total.measure(part)):
+                group_sums[i] += sign * value
+
+
+def sum_changes(total: Total, changes: RowChanges) -> Sums:
+    """What changes of rows add to the sums of a total."""
+    sums = new_sums(total)
+    add_rows_to_sums(sums, total, changes.removed, -1)
+    add_rows_to_sums(sums, total, changes.added)
+    return sums

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handlers import mxmerchant
 from service.core.errors import SettingsError
 from service.settings import load
 from tests.support.waiting import PATIENCE_SECONDS
@@ -62,7 +63,7 @@ def test_without_any_variable_the_defaults_stand() -> None:
     )
     assert set(empty) == {()}
     assert settings.standard_webhook_secrets == {}
-    assert not settings.polls_mxmerchant
+    assert not settings.has_api(mxmerchant.PROCESSOR)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +225,10 @@ def test_blank_keys_are_no_keys(monkeypatch: pytest.MonkeyPatch, keys: str) -> N
 
 def test_mx_merchant_is_polled_once_all_four_variables_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_URL", "CONSUMER_KEY", "CONSUMER_SECRET", "MERCHANT_ID"):
-        assert not load().polls_mxmerchant
+        assert not load().has_api(mxmerchant.PROCESSOR)
         monkeypatch.setenv(f"DAYBOOK_MXMERCHANT_{name}", "set")
 
-    assert load().polls_mxmerchant
+    assert load().has_api(mxmerchant.PROCESSOR)
 
 
 def test_a_dot_env_file_is_read_and_the_environment_beats_it(monkeypatch: pytest.MonkeyPatch) -> None:

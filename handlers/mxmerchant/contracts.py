@@ -10,7 +10,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from handlers.mxmerchant.fields import (
-    PROCESSOR,
+    NAME,
     currency_of,
     customer_of,
     iso_utc,
@@ -19,7 +19,7 @@ from handlers.mxmerchant.fields import (
     with_name,
 )
 from handlers.mxmerchant.payloads import Contract
-from handlers.standard import normalize, parse
+from handlers.standard.translation import normalize, parse
 from service.core.errors import Unreadable
 from service.core.events import CustomerErased, Data, Event, Item, Subscription, subjects
 from service.core.limits import check_limits
@@ -44,7 +44,7 @@ def contract_events(
         raise Unreadable("`$.customerName` is missing, and no id stands for it")
     key = f"contract:{contract.merchant_id}:{contract.id}@{iso_utc(observed_at)}"
     event = Event(
-        processor=PROCESSOR,
+        processor=NAME,
         account=str(contract.merchant_id),
         event_id=f"{message_id}:{contract.id}" if message_id else key,
         occurred_at=observed_at.astimezone(UTC),
@@ -103,17 +103,18 @@ def _cadence(contract: Contract) -> tuple[Any, int]:
 def missing_contract_event(payload: dict[str, Any], observed_at: datetime) -> Event:
     """The end of a contract that a full list no longer holds. Raises Unreadable.
 
-    `payload` is what `missing_contract` made, since the list has no bytes of its own for it.
+    `payload` is what `missing_contract` made, since the list has no bytes of its own for it. No next bill is
+    stated any more: the days that were due until then have come.
     """
     data = parse(payload["missing"], Subscription)
     merchant_id = str(payload.get("merchantId"))
     return Event(
-        processor=PROCESSOR,
+        processor=NAME,
         account=merchant_id,
         event_id=f"contract:{merchant_id}:{data.subscription_id}@{iso_utc(observed_at)}",
         occurred_at=observed_at.astimezone(UTC),
         trust="fetched",
-        data=replace(data, status=MISSING_STATUS),
+        data=replace(data, status=MISSING_STATUS, next_bill_on=None),
     )
 
 

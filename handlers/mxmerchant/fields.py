@@ -15,7 +15,7 @@ from service.core.errors import Unreadable
 from service.core.events import Customer, Data, Event
 from service.core.money import to_minor
 
-PROCESSOR = "mxmerchant"
+NAME = "mxmerchant"
 TRUST_SUFFIX = {
     "signed": "",
     "unsigned": ":unsigned",
@@ -52,7 +52,7 @@ def delivered_event(proof: Proof, *, event_id: str, data: Data, account: str = "
     """An event of the moment of its delivery."""
     occurred_at = (proof.signed_at or proof.received_at).astimezone(UTC)
     return Event(
-        processor=PROCESSOR,
+        processor=NAME,
         account=account,
         event_id=event_id,
         occurred_at=occurred_at,

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import json
 
 from handlers.mxmerchant.fields import (
-    PROCESSOR,
+    NAME,
     TRUST_SUFFIX,
     currency_of,
     customer_of,
@@ -18,7 +18,7 @@ from handlers.mxmerchant.fields import (
     with_name,
 )
 from handlers.mxmerchant.payloads import Notification, Record
-from handlers.standard import normalize, parse
+from handlers.standard.translation import normalize, parse
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import CREATED, Data, Dispute, Event, Payment, Refund, Unused
@@ -48,7 +48,7 @@ def notification_events(payload: dict[str, Any], proof: Proof) -> list[Event]:
     customer_id, name = customer_of(notification)
     occurred_at = transaction_time(notification.transaction_date) or proof.signed_at or proof.received_at
     event = Event(
-        processor=PROCESSOR,
+        processor=NAME,
         account=account,
         event_id=f"{account}:{event_type}:{notification.id}{TRUST_SUFFIX[proof.trust]}",
         occurred_at=normalize(occurred_at, "$.transactionDate"),

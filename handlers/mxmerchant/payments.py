@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from handlers.mxmerchant.fields import (
-    PROCESSOR,
+    NAME,
     TRUST_SUFFIX,
     currency_of,
     customer_of,
@@ -17,7 +17,7 @@ from handlers.mxmerchant.fields import (
 )
 from handlers.mxmerchant.notifications import ID_FIELDS
 from handlers.mxmerchant.payloads import FetchedPayment
-from handlers.standard import normalize, parse
+from handlers.standard.translation import normalize, parse
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import UPDATED, Data, Dispute, Event, Payment, Refund
@@ -109,6 +109,20 @@ def is_charged_back(record: Any) -> bool:
     return (parse(record, FetchedPayment).status or "").lower() == "chargedback"
 
 
+def confirmed_notification_id(event_id: str) -> str | None:
+    """The id of the notification that an event may confirm, by the event's; None if it confirms none."""
+    fetched = TRUST_SUFFIX["fetched"]
+    return event_id.removesuffix(fetched) + TRUST_SUFFIX["unsigned"] if event_id.endswith(fetched) else None
+
+
+def read_payment_again(record: Any, proof: Proof, event_id: str, notification: Event | None) -> list[Event]:
+    """The event of a payment that was fetched to confirm a notification, or listed. Raises Unreadable."""
+    if notification:
+        return [confirmation(record, notification, proof.received_at)]
+    listed = listed_payment_event(record, event_id.partition(":")[0], proof.received_at)
+    return [listed] if listed else []
+
+
 _LISTED_TYPES = ("PaymentSuccess", "PaymentFail", "RefundCreated")
 
 
@@ -128,7 +142,7 @@ def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -
         data = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
         event_type = "RefundCreated"
     event = Event(
-        processor=PROCESSOR,
+        processor=NAME,
         account=merchant_id,
         event_id=f"{merchant_id}:{event_type}:{key}",
         occurred_at=observed_at,

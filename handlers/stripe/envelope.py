@@ -1,15 +1,17 @@
-"""What stands around the object in Stripe's events: the account, the mode and the API version.
+"""Stripe's events: what stands around an object, and their translation.
 
 An Organization's endpoint gets an account's events with a `context`, a Connect platform's with an `account`,
 and the account's own endpoint with neither.
 Source: https://docs.stripe.com/api/events, https://docs.stripe.com/context.
 """
 
+from datetime import datetime
 from typing import Any
 
-from msgspec.structs import replace
-
-from handlers import stripe
+from handlers.stripe import payloads
+from handlers.stripe.fields import NAME, customer_id, moment, parse, readable
+from handlers.stripe.objects import data_before, data_of, rank_of
+from handlers.stripe.translations import OBSERVED_TYPES, translation_of
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import Event, Unused
@@ -18,9 +20,30 @@ _MODES = {True: "live", False: "test"}  # by `livemode`
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:
-    """The event of one webhook, in the account that it names. Raises Unreadable."""
-    events = stripe.translate(payload, proof)
-    return [replace(event, account=event.account or _account_in_context(payload)) for event in events]
+    """The event of one webhook. Raises Unreadable with the field's path and expected type.
+
+    A type that is not in the tables is ordinary input: it becomes an `Unused` event.
+    """
+    envelope = _envelope_of(payload, proof)
+    translation = translation_of(envelope.type)
+    data = data_of(envelope.data.object, translation, envelope.type) if translation else _unused(envelope)
+    return [
+        Event(
+            processor=NAME,
+            account=envelope.account or _account_in_context(payload),
+            event_id=envelope.id,
+            occurred_at=_occurred_at(envelope, proof),
+            rank=rank_of(data, envelope.type),
+            trust=proof.trust,
+            data=data,
+            before=data_before(envelope, translation, type(data)),
+        )
+    ]
+
+
+def _unused(envelope: payloads.Envelope) -> Unused:
+    stated = readable(envelope.data.object, payloads.CustomerReference)
+    return Unused(original_type=envelope.type, customer_id=customer_id(stated) if stated else None)
 
 
 def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
@@ -32,14 +55,14 @@ def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
     if not isinstance(is_live, bool) or _MODES[is_live] == mode:
         return None
     try:
-        envelope = stripe.envelope_of(payload, proof)
+        envelope = _envelope_of(payload, proof)
     except Unreadable:
         return None  # its translation says why
     return Event(
-        processor=stripe.PROCESSOR,
+        processor=NAME,
         account=envelope.account or _account_in_context(payload),
         event_id=envelope.id,
-        occurred_at=stripe.occurred_at(envelope, proof),
+        occurred_at=_occurred_at(envelope, proof),
         trust=proof.trust,
         data=Unused(
             original_type=envelope.type,
@@ -68,3 +91,25 @@ def _customer_id(thing: dict[str, Any]) -> str | None:
     if isinstance(customer, dict):  # expanded
         customer = customer.get("id")
     return customer if isinstance(customer, str) and customer else None
+
+
+def _envelope_of(payload: Any, proof: Proof) -> payloads.Envelope:
+    """What stands around an event's object; around one that the API showed there is nothing, so it is made.
+
+    Raises Unreadable.
+    """
+    if not proof.is_observation:
+        return parse(payload, payloads.Envelope, "$")
+    kind = parse(payload, payloads.ObjectReference, "$").object
+    return payloads.Envelope(
+        id=proof.message_id or "",
+        type=OBSERVED_TYPES.get(kind, kind),
+        created=int(proof.received_at.timestamp()),
+        account=proof.account,
+        data=payloads.EventData(object=payload),
+    )
+
+
+def _occurred_at(envelope: payloads.Envelope, proof: Proof) -> datetime:
+    """When an event happened; of an object that the API showed, the moment at which it did."""
+    return proof.received_at if proof.is_observation else moment(envelope.created)

@@ -9,6 +9,8 @@ from msgspec import ValidationError, convert
 from handlers.stripe import payloads
 from service.core.errors import Unreadable
 
+NAME = "stripe"
+
 T = TypeVar("T")
 
 

@@ -93,3 +93,8 @@ def translation_of(event_type: str) -> ObjectTranslation | None:
         return TRANSLATIONS[event_type]
     by_prefix = TRANSLATIONS_BY_PREFIX.items()
     return next((found for prefix, found in by_prefix if event_type.startswith(prefix)), None)
+
+
+def is_used(event_type: str) -> bool:
+    """Whether the books use this type of event."""
+    return translation_of(event_type) is not None

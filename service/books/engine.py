@@ -6,23 +6,21 @@ replay gives, and takes effect once, whatever is delivered again and whenever a 
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from itertools import product
-from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
-from msgspec.structs import astuple
 from sqlalchemy import Connection, bindparam, func, or_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
-from projections.book import Book, Row, Rules, Stage, Total
+from projections.book import Book, Rules, Stage, Total
+from projections.fold import Contributed, HistoryRows, RowChanges, Rows, fold, sum_changes
 from service.books import tables
+from service.books.rows import WrittenRows
 from service.books.store import BookStore, partition_of
 from service.core.errors import DaybookError
 from service.core.events import Event, subjects
@@ -31,24 +29,16 @@ from service.core.order import canonical
 from service.ledger.append import read_head
 from service.ledger.history import read_events, read_histories
 from service.ledger.store import Ledger
-from service.storage.statements import POSTGRESQL, HotInsert, HotStatement, any_of, now_us
+from service.storage.statements import HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 
 BATCH = 1_000  # events in one transaction
-_KEYS_AT_ONCE = 100  # parent keys to which a later stage contributes at once
 _ANALYZE_GROWTH = 4  # by this factor the ledger grows before PostgreSQL takes the tables' statistics again
 
 
 class Overtaken(DaybookError):
     """Another worker moved the checkpoint first, or it is held. Nothing was written; try again soon."""
-
-
-class Changes(Struct):
-    """The rows that one transaction removed from a book and added to it."""
-
-    removed: list[Row]
-    added: list[Row]
 
 
 class HeldPartitions(Protocol):
@@ -186,7 +176,9 @@ class Engine:
         for book, parts in due.items():
             book_id = self._ids[book.name]
             rules = self._store.rules.with_policy(book.policy)
-            changes = _write_book(connection, book, book_id, folded[book], rules, min(parts))
+            changes = fold(book.stages, folded[book], WrittenRows(connection, book_id), rules)
+            for total in book.totals:
+                _update_total(connection, total, book_id, min(parts), changes)
             changed = end if changes.removed or changes.added else 0
             target = (end, changed, to_us(self._clock()))
             moved = _MOVE_CHECKPOINTS.run(connection, *target, book_id, sorted(parts), start, end)
@@ -226,14 +218,6 @@ _MOVE_CHECKPOINTS = HotStatement(
         .returning(_c.partition)
     )
 )
-# One transaction at a time contributes to a parent key, whose rows may be of several partitions. All lock
-# their keys in the same order, so no deadlock arises.
-_LOCK_KEYS = HotInsert(
-    tables.key_locks,
-    conflict=lambda insert: insert.on_conflict_do_update(
-        index_elements=("book", "key"), set_={"key": insert.excluded.key}
-    ),
-)
 
 
 class _NewEvents(Struct):
@@ -244,151 +228,30 @@ class _NewEvents(Struct):
     histories: dict[int, dict[str, list[Event]]]
 
 
-Contributed = Mapping[str, Sequence[Row]]  # rows by the key that contributed them
 _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 
 def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
-    """The rows that the histories contribute. It may take long, so no lock is held meanwhile.
-
-    Books that share a stage, under the same rules, share its rows.
-    """
-    shared: dict[tuple[Stage, Rules, int], Contributed] = {}
-    folded: dict[Book, dict[Stage, Contributed]] = {}
+    """The rows that the histories contribute. It may take long, so no lock is held meanwhile."""
+    history_rows = {part: HistoryRows(histories) for part, histories in new.histories.items()}
+    folded: dict[Book, dict[Stage, dict[str, Rows]]] = {}
     for book, parts in due.items():
-        book_rules = rules.with_policy(book.policy)
-        folded[book] = {stage: {} for stage in book.stages if isinstance(stage.reads, str)}
-        for stage, part in product(folded[book], parts):
-            key = stage, book_rules, part
-            if key not in shared:
-                shared[key] = _fold_part(stage, new.histories[part], book_rules)
-            folded[book][stage] = {**folded[book][stage], **shared[key]}
+        book_rules, contributed = rules.with_policy(book.policy), folded.setdefault(book, {})
+        for part in parts:
+            for stage, rows in history_rows[part].of(book.stages, book_rules).items():
+                contributed.setdefault(stage, {}).update(rows)
     return folded
 
 
-def _fold_part(stage: Stage, histories: Mapping[str, Sequence[Event]], rules: Rules) -> Contributed:
-    """The rows that a stage contributes from the histories that it reads, by their names."""
-    reads = f"{stage.reads}|"
-    return {
-        name: stage.contribute(history, rules)
-        for name, history in histories.items()
-        if name.startswith(reads)
-    }
-
-
-def _write_book(
-    connection: Connection,
-    book: Book,
-    book_id: int,
-    folded: Mapping[Stage, Contributed],
-    rules: Rules,
-    partition: int,
-) -> Changes:
-    """Write one book's contributed rows and their totals, the totals in `partition`; return the changes."""
-    changes = Changes(removed=[], added=[])
-    for stage in book.stages:
-        contributions = (
-            [folded[stage]]
-            if stage in folded
-            else _contribute_parents(connection, stage, book_id, changes, rules)
-        )
-        for contributed in contributions:
-            for row_type in stage.rows:
-                _write_rows(connection, row_type, book_id, contributed, changes)
-    for total in book.totals:
-        _update_total(connection, total, book_id, partition, changes)
-    return changes
-
-
-def _contribute_parents(
-    connection: Connection, stage: Stage, book_id: int, changes: Changes, rules: Rules
-) -> Iterator[Contributed]:
-    """The rows that a later stage contributes to the parent keys of the changed rows.
-
-    Some keys at a time: PostgreSQL ends a transaction that is idle for some seconds.
-    """
-    child_types = stage.reads
-    assert isinstance(child_types, tuple)  # noqa: S101 - stages that read histories are folded before
-    changed = (row for row in (*changes.removed, *changes.added) if isinstance(row, child_types))
-    keys = sorted({row.parent_key for row in changed if row.parent_key})
-    if keys and connection.dialect.name == POSTGRESQL:
-        _LOCK_KEYS.add(connection, [(book_id, key) for key in keys])
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        rows = child_rows_of(connection, stage, book_id, keys[start : start + _KEYS_AT_ONCE])
-        yield {key: stage.contribute(children, rules) for key, children in rows.items()}
-
-
-def child_rows_of(
-    connection: Connection, stage: Stage, book_id: int, keys: Sequence[str]
-) -> dict[str, list[Row]]:
-    """The rows of earlier stages with each of these parent keys, which `stage` reads."""
-    rows: dict[str, list[Row]] = {key: [] for key in keys}
-    for row_type in stage.reads:
-        statements = tables.STATEMENTS[row_type]  # type: ignore[index]  # a later stage reads row types
-        for _id, _key, *values in statements.by_parent_key.run(connection, book_id, list(rows)):
-            row = statements.to_row(values)
-            rows[row.parent_key].append(row)
-    return rows
-
-
-def _write_rows(
-    connection: Connection,
-    row_type: type[Row],
-    book_id: int,
-    contributed: Contributed,
-    changes: Changes,
-) -> None:
-    """Write the difference between the stored and the contributed rows of these keys; add it to `changes`."""
-    statements = tables.STATEMENTS[row_type]
-    missing = {(key, row) for key, rows in contributed.items() for row in rows if type(row) is row_type}
-    stale_ids = []
-    for row_id, key, *values in statements.by_key.run(connection, book_id, list(contributed)):
-        row = statements.to_row(values)
-        if (key, row) in missing:
-            missing.remove((key, row))
-        else:
-            stale_ids.append(row_id)
-            changes.removed.append(row)
-    if stale_ids:
-        statements.delete.run(connection, stale_ids)
-    if missing:
-        statements.insert.add(connection, [(book_id, key, *astuple(row)) for key, row in missing])
-        changes.added += [row for _, row in missing]
-
-
 def _update_total(
-    connection: Connection, total: Total, book_id: int, partition: int, changes: Changes
+    connection: Connection, total: Total, book_id: int, partition: int, changes: RowChanges
 ) -> None:
     """Add the changes of the rows to a total's sums in one partition, which no other process writes.
 
     A removed row may have been added in another partition, so a sum over one partition has no meaning;
     only the sum over all of them has.
     """
-    sums = new_sums(total)
-    add_rows_to_sums(sums, total, changes.removed, -1)
-    add_rows_to_sums(sums, total, changes.added)
+    sums = sum_changes(total, changes)
     new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:
         tables.ADD_TO_TOTALS[total.table].add(connection, sorted(new))
-
-
-Sums = dict[tuple[Any, ...], list[int]]  # by group
-
-
-def new_sums(total: Total) -> Sums:
-    """Sums of a total, all of them 0."""
-    return defaultdict(partial(_zeros, len(total.sums)))
-
-
-def _zeros(count: int) -> list[int]:
-    return [0] * count
-
-
-def add_rows_to_sums(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
-    """Add the rows' measures to the sums of their groups; rows of other types don't count."""
-    group_of = attrgetter(*total.group_by)
-    for row in rows:
-        for part in total.split(row) if type(row) is total.row_type else ():
-            group_sums = sums[group_of(part)]
-            for i, value in enumerate(total.measure(part)):
-                group_sums[i] += sign * value

@@ -1,4 +1,4 @@
-"""The proof that a handler gives of a delivery, and the functions and settings that make up a handler."""
+"""The proof that a handler gives of a delivery, and the description of a processor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -51,29 +51,76 @@ Ignore = Callable[[Any, Proof, str], Event | None]
 Render = Callable[[Any], str]
 
 
-class Endpoint(Struct, frozen=True, kw_only=True):
-    """A path to which a processor posts, with the functions that verify and translate its deliveries.
+# read_again(payload, proof, event_id, notification): the events of a body that was fetched to confirm
+# `notification`, or only listed where that is None, and that brought `event_id`. Raises Unreadable.
+ReadAgain = Callable[[Any, Proof, str, Event | None], list[Event]]
 
-    `secrets` is the name of the setting that holds the secrets for `verify`. `volatile` are the
-    top-level fields of the body that may change in a redelivery; they are left out of the content
-    digest, so that a retry is never a conflict. `render` is set where one event may come in several
-    renderings; its ids are then unique over all accounts. `version` is that of the translation: it is raised
-    whenever the same bytes are translated otherwise.
+
+class Header(Struct, frozen=True, kw_only=True):
+    """A header that proves a delivery. `others` are further names that it may have."""
+
+    name: str
+    description: str
+    others: tuple[str, ...] = ()
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A path to which a processor posts, and how its deliveries there are proved.
+
+    `secrets` is the name of the setting that holds the secrets for `verify`, `method` the name of that proof.
+    The `headers` are kept with a delivery, so that its signature can be checked again; `unsigned` says why
+    there is none to check.
     """
 
     path: str
     secrets: str
+    method: str
     verify: Verify
+    headers: tuple[Header, ...] = ()
+    unsigned: str | None = None
+
+    @property
+    def header_names(self) -> list[str]:
+        """The names of its headers, in lower case."""
+        return [name.lower() for header in self.headers for name in (header.name, *header.others)]
+
+
+class Confirmations(Struct, frozen=True, kw_only=True):
+    """How fetched bodies are read again: each with the notification that it confirmed.
+
+    `notification_id` is the id of that notification by the id of the event that the body brought; None for an
+    event that confirms nothing.
+    """
+
+    notification_id: Callable[[str], str | None]
+    read_again: ReadAgain
+
+
+class Processor(Struct, frozen=True, kw_only=True):
+    """A processor: where it posts, and how its deliveries are read.
+
+    `posts` says what its bodies are. `version` is that of the translation: it is raised whenever the same
+    bytes are translated otherwise. `volatile` are the top-level fields of a body that may change in a
+    redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is set
+    where one event may come in several renderings; its ids are then unique over all accounts.
+    `confirmations` is set where fetches confirm notifications; of what is polled only changes are recorded.
+    `api_settings` are the names of the settings by which its API is set up.
+    """
+
+    name: str
+    posts: str
+    endpoints: tuple[Endpoint, ...]
     translate: Translate
     version: int
     volatile: tuple[str, ...] = ()
     ignore: Ignore | None = None
     render: Render | None = None
+    confirmations: Confirmations | None = None
+    api_settings: tuple[str, ...] = ()
 
-    @property
-    def processor(self) -> str:
-        """The processor whose deliveries it translates; "standard" stands for all in-house billers."""
-        return self.path.split("/")[2]
+    def endpoint_by(self, method: str) -> Endpoint | None:
+        """The endpoint whose deliveries are proved by this method."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.method == method), None)
 
 
 class Rendered(Struct, frozen=True, kw_only=True):

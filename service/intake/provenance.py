@@ -12,14 +12,12 @@ from service.core.errors import Erased, Integrity, VerificationError
 from service.core.events import named_id
 from service.core.moments import from_us, rfc3339
 from service.core.progress import Advance, no_advance
-from service.intake.translation import endpoint_of
+from service.intake.translation import processor_of
 from service.ledger import chain
 from service.ledger.store import LedgerReader
 from service.settings import Settings
 
-_SIGNED_METHODS = frozenset({"stripe-signature", "standard-webhooks"})
-_UNSIGNED_REASONS = {  # by method: why there is no signature to check
-    "url-token": "it came by a URL token, which signs nothing",
+_UNSIGNED = {  # by method: why there is no signature to check
     "fetch": "it was fetched from the processor's API",
     "import": "it was imported from a file",
 }
@@ -68,15 +66,15 @@ def check_signature(
 
     The signature is checked as of the time at which it was made, since it would be too old by now.
     """
-    endpoint = endpoint_of(proof.processor)
-    if proof.method not in _SIGNED_METHODS or proof.signed_at is None or endpoint is None:
-        return SignatureCheck(
-            verified=None, why=_UNSIGNED_REASONS.get(proof.method, "it came without a signature")
-        )
+    processor = processor_of(proof.processor)
+    endpoint = processor.endpoint_by(proof.method) if processor else None
+    if endpoint is None or endpoint.unsigned:
+        why = endpoint.unsigned if endpoint else _UNSIGNED.get(proof.method)
+        return SignatureCheck(verified=None, why=why or "it came without a signature")
     name = proof.processor.partition(".")[2]
     secrets = settings.secrets_of(endpoint, name)
     try:
-        endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at)
+        endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at or proof.received_at)
     except VerificationError:
         return SignatureCheck(verified=None, why="no secret that is configured now made this signature")
     return SignatureCheck(verified=True)

@@ -13,7 +13,7 @@ from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import endpoint_of, is_rendered, read_delivery
+from service.intake.translation import is_rendered, processor_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger, LedgerReader
 
@@ -126,8 +126,8 @@ def read_again(row: dict[str, Any], mode: str) -> Incoming:
     `mode` is that of `read_delivery`.
     """
     proof = json.decode(row["proof"], type=Proof)
-    endpoint = endpoint_of(row["processor"])
-    if endpoint is None:
+    processor = processor_of(row["processor"])
+    if processor is None:
         return Incoming(
             events=(),
             content_digest=row["content_digest"],
@@ -137,7 +137,7 @@ def read_again(row: dict[str, Any], mode: str) -> Incoming:
             reason="unreadable",
             detail=f"nothing translates {row['processor']}",
         )
-    return read_delivery(endpoint, row["headers"], row["body"], proof, mode)
+    return read_delivery(processor, row["headers"], row["body"], proof, mode)
 
 
 async def retryable_entries(ledger: Ledger) -> dict[int, str]:

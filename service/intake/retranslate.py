@@ -15,8 +15,7 @@ from typing import Any
 from msgspec import Struct, json, to_builtins
 from msgspec.structs import replace
 
-from handlers import mxmerchant
-from service.core.delivery import Endpoint, Proof
+from service.core.delivery import Processor, Proof
 from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, Unreadable
 from service.core.events import (
@@ -33,15 +32,13 @@ from service.core.limits import check_limits
 from service.core.moments import rfc3339
 from service.core.progress import Advance
 from service.intake import quarantine, versions
-from service.intake.translation import NO_MODE, endpoint_of, is_rendered, read_delivery
+from service.intake.translation import NO_MODE, can_read_again, is_rendered, processor_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import Rank, named_account, rank
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
 _PAGE = 100  # deliveries read, and appended, at once
 MAX_PREVIEW_EVENTS = 20_000  # more are not kept in memory, and their impact on figures is not previewed
-_FETCHED_SUFFIX = ":fetched"  # ends the event id of a payment fetched from the API
-_RETRANSLATED_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import", "fetch")
 
 
 class Impact(Struct, frozen=True, kw_only=True):
@@ -188,7 +185,8 @@ def _dropped(
 
 def _records_only_changes(proof: Proof) -> bool:
     """Whether only changed data of such a delivery are recorded; then a missing event is no difference."""
-    return proof.method == "fetch" and proof.processor == mxmerchant.PROCESSOR
+    processor = processor_of(proof.processor)
+    return proof.method == "fetch" and processor is not None and processor.confirmations is not None
 
 
 def _key(event: Event) -> EventKey:
@@ -237,29 +235,29 @@ async def retranslate_delivery(
     Of an event that others brought, too, it is the rendering that the books should read, in the account that
     any rendering names.
     """
-    endpoint, proof, body = endpoint_of(delivery.proof.processor), delivery.proof, delivery.body
-    if body is None or endpoint is None or proof.method not in _RETRANSLATED_METHODS:
+    processor, proof, body = processor_of(delivery.proof.processor), delivery.proof, delivery.body
+    if body is None or processor is None or not can_read_again(processor, proof):
         return None
     if _records_only_changes(proof):
-        translated = await _retranslate_fetched(reader, endpoint, delivery, body)
+        translated = await _retranslate_fetched(reader, processor, delivery, body)
         return replace(translated, content_digest=sha256(body).digest())
     if is_rendered_again:
         event_id = next(iter(delivery.digests))[2]
-        renderings = await _read_renderings(reader, endpoint, proof.processor, event_id, mode)
+        renderings = await _read_renderings(reader, processor, event_id, mode)
         return _best_rendering(renderings) if renderings else None
-    return read_delivery(endpoint, delivery.headers, body, proof, mode)
+    return read_delivery(processor, delivery.headers, body, proof, mode)
 
 
 async def _read_renderings(
-    reader: LedgerReader, endpoint: Endpoint, processor: str, event_id: str, mode: str
+    reader: LedgerReader, processor: Processor, event_id: str, mode: str
 ) -> list[Incoming] | None:
     """The renderings of an event that can be read, or one; None if one was erased: they can't be compared."""
-    deliveries = (await reader.deliveries_of(processor, event_id)).values()
+    deliveries = (await reader.deliveries_of(processor.name, event_id)).values()
     raws = [raw for raw in deliveries if raw]
     if len(raws) < len(deliveries):
         return None
     renderings = [
-        read_delivery(endpoint, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
+        read_delivery(processor, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
         for raw in raws
     ]
     return [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
@@ -278,42 +276,38 @@ def _rank(rendering: Incoming) -> Rank:
 
 
 async def _retranslate_fetched(
-    reader: LedgerReader, endpoint: Endpoint, delivery: RawDelivery, body: bytes
+    reader: LedgerReader, processor: Processor, delivery: RawDelivery, body: bytes
 ) -> Incoming:
-    """A delivery that was fetched: an observed contract, or a payment that was notified or listed."""
-    translated = read_delivery(endpoint, delivery.headers, body, delivery.proof, NO_MODE)
-    key = next((key for key in delivery.digests if key[2].endswith(_FETCHED_SUFFIX)), None)
+    """A delivery that was fetched: an observed object, or one that confirms a notification or was listed."""
+    translated = read_delivery(processor, delivery.headers, body, delivery.proof, NO_MODE)
+    confirmations = processor.confirmations
+    assert confirmations is not None  # noqa: S101 - looked at before
+    notification_ids = {key: confirmations.notification_id(key[2]) for key in delivery.digests}
+    key = next((key for key, notification_id in notification_ids.items() if notification_id), None)
     if key is None:
         return translated
-    notification_event = await _read_notification(reader, delivery.position, key)
-    record, observed_at = json.decode(body), delivery.proof.received_at
+    notification_key = (*key[:2], notification_ids[key] or "")
+    notification = await _read_notification(reader, delivery.position, notification_key)
     try:
-        if notification_event:
-            event: Event | None = mxmerchant.confirmation(record, notification_event, observed_at)
-        else:
-            event = mxmerchant.listed_payment_event(record, key[1], observed_at)
-        return replace(translated, events=[check_limits(event)] if event else [], reason=None, detail="")
+        events = confirmations.read_again(json.decode(body), delivery.proof, key[2], notification)
+        return replace(translated, events=list(map(check_limits, events)), reason=None, detail="")
     except Unreadable as error:
         return replace(translated, events=[], reason="unreadable", detail=str(error))
 
 
 async def _read_notification(reader: LedgerReader, before: int, key: EventKey) -> Event | None:
-    """The notification, as translated today, that a fetched payment confirmed; None if it was only listed.
-
-    `key` is that of the payment's event; the notification came before the position `before`.
-    """
-    event_id = key[2].removesuffix(_FETCHED_SUFFIX) + ":unsigned"
-    revisions = (await read_revisions(reader, [event_id])).get((*key[:2], event_id))
+    """The notification under a key, as translated today; None if none came before the position `before`."""
+    revisions = (await read_revisions(reader, [key[2]])).get(key)
     if revisions is None or revisions.first.position > before:
         return None
     with suppress(Erased, Integrity):
         stored = await reader.delivery(revisions.first.delivery)
         proof = json.decode(stored["proof"], type=Proof)
-        endpoint = endpoint_of(proof.processor)
-        if endpoint:
-            translated = read_delivery(endpoint, stored["headers"], stored["body"], proof, NO_MODE)
+        processor = processor_of(proof.processor)
+        if processor:
+            translated = read_delivery(processor, stored["headers"], stored["body"], proof, NO_MODE)
             return next(
-                (event for event in translated.events if event.event_id == event_id), revisions.first.event
+                (event for event in translated.events if event.event_id == key[2]), revisions.first.event
             )
     return revisions.first.event
 
@@ -488,8 +482,8 @@ class Retranslator:
             return
         self.report.released += 1
         known = await read_revisions(reader, [event.event_id])
-        key, endpoint = _key(event), endpoint_of(event.processor)
-        if endpoint is None or key in self._rendered_keys:
+        key, processor = _key(event), processor_of(event.processor)
+        if processor is None or key in self._rendered_keys:
             return
         first = known[key].first
         delivery = RawDelivery(
@@ -499,7 +493,7 @@ class Retranslator:
             proof=incoming.proof,
             digests={key: first.content_digest},
         )
-        others = await _read_renderings(reader, endpoint, event.processor, event.event_id, self._mode)
+        others = await _read_renderings(reader, processor, event.event_id, self._mode)
         retranslation = compare(delivery, _best_rendering([*(others or ()), incoming]), known)
         self._note(retranslation.changes, retranslation.events)
         self._rendered_keys.add(key)

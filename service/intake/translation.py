@@ -8,31 +8,37 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import replace
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint, Proof, Rendered
+from handlers import PROCESSORS
+from service.core.delivery import Processor, Proof, Rendered
 from service.core.errors import Unreadable
 from service.core.events import REVISION_MARK, Event
 from service.core.limits import check_limits
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.ledger.draft import Incoming
 
+_FILES_AND_FETCHES = ("import", "fetch")
 NO_MODE = ""  # of deliveries whose processor has no test mode
 
 
-def endpoint_of(processor: str) -> Endpoint | None:
-    """The endpoint with the translator for this processor's deliveries; None if there is none."""
-    name = processor.partition(".")[0]
-    return next((endpoint for endpoint in ENDPOINTS if endpoint.processor == name), None)
+def processor_of(name: str) -> Processor | None:
+    """The processor of this name, "stripe" or "standard.acme"; None if there is none."""
+    own_name = name.partition(".")[0]
+    return next((processor for processor in PROCESSORS if processor.name == own_name), None)
+
+
+def can_read_again(processor: Processor, proof: Proof) -> bool:
+    """Whether a delivery with this proof is translated again from its bytes."""
+    return proof.method in _FILES_AND_FETCHES or processor.endpoint_by(proof.method) is not None
 
 
 @cache
-def is_rendered(processor: str) -> bool:
+def is_rendered(name: str) -> bool:
     """Whether an event of this processor may come in several renderings, under one id over all accounts."""
-    endpoint = endpoint_of(processor)
-    return endpoint is not None and endpoint.render is not None
+    processor = processor_of(name)
+    return processor is not None and processor.render is not None
 
 
-def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof, mode: str) -> Incoming:
+def read_delivery(processor: Processor, headers: bytes, body: bytes, proof: Proof, mode: str) -> Incoming:
     """A verified delivery with its events, or marked for quarantine if unreadable. `headers` is JSON.
 
     `mode`, "live" or "test", is the one whose events count.
@@ -42,42 +48,42 @@ def read_delivery(endpoint: Endpoint, headers: bytes, body: bytes, proof: Proof,
     except NOT_JSON:
         return _quarantined(proof, headers, body, "malformed", "the body is not JSON")
     try:
-        events = [_check_event(event) for event in _events(endpoint, payload, proof, mode)]
+        events = [_check_event(event) for event in _events(processor, payload, proof, mode)]
     except Unreadable as error:
         incoming = _quarantined(proof, headers, body, "unreadable", str(error))
         if not error.events:
             return incoming
         # With the digest of a readable body, so that reading it again later makes no conflict.
-        return replace(incoming, events=error.events, content_digest=content_digest(payload, endpoint))
+        return replace(incoming, events=error.events, content_digest=content_digest(payload, processor))
     return Incoming(
         events=events,
-        content_digest=content_digest(payload, endpoint),
+        content_digest=content_digest(payload, processor),
         headers=headers,
         body=body,
         proof=proof,
-        render=renderer(endpoint),
+        render=renderer(processor),
     )
 
 
-def _events(endpoint: Endpoint, payload: Any, proof: Proof, mode: str) -> Sequence[Event]:
-    ignored = endpoint.ignore and endpoint.ignore(payload, proof, mode)
-    return [ignored] if ignored else endpoint.translate(payload, proof)
+def _events(processor: Processor, payload: Any, proof: Proof, mode: str) -> Sequence[Event]:
+    ignored = processor.ignore and processor.ignore(payload, proof, mode)
+    return [ignored] if ignored else processor.translate(payload, proof)
 
 
 @cache
-def renderer(endpoint: Endpoint) -> Callable[[bytes], Rendered | None] | None:
+def renderer(processor: Processor) -> Callable[[bytes], Rendered | None] | None:
     """The function that says how a body renders its event; None where each event comes in one rendering."""
-    return partial(_rendered, endpoint) if endpoint.render else None
+    return partial(_rendered, processor) if processor.render else None
 
 
-def _rendered(endpoint: Endpoint, body: bytes) -> Rendered | None:
+def _rendered(processor: Processor, body: bytes) -> Rendered | None:
     """The rendering in a body; None if it is no JSON, as where the body was erased before an export."""
     try:
         payload = parse_json(body)
     except NOT_JSON:
         return None
-    assert endpoint.render  # noqa: S101 - `renderer` sees to it
-    return Rendered(api_version=endpoint.render(payload), content_digest=content_digest(payload, endpoint))
+    assert processor.render  # noqa: S101 - `renderer` sees to it
+    return Rendered(api_version=processor.render(payload), content_digest=content_digest(payload, processor))
 
 
 def _check_event(event: Event) -> Event:
@@ -87,10 +93,10 @@ def _check_event(event: Event) -> Event:
     return check_limits(event)
 
 
-def content_digest(payload: Any, endpoint: Endpoint) -> bytes:
-    """SHA-256 of the parsed body, without the endpoint's volatile fields and whatever the key order."""
-    if isinstance(payload, dict) and endpoint.volatile:
-        payload = {key: value for key, value in payload.items() if key not in endpoint.volatile}
+def content_digest(payload: Any, processor: Processor) -> bytes:
+    """SHA-256 of the parsed body, without the processor's volatile fields and whatever the key order."""
+    if isinstance(payload, dict) and processor.volatile:
+        payload = {key: value for key, value in payload.items() if key not in processor.volatile}
     return sha256(json.encode(payload, order="deterministic")).digest()
 
 

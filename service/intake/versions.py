@@ -10,11 +10,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from handlers import ENDPOINTS
+from handlers import PROCESSORS
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.store import Ledger, recorded_processors, waiting_processors
 
-VERSIONS = {endpoint.processor: endpoint.version for endpoint in ENDPOINTS}
+VERSIONS = {processor.name: processor.version for processor in PROCESSORS}
 COMMAND = "daybook retranslate --apply"
 
 

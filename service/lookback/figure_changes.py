@@ -1,35 +1,43 @@
 """What each event changed of the figures: the books are folded once more, event by event.
 
-Only the histories that the events touch are folded. Of all others the books hold the rows that they had at
-any of these events, and a later stage reads them there: contracts of the same customer, payments that may be
-an invoice's.
+They are folded in memory, in front of the stored books, and only the histories that the events touch. Of all
+others the books hold the rows that they had at any of these events, and a later stage reads them there:
+contracts of the same customer, payments that may be an invoice's.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.bills import BILLS, Bill
-from projections.book import Book, Row, Rules, Stage
+from projections.book import Book, Row, Rules
 from projections.collections import CASH_KINDS, COLLECTIONS, Cash
-from projections.fold import AS_STORED, Fold, stages_to
+from projections.fold import HistoryRows, MemoryRows, fold, stages_to
 from projections.mrr import MRR, Step
-from service.books.store import BookStore, partition_of
-from service.books.tables import STATEMENTS
+from service.books.rows import stored_rows
+from service.books.store import BookStore
 from service.core.errors import Unavailable
 from service.core.events import Event, subjects
 from service.core.moments import day_of, from_us
 from service.core.order import canonical
 from service.ledger import tables
-from service.ledger.history import EVENT_COLUMNS, read_events, read_placed_histories, to_event
+from service.ledger.history import (
+    EVENT_COLUMNS,
+    read_events,
+    read_histories,
+    read_placed_histories,
+    to_event,
+)
 from service.ledger.store import Ledger
 from service.reads.restatements import MRR_FIGURE
 from service.storage.statements import HotStatement, any_of
+
+T = TypeVar("T")
 
 # Each figure's book, row type, and column in the one total of these rows.
 FIGURES: dict[str, tuple[Book, type[Row], str]] = {
@@ -112,36 +120,85 @@ async def read_changes(
 ) -> Changes:
     """The changes of figures from the stored books to those at `since`, and then by each event up to `until`.
 
-    `view` is the view in which `stored` was read. Each partition may be at another position: what any event
-    between touches is folded as far as its partition has it, and at `since`.
+    `view` is the view in which `stored` was read. Each partition may be at another position, so what any
+    event between touches is first brought from there to `since`.
     """
-    start, end = min(since, *stored.positions.values()), max(until, *stored.positions.values())
-    names = await _read_touched(ledger, view, start, end)
-    folds = {book: Fold(stages, store.rules) for book, stages in _STAGES.items()}
+    books = await view.run_sync(_FoldedBooks, stored, store.rules)
+    start, end = min(since, *stored.positions.values()), max(since, *stored.positions.values())
+    names, of_stored = await _read_touched(ledger, view, start, end), []
     for first in range(0, len(names), _BATCH):
-        batch = names[first : first + _BATCH]
-        query = partial(read_placed_histories, names=batch, up_to=end, vault=ledger.vault)
-        for name, placed in (await ledger.read(query)).items():
-            for book, fold in folds.items():
-                stored_at = stored.positions[book.name, partition_of(name, store.partitions)]
-                fold.read(name, _growing(placed, stored_at, since, until))
-        await _keep(view)
-    for book, fold in folds.items():
-        await view.run_sync(partial(_read_rows, fold=fold, book_id=stored.ids[book.name]))
-    changes = _changes_by_moment(folds)
-    of_stored = changes.pop(since, [])
-    of_events = await _read_changed_events(ledger, changes, store.rules)
-    return Changes(of_stored, of_events)
+        query = partial(read_histories, names=names[first : first + _BATCH], up_to=since, vault=ledger.vault)
+        histories = {name: canonical(events) for name, events in (await ledger.read(query)).items()}
+        of_stored += await _in_view(view, partial(books.move, histories))
+    of_events: dict[int, list[FigureChange]] = {}
+    for first in range(since, until, _BATCH):
+        placed = await ledger.read(
+            partial(_read_placed, ledger=ledger, since=first, until=min(first + _BATCH, until))
+        )
+        of_events |= await _in_view(view, partial(books.move_by_events, *placed))
+    return Changes(of_stored, await _read_changed_events(ledger, of_events, store.rules))
+
+
+class _FoldedBooks:
+    """The books of the figures, folded in memory in front of the stored ones."""
+
+    def __init__(self, connection: Connection, stored: StoredBooks, rules: Rules) -> None:
+        self._rows = {book: MemoryRows(stored_rows(connection, stored.ids[book.name])) for book in _STAGES}
+        self._rules = {book: rules.with_policy(book.policy) for book in _STAGES}
+
+    def move(self, histories: Mapping[str, Sequence[Event]]) -> list[FigureChange]:
+        """Put these histories in the place of what the books have of them; the changes of figures."""
+        cents: dict[tuple[FigureKey, str], int] = defaultdict(int)
+        history_rows = HistoryRows(histories)
+        for book, stages in _STAGES.items():
+            rules = self._rules[book]
+            changes = fold(stages, history_rows.of(stages, rules), self._rows[book], rules)
+            for sign, rows in ((-1, changes.removed), (1, changes.added)):
+                for row in (row for row in rows if type(row) is _ROW_TYPES[book]):
+                    for key, value in _figures_of(row):
+                        cents[key, row.customer_id] += sign * value  # type: ignore[attr-defined]
+        return [
+            FigureChange(key, customer, value) for (key, customer), value in sorted(cents.items()) if value
+        ]
+
+    def move_by_events(
+        self, events: Sequence[tuple[int, Event]], placed: Mapping[str, Sequence[tuple[int, Event]]]
+    ) -> dict[int, list[FigureChange]]:
+        """Move by one event after the other; the changes by those that change any figure, by position."""
+        changes = {}
+        for position, event in events:
+            histories = {
+                name: canonical(each for at, each in placed[name] if at <= position)
+                for name in _touched((event,))
+            }
+            if of_event := self.move(histories):
+                changes[position] = of_event
+        return changes
+
+
+def _touched(events: Iterable[Event]) -> set[str]:
+    """The histories, of those on which figures depend, that the events touch."""
+    names = {name for event in events for name in subjects(event)}
+    return {name for name in names if name.split("|", 1)[0] in _KINDS}
 
 
 async def _read_touched(ledger: Ledger, view: AsyncConnection, start: int, end: int) -> list[str]:
-    """The histories, of those on which figures depend, that the events after `start`, up to `end`, touch."""
+    """The names of the histories that the events after `start`, up to `end`, touch."""
     names: set[str] = set()
     for first in range(start, end, _BATCH):
         query = partial(read_events, position=first, limit=min(_BATCH, end - first))
-        names.update(name for _, event in await ledger.read(query) for name in subjects(event))
+        names |= _touched(event for _, event in await ledger.read(query))
         await _keep(view)
-    return sorted(name for name in names if name.split("|", 1)[0] in _KINDS)
+    return sorted(names)
+
+
+def _read_placed(
+    connection: Connection, ledger: Ledger, since: int, until: int
+) -> tuple[list[tuple[int, Event]], dict[str, list[tuple[int, Event]]]]:
+    """The events after `since`, up to `until`, and the histories up to there that they touch."""
+    events = read_events(connection, since, until - since)
+    names = _touched(event for _, event in events)
+    return events, read_placed_histories(connection, names, until, ledger.vault)
 
 
 async def _read_changed_events(
@@ -168,43 +225,15 @@ def _read_events(connection: Connection, positions: list[int]) -> list[Any]:
     return _SELECT_TOLD.run(connection, positions)
 
 
+async def _in_view(view: AsyncConnection, work: Callable[[], T]) -> T:
+    """Run a plain function that reads from the view."""
+    await _keep(view)
+    return await view.run_sync(lambda _: work())
+
+
 async def _keep(view: AsyncConnection) -> None:
     """Use the view: PostgreSQL ends a transaction that is idle for a minute."""
     await view.execute(select(1))
-
-
-def _growing(
-    placed: Sequence[tuple[int, Event]], stored_at: int, since: int, until: int
-) -> Iterator[tuple[int, list[Event]]]:
-    """A history as the books have it stored, then at `since`, and then after each event up to `until`."""
-    ends = {since, *(position for position, _ in placed if since < position <= until)}
-    for moment, end in [(AS_STORED, stored_at), *((end, end) for end in sorted(ends))]:
-        yield moment, canonical(event for position, event in placed if position <= end)
-
-
-def _read_rows(connection: Connection, fold: Fold, book_id: int) -> None:
-    def stored(stage: Stage, keys: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        for row_type in stage.reads:
-            statements = STATEMENTS[row_type]  # type: ignore[index]  # a later stage reads row types
-            for _id, key, *values in statements.by_parent_key.run(connection, book_id, list(keys)):
-                yield key, statements.to_row(values)
-
-    fold.read_rows(stored)
-
-
-def _changes_by_moment(folds: Mapping[Book, Fold]) -> dict[int, list[FigureChange]]:
-    """The changes of figures at each moment that has any, apart from what is stored."""
-    cents: dict[int, dict[tuple[FigureKey, str], int]] = defaultdict(lambda: defaultdict(int))
-    for book, fold in folds.items():
-        for moment, row, sign in fold.moves(_ROW_TYPES[book]):
-            if moment != AS_STORED:
-                for key, value in _figures_of(row):
-                    cents[moment][key, row.customer_id] += sign * value  # type: ignore[attr-defined]
-    changes = {
-        moment: [FigureChange(key, customer, value) for (key, customer), value in sorted(of.items()) if value]
-        for moment, of in cents.items()
-    }
-    return {moment: of for moment, of in changes.items() if of}
 
 
 def _figures_of(row: Row) -> Iterable[tuple[FigureKey, int]]:

@@ -1,22 +1,23 @@
-"""A preview of figures: how they would change if events were appended, by the books' own folds."""
+"""A preview of figures: how they would change if events were appended, by the books' own fold."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
-from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from projections.bills import BILLS
-from projections.book import Book, Row, Rules, Stage, Total
+from projections.book import Book, Rules, Total
 from projections.collections import COLLECTIONS
+from projections.fold import HistoryRows, MemoryRows, Sums, fold, sum_changes
 from projections.mrr import MRR
+from service.books.rows import stored_rows
 from service.books.store import BookStore
-from service.books.tables import STATEMENTS, TOTALS
+from service.books.tables import TOTALS
 from service.books.view import sum_columns
 from service.core.events import Event, subjects
 from service.core.order import canonical
@@ -54,19 +55,12 @@ _FIGURES: dict[Book, tuple[Figure, ...]] = {
 }
 
 
-class HistoryPair(Struct, frozen=True, kw_only=True):
-    """The histories to which events belong, in canonical order: without the events, and with them."""
-
-    before: dict[str, list[Event]]
-    after: dict[str, list[Event]]
-
-
 async def preview(
     ledger: Ledger, store: BookStore, events: Sequence[Event], today: date
 ) -> list[Impact] | None:
     """Every figure that these events would change.
 
-    None where that is not known: the events are too many, or the books are away or behind the ledger.
+    None where that is not known: the events are too many, or the books are away or not at the ledger's end.
     """
     if len(events) > MAX_PREVIEW_EVENTS:
         return None
@@ -74,15 +68,15 @@ async def preview(
     histories = await ledger.read(partial(_histories, ledger=ledger, events=events, position=position))
 
     def find(connection: Connection) -> list[Impact] | None:
-        positions = store.positions(connection)
-        if positions.position != position or not {book.name for book in _FIGURES} <= positions.books.keys():
+        ids = store.positions(connection).books
+        ids = {book.name: ids[book.name] for book in _FIGURES if book.name in ids}
+        if len(ids) < len(_FIGURES) or set(store.checkpoints(connection, ids).values()) != {position}:
             return None
+        history_rows = HistoryRows(histories)
         return [
             impact
             for book in _FIGURES
-            for impact in _impacts(
-                connection, book, positions.books[book.name], histories, store.rules, today
-            )
+            for impact in _impacts(connection, book, ids[book.name], history_rows, store.rules, today)
         ]
 
     with suppress(SQLAlchemyError, OSError):  # the books may not be laid out
@@ -90,32 +84,39 @@ async def preview(
     return None
 
 
-def _histories(connection: Connection, ledger: Ledger, events: Sequence[Event], position: int) -> HistoryPair:
+def _histories(
+    connection: Connection, ledger: Ledger, events: Sequence[Event], position: int
+) -> dict[str, list[Event]]:
+    """The histories to which the events belong, as they would be with them."""
     new_events: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         for name in subjects(event):
             new_events[name].append(event)
     histories = read_histories(connection, new_events, position, ledger.vault)
-    return HistoryPair(
-        before={name: canonical(history) for name, history in histories.items()},
-        after={name: canonical([*history, *new_events[name]]) for name, history in histories.items()},
-    )
+    return {name: canonical([*history, *new_events[name]]) for name, history in histories.items()}
 
 
 def _impacts(
-    connection: Connection, book: Book, book_id: int, histories: HistoryPair, rules: Rules, today: date
+    connection: Connection,
+    book: Book,
+    book_id: int,
+    history_rows: HistoryRows,
+    rules: Rules,
+    today: date,
 ) -> Iterator[Impact]:
-    changed_rows = _changed_rows(connection, book, book_id, histories, rules.with_policy(book.policy))
+    rules = rules.with_policy(book.policy)
+    rows = MemoryRows(stored_rows(connection, book_id))
+    row_changes = fold(book.stages, history_rows.of(book.stages, rules), rows, rules)
     totals = {total.table: total for total in book.totals}
     spans = _spans(today)
     for figure in _FIGURES[book]:
         total = totals[figure.table]
-        rows = [(row, count) for row, count in changed_rows.items() if isinstance(row, total.row_type)]
+        sums = sum_changes(total, row_changes)
         before: Counter[str] = Counter()
         changes: Counter[str] = Counter()
         for column, span in figure.parts:
             before.update(_current_sums(connection, total, book_id, column, spans[span]))
-            changes.update(_changed_sums(rows, total, column, spans[span]))
+            changes.update(_changed_sums(sums, total, column, spans[span]))
         for currency, change in sorted(changes.items()):
             if change:
                 cents = before[currency]
@@ -142,58 +143,12 @@ def _current_sums(
     return {row[0]: row[1] for row in connection.execute(query.group_by(table.c.currency))}
 
 
-def _changed_sums(
-    rows: Sequence[tuple[Any, int]], total: Total, column: str, days: tuple[str, str]
-) -> Counter[str]:
-    """What changed rows, each with how many more there are of it, add to those sums."""
+def _changed_sums(sums: Sums, total: Total, column: str, days: tuple[str, str]) -> Counter[str]:
+    """What is added to those sums, by currency."""
     index = total.sums.index(column)
     changes: Counter[str] = Counter()
-    for row, count in rows:
-        if days[0] <= row.date <= days[1]:
-            changes[row.currency] += count * total.measure(row)[index]
-    return changes
-
-
-def _changed_rows(
-    connection: Connection, book: Book, book_id: int, histories: HistoryPair, rules: Rules
-) -> Counter[Row]:
-    """By row, how many more of it the book would have; negative for fewer."""
-    changed: Counter[Row] = Counter()
-    for stage in book.stages:
-        changed.update(_changes_of_histories(stage, histories, rules) if isinstance(stage.reads, str) else {})
-        if not isinstance(stage.reads, str):
-            changed.update(_changes_of_parents(connection, stage, book_id, changed, rules))
-    return Counter({row: count for row, count in changed.items() if count})
-
-
-def _changes_of_histories(stage: Stage, histories: HistoryPair, rules: Rules) -> Counter[Row]:
-    changes: Counter[Row] = Counter()
-    for name, history in histories.after.items():
-        if name.startswith(f"{stage.reads}|"):
-            changes.update(stage.contribute(history, rules))
-            changes.subtract(stage.contribute(histories.before[name], rules))
-    return changes
-
-
-def _changes_of_parents(
-    connection: Connection, stage: Stage, book_id: int, changed: Counter[Row], rules: Rules
-) -> Counter[Row]:
-    """The changes in a later stage's rows, from the parent keys whose child rows changed."""
-    assert isinstance(stage.reads, tuple)  # noqa: S101 - the others read histories
-    changed_children: dict[str, dict[Row, int]] = defaultdict(dict)
-    for row, count in changed.items():
-        if count and row.parent_key and isinstance(row, stage.reads):
-            changed_children[row.parent_key][row] = count
-    rows: dict[str, Counter[Row]] = {key: Counter() for key in changed_children}
-    for row_type in stage.reads:
-        statements = STATEMENTS[row_type]
-        for _id, _key, *values in statements.by_parent_key.run(connection, book_id, sorted(rows)):
-            row = statements.to_row(values)
-            rows[row.parent_key][row] += 1
-    changes: Counter[Row] = Counter()
-    for key, current in rows.items():
-        new = Counter(current)
-        new.update(changed_children[key])
-        changes.update(stage.contribute(list(new.elements()), rules))
-        changes.subtract(stage.contribute(list(current.elements()), rules))
+    for group, values in sums.items():
+        columns = dict(zip(total.group_by, group, strict=True))
+        if days[0] <= columns["date"] <= days[1]:
+            changes[columns["currency"]] += values[index]
     return changes

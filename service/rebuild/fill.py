@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from msgspec import Struct
@@ -30,8 +31,18 @@ from msgspec.structs import astuple
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from projections.book import Book, Row, Rules, Stage
+from projections.fold import (
+    Contributed,
+    HistoryRows,
+    Sums,
+    add_rows_to_sums,
+    contribute,
+    new_sums,
+    row_types_read,
+)
 from service.books import tables
-from service.books.engine import Overtaken, Sums, add_rows_to_sums, child_rows_of, new_sums
+from service.books.engine import Overtaken
+from service.books.rows import read_children
 from service.books.store import BookStore
 from service.bootstrap import configured_books, open_ledger
 from service.clock import utc_now
@@ -143,8 +154,8 @@ async def _parent_key_tasks(store: BookStore, book: Book, number: int, book_id: 
 
     def keys_after(connection: Connection, after: str) -> list[tuple[str, int]]:
         counts: Counter[str] = Counter()
-        for row_type in book.stages[number].reads:
-            keys = tables.STATEMENTS[row_type].parent_keys.run(connection, book_id, after, _KEYS_PER_PAGE)  # type: ignore[index]
+        for row_type in row_types_read(book.stages[number]):
+            keys = tables.STATEMENTS[row_type].parent_keys.run(connection, book_id, after, _KEYS_PER_PAGE)
             counts.update(dict(keys))
         return sorted(counts.items())[:_KEYS_PER_PAGE]
 
@@ -184,7 +195,7 @@ _SUBJECTS_AFTER = HotStatement(
 
 
 def _count_child_rows(connection: Connection, stage: Stage, book_id: int) -> int:
-    all_statements = [tables.STATEMENTS[row] for row in stage.reads if not isinstance(row, str)]
+    all_statements = [tables.STATEMENTS[row_type] for row_type in row_types_read(stage)]
     return sum(each.count_with_parent.run(connection, book_id, "")[0][0] for each in all_statements)
 
 
@@ -227,15 +238,12 @@ class _BuildWorker:
         """Write the rows that these histories contribute to every book."""
         read = partial(read_histories, names=names, up_to=self._until, vault=self._ledger.vault)
         events_by_name = {name: canonical(events) for name, events in (await self._ledger.read(read)).items()}
-        result, rows = (
-            _TaskResult(read=sum(map(len, events_by_name.values())), totals={}),
-            _RowsToInsert(list),
-        )
-        for book, _, stage in _stages(self._store):
-            if isinstance(stage.reads, str):
-                prefix = f"{stage.reads}|"
-                own = {name: events for name, events in events_by_name.items() if name.startswith(prefix)}
-                _contribute(self._store, book, stage, own, rows, result.totals)
+        result = _TaskResult(read=sum(map(len, events_by_name.values())), totals={})
+        history_rows, rows = HistoryRows(events_by_name), _RowsToInsert(list)
+        for book in self._store.books:
+            folded = history_rows.of(book.stages, self._store.rules.with_policy(book.policy))
+            for stage, contributed in folded.items():
+                self._add(book, stage, contributed, rows, result.totals)
         await self._write(rows)
         return result
 
@@ -243,11 +251,25 @@ class _BuildWorker:
         """Write the rows that a later stage contributes to these parent keys."""
         book = next(book for book in self._store.books if book.name == name)
         stage, book_id = book.stages[number], (self._store.builds or {})[name]
-        child_rows = await self._store.read(partial(child_rows_of, stage=stage, book_id=book_id, keys=keys))
-        result, rows = _TaskResult(read=sum(map(len, child_rows.values())), totals={}), _RowsToInsert(list)
-        _contribute(self._store, book, stage, child_rows, rows, result.totals)
+        children = await self._store.read(partial(read_children, book_id=book_id, stage=stage, keys=keys))
+        result, rows = _TaskResult(read=sum(map(len, children.values())), totals={}), _RowsToInsert(list)
+        contributed = contribute(stage, children, self._store.rules.with_policy(book.policy))
+        self._add(book, stage, contributed, rows, result.totals)
         await self._write(rows)
         return result
+
+    def _add(
+        self, book: Book, stage: Stage, contributed: Contributed, rows: "_RowsToInsert", totals: _Totals
+    ) -> None:
+        """Add a stage's contributions to `rows` and `totals`."""
+        book_id = (self._store.builds or {})[book.name]
+        for key, of_key in contributed.items():
+            for row in of_key:
+                rows[type(row)].append((book_id, key, *astuple(row)))
+        for total in book.totals:
+            if total.row_type in stage.rows:
+                sums = totals.setdefault((book.name, total.table), new_sums(total))
+                add_rows_to_sums(sums, total, chain.from_iterable(contributed.values()))
 
     async def _write(self, rows: "_RowsToInsert") -> None:
         builds = list((self._store.builds or {}).values())
@@ -260,29 +282,6 @@ class _BuildWorker:
 
 _RowsToInsert = defaultdict[type[Row], list[tuple[Any, ...]]]  # the values to insert, by row type
 _RowBatch = list[tuple[type[Row], list[tuple[Any, ...]]]]
-
-
-def _contribute(
-    store: BookStore,
-    book: Book,
-    stage: Stage,
-    inputs: Mapping[str, Sequence[Any]],
-    rows: _RowsToInsert,
-    totals: _Totals,
-) -> None:
-    """Add a stage's contributions to `rows` and `totals`; `inputs` are its events or child rows by key."""
-    rules, book_id = store.rules.with_policy(book.policy), (store.builds or {})[book.name]
-    sums = {
-        total: totals.setdefault((book.name, total.table), new_sums(total))
-        for total in book.totals
-        if total.row_type in stage.rows
-    }
-    for key, history in inputs.items():
-        contributed = dict.fromkeys(stage.contribute(history, rules))
-        for row in contributed:
-            rows[type(row)].append((book_id, key, *astuple(row)))
-        for total, total_sums in sums.items():
-            add_rows_to_sums(total_sums, total, contributed)
 
 
 def _split_rows(rows: _RowsToInsert) -> Iterator[_RowBatch]:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
-from service.core.delivery import Endpoint
+from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
 from service.settings.redis_url import parse as parse_redis_url
@@ -195,17 +195,9 @@ class Settings(BaseSettings):
         secrets: tuple[str, ...] | dict[str, tuple[str, ...]] = getattr(self, endpoint.secrets)
         return secrets.get(name, ()) if isinstance(secrets, dict) else secrets
 
-    @property
-    def polls_mxmerchant(self) -> bool:
-        """Whether MX Merchant's API is configured, to poll contracts and to confirm notifications."""
-        return all(
-            (
-                self.mxmerchant_api_url,
-                self.mxmerchant_consumer_key,
-                self.mxmerchant_consumer_secret,
-                self.mxmerchant_merchant_id,
-            )
-        )
+    def has_api(self, processor: Processor) -> bool:
+        """Whether the API of a processor is set up."""
+        return bool(processor.api_settings) and all(getattr(self, name) for name in processor.api_settings)
 
 
 def _is_key(secret: str) -> bool:

@@ -9,8 +9,8 @@ import httpx
 import msgspec
 from msgspec import Meta, Struct
 
-from handlers.mxmerchant import KEY_PATTERN
-from handlers.standard import parse
+from handlers.mxmerchant.payloads import KEY_PATTERN
+from handlers.standard.translation import parse
 from service.core.errors import Unavailable, Unreadable
 
 PAGE_SIZE = 100

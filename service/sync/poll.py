@@ -13,7 +13,7 @@ import structlog
 from msgspec import json
 from msgspec.structs import replace
 
-from handlers import mxmerchant
+from handlers.mxmerchant import NAME, contracts, payments, translate
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import Dispute, Event, Payment, Refund, Subscription, join_key
@@ -58,10 +58,7 @@ class Poller:
         records = await mxmerchant_api.fetch_contracts(self._client, self._merchant_id)
         now = self._clock()
         async with self._ledger.reading() as reader:
-            prefixes = [
-                join_key(kind, mxmerchant.PROCESSOR, self._merchant_id, "")
-                for kind in ("subscription", "customer")
-            ]
+            prefixes = [join_key(kind, NAME, self._merchant_id, "") for kind in ("subscription", "customer")]
             last_events = {
                 subject: event
                 for prefix in prefixes
@@ -72,7 +69,7 @@ class Poller:
         observed_events = [
             event for _, events in observations if isinstance(events, list) for event in events
         ]
-        changed_ids = {event.event_id for event in mxmerchant.changed_events(observed_events, last_known)}
+        changed_ids = {event.event_id for event in contracts.changed_events(observed_events, last_known)}
         deliveries = []
         for record, events in observations:
             if isinstance(events, str):
@@ -95,13 +92,13 @@ class Poller:
             data = event.data
             if (
                 isinstance(data, Subscription)
-                and data.status != mxmerchant.MISSING_STATUS
+                and data.status != contracts.MISSING_STATUS
                 and data.subscription_id not in listed_ids
                 and event.occurred_at < began
             ):
-                body = mxmerchant.missing_contract(data, self._merchant_id, len(records))
+                body = contracts.missing_contract(data, self._merchant_id, len(records))
                 missing = self._delivery((), body, now)
-                yield replace(missing, events=mxmerchant.translate(body, missing.proof))
+                yield replace(missing, events=translate(body, missing.proof))
 
     async def confirm_payments(self) -> int:
         """Fetch the payments of unsigned notifications, append them as confirmations; returns their number.
@@ -111,7 +108,7 @@ class Poller:
         """
         now = self._clock()
         async with self._ledger.reading() as reader:
-            unconfirmed = await reader.unconfirmed_events(mxmerchant.PROCESSOR, now - _MAX_CONFIRMATION_AGE)
+            unconfirmed = await reader.unconfirmed_events(NAME, now - _MAX_CONFIRMATION_AGE)
         confirmed = 0
         for event in unconfirmed:
             payment = await self._fetch_payment(event)
@@ -122,13 +119,11 @@ class Poller:
 
     async def _fetch_payment(self, event: Event) -> dict[str, Any] | None:
         assert isinstance(event.data, Payment | Refund | Dispute)  # noqa: S101 - `unconfirmed` finds no others
-        payment_id = mxmerchant.api_payment_id(event.data)
+        payment_id = payments.api_payment_id(event.data)
         try:
             return await mxmerchant_api.fetch_payment(self._client, payment_id)
         except Unreadable as error:
-            log.warning(
-                "payment_refused", processor=mxmerchant.PROCESSOR, cause=event.cause, detail=str(error)
-            )
+            log.warning("payment_refused", processor=NAME, cause=event.cause, detail=str(error))
             return None
 
     def _confirmation_delivery(
@@ -136,16 +131,16 @@ class Poller:
     ) -> Incoming | None:
         """The delivery that confirms a notification; None while the payment has not settled."""
         try:
-            event = check_limits(mxmerchant.confirmation(payment, notification_event, now))
+            event = check_limits(payments.confirmation(payment, notification_event, now))
         except Unreadable as error:
             return self._delivery((), payment, now, reason="unreadable", detail=str(error))
-        is_settled = getattr(event.data, "status", "") not in mxmerchant.UNSETTLED
+        is_settled = getattr(event.data, "status", "") not in payments.UNSETTLED
         return self._delivery([event], payment, now) if is_settled else None
 
     @staticmethod
     def _observe(record: Any, now: datetime) -> list[Event] | str:
         try:
-            return [check_limits(event) for event in mxmerchant.contract_events(record, now)]
+            return [check_limits(event) for event in contracts.contract_events(record, now)]
         except Unreadable as error:
             return str(error)
 
@@ -154,7 +149,7 @@ class Poller:
         events: Sequence[Event], fetched: Any, now: datetime, reason: str | None = None, detail: str = ""
     ) -> Incoming:
         body = json.encode(fetched, order="deterministic")
-        proof = Proof(processor=mxmerchant.PROCESSOR, method="fetch", received_at=now, trust="fetched")
+        proof = Proof(processor=NAME, method="fetch", received_at=now, trust="fetched")
         digest = sha256(body).digest()
         return Incoming(
             events=events,
@@ -170,4 +165,4 @@ class Poller:
         for start in range(0, len(deliveries), _BATCH):
             await self._ledger.append(deliveries[start : start + _BATCH], now)
         if deliveries:
-            log.info("polled", processor=mxmerchant.PROCESSOR, deliveries=len(deliveries))
+            log.info("polled", processor=NAME, deliveries=len(deliveries))

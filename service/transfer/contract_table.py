@@ -8,10 +8,11 @@ from typing import Any
 
 from msgspec import Struct, json
 
+from handlers import standard
 from service.core.cadence import INTERVALS, ONCE
 from service.core.errors import ParameterError
 from service.core.moments import rfc3339
-from service.intake.translation import NO_MODE, endpoint_of, read_delivery
+from service.intake.translation import NO_MODE, read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.observations import Observation
 from service.transfer.sources import ImportSource
@@ -168,10 +169,8 @@ def _observed_item(
     line: int, event_type: str, data: dict[str, Any], observation: Observation, processor: str, account: str
 ) -> ImportItem:
     """The item of an event as the biller would have posted it at the moment of the observation."""
-    endpoint = endpoint_of(processor)
-    assert endpoint is not None  # noqa: S101 - it is in the handlers' table
     content = {"type": event_type, "account": account, "data": data}
     proof = observation.proof(processor, json.encode(content))
     body = json.encode({"occurred_at": rfc3339(observation.observed_at), **content})
-    incoming = read_delivery(endpoint, b"{}", body, proof, NO_MODE)
+    incoming = read_delivery(standard.PROCESSOR, b"{}", body, proof, NO_MODE)
     return ImportItem(line=line, incoming=incoming, is_observation=True)

@@ -6,13 +6,13 @@ from hashlib import sha256
 from msgspec import DecodeError, json
 from msgspec.structs import replace
 
-from handlers.standard import normalize
-from service.core.delivery import Endpoint
+from handlers.standard.translation import normalize
+from service.core.delivery import Processor, Proof
 from service.core.errors import Unreadable
 from service.core.events import TYPES, Event, Superseded, histories_of, original_id
 from service.core.limits import check_limits
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import content_digest, endpoint_of, read_delivery, renderer
+from service.intake.translation import can_read_again, content_digest, processor_of, read_delivery, renderer
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.store import Ledger
 from service.transfer import ledger_format
@@ -20,7 +20,6 @@ from service.transfer.importer import ImportItem, LineFault
 from service.transfer.sources import JSON_ERRORS, ImportSource
 
 # Methods of deliveries that are translated again. The others were fetched, or made by Daybook itself.
-TRANSLATED_METHODS = ("stripe-signature", "standard-webhooks", "url-token", "import")
 _RENDERED = "event.rendered"
 _OWN_TYPES = ("customer.erased", "event.superseded", _RENDERED)  # made by Daybook, never by a translator
 _LINE = json.Decoder(ledger_format.ExportLine)
@@ -106,10 +105,15 @@ def _translate(
     part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, mode: str
 ) -> Incoming | None:
     """A delivery as its translator reads it today; None if it has no translator or no body."""
-    endpoint = endpoint_of(part.proof.processor)
-    if endpoint is None or part.body is None or part.proof.method not in TRANSLATED_METHODS:
+    processor = processor_of(part.proof.processor)
+    if processor is None or part.body is None or not _is_read_here(processor, part.proof):
         return None
-    return read_delivery(endpoint, part.headers, part.body, part.proof, mode)
+    return read_delivery(processor, part.headers, part.body, part.proof, mode)
+
+
+def _is_read_here(processor: Processor, proof: Proof) -> bool:
+    """Whether a delivery is translated here; of what was fetched, the events are those that it had."""
+    return proof.method != "fetch" and can_read_again(processor, proof)
 
 
 def _decode_event(exported: ledger_format.ExportedEvent) -> Event:
@@ -161,18 +165,18 @@ def _difference_notes(
 
 
 def _as_exported(part: ledger_format.ExportedDelivery, translated: Incoming | None) -> Incoming:
-    body, endpoint = part.body or b"", endpoint_of(part.proof.processor)
+    body, processor = part.body or b"", processor_of(part.proof.processor)
     if len({_key(event) for event in part.events}) < len(part.events):
         raise Unreadable(f"position {part.events[0].position}: an event is told twice")
     events = [_decode_event(event) for event in part.events]
     others = [*events, *(translated.events if translated else ())]
     return Incoming(
         events=[_check_event(_with_histories(event, others)) for event in events],
-        content_digest=_content_digest(endpoint, body),
+        content_digest=_content_digest(processor, body),
         headers=part.headers,
         body=body,
         proof=part.proof,
-        render=renderer(endpoint) if endpoint else None,
+        render=renderer(processor) if processor else None,
     )
 
 
@@ -187,10 +191,10 @@ def _with_histories(event: Event, others: Sequence[Event]) -> Event:
     return replace(event, data=replace(event.data, histories=tuple(known)))
 
 
-def _content_digest(endpoint: Endpoint | None, body: bytes) -> bytes:
+def _content_digest(processor: Processor | None, body: bytes) -> bytes:
     """The content digest of a body, the same as if it came as a webhook."""
     try:
-        return content_digest(parse_json(body), endpoint) if endpoint else sha256(body).digest()
+        return content_digest(parse_json(body), processor) if processor else sha256(body).digest()
     except NOT_JSON:
         return sha256(body).digest()
 

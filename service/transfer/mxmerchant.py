@@ -5,29 +5,26 @@ from collections.abc import Iterator
 from msgspec import json
 from msgspec.structs import replace
 
+from handlers.mxmerchant import PROCESSOR
 from service.core.events import Subscription, subjects
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import NO_MODE, endpoint_of, read_delivery
+from service.intake.translation import NO_MODE, read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.json_members import read_members
 from service.transfer.observations import Observation
 from service.transfer.sources import ImportSource
 
-PROCESSOR = "mxmerchant"
-
 
 def read_records(source: ImportSource, observation: Observation) -> Iterator[ImportItem | LineFault]:
     """Each record as a delivery: a contract as it was observed, or a notification."""
-    endpoint = endpoint_of(PROCESSOR)
-    assert endpoint is not None  # noqa: S101 - it is in the handlers' table
     seen: dict[str, int] = {}
     for item in read_members(source, "records"):
         if isinstance(item, LineFault):
             yield item
             continue
         line, body = item
-        proof = observation.proof(PROCESSOR, _canonical_json(body))
-        incoming = read_delivery(endpoint, b"{}", body, proof, NO_MODE)
+        proof = observation.proof(PROCESSOR.name, _canonical_json(body))
+        incoming = read_delivery(PROCESSOR, b"{}", body, proof, NO_MODE)
         yield _mark_observation(ImportItem(line=line, incoming=incoming), seen)
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from msgspec import Raw, json
 
+from handlers.stripe import PROCESSOR
 from service.core.delivery import Proof
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.json_members import read_members
 from service.transfer.sources import JSON_ERRORS, ImportSource
-
-PROCESSOR = "stripe"
 
 _FIELDS = json.Decoder(dict[str, Raw])
 _NULL = Raw(b"null")
@@ -27,16 +26,14 @@ def read_events(
     `account` is the connected account to which they belong. The webhooks of a platform contain it, but a
     list requested in the account's name doesn't. `mode` is that of `read_delivery`.
     """
-    endpoint = endpoint_of(PROCESSOR)
-    assert endpoint is not None  # noqa: S101 - it is in the handlers' table
-    proof = Proof(processor=PROCESSOR, method="import", received_at=now, trust="unsigned")
+    proof = Proof(processor=PROCESSOR.name, method="import", received_at=now, trust="unsigned")
     for item in read_members(source, "data"):
         if isinstance(item, LineFault):
             yield item
             continue
         line, body = item
         body_with_account = _add_account(body, account) if account else body
-        yield ImportItem(line=line, incoming=read_delivery(endpoint, b"{}", body_with_account, proof, mode))
+        yield ImportItem(line=line, incoming=read_delivery(PROCESSOR, b"{}", body_with_account, proof, mode))
 
 
 def _add_account(body: bytes, account: str) -> bytes:

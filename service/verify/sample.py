@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import astuple
@@ -12,8 +13,9 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Row, Stage
+from projections.fold import Contributed, ParentKeys, contribute, key_batches
+from service.books.rows import read_children, read_rows
 from service.books.store import BookStore, partition_of
-from service.books.tables import STATEMENTS
 from service.core.events import Event
 from service.core.order import canonical
 from service.core.progress import Advance, no_advance
@@ -21,10 +23,6 @@ from service.ledger.history import read_histories
 from service.ledger.store import Ledger
 from service.verify.fault import Fault, Location, differing_columns
 from service.verify.replay import PartitionPositions, read_positions
-
-_KEYS_AT_ONCE = 100  # to read and compare at once
-
-_Contributed = dict[str, list[Row]]  # rows by the key that contributed them
 
 
 class Sample:
@@ -96,28 +94,21 @@ class _BookCheck:
 
     async def compare(self, sample: Sample) -> AsyncIterator[int]:
         """Compare the chosen histories, then their parent keys, stage by stage; the numbers of keys."""
-        parents: dict[type[Row], set[str]] = defaultdict(set)
+        parents = ParentKeys()
         for stage in self._book.stages:
-            if isinstance(stage.reads, str):
-                keys = sample.names_of(stage.reads)
-            else:
-                keys = sorted(set().union(*(parents[row_type] for row_type in stage.reads)))
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                expected = await self._contributed(stage, keys[start : start + _KEYS_AT_ONCE])
-                await self._connection.run_sync(self._compare, stage, expected)
-                for row in (row for rows in expected.values() for row in rows if row.parent_key):
-                    parents[type(row)].add(row.parent_key)
-                yield len(expected)
+            keys = sample.names_of(stage.reads) if isinstance(stage.reads, str) else parents.of(stage)
+            for batch in key_batches(keys):
+                contributed = contribute(stage, await self._inputs(stage, batch), self._rules)
+                await self._connection.run_sync(self._compare, stage, contributed)
+                parents.add(chain.from_iterable(contributed.values()))
+                yield len(contributed)
 
-    async def _contributed(self, stage: Stage, keys: list[str]) -> _Contributed:
-        inputs: Mapping[str, Sequence[Any]]
+    async def _inputs(self, stage: Stage, keys: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         if isinstance(stage.reads, str):
-            inputs = await self._histories(keys)
-        else:
-            inputs = await self._connection.run_sync(self._child_rows, stage.reads, keys)
-        return {key: stage.contribute(inputs[key], self._rules) if inputs[key] else [] for key in keys}
+            return await self._histories(keys)
+        return await self._connection.run_sync(read_children, self._book_id, stage, keys)
 
-    async def _histories(self, names: list[str]) -> dict[str, list[Event]]:
+    async def _histories(self, names: Iterable[str]) -> dict[str, list[Event]]:
         """Each history up to the position of its partition of the book."""
         by_position: dict[int, list[str]] = defaultdict(list)
         for name in names:
@@ -130,23 +121,11 @@ class _BookCheck:
             )
         return {name: canonical(events) for name, events in histories.items()}
 
-    def _child_rows(
-        self, connection: Connection, row_types: tuple[type[Row], ...], keys: list[str]
-    ) -> dict[str, list[Row]]:
-        rows: dict[str, list[Row]] = {key: [] for key in keys}
-        for row_type in row_types:
-            statements = STATEMENTS[row_type]
-            for _id, _key, *values in statements.by_parent_key.run(connection, self._book_id, keys):
-                row = statements.to_row(values)
-                rows[row.parent_key].append(row)
-        return rows
-
-    def _compare(self, connection: Connection, stage: Stage, contributed: _Contributed) -> None:
+    def _compare(self, connection: Connection, stage: Stage, contributed: Contributed) -> None:
         for row_type in stage.rows:
-            statements = STATEMENTS[row_type]
             stored: dict[str, list[Row]] = defaultdict(list)
-            for _id, key, *values in statements.by_key.run(connection, self._book_id, list(contributed)):
-                stored[key].append(statements.to_row(values))
+            for _, key, row in read_rows(connection, self._book_id, row_type, "key", contributed):
+                stored[key].append(row)
             for key, rows in sorted(contributed.items()):
                 expected = [row for row in rows if type(row) is row_type]
                 if Counter(stored[key]) != Counter(expected):

@@ -1,6 +1,5 @@
 """The totals of the books, compared with the sums of their rows."""
 
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from operator import attrgetter
 from typing import Any
@@ -10,15 +9,18 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Row, Total
+from projections.fold import add_rows_to_sums, new_sums
 from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
 from service.core.progress import Advance, no_advance
 from service.verify.fault import Fault, Location
 
+_ROWS_PER_FETCH = 1_000
+
 
 async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None:
-    """Compare each total with the sum of its rows; `advance` is called for each row. Raises Fault."""
+    """Compare each total with the sum of its rows; `advance` is called with numbers of rows. Raises Fault."""
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:
@@ -29,13 +31,10 @@ async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, advance: Advance) -> None:
     group_of = attrgetter(*total.group_by)
-    sums: dict[Any, list[int]] = defaultdict(lambda: [0] * len(total.sums))
-    async for row in _rows(connection, total.row_type, book_id):
-        for part in total.split(row):
-            group_sums = sums[group_of(part)]
-            for i, value in enumerate(total.measure(part)):
-                group_sums[i] += value
-        advance(1)
+    sums = new_sums(total)
+    async for rows in _rows(connection, total.row_type, book_id):
+        add_rows_to_sums(sums, total, rows)
+        advance(len(rows))
     for stored in await connection.execute(select_total(total, book_id)):
         expected = sums.pop(group_of(stored), [0] * len(total.sums))
         wrong = [n for n, value in zip(total.sums, expected, strict=True) if getattr(stored, n) != value]
@@ -51,11 +50,12 @@ def _group_name(group: tuple[Any, ...]) -> str:
     return "|".join(map(str, group))
 
 
-async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) -> AsyncIterator[Row]:
+async def _rows(connection: AsyncConnection, row_type: type[Row], book_id: int) -> AsyncIterator[list[Row]]:
+    """All rows of a type, some at a time."""
     table, names = ROWS[row_type], [f.name for f in fields(row_type)]
     query = select(*(table.c[name] for name in names)).where(table.c.book == book_id)
-    async for values in await connection.stream(query):
-        yield row_type(**dict(zip(names, values, strict=True)))
+    async for rows in (await connection.stream(query)).partitions(_ROWS_PER_FETCH):
+        yield [row_type(**dict(zip(names, values, strict=True))) for values in rows]
 
 
 async def _verify_partitions(connection: AsyncConnection, total: Total, book_id: int, count: int) -> None:

@@ -5,7 +5,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from handlers.standard import event_schema
+from handlers.standard.translation import event_schema
 from service.web.openapi import description
 
 _PAGE = """<!doctype html>

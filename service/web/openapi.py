@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct, json
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint
+from handlers import PROCESSORS
+from service.core.delivery import Endpoint, Processor
 from service.reads.answers import CustomerMeta, Meta
 from service.reads.catalog import READS
 from service.reads.compare import COMPARE
@@ -61,18 +61,6 @@ _LINK = {
     "Link": {"schema": {"type": "string"}, "description": 'the next page, `rel="next"`, if there is one'}
 }
 
-# The headers that sign a webhook, by the setting that holds the secrets.
-_STANDARD = {
-    "webhook-id": "the message's id, the same at every attempt",
-    "webhook-timestamp": "the attempt's time in whole seconds since 1970",
-    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; several, by spaces",
-}
-_SIGNED = {
-    "stripe_webhook_secrets": {"Stripe-Signature": "`t=…,v1=…`, as Stripe makes it"},
-    "mxmerchant_webhook_secrets": _STANDARD,
-    "mxmerchant_url_tokens": {},
-    "standard_webhook_secrets": _STANDARD,
-}
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "integer", "minimum": 1}
 _IN_PATH = {
@@ -92,7 +80,11 @@ def description() -> dict[str, Any]:
     """The OpenAPI document."""
     paths = {
         **{read.path: {"get": _read(read)} for read in ALL_READS},
-        **{endpoint.path: {"post": _webhook(endpoint)} for endpoint in ENDPOINTS},
+        **{
+            endpoint.path: {"post": _webhook(processor, endpoint)}
+            for processor in PROCESSORS
+            for endpoint in processor.endpoints
+        },
         **_service(),
     }
     examples = json.decode((files("service.web") / "examples.json").read_bytes())
@@ -213,36 +205,30 @@ def _service_operation(summary: str, shape: type[Struct]) -> dict[str, Any]:
     return {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
 
 
-def _webhook(endpoint: Endpoint) -> dict[str, Any]:
-    processor, *variables = endpoint.path.removeprefix("/webhooks/").split("/")
-    event_description = "one event, as `/schemas/event.json` describes it"
-    body = (
-        event_description
-        if processor == "standard"
-        else f"what {processor} posts, its bytes as they were signed"
-    )
+def _webhook(processor: Processor, endpoint: Endpoint) -> dict[str, Any]:
+    variables = re.findall("{(.*?)}", endpoint.path)
     parameters = [
         *_path_parameters(endpoint.path),
         *(
             {
-                "name": name,
+                "name": header.name,
                 "in": "header",
                 "required": True,
                 "schema": {"type": "string"},
-                "description": text,
+                "description": header.description,
             }
-            for name, text in _SIGNED[endpoint.secrets].items()
+            for header in endpoint.headers
         ),
     ]
     return {
         "tags": ["webhooks"],
-        "summary": f"A webhook of {processor}"
-        + (f", by {variables[0].strip('{}')} in its path" if variables else ""),
+        "summary": f"A webhook of {processor.name}"
+        + (f", by {variables[0]} in its path" if variables else ""),
         "description": "200 is said only after the event is on disk; the same event again is a duplicate.",
         "parameters": parameters,
         "requestBody": {
             "required": True,
-            "description": f"{body}; at most 1 MiB",
+            "description": f"{processor.posts}; at most 1 MiB",
             "content": _content("application/json", {"type": "object"}),
         },
         "responses": {

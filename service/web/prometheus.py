@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Connection
 
+from handlers import PROCESSORS
 from service.books.store import BookStore
 from service.books.view import Scope, View
 from service.core.moments import day_of
@@ -26,7 +27,7 @@ from service.reads.stored_models import positions as model_positions
 from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
-_RECONCILED_PROCESSORS = ("stripe", "mxmerchant")
+_RECONCILED_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.api_settings)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 

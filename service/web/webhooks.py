@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint
+from handlers import PROCESSORS
+from service.core.delivery import Endpoint, Processor
 from service.core.errors import (
     MalformedBody,
     NotConfigured,
@@ -31,18 +31,7 @@ from service.web.state import State, state_of
 
 MAX_BODY_BYTES = 1 << 20
 _BODY_SECONDS = 5.0  # after the headers; a slower sender would take up room that others need
-# The headers stored with a delivery: enough to check its signature again, and no credential.
-_STORED_HEADERS = (
-    "stripe-signature",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-    "svix-id",
-    "svix-timestamp",
-    "svix-signature",
-    "content-type",
-    "user-agent",
-)
+_STORED_HEADERS = ("content-type", "user-agent")  # beside those that prove a delivery; no credential
 
 log = structlog.get_logger()
 
@@ -66,30 +55,33 @@ class Received(Struct, frozen=True, kw_only=True):
 
 
 def webhook_routes() -> list[Route]:
-    """One POST route for each endpoint in the handlers' table."""
-    return [Route(endpoint.path, _receiver(endpoint), methods=["POST"]) for endpoint in ENDPOINTS]
+    """One POST route for each endpoint of each processor."""
+    return [
+        Route(endpoint.path, _receiver(processor, endpoint), methods=["POST"])
+        for processor in PROCESSORS
+        for endpoint in processor.endpoints
+    ]
 
 
-def _receiver(endpoint: Endpoint) -> Any:
+def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
     ignored_lines = CountedLines(log.info)
 
     async def receive(request: Request) -> Response:
         state = state_of(request)
-        processor = endpoint.path.split("/")[2]
         outcome = "error"
         try:
             with state.webhooks.slot() as reserve:
-                incoming = _prove(endpoint, request, await _body(request, reserve), state)
+                incoming = _prove(processor, endpoint, request, await _body(request, reserve), state)
                 started = perf_counter()
                 result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
             outcome = _outcome_label(result, incoming)
-            _count_missing_next_bills(incoming.events, processor, state)
+            _count_missing_next_bills(incoming.events, processor.name, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
             ignored = _ignored(incoming)
             if ignored:
-                ignored_lines.add(state.clock(), "event_ignored", processor=processor, reason=ignored)
+                ignored_lines.add(state.clock(), "event_ignored", processor=processor.name, reason=ignored)
             return Response(json.encode(_answer(result, ignored)), media_type="application/json")
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
@@ -98,7 +90,7 @@ def _receiver(endpoint: Endpoint) -> Any:
             outcome = "unavailable"
             raise
         finally:
-            state.metrics.deliveries.labels(processor, outcome).inc()
+            state.metrics.deliveries.labels(processor.name, outcome).inc()
 
     return receive
 
@@ -127,17 +119,18 @@ async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
     return bytes(body)
 
 
-def _prove(endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
+def _prove(processor: Processor, endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
     """The verified delivery, ready to append. Raises VerificationError or NotConfigured."""
     headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
     secrets = state.settings.secrets_of(endpoint, request.path_params.get("name", ""))
     if not secrets:
         raise NotConfigured("no secret is set for this processor")
     proof = endpoint.verify(headers, body, secrets, state.clock())
-    if proof.trust == "unsigned" and state.settings.polls_mxmerchant:
+    if proof.trust == "unsigned" and processor.confirmations and state.settings.has_api(processor):
         proof = replace(proof, confirmable=True)
-    stored_headers = json.encode({name: headers[name] for name in _STORED_HEADERS if name in headers})
-    return read_delivery(endpoint, stored_headers, body, proof, state.settings.stripe_mode)
+    names = (*endpoint.header_names, *_STORED_HEADERS)
+    stored_headers = json.encode({name: headers[name] for name in names if name in headers})
+    return read_delivery(processor, stored_headers, body, proof, state.settings.stripe_mode)
 
 
 def _ignored(incoming: Incoming) -> str | None:

@@ -22,6 +22,7 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
+from handlers import mxmerchant
 from service.books.engine import Engine
 from service.books.leases import RENEW_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
@@ -75,7 +76,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
                 _release_leases, leases, asyncio.create_task(_renew_leases(leases, advancer))
             )
         crons = [_sweep_cron(advancer)]
-        if settings.polls_mxmerchant:
+        if settings.has_api(mxmerchant.PROCESSOR):
             poller = Poller(settings, ledger, clock)
             stack.push_async_callback(poller.close)
             crons += _poll_crons(poller)

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from handlers.stripe import translate
+from handlers.stripe.envelope import translate
 from service.core.delivery import Proof
 from service.core.events import Data, Event
 from tests.support.paths import FIXTURES

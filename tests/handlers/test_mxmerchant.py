@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from handlers import mxmerchant
+from handlers.mxmerchant import contracts, payments
 from service.core.cadence import per_month, schedule_label
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
@@ -62,7 +63,7 @@ def without(record: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def subscription(record: dict[str, Any]) -> Subscription:
-    data = mxmerchant.contract_events(record, OBSERVED)[0].data
+    data = contracts.contract_events(record, OBSERVED)[0].data
     assert isinstance(data, Subscription)
     return data
 
@@ -410,8 +411,8 @@ def test_a_contract_stated_twice_in_one_body_is_one() -> None:
 
 def test_a_later_observation_replaces_an_earlier_one_whatever_its_status() -> None:
     # given a contract seen as ended, and later as active
-    ended = mxmerchant.contract_events(CONTRACT | {"status": "Cancelled"}, OBSERVED)[0]
-    active = mxmerchant.contract_events(CONTRACT, OBSERVED + timedelta(hours=1))[0]
+    ended = contracts.contract_events(CONTRACT | {"status": "Cancelled"}, OBSERVED)[0]
+    active = contracts.contract_events(CONTRACT, OBSERVED + timedelta(hours=1))[0]
 
     # when both are in order
     last = canonical([active, ended])[-1]
@@ -421,7 +422,7 @@ def test_a_later_observation_replaces_an_earlier_one_whatever_its_status() -> No
 
 
 def test_a_record_without_a_message_is_named_by_its_observation() -> None:
-    [event, _] = mxmerchant.contract_events(CONTRACT, datetime(2025, 11, 13, 10, tzinfo=UTC))
+    [event, _] = contracts.contract_events(CONTRACT, datetime(2025, 11, 13, 10, tzinfo=UTC))
 
     assert (event.event_id, event.trust) == (
         "contract:1000000001:8797@2025-11-13T10:00:00+00:00",
@@ -430,12 +431,12 @@ def test_a_record_without_a_message_is_named_by_its_observation() -> None:
 
 
 def test_one_number_at_two_merchants_is_two_causes() -> None:
-    contracts = [mxmerchant.contract_events(CONTRACT | {"merchantId": m}, OBSERVED)[0] for m in (1, 2)]
-    payments = [told("PaymentSuccess", merchantId=m) for m in (1, 2)]
+    observed = [contracts.contract_events(CONTRACT | {"merchantId": m}, OBSERVED)[0] for m in (1, 2)]
+    paid = [told("PaymentSuccess", merchantId=m) for m in (1, 2)]
     deposit = {"eventType": "Deposit", "id": 5}
     unused = [mxmerchant.translate(deposit | {"merchantId": m}, SIGNED)[0] for m in (1, 2)]
 
-    assert len({event.cause for event in [*contracts, *payments, *unused]}) == 6
+    assert len({event.cause for event in [*observed, *paid, *unused]}) == 6
 
 
 @pytest.mark.parametrize(
@@ -606,7 +607,7 @@ def test_a_week_has_no_day_of_the_month() -> None:
 def test_a_time_finer_than_a_microsecond_stays_on_its_day(created: str, moment: datetime) -> None:
     record = fixture("refund") | {"created": created}
 
-    assert mxmerchant.confirmation(record, told("RefundCreated", CONFIRMABLE), OBSERVED).occurred_at == moment
+    assert payments.confirmation(record, told("RefundCreated", CONFIRMABLE), OBSERVED).occurred_at == moment
 
 
 @pytest.mark.parametrize("proof", [SIGNED, UNSIGNED])
@@ -676,7 +677,7 @@ def test_any_field_removed_or_replaced_is_translated_or_unreadable(
 def test_a_fetched_record_confirms_what_was_told(name: str, record: str) -> None:
     notification = told(name, CONFIRMABLE)
 
-    event = mxmerchant.confirmation(fixture(record), notification, OBSERVED)
+    event = payments.confirmation(fixture(record), notification, OBSERVED)
 
     assert event.event_id == f"{MERCHANT}:{name}:{fixture(record)['id']}:fetched"
     assert event.trust == "fetched"
@@ -708,7 +709,7 @@ def test_the_fetched_status_decides(name: str, record: str, status: str | None, 
     notification = told(name, CONFIRMABLE)
     payment = fixture(record) | {"id": fixture(name)["id"], "status": status}
 
-    data = mxmerchant.confirmation(payment, notification, OBSERVED).data
+    data = payments.confirmation(payment, notification, OBSERVED).data
 
     assert isinstance(data, Payment | Refund | Dispute)
     assert data.status == word
@@ -717,7 +718,7 @@ def test_the_fetched_status_decides(name: str, record: str, status: str | None, 
 def test_the_fetched_amount_decides() -> None:
     payment = fixture("payment") | {"amount": "9.99"}
 
-    data = mxmerchant.confirmation(payment, told("PaymentSuccess", CONFIRMABLE), OBSERVED).data
+    data = payments.confirmation(payment, told("PaymentSuccess", CONFIRMABLE), OBSERVED).data
 
     assert isinstance(data, Payment)
     assert data.amount == 999
@@ -727,7 +728,7 @@ def test_the_fetched_amount_decides() -> None:
 def test_a_sale_confirms_no_refund_and_a_refund_no_sale(name: str, amount: str) -> None:
     payment = fixture("payment") | {"id": fixture(name)["id"], "amount": amount}
 
-    data = mxmerchant.confirmation(payment, told(name, CONFIRMABLE), OBSERVED).data
+    data = payments.confirmation(payment, told(name, CONFIRMABLE), OBSERVED).data
 
     assert isinstance(data, Payment | Refund)
     assert data.status == "failed"
@@ -736,7 +737,7 @@ def test_a_sale_confirms_no_refund_and_a_refund_no_sale(name: str, amount: str) 
 @pytest.mark.parametrize("fields", [{"id": 5}, {"merchantId": 2}, {"amount": "much"}, {"created": "once"}])
 def test_anothers_record_or_an_unreadable_one_confirms_nothing(fields: dict[str, Any]) -> None:
     with pytest.raises(Unreadable):
-        mxmerchant.confirmation(fixture("payment") | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
+        payments.confirmation(fixture("payment") | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
 
 
 @settings(max_examples=100, deadline=None)
@@ -748,7 +749,7 @@ def test_any_field_of_a_fetched_record_removed_or_replaced_confirms_or_is_unread
     key = data.draw(st.sampled_from(sorted(payment)))
 
     try:
-        event = mxmerchant.confirmation(
+        event = payments.confirmation(
             without(payment, key) | ({} if other is ... else {key: other}), told(name, CONFIRMABLE), OBSERVED
         )
     except Unreadable:
@@ -761,13 +762,13 @@ def test_nothing_confirms_a_contract() -> None:
     [contract, _] = mxmerchant.translate(CONTRACT, UNSIGNED)
 
     with pytest.raises(Unreadable):
-        mxmerchant.confirmation(fixture("payment"), contract, OBSERVED)
+        payments.confirmation(fixture("payment"), contract, OBSERVED)
 
 
 def test_a_bare_record_confirms_with_what_was_told_and_never_happened_after_it_was_seen() -> None:
     notification = told("RefundCreated", CONFIRMABLE, transactionDate="Aug 9 2099 6:53PM")
 
-    event = mxmerchant.confirmation({"id": 22343393, "status": "Settled"}, notification, OBSERVED)
+    event = payments.confirmation({"id": 22343393, "status": "Settled"}, notification, OBSERVED)
 
     assert event.occurred_at == OBSERVED
     assert isinstance(event.data, Refund)
@@ -785,7 +786,7 @@ def test_a_bare_record_confirms_with_what_was_told_and_never_happened_after_it_w
 def test_the_fetched_customer_decides(customer: dict[str, Any]) -> None:
     notification = told("RefundCreated", CONFIRMABLE)
 
-    data = mxmerchant.confirmation(fixture("refund") | customer, notification, OBSERVED).data
+    data = payments.confirmation(fixture("refund") | customer, notification, OBSERVED).data
 
     assert isinstance(data, Refund)
     assert data.customer_id == "C-1"
@@ -796,17 +797,17 @@ def test_the_fetched_customer_decides(customer: dict[str, Any]) -> None:
 )
 def test_a_fetched_record_of_neither_amount_nor_status_confirms_nothing(fields: dict[str, Any]) -> None:
     with pytest.raises(Unreadable, match="neither amount nor status"):
-        mxmerchant.confirmation({"id": 22343388} | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
+        payments.confirmation({"id": 22343388} | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
 
 
 def test_a_refund_is_confirmed_by_its_own_id_and_not_by_its_payments() -> None:
     notification = told("RefundCreated", CONFIRMABLE, paymentId=22343388)
 
     assert isinstance(notification.data, Refund)
-    assert mxmerchant.api_payment_id(notification.data) == "22343393"
-    assert mxmerchant.confirmation(fixture("refund"), notification, OBSERVED).trust == "fetched"
+    assert payments.api_payment_id(notification.data) == "22343393"
+    assert payments.confirmation(fixture("refund"), notification, OBSERVED).trust == "fetched"
     with pytest.raises(Unreadable, match="not the one"):
-        mxmerchant.confirmation(fixture("payment"), notification, OBSERVED)
+        payments.confirmation(fixture("payment"), notification, OBSERVED)
 
 
 # Polling
@@ -817,39 +818,40 @@ def known(events: list[Event]) -> dict[str, Data]:
 
 
 def polled(records: list[dict[str, Any]], observed_at: datetime = OBSERVED) -> list[Event]:
-    return [event for record in records for event in mxmerchant.contract_events(record, observed_at)]
+    return [event for record in records for event in contracts.contract_events(record, observed_at)]
 
 
 def test_a_poll_that_finds_nothing_new_tells_nothing() -> None:
-    first = mxmerchant.changed_events(polled(CONTRACTS), {})
+    first = contracts.changed_events(polled(CONTRACTS), {})
 
     assert {e.type for e in first} == {"subscription.recorded", "customer.recorded"}
-    assert mxmerchant.changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
+    assert contracts.changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
 
 
 def test_a_poll_tells_only_what_changed() -> None:
     later = [*CONTRACTS[1:], CONTRACT | {"amount": "600.00", "grandTotalAmount": "5"}]
 
-    [event] = mxmerchant.changed_events(
-        polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS))
-    )
+    [event] = contracts.changed_events(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
 
     assert subjects(event) == ["subscription|mxmerchant|1000000001|8797"]
 
 
 def test_contracts_of_one_customer_tell_the_name_once() -> None:
     records = [CONTRACT | {"id": i, "customerNumber": number} for i, number in ((1, "C-1"), (2, None))]
-    first = mxmerchant.changed_events(polled(records), {})
+    first = contracts.changed_events(polled(records), {})
 
     assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery Stone"]
-    assert mxmerchant.changed_events(polled(records[::-1]), known(first)) == []
+    assert contracts.changed_events(polled(records[::-1]), known(first)) == []
 
 
 def test_only_a_fetch_can_say_that_a_contract_is_missing_from_the_list():
     [event, _] = mxmerchant.translate(CONTRACT, SIGNED)
-    body = mxmerchant.missing_contract(event.data, event.account, 13)
+    body = contracts.missing_contract(event.data, event.account, 13)
 
     [ended] = mxmerchant.translate(body, replace(SIGNED, method="fetch", message_id=None))
-    assert (ended.data, ended.account) == (replace(event.data, status="deleted"), event.account)
+    assert (ended.data, ended.account) == (
+        replace(event.data, status="deleted", next_bill_on=None),
+        event.account,
+    )
     with pytest.raises(Unreadable):
         mxmerchant.translate(body, SIGNED)

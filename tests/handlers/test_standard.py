@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from handlers import standard
+from handlers.standard import translation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import NOT_POSTED, TYPES, Customer, Event, Item, Subscription, Unused
@@ -70,7 +71,7 @@ def refused(
 
 
 def translated(body: Any) -> Event:
-    [event] = standard.translate(body, PROOF)
+    [event] = translation.translate(body, PROOF)
     return event
 
 
@@ -285,13 +286,13 @@ def test_every_time_of_a_body_is_cut(body: dict[str, Any]) -> None:
 def test_every_field_that_is_a_moment_is_known_by_its_name() -> None:
     properties = [
         (name, json.dumps(shape))
-        for definition in standard.event_schema()["$defs"].values()
+        for definition in translation.event_schema()["$defs"].values()
         for name, shape in definition.get("properties", {}).items()
     ]
     moments = {name for name, shape in properties if "[Tt]" in shape}
 
     assert {"occurred_at", "ends_at", "counts_from"} < moments
-    assert all(standard._TIME_FIELD.fullmatch(name) for name in moments)
+    assert all(translation._TIME_FIELD.fullmatch(name) for name in moments)
 
 
 def test_a_body_may_be_deeper_than_its_times() -> None:
@@ -352,7 +353,7 @@ def test_an_unknown_type_without_a_readable_time_happened_when_it_was_signed(occ
 @pytest.mark.parametrize("case", UNREADABLE, ids=lambda c: str(c["at"]))
 def test_bad_data_is_unreadable_and_named_by_its_path_not_by_its_value(case: dict[str, Any]) -> None:
     with pytest.raises(Unreadable) as caught:
-        standard.translate(case["body"], PROOF)
+        translation.translate(case["body"], PROOF)
 
     assert case["at"] in str(caught.value)
     assert "hidden" not in str(caught.value)
@@ -361,7 +362,7 @@ def test_bad_data_is_unreadable_and_named_by_its_path_not_by_its_value(case: dic
 @pytest.mark.parametrize("payload", [None, [], "text", 1, 1.5, True, {}])
 def test_a_body_that_is_no_event_is_unreadable(payload: Any) -> None:
     with pytest.raises(Unreadable):
-        standard.translate(payload, PROOF)
+        translation.translate(payload, PROOF)
 
 
 def test_before_chains_the_events_of_one_moment() -> None:
@@ -381,7 +382,7 @@ def test_before_chains_the_events_of_one_moment() -> None:
 
     # when they are put in order, against the order of their ids
     events = [
-        standard.translate(body, msgspec.structs.replace(PROOF, message_id=event_id))[0]
+        translation.translate(body, msgspec.structs.replace(PROOF, message_id=event_id))[0]
         for body, event_id in zip(bodies, ids, strict=True)
     ]
 
@@ -428,7 +429,7 @@ def test_what_ends_a_thing_comes_last_in_its_moment() -> None:
 # The published schema
 
 
-VALIDATOR = Draft202012Validator(standard.event_schema())
+VALIDATOR = Draft202012Validator(translation.event_schema())
 
 
 @pytest.mark.parametrize("body", EXAMPLES, ids=lambda b: b["type"])
@@ -442,7 +443,7 @@ def test_the_schema_refuses_what_is_unreadable(case: dict[str, Any]) -> None:
 
 
 def test_the_schema_is_plain_json_under_its_own_name() -> None:
-    schema = standard.event_schema()
+    schema = translation.event_schema()
 
     Draft202012Validator.check_schema(schema)
     assert json.loads(msgspec.json.encode(schema)) == schema

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stripe import WebhookSignature
 
-from handlers.stripe import translate, verify
+from handlers.stripe.envelope import translate
+from handlers.stripe.signature import verify
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import Discount, Event, Item

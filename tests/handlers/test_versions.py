@@ -2,7 +2,7 @@
 
 `tests/fixtures/translations.json` keeps each processor's version beside the digests of what it made of each
 fixture. `DAYBOOK_WRITE_GOLDEN=1 pytest tests/handlers/test_versions.py` writes it anew: where a known fixture
-is translated otherwise, only once the processor's `TRANSLATION_VERSION` is raised.
+is translated otherwise, only once the processor's `version` is raised.
 """
 
 import gzip
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from msgspec import to_builtins
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint, Proof
+from handlers import PROCESSORS
+from service.core.delivery import Processor, Proof
 from service.intake.translation import read_delivery
 from service.intake.versions import VERSIONS
 from tests.handlers.deliveries import FAMILIES, PROOF, STRIPE
@@ -27,9 +27,9 @@ KEPT = FIXTURES / "translations.json"
 OLD = FIXTURES / "old_ledger" / "deliveries.jsonl.gz"
 
 
-def digest(endpoint: Endpoint, body: bytes, proof: Proof) -> str:
+def digest(processor: Processor, body: bytes, proof: Proof) -> str:
     """What a delivery says by its translator, in short."""
-    incoming = read_delivery(endpoint, b"{}", body, proof, "live")
+    incoming = read_delivery(processor, b"{}", body, proof, "live")
     events = to_builtins(incoming.events)
     for event, made in zip(events, incoming.events, strict=True):
         event["data"] = [made.type, to_builtins(made.data)]
@@ -37,20 +37,17 @@ def digest(endpoint: Endpoint, body: bytes, proof: Proof) -> str:
     return sha256(said.encode()).hexdigest()[:8]
 
 
-def translations(processor: str) -> dict[str, str]:
+def translations(processor: Processor) -> dict[str, str]:
     """The digests of all fixtures of a processor, by name."""
-    endpoints = {endpoint.processor: endpoint for endpoint in ENDPOINTS}
     digests = {}
     for number, line in enumerate(gzip.decompress(OLD.read_bytes()).splitlines(), start=1):
         delivery = json.loads(line)
-        if delivery["path"].split("/")[2] == processor:
+        if delivery["path"].split("/")[2] == processor.name:
             body, proof = delivery["body"].encode(), proved(delivery)
-            digests[f"old_ledger/{number}"] = digest(endpoints[processor], body, proof)
+            digests[f"old_ledger/{number}"] = digest(processor, body, proof)
     for path in sorted(path for family in FAMILIES for path in (STRIPE / family).glob("*.json")):
-        if processor == "stripe":
-            digests[f"{path.parent.name}/{path.stem}"] = digest(
-                endpoints[processor], path.read_bytes(), PROOF
-            )
+        if processor.name == "stripe":
+            digests[f"{path.parent.name}/{path.stem}"] = digest(processor, path.read_bytes(), PROOF)
     return digests
 
 
@@ -61,7 +58,8 @@ def proved(delivery: dict[str, Any]) -> Proof:
     headers = {name.lower(): value for name, value in delivery["headers"].items()} | place
     endpoint = next(
         endpoint
-        for endpoint in ENDPOINTS
+        for processor in PROCESSORS
+        for endpoint in processor.endpoints
         if endpoint.path.count("/") == sender.path.count("/")
         and endpoint.path.split("/")[2] == sender.path.split("/")[2]
     )
@@ -71,7 +69,8 @@ def proved(delivery: dict[str, Any]) -> Proof:
 
 @pytest.mark.parametrize("processor", VERSIONS)
 def test_what_is_translated_otherwise_has_a_new_version(processor: str) -> None:
-    kept, made = json.loads(KEPT.read_text()), translations(processor)
+    kept = json.loads(KEPT.read_text())
+    made = translations(next(each for each in PROCESSORS if each.name == processor))
     before = kept.get(processor, {"version": 0, "digests": {}})
     changed = [name for name, value in made.items() if before["digests"].get(name, value) != value]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from handlers import ENDPOINTS
+from handlers import PROCESSORS
 from service.bootstrap import open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.errors import Integrity
@@ -48,12 +48,14 @@ def delivered(sender: Sender) -> Incoming:
     """What a sender posts, proved and read as the web process does it."""
     in_path = ROUTES[sender.path]
     route = sender.path if not in_path else sender.path.rpartition("/")[0] + "/{" + min(in_path) + "}"
-    endpoint = next(each for each in ENDPOINTS if each.path == route)
+    processor, endpoint = next(
+        (each, endpoint) for each in PROCESSORS for endpoint in each.endpoints if endpoint.path == route
+    )
     body = json.encode(sender.event("1", 500))
     signed = {name.lower(): text for name, text in sender.sign(body, NOW, "msg_1", sender.secret).items()}
     of_path = {f":{name}": text for name, text in in_path.items()}
     proof = endpoint.verify({**signed, **of_path}, body, [sender.secret], NOW)
-    return read_delivery(endpoint, json.encode(signed), body, proof, "live")
+    return read_delivery(processor, json.encode(signed), body, proof, "live")
 
 
 async def checked(ledger: Ledger, incoming: Incoming, **settings: Any) -> dict[str, Any]:

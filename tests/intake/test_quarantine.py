@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers import stripe
 from handlers.mxmerchant import contracts
-from handlers.stripe import payloads
+from handlers.stripe import payloads, translations
 from handlers.stripe.translations import SUBSCRIPTION, ObjectTranslation
 from service.core.errors import Unreadable
 from tests.support.cli import Run, document
@@ -31,7 +30,7 @@ def unknown(*_told: Any) -> Any:
 def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A Daybook that can't read subscriptions yet; `undo` is the upgrade."""
     monkeypatch.setitem(
-        stripe.TRANSLATIONS_BY_PREFIX,
+        translations.TRANSLATIONS_BY_PREFIX,
         "customer.subscription.",
         ObjectTranslation(payloads.Subscription, unknown),
     )
@@ -43,7 +42,7 @@ def subscription(event_id: str = "evt_1", cents: int = 24900) -> dict[str, Any]:
 
 
 def upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", SUBSCRIPTION)
+    monkeypatch.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", SUBSCRIPTION)
 
 
 async def mrr(daybook: Daybook) -> int:

@@ -20,7 +20,7 @@ from service.books.digest import digest
 from service.core.delivery import Proof
 from service.core.events import CustomerErased, Data, Event, Rendering, Subscription, Superseded
 from service.intake.retranslate import Retranslator
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.verify import verify_chain
@@ -51,10 +51,8 @@ def payload(rendered: Rendered, event_id: str = "evt_9") -> dict[str, Any]:
 
 
 def delivery(rendered: Rendered, event_id: str = "evt_9") -> Incoming:
-    endpoint = endpoint_of("stripe")
-    assert endpoint
     proof = Proof(processor="stripe", method=TRUSTS[rendered.trust], received_at=NOW, trust=rendered.trust)
-    return read_delivery(endpoint, b"{}", encode(payload(rendered, event_id)), proof, "live")
+    return read_delivery(stripe.PROCESSOR, b"{}", encode(payload(rendered, event_id)), proof, "live")
 
 
 def erasure(customer_id: str) -> Event:
@@ -312,7 +310,7 @@ async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
     async with new_books() as books, new_books() as straight:
         with pytest.MonkeyPatch.context() as older:
             newer = ObjectTranslation(payloads.Subscription, twofold)
-            older.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
+            older.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
             await deliver(books, renderings[: late + 1], rng)
         for changed in (True, False):
             retranslator = Retranslator(books.ledger, lambda: NOW, "live", apply=True)

@@ -12,7 +12,6 @@ import pytest
 import time_machine
 from msgspec.structs import replace
 
-from handlers import mxmerchant, stripe
 from handlers.mxmerchant import contracts, notifications, payments
 from handlers.stripe import payloads, translations
 from handlers.stripe.translations import ObjectTranslation
@@ -53,7 +52,9 @@ def _frozen() -> Any:
 
 def reads_as(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have subscriptions read by another translator."""
-    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, FAMILY, ObjectTranslation(payloads.Subscription, say))
+    monkeypatch.setitem(
+        translations.TRANSLATIONS_BY_PREFIX, FAMILY, ObjectTranslation(payloads.Subscription, say)
+    )
 
 
 def twofold(told: payloads.Subscription, kind: str) -> Data:
@@ -95,7 +96,7 @@ async def everything(daybook: Daybook) -> None:
     records = [{**record, "every": "1 Month", "amount": "10.00"}]
     await daybook.post(MX, {"records": records}, message_id="msg_contracts")
     listed = {"id": 55, "merchantId": "1000000001", "amount": "5.00", "status": "Approved"}
-    event = mxmerchant.listed_payment_event(listed, "1000000001", NOW)
+    event = payments.listed_payment_event(listed, "1000000001", NOW)
     assert event is not None
     body = json.dumps(listed).encode()
     proof = Proof(processor="mxmerchant", method="fetch", received_at=NOW, trust="fetched")
@@ -206,7 +207,7 @@ async def test_applied_the_books_are_those_of_a_ledger_translated_so_from_the_st
         if older:
             reads_as(older, before)
         else:
-            before.delitem(stripe.TRANSLATIONS_BY_PREFIX, FAMILY)
+            before.delitem(translations.TRANSLATIONS_BY_PREFIX, FAMILY)
         for post in posts:
             await daybook.post(STRIPE, post)
         wrong = await documents(daybook)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from handlers import standard
+from handlers.standard import translation
 from projections import BOOKS
 from projections.book import Rules
 from service.core.delivery import Proof
@@ -149,7 +149,7 @@ def test_no_biller_can_post_a_superseding_event() -> None:
         processor="standard.acme", method="standard-webhooks", received_at=at("2025-11-13"), message_id="m"
     )
 
-    (event,) = standard.translate(body, proof)
+    (event,) = translation.translate(body, proof)
 
     assert isinstance(event.data, Unused)
-    assert "event.superseded" not in str(standard.event_schema())
+    assert "event.superseded" not in str(translation.event_schema())

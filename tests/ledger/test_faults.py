@@ -4,7 +4,7 @@ import pytest
 from msgspec import json
 from sqlalchemy import Integer, LargeBinary
 
-from handlers import standard
+from handlers.standard import translation
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books
@@ -91,7 +91,7 @@ async def fill_books(ledger: Ledger, store: BookStore) -> None:
     for number in range(5):
         event_id, body = subscription_event(number)
         proof = Proof(processor="standard.biller", method="test", received_at=NOW, message_id=event_id)
-        events = standard.translate(json.decode(body), proof)
+        events = translation.translate(json.decode(body), proof)
         deliveries.append(Incoming(events=events, content_digest=b"", headers=b"{}", body=body, proof=proof))
     await ledger.append(deliveries, NOW)
     await store.register()

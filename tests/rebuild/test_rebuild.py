@@ -175,9 +175,9 @@ async def test_a_fold_that_changed_without_its_version_is_told_and_not_switched_
         assert {name: old[name] for name in old if name != "mrr"}.items() <= (await ids(store)).items()
 
 
-@pytest.mark.parametrize("faulty", ["child_rows_of", "add_rows_to_sums"])
+@pytest.mark.parametrize("faulty", ["read_children", "add_rows_to_sums"])
 async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
-    def all_but_one(*args, right=bulk.child_rows_of, **named):
+    def all_but_one(*args, right=bulk.read_children, **named):
         return {key: rows[1:] for key, rows in right(*args, **named).items()}
 
     def add_nothing(*_args):
@@ -186,7 +186,7 @@ async def test_a_fault_in_the_bulk_path_is_no_live_book_s(monkeypatch, faulty):
     async with filled_books() as (books, store):
         old = await ids(store)
         monkeypatch.setattr(
-            bulk, faulty, {"child_rows_of": all_but_one, "add_rows_to_sums": add_nothing}[faulty]
+            bulk, faulty, {"read_children": all_but_one, "add_rows_to_sums": add_nothing}[faulty]
         )
         found = await rebuilt(books, store)
         assert not found.live

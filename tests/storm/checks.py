@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import httpx
 from msgspec import json
 
-from handlers import ENDPOINTS
-from service.core.delivery import Endpoint, Proof
+from service.core.delivery import Processor, Proof
+from service.intake.translation import processor_of
 from service.ledger.draft import Incoming
 from service.verify import digests
 from tests.storm.cluster import Cluster
@@ -76,6 +75,12 @@ async def books_of(deliveries: Iterable[Delivery]) -> dict[str, str]:
             return await digests(store)
 
 
+def _processor(delivery: Delivery) -> Processor:
+    processor = processor_of(delivery.processor)
+    assert processor is not None
+    return processor
+
+
 def _incoming(delivery: Delivery) -> Incoming:
     proof = Proof(
         processor=delivery.processor,
@@ -84,18 +89,11 @@ def _incoming(delivery: Delivery) -> Incoming:
         message_id=delivery.event_id,
     )
     return Incoming(
-        events=_endpoint(delivery.path).translate(json.decode(delivery.body), proof),
+        events=_processor(delivery).translate(json.decode(delivery.body), proof),
         content_digest=sha256(delivery.body).digest(),
         headers=b"{}",
         body=delivery.body,
         proof=proof,
-    )
-
-
-@cache
-def _endpoint(path: str) -> Endpoint:
-    return next(
-        endpoint for endpoint in ENDPOINTS if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", endpoint.path), path)
     )
 
 

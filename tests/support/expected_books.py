@@ -443,7 +443,7 @@ class ExpectedBooks:
         for fact, after in zip(contract.facts, contract.facts[1:], strict=False):
             if fact.status == "active":
                 for day in bill_dates(fact.next_bill, fact.interval, fact.every, None, fact.anchor_day):
-                    if day >= after.next_bill or day > self.day(after.since):
+                    if (after.next_bill and day >= after.next_bill) or day > self.day(after.since):
                         break
                     amount = cents(net([(price, charge(price)) for price in fact.prices], ()))
                     if amount:

@@ -7,7 +7,7 @@ from operator import itemgetter
 from projections.bills import BILLS, Bill, Contract
 from projections.book import Book, Row, Rules
 from projections.collections import COLLECTIONS, Cash
-from projections.fold import Fold
+from projections.fold import HistoryRows, MemoryRows, RowChanges, fold
 from projections.mrr import MRR, Movement, Step
 from service.core.events import Event, subjects
 from service.core.order import canonical
@@ -17,14 +17,14 @@ RULES = Rules()
 
 def rows_of(book: Book, events: Sequence[Event], rules: Rules = RULES) -> list[Row]:
     """Every row that a book holds after these events, whatever their order."""
+    return moved(book, events, MemoryRows(), rules).added
+
+
+def moved(book: Book, events: Sequence[Event], rows: MemoryRows, rules: Rules = RULES) -> RowChanges:
+    """What changes in a book of these rows, if its histories become those of all these events."""
     named = sorted(((name, event) for event in events for name in subjects(event)), key=itemgetter(0))
     histories = {name: canonical(e for _, e in pairs) for name, pairs in groupby(named, key=itemgetter(0))}
-    fold = Fold(book.stages, rules)
-    for name, history in histories.items():
-        fold.read(name, [(0, history)])
-    fold.read_rows()
-    row_types = dict.fromkeys(row_type for stage in book.stages for row_type in stage.rows)
-    return [move.row for row_type in row_types for move in fold.moves(row_type)]
+    return fold(book.stages, HistoryRows(histories).of(book.stages, rules), rows, rules)
 
 
 def mrr(events: Sequence[Event], day: str = "2999-12-31", rules: Rules = RULES, currency: str = "usd") -> int:

@@ -731,7 +731,7 @@ class Observed:
                 declined=choices.sometimes(),
             )
             if status == "deleted":  # nobody observed anything else of it
-                fact = replace(facts[-1], since=self.now, status=status, over=True)
+                fact = replace(facts[-1], since=self.now, status=status, over=True, next_bill=None)
             self.tell(fact)
             if not facts and status == "active":
                 fact = replace(fact, since=min(self.now, self.start))
@@ -773,7 +773,7 @@ class ObservedLate(Observed):
         return timedelta(days=self.choices.number(ahead, 40))
 
 
-class Vanished(Observed):
+class Vanished(ObservedLate):
     """The same, until a full list no longer holds it; a later one may hold it again."""
 
     def statuses(self) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from handlers import stripe
 from projections import BOOKS
 from service.books.engine import Engine
 from service.books.store import BookStore
@@ -13,7 +14,7 @@ from service.bootstrap import open_books, open_ledger
 from service.core.delivery import Proof
 from service.core.progress import no_advance
 from service.intake.retranslate import Change, Retranslator
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.sync.reconcile.report import ReconciliationReport
@@ -40,12 +41,10 @@ class SyncDaybook:
 
     async def deliver(self, *payloads: dict[str, Any]) -> None:
         """Webhooks come, and the books take them in."""
-        endpoint = endpoint_of("stripe")
-        assert endpoint
         proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
         bodies = [json.dumps(each).encode() for each in payloads]
         await self.ledger.append(
-            [read_delivery(endpoint, b"{}", body, proof, "live") for body in bodies], self.now
+            [read_delivery(stripe.PROCESSOR, b"{}", body, proof, "live") for body in bodies], self.now
         )
         await self.catch_up()
 

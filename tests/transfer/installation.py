@@ -14,7 +14,7 @@ from service.books.engine import Engine
 from service.bootstrap import open_books, open_ledger
 from service.cli import app
 from service.core.delivery import Proof
-from service.intake.translation import endpoint_of, read_delivery
+from service.intake.translation import processor_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from tests.support.stores import settings_of
@@ -91,11 +91,17 @@ class Installation:
 
 def posted(processor: str, payload: Any, **proof: Any) -> Incoming:
     """A payload as its webhook would be read."""
-    endpoint = endpoint_of(processor)
-    assert endpoint is not None
+    described = processor_of(processor)
+    assert described is not None
     body = payload if isinstance(payload, bytes) else json.encode(payload)
-    stated = {"method": "stripe-signature", "received_at": NOW, "signed_at": NOW, "secret": 1, **proof}
-    return read_delivery(endpoint, b'{"x":"y"}', body, Proof(processor=processor, **stated), "live")
+    stated = {
+        "method": described.endpoints[0].method,
+        "received_at": NOW,
+        "signed_at": NOW,
+        "secret": 1,
+        **proof,
+    }
+    return read_delivery(described, b'{"x":"y"}', body, Proof(processor=processor, **stated), "live")
 
 
 def lines(payloads: Sequence[Any]) -> bytes:

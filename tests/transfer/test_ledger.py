@@ -10,7 +10,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from handlers import stripe
+from handlers.stripe import translations
 from handlers.stripe.translations import ObjectTranslation
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -239,11 +239,11 @@ def test_nothing_is_taken_from_where_a_file_was_changed(
 def test_a_newer_translation_wins_and_is_reported(
     full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    reading = translations.TRANSLATIONS_BY_PREFIX["customer.subscription."]
     newer = ObjectTranslation(
         reading.payload, lambda *arguments: replace(reading.translate(*arguments), declined=True)
     )
-    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
+    monkeypatch.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
 
     taken = second.import_("ledger", file)
 
@@ -260,9 +260,9 @@ def test_a_newer_translation_wins_and_is_reported(
 def test_a_translation_that_loses_an_event_does_not_lose_it(
     full: Installation, second: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = stripe.TRANSLATIONS_BY_PREFIX["customer.subscription."]
+    reading = translations.TRANSLATIONS_BY_PREFIX["customer.subscription."]
     older = ObjectTranslation(reading.payload, lambda *_: unreadable())
-    monkeypatch.setitem(stripe.TRANSLATIONS_BY_PREFIX, "customer.subscription.", older)
+    monkeypatch.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", older)
 
     taken = second.import_("ledger", file)
 

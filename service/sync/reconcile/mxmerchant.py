@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from msgspec import json
 from sqlalchemy import Connection
 
-from handlers import mxmerchant
+from handlers.mxmerchant import NAME, contracts, payments, translate
 from projections import bills
 from projections.bills import Contract
 from projections.book import Row
@@ -46,7 +46,6 @@ from service.sync.reconcile.report import (
     save_report,
 )
 
-PROCESSOR = mxmerchant.PROCESSOR
 _ROUNDS = 3
 _TRUSTS = ("signed", "fetched", "unsigned")
 
@@ -101,7 +100,7 @@ class MxmerchantReconciler:
         payments = await self._compare_payments()
         differing = contracts | payments
         report = ReconciliationReport(
-            processor=PROCESSOR,
+            processor=NAME,
             began_at=rfc3339(began),
             finished_at=rfc3339(self._clock()),
             dry_run=self._dry_run,
@@ -159,7 +158,7 @@ class MxmerchantReconciler:
 
     def _contract_facts(self, record: Any, today: str) -> Facts:
         try:
-            event, *_ = mxmerchant.contract_events(record, self._clock())
+            event, *_ = contracts.contract_events(record, self._clock())
         except Unreadable as error:
             return {"status": "unreadable", "shape": str(error)}
         [row] = bills.observed_contract_rows([event], self._store.rules)
@@ -201,7 +200,7 @@ class MxmerchantReconciler:
                 recorded = await self._read_recorded_event(reader, recorded_positions, str(record["id"]))
                 listed.append(_ListedPayment(record, event, recorded))
                 if recorded is None or recorded.trust == "unsigned":
-                    fetched = mxmerchant.confirmation(record, recorded, self._clock()) if recorded else event
+                    fetched = payments.confirmation(record, recorded, self._clock()) if recorded else event
                     missed.append(_fetched_delivery(record, fetched, self._clock()))
         await self._append(missed)
         self._compared["payment"] += len(listed)
@@ -233,16 +232,16 @@ class MxmerchantReconciler:
             body, key = json.encode(each.observed_record, order="deterministic"), str(each.record["id"])
             object_id = f"payment:{self._merchant_id}:{key}"
             history = histories[each.subject]
-            proof = observation_proof(PROCESSOR, self._merchant_id, object_id, body, history, now)
+            proof = observation_proof(NAME, self._merchant_id, object_id, body, history, now)
             if proof:
-                events = mxmerchant.translate(each.observed_record, proof)
+                events = translate(each.observed_record, proof)
                 deliveries.append(_delivery(body, events, proof))
         if deliveries:
             await self._ledger.append(deliveries, now)
         return len(deliveries)
 
     def _listed_payment(self, record: Any) -> Event | None:
-        event = mxmerchant.listed_payment_event(record, self._merchant_id, self._clock())
+        event = payments.listed_payment_event(record, self._merchant_id, self._clock())
         return event and check_limits(event)
 
     async def _read_recorded_positions(self, reader: LedgerReader, records: Sequence[Any]) -> dict[str, int]:
@@ -251,7 +250,7 @@ class MxmerchantReconciler:
         event_ids = [
             event_id for key in keys for trust in _TRUSTS for event_id in self._possible_event_ids(key, trust)
         ]
-        scope = (PROCESSOR, self._merchant_id)
+        scope = (NAME, self._merchant_id)
         return {row[0]: row[3] for row in await reader.known_ids(event_ids) if row[1:3] == scope}
 
     async def _read_recorded_event(
@@ -270,7 +269,7 @@ class MxmerchantReconciler:
         return to_event([row[column.name] for column in EVENT_COLUMNS])
 
     def _possible_event_ids(self, key: str, trust: str) -> list[str]:
-        return mxmerchant.payment_event_ids(self._merchant_id, key, trust)
+        return payments.payment_event_ids(self._merchant_id, key, trust)
 
     async def _append(self, deliveries: Sequence[Incoming]) -> None:
         self._missed.update(event.type for incoming in deliveries for event in incoming.events)
@@ -289,7 +288,7 @@ class MxmerchantReconciler:
         for each in listed:
             key = self._payment_key(each)
             listed_facts = _money_facts(payment_cash_rows([each.event], self._store.rules), each)
-            if mxmerchant.is_charged_back(each.record):
+            if payments.is_charged_back(each.record):
                 listed_facts["disputed_cents"] = each.event.data.amount  # type: ignore[attr-defined]
             rows = [*cash_by_key.get(each.subject, ()), *receipts_by_key.get(each.subject, ())]
             if differences := self._compare("payment", key, listed_facts, _money_facts(rows, each)):
@@ -305,7 +304,7 @@ class MxmerchantReconciler:
         return compare_facts(kind, self._merchant_id, key.rpartition("|")[2], stated, books)
 
     def _key(self, kind: str, key: str) -> str:
-        return join_key(kind, PROCESSOR, self._merchant_id, key)
+        return join_key(kind, NAME, self._merchant_id, key)
 
 
 class _ListedPayment(NamedTuple):
@@ -345,7 +344,7 @@ def _cash(rows: Sequence[Row], kind: str, source_id: str | None) -> int:
 
 
 def _fetched_delivery(record: Any, event: Event, now: datetime) -> Incoming:
-    proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
+    proof = Proof(processor=NAME, method="fetch", received_at=now, trust="fetched")
     return _delivery(json.encode(record, order="deterministic"), [event], proof)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from handlers import mxmerchant
 from service.books.store import BookStore
 from service.core.errors import NotConfigured
 from service.core.progress import Advance, no_advance
@@ -65,7 +66,7 @@ class Reconciliation:
 
     async def mxmerchant(self, *, dry_run: bool = False) -> ReconciliationReport:
         """Reconcile with MX Merchant. Raises NotConfigured and Unavailable as `stripe` does."""
-        if not self._settings.polls_mxmerchant:
+        if not self._settings.has_api(mxmerchant.PROCESSOR):
             raise NotConfigured(
                 "of DAYBOOK_MXMERCHANT_API_URL, _CONSUMER_KEY, _CONSUMER_SECRET, _MERCHANT_ID one is unset"
             )
@@ -87,7 +88,7 @@ class NightlyReconciliation:
     def __init__(self, settings: Settings, reconciliation: Reconciliation) -> None:
         self._processors = [
             *([reconciliation.stripe] if settings.stripe_api_key else []),
-            *([reconciliation.mxmerchant] if settings.polls_mxmerchant else []),
+            *([reconciliation.mxmerchant] if settings.has_api(mxmerchant.PROCESSOR) else []),
         ]
         self._task: asyncio.Task[None] | None = None
 

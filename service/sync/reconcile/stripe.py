@@ -19,8 +19,9 @@ from msgspec import DecodeError, Raw, Struct, json
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from handlers import ENDPOINTS, stripe
-from handlers.stripe import envelope
+from handlers.stripe import NAME, PROCESSOR
+from handlers.stripe.envelope import translate
+from handlers.stripe.translations import is_used
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
 from projections.book import Row, Rules
@@ -60,12 +61,10 @@ from service.sync.reconcile.report import (
 )
 from service.sync.stripe_api import StripeApiClient
 
-PROCESSOR = stripe.PROCESSOR
 _OVERLAP = timedelta(minutes=5)  # clocks differ, and an event may be listed a little after its own time
 _SETTLE_SECONDS = 5.0  # within this time after a change its event is listed
 _ROUNDS = 3
 _PAGE = 100
-_ENDPOINT = next(endpoint for endpoint in ENDPOINTS if endpoint.translate is envelope.translate)
 
 log = structlog.get_logger()
 
@@ -240,10 +239,10 @@ class StripeReconciler:
             except NotFound as refusal:
                 if not account:
                     raise Unavailable(str(refusal)) from None
-                log.warning("account_refused", processor=PROCESSOR, account=account)
+                log.warning("account_refused", processor=NAME, account=account)
                 differing[account] = compare_facts("account", account, account, None, {"status": "known"})
         report = ReconciliationReport(
-            processor=PROCESSOR,
+            processor=NAME,
             began_at=rfc3339(began),
             finished_at=rfc3339(self._clock()),
             dry_run=self._dry_run,
@@ -261,7 +260,7 @@ class StripeReconciler:
     async def _read_accounts(self) -> list[str]:
         """The API key's own account (""), and the connected accounts that are in the books."""
         accounts_by_kind = [
-            await read_accounts(self._store, kind.row, "bills", f"{kind.name}|{PROCESSOR}|")
+            await read_accounts(self._store, kind.row, "bills", f"{kind.name}|{NAME}|")
             for kind in OBJECT_KINDS
         ]
         return sorted({"", *chain.from_iterable(accounts_by_kind)})
@@ -270,7 +269,7 @@ class StripeReconciler:
 
     async def _catch_up(self, account: str, since: datetime) -> None:
         """Append the events of the period that the ledger lacks, and save the progress after each page."""
-        name = f"reconcile|{PROCESSOR}|{account}"
+        name = f"reconcile|{NAME}|{account}"
         async with self._ledger.reading() as reader:
             saved = None if self._dry_run else await read_cursor(reader, name, Progress)
         progress = start_progress(saved, int(since.timestamp()), int(self._clock().timestamp()))
@@ -301,10 +300,10 @@ class StripeReconciler:
         An event of the last minutes whose webhook is still pending is left out: the webhook is signed, and
         so has a better proof than a fetched event.
         """
-        used_events = [(event, body) for event, body in page if stripe.is_used(event.type)]
+        used_events = [(event, body) for event, body in page if is_used(event.type)]
         async with self._ledger.reading() as reader:
             rows = await reader.known_ids(event.id for event, _ in used_events)
-        recorded_ids = {row[0] for row in rows if row[1] == PROCESSOR}  # unique over all accounts
+        recorded_ids = {row[0] for row in rows if row[1] == NAME}  # unique over all accounts
         now, missed = self._clock(), []
         for event, body in used_events:
             if event.id in recorded_ids or event.id in self._would_append:
@@ -330,7 +329,7 @@ class StripeReconciler:
         customer = payload.customer.get("id") if isinstance(payload.customer, dict) else payload.customer
         customer_id = payload.id if payload.object == "customer" else customer
         owner = join_key(
-            "customer", PROCESSOR, event.account or "", customer_id if isinstance(customer_id, str) else ""
+            "customer", NAME, event.account or "", customer_id if isinstance(customer_id, str) else ""
         )
         keys = await self._ledger.read(lambda connection: self._ledger.vault.read_keys(connection, [owner]))
         return owner in keys and keys[owner] is None
@@ -342,7 +341,7 @@ class StripeReconciler:
             async with self._ledger.reading() as reader:
                 while rows := await reader.quarantined_deliveries(after, _PAGE):
                     after = rows[-1]["id"]
-                    bodies = [row["body"] for row in rows if row["processor"] == PROCESSOR and row["body"]]
+                    bodies = [row["body"] for row in rows if row["processor"] == NAME and row["body"]]
                     self._quarantined |= {_object_id_in(body) for body in bodies}
         return self._quarantined
 
@@ -442,9 +441,9 @@ class StripeReconciler:
         observed = []
         for key, body in bodies_by_key.items():
             history = histories[key]
-            proof = body and observation_proof(PROCESSOR, account, _object_id_of(key), body, history, now)
+            proof = body and observation_proof(NAME, account, _object_id_of(key), body, history, now)
             if body and proof and not isinstance(self._observe(account, body), Unreadable):
-                observed.append(read_delivery(_ENDPOINT, b"{}", body, proof, self._mode))
+                observed.append(read_delivery(PROCESSOR, b"{}", body, proof, self._mode))
         if observed:
             await self._ledger.append(observed, now)
         return len(observed)
@@ -482,11 +481,9 @@ class StripeReconciler:
 
     def _observe(self, account: str, body: bytes) -> Event | Unreadable:
         now = self._clock()
-        proof = Proof(
-            processor=PROCESSOR, method="fetch", received_at=now, message_id="shown", account=account
-        )
+        proof = Proof(processor=NAME, method="fetch", received_at=now, message_id="shown", account=account)
         try:
-            [event] = stripe.translate(json.decode(body), proof)
+            [event] = translate(json.decode(body), proof)
         except Unreadable as error:
             return error
         return event
@@ -534,18 +531,18 @@ def _fetched_delivery(event: _ListedEvent, body: bytes, now: datetime, mode: str
     if event.account and json.decode(body, type=_ListedEvent).account is None:
         fields = json.decode(body, type=dict[str, Raw])
         body = json.encode({**fields, "account": event.account})
-    proof = Proof(processor=PROCESSOR, method="fetch", received_at=now, trust="fetched")
-    return read_delivery(_ENDPOINT, b"{}", body, proof, mode)
+    proof = Proof(processor=NAME, method="fetch", received_at=now, trust="fetched")
+    return read_delivery(PROCESSOR, b"{}", body, proof, mode)
 
 
 def _object_key(event: _ListedEvent) -> str:
     """The key of the object in an event; for a subscription or invoice that of its row in the books."""
     payload = event.data.object
-    return join_key(payload.object or "", PROCESSOR, event.account or "", payload.id or "")
+    return join_key(payload.object or "", NAME, event.account or "", payload.id or "")
 
 
 def _row_key(kind: ObjectKind, account: str, key: str) -> str:
-    return join_key(kind.name, PROCESSOR, account, key)
+    return join_key(kind.name, NAME, account, key)
 
 
 def _discounts_key(event: Event) -> str:

@@ -1,24 +1,18 @@
-"""Standard Webhooks: their signature, and the event format that in-house billers post.
+"""The event format that in-house billers post, and its JSON Schema. Source: docs/events.md."""
 
-Sources: the Standard Webhooks specification; docs/events.md.
-"""
-
-import hmac
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any, TypeVar, Union
 
 import msgspec
 from msgspec import Meta, Struct, ValidationError, convert, defstruct
 from msgspec.structs import replace
-from standardwebhooks import Webhook
 
 from handlers.times import cut_time
-from service.core.delivery import TOLERANCE_SECONDS, Proof
-from service.core.errors import Unreadable, VerificationError
+from service.core.delivery import Proof
+from service.core.errors import Unreadable
 from service.core.events import (
     DELETED,
     INVOICE_RANK,
@@ -39,8 +33,6 @@ from service.core.limits import MAX_AMOUNT
 
 T = TypeVar("T")
 
-TRANSLATION_VERSION = 1  # raised whenever the same bytes are translated otherwise
-
 _DECIMAL = r"^-?[0-9]{1,15}(\.[0-9]{1,12})?$"
 _YEAR = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"  # 1970 to 9998
 _DATE = f"^{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -48,72 +40,6 @@ _ZONE = "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 _TIME = rf"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?{_ZONE}$"
 _TIME_FIELD = re.compile(r".+_at|counts_from")  # the names of all fields that hold a moment
 _DEEPEST_TIME = 9  # levels of a body: that of an item's discount in a phase of a schedule
-_SIGNED_HEADERS = ("id", "timestamp", "signature")
-_BILLER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-# Verification
-
-
-def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Proof:
-    """Prove a delivery from the in-house biller named in the path. Its processor is "standard.<name>"."""
-    name = headers.get(":name", "")
-    if not _BILLER_NAME.fullmatch(name):
-        raise VerificationError("no biller can have this name")
-    return verify_signature(headers, body, secrets, now, processor=f"standard.{name}")
-
-
-def verify_signature(
-    headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime, *, processor: str
-) -> Proof:
-    """Prove a Standard Webhooks delivery: any of its signatures may match any of `secrets`.
-
-    Unlike `Webhook.verify` it takes the time as a parameter, and accepts only timestamps in whole seconds.
-    The headers of the standard's first sender have the same values under names of their own.
-    """
-    prefix = "webhook" if "webhook-id" in headers else "svix"
-    headers = {f"webhook-{name}": headers.get(f"{prefix}-{name}", "") for name in _SIGNED_HEADERS}
-    message_id, signed_at = _signed_headers(headers, now)
-    presented = [signature.encode() for signature in headers["webhook-signature"].split(" ")]
-    for number, secret in enumerate(secrets, start=1):
-        expected = _sign(secret, message_id, signed_at, body)
-        if any(hmac.compare_digest(expected, signature) for signature in presented):
-            return Proof(
-                processor=processor,
-                method="standard-webhooks",
-                received_at=now,
-                message_id=message_id,
-                signed_at=signed_at,
-                secret=number,
-            )
-    raise VerificationError("webhook-signature holds no signature that matches")
-
-
-def _signed_headers(headers: Mapping[str, str], now: datetime) -> tuple[str, datetime]:
-    message_id, timestamp = headers["webhook-id"], headers["webhook-timestamp"]
-    if not re.fullmatch(r"[!-~]{1,255}", message_id):
-        raise VerificationError("webhook-id is missing or malformed")
-    if not re.fullmatch(r"[1-9][0-9]{0,10}", timestamp):
-        raise VerificationError("webhook-timestamp is missing or no whole number of seconds")
-    signed_at = datetime.fromtimestamp(int(timestamp), UTC)
-    if abs(now - signed_at) > timedelta(seconds=TOLERANCE_SECONDS):
-        raise VerificationError(f"webhook-timestamp is more than {TOLERANCE_SECONDS} seconds from now")
-    return message_id, signed_at
-
-
-def _sign(secret: str, message_id: str, signed_at: datetime, body: bytes) -> bytes:
-    try:
-        return _webhook(secret).sign(message_id, signed_at, body.decode()).encode()
-    except Exception:  # noqa: BLE001 - after any error nothing is proved; its text may quote the secret
-        raise VerificationError("the signature cannot be checked") from None
-
-
-@lru_cache(maxsize=64)
-def _webhook(secret: str) -> Webhook:
-    return Webhook(secret)
-
-
-# Translation
 
 
 def translate(payload: Any, proof: Proof) -> list[Event]:

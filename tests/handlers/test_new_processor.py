@@ -1,0 +1,44 @@
+"""A new processor is one folder, one line and one setting: with these it goes through every door."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+PARTS = ROOT / "tests" / "handlers" / "new_processor"
+
+
+def test_a_new_processor_is_one_folder_one_line_and_one_setting(tmp_path: Path) -> None:
+    # given a copy of Daybook with a made-up processor
+    copy = tmp_path / "copy"
+    for room in ("handlers", "projections", "service"):
+        shutil.copytree(ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "handlers" / "meterly").mkdir()
+    shutil.copy(PARTS / "meterly.py", copy / "handlers" / "meterly" / "__init__.py")
+    table, settings = copy / "handlers" / "__init__.py", copy / "service" / "settings" / "__init__.py"
+    replace(table, "standard.PROCESSOR)", "standard.PROCESSOR, meterly.PROCESSOR)")
+    replace(table, "import mxmerchant,", "import meterly, mxmerchant,")
+    replace(
+        settings, "    stripe_webhook_secrets:", "    meterly_secrets: List = ()\n    stripe_webhook_secrets:"
+    )
+
+    # when it is driven through every door
+    ran = subprocess.run(
+        [sys.executable, PARTS / "drive.py", tmp_path],
+        env={**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
