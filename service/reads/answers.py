@@ -43,6 +43,9 @@ def or_null(field: Description, when: str) -> Description:
 Day = Annotated[str, Description(extra_json_schema={"format": "date"})]
 Moment = Annotated[str, Description(extra_json_schema={"format": "date-time"})]
 TrustLevel = Literal["signed", "unsigned", "fetched"]
+IntervalName = Literal["day", "week", "month", "year", "once"]
+LinkName = Literal["stated", "inferred"]
+Freshness = Literal["real_time", "catching_up", "as_known"]
 
 # Fields
 Account = Annotated[str, about("the processor's account that it belongs to; empty for the only one")]
@@ -60,7 +63,7 @@ NameOfCustomer = Annotated[str | None, about("the customer's name; null where no
 Customers = Annotated[int, about("how many distinct customers")]
 Declined = Annotated[bool, about("whether the last payment was declined")]
 Every = Annotated[int, about("how many intervals lie between two bills")]
-Interval = Annotated[Literal["day", "week", "month", "year", "once"], about("what the schedule counts in")]
+Interval = Annotated[IntervalName, about("what the schedule counts in")]
 Month = Annotated[str, about('the month, such as "2025-11"')]
 NextBillDate = Annotated[
     Day | None,
@@ -79,7 +82,7 @@ Reason = Annotated[
 Schedule = Annotated[str, about('the schedule, such as "Weekly - 4 Weeks", "Monthly - 1 Month" or "Once"')]
 SourceId = Annotated[str, about("the id of the invoice, payment, refund or dispute at the processor")]
 Link = Annotated[
-    Literal["stated", "inferred"] | None,
+    LinkName | None,
     about("how the invoice and its payments were joined; null where they were not"),
 ]
 Trust = Annotated[TrustLevel, about("how the events behind it were proved")]
@@ -105,7 +108,7 @@ class Meta(Struct, frozen=True, kw_only=True):
     lag_events: Annotated[int, about("how many events of the ledger the books do not hold yet")]
     calculation_date: Annotated[Day, day("`today`: the day that splits past from coming")]
     data_freshness: Annotated[
-        Literal["real_time", "catching_up", "as_known"],
+        Freshness,
         about("whether the books hold all of the ledger, or what was asked for of it"),
     ]
     weeks_per_month: WeeksPerMonth

@@ -4,15 +4,18 @@ import re
 from datetime import date
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from msgspec import Struct, json
 
 from handlers import PROCESSORS
 from service.core.delivery import Endpoint, Processor
-from service.reads.answers import CustomerMeta, Meta
+from service.reads.answers import CustomerMeta, Freshness, IntervalName, LinkName, Meta, TrustLevel
 from service.reads.catalog import READS
 from service.reads.compare import COMPARE
+from service.reads.customers.classes import Activity, Lifecycle, SegmentName
+from service.reads.customers.lists import Stage
+from service.reads.customers.revenue import PeriodName
 from service.reads.explain.figures import EXPLAIN
 from service.reads.parameters import LOOK_BACK, Parameter
 from service.reads.read import Read
@@ -20,7 +23,7 @@ from service.reads.restatements import RESTATEMENTS
 from service.web import ledger, quarantine
 from service.web.health import Alive, Ready
 from service.web.problems import Problem
-from service.web.reads import COMMON, common_parameters
+from service.web.reads import COMMON, JSON, common_parameters
 from service.web.webhooks import Received
 
 ALL_READS = (
@@ -72,7 +75,22 @@ _IN_PATH = {
     "id": ("its number in quarantine", _NUMBER),
 }
 _KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
-_SHARED = {parameter.name: parameter for parameter in (*COMMON, *LOOK_BACK)}
+_SHARED = {parameter.name: parameter for parameter in (*COMMON, *LOOK_BACK)} | {"format_of_no_list": JSON}
+# Words that several fields and parameters choose from: one schema each.
+_WORDS: dict[str, tuple[str, Any]] = {
+    "Trust": ("how events were proved", TrustLevel),
+    "Interval": ("what a schedule counts in", IntervalName),
+    "Segment": ("a segment of customers, by total revenue", SegmentName),
+    "Activity": ("how active a customer is, by the days since the last order", Activity),
+    "Lifecycle": ("a customer's stage, by the days since the first and the last order", Lifecycle),
+    "Stage": ("the stage of customers about to go, or gone", Stage),
+    "RevenuePeriod": ("which orders count", PeriodName),
+    "Link": ("how an invoice and its payments were joined", LinkName),
+    "Format": ("JSON, or the list alone as CSV", Literal["json", "csv"]),
+    "JsonFormat": ("JSON", Literal["json"]),
+    "Freshness": ("whether the books hold all of the ledger", Freshness),
+}
+_NAME_OF_WORDS = {frozenset(get_args(words)): name for name, (_, words) in _WORDS.items()}
 
 
 @cache
@@ -97,10 +115,12 @@ def description() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Daybook", "version": "0.1.0", "description": _ABOUT},
         "tags": [{"name": name} for name in ("reads", "customers", "ledger", "webhooks", "service")],
-        "paths": paths,
+        "paths": _with_named_words(paths),
         "components": {
             "schemas": schemas(),
-            "parameters": {name: _inline_parameter(parameter) for name, parameter in _SHARED.items()},
+            "parameters": _with_named_words(
+                {name: _inline_parameter(parameter) for name, parameter in _SHARED.items()}
+            ),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "a read key"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a read key"},
@@ -120,7 +140,26 @@ def schemas() -> dict[str, Any]:
         meta = {**_ref(read.meta), "description": "what this answer is made from"}
         schema["properties"] = schema["properties"] | {"meta": meta}
         schema["required"] = [*dict.fromkeys((*schema["required"], "meta"))]
-    return components
+    words = {
+        name: {"type": "string", "enum": list(get_args(words)), "title": name, "description": text}
+        for name, (text, words) in _WORDS.items()
+    }
+    named: dict[str, Any] = _with_named_words(components)
+    return named | words
+
+
+def _with_named_words(schema: Any) -> Any:
+    """The schema, with a reference wherever it lists words that have a schema of their own."""
+    if isinstance(schema, list):
+        return [_with_named_words(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    name = _NAME_OF_WORDS.get(frozenset(map(str, schema.get("enum", ()))))
+    if name is None:
+        words = {"type": "string"} if "enum" in schema else {}
+        return words | {key: _with_named_words(part) for key, part in schema.items()}
+    rest = {key: value for key, value in schema.items() if key not in ("type", "enum")}
+    return {"$ref": f"#/components/schemas/{name}", **rest}
 
 
 def operation_id(method: str, path: str) -> str:
@@ -240,9 +279,8 @@ def _webhook(processor: Processor, endpoint: Endpoint) -> dict[str, Any]:
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     """A query parameter, or a reference to it where many operations share it."""
-    if _SHARED.get(parameter.name) is parameter:
-        return {"$ref": f"#/components/parameters/{parameter.name}"}
-    return _inline_parameter(parameter)
+    name = next((name for name, shared in _SHARED.items() if shared is parameter), None)
+    return {"$ref": f"#/components/parameters/{name}"} if name else _inline_parameter(parameter)
 
 
 def _inline_parameter(parameter: Parameter) -> dict[str, Any]:

@@ -44,7 +44,7 @@ WAIT = (
 )
 FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
 COMMON = (*SCOPE, *WAIT, FORMAT)
-_JSON = choice("format", None, ("json",), "this read has no list to show as CSV")
+JSON = choice("format", None, ("json",), "this read has no list to show as CSV")
 
 
 class ReadQuery(Struct, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ def read_route(read: Read, find: Find) -> Route:
 
 def common_parameters(read: Read) -> tuple[Parameter, ...]:
     """What a read takes beside its own parameters."""
-    return COMMON if read.rows else (*SCOPE, *WAIT, _JSON)
+    return COMMON if read.rows else (*SCOPE, *WAIT, JSON)
 
 
 def _allow_slashes(path: str) -> str:

@@ -32,9 +32,16 @@ def answer_schema(path: str, method: str = "get", status: str = "200") -> str:
 
 
 def parameters_of(operation: dict[str, Any]) -> list[dict[str, Any]]:
-    """An operation's parameters, those that operations share too."""
-    shared = description()["components"]["parameters"]
-    return [
-        shared[parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
-        for parameter in operation.get("parameters", [])
-    ]
+    """An operation's parameters, with what operations share in its place."""
+    return [_resolved(parameter) for parameter in operation.get("parameters", [])]
+
+
+def _resolved(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_resolved(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        _, _, kind, name = part["$ref"].split("/")
+        return _resolved(description()["components"][kind][name]) | {k: part[k] for k in part if k != "$ref"}
+    return {name: _resolved(each) for name, each in part.items()}

@@ -184,7 +184,7 @@ def test_the_lists_that_have_pages_name_the_link_to_the_next() -> None:
 def test_every_field_has_a_description_and_every_amount_its_unit() -> None:
     for name, shape in schemas().items():
         assert shape["description"], name
-        for field, schema in shape["properties"].items():
+        for field, schema in shape.get("properties", {}).items():
             assert schema["description"], (name, field)
             if field.endswith("_cents") and "$ref" not in schema:
                 assert "minor units of `currency`" in schema["description"], (name, field)

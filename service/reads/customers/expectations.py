@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated
 
-from msgspec import Struct, convert, field, json
+from msgspec import Meta, Struct, convert, field, json
 
 from service.books.view import View
 from service.core.errors import ParameterError
@@ -28,6 +28,7 @@ ChurnRisk = Annotated[
         f"null {_TOO_LITTLE_HISTORY}"
     ),
 ]
+_Bounds = Annotated[list[int | float | str | None], Meta(min_length=2, max_length=2)]
 
 
 class Basis(Struct, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class Basis(Struct, frozen=True, kw_only=True):
     n: Annotated[int | None, about("how many lives or gaps it was learnt from; null where it was not learnt")]
     events: Annotated[int | None, about("how many of them have ended; null where it was not learnt")]
     interval: Annotated[
-        tuple[int | float | str | None, int | float | str | None] | None,
+        _Bounds | None,
         about("95 % interval, of a date the quartiles; null where there is none"),
     ]
     reason: Reason

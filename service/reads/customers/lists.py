@@ -153,7 +153,7 @@ class CustomersAtRisk(Struct, frozen=True, kw_only=True):
     next_cursor: NextCursor
 
 
-class Segment(Struct, frozen=True, kw_only=True):
+class SegmentShare(Struct, frozen=True, kw_only=True):
     """The customers of a segment."""
 
     segment: Annotated[SegmentName, about("the segment")]
@@ -170,7 +170,7 @@ class Distribution(Struct, frozen=True, kw_only=True):
     currency: Currency
     customers: Customers
     revenue_cents: RevenueCents
-    segments: Annotated[list[Segment], about("all four, downwards")]
+    segments: Annotated[list[SegmentShare], about("all four, downwards")]
 
 
 class Frequency(Struct, frozen=True, kw_only=True):
@@ -268,7 +268,7 @@ class Dashboard(Struct, frozen=True, kw_only=True):
     ]
     growth_month: Annotated[str, about("the last whole month")]
     top_customers: Annotated[list[CustomerRow], about("the five largest")]
-    distribution: Annotated[list[Segment], about("customers and revenue by segment")]
+    distribution: Annotated[list[SegmentShare], about("customers and revenue by segment")]
     at_risk: Annotated[AtRisk, about("customers whose last order is 60 to 120 days ago")]
     monthly_trend: Annotated[list[TrendMonth], about("the last twelve months, the present one too")]
 
@@ -446,9 +446,9 @@ def distribution(view: View) -> Distribution:
     )
 
 
-def _segments(view: View, customers: CustomerSet) -> list[Segment]:
+def _segments(view: View, customers: CustomerSet) -> list[SegmentShare]:
     tallies = {name: _tally(view, customers, _in_segments(view, customers, [name])) for name in SEGMENTS}
-    return [Segment(segment=name, **shares) for name, shares in _with_shares(tallies).items()]
+    return [SegmentShare(segment=name, **shares) for name, shares in _with_shares(tallies).items()]
 
 
 def _with_shares(tallies: Mapping[Name, tuple[int, int]]) -> dict[Name, dict[str, Any]]:
