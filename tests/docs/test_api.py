@@ -8,7 +8,9 @@ import pytest
 
 from service.reads.catalog import READS
 from service.reads.customers.catalog import CUSTOMER_READS
+from service.reads.metrics import MetricsOfPeriod
 from service.web.openapi import description
+from service.web.problems import PROBLEMS
 from service.web.reads import COMMON
 from tests.docs.examples import shows
 from tests.support.paths import ROOT
@@ -46,3 +48,18 @@ async def test_the_problem_is_what_a_wrong_month_gives(demo: Path) -> None:
         answer = await daybook.ask("/api/v1/revenue/month-detail", month=13)
 
     assert json.loads(example) == answer.json()
+
+
+def test_the_table_of_problems_is_that_of_the_service() -> None:
+    (table,) = re.findall(r"^\| `urn:daybook:problem:` .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`[^|]+`) \| (\d+) \|$", table, re.MULTILINE)
+
+    listed = [(name, int(status)) for names, status in rows for name in re.findall("`([^`]+)`", names)]
+    assert len({problem.title for problem in PROBLEMS.values()}) == len(PROBLEMS)
+    assert sorted(listed) == sorted((problem.name, problem.status) for problem in PROBLEMS.values())
+
+
+def test_the_table_of_metrics_names_fields_of_a_period() -> None:
+    (table,) = re.findall(r"^\| field \| formula \|\n(.*?)\n\n", TEXT, re.MULTILINE | re.DOTALL)
+
+    assert set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE)) <= set(MetricsOfPeriod.__struct_fields__)

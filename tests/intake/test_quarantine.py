@@ -225,6 +225,9 @@ async def test_the_list_is_paged_and_holds_no_bodies(daybook: Daybook) -> None:
 
     assert pages == [[1, 2], [3, 4], [5, 6]]
     assert not any("body" in name for row in page["quarantine"] for name in row)
+    whole = (await daybook.ask(PATH, format="csv")).text.splitlines()
+    assert whole[0].startswith("id,received_at,processor,reason,detail,")
+    assert [line.partition(",")[0] for line in whole[1:]] == ["1", "2", "3", "4", "5", "6"]
     of_mx = await daybook.get(PATH, processor="mxmerchant", reason="unreadable")
     assert [row["id"] for row in of_mx["quarantine"]] == [6]
     assert (await daybook.get(f"{PATH}/1"))["raw_body"] == "no JSON 0"

@@ -256,16 +256,16 @@ def predict_customer(view: View, customer: Customer) -> Predictions | None:
     return predict(facts_of(customer, view.scope.today), model) if model else None
 
 
-def header(customer: Customer, currency: str) -> dict[str, Any]:
-    """The fields of `CustomerHeader`."""
-    return {
-        "success": True,
-        "customer_id": customer.customer_id,
-        "customer_name": customer.name,
-        "processor": customer.processor,
-        "account": customer.account,
-        "currency": currency,
-    }
+def header(customer: Customer, currency: str) -> CustomerHeader:
+    """The fields that identify the customer in an answer."""
+    return CustomerHeader(
+        success=True,
+        customer_id=customer.customer_id,
+        customer_name=customer.name,
+        processor=customer.processor,
+        account=customer.account,
+        currency=currency,
+    )
 
 
 def classify(view: View, customer: Customer) -> Classes:

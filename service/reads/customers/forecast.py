@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from projections.schedules import decode
 from service.books.view import Scope, View
@@ -221,7 +222,7 @@ def build_forecast(customer: Customer, scope: Scope, months: int, model: Model |
     estimates = zip(names, result.months, strict=True)
     rows = [_expected_month(name, estimate, is_billed=is_billed) for name, estimate in estimates]
     return CustomerForecast(
-        **header(customer, scope.currency),
+        **asdict(header(customer, scope.currency)),
         months=months,
         monthly=rows,
         annual=_expected_year(rows[:YEAR], result.annual_margin) if months >= YEAR else None,

@@ -71,7 +71,7 @@ def opportunities(view: View, customer: Customer) -> Opportunities:
     predictions = predict_customer(view, customer)
     risk = predictions.churn_risk_score if predictions else None
     return Opportunities(
-        **header(customer, view.scope.currency),
+        **asdict(header(customer, view.scope.currency)),
         **asdict(classify(view, customer)),
         opportunities=recommend(view, customer, risk, "offer", "upsell"),
         actions=recommend(view, customer, risk, "action"),

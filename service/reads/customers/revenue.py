@@ -177,7 +177,7 @@ def revenue(
     months = _months(customer, first, view.scope.today)
     names = _product_names(view, customer, orders)
     return CustomerRevenue(
-        **header(customer, view.scope.currency),
+        **asdict(header(customer, view.scope.currency)),
         period=period,
         revenue_summary=summary(orders, reversals),
         monthly_breakdown=_by_month(orders, months) if "monthly" in breakdowns else UNSET,
