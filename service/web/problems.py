@@ -15,20 +15,6 @@ from service.core import errors
 from service.reads.answers import about
 
 
-class Problem(Struct, frozen=True, kw_only=True):
-    """An error."""
-
-    type: Annotated[
-        str,
-        about(
-            "which problem it is: `urn:daybook:problem:…`; `about:blank` where the status says it all",
-        ),
-    ]
-    title: Annotated[str, about("the problem, or the status, in words")]
-    status: Annotated[int, about("the HTTP status again")]
-    detail: Annotated[str, about("what was wrong; never a secret")]
-
-
 class ProblemType(Struct, frozen=True):
     """A kind of problem: the last part of its `type`, its title, status and headers."""
 
@@ -65,6 +51,23 @@ PROBLEMS: dict[type[Exception], ProblemType] = {
     ),
     errors.Behind: ProblemType("behind", "The books are behind", 504),
 }
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """An error."""
+
+    type: Annotated[
+        str,
+        about(
+            "which problem it is; `about:blank` where the status says it all",
+            {"examples": [kind.uri for kind in PROBLEMS.values()]},
+        ),
+    ]
+    title: Annotated[str, about("the problem, or the status, in words")]
+    status: Annotated[int, about("the HTTP status again")]
+    detail: Annotated[str, about("what was wrong; never a secret")]
+
+
 _UNAVAILABLE = PROBLEMS[errors.Unavailable]
 
 log = structlog.get_logger()

@@ -45,7 +45,7 @@ def is_413(answer: bytes) -> bool:
         head.startswith(b"HTTP/1.1 413 ")
         and b"application/problem+json" in head
         and problem["status"] == 413
-        and problem["title"] == "Request Entity Too Large"
+        and problem["type"] == "urn:daybook:problem:too-large"
     )
 
 

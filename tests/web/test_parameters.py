@@ -8,7 +8,7 @@ STORES = EACH_STORE
 
 UNPRINTABLE = ("%00", "a%00", "%0a", "%E2%80%AE")
 CURSORS = ("%00", "AA==", "c3Vic2NyaXB0aW9ufABh", "7aCA")  # base64 of a NUL, of one within, of a surrogate
-PAGED = [read.path for read in READS if read.paged]
+PAGED = [read.path for read in READS if read.page_parameter]
 ASKED = (
     *((read.path, "account", text) for read in READS for text in UNPRINTABLE),
     *(("/api/v1/contracts", "status", text) for text in UNPRINTABLE),
