@@ -3,6 +3,7 @@
 Only how a read finds its document differs: in the books, here; in the ledger; or in both.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import date, datetime, time
 from functools import partial
@@ -104,8 +105,8 @@ def common_parameters(read: Read) -> tuple[Parameter, ...]:
 
 
 def _allow_slashes(path: str) -> str:
-    """The path with variables that may contain slashes, as ids may."""
-    return path.replace("}", ":path}")
+    """The path with ids that may contain slashes, as those of customers and events may."""
+    return re.sub("{(customer_id|cause)}", r"{\1:path}", path)
 
 
 def check_key(request: Request) -> None:
