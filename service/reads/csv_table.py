@@ -37,6 +37,7 @@ def cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
+@cache
 def _cells(shape: type[Struct], rows: str) -> list[tuple[str, Any]]:
     """The name and the type of each column."""
     (row,) = get_args(get_type_hints(shape)[rows])
