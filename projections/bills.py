@@ -48,6 +48,7 @@ from projections.schedules import (
     decode,
     encode,
 )
+from projections.status_words import is_unknown
 from service.core import cadence
 from service.core.events import Event, Invoice, join_key, subject
 from service.core.moments import day_of
@@ -274,7 +275,7 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             created_date=day_of(data.created_at, rules.zone).isoformat(),
             date=day_of(data.finalized_at or data.created_at, rules.zone).isoformat(),
             status="failed" if is_open and failed else data.status,
-            amount_cents=data.amount_due,
+            amount_cents=0 if is_unknown(latest) else data.amount_due,
             open_cents=max(remaining, 0) if is_open else 0,
             uncollectible_cents=max(remaining, 0) if data.status == "uncollectible" else 0,
             within_period=data.within_period,

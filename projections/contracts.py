@@ -17,6 +17,9 @@ from projections.discounts import EVER, AppliedDiscounts
 from projections.pricing import all_discounts, change_days, price_on
 from service.core.events import (
     DELETED,
+    ENDED_STATUSES,
+    NO_CURRENCY,
+    UNKNOWN_CUSTOMER,
     AppliedDiscount,
     Data,
     Discount,
@@ -32,8 +35,7 @@ from service.core.moments import day_of
 from service.core.order import canonical, undecided_moments
 
 BILLING_STATUSES = frozenset({"active", "past_due", "trialing", "unpaid", "incomplete"})  # has a next bill
-TERMINAL_STATUSES = frozenset({"canceled", "cancelled", "incomplete_expired", "completed", "deleted"})
-KNOWN_STATUSES = BILLING_STATUSES | TERMINAL_STATUSES | {"paused", "inactive"}
+KNOWN_STATUSES = BILLING_STATUSES | ENDED_STATUSES | {"paused", "inactive"}
 ENDS_FOR_GOOD = frozenset({"stripe"})  # the processors whose subscriptions never come back under their id
 LIVE_SCHEDULES = frozenset({"not_started", "active"})
 
@@ -252,8 +254,8 @@ class _Life:
         assert isinstance(data, Subscription)  # noqa: S101 - by the table `_READ`
         if self._states and self._states[-1].ended and event.processor in ENDS_FOR_GOOD:
             return
-        is_first, self._stated = self._stated is None, event
-        if event.rank == DELETED or data.status.lower() in TERMINAL_STATUSES:
+        is_first, self._stated = self._stated is None, self._completed(event, data)
+        if event.rank == DELETED or data.status.lower() in ENDED_STATUSES:
             self._add(day_of(data.ended_at or at, zone), at, ended=True)
             return
         day, self._alive_at = day_of(at, zone), at
@@ -261,6 +263,13 @@ class _Life:
             start = data.counts_from_on or (data.counts_from and day_of(data.counts_from, zone))
             day = min(day, start or day)
         self._add(day, at)
+
+    def _completed(self, event: Event, data: Subscription) -> Event:
+        """A statement, with the last customer and currency where its end is all that can be read of it."""
+        last = self._states[-1].data if self._states else data
+        customer_id = last.customer_id if data.customer_id == UNKNOWN_CUSTOMER else data.customer_id
+        currency = last.currency if data.currency == NO_CURRENCY else data.currency
+        return replace(event, data=replace(data, customer_id=customer_id, currency=currency))
 
     def change(self, at: datetime, event: Event) -> None:
         """Read a discount's or a schedule's event, which changes what the last statement says."""

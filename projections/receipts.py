@@ -17,6 +17,7 @@ from msgspec import Struct, json
 from msgspec.structs import replace
 
 from projections.book import Row, causes
+from projections.status_words import is_unknown
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 
 INFERRING = "stripe"  # of the other processors every link is stated
@@ -395,6 +396,8 @@ def _stated_cents(event: Event) -> int:
     Stripe always states the amount; a paid invoice of 0 there was settled by a credit.
     """
     data = _invoice(event)
+    if is_unknown(event):
+        return 0
     is_all = data.status == "paid" and not data.amount_paid and event.processor != INFERRING
     return data.amount_due if is_all else data.amount_paid
 

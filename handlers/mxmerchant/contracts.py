@@ -18,14 +18,25 @@ from handlers.mxmerchant.fields import (
     parse_decimal,
     with_name,
 )
-from handlers.mxmerchant.payloads import Contract
+from handlers.mxmerchant.payloads import Contract, EndedContract, Record
 from handlers.standard.translation import normalize, parse
 from service.core.errors import Unreadable
-from service.core.events import CustomerErased, Data, Event, Item, Subscription, subjects
+from service.core.events import (
+    ENDED_STATUSES,
+    NO_CURRENCY,
+    UNKNOWN_CUSTOMER,
+    CustomerErased,
+    Data,
+    Event,
+    Item,
+    Subscription,
+    subjects,
+)
 from service.core.limits import check_limits
 from service.core.money import to_minor
 
 MISSING_STATUS = "deleted"  # of a contract that the list no longer holds
+_ENDED = ENDED_STATUSES | {"inactive"}
 _ANCHORED = ("month", "year")  # only these have a day of the month
 _DAY_OF_MONTH = re.compile(r"0?([1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?")
 _EVERY = re.compile(r"([1-9][0-9]{0,2}|1000) (day|week|month|year)s?", re.IGNORECASE)
@@ -36,22 +47,51 @@ def contract_events(
 ) -> list[Event]:
     """The events of an observed contract record: its subscription, and its customer's name if it has one.
 
-    A record has no time of its own, so a later observation replaces an earlier one. Raises Unreadable.
+    A record has no time of its own, so a later observation replaces an earlier one. Raises Unreadable unless
+    the contract has ended: then it is enough to know that.
     """
+    try:
+        merchant_id, data, name = _read(record)
+    except Unreadable as error:
+        merchant_id, data, name = _read_ended(record, error)
+    key = f"contract:{merchant_id}:{data.subscription_id}@{iso_utc(observed_at)}"
+    event = Event(
+        processor=NAME,
+        account=merchant_id,
+        event_id=f"{message_id}:{data.subscription_id}" if message_id else key,
+        occurred_at=observed_at.astimezone(UTC),
+        trust=trust,
+        data=data,
+    )
+    return with_name(check_limits(event), data.customer_id, name)
+
+
+def _read(record: Any) -> tuple[str, Subscription, str | None]:
+    """The merchant of a record, its contract, and the customer's name. Raises Unreadable."""
     contract = parse(record, Contract)
     customer_id, name = customer_of(contract)
     if customer_id is None:
         raise Unreadable("`$.customerName` is missing, and no id stands for it")
-    key = f"contract:{contract.merchant_id}:{contract.id}@{iso_utc(observed_at)}"
-    event = Event(
-        processor=NAME,
-        account=str(contract.merchant_id),
-        event_id=f"{message_id}:{contract.id}" if message_id else key,
-        occurred_at=observed_at.astimezone(UTC),
-        trust=trust,
-        data=normalize(_subscription(contract, customer_id), "$"),
+    return str(contract.merchant_id), normalize(_subscription(contract, customer_id), "$"), name
+
+
+def _read_ended(record: Any, error: Unreadable) -> tuple[str, Subscription, str | None]:
+    """The same of a record that can't be read but for its end. Raises the error if it has not ended."""
+    try:
+        ended = parse(record, EndedContract)
+        customer_id, name = customer_of(parse(record, Record))
+    except Unreadable:
+        raise error from None
+    if ended.status.lower() not in _ENDED:
+        raise error
+    data = Subscription(
+        subscription_id=str(ended.id),
+        customer_id=customer_id or UNKNOWN_CUSTOMER,
+        status=ended.status.lower(),
+        currency=NO_CURRENCY,
+        items=(),
     )
-    return with_name(check_limits(event), customer_id, name)
+    return str(ended.merchant_id), data, name
 
 
 def _subscription(contract: Contract, customer_id: str) -> Subscription:

@@ -49,6 +49,14 @@ class Contract(Record, frozen=True, kw_only=True, rename="camel"):
     has_declined_payment: bool | None = None
 
 
+class EndedContract(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The fields of a contract record that has ended: they are enough whatever else it holds."""
+
+    id: Key
+    merchant_id: Key
+    status: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
 class Notification(Record, frozen=True, kw_only=True, rename="camel"):
     """A notification of a type that the books use. One of a decline may lack the amount.
 

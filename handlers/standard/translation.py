@@ -15,14 +15,19 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import (
     DELETED,
+    ENDED_STATUSES,
     INVOICE_RANK,
+    NO_CURRENCY,
     NOT_POSTED,
+    TYPE_OF,
     TYPES,
+    UNKNOWN_CUSTOMER,
     UPDATED,
     AppliedDiscount,
     Customer,
     Data,
     Event,
+    Id,
     Invoice,
     Moment,
     Product,
@@ -53,12 +58,35 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     payload = _with_cut_times(payload, _DEEPEST_TIME)
     if event_type not in _BODY_TYPES:
         return [_unused(payload, event_type, proof)]
-    body: Any = parse(payload, _BODY_TYPES[event_type])
+    try:
+        body: Any = parse(payload, _BODY_TYPES[event_type])
+    except Unreadable as error:
+        body = _ended_subscription(payload, event_type, error)
     data = _with_plain_status(normalize(body.data, "$.data"))
     before = (
         msgspec.json.encode(_with_plain_status(normalize(body.before, "$.before"))) if body.before else None
     )
     return [_event(body, proof, data=data, before=before)]
+
+
+def _ended_subscription(payload: dict[str, Any], event_type: str, error: Unreadable) -> Any:
+    """The body of a contract of which only its end can be read. Raises the error if it is none."""
+    if event_type != TYPE_OF[Subscription]:
+        raise error
+    try:
+        ended = parse(payload, _EndedBody)
+    except Unreadable:
+        raise error from None
+    if ended.data.status.lower() not in ENDED_STATUSES:
+        raise error
+    data = Subscription(
+        subscription_id=ended.data.subscription_id,
+        customer_id=ended.data.customer_id or UNKNOWN_CUSTOMER,
+        status=ended.data.status,
+        currency=NO_CURRENCY,
+        items=(),
+    )
+    return _BODY_TYPES[event_type](occurred_at=ended.occurred_at, account=ended.account, data=data)
 
 
 def _with_cut_times(node: Any, levels: int) -> Any:
@@ -122,6 +150,18 @@ class _Envelope(Struct, frozen=True, kw_only=True):
 
     occurred_at: Moment
     account: Annotated[str, Meta(max_length=255, description="the biller's own division, if it has any")] = ""
+
+
+class _Ended(Struct, frozen=True, kw_only=True):
+    """The fields of a contract that has ended: they are enough whatever else it holds."""
+
+    subscription_id: Id
+    status: str
+    customer_id: str | None = None
+
+
+class _EndedBody(_Envelope, frozen=True, kw_only=True):
+    data: _Ended
 
 
 _BODY_TYPES = {

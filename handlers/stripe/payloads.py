@@ -270,7 +270,7 @@ class EndedSubscription(CustomerReference, frozen=True, kw_only=True):
     """The fields of a subscription that has ended: they are enough whatever its items look like."""
 
     id: Id
-    status: Text
+    status: Text | None = None
     currency: Currency | None = None
     ended_at: Seconds | None = None
 
@@ -278,6 +278,7 @@ class EndedSubscription(CustomerReference, frozen=True, kw_only=True):
 class Subscription(EndedSubscription, frozen=True, kw_only=True):
     """A subscription. Payloads until 2025-02 have `current_period_end` and `discount` here."""
 
+    status: Text
     items: SubscriptionItems | None = None
     plan: Twin = None
     quantity: Total | None = None

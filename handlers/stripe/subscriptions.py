@@ -15,7 +15,6 @@ from service.core.events import Data
 # Statuses that have a next bill. A payload with one of them and no period end has an unknown shape.
 _BILLED = {"active", "past_due", "trialing"}
 _ENDED = {"canceled", "incomplete_expired"}
-_NO_CURRENCY = "xxx"  # ISO 4217: no currency is involved
 
 # Stands for the items beyond the first page of the list: it has no price, so the subscription shows as
 # not fully priced.
@@ -64,14 +63,14 @@ def subscription(payload: payloads.Subscription, _: str) -> Data:
 
 
 def ended_subscription(payload: payloads.EndedSubscription, event_type: str) -> Data:
-    """A subscription that has ended, whatever its items look like. Raises Unreadable if it has not."""
+    """A subscription that has ended, whatever else it says. Raises Unreadable if it has not."""
     if payload.status not in _ENDED and event_type != "customer.subscription.deleted":
         raise Unreadable("the subscription has not ended")
     return events.Subscription(
         subscription_id=payload.id,
-        customer_id=_customer_id(payload),
+        customer_id=customer_id(payload) or events.UNKNOWN_CUSTOMER,
         status=payload.status if payload.status in _ENDED else "canceled",
-        currency=payload.currency or _NO_CURRENCY,
+        currency=payload.currency or events.NO_CURRENCY,
         items=(),
         ended_at=optional_moment(payload.ended_at),
     )

@@ -26,6 +26,12 @@ MonthDay = Annotated[int, Meta(ge=1, le=31)]
 CREATED, UPDATED, DELETED = 0, 1, 2
 INVOICE_RANK = {"draft": 0, "open": 1, "uncollectible": 2, "paid": 3, "void": 3, "deleted": 4}
 
+# Statuses of a contract that has ended, in lower case; whether it may come back depends on the processor.
+ENDED_STATUSES = frozenset({"canceled", "cancelled", "incomplete_expired", "completed", "deleted"})
+# Of a contract whose end is all that can be read of it: its last customer and currency stay.
+UNKNOWN_CUSTOMER = "(unknown)"
+NO_CURRENCY = "xxx"  # ISO 4217: no currency is involved
+
 # Stands only in ids that Daybook makes: ids from processors are ASCII, and any that holds it is refused.
 REVISION_MARK = "·"
 SUPERSEDED_SUFFIX = f"{REVISION_MARK}superseded"

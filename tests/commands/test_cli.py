@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import COMMANDS, app
-from service.processes.lifeline import command_line
 from service.processes.supervisor import PROCESSES
 from tests.commands.parsing import NAMES, each_command, examples, find_command, parse
 
@@ -38,18 +37,6 @@ def imported(*arguments: str) -> set[str]:
         [sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True, timeout=120
     )
     return set(ran.stderr.split())
-
-
-def daybook(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
-    return subprocess.run(
-        [*command_line(arguments[0]), *arguments[1:]],
-        env={**clean, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_list_of_commands_imports_no_command() -> None:
@@ -137,10 +124,10 @@ def test_a_wrong_option_is_named_in_one_line_as_the_setting_is(
     command: str, option: str, value: str, held: str, tmp_path: Path
 ) -> None:
     place = {"DAYBOOK_DATA_DIR": str(tmp_path)}
-    by_option = daybook(command, f"--{option}", value, **place)
-    by_setting = daybook(command, **place, **{f"DAYBOOK_{option.upper()}": value})
+    by_option = CliRunner().invoke(app, [command, f"--{option}", value], env=place)
+    by_setting = CliRunner().invoke(app, [command], env=place | {f"DAYBOOK_{option.upper()}": value})
 
-    assert (by_option.returncode, by_option.stdout) == (2, "")
+    assert (by_option.exit_code, by_option.stdout) == (2, "")
     assert by_option.stderr.startswith(f"daybook: --{option} holds {held}; it may hold: ")
     assert by_option.stderr.count("\n") == 1
     assert by_setting.stderr == by_option.stderr.replace(f"--{option}", f"DAYBOOK_{option.upper()}")

@@ -844,6 +844,26 @@ def test_contracts_of_one_customer_tell_the_name_once() -> None:
     assert contracts.changed_events(polled(records[::-1]), known(first)) == []
 
 
+@pytest.mark.parametrize("status", ["Cancelled", "Deleted", "Inactive", "Completed"])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"every": "Fortnight"},
+        {"amount": None},
+        {"amount": "n/a", "nextBillDate": "soon"},
+        {"currencyCode": "??"},
+        {"customerName": None, "customer": None, "customerId": None, "customerNumber": None},
+    ],
+)
+def test_a_contract_that_has_ended_is_read_whatever_else_it_holds(
+    status: str, spoilt: dict[str, Any]
+) -> None:
+    ended, *_ = contracts.contract_events(CONTRACT | {"status": status} | spoilt, OBSERVED)
+    assert (ended.data.status, ended.data.items) == (status.lower(), ())
+    with pytest.raises(Unreadable):
+        contracts.contract_events(CONTRACT | {"status": "Active"} | spoilt, OBSERVED)
+
+
 def test_only_a_fetch_can_say_that_a_contract_is_missing_from_the_list():
     [event, _] = mxmerchant.translate(CONTRACT, SIGNED)
     body = contracts.missing_contract(event.data, event.account, 13)

@@ -359,6 +359,27 @@ def test_bad_data_is_unreadable_and_named_by_its_path_not_by_its_value(case: dic
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", ["canceled", "Cancelled", "completed", "deleted"])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"items": None},
+        {"items": [{"interval": "quarter", "unit_amount": "1"}]},
+        {"items": [{"interval": "month", "every": 0}]},
+        {"currency": None, "customer_id": None},
+    ],
+)
+def test_a_contract_that_has_ended_is_read_whatever_else_it_holds(
+    status: str, spoilt: dict[str, Any]
+) -> None:
+    data = {"subscription_id": "s_1", "customer_id": "c_1", "currency": "usd", "items": []}
+    body = {"type": "subscription.recorded", "occurred_at": "2025-11-03T09:00:00Z"}
+    ended = translated(body | {"data": data | {"status": status} | spoilt}).data
+    assert (ended.status, ended.items) == (status.lower(), ())
+    with pytest.raises(Unreadable):
+        translation.translate(body | {"data": data | {"status": "active"} | spoilt}, PROOF)
+
+
 @pytest.mark.parametrize("payload", [None, [], "text", 1, 1.5, True, {}])
 def test_a_body_that_is_no_event_is_unreadable(payload: Any) -> None:
     with pytest.raises(Unreadable):

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import Unreadable
-from service.core.events import AppliedDiscount, Customer, Discount, Item, Phase, Subscription, Unused
+from service.core.events import (
+    UNKNOWN_CUSTOMER,
+    AppliedDiscount,
+    Customer,
+    Discount,
+    Item,
+    Phase,
+    Subscription,
+    Unused,
+)
 from tests.handlers.deliveries import said, seconds
 
 END, LATER, LAST = seconds(2026, 3, 31), seconds(2026, 6, 30), seconds(2026, 12, 31)
@@ -243,6 +252,12 @@ def test_a_contract_that_has_ended_is_read_whatever_its_items_look_like(spoilt: 
         assert (ended.status, ended.ended_at, ended.items) == (status, moment(END), ())
     with pytest.raises(Unreadable):
         contract(**spoilt)
+
+
+@pytest.mark.parametrize("spoilt", [{"customer": None}, {"status": None, "customer": None, "items": None}])
+def test_a_deleted_contract_has_ended_whoever_had_it(spoilt: dict[str, Any]) -> None:
+    ended = contract(kind="customer.subscription.deleted", **{"status": "canceled"} | spoilt)
+    assert (ended.customer_id, ended.status) == (UNKNOWN_CUSTOMER, "canceled")
 
 
 # Discounts

@@ -183,6 +183,12 @@ def test_void_and_deleted_invoices_are_left_out(status):
     assert listed(events) == []
 
 
+@pytest.mark.parametrize("word", ["cancelled", "pending", "voided"])
+def test_an_invoice_with_a_word_that_no_rule_knows_is_no_bill(word):
+    known, unknown = (event(invoice(s), "2025-11-13", processor="standard.acme") for s in ("open", word))
+    assert listed([known, unknown]) == []
+
+
 def test_an_invoice_of_nothing_is_left_out():
     assert listed([event(invoice("paid", 0), "2025-11-13")]) == []
 

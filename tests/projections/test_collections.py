@@ -369,6 +369,13 @@ def test_a_payment_of_an_unknown_status_counts_nothing_and_is_flagged(word):
     assert [(row.source_id, row.status) for row in rows if isinstance(row, UnknownStatus)] == [("pi_1", word)]
 
 
+def test_an_invoice_of_an_unknown_status_counts_nothing_and_is_flagged():
+    unknown = event(invoice("settled", amount_paid=500), "2025-11-13", processor="standard.acme")
+    rows = rows_of(COLLECTIONS, [unknown])
+    assert sum(row.amount_cents for row in rows if isinstance(row, Cash)) == 0
+    assert [row.status for row in rows if isinstance(row, UnknownStatus)] == ["settled"]
+
+
 def test_a_known_status_takes_the_flag_away():
     unknown = event(payment(status="settled"), "2025-11-13", processor="standard.acme")
     paid = event(payment(), "2025-11-14", processor="standard.acme")

@@ -9,7 +9,7 @@ import pytest
 from projections.book import Policy, Rules
 from projections.contracts import contract_states
 from projections.mrr import MRR, Movement
-from service.core.events import DELETED, AppliedDiscount, Discount, Tier
+from service.core.events import DELETED, NO_CURRENCY, UNKNOWN_CUSTOMER, AppliedDiscount, Discount, Tier
 from tests.support.events import at, but, changed, created, event, item, subscription
 from tests.support.folded_books import active, contract, movements, mrr, rows_of
 
@@ -258,6 +258,14 @@ def test_a_deleted_contract_has_ended_though_its_items_are_unreadable():
     plan = subscription(item(None), item(1_000))
     events = [created(plan, "2025-01-10"), event(but(plan, items=()), "2025-02-10", rank=DELETED)]
     assert movements(events) == [("2025-01-10", "new", 1_000), ("2025-02-10", "churn", -1_000)]
+
+
+def test_of_a_contract_of_which_only_its_end_can_be_read_customer_and_currency_stay():
+    end = subscription(status="canceled", customer_id=UNKNOWN_CUSTOMER, currency=NO_CURRENCY)
+    events = [created(subscription(), "2025-01-10"), event(but(end, items=()), "2025-02-10")]
+    last = contract_states(events, Rules())[-1]
+    assert (last.ended, last.data.customer_id, last.data.currency) == (True, "cus_1", "usd")
+    assert [kind for _, kind, _ in movements(events)] == ["new", "churn"]
 
 
 @pytest.mark.parametrize(

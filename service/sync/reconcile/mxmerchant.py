@@ -23,7 +23,7 @@ from projections.receipts import CHANGES, Receipt
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Event, Refund, join_key, subjects
+from service.core.events import NO_CURRENCY, UNKNOWN_CUSTOMER, Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.moments import day_of, rfc3339
 from service.core.progress import Advance, no_advance
@@ -164,9 +164,9 @@ class MxmerchantReconciler:
         [row] = bills.observed_contract_rows([event], self._store.rules)
         assert isinstance(row, Contract)  # noqa: S101 - it makes nothing else
         facts = contract_facts(row, today)
-        del facts[
-            "cancel_date"
-        ]  # a record states none: of an ended contract it is the day of the observation
+        if row.customer_id == UNKNOWN_CUSTOMER or row.currency == NO_CURRENCY:
+            return {"status": facts["status"]}  # its end is all that can be read of it
+        del facts["cancel_date"]  # no record states one: it is the day on which an end was observed
         return facts
 
     # Payments

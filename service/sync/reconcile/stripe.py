@@ -25,12 +25,11 @@ from handlers.stripe.translations import is_used
 from projections import bills
 from projections.bills import Contract, IssuedInvoice
 from projections.book import Row, Rules
-from projections.contracts import TERMINAL_STATUSES
 from projections.customer_discounts import CustomerDiscounts
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
-from service.core.events import Data, Event, Invoice, Subscription, join_key, subject
+from service.core.events import ENDED_STATUSES, Data, Event, Invoice, Subscription, join_key, subject
 from service.core.moments import day_of, rfc3339
 from service.core.order import canonical
 from service.core.progress import Advance, no_advance
@@ -95,7 +94,7 @@ OBJECT_KINDS = (
         recorded_as=Subscription,
         contribute=bills.observed_contract_rows,
         facts=contract_facts,
-        is_live=lambda status: status not in TERMINAL_STATUSES,
+        is_live=lambda status: status not in ENDED_STATUSES,
     ),
     ObjectKind(
         name="invoice",
