@@ -215,7 +215,8 @@ class Invoice(Data, frozen=True, kw_only=True):
         False
     )
     periods: Annotated[
-        tuple[Period, ...], Meta(description="the periods of its contract that it bills, where they are known")
+        tuple[Period, ...],
+        Meta(description="the periods of its contract that it bills, where they are known"),
     ] = ()
     taxed_amount: (
         Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
