@@ -372,8 +372,9 @@ def tries(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) 
     choices = recorder.choices
     life = _open_invoice(recorder, who, currency, start, 8_800)
     life.due += int(life.invoice.invoice_id.partition("_")[2])  # nothing else of this amount is near
-    life.tell(life.billed_at, "open", amount_due=life.due, amount_remaining=life.due)
-    payment, now = _payment(recorder, who, currency, life.due), life.billed_at
+    now = life.billed_at + timedelta(seconds=1)
+    life.tell(now, "open", amount_due=life.due, amount_remaining=life.due)
+    payment = _payment(recorder, who, currency, life.due)
     way = choices.pick(("names it", "joined", "near" if who[0] == "stripe" else "names it"))
     if way == "names it":
         payment = structs.replace(payment, invoice_id=life.invoice.invoice_id)
