@@ -46,7 +46,9 @@ from projections.schedules import (
     are_bills_split,
     billing_schedules,
     decode,
+    decode_periods,
     encode,
+    encode_periods,
 )
 from projections.status_words import is_unknown
 from service.core import cadence
@@ -99,8 +101,9 @@ class Contract(Row, frozen=True, kw_only=True):
 class IssuedInvoice(Row, frozen=True, kw_only=True):
     """An invoice as it is now, whatever its status. `date` is its bill date.
 
-    `within_period`: it bills changes within a period and no period of its own. `last_event_date` is that of
-    its events and those that name it.
+    `within_period`: it bills changes within a period and no period of its own. `periods` are those that it
+    bills, where they are known (see `projections.schedules`). `last_event_date` is that of its events and
+    those that name it.
     """
 
     table = "invoices"
@@ -119,6 +122,7 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     open_cents: int
     uncollectible_cents: int
     within_period: bool
+    periods: str
     last_event_date: str
     trust: str
 
@@ -279,6 +283,7 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             open_cents=max(remaining, 0) if is_open else 0,
             uncollectible_cents=max(remaining, 0) if data.status == "uncollectible" else 0,
             within_period=data.within_period,
+            periods=encode_periods(data.periods, rules),
             last_event_date=last_event_date(history, rules),
             trust=latest.trust,
         )
@@ -309,17 +314,14 @@ def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
 
 
 def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Rules) -> list[Row]:
-    """The rows of one contract and its bills (or of one invoice without a contract) to bills.
-
-    An invoice stands for the next bills of its day and before, unless it bills no period.
-    """
+    """The rows of one contract and its bills (or of one invoice without a contract) to bills."""
     contract = next((row for row in rows if isinstance(row, Contract)), None)
     schedules = decode(contract.schedules) if contract else []
     invoices = sorted(
         (row for row in rows if isinstance(row, IssuedInvoice)), key=lambda r: (r.date, r.invoice_id)
     )
-    periods = (row for row in invoices if row.status != "deleted" and not row.within_period)
-    billed_until = max((row.created_date for row in periods), default="")
+    stated = [each for each in schedules if not each.planned]
+    of_periods = [row for row in invoices if row.status != "deleted" and not row.within_period]
     listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
     observed = [row for row in rows if isinstance(row, SettledBill)]
     issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
@@ -336,10 +338,27 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Ru
     if contract:
         bills += [
             _upcoming_bill(contract, each, heard)
-            for each in schedules
-            if not each.planned and each.next_bill_date > billed_until and each.amount_on(each.next_bill_date)
+            for each in stated
+            if each.amount_on(each.next_bill_date) and not _is_billed(each, stated, of_periods)
         ]
     return bills
+
+
+def _is_billed(
+    schedule: BillingSchedule, schedules: Sequence[BillingSchedule], invoices: Sequence[IssuedInvoice]
+) -> bool:
+    """Whether one of the invoices stands for the next bill of a schedule, of all those of a contract.
+
+    It does if it bills a period of the schedule that starts on the bill's day or later. One whose periods are
+    not known stands for the bills of its day and before.
+    """
+    day = schedule.next_bill_date
+    for invoice in invoices:
+        periods = decode_periods(invoice.periods)
+        starts = [each.day for each in periods if schedule in each.billed(schedules)]
+        if day <= max(starts if periods else [invoice.created_date], default=""):
+            return True
+    return False
 
 
 def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
@@ -445,7 +464,7 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=3,
+    version=4,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),

@@ -6,6 +6,7 @@ processors do, and only then falls on a day of the reporting zone; a date is rol
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
@@ -16,7 +17,7 @@ from projections.contracts import ContractState
 from projections.pricing import bill_cents, change_days, is_unpriced
 from service.core import cadence
 from service.core.cadence import Anchor
-from service.core.events import Discount, Item, Subscription
+from service.core.events import Discount, Item, Period, Subscription
 from service.core.moments import day_of
 
 BILLED_STATUSES = frozenset({"active", "past_due", "trialing"})  # has a next bill
@@ -62,6 +63,11 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 return
             yield day
 
+    def has_period(self, period: "BilledPeriod") -> bool:
+        """Whether the bill after one at a period's start is at the period's end."""
+        bills = cadence.bill_dates(period.start, self.interval, self.every, self.anchor)
+        return next(islice(bills, 1, None), None) == period.end
+
     def bill_before(self) -> str:
         """The day of the bill before the next one."""
         days = {"day": 1, "week": 7}.get(self.interval)
@@ -83,6 +89,18 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next((cents for start, cents in reversed(self.amounts) if start <= day), 0)
 
 
+class BilledPeriod(Struct, frozen=True, kw_only=True, array_like=True):
+    """A period that an invoice bills: its dates in UTC, and the day of the zone on which it starts."""
+
+    day: str
+    start: date
+    end: date
+
+    def billed(self, schedules: Sequence[BillingSchedule]) -> Sequence[BillingSchedule]:
+        """The schedules whose period it may be: all of them where it is that of none."""
+        return [each for each in schedules if each.has_period(self)] or schedules
+
+
 def encode(schedules: Sequence[BillingSchedule]) -> str:
     """Schedules as the text of a column."""
     return json.encode(schedules).decode()
@@ -91,6 +109,25 @@ def encode(schedules: Sequence[BillingSchedule]) -> str:
 def decode(column: str) -> list[BillingSchedule]:
     """Schedules from the text of a column."""
     return json.decode(column, type=list[BillingSchedule])
+
+
+def encode_periods(periods: Sequence[Period], rules: Rules) -> str:
+    """The periods that an invoice bills as the text of a column."""
+    return json.encode(
+        [
+            BilledPeriod(
+                day=day_of(period.starts_at, rules.zone).isoformat(),
+                start=period.starts_at.astimezone(UTC).date(),
+                end=period.ends_at.astimezone(UTC).date(),
+            )
+            for period in periods
+        ]
+    ).decode()
+
+
+def decode_periods(column: str) -> list[BilledPeriod]:
+    """Periods from the text of a column."""
+    return json.decode(column, type=list[BilledPeriod])
 
 
 def _local_day(day: date, at: time | None, zone: ZoneInfo) -> str:

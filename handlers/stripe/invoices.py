@@ -48,6 +48,7 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
         paid_out_of_band=bool(payload.paid_out_of_band)
         or 0 < amount_paid <= (payload.amount_paid_off_stripe or 0),
         within_period=subscription_id is not None and _is_within_period(payload),
+        periods=_periods(payload.lines) if subscription_id and payload.lines else (),
         **(_inclusive_tax(payload) if subscription_id else {}),
     )
 
@@ -92,6 +93,18 @@ def _is_within_period(payload: payloads.Invoice) -> bool:
     if payload.billing_reason in _PERIOD_REASONS or any(map(_is_recurring, lines)):
         return False
     return payload.billing_reason in _CHANGE_REASONS or (bool(lines) and all(map(_is_change, lines)))
+
+
+def _periods(lines: payloads.InvoiceLines) -> tuple[events.Period, ...]:
+    """The periods of a contract that its lines bill; none where a line that is not listed may bill another.
+
+    A metered line bills the period that is over, beside lines that bill the coming one.
+    """
+    stated = [readable(line.period, payloads.LinePeriod) for line in lines.data if _is_recurring(line)]
+    if lines.has_more or None in stated:
+        return ()
+    periods = dict.fromkeys((period.start, period.end) for period in stated if period)
+    return tuple(events.Period(starts_at=moment(start), ends_at=moment(end)) for start, end in periods)
 
 
 # Lines

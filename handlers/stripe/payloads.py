@@ -384,6 +384,13 @@ class LineParent(Payload, frozen=True, kw_only=True):
     subscription_item_details: LineOrigin | None = None
 
 
+class LinePeriod(Payload, frozen=True, kw_only=True):
+    """The period that a line bills."""
+
+    start: Seconds
+    end: Seconds
+
+
 class InvoiceLine(Payload, frozen=True, kw_only=True):
     """An invoice line.
 
@@ -392,6 +399,7 @@ class InvoiceLine(Payload, frozen=True, kw_only=True):
     """
 
     amount: Amount
+    period: Twin = None
     price: Twin = None
     plan: Twin = None
     pricing: Pricing | None = None

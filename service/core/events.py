@@ -192,6 +192,13 @@ class InvoiceLine(Data, frozen=True, kw_only=True):
     product_name: str | None = None
 
 
+class Period(Data, frozen=True, kw_only=True):
+    """A period of a contract: from one of its bills to the next one of the same interval."""
+
+    starts_at: Moment
+    ends_at: Moment
+
+
 class Invoice(Data, frozen=True, kw_only=True):
     """The state of an invoice. Amounts include tax."""
 
@@ -213,6 +220,10 @@ class Invoice(Data, frozen=True, kw_only=True):
     within_period: Annotated[bool, Meta(description="it bills changes, and no period of its contract")] = (
         False
     )
+    periods: Annotated[
+        tuple[Period, ...],
+        Meta(description="the periods of its contract that it bills, where they are known"),
+    ] = ()
     taxed_amount: (
         Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
     ) = None

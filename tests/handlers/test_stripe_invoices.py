@@ -154,6 +154,69 @@ def test_an_invoice_bills_a_period_of_its_contract_or_changes_within_one(
     assert not invoice(subscription=None, **stated).within_period
 
 
+# The periods that an invoice bills
+
+
+MARCH = {"start": seconds(2018, 3, 1), "end": seconds(2018, 4, 1)}
+FEBRUARY = {"start": seconds(2018, 2, 1), "end": seconds(2018, 3, 1)}
+WEEK = {"start": seconds(2018, 3, 1), "end": seconds(2018, 3, 8)}
+
+
+def of_item(family: str, period: Any, *, proration: bool = False, metered: bool = False) -> dict[str, Any]:
+    """A line of a subscription's item as the API versions of a family state it."""
+    common = {"amount": 500, "period": period, "object": "line_item"}
+    if family == "basil":
+        details = {"proration": proration, "subscription": "sub_1", "subscription_item": "si_1"}
+        return common | {
+            "parent": {"type": "subscription_item_details", "subscription_item_details": details},
+            "pricing": {"price_details": {"price": "price_1", "product": "prod_1"}},
+        }
+    usage = "metered" if metered else "licensed"
+    recurring = {"interval": "month", "interval_count": 1, "usage_type": usage}
+    return common | {
+        "type": "subscription",
+        "proration": proration,
+        "subscription_item": "si_1",
+        "price": {"id": "price_1", "product": "prod_1", "recurring": recurring},
+    }
+
+
+def billed(family: str, *lines: dict[str, Any], **fields: Any) -> list[tuple[datetime, datetime]]:
+    """The periods of an invoice of a subscription, or of none."""
+    fields = {"subscription": "sub_1", "has_more": False} | fields
+    named = {"subscription": fields["subscription"]}
+    where = named if family == "acacia" else {"parent": {"subscription_details": named}}
+    listed = {"data": list(lines), "has_more": fields["has_more"]}
+    data = invoice(billing_reason="subscription_cycle", lines=listed, **where)
+    return [(period.starts_at, period.ends_at) for period in data.periods]
+
+
+def spans(*periods: dict[str, int]) -> list[tuple[datetime, datetime]]:
+    return [(moment(period["start"]), moment(period["end"])) for period in periods]
+
+
+@pytest.mark.parametrize("family", ["acacia", "basil"])
+def test_an_invoice_bills_the_periods_of_its_subscription_lines(family: str) -> None:
+    coming, week = of_item(family, MARCH), of_item(family, WEEK)
+    used, change = of_item(family, FEBRUARY, metered=True), of_item(family, FEBRUARY, proration=True)
+    added = {"amount": 500, "period": WEEK, "type": "invoiceitem"}
+    assert billed(family, coming, coming) == spans(MARCH)
+    assert billed(family, week, coming) == spans(WEEK, MARCH)
+    assert billed(family, used, coming) == spans(FEBRUARY, MARCH)
+    assert billed(family, used) == spans(FEBRUARY)
+    assert billed(family, coming, change, added) == spans(MARCH)
+    assert billed(family, change, added) == billed(family) == []
+
+
+@pytest.mark.parametrize("family", ["acacia", "basil"])
+def test_which_periods_an_invoice_bills_may_not_be_known(family: str) -> None:
+    line = of_item(family, MARCH)
+    assert billed(family, line, has_more=True) == []
+    for unreadable in (None, {}, {"start": MARCH["start"]}, "March"):
+        assert billed(family, line, of_item(family, unreadable)) == []
+    assert billed(family, line, subscription=None) == []
+
+
 # Taxes
 
 

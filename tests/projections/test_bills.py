@@ -7,7 +7,7 @@ import pytest
 from projections.book import Rules
 from projections.schedules import decode
 from service.core.cadence import cadence_label, schedule_label
-from service.core.events import DELETED, Discount
+from service.core.events import DELETED, Discount, Period
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import bills, contract, listed, next_bill
 
@@ -280,6 +280,98 @@ def test_a_void_invoice_or_one_of_nothing_covers_the_next_bill(status, amount):
 def test_a_deleted_draft_does_not_cover_the_next_bill():
     events = [*one(renewing()), event(of_sub("deleted"), "2025-11-13")]
     assert listed(events) == [("2025-11-13", "upcoming", 24_900)]
+
+
+def period(start, end):
+    return Period(starts_at=at(start), ends_at=at(end))
+
+
+def in_december(*items):
+    """A contract whose anchor is the 10th at noon, and whose items have next bills of their own."""
+    return one(subscription(*items, anchor_at=at("2025-09-10 12:00")))
+
+
+def own(cents, interval, next_bill, every=1):
+    return item(cents, interval, every, next_bill_at=at(next_bill))
+
+
+def still_to_come(events) -> list:
+    return [(day, cents) for day, status, cents in listed(events) if status == "upcoming"]
+
+
+@pytest.mark.parametrize(
+    ("billed", "expected"),
+    [
+        (period("2025-12-10 12:00", "2026-01-10 12:00"), []),
+        (period("2026-01-10 12:00", "2026-02-10 12:00"), []),
+        (period("2025-11-10 12:00", "2025-12-10 12:00"), [("2025-12-10", 4_900)]),
+        (period("2025-12-10 12:00", "2025-12-15 09:00"), []),
+        (period("2025-12-09 12:00", "2025-12-15 09:00"), [("2025-12-10", 4_900)]),
+    ],
+    ids=["that period", "a later one", "the one before", "one of no interval", "one of none, earlier"],
+)
+@pytest.mark.parametrize("made", ["2025-11-20", "2025-12-10 09:00", "2025-12-12"])
+def test_an_invoice_covers_the_bills_whose_period_it_bills_whenever_it_is_made(billed, expected, made):
+    events = in_december(own(4_900, "month", "2025-12-10 12:00"))
+    assert still_to_come([*events, event(of_sub("paid", 100, made, periods=(billed,)), made)]) == expected
+
+
+def test_an_invoice_of_the_month_before_and_the_one_to_come_covers_the_renewal():
+    events = in_december(item(4_900, next_bill_at=at("2025-12-10 12:00")), item(5, metered=True))
+    used = period("2025-11-10 12:00", "2025-12-10 12:00")
+    renewed = period("2025-12-10 12:00", "2026-01-10 12:00")
+    for periods in ((used, renewed), (renewed, used)):
+        issued = event(of_sub("paid", when="2025-12-10 12:00", periods=periods), "2025-12-10 12:00")
+        assert still_to_come([*events, issued]) == []
+
+
+WEEKLY, MONTHLY, YEARLY = (own(7, "week", "2025-12-03"), own(49, "month", "2025-12-10"),
+                           own(500, "year", "2025-12-10"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("periods", "expected"),
+    [
+        ([("2025-12-10", "2026-01-10")], [7, 500]),
+        ([("2025-12-10", "2025-12-17")], [49, 500]),
+        ([("2025-12-10", "2026-12-10")], [7, 49]),
+        ([("2025-12-10", "2025-12-17"), ("2025-12-10", "2026-01-10")], [500]),
+        ([("2025-12-03", "2025-12-10")], [49, 500]),
+        ([("2025-11-26", "2025-12-03")], [7, 49, 500]),
+        ([("2025-12-10", "2025-12-31")], []),
+        ([("2025-12-03", "2025-12-31")], [49, 500]),
+        ([], []),
+    ],
+)
+def test_an_invoice_covers_the_bills_of_its_own_interval(periods, expected):
+    events = in_december(WEEKLY, MONTHLY, YEARLY)
+    stated = tuple(period(*each) for each in periods)
+    issued = event(of_sub("paid", when="2025-12-10", periods=stated), "2025-12-10")
+    assert sorted(cents for _, cents in still_to_come([*events, issued])) == expected
+
+
+def test_a_period_that_may_be_of_two_intervals_covers_both():
+    items = own(1, "week", "2026-02-01", 4), own(2, "month", "2026-02-01")
+    issued = of_sub("paid", when="2026-02-01", periods=(period("2026-02-01", "2026-03-01"),))
+    events = [*one(subscription(*items, anchor_at=at("2026-01-01"))), event(issued, "2026-02-01")]
+    assert still_to_come(events) == []
+
+
+@pytest.mark.parametrize(("start", "end"), [("2025-01-31", "2025-02-28"), ("2025-02-28", "2025-03-31")])
+def test_the_periods_of_short_months_are_months(start, end):
+    plan = subscription(own(1, "week", start, 5), own(2, "month", start), anchor_at=at("2024-12-31"))
+    issued = event(of_sub("paid", when=start, periods=(period(start, end),)), start)
+    assert [cents for _, cents in still_to_come([created(plan, "2025-01-01"), issued])] == [1]
+
+
+def test_a_period_starts_on_a_day_of_the_reporting_zone_and_is_as_long_as_in_utc():
+    plan = one(renewing(item(2), own(1, "week", "2025-11-01 03:30"), next_bill_at=at("2025-11-01 03:30")))
+    issued = of_sub(
+        "paid", when="2025-11-01 03:30", periods=(period("2025-11-01 03:30", "2025-12-01 03:30"),)
+    )
+    for rules in (Rules(), TOKYO, NEW_YORK):
+        found = listed([*plan, event(issued, "2025-11-01 03:30")], rules)
+        assert [cents for _, status, cents in found if status == "upcoming"] == [1]
 
 
 def test_a_bill_shows_the_contracts_mrr_at_the_end_of_its_day():

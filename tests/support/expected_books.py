@@ -84,7 +84,10 @@ class Coupon:
 
 @dataclass(frozen=True)
 class BillFacts:
-    """An invoice and what became of it. `covers` is the due date of the period that it bills, if it does."""
+    """An invoice and what became of it. `covers` is the due date of the period that it bills, if it does.
+
+    `periods` are those that it bills, from one moment to another, if it tells them.
+    """
 
     who: CustomerKey
     name: str
@@ -95,6 +98,7 @@ class BillFacts:
     paid: int = 0
     contract: str | None = None
     covers: date | None = None
+    periods: tuple[tuple[datetime, datetime], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -414,13 +418,32 @@ class ExpectedBooks:
             for number, day in enumerate(takewhile(lambda day: day < stop, dates))
         ]
         return [
-            bill for bill in bills if bill.cents and not (bill.stated and self.is_billed(contract, bill.day))
+            bill
+            for bill in bills
+            if bill.cents and not (bill.stated and self.is_billed(contract, schedule, bill.day))
         ]
 
-    def is_billed(self, contract: ContractFacts, day: date) -> bool:
-        """Whether an invoice stands for the bill of a day."""
+    def is_billed(self, contract: ContractFacts, schedule: Schedule, day: date) -> bool:
+        """Whether an invoice stands for a schedule's bill of a day: it bills a period from that day on.
+
+        Of a period that ends where no schedule bills, nobody can tell which one it is of.
+        """
         mine = [b for b in self.bills if (b.who[:2], b.contract) == (contract.who[:2], contract.name)]
-        return any(b.covers and b.covers >= day and b.fate != "deleted" for b in mine)
+        standing = [b for b in mine if b.covers and b.fate != "deleted"]
+        if any(b.covers >= day for b in standing if not b.periods):
+            return True
+        stated = [each for each in self.schedules(contract) if each.stated]
+        for start, end in (period for b in standing for period in b.periods):
+            alike = [each for each in stated if self.bills_after(contract, each, start) == end]
+            if self.day(start) >= day and schedule in (alike or stated):
+                return True
+        return False
+
+    def bills_after(self, contract: ContractFacts, schedule: Schedule, start: datetime) -> datetime | None:
+        """When a schedule bills again after a moment at which it did."""
+        fact = contract.facts[-1]
+        dates = bill_dates(start, schedule.interval, schedule.every, fact.anchor, fact.anchor_day)
+        return next((moment for moment in dates if moment > start), None)
 
     def amount(self, contract: ContractFacts, schedule: Schedule, day: date) -> int:
         """What a schedule's bill of a day asks for, by the lines that are planned for that day."""

@@ -200,7 +200,13 @@ class Contract:
 
     def invoice_of(self, due: datetime) -> None:
         day = self.recorder.expected.day(due)
-        self.bill(due, covers=day, fates=None if self.fact.collecting else ("paused",))
+        periods = self.periods_from(due) if self.choices.sometimes(2) else ()
+        fates = None if self.fact.collecting else ("paused",)
+        self.bill(due, covers=day, periods=periods, fates=fates)
+
+    def periods_from(self, due: datetime) -> tuple[tuple[datetime, datetime], ...]:
+        """The periods that an invoice bills, each from the moment at which it is due to its end."""
+        return ((due, self.after(due)),)
 
     def bill(self, made: datetime, **fields: Any) -> InvoiceLife:
         return bill(self.recorder, self.who, self.currency, made, contract=self.name, **fields)
@@ -376,7 +382,30 @@ class MixedIntervals(Contract):
             ]
         )
 
+    def periods_from(self, due: datetime) -> tuple[tuple[datetime, datetime], ...]:
+        ends = {self.next_of(price, due) for price in self.fact.prices if price.next_bill == due}
+        return tuple((due, end) for end in sorted(ends))
+
     ACTIONS = Contract.PLAIN
+
+
+class PartlyUnbilled(MixedIntervals):
+    """The same, but the first item is never billed; the others are, each on its own date."""
+
+    def due(self) -> datetime | None:
+        return min((price.next_bill for price in self.fact.prices[1:]), default=None)
+
+    def moved_on(self, due: datetime) -> Fact:
+        unbilled = self.fact.prices[0]
+        return self.with_prices([unbilled, *super().moved_on(due).prices[1:]])
+
+    def periods_from(self, due: datetime) -> tuple[tuple[datetime, datetime], ...]:
+        others = [price for price in self.fact.prices[1:] if price.next_bill == due]
+        return tuple((due, end) for end in sorted({self.next_of(price, due) for price in others}))
+
+    def leave(self) -> None:
+        self.now += self.choices.pick((timedelta(days=20), timedelta(days=70)))
+        self.renew(last_is_late=self.choices.sometimes(2))
 
 
 class ItemTrial(Contract):
@@ -641,6 +670,19 @@ class Prorated(Contract):
             if self.choices.sometimes():
                 self.now = due
                 self.renew(last_is_late=self.choices.sometimes(2))
+
+    ACTIONS = Contract.PLAIN
+
+
+class BilledLate(Prorated):
+    """The period that ends is billed on the day of the renewal, or on the day before."""
+
+    def bill_by_hand(self) -> None:
+        due = self.due()
+        begun = self.anchor
+        while self.after(begun) < due:
+            begun = self.after(begun)
+        self.bill(self.now, covers=self.recorder.expected.day(begun), periods=((begun, due),))
 
     ACTIONS = Contract.PLAIN
 

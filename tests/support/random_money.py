@@ -15,6 +15,7 @@ from service.core.events import (
     Invoice,
     InvoicePayment,
     Payment,
+    Period,
     Refund,
 )
 from tests.support.expected_books import BillFacts, CustomerKey, FailureFacts, Money, Tax
@@ -50,6 +51,7 @@ def bill(
     *,
     contract: str | None = None,
     covers: date | None = None,
+    periods: tuple[tuple[datetime, datetime], ...] = (),
     fates: Sequence[str] | None = None,
     ways: Sequence[str] = STATED,
     due: int | None = None,
@@ -57,15 +59,17 @@ def bill(
 ) -> "InvoiceLife":
     """An invoice from its making to its fate, and the payments of it.
 
-    One of a contract that covers no period bills changes within one.
+    One of a contract that covers no period bills changes within one. It may tell the `periods` that it bills.
     """
     fate = recorder.choices.pick(fates or FATES)
     cents = 0 if fate == "zero" else due or recorder.choices.pick((24_900, 24_900, 999, 1))
     life = InvoiceLife(recorder, who, currency, made, cents, contract, tax)
     if contract and not covers:
         life.invoice = structs.replace(life.invoice, within_period=True)
+    stated = tuple(Period(starts_at=start, ends_at=end) for start, end in periods)
+    life.invoice = structs.replace(life.invoice, periods=stated)
     life.live(fate, ways)
-    life.close(contract, covers)
+    life.close(contract, covers, periods)
     return life
 
 
@@ -153,7 +157,12 @@ class InvoiceLife:
             Money(self.who, self.currency, "collected", moment, cents, source=self.invoice.invoice_id)
         )
 
-    def close(self, contract: str | None = None, covers: date | None = None) -> None:
+    def close(
+        self,
+        contract: str | None = None,
+        covers: date | None = None,
+        periods: tuple[tuple[datetime, datetime], ...] = (),
+    ) -> None:
         """What became of it; it was tried in vain if `failed_at` is known."""
         self.recorder.expected.bills.append(
             BillFacts(
@@ -166,6 +175,7 @@ class InvoiceLife:
                 self.paid,
                 contract,
                 covers,
+                periods,
             )
         )
         if self.failed_at:
