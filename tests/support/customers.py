@@ -77,7 +77,6 @@ def contract(
         next_bill_date=next_bill,
         second_bill_date=min((day for each in ahead for day in islice(each.bill_days(), 1, 2)), default=None),
         ends_date=ends_date,
-        last_event_date="2025-01-01",
         declined=False,
         unpriced=False,
         unknown_status=False,
