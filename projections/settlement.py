@@ -155,12 +155,15 @@ def _tries(columns: Iterable[str]) -> tuple[Try, ...]:
 
 
 def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Change]:
-    """The changes of the larger of two levels: the invoice's own, and that of its payments."""
+    """The changes of the larger of two levels: the invoice's own, and that of its payments.
+
+    What the invoice states at a moment has the last word on it.
+    """
     sides, level = _BothSides(), 0
     known = unsure = 0
     own = CHANGES.decode(claim.changes)
     steps = [*((change, None) for change in own), *_on_the_invoices_days(own, receipts)]
-    for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is not None, step[0].cause)):
+    for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is None, step[0].cause)):
         if row is None:
             sides.invoice_states(change.cents)
         else:
