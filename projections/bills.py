@@ -2,7 +2,8 @@
 
 A bill is an invoice or, where none has been issued for it yet, a contract's next bill as the
 processor states it. The last stage reads a contract's own row and its invoices together, and so sees
-whether an invoice has been issued for the next bill.
+whether an invoice has been issued for the next bill, and what of it is still to be paid: what its payments
+say of its money counts as in `projections.settlement`.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from projections.book import (
     causes,
     encode_causes,
     last_event_date,
+    merge_causes,
+    weakest_trust,
 )
 from projections.contracts import (
     ContractState,
@@ -40,6 +43,7 @@ from projections.observed_bills import (
     settled_bill_rows,
 )
 from projections.pricing import is_unpriced, price_on
+from projections.receipts import Claim, Receipt, claim_rows, receipt_rows
 from projections.schedules import (
     BILLED_STATUSES,
     BillingSchedule,
@@ -50,6 +54,7 @@ from projections.schedules import (
     encode,
     encode_periods,
 )
+from projections.settlement import settle
 from projections.status_words import is_unknown
 from service.core import cadence
 from service.core.events import Event, Invoice, join_key, subject
@@ -124,6 +129,16 @@ class IssuedInvoice(Row, frozen=True, kw_only=True):
     within_period: bool
     periods: str
     last_event_date: str
+    trust: str
+
+
+class UnstatedMoney(Row, frozen=True, kw_only=True):
+    """Money that an invoice does not state: its payments brought it or, below zero, took it back."""
+
+    table = "unstated_money"
+
+    invoice_id: str
+    cents: int
     trust: str
 
 
@@ -263,12 +278,9 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     failed = any(isinstance(e.data, Invoice) and e.data.payment_failed for e in history)
     remaining = data.amount_due - data.amount_paid if data.amount_remaining is None else data.amount_remaining
     is_open = data.status == "open"
-    kind, key = (
-        ("subscription", data.subscription_id) if data.subscription_id else ("invoice", data.invoice_id)
-    )
     return [
         IssuedInvoice(
-            parent_key=subject(kind, latest, key),
+            parent_key=_bill_key(latest, data),
             causes=causes(latest),
             processor=latest.processor,
             account=latest.account,
@@ -287,6 +299,39 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             last_event_date=last_event_date(history, rules),
             trust=latest.trust,
         )
+    ]
+
+
+def _bill_key(of: Event | Claim, invoice: Invoice | Claim) -> str:
+    """The key under which an invoice's rows are read: its contract's, or its own where it has none."""
+    contract_id = invoice.contract_id if isinstance(invoice, Claim) else invoice.subscription_id
+    kind, key = ("subscription", contract_id) if contract_id else ("invoice", invoice.invoice_id)
+    return join_key(kind, of.processor, of.account, key)
+
+
+def joined_claim_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One invoice's events to its claim, where payments may bring it money."""
+    return [replace(row, tries="[]", lines="[]") for row in claim_rows(history) if row.parent_key]
+
+
+def joined_receipt_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
+    """One payment's events to its receipts with money that may be an invoice's."""
+    rows = (row for row in receipt_rows(history) if row.parent_key and row.changes != "[]")
+    return [replace(row, tries="[]") for row in rows]
+
+
+def unstated_money_rows(rows: Sequence[Claim | Receipt], _rules: Rules) -> list[Row]:
+    """Claims and receipts that may belong together to what invoices do not state of their money."""
+    return [
+        UnstatedMoney(
+            parent_key=_bill_key(claim, claim),
+            causes=encode_causes(change.cause for change in settlement.changes),
+            invoice_id=claim.invoice_id,
+            cents=cents,
+            trust=weakest_trust(change.trust for change in settlement.changes),
+        )
+        for settlement in settle(rows)
+        if (claim := settlement.claim) and (cents := settlement.collected_cents - claim.stated_cents)
     ]
 
 
@@ -313,7 +358,9 @@ def latest_invoice(history: Sequence[Event]) -> tuple[Event, Invoice]:
     return max(reversed(ended), key=lambda pair: _TERMINAL.index(pair[1].status), default=invoices[-1])
 
 
-def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Rules) -> list[Row]:
+def bill_rows(
+    rows: Sequence[Contract | IssuedInvoice | SettledBill | UnstatedMoney], _rules: Rules
+) -> list[Row]:
     """The rows of one contract and its bills (or of one invoice without a contract) to bills."""
     contract = next((row for row in rows if isinstance(row, Contract)), None)
     schedules = decode(contract.schedules) if contract else []
@@ -322,12 +369,17 @@ def bill_rows(rows: Sequence[Contract | IssuedInvoice | SettledBill], _rules: Ru
     )
     stated = [each for each in schedules if not each.planned]
     of_periods = [row for row in invoices if row.status != "deleted" and not row.within_period]
-    listed = [row for row in invoices if row.status not in ("void", "deleted") and row.amount_cents]
+    unstated = {row.invoice_id: row for row in rows if isinstance(row, UnstatedMoney)}
+    listed = [
+        _as_settled(row, unstated.get(row.invoice_id))
+        for row in invoices
+        if row.status not in ("void", "deleted") and row.amount_cents
+    ]
     observed = [row for row in rows if isinstance(row, SettledBill)]
     issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
     dates = sorted({*(row.date for row in issued), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
-    heard = max((row.last_event_date for row in rows), default="")
+    heard = max((row.last_event_date for row in rows if not isinstance(row, UnstatedMoney)), default="")
     for row in issued:
         next_date = next((day for day in dates if day > row.date), None) or _date_after(row.date, schedules)
         bills.append(
@@ -359,6 +411,29 @@ def _is_billed(
         if day <= max(starts if periods else [invoice.created_date], default=""):
             return True
     return False
+
+
+def _as_settled(row: IssuedInvoice, money: UnstatedMoney | None) -> IssuedInvoice:
+    """An invoice with what its payments say of its money: less of it is open, or some of it again."""
+    if money is None:
+        return row
+    open_cents, uncollectible_cents, status = row.open_cents, row.uncollectible_cents, row.status
+    if status in ("open", "failed"):
+        open_cents = max(open_cents - money.cents, 0)
+    elif status == "uncollectible":
+        uncollectible_cents = max(uncollectible_cents - money.cents, 0)
+    elif status == "paid" and money.cents < 0:
+        open_cents, status = -money.cents, "open"
+    else:
+        return row
+    return replace(
+        row,
+        causes=merge_causes([row.causes, money.causes]),
+        open_cents=open_cents,
+        uncollectible_cents=uncollectible_cents,
+        status=status if open_cents or uncollectible_cents else "paid",
+        trust=weakest_trust([row.trust, money.trust]),
+    )
 
 
 def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
@@ -464,7 +539,7 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=4,
+    version=5,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
@@ -475,7 +550,12 @@ BILLS = Book(
         Stage(reads=(ObservedBill, ObservedPayment), contribute=settled_bill_rows, rows=(SettledBill,)),
         Stage(reads="invoice", contribute=invoice_rows, rows=(IssuedInvoice,)),
         Stage(reads="payment", contribute=linked_payment_rows, rows=(LinkedPayment,)),
-        Stage(reads=(Contract, IssuedInvoice, SettledBill), contribute=bill_rows, rows=(Bill,)),
+        Stage(reads="invoice", contribute=joined_claim_rows, rows=(Claim,)),
+        Stage(reads="payment", contribute=joined_receipt_rows, rows=(Receipt,)),
+        Stage(reads=(Claim, Receipt), contribute=unstated_money_rows, rows=(UnstatedMoney,)),
+        Stage(
+            reads=(Contract, IssuedInvoice, SettledBill, UnstatedMoney), contribute=bill_rows, rows=(Bill,)
+        ),
     ),
     totals=(
         Total(

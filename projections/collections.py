@@ -12,8 +12,8 @@ from datetime import datetime
 from msgspec.structs import asdict
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
-from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, receipt_rows, stated_key
-from projections.settlement import Settlement, days, settle
+from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, last_key, receipt_rows
+from projections.settlement import Settlement, days, known_customer, settle
 from projections.status_words import UnknownStatus, unknown_status_rows
 from service.core.events import Dispute, Event, Invoice, Payment, Refund
 from service.core.moments import day_of
@@ -75,8 +75,8 @@ def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) ->
 
 
 def returned_rows(rows: Sequence[Row]) -> list[Cash]:
-    """What went back of an invoice's payments, as the invoice's customer's."""
-    customer_id = next((row.customer_id for row in rows if isinstance(row, Claim)), "")
+    """What went back of an invoice's payments, as the customer's whose the money is."""
+    customer_id = known_customer(rows)
     columns = [asdict(row) for row in rows if isinstance(row, Return)]
     return [Cash(**{**column, "parent_key": "", "customer_id": customer_id}) for column in columns]
 
@@ -123,7 +123,7 @@ def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]
         *_refunded_rows(confirmed, payments, customer_id, rules),
         *_disputed_rows(confirmed, customer_id, rules),
     ]
-    key = stated_key(confirmed)
+    key = last_key(confirmed)
     if customer_id or not key:
         return rows
     names = Return.__struct_fields__
@@ -276,7 +276,7 @@ def _cash_row(
 
 COLLECTIONS = Book(
     name="collections",
-    version=3,
+    version=4,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash, UnknownStatus)),
         Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash, UnknownStatus)),

@@ -88,7 +88,7 @@ class Receipt(_Statement, frozen=True, kw_only=True):
 
 
 class Claim(_Statement, frozen=True, kw_only=True):
-    """An invoice, and the money that it states as collected.
+    """An invoice, and the money that it states as collected. `contract_id` is of the contract that it bills.
 
     `lines` is JSON: [[product id, name, cents], …].
     """
@@ -96,8 +96,14 @@ class Claim(_Statement, frozen=True, kw_only=True):
     table = "claims"
 
     invoice_id: str
+    contract_id: str | None
     due_cents: int
     lines: str
+
+    @property
+    def stated_cents(self) -> int:
+        """The money that it states in the end."""
+        return sum(change.cents for change in CHANGES.decode(self.changes))
 
 
 # Payments
@@ -106,7 +112,8 @@ class Claim(_Statement, frozen=True, kw_only=True):
 class _Link(Struct, frozen=True, kw_only=True):
     """A statement that a payment settles an invoice, or no longer does.
 
-    With `paid_at` it states that `cents` went there then; without `cents`, all that was due.
+    With `paid_at` it states that `cents` went there then; without `cents`, all that was due. An invoice that
+    lists the payment says what is `due` in all, and what it has `stated` as paid.
     """
 
     at: datetime
@@ -115,6 +122,8 @@ class _Link(Struct, frozen=True, kw_only=True):
     event: Event
     cents: int | None = None
     paid_at: datetime | None = None
+    due: int | None = None
+    stated: int = 0
 
 
 def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
@@ -152,7 +161,8 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
         for part, invoice_id in enumerate(invoice_ids)
         if (tries and not part) or changes[invoice_id]
     ]
-    return [row if row.invoice_id else _free_receipt(row, payments, links) for row in rows]
+    last = last_key(confirmed)
+    return [row if row.invoice_id else _free_receipt(row, payments, links, last) for row in rows]
 
 
 def is_voided(payments: Iterable[Event]) -> bool:
@@ -160,14 +170,17 @@ def is_voided(payments: Iterable[Event]) -> bool:
     return any(isinstance(event.data, Payment) and event.data.status == "voided" for event in payments)
 
 
-def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link]) -> Receipt:
+def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link], last_key: str) -> Receipt:
     """The receipt of money that no link takes: at Stripe it may be that of an invoice near in time.
 
-    What an invoice gave up may be another's: it is near in time when it was given up.
+    What an invoice gave up may be another's: it is near in time when it was given up. Money that names no
+    customer is that of the invoice's customer who had it last.
     """
     changes = CHANGES.decode(row.changes)
-    is_whole = not any(link.holds for link in _links_at(links, _END)) if links else True
-    if not is_whole or row.processor != INFERRING or not row.customer_id:
+    is_whole = not _links_at(links, _END) if links else True
+    if not row.customer_id:
+        return replace(row, parent_key=last_key)
+    if not is_whole or row.processor != INFERRING:
         return replace(row, parent_key="")
     amount = _peak(changes) or max(_payment(event).amount for event in payments)
     moments = [change.at for change in changes if change.cents > 0]
@@ -178,10 +191,16 @@ def _free_receipt(row: Receipt, payments: Sequence[Event], links: Sequence[_Link
     )
 
 
-def stated_key(history: Sequence[Event]) -> str:
-    """The parent key of the first invoice to which a payment's history links it; empty without one."""
+def last_key(history: Sequence[Event]) -> str:
+    """The parent key of the invoice that holds a payment's money last; of the last that did where none does.
+
+    It is empty without a link.
+    """
     links = sorted(_links(history), key=attrgetter("at"))
-    return _invoice_key(history[0], links[0].invoice_id) if links else ""
+    if not links:
+        return ""
+    held = _links_at(links, _END) or sorted(links, key=lambda link: (link.at, link.invoice_id))[-1:]
+    return _invoice_key(history[0], held[0].invoice_id)
 
 
 def customer_of(history: Sequence[Event]) -> str:
@@ -246,6 +265,7 @@ def _success_levels(events: Sequence[Event]) -> Iterator[_Level]:
 def _links(history: Sequence[Event]) -> Iterator[_Link]:
     """The statements of a payment's history, whichever side makes them."""
     named = None
+    payment_id = next((name for event in history if (name := getattr(event.data, "payment_id", None))), "")
     for event in history:
         data, at = event.data, event.occurred_at
         if isinstance(data, InvoicePayment):
@@ -259,7 +279,15 @@ def _links(history: Sequence[Event]) -> Iterator[_Link]:
                 paid_at=data.paid_at or at if is_paid else None,
             )
         elif isinstance(data, Invoice):
-            yield _Link(at=at, invoice_id=data.invoice_id, holds=True, event=event)
+            yield _Link(
+                at=at,
+                invoice_id=data.invoice_id,
+                holds=True,
+                event=event,
+                cents=dict(zip(data.payment_ids, data.payment_amounts, strict=False)).get(payment_id),
+                due=data.amount_due,
+                stated=_stated_cents(event),
+            )
         elif isinstance(data, Payment) and data.invoice_id:
             if named not in (None, data.invoice_id):
                 yield _Link(at=at, invoice_id=named, holds=False, event=event)
@@ -278,7 +306,7 @@ def _shared_changes(
     if not levels:
         stating = [link for link in links if link.paid_at or not link.holds]
         links = sorted((replace(link, at=link.paid_at or link.at) for link in stating), key=attrgetter("at"))
-    amounts = {link.invoice_id: link.cents for link in links if link.cents is not None}
+    terms = _terms(links)
     steps: list[_Level | _Link] = sorted([*levels, *links], key=attrgetter("at"))
     changes: dict[str | None, list[Change]] = defaultdict(list)
     shares: dict[str | None, int] = {}
@@ -287,9 +315,10 @@ def _shared_changes(
     for step in steps:
         level = step.cents if isinstance(step, _Level) else level
         held = _links_at(links, step.at)
-        unsized = [link.invoice_id for link in held if link.invoice_id not in amounts]
-        limited |= set(unsized if len(unsized) > 1 else ())
-        before, shares = shares, _shares(level, held, amounts)
+        unsized = [link.invoice_id for link in held if terms[link.invoice_id].cents is None]
+        undue = [name for name in unsized if terms[name].due is None]
+        limited |= set(undue if len(unsized) > 1 else ())
+        before, shares = shares, _shares(level, held, terms)
         for key in sorted({*before, *shares}, key=str):
             if cents := shares.get(key, 0) - before.get(key, 0):
                 changes[key].append(Change(step.at, cents, step.event.cause, step.event.trust))
@@ -313,19 +342,60 @@ def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
     return sorted(held, key=attrgetter("at"), reverse=True)
 
 
-def _shares(level: int, held: Sequence[_Link], amounts: Mapping[str, int]) -> dict[str | None, int]:
+class _Terms(Struct, frozen=True):
+    """What an invoice takes of a payment: `cents`, where a link states it; else up to what is `due`.
+
+    Those that have `stated` money take it first. What is not known is None.
+    """
+
+    cents: int | None
+    due: int | None
+    stated: int
+
+
+def _terms(links: Sequence[_Link]) -> dict[str, _Terms]:
+    """The terms of each invoice, by all that a payment's links say of it; of an amount the last counts."""
+    by_invoice: dict[str, list[_Link]] = defaultdict(list)
+    for link in links:
+        by_invoice[link.invoice_id].append(link)
+    return {
+        invoice_id: _Terms(
+            cents=next((link.cents for link in reversed(mine) if link.cents is not None), None),
+            due=next((link.due for link in reversed(mine) if link.due is not None), None),
+            stated=max(link.stated for link in mine),
+        )
+        for invoice_id, mine in by_invoice.items()
+    }
+
+
+def _shares(level: int, held: Sequence[_Link], terms: Mapping[str, _Terms]) -> dict[str | None, int]:
     """How a payment's money is shared among its invoices; what is left belongs to none.
 
-    Links with an amount take that. Links without one may each take all the rest.
+    Links with an amount take that. The only link without one takes all the rest. Of several, each takes what
+    its invoice states, then what is due; those of which that is not known may each take all the rest.
     """
     shares: dict[str | None, int] = {}
     rest = level
+
+    def take(invoice_id: str, up_to: int) -> None:
+        nonlocal rest
+        cents = max(min(up_to - shares.get(invoice_id, 0), rest), 0)
+        shares[invoice_id] = shares.get(invoice_id, 0) + cents
+        rest -= cents
+
     for link in held:
-        if link.invoice_id in amounts:
-            shares[link.invoice_id] = min(amounts[link.invoice_id], rest)
-            rest -= shares[link.invoice_id]
-    unsized = [link.invoice_id for link in held if link.invoice_id not in amounts]
-    return shares | (dict.fromkeys(unsized, rest) if unsized else {None: rest})
+        if (cents := terms[link.invoice_id].cents) is not None:
+            take(link.invoice_id, cents)
+    unsized = [link.invoice_id for link in held if terms[link.invoice_id].cents is None]
+    if len(unsized) == 1:
+        return shares | {unsized[0]: rest}
+    due = {name: cents for name in unsized if (cents := terms[name].due) is not None}
+    for name, cents in due.items():
+        take(name, min(terms[name].stated, cents))
+    for name, cents in due.items():
+        take(name, cents)
+    undue = [name for name in unsized if name not in due]
+    return shares | (dict.fromkeys(undue, rest) if undue else {None: rest})
 
 
 # Invoices
@@ -357,6 +427,7 @@ def claim_rows(history: Sequence[Event]) -> list[Claim]:
             currency=data.currency,
             customer_id=customer_id,
             invoice_id=data.invoice_id,
+            contract_id=data.subscription_id,
             due_cents=data.amount_due,
             changes=_encode(changes),
             tries=_encode(tries),
@@ -376,7 +447,8 @@ def _states_link(event: Event) -> bool:
 def _stated_changes(invoices: Sequence[Event]) -> list[Change]:
     """The rises and falls of the money that an invoice states, a rise to `paid` on the day it was paid.
 
-    Two amounts of one moment are a rise, unless the event of the lower one says what was there before.
+    Two amounts of one moment are a rise, unless the event of the lower one says what was there before. An
+    amount that was paid anew since it was first stated is a change of 0: it holds whatever fell in between.
     """
     changes: list[Change] = []
     level, since = 0, None
@@ -387,7 +459,15 @@ def _stated_changes(invoices: Sequence[Event]) -> list[Change]:
             at = max([at, *(change.at for change in changes[-1:])])
             changes.append(Change(at, cents - level, event.cause, event.trust))
             level, since = cents, event.occurred_at
+        elif level and cents == level and (paid_at := _paid_anew(data, changes[-1].at)):
+            changes.append(Change(paid_at, 0, event.cause, event.trust))
     return changes
+
+
+def _paid_anew(data: Invoice, since: datetime) -> datetime | None:
+    """When an invoice was paid, if that is later than `since`."""
+    is_later = data.status == "paid" and data.paid_at is not None and data.paid_at > since
+    return data.paid_at if is_later else None
 
 
 def _stated_cents(event: Event) -> int:

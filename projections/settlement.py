@@ -32,7 +32,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
     `unit_id` names it for failures: the invoice, even one that is never reported, or else the payment.
     `link` is "stated", "inferred" or, without any link, "". `is_unlinked`: a payment of a processor whose
-    links may be inferred, of which nothing shows an invoice.
+    links may be inferred, of which nothing shows an invoice. `claim` is what the invoice itself states, if it
+    is an invoice.
     """
 
     processor: str
@@ -47,6 +48,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     is_unlinked: bool = False
     lines: tuple[tuple[str | None, str | None, int], ...] = ()
     causes: str = "[]"
+    claim: Claim | None = None
 
     @property
     def collected_cents(self) -> int:
@@ -66,8 +68,10 @@ class Day(Struct, frozen=True, kw_only=True):
 def settle(rows: Sequence[Row]) -> list[Settlement]:
     """The claims and receipts of one parent key, or one that stands alone, to settlements.
 
-    A receipt in another currency than its invoice's counts by itself: currencies are never added.
+    A receipt in another currency than its invoice's counts by itself: currencies are never added. A payment
+    that names no customer is the invoice's customer's.
     """
+    customer_id = known_customer(rows)
     claims = {row.invoice_id: row for row in rows if isinstance(row, Claim)}
     receipts = sorted((row for row in rows if isinstance(row, Receipt)), key=attrgetter("payment_id"))
     inferred = _inferred_links(
@@ -83,12 +87,23 @@ def settle(rows: Sequence[Row]) -> list[Settlement]:
         elif row.currency and (row.is_reported or row.tries != "[]") and not (row.limited and row.part):
             others[invoice_id or row.payment_id].append(row)
     return [
-        *(_claimed(claim, of_claim[invoice_id]) for invoice_id, claim in sorted(claims.items())),
-        *(settlement for unit_id, mine in others.items() for settlement in _unclaimed(unit_id, mine)),
+        *(_claimed(claim, of_claim[invoice_id], customer_id) for invoice_id, claim in sorted(claims.items())),
+        *(
+            settlement
+            for unit_id, mine in others.items()
+            for settlement in _unclaimed(unit_id, mine, customer_id)
+        ),
     ]
 
 
-def _claimed(claim: Claim, receipts: Sequence[Receipt]) -> Settlement:
+def known_customer(rows: Sequence[Row]) -> str:
+    """The customer of the rows of one parent key: the invoice's, else a payment's; empty if none is known."""
+    named = [row for row in rows if isinstance(row, Claim | Receipt) and row.customer_id]
+    named.sort(key=lambda row: (isinstance(row, Receipt), getattr(row, "payment_id", "")))
+    return named[0].customer_id if named else ""
+
+
+def _claimed(claim: Claim, receipts: Sequence[Receipt], customer_id: str) -> Settlement:
     """An invoice with the payments that are linked to it."""
     link = "" if not receipts else "inferred" if claim.is_free else "stated"
     both_sides = [row.causes for row in receipts] if link == "inferred" else []
@@ -96,7 +111,7 @@ def _claimed(claim: Claim, receipts: Sequence[Receipt]) -> Settlement:
         processor=claim.processor,
         account=claim.account,
         currency=claim.currency,
-        customer_id=claim.customer_id or next((row.customer_id for row in receipts if row.customer_id), ""),
+        customer_id=customer_id,
         source_id=claim.invoice_id,
         unit_id=claim.invoice_id,
         changes=tuple(_larger_of_both(claim, receipts)),
@@ -104,10 +119,11 @@ def _claimed(claim: Claim, receipts: Sequence[Receipt]) -> Settlement:
         link=link,
         lines=_LINES.decode(claim.lines),
         causes=merge_causes([claim.causes, *both_sides] if both_sides else []),
+        claim=claim,
     )
 
 
-def _unclaimed(unit_id: str, receipts: Sequence[Receipt]) -> list[Settlement]:
+def _unclaimed(unit_id: str, receipts: Sequence[Receipt], customer_id: str) -> list[Settlement]:
     """Payments of an invoice that is not reported, or one of none: each counts by itself.
 
     The failed tries are those of the first payment that succeeded.
@@ -120,7 +136,7 @@ def _unclaimed(unit_id: str, receipts: Sequence[Receipt]) -> list[Settlement]:
             processor=row.processor,
             account=row.account,
             currency=row.currency,
-            customer_id=row.customer_id,
+            customer_id=row.customer_id or customer_id,
             source_id=row.payment_id,
             unit_id=unit_id,
             changes=tuple(changes),
@@ -141,28 +157,63 @@ def _tries(columns: Iterable[str]) -> tuple[Try, ...]:
 def _larger_of_both(claim: Claim, receipts: Sequence[Receipt]) -> Iterator[Change]:
     """The changes of the larger of two levels: the invoice's own, and that of its payments.
 
-    What one side alone takes back is taken back: a fall of one lowers the other, unless that has stated the
-    same fall before. `undone` is the fall that the payments have still to state.
+    What the invoice states at a moment has the last word on it.
     """
-    stated = paid = undone = level = known = unsure = stated_before = 0
+    sides, level = _BothSides(), 0
+    known = unsure = 0
     own = CHANGES.decode(claim.changes)
     steps = [*((change, None) for change in own), *_on_the_invoices_days(own, receipts)]
-    for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is not None, step[0].cause)):
+    for change, row in sorted(steps, key=lambda step: (step[0].at, step[1] is None, step[0].cause)):
         if row is None:
-            stated_before += change.cents
-            stated = stated_before
-            undone += max(paid - undone - stated, 0) if change.cents < 0 else 0
+            sides.invoice_states(change.cents)
         else:
             is_sure = row.is_reported and not row.limited
             known += change.cents if is_sure else 0
             unsure += 0 if is_sure else change.cents
-            before, paid = paid, known + min(unsure, max(claim.due_cents - known, 0))
-            fall = max(before - paid, 0)
-            stated = max(stated - max(fall - undone, 0), 0)
-            undone = max(undone - fall, 0)
-        before, level = level, max(stated, paid - undone)
+            sides.payments_bring(known + min(unsure, max(claim.due_cents - known, 0)))
+        before, level = level, sides.level
         if level != before:
             yield Change(change.at, level - before, change.cause, change.trust)
+
+
+class _BothSides:
+    """The money that an invoice states, and that its payments brought, at a moment.
+
+    A fall of one side lowers the other, unless that has stated the same fall before. `_ahead` is the fall
+    that the invoice has stated before its payments; below zero, that of the payments before the invoice.
+    """
+
+    def __init__(self) -> None:
+        self._stated = self._paid = 0
+        self._lowered = 0  # what of the invoice's money its payments took back since it last stated it
+        self._undone = 0  # what of the payments' money the invoice took back
+        self._ahead = 0
+
+    @property
+    def level(self) -> int:
+        """The larger of both."""
+        return max(self._stated - self._lowered, self._paid - self._undone)
+
+    def invoice_states(self, change: int) -> None:
+        """The invoice states its money anew: more, less, or, with 0, as much as before."""
+        self._stated += change
+        self._lowered = 0
+        if change < 0:
+            excess = max(self._paid - self._stated, 0)
+            self._undone = max(self._undone, excess)
+            self._ahead = min(max(self._ahead - change, excess), self._paid)
+        else:
+            self._ahead = max(self._ahead, 0)
+
+    def payments_bring(self, cents: int) -> None:
+        """The payments have brought so much altogether. A rise first makes good what they took back."""
+        change, self._paid = cents - self._paid, cents
+        if change < 0:
+            behind, self._ahead = max(-self._ahead, 0), self._ahead + change
+            self._lowered = min(self._lowered + max(-self._ahead, 0) - behind, self._stated)
+            self._undone = max(self._undone + change, 0)
+        else:
+            self._lowered = max(self._lowered - change, 0)
 
 
 def _on_the_invoices_days(

@@ -24,7 +24,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=1,
+    version=2,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     render=envelope.api_version,

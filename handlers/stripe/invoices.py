@@ -26,8 +26,7 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
     amount_paid = payload.amount_paid
     if amount_paid is None:  # an old payload, in which an invoice is paid as a whole
         amount_paid = payload.amount_due if status == "paid" else 0
-    payments = payload.payments.data if payload.payments else ()
-    references = [payload, *(payment.payment for payment in payments if payment.status != "canceled")]
+    amounts = _payment_amounts(payload)
     transitions = payload.status_transitions or payloads.StatusTransitions()
     subscription_id = _subscription_id(payload)
     return events.Invoice(
@@ -43,7 +42,8 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
         finalized_at=optional_moment(_finalized_at(payload)),
         paid_at=optional_moment(transitions.paid_at),
         payment_failed=event_type == "invoice.payment_failed",
-        payment_ids=tuple(dict.fromkeys(filter(None, map(payment_id, references)))),
+        payment_ids=tuple(amounts),
+        payment_amounts=tuple(amounts.values()) if any(amounts.values()) else (),
         lines=_lines(payload.lines, payload.subtotal) if payload.lines else (),
         paid_out_of_band=bool(payload.paid_out_of_band)
         or 0 < amount_paid <= (payload.amount_paid_off_stripe or 0),
@@ -176,6 +176,19 @@ def _total(parts: Sequence[payloads.LineDiscount] | None) -> int:
 
 
 # Payments of invoices
+
+
+def _payment_amounts(payload: payloads.Invoice) -> dict[str, int | None]:
+    """The payments that an invoice lists, each with what it paid of the invoice, where that is stated."""
+    payments = payload.payments.data if payload.payments else ()
+    listed = [each for each in payments if each.status != "canceled"]
+    named = filter(None, (payment_id(payload), *(payment_id(each.payment) for each in listed)))
+    amounts: dict[str, int | None] = dict.fromkeys(named)
+    for each in listed:
+        key = payment_id(each.payment)
+        if key and each.status != "open" and each.amount_paid:
+            amounts[key] = (amounts[key] or 0) + each.amount_paid
+    return amounts
 
 
 def invoice_payment(payload: payloads.InvoicePayment, event_type: str) -> Data:

@@ -24,7 +24,14 @@ MONEY_FIELDS: dict[type, tuple[str, ...]] = {
     events.Tier: ("unit_amount", "flat_amount"),
     events.Item: ("unit_amount",),
     events.InvoiceLine: ("amount",),
-    events.Invoice: ("amount_due", "amount_paid", "amount_remaining", "taxed_amount", "inclusive_tax"),
+    events.Invoice: (
+        "amount_due",
+        "amount_paid",
+        "amount_remaining",
+        "payment_amounts",
+        "taxed_amount",
+        "inclusive_tax",
+    ),
     events.InvoicePayment: ("amount_paid",),
     events.Payment: ("amount", "amount_refunded", "amount_released"),
     events.Refund: ("amount",),
@@ -76,9 +83,15 @@ def _convert(value: Any, currency: str | None) -> Any:
     currency = getattr(value, "currency", None) or currency
     parts = {name: _convert(getattr(value, name), currency) for name in value.__struct_fields__}
     for name in MONEY_FIELDS.get(type(value), ()) if currency else ():
-        if parts[name] is not None:
-            parts[name] = to_iso(parts[name], currency)  # type: ignore[arg-type]
+        parts[name] = _money_in_iso(parts[name], currency)  # type: ignore[arg-type]
     return replace(value, **parts)
+
+
+def _money_in_iso(value: Any, currency: str) -> Any:
+    """An amount, or a list of them, each of which may be unknown."""
+    if isinstance(value, tuple):
+        return tuple(_money_in_iso(part, currency) for part in value)
+    return None if value is None else to_iso(value, currency)
 
 
 def _scale(amount: int | Decimal, digits: int) -> int | Decimal:

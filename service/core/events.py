@@ -215,6 +215,9 @@ class Invoice(Data, frozen=True, kw_only=True):
     paid_at: Moment | None = None
     payment_failed: Annotated[bool, Meta(description="an attempt to collect it has just failed")] = False
     payment_ids: Annotated[tuple[Id, ...], Meta(description="the payments that settle it")] = ()
+    payment_amounts: Annotated[
+        tuple[int | None, ...], Meta(description="what each of them paid of it; null if not known")
+    ] = ()
     lines: tuple[InvoiceLine, ...] = ()
     paid_out_of_band: Annotated[bool, Meta(description="paid outside of the processor")] = False
     within_period: Annotated[bool, Meta(description="it bills changes, and no period of its contract")] = (

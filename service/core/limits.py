@@ -65,6 +65,7 @@ def check_limits(event: Event) -> Event:
 
 def _check_numbers(data: Data) -> None:
     amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
+    amounts += [amount or 0 for amount in getattr(data, "payment_amounts", ())]
     for part in _priced_parts(data):
         amounts.append(sum((_largest_amount(item) for item in part.items), Decimal(0)))
         if not all(item.quantity >= 0 for item in part.items):

@@ -579,6 +579,7 @@ def test_an_invoice_without_a_payment_intent_is_settled_by_its_charge():
 def test_canceled_payments_of_an_invoice_do_not_settle_it():
     data = read(delivery("invoice.paid--payments_expanded")).data
     assert data.payment_ids == ("pi_3BExample00000081", "py_3BExample00000082")
+    assert data.payment_amounts == (20_000, 10_000)
 
 
 def test_a_line_s_product_has_a_name_where_one_is_visible():

@@ -7,8 +7,8 @@ import pytest
 from projections.book import Rules
 from projections.schedules import decode
 from service.core.cadence import cadence_label, schedule_label
-from service.core.events import DELETED, Discount, Period
-from tests.support.events import at, but, changed, created, event, invoice, item, subscription
+from service.core.events import DELETED, Discount, InvoicePayment, Period
+from tests.support.events import at, but, changed, created, event, invoice, item, payment, subscription
 from tests.support.folded_books import bills, contract, listed, next_bill
 
 TOKYO = Rules(reporting_tz="Asia/Tokyo")
@@ -420,3 +420,39 @@ def test_two_invoices_of_one_day_are_followed_by_the_bill_after_that_day():
         "2025-12-13",
         "2026-01-13",
     ]
+
+
+# What its payments say of it
+
+
+def owed(*events) -> tuple[str, int, int]:
+    """(status, open cents, uncollectible cents) of the one bill."""
+    (bill,) = bills(events)
+    return bill.status, bill.open_cents, bill.uncollectible_cents
+
+
+@pytest.mark.parametrize("contract_id", [None, "sub_1"])
+def test_an_open_invoice_owes_what_its_payments_have_not_paid(contract_id):
+    bill = event(invoice(subscription_id=contract_id), "2025-11-13")
+    part = event(payment(3_000, invoice_id="in_1"), "2025-11-14")
+    rest = [
+        event(payment(7_000, payment_id="pi_2"), "2025-11-15"),
+        event(InvoicePayment(invoice_id="in_1", payment_id="pi_2", amount_paid=7_000), "2025-11-15"),
+    ]
+    assert owed(bill, part) == ("open", 7_000, 0)
+    assert owed(bill, part, *rest) == ("paid", 0, 0)
+
+
+def test_an_invoice_that_was_given_up_lost_what_its_payments_have_not_paid():
+    given_up = event(invoice("uncollectible"), "2025-12-01")
+    part = event(payment(4_000, invoice_id="in_1"), "2025-11-14")
+    assert owed(given_up, part) == ("uncollectible", 0, 6_000)
+
+
+@pytest.mark.parametrize(("part", "link"), [(10_000, {}), (4_000, {"invoice_id": "in_1"})])
+def test_a_paid_invoice_owes_what_a_payment_took_back(part, link):
+    paid = event(invoice("paid"), "2025-11-13")
+    made = event(payment(part, **link), "2025-11-13")
+    failed = event(payment(part, status="failed", **link), "2025-12-05")
+    assert owed(paid, made) == ("paid", 0, 0)
+    assert owed(paid, made, failed) == ("open", part, 0)

@@ -290,6 +290,38 @@ def test_a_payment_that_two_invoices_list_brings_each_what_it_owes():
     assert by_link(made, *bills) == [("in_1", 10_000, "stated"), ("in_2", 10_000, "stated")]
 
 
+@pytest.mark.parametrize(
+    ("dues", "stated", "expected"),
+    [
+        ((2_000, 3_000), (0, 0), [("in_1", 2_000, "stated"), ("in_2", 1_000, "stated")]),
+        ((3_000, 3_000), (0, 3_000), [("in_2", 3_000, "stated")]),
+        ((1_000, 1_500), (0, 0), [("in_1", 1_000, "stated"), ("in_2", 1_500, "stated"), ("pi_1", 500, "")]),
+    ],
+    ids=["less than is due", "one says that it is paid", "more than is due"],
+)
+def test_two_invoices_that_list_a_payment_get_no_more_than_it_brought(dues, stated, expected):
+    names = {"payment_ids": ("pi_1",)}
+    bills = [
+        event(invoice("open", due, invoice_id=f"in_{n}", amount_paid=cents, **names), "2025-11-13")
+        for n, (due, cents) in enumerate(zip(dues, stated, strict=True), start=1)
+    ]
+    assert by_link(event(payment(3_000), "2025-11-13"), *bills) == expected
+
+
+def test_a_listed_payment_brings_what_the_invoice_says_of_it_and_the_rest_by_itself():
+    lists = {"payment_ids": ("pi_1",), "payment_amounts": (1_500,)}
+    made = event(payment(4_000), "2025-11-13")
+    bills = [
+        event(invoice("open", 3_000, invoice_id=name, **lists), "2025-11-13") for name in ("in_1", "in_2")
+    ]
+    assert by_link(made, bills[0]) == [("in_1", 1_500, "stated"), ("pi_1", 2_500, "")]
+    assert by_link(made, *bills) == [
+        ("in_1", 1_500, "stated"),
+        ("in_2", 1_500, "stated"),
+        ("pi_1", 1_000, ""),
+    ]
+
+
 def test_a_payment_in_another_currency_than_its_invoices_counts_by_itself():
     events = event(invoice(), "2025-11-01"), event(payment(currency="eur", invoice_id="in_1"), "2025-11-13")
     assert by_link(*events) == [("pi_1", 10_000, "stated")]
@@ -365,6 +397,43 @@ def test_a_part_payment_that_bounced_leaves_the_other_part():
         ("2025-11-22", "collected", -5_000),
     ]
     assert orders(*events) == [("2025-11-13", "in_1", 4_000)]
+
+
+def paid_in_two_ways(part: int = 4_000) -> list[Event]:
+    """An invoice of 10000, of which a payment pays a part; that bounces on 5 December."""
+    return [
+        event(invoice("paid"), "2025-11-13"),
+        event(payment(part, invoice_id="in_1"), "2025-11-13"),
+        event(payment(part, invoice_id="in_1", status="failed"), "2025-12-05 10:00"),
+    ]
+
+
+@pytest.mark.parametrize("reopened_at", ["2025-12-05 09:00", "2025-12-05 10:00", "2025-12-05 11:00"])
+def test_a_part_payment_that_bounces_beside_money_by_hand_is_taken_back_once(reopened_at):
+    opened = event(invoice(amount_paid=6_000), reopened_at)
+    fell = ("2025-12-05", "collected", -4_000)
+    assert in_any_order(*paid_in_two_ways()) == [PAID, fell]
+    assert in_any_order(*paid_in_two_ways(), opened) == [PAID, fell]
+
+
+@pytest.mark.parametrize("part", [4_000, 10_000])
+@pytest.mark.parametrize("way", ["by hand", "by a payment", "as the payment alone says"])
+def test_what_is_paid_anew_after_a_bounce_is_collected_again(part, way):
+    again = [
+        event(payment(part, invoice_id="in_1", payment_id="pi_2"), "2026-01-08"),
+        event(invoice("paid", paid_at=at("2026-01-08")), "2026-01-08"),
+    ]
+    told = {"by hand": again[1:], "by a payment": again, "as the payment alone says": again[:1]}[way]
+    assert in_any_order(*paid_in_two_ways(part), *told) == [
+        PAID,
+        ("2025-12-05", "collected", -part),
+        ("2026-01-08", "collected", part),
+    ]
+
+
+def test_an_invoice_that_repeats_that_it_is_paid_was_not_paid_anew():
+    repeated = event(invoice("paid"), "2026-01-08")
+    assert in_any_order(*paid_in_two_ways(), repeated) == [PAID, ("2025-12-05", "collected", -4_000)]
 
 
 def test_amounts_of_one_second_fall_only_where_an_event_says_what_was_there_before():
@@ -611,6 +680,43 @@ def test_what_goes_back_of_a_payment_that_is_never_reported_is_its_invoices_cust
     assert ("2025-11-20", given_back.amount) in [(day, cents) for day, _, cents in in_any_order(*events)]
     (buyer,) = [row for row in rows_of(REVENUE, events) if isinstance(row, CustomerRevenue)]
     assert (buyer.customer_id, buyer.revenue_cents, buyer.net_cents) == ("cus_1", 10_000, 5_600)
+
+
+def nets(*events: Event) -> dict[str, int]:
+    """What is left of each customer's money; "" is nobody's."""
+    net: Counter[str] = Counter()
+    for row in rows_of(COLLECTIONS, events):
+        if isinstance(row, Cash):
+            net[row.customer_id] += row.amount_cents * (1 if row.kind == "collected" else -1)
+    return dict(net)
+
+
+def test_the_rest_of_a_payment_that_names_no_customer_is_its_invoices_customers():
+    paid = [
+        event(invoice("paid", 3_000), "2025-11-13"),
+        event(payment(5_000, customer_id=None), "2025-11-13"),
+        event(linked(amount=3_000), "2025-11-13"),
+    ]
+    assert nets(*paid) == {"cus_1": 5_000}
+    assert nets(*paid, event(refund(5_000), "2025-11-20")) == {"cus_1": 0}
+
+
+@pytest.mark.parametrize("customer_id", [None, "cus_2"])
+def test_a_detached_payment_that_names_no_customer_goes_back_to_whom_it_was_from(customer_id):
+    events = [
+        event(invoice("paid", 3_000), "2025-11-13"),
+        event(payment(3_000, customer_id=None), "2025-11-13"),
+        event(linked(amount=3_000), "2025-11-13"),
+        event(linked("canceled"), "2025-12-10"),
+        event(invoice("open", 3_000), "2025-12-10"),
+        event(refund(3_000, "2025-12-11"), "2025-12-11"),
+    ]
+    if customer_id:  # then it pays another's invoice
+        events += [
+            event(linked(amount=3_000, invoice_id="in_2"), "2025-12-10"),
+            event(invoice("paid", 3_000, invoice_id="in_2", customer_id=customer_id), "2025-12-10"),
+        ]
+    assert set(nets(*events).values()) == {0}
 
 
 def test_what_goes_back_counts_also_where_nobody_names_the_customer():

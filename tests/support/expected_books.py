@@ -575,16 +575,26 @@ class ExpectedBooks:
         return [parts for parts in by_source.values() if sum(part.cents for part in parts) > 0]
 
     def orders(self) -> Counter[tuple[CustomerKey, str, str, int]]:
-        """Every (customer, currency, day of the first collection, cents) of what was collected in the end."""
+        """Every (customer, currency, day, cents) of what was collected in the end.
+
+        The day is the first one since which something always was.
+        """
         return Counter(
             (
                 parts[0].who,
                 parts[0].currency,
-                self.day(min(part.at for part in parts)).isoformat(),
+                self._first_kept(parts).isoformat(),
                 sum(part.cents for part in parts),
             )
             for parts in self.collected()
         )
+
+    def _first_kept(self, parts: list[Money]) -> date:
+        """The first day at whose end, and on all days since, some of the money was there."""
+        days = sorted({self.day(part.at) for part in parts})
+        left = {day: sum(part.cents for part in parts if self.day(part.at) <= day) for day in days}
+        last_empty = max((day for day in days if not left[day]), default=date.min)
+        return next(day for day in days if day > last_empty)
 
     def brought(self) -> Counter[tuple[CustomerKey, str]]:
         """What all payments of each customer brought, in each currency: less what went back of them."""

@@ -321,6 +321,101 @@ def hold(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -
     return ends
 
 
+def bounced(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """An invoice is paid by a payment, some of it by hand; the payment bounces, and some are paid anew.
+
+    The payment, the invoice or both say so, whoever first; what both say is on the invoice's day.
+    """
+    choices, waits = recorder.choices, (timedelta(days=2), timedelta(hours=3), timedelta(days=40))
+    life = _open_invoice(recorder, who, currency, start, 6_600)
+    part = choices.pick((life.due, life.due // 3))
+    first, paid = _pay_plainly(life, cents=part)
+    told = paid + choices.pick(waits)
+    teller = choices.pick(("payment", "invoice", "both"))
+    fails = told + choices.pick((ZERO, timedelta(hours=1), timedelta(hours=-1))) * (teller == "both")
+    if teller != "invoice":
+        recorder.record(who, fails, structs.replace(first, status="failed"))
+    if teller != "payment":
+        life.tell(told, "open", amount_paid=life.due - part, amount_remaining=part, paid_at=None)
+    life.collected(told, -part)
+    life.final, life.paid, now = "open", life.due - part, max(told, fails)
+    is_paid_anew = choices.sometimes(2)
+    if teller != "invoice":
+        _failed(recorder, who, currency, fails, recovered=is_paid_anew)
+    if is_paid_anew:
+        now += choices.pick(waits)
+        way = choices.pick(("by hand", "by a payment", "as the payment says"))
+        if way != "by hand":
+            second = structs.replace(_payment(recorder, who, currency, part), invoice_id=first.invoice_id)
+            recorder.record(who, now, second)
+        if way != "as the payment says" or teller != "payment":
+            life.tell(now, "paid", amount_paid=life.due, amount_remaining=0, paid_at=now)
+        life.collected(now, part)
+        life.final, life.paid = "paid", life.due
+    life.close()
+    return now
+
+
+def shared_payment(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """One payment for two invoices; each states what it got of it, or lists it, or nothing but a link does.
+
+    What none of them takes is an order of its own.
+    """
+    choices = recorder.choices
+    lives = [
+        _open_invoice(recorder, who, currency, start, due)
+        for due in choices.pick(((2_100, 3_300), (3_300, 3_300)))
+    ]
+    lives.sort(key=lambda life: life.invoice.invoice_id)
+    now = max(life.billed_at for life in lives) + timedelta(seconds=1)
+    payment = _payment(recorder, who, currency, choices.pick((3_300, 1_500, 7_000)))
+    way, is_silent, rest = choices.pick(("listed", "stated", "joined")), choices.sometimes(2), payment.amount
+    for life in lives:
+        cents = min(rest, life.due, choices.pick((1_500, 700)) if way != "listed" else rest)
+        rest -= cents
+        if way == "joined":
+            life.join(now, payment.payment_id, cents=cents)
+        lists: dict = {} if way == "joined" else {"payment_ids": (payment.payment_id,)}
+        if way == "stated":
+            lists["payment_amounts"] = (cents,)
+        life.paid = cents
+        life.final = "paid" if cents == life.due else "open"
+        if not is_silent:
+            lists |= {"amount_paid": cents, "amount_remaining": life.due - cents}
+        life.tell(now, "open" if is_silent else life.final, **lists)
+        life.collected(now, cents)
+        life.close()
+    recorder.record(who, now, payment)
+    if rest:
+        _collected(recorder, who, structs.replace(payment, amount=rest), now)
+    return now
+
+
+def nameless_payment(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
+    """A payment that names no customer, of which a link takes a part; or all of it, until it is detached."""
+    choices = recorder.choices
+    life = _open_invoice(recorder, who, currency, start, 5_500)
+    paid = life.billed_at + timedelta(seconds=1)
+    extra = choices.pick((2_000, 0))
+    payment = structs.replace(_payment(recorder, who, currency, life.due + extra), customer_id=None)
+    recorder.record(who, paid, payment)
+    life.join(paid, payment.payment_id, cents=life.due)
+    life.tell(paid, "paid", amount_paid=life.due, amount_remaining=0, paid_at=paid)
+    life.collected(paid, life.due)
+    life.final, life.paid = "paid", life.due
+    if extra:
+        _collected(recorder, who, structs.replace(payment, amount=extra), paid)
+    moves = paid
+    if choices.sometimes(2):
+        moves += choices.pick((timedelta(days=3), timedelta(days=40)))
+        life.join(moves, payment.payment_id, "canceled", life.due)
+        _reopen(life, moves)
+        _collected(recorder, who, structs.replace(payment, amount=life.due), moves)
+    life.close()
+    given_back(recorder, who, payment, moves)
+    return moves
+
+
 def late_failure(recorder: Recorder, who: CustomerKey, currency: str, start: datetime) -> datetime:
     """A payment that succeeded, and fails days later; an invoice that it paid is open again."""
     choices = recorder.choices
@@ -458,13 +553,13 @@ def part_payments(recorder: Recorder, who: CustomerKey, currency: str, start: da
 def _tell_part(life: InvoiceLife, payment: Payment, now: datetime, teller: str) -> None:
     """A part of an invoice is paid, or not any more; `teller` says so."""
     is_paid = payment.status == "succeeded"
+    life.paid += payment.amount if is_paid else -payment.amount
     if teller in ("payments", "both"):
         named = structs.replace(payment, invoice_id=life.invoice.invoice_id)
         life.recorder.record(life.who, now, named)
     if teller == "links":
         life.join(now, payment.payment_id, "paid" if is_paid else "canceled", payment.amount)
     if teller in ("invoice", "both"):
-        life.paid += payment.amount if is_paid else -payment.amount
         life.tell(now, "open", amount_paid=life.paid, amount_remaining=life.due - life.paid)
 
 
@@ -476,10 +571,15 @@ def _open_invoice(
     return life
 
 
-def _pay_plainly(life: InvoiceLife, *, join: bool = False) -> tuple[Payment, datetime]:
-    """It is paid by a payment that a statement links, and of which nothing is given back; and when."""
+def _pay_plainly(
+    life: InvoiceLife, *, join: bool = False, cents: int | None = None
+) -> tuple[Payment, datetime]:
+    """It is paid by a payment that a statement links, and of which nothing is given back; and when.
+
+    What the payment does not pay is paid by hand.
+    """
     paid = life.billed_at + timedelta(seconds=1)
-    payment = _payment(life.recorder, life.who, life.currency, life.due)
+    payment = _payment(life.recorder, life.who, life.currency, cents or life.due)
     if not join:
         payment = structs.replace(payment, invoice_id=life.invoice.invoice_id)
     life.recorder.record(life.who, paid, payment)

@@ -8,7 +8,9 @@ link, refund or dispute is its outcome. A subset keeps all outcomes, but it may 
 - the refunds of a payment, if its charge says what all of them gave back;
 
 as long as no link goes with them by which another payment or invoice could be taken for theirs: at Stripe
-one without a link may be met by one of the same customer and amount. All other events may be missing.
+one without a link may be met by one of the same customer and amount. Where payments and invoices differ in
+the end, it keeps also the payments' successes and all of the invoices: one of them tells a fall that the
+other is silent of. All other events may be missing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,7 +75,7 @@ class _Case:
         if way == "without refunds" and self._are_charges_enough():
             self.dropped += self._refunds
         left = [event for event in self.events if event not in self.dropped]
-        return [*_outcomes(left), *self._last_charges(left)]
+        return [*_outcomes(left), *self._last_charges(left), *_before_falls(left)]
 
     def _of(self, kind: type) -> list[Event]:
         return [event for event in self.events if isinstance(event.data, kind)]
@@ -81,6 +83,8 @@ class _Case:
     def _are_payments_enough(self) -> bool:
         stated = sum(e.data.amount for e in _outcomes(self._payments) if e.data.status == "succeeded")
         links = any(event.data.payment_ids for event in self._invoices)
+        if not all(event.data.customer_id for event in self._payments):
+            return False
         return bool(self._payments) and stated == self._collected and (self._is_alone or not links)
 
     def _are_invoices_enough(self) -> bool:
@@ -111,6 +115,16 @@ class _Case:
 def _outcomes(events: Iterable[Event]) -> list[Any]:
     """The last event of each payment, invoice, link, refund and dispute."""
     return list({(type(event.data), *_things(event)): event for event in events}.values())
+
+
+def _before_falls(events: Sequence[Event]) -> list[Event]:
+    """The successes of payments, and their invoices, where both differ in the end in what they state."""
+    paying = [each for each in events if isinstance(each.data, Payment) and each.data.status == "succeeded"]
+    invoices = [each for each in events if isinstance(each.data, Invoice)]
+    paid = sum(e.data.amount for e in _outcomes(events) if e in paying)
+    if paid == sum(each.data.amount_paid for each in _outcomes(invoices)):
+        return []
+    return [*_outcomes(paying), *invoices]
 
 
 def _cases(money: Sequence[Event]) -> list[list[Event]]:
