@@ -37,6 +37,7 @@ _observed = subscription(
     item(10_000), subscription_id="7000", customer_id="mx_1", next_bill_on=date(2025, 11, 10)
 )
 _other = {"invoice_id": "in_2", "customer_id": "cus_2"}
+_owed = {"invoice_id": "in_3", "customer_id": "cus_2"}
 
 EVENTS = [
     created(_before, "2025-10-05", event_id="evt_created"),
@@ -60,6 +61,8 @@ EVENTS = [
         "evt_test",
     ),
     event(dispute("lost", payment_id="pi_2"), "2025-12-05", "evt_dispute"),
+    event(invoice("open", when="2025-12-02", **_owed), "2025-12-02", "evt_owed"),
+    event(payment(300, payment_id="pi_5", **_owed), "2025-12-06", "evt_part"),
     event(_observed, "2025-11-01", "evt_observed", processor="mxmerchant"),
     event(
         but(_observed, next_bill_on=date(2025, 12, 10)),
