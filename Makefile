@@ -15,19 +15,19 @@ help:
 	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
 	@echo "make setup   install only      make lock  renew the pinned versions"
 
-# Runtime packages for run and demo, all of them for the rest; each from its lock file, with hashes.
+# Runtime packages for run and demo, all of them for the rest; each from its lock file, which is complete, with hashes.
 .venv/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Daybook needs Python 3.11 or later")'
 	@echo "Installing Daybook's packages into .venv (about a minute, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 	@echo "Installed$(if $(NEXT),; $(NEXT) ...,.)"
 
 .venv/.dev: .venv/.runtime requirements-dev.txt
 	@echo "Installing the packages of tests and checks into .venv (some minutes, once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
 setup: .venv/.dev
