@@ -82,6 +82,7 @@ def contract(
         unknown_status=False,
         tied=False,
         trust="signed",
+        last_event_date="2025-01-01",
         terms=json.encode([("2025-01-01", 5000, True)]).decode(),
         schedules=encode(ahead),
     )
