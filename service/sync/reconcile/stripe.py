@@ -371,11 +371,12 @@ class StripeReconciler:
 
     async def _compare_overdue(self, account: str) -> None:
         """Fetch the overdue contracts one by one, and record those that differ, before all lists."""
+        if self._dry_run:
+            return  # the lists find them, too
         prefix = _row_key(OBJECT_KINDS[0], account, "")
         keys = await read_overdue_keys(self._store, prefix, day_of(self._clock(), self._store.rules.zone))
         compared = await self._compare_again(account, set(keys) - self._pending_keys)
-        if not self._dry_run:
-            await self._record_differing(account, {key: found for key, found in compared.items() if found})
+        await self._record_differing(account, {key: found for key, found in compared.items() if found})
 
     async def _settle_differences(
         self, account: str, differing: dict[str, list[FactDifference]], unlisted: set[str], since: datetime
