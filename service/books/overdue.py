@@ -4,7 +4,8 @@ from datetime import date, timedelta
 
 from sqlalchemy import ColumnElement, select
 
-from projections.bills import Bill, IssuedInvoice, LinkedPayment
+from projections.bills import Bill
+from projections.issued_invoices import IssuedInvoice, LinkedPayment
 from service.books.tables import ROWS
 from service.core.cadence import ONCE
 

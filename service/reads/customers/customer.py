@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from msgspec import Struct, json
 from sqlalchemy import select
 
-from projections.bills import Contract, IssuedInvoice, mrr_on
+from projections.bills import Contract, mrr_on
 from projections.customers import CustomerName
+from projections.issued_invoices import IssuedInvoice
 from projections.mrr import Movement
 from projections.revenue import CustomerRevenue, Order, Reversal
 from projections.schedules import decode

@@ -10,7 +10,8 @@ import structlog
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.bills import Contract, IssuedInvoice, mrr_on
+from projections.bills import Contract, mrr_on
+from projections.issued_invoices import IssuedInvoice
 from service.ledger.store import Ledger, LedgerReader
 
 MAX_LISTED = 1_000  # differing objects whose differences are listed; more are only counted

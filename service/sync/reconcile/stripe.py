@@ -23,9 +23,10 @@ from handlers.stripe import NAME, PROCESSOR
 from handlers.stripe.envelope import translate
 from handlers.stripe.translations import is_used
 from projections import bills
-from projections.bills import Contract, IssuedInvoice
+from projections.bills import Contract
 from projections.book import Row, Rules
 from projections.customer_discounts import CustomerDiscounts
+from projections.issued_invoices import IssuedInvoice, invoice_rows
 from service.books.store import BookStore
 from service.core.delivery import Proof
 from service.core.errors import NotFound, Unavailable, Unreadable
@@ -102,7 +103,7 @@ OBJECT_KINDS = (
         query={"status": "open"},
         row=IssuedInvoice,
         recorded_as=Invoice,
-        contribute=lambda history, rules, _discounts: bills.invoice_rows(history, rules),
+        contribute=lambda history, rules, _discounts: invoice_rows(history, rules),
         facts=invoice_facts,
         is_live=lambda status: status in {"open", "failed"},
     ),
