@@ -30,11 +30,11 @@ def at(text: str) -> datetime:
 
 
 def event(data: Data, when: str | datetime, event_id: str | None = None, **fields) -> Event:
-    """An event of `data`; its rank is what a handler would say."""
+    """An event of `data`; its rank is what a handler would say. Ids are in the order of their making."""
     moment = at(when) if isinstance(when, str) else when
     rank = INVOICE_RANK.get(data.status, UPDATED) if isinstance(data, Invoice) else UPDATED
     fields = {"processor": "stripe", "rank": rank, **fields}
-    return Event(event_id=event_id or f"evt_{next(_ids)}", occurred_at=moment, data=data, **fields)
+    return Event(event_id=event_id or f"evt_{next(_ids):06}", occurred_at=moment, data=data, **fields)
 
 
 def item(cents: str | int | None = 24_900, interval: str = "month", every: int = 1, **fields) -> Item:
