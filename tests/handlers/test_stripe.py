@@ -656,3 +656,18 @@ def test_refunds_and_disputes_name_their_payment_by_intent_else_by_charge(name):
     assert read(changed(name, payment_intent=None)).data.payment_id.startswith("ch_")
     nameless = changed(name, payment_intent=None, charge=None, destination_details=None)
     assert read(nameless).data.payment_id is None
+
+
+def test_an_object_that_the_api_showed_is_of_that_moment_to_the_microsecond():
+    shown_at = datetime(2025, 11, 13, 12, 0, 0, 700_000, tzinfo=UTC)
+    proof = Proof(
+        processor="stripe",
+        method="fetch",
+        received_at=shown_at,
+        trust="fetched",
+        message_id="in_1@0:1",
+        account="acct_1",
+    )
+    [observed] = translate(delivery("invoice.paid")["data"]["object"], proof)
+    assert (observed.occurred_at, observed.event_id, observed.account) == (shown_at, "in_1@0:1", "acct_1")
+    assert (observed.trust, observed.type) == ("fetched", "invoice.recorded")
