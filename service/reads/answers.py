@@ -42,7 +42,7 @@ def or_null(field: Description, when: str) -> Description:
 
 Day = Annotated[str, Description(extra_json_schema={"format": "date"})]
 Moment = Annotated[str, Description(extra_json_schema={"format": "date-time"})]
-TrustLevel = Literal["signed", "unsigned", "fetched"]
+TrustLevel = Literal["signed", "unsigned", "fetched", "inferred"]
 IntervalName = Literal["day", "week", "month", "year", "once"]
 LinkName = Literal["stated", "inferred"]
 Freshness = Literal["real_time", "catching_up", "as_known"]
@@ -130,6 +130,13 @@ class Meta(Struct, frozen=True, kw_only=True):
         int, about("payments that count as orders since no invoice is known that they pay")
     ]
     ignored_events: Annotated[int, about("events of the mode that does not count, in any currency")]
+    inferred_share: Annotated[
+        float,
+        about(
+            "the part of the answer's first figure of money that no event tells, but what was billed: "
+            "0 to 1, to six digits"
+        ),
+    ]
 
 
 class CustomerMeta(Meta, frozen=True, kw_only=True):

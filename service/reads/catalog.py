@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import ParameterError
-from service.reads import forecast, lists, metrics, monthly_totals, months
+from service.reads import forecast, inferred_share, lists, metrics, monthly_totals, months
 from service.reads import mrr as mrr_reads
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.reads.parameters import (
@@ -164,6 +164,7 @@ READS = (
         path="/api/v1/mrr",
         summary="Monthly recurring revenue at the end of today",
         answer=_mrr,
+        inferred_share=inferred_share.of_mrr,
         shape=mrr_reads.Mrr,
         rows="by_schedule",
         parameters=(_POLICY, *LOOK_BACK),
@@ -173,6 +174,7 @@ READS = (
         path="/api/v1/mrr/movements",
         summary="What moved MRR, by month or day",
         answer=_movements,
+        inferred_share=inferred_share.of_movements,
         shape=mrr_reads.Movements,
         rows="periods",
         parameters=(
@@ -189,6 +191,7 @@ READS = (
         path="/api/v1/metrics",
         summary="Churn, retention, quick ratio, lifetime value and failed payments by month, quarter or year",
         answer=_metrics,
+        inferred_share=inferred_share.of_metrics,
         shape=metrics.Metrics,
         rows="periods",
         parameters=(

@@ -122,11 +122,11 @@ class Metrics(Counting, frozen=True, kw_only=True):
 
 def metrics(view: View, first: date, last: date, by: Literal["month", "quarter", "year"]) -> Metrics:
     """The metrics of every period that holds a day from `first` to `last`, each period whole."""
-    days_of_periods = list(_periods(first, last, PERIODS[by]))
+    days_of_periods = list(periods(first, last, PERIODS[by]))
     start, end = days_of_periods[0][0], days_of_periods[-1][1]
     months = _by_month(view, start, end)
     mrr_cents, customers = _opening(view, start)
-    periods = []
+    measured = []
     for begins, ends in days_of_periods:
         sums_of_period: Counter[str] = Counter()
         for month, sums_of_month in months.items():
@@ -134,7 +134,7 @@ def metrics(view: View, first: date, last: date, by: Literal["month", "quarter",
                 sums_of_period.update(sums_of_month)
         cohort = _cohort(view, begins, ends)
         figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by], cohort)
-        periods.append(
+        measured.append(
             MetricsOfPeriod(
                 period=_period_name(begins, by),
                 from_=begins.isoformat(),
@@ -143,8 +143,8 @@ def metrics(view: View, first: date, last: date, by: Literal["month", "quarter",
                 **figures,
             )
         )
-        mrr_cents, customers = periods[-1].closing_cents, periods[-1].closing_customers
-    return Metrics(**describe_counting(view), by=by, periods=periods)
+        mrr_cents, customers = measured[-1].closing_cents, measured[-1].closing_customers
+    return Metrics(**describe_counting(view), by=by, periods=measured)
 
 
 class Cohort(Struct, frozen=True, kw_only=True):
@@ -226,7 +226,7 @@ def _cents(amount: int, parts: int) -> int | None:
     return round_fraction(Fraction(amount, parts)) if parts else None
 
 
-def _periods(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
+def periods(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
     """The first and last day of every period, `months` long, that holds a day from `first` to `last`."""
     begins = date(first.year, (first.month - 1) // months * months + 1, 1)
     while begins <= last:

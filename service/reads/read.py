@@ -49,8 +49,10 @@ class Read(Struct, frozen=True, kw_only=True):
 class BookRead(Read, frozen=True, kw_only=True):
     """A read whose whole answer comes from the books: `answer` makes it, from a view and the arguments.
 
-    The worker keeps the answer of a `precomputed` read ready, by its default parameters.
+    The worker keeps the answer of a `precomputed` read ready, by its default parameters. `inferred_share` is
+    that of its `meta`.
     """
 
     answer: Callable[[View, dict[str, Any]], Struct]
+    inferred_share: Callable[[View, dict[str, Any]], float] = lambda _view, _args: 0.0
     precomputed: bool = False

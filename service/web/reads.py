@@ -223,7 +223,7 @@ async def _find_document(
 ) -> Found | None:
     """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
 
-    def find(connection: Connection) -> tuple[bytes, int, dict[str, int]] | None:
+    def find(connection: Connection) -> tuple[bytes, int, dict[str, int], float] | None:
         positions, view = open_view(connection, query.scope, state)
         if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
@@ -231,7 +231,8 @@ async def _find_document(
         document = snapshots.find(connection, name, positions.version) or json.encode(
             read.answer(view, query.args)
         )
-        return document, positions.position_under(query.args.get("policy", "")), view.counts()
+        position_of_books = positions.position_under(query.args.get("policy", ""))
+        return document, position_of_books, view.counts(), read.inferred_share(view, query.args)
 
     result = await state.store.read(find)
     if result is None:
@@ -290,7 +291,9 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
     )
 
 
-async def build_meta(today: date, state: State, position: int, counts: dict[str, int]) -> Meta:
+async def build_meta(
+    today: date, state: State, position: int, counts: dict[str, int], inferred_share: float = 0.0
+) -> Meta:
     """The `meta` of an answer that was made from the books at this position; `counts` are the view's."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
@@ -302,6 +305,7 @@ async def build_meta(today: date, state: State, position: int, counts: dict[str,
         calculation_date=today.isoformat(),
         data_freshness="real_time" if head == position else "catching_up",
         weeks_per_month=format_fraction(state.settings.weeks_per_month),
+        inferred_share=inferred_share,
         **counts,
     )
 
