@@ -24,7 +24,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=2,
+    version=3,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     render=envelope.api_version,

@@ -1,7 +1,7 @@
 """A contract's past before its first event, by what was billed."""
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -41,7 +41,7 @@ def trusts(events: Sequence[Event]) -> dict[str, str]:
 
 
 MONTHS = ("2025-01-10", "2025-02-10", "2025-03-10", "2025-04-10")
-THREE_MONTHS = [bill(n, billed(*span)) for n, span in enumerate(zip(MONTHS, MONTHS[1:], strict=False))]
+THREE_MONTHS = [bill(n, billed(*span)) for n, span in enumerate(pairwise(MONTHS))]
 
 
 def test_a_contract_first_observed_counts_before_by_what_was_billed():
