@@ -131,6 +131,7 @@ async def test_a_read_answers_as_it_did_then(
         "overdue_contracts": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
+        "inferred_share": 0.0,
         "unknown_statuses": 0,
     }
     assert without_meta(by_time) != without_meta(await october_daybook.get(path, today="2025-10-31", **query))
