@@ -583,6 +583,7 @@ class BalanceTransaction(Payload, frozen=True, kw_only=True):
 
     amount: Amount
     currency: str | None = None
+    created: Seconds | None = None
 
 
 class Dispute(PaymentReference, frozen=True, kw_only=True):

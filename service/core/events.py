@@ -282,6 +282,7 @@ class Payment(Data, frozen=True, kw_only=True):
     for_invoice: Annotated[bool, Meta(description="it pays an invoice that is not named")] = False
     paid_at: Annotated[Moment, Meta(description="when it was paid, if a later event says so")] | None = None
     attempted_at: Annotated[Moment, Meta(description="when the attempt began")] | None = None
+    failed_at: Annotated[Moment, Meta(description="when it failed, if a later event says so")] | None = None
     awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
 
 
@@ -307,6 +308,7 @@ class Dispute(Data, frozen=True, kw_only=True):
     currency: Currency
     amount: Count
     amount_taken: Annotated[int, Meta(description="what its balance transactions took")] | None = None
+    taken_at: Annotated[Moment, Meta(description="when they did, if a later event says so")] | None = None
     payment_id: str | None = None
     customer_id: str | None = None
     awaits_confirmation: bool = False
