@@ -21,6 +21,7 @@ from service.books.store import BookStore, book_versions, has_layout, lay_out_fi
 from service.books.view import ReadOptions
 from service.clock import utc_now
 from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
+from service.core.scopes import FIGURES, PEOPLE
 from service.intake import versions
 from service.ledger import master_key
 from service.ledger.append import read_head
@@ -93,8 +94,11 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
 
 def read_options(settings: Settings) -> ReadOptions:
     """The settings on which reads depend."""
-    opportunities = load_rulebook(settings.rulebook).opportunities
-    return ReadOptions(segment_limits=settings.segment_limits, opportunities=opportunities)
+    return ReadOptions(
+        segment_limits=settings.segment_limits,
+        opportunities=load_rulebook(settings.rulebook).opportunities,
+        hides_people=any(FIGURES in key.scopes and PEOPLE not in key.scopes for key in settings.api_keys),
+    )
 
 
 def rules_of(settings: Settings) -> Rules:

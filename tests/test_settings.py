@@ -13,6 +13,7 @@ import pytest
 from handlers import mxmerchant
 from service.core.errors import SettingsError
 from service.settings import load
+from service.settings.read_keys import ReadKey
 from tests.support.waiting import PATIENCE_SECONDS
 
 KEY = f"whsec_{base64.b64encode(b'a key of thirty-two bytes, or so').decode()}"
@@ -107,7 +108,12 @@ def test_without_any_variable_the_defaults_stand() -> None:
         ("STRIPE_MODE", "live", "live"),
         ("STRIPE_MODE", "test", "test"),
         ("STRIPE_API_URL", "http://127.0.0.1:12111", "http://127.0.0.1:12111"),
-        ("API_KEYS", "one,two", ("one", "two")),
+        ("API_KEYS", "one,two", (ReadKey("one"), ReadKey("two"))),
+        (
+            "API_KEYS",
+            "one:figures+people, two:metrics",
+            (ReadKey("one", frozenset({"figures", "people"})), ReadKey("two", frozenset({"metrics"}))),
+        ),
         ("REPORTING_TZ", "America/New_York", "America/New_York"),
         ("REPORTING_CURRENCY", "EUR", "eur"),
         ("WEEKS_PER_MONTH", "4.33", Fraction(433, 100)),
@@ -183,6 +189,36 @@ def test_a_wrong_secret_is_named_and_never_shown(
     assert "pa55w" not in line
     assert KEY[6:] not in line
     assert may_hold in line
+
+
+def test_a_key_without_scopes_may_do_all_but_operate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYBOOK_API_KEYS", "one")
+
+    assert load().api_keys[0].scopes == {"figures", "people", "metrics"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "pa55w:",
+        "pa55w:figure",
+        "pa55w:figures+",
+        "pa55w:figures people",
+        "pa55w: figures",
+        "pa55w:FIGURES",
+        "pa55w:figures:people",
+        "pa55w:word",
+        ":figures",
+        "one,:pa55w",
+    ],
+)
+def test_a_key_with_anything_but_scopes_after_a_colon_is_refused(
+    monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    line = refused(monkeypatch, "DAYBOOK_API_KEYS", keys)
+
+    assert "pa55w" not in line
+    assert "scopes of figures, people, metrics, operate" in line
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from sqlalchemy import (
     Select,
     Table,
     cast,
+    false,
     func,
     literal,
     select,
+    true,
 )
 
 from projections.bills import Bill, Contract
@@ -30,14 +32,20 @@ from service.books.overdue import makes_contract_overdue
 from service.core.errors import ParameterError
 from service.rulebook import Opportunity
 
+_names = tables.ROWS[CustomerName]
+
 DEFAULT_POLICY = "default"
 
 
 class ReadOptions(Struct, frozen=True, kw_only=True):
-    """The settings on which reads depend. The limits of segments are in whole units of the currency."""
+    """The settings on which reads depend. The limits of segments are in whole units of the currency.
+
+    `hides_people`: some key may read figures, but neither names nor e-mail addresses.
+    """
 
     segment_limits: tuple[Decimal, Decimal, Decimal] = (Decimal(10_000), Decimal(1_000), Decimal(100))
     opportunities: tuple[Opportunity, ...] = ()
+    hides_people: bool = False
 
 
 DEFAULT_OPTIONS = ReadOptions()
@@ -48,11 +56,15 @@ def _no_stored_model(_name: str) -> bytes | None:
 
 
 class Scope(Struct, frozen=True, kw_only=True):
-    """The part of the books that is read. `account` None: all accounts. `today` divides past and future."""
+    """The part of the books that is read. `account` None: all accounts. `today` divides past and future.
+
+    Without `people` no customer has a name.
+    """
 
     currency: str
     today: date
     account: str | None = None
+    people: bool = True
     policy: str = DEFAULT_POLICY  # for MRR; see `View.with_policy`
 
 
@@ -139,16 +151,18 @@ class View(Struct, frozen=True, kw_only=True):
 
     def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
         """`query` on a row table, with the customer's name joined to each row."""
-        names = tables.ROWS[CustomerName]
-        return query.add_columns(names.c.name.label("customer_name")).select_from(
-            table.outerjoin(
-                names,
-                (names.c.book == self.books["customers"])
-                & (names.c.customer_id == table.c.customer_id)
-                & (names.c.processor == table.c.processor)
-                & (names.c.account == table.c.account),
-            )
+        is_customer = (
+            (_names.c.customer_id == table.c.customer_id)
+            & (_names.c.processor == table.c.processor)
+            & (_names.c.account == table.c.account)
         )
+        return query.add_columns(_names.c.name.label("customer_name")).select_from(
+            table.outerjoin(_names, self.names() & is_customer)
+        )
+
+    def names(self) -> ColumnElement[bool]:
+        """The condition on the table of names that selects those that may be read: none without `people`."""
+        return (_names.c.book == self.books["customers"]) & (true() if self.scope.people else false())
 
 
 _RULES = json.Decoder(Rules, dec_hook=lambda kind, value: kind(value))  # fractions are texts in JSON

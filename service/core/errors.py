@@ -12,6 +12,7 @@ DaybookError
 │   └── Busy                 the limit of concurrent requests is reached        503
 ├── ParameterError           a query parameter that can't be used               400
 ├── Unauthorized             a read without a known key                         401
+├── Forbidden                the key lacks a scope that the request needs       403
 ├── NotFound                 the thing asked for does not exist                 404
 │   └── Erased               it existed until its customer was erased           410
 ├── Behind                   the books did not reach the position asked for     504
@@ -76,6 +77,10 @@ class ParameterError(DaybookError):
 
 class Unauthorized(DaybookError):
     """A read without a key, or with an unknown one."""
+
+
+class Forbidden(DaybookError):
+    """A request whose key lacks a scope that it needs."""
 
 
 class NotFound(DaybookError):

@@ -9,7 +9,7 @@ Schema.
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -21,6 +21,9 @@ Every = Annotated[int, Meta(ge=1, le=1100)]  # three years of days
 Count = Annotated[int, Meta(ge=0)]
 Moment = Annotated[datetime, Meta(tz=True)]
 MonthDay = Annotated[int, Meta(ge=1, le=31)]
+
+# Marks a field that is sealed in the ledger, and shown to requests with the scope `people` only.
+PERSONAL = Meta(extra={"personal": True})
 
 # Lifecycle ranks order the events of one moment where no causal link orders them.
 CREATED, UPDATED, DELETED = 0, 1, 2
@@ -66,8 +69,8 @@ class Customer(Data, frozen=True, kw_only=True):
     """
 
     customer_id: Id
-    name: str | None = None
-    email: str | None = None
+    name: Annotated[str | None, PERSONAL] = None
+    email: Annotated[str | None, PERSONAL] = None
     deleted: bool = False
     discounts: tuple[Discount, ...] | None = None
 
@@ -386,6 +389,12 @@ NOT_POSTED = (
     Unused,
 )  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
+
+
+def personal_fields(data: type[Data]) -> list[str]:
+    """The names of the fields of this data that are personal."""
+    hints = get_type_hints(data, include_extras=True)
+    return [name for name, hint in hints.items() if PERSONAL in getattr(hint, "__metadata__", ())]
 
 
 class Event(Struct, frozen=True, kw_only=True):

@@ -15,13 +15,14 @@ from service.core.events import (
     Product,
     Rendering,
     Unused,
+    personal_fields,
     subject,
     subjects,
 )
 from service.ledger.vault import GENERAL, Keys, Vault, owners_of_sealed, seal, unseal
 
 PERSONAL = TYPE_OF[Customer]  # the one type whose data is sealed in part
-_PERSONAL_FIELDS = ("name", "email")
+_PERSONAL_FIELDS = personal_fields(Customer)
 _SEALED_FIELD = "sealed"  # the field that replaces them
 
 

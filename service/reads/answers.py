@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta as Description
 from msgspec import Struct
 
+from service.core.events import PERSONAL
+
 
 def about(description: str, schema: Mapping[str, Any] | None = None) -> Description:
     """What a field holds, and what its JSON Schema says beside its type."""
@@ -59,7 +61,11 @@ Causes = Annotated[
 ContractId = Annotated[str, about("the id of the subscription or contract at the processor")]
 Currency = Annotated[str, about("ISO 4217, lower case", {"pattern": "^[a-z]{3}$"})]
 CustomerId = Annotated[str, about("the customer's id at the processor; empty where the processor names none")]
-NameOfCustomer = Annotated[str | None, about("the customer's name; null where none is known")]
+NameOfCustomer = Annotated[
+    str | None,
+    PERSONAL,
+    about("the customer's name; null where none is known, and without the scope `people`"),
+]
 Customers = Annotated[int, about("how many distinct customers")]
 Declined = Annotated[bool, about("whether the last payment was declined")]
 Every = Annotated[int, about("how many intervals lie between two bills")]

@@ -437,7 +437,7 @@ def _page(first: View, second: View, limit: int | None, after: tuple[int, str] |
         page_query = page_query.where(or_(size < after[0], (size == after[0]) & (parent_key > after[1])))
     page = page_query.subquery()
     customer = func.substr(page.c.parent_key, 1, func.length(page.c.parent_key) - len("|usd"))
-    is_name = (_names.c.book == first.books["customers"]) & (_names.c.key == literal("customer|") + customer)
+    is_name = first.names() & (_names.c.key == literal("customer|") + customer)
     is_its_past = (
         (_inferred.c.book == first.books["mrr"])
         & (_inferred.c.parent_key == contracts.c.key)

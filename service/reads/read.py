@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from service.books.view import View
+from service.core.scopes import FIGURES
 from service.reads.answers import CustomerMeta, Meta
 from service.reads.parameters import Parameter
 
@@ -14,7 +15,7 @@ class Read(Struct, frozen=True, kw_only=True):
     """One read. `shape` is the type of its answer without `meta`, `rows` the list of it that CSV shows.
 
     `rows` is empty where there is no list. `path` may hold variables, as `{customer_id}`, which come with the
-    arguments.
+    arguments. `scopes` are those that a request for it needs.
     """
 
     path: str
@@ -22,6 +23,7 @@ class Read(Struct, frozen=True, kw_only=True):
     shape: type[Struct]
     rows: str = ""
     parameters: tuple[Parameter, ...] = ()
+    scopes: tuple[str, ...] = (FIGURES,)
     dated: bool = True  # `calculation_date` is a date; else the moment of the calculation
 
     @property

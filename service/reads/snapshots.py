@@ -5,6 +5,7 @@ The worker makes them again once the books have caught up with the ledger.
 """
 
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -31,9 +32,9 @@ CODE = crc32(b"".join(path.read_bytes() for path in _SOURCES))
 def snapshot_name(
     store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: ReadOptions = DEFAULT_OPTIONS
 ) -> str:
-    """The name of a document: it holds the books, the code, and all parameters with their defaults."""
+    """The name of a document: it holds the books, the code, whether names are shown, and all parameters."""
     limits = [str(limit) for limit in options.segment_limits]
-    key = json.encode([CODE, store.key, limits, scope.account, scope.today, args]).decode()
+    key = json.encode([CODE, store.key, limits, scope.account, scope.today, scope.people, args]).decode()
     return f"{read.name}|{scope.currency}|{key}"
 
 
@@ -64,8 +65,9 @@ def _missing(
 ) -> tuple[int, dict[str, bytes]]:
     positions = store.positions(connection)
     documents = {}
-    for currency in list_currencies(connection, positions):
-        scope = Scope(currency=currency, today=today)
+    people = (True, False) if options.hides_people else (True,)
+    for currency, with_people in product(list_currencies(connection, positions), people):
+        scope = Scope(currency=currency, today=today, people=with_people)
         view = View(connection=connection, books=positions.books, scope=scope, options=options)
         for read in (read for read in READS if read.precomputed):
             args = parse_all(read.parameters, {}, today)

@@ -21,6 +21,8 @@ from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
 from service.rulebook import load_rulebook
+from service.settings.read_keys import ReadKey
+from service.settings.read_keys import parse as parse_read_key
 from service.settings.redis_url import parse as parse_redis_url
 
 _PREFIX = "DAYBOOK_"
@@ -31,6 +33,10 @@ def _parse_list(value: Any) -> Any:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
+
+
+def _parse_keys(value: Any) -> Any:
+    return tuple(map(parse_read_key, _parse_list(value)))
 
 
 def _parse_pairs(value: Any) -> Any:
@@ -68,6 +74,7 @@ def _parse_port(value: Any) -> Any:
 
 
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
+Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
 
@@ -83,7 +90,7 @@ class Settings(BaseSettings):
     master_key: str | None = None
     redis_url: str | None = None
     redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
-    api_keys: List = ()  # before host, whose check reads it
+    api_keys: Keys = ()  # before host, whose check reads it
     host: str = "127.0.0.1"
     port: Annotated[int, BeforeValidator(_parse_port)] = 8000
     stripe_webhook_secrets: List = ()
@@ -186,7 +193,8 @@ class Settings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _open_only_with_keys(cls, host: str, info: ValidationInfo) -> str:
-        if not info.data["api_keys"] and not _is_loopback(host):
+        has_keys = bool(info.data.get("api_keys", "unusable ones"))
+        if not has_keys and not _is_loopback(host):
             raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
         return host
 

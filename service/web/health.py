@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.core.scopes import METRICS
 from service.reads.answers import Moment, about, moment
+from service.web.access import require
 from service.web.bounds import LOOK_SECONDS, with_timeout
 from service.web.prometheus import read_gauges, readable_gauge
-from service.web.reads import check_key
 from service.web.state import State, state_of
 
 log = structlog.get_logger()
@@ -97,7 +98,7 @@ async def _lag(state: State) -> tuple[int, dict[str, int]]:
 
 async def _metrics(request: Request) -> Response:
     """The counters, and the gauges if the stores can be read: the counters matter most when they can't."""
-    check_key(request)
+    require(request, METRICS)
     state = state_of(request)
     try:
         gauges = await with_timeout(

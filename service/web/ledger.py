@@ -10,9 +10,11 @@ from starlette.routing import Route
 from service.core.errors import Integrity, NotFound, ParameterError
 from service.core.events import SUPERSEDED_SUFFIX
 from service.core.moments import from_us, rfc3339
+from service.core.scopes import FIGURES, PEOPLE
 from service.ledger.store import LedgerReader
 from service.reads.answers import Account, Moment, Processor, Trust, about, moment, or_null
 from service.reads.parameters import integer
+from service.reads.personal import DATA_OF_EVENT
 from service.reads.read import Read
 from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
 from service.web.state import State
@@ -74,11 +76,20 @@ class LedgerEvent(Struct, frozen=True, kw_only=True):
     recorded_at: Annotated[Moment, moment("when it was recorded")]
     rank: Annotated[int, about("orders the events of one moment: how far along its life the thing is")]
     trust: Trust
-    data: Annotated[Raw, about("the state after it happened, in the ledger's words", {"type": "object"})]
+    data: Annotated[
+        Raw,
+        DATA_OF_EVENT,
+        about(
+            "the state after it happened, in the ledger's words; "
+            "without the scope `people` names and e-mail addresses in it are null",
+            {"type": "object"},
+        ),
+    ]
     before: Annotated[
         Raw,
+        DATA_OF_EVENT,
         about(
-            "the state before it happened; null where the processor does not send it",
+            "the state before it happened, as `data`; null where the processor does not send it",
             {"type": ["object", "null"]},
         ),
     ]
@@ -127,12 +138,16 @@ EVENTS = Read(
     ),
 )
 EVENT = Read(
-    path="/api/v1/ledger/events/{position}", summary="One event with its delivery", shape=DeliveredEvent
+    path="/api/v1/ledger/events/{position}",
+    summary="One event with its delivery",
+    shape=DeliveredEvent,
+    scopes=(FIGURES, PEOPLE),
 )
 CAUSE = Read(
     path="/api/v1/ledger/causes/{cause}",
     summary="What caused a row, to its bytes",
     shape=DeliveredEvent,
+    scopes=(FIGURES, PEOPLE),
 )
 
 

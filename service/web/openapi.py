@@ -10,6 +10,7 @@ from msgspec import Struct, json
 
 from handlers import PROCESSORS
 from service.core.delivery import Endpoint, Processor
+from service.core.scopes import METRICS
 from service.reads.answers import CustomerMeta, Freshness, IntervalName, LinkName, Meta, TrustLevel
 from service.reads.catalog import READS
 from service.reads.compare import COMPARE
@@ -38,11 +39,16 @@ ALL_READS = (
 _ABOUT = """Billing webhooks in; recurring revenue, next bills, monthly totals and customers' worth out.
 
 Money is in whole minor units of `currency` (cents; yen have none), and currencies are never added together.
-Errors are `application/problem+json` (RFC 9457)."""
+Errors are `application/problem+json` (RFC 9457).
+
+Once keys are set, each request needs one with certain scopes: `figures` for every read; `people` for raw
+bodies, and for customers' names and e-mail addresses, which are null without it; `metrics` for the metrics;
+`operate` to change something."""
 
 _PROBLEMS = {
     400: "A parameter is not known or can't be used; `detail` names it",
-    401: "A read key is set, and the request carries none that is known",
+    401: "Keys are set, and the request carries none that is known",
+    403: "The key lacks a scope that this needs; `detail` names it",
     404: "There is no such thing",
     410: "It was erased with its customer",
     503: "A store can't be read now or not in time, or too many reads are under way; see `Retry-After`",
@@ -74,7 +80,6 @@ _IN_PATH = {
     "cause": ('a name out of `causes`, such as "stripe:evt_1"', _TEXT),
     "id": ("its number in quarantine", _NUMBER),
 }
-_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
 _SHARED = {parameter.name: parameter for parameter in (*COMMON, *LOOK_BACK)} | {"format_of_no_list": JSON}
 # Words that several fields and parameters choose from: one schema each.
 _WORDS: dict[str, tuple[str, Any]] = {
@@ -122,8 +127,8 @@ def description() -> dict[str, Any]:
                 {name: _inline_parameter(parameter) for name, parameter in _SHARED.items()}
             ),
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "a read key"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a read key"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "a key"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "a key"},
             },
         },
     }
@@ -186,13 +191,13 @@ def _read(read: Read) -> dict[str, Any]:
         answer["text/csv"] = {
             "schema": {"type": "string", "description": f"`{read.rows}` as CSV, one line each{whole}"}
         }
-    problems = [400, 401, 503, 504]
+    problems = [400, 401, 403, 503, 504]
     problems += [404] if path_parameters or read is EXPLAIN else []
     problems += [410] if read.shape is ledger.DeliveredEvent else []
     return {
         "tags": [_tag(read)],
         "summary": read.summary,
-        "security": _KEYS,
+        "security": _keys(read.scopes),
         "parameters": parameters,
         "responses": {
             "200": {
@@ -204,6 +209,11 @@ def _read(read: Read) -> dict[str, Any]:
             **{str(code): _problem(code, _PROBLEMS[code]) for code in sorted(problems)},
         },
     }
+
+
+def _keys(scopes: tuple[str, ...]) -> list[dict[str, list[str]]]:
+    """A key in either header, with these scopes."""
+    return [{"bearer": list(scopes)}, {"key": list(scopes)}]
 
 
 def _tag(read: Read) -> str:
@@ -234,8 +244,8 @@ def _service() -> dict[str, Any]:
         kind = "string" if path in texts else "object"
         answer = {"description": summary, "content": _content(media_type, {"type": kind})}
         paths[path] = {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
-    paths["/metrics"]["responses"]["401"] = _problem(401, _PROBLEMS[401])
-    paths["/metrics"]["security"] = _KEYS
+    paths["/metrics"]["responses"] |= {str(code): _problem(code, _PROBLEMS[code]) for code in (401, 403)}
+    paths["/metrics"]["security"] = _keys((METRICS,))
     return {path: {"get": operation} for path, operation in paths.items()}
 
 

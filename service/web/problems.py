@@ -36,6 +36,9 @@ PROBLEMS: dict[type[Exception], ProblemType] = {
     errors.Unauthorized: ProblemType(
         "unauthorized", "A read key is needed", 401, {"WWW-Authenticate": "Bearer"}
     ),
+    errors.Forbidden: ProblemType(
+        "forbidden", "The key lacks a scope", 403, {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+    ),
     errors.NotFound: ProblemType("not-found", "There is no such thing", 404),
     errors.TooSlow: ProblemType("too-slow", "The body took too long", 408, {"Connection": "close"}),
     errors.Erased: ProblemType("erased", "It was erased with its customer", 410),

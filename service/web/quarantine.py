@@ -6,6 +6,7 @@ from msgspec import Struct
 from starlette.routing import Route
 
 from service.core.errors import ParameterError
+from service.core.scopes import FIGURES, PEOPLE
 from service.intake import quarantine
 from service.reads.answers import Moment, NextCursor, Processor, about, moment, or_null
 from service.reads.parameters import choice, cursor, integer, text, to_cursor
@@ -85,7 +86,10 @@ QUARANTINE = Read(
     ),
 )
 DELIVERY = Read(
-    path="/api/v1/quarantine/{id}", summary="One of them with its body", shape=QuarantinedDelivery
+    path="/api/v1/quarantine/{id}",
+    summary="One of them with its body",
+    shape=QuarantinedDelivery,
+    scopes=(FIGURES, PEOPLE),
 )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
-from secrets import compare_digest
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -22,8 +21,9 @@ from starlette.routing import Route
 
 from service.books.store import BookPositions
 from service.books.view import Scope, View, format_fraction
-from service.core.errors import ParameterError, Unauthorized, Unavailable
+from service.core.errors import ParameterError, Unavailable
 from service.core.moments import from_us, rfc3339
+from service.core.scopes import PEOPLE
 from service.ledger.append import read_head
 from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
@@ -31,7 +31,9 @@ from service.reads.answers import Meta
 from service.reads.catalog import READS
 from service.reads.csv_table import to_csv
 from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, integer, parse_all
+from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
+from service.web.access import require
 from service.web.bounds import with_timeout
 from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
 from service.web.state import State, state_of
@@ -87,12 +89,15 @@ def read_route(read: Read, find: Find) -> Route:
     """The GET route of a read."""
 
     async def respond(request: Request) -> Response:
-        check_key(request)
+        scopes = require(request, *read.scopes)
         state = state_of(request)
-        query = parse_query(read, request, state)
+        query = parse_query(read, request, state, with_people=PEOPLE in scopes)
 
         async def answer() -> Response:
-            return _respond(read, request, query, await find(query, state))
+            found = await find(query, state)
+            if not query.scope.people:
+                found = replace(found, document=without_personal(read.shape, found.document))
+            return _respond(read, request, query, found)
 
         return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
 
@@ -107,19 +112,6 @@ def common_parameters(read: Read) -> tuple[Parameter, ...]:
 def _allow_slashes(path: str) -> str:
     """The path with ids that may contain slashes, as those of customers and events may."""
     return re.sub("{(customer_id|cause)}", r"{\1:path}", path)
-
-
-def check_key(request: Request) -> None:
-    """Raise Unauthorized unless no key is set, or the request carries one that is.
-
-    Every key is compared, each in constant time, so that the time taken reveals nothing about the keys.
-    """
-    keys = state_of(request).settings.api_keys
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    matches = [compare_digest(given.encode(), key.encode()) for key in keys]
-    if keys and not any(matches):
-        raise Unauthorized("a read key is needed: Authorization: Bearer …, or X-API-Key: …")
 
 
 def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
@@ -152,7 +144,7 @@ def _moment(today: date, state: State) -> str:
     return rfc3339(datetime.combine(today, time(), ZoneInfo(state.settings.reporting_tz)))
 
 
-def parse_query(read: Read, request: Request, state: State) -> ReadQuery:
+def parse_query(read: Read, request: Request, state: State, *, with_people: bool) -> ReadQuery:
     """The query of a request for a read. Raises ParameterError for an unknown or unusable parameter."""
     given, common = dict(request.query_params), common_parameters(read)
     known = {parameter.name for parameter in (*common, *read.parameters)}
@@ -168,6 +160,7 @@ def parse_query(read: Read, request: Request, state: State) -> ReadQuery:
             currency=values["currency"] or state.settings.reporting_currency,
             account=values["account"],
             today=values["today"],
+            people=with_people,
         ),
         args=args,
         at_least=values["at_least"],
@@ -331,7 +324,7 @@ def tagged_response(
     headers = {
         "ETag": f"W/{etag}" if tag_source else etag,
         "Cache-Control": "private, no-cache",
-        "Vary": "Accept",
+        "Vary": "Accept, Authorization, X-API-Key",
     }
     if next_page:
         parameters_of_page = urlencode(dict(request.query_params) | next_page)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from projections.book import Rules
 from service.books.engine import Engine
-from service.books.view import Scope
+from service.books.view import ReadOptions, Scope
 from service.core.events import Customer
 from service.reads.catalog import READS
 from service.reads.parameters import parse_all
@@ -32,14 +32,15 @@ EUROS = (
 STANDING = [read for read in READS if read.precomputed]
 
 
-async def standing(store, currency: str) -> dict:
+async def standing(store, currency: str, *, people: bool = True) -> dict:
     """The standing documents of a currency that are there, by their read."""
 
     def look(connection: Connection) -> dict:
         found = {}
         for read in STANDING:
             args = parse_all(read.parameters, {}, TODAY)
-            name = snapshot_name(store, read, Scope(currency=currency, today=TODAY), args)
+            scope = Scope(currency=currency, today=TODAY, people=people)
+            name = snapshot_name(store, read, scope, args)
             if (body := find(connection, name, store.positions(connection).version)) is not None:
                 found[read.name] = json.decode(body)
         return found
@@ -62,6 +63,17 @@ async def test_a_standing_document_is_what_would_be_made_afresh():
         assert await precompute(store, TODAY) == 2 * len(STANDING)
         for currency in ("usd", "eur"):
             assert await standing(store, currency) == await fresh(store, currency)
+
+
+async def test_where_a_key_hides_names_documents_without_them_stand_beside_the_others():
+    async with new_books() as books, books.store() as store:
+        await advance(books, store, *DOLLARS)
+        assert await precompute(store, TODAY, ReadOptions(hides_people=True)) == 2 * len(STANDING)
+        assert await standing(store, "usd") == await fresh(store, "usd")
+        hidden = await standing(store, "usd", people=False)
+        assert len(hidden) == len(STANDING)
+        assert "Avery" not in str(hidden)
+        assert "Avery" in str(await fresh(store, "usd"))
 
 
 async def test_a_standing_document_is_not_made_again():

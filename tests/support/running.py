@@ -69,10 +69,12 @@ class Daybook:
             headers={"Content-Type": "application/json", **signed, **(headers or {})},
         )
 
-    async def record(self, kind: str, occurred_at: str, /, *, account: str = "", **data: Any) -> str:
+    async def record(
+        self, kind: str, occurred_at: str, /, *, account: str = "", message_id: str | None = None, **data: Any
+    ) -> str:
         """Post an event in the ledger's own format; its cause."""
         self._messages += 1
-        message_id = f"msg_{self._messages}"
+        message_id = message_id or f"msg_{self._messages}"
         body = {"type": kind, "occurred_at": occurred_at, "data": data, "account": account}
         answer = await self.post(STANDARD, body, message_id=message_id)
         assert answer.json() == {"received": True, "position": answer.json()["position"], "duplicate": False}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.reads.catalog import READS
-from service.web import reads
+from service.web import access
 from tests.support.posted_books import path_of
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE
@@ -87,7 +87,7 @@ async def test_a_webhook_needs_its_signature_and_no_key(locked: Daybook) -> None
 
 
 def test_keys_are_compared_in_constant_time_every_one_of_them() -> None:
-    tree = ast.parse(inspect.getsource(reads.check_key))
+    tree = ast.parse(inspect.getsource(access.scopes_of))
     compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
     called = [
         node.func.id

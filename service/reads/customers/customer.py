@@ -102,13 +102,13 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     conditions = view.filters(_movements, "mrr", currency=False)
     movements = select(_movements).where(*conditions, _movements.c.key == key)
     names = ROWS[CustomerName]
-    name_query = select(names.c.name).where(*view.filters(names, "customers", currency=False))
+    name_query = select(names.c.name).where(view.names(), names.c.account == account)
     name_query = name_query.where(names.c.customer_id == customer_id, names.c.processor == processor)
     return Customer(
         processor=processor,
         account=account,
         customer_id=customer_id,
-        name=next((row.name for row in view.all(name_query.where(names.c.account == account))), None),
+        name=next((row.name for row in view.all(name_query)), None),
         orders=_by_date(rows(_orders, "revenue", _ORDER, _orders.c.date <= today)),
         reversals=_by_date(rows(_reversals, "revenue", _REVERSAL, _reversals.c.date <= today)),
         contracts=sorted(rows(_contracts, "bills", _contracts.c.keys()), key=lambda row: row.contract_id),
