@@ -34,9 +34,9 @@ DEFAULT_POLICY = "default"
 
 
 class ReadOptions(Struct, frozen=True, kw_only=True):
-    """The settings on which reads depend. The limits of segments are in whole units of the currency."""
+    """The settings on which reads depend. The limits of segments, three or four, are in whole units."""
 
-    segment_limits: tuple[Decimal, Decimal, Decimal] = (Decimal(10_000), Decimal(1_000), Decimal(100))
+    segment_limits: tuple[Decimal, ...] = (Decimal(10_000), Decimal(1_000), Decimal(100))
     opportunities: tuple[Opportunity, ...] = ()
 
 
@@ -59,7 +59,7 @@ class Scope(Struct, frozen=True, kw_only=True):
 class View(Struct, frozen=True, kw_only=True):
     """One read transaction on the books; `books` holds each book's id by its name.
 
-    `stored_model` finds the model that the worker has stored for this currency, by its kind.
+    `stored_model` finds the model that the worker has stored for this currency and account, by its kind.
     """
 
     connection: Connection
@@ -137,10 +137,12 @@ class View(Struct, frozen=True, kw_only=True):
         query = select(func.count()).where(*self.filters(tables.ROWS[Contract], "bills"), flag)
         return int(self.one(query)[0])
 
-    def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
-        """`query` on a row table, with the customer's name joined to each row."""
+    def with_names(self, query: Select[Any], table: FromClause, *, with_email: bool = False) -> Select[Any]:
+        """`query` on a row table, with the customer's name, and maybe e-mail address, joined to each row."""
         names = tables.ROWS[CustomerName]
-        return query.add_columns(names.c.name.label("customer_name")).select_from(
+        columns = [names.c.name.label("customer_name")]
+        columns += [names.c.email.label("customer_email")] if with_email else []
+        return query.add_columns(*columns).select_from(
             table.outerjoin(
                 names,
                 (names.c.book == self.books["customers"])

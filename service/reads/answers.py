@@ -59,6 +59,7 @@ Causes = Annotated[
 ContractId = Annotated[str, about("the id of the subscription or contract at the processor")]
 Currency = Annotated[str, about("ISO 4217, lower case", {"pattern": "^[a-z]{3}$"})]
 CustomerId = Annotated[str, about("the customer's id at the processor; empty where the processor names none")]
+EmailOfCustomer = Annotated[str | None, about("the customer's e-mail address; null where none is known")]
 NameOfCustomer = Annotated[str | None, about("the customer's name; null where none is known")]
 Customers = Annotated[int, about("how many distinct customers")]
 Declined = Annotated[bool, about("whether the last payment was declined")]
