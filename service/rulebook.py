@@ -19,7 +19,7 @@ _DEFAULT = "default"
 
 
 _WORDS = {  # the allowed words in fields of `when`, as in the customer reads
-    "segments": ("whale", "high_value", "medium_value", "low_value"),
+    "segments": ("whale", "high_value", "medium_value", "low_value", "minimal_value"),
     "activity": ("highly_active", "active", "declining", "at_risk"),
     "lifecycle": ("new", "active", "at_risk", "churned"),
 }

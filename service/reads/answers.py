@@ -61,6 +61,11 @@ Causes = Annotated[
 ContractId = Annotated[str, about("the id of the subscription or contract at the processor")]
 Currency = Annotated[str, about("ISO 4217, lower case", {"pattern": "^[a-z]{3}$"})]
 CustomerId = Annotated[str, about("the customer's id at the processor; empty where the processor names none")]
+EmailOfCustomer = Annotated[
+    str | None,
+    PERSONAL,
+    about("the customer's e-mail address; null where none is known, and without the scope `people`"),
+]
 NameOfCustomer = Annotated[
     str | None,
     PERSONAL,

@@ -54,11 +54,11 @@ def _parse_limits(value: Any) -> Any:
     except (InvalidOperation, TypeError):
         limits = ()
     if (
-        len(limits) != 3
+        len(limits) not in {3, 4}
         or not all(limit.is_finite() for limit in limits)
         or not _is_falling(Decimal(10**12), *limits, Decimal(0))
     ):
-        raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
+        raise ValueError("three or four amounts, each below the one before, such as 10000,1000,100")
     return limits
 
 
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
     weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH
     rulebook: Path | None = None
-    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_parse_limits)] = (
+    segment_limits: Annotated[tuple[Decimal, ...], NoDecode, BeforeValidator(_parse_limits)] = (
         Decimal(10_000),
         Decimal(1_000),
         Decimal(100),

@@ -273,7 +273,7 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
         raise Unavailable("the books are not laid out yet")
 
     def find_model(kind: str) -> bytes | None:
-        return stored_models.find(connection, store, kind, scope.currency)
+        return stored_models.find(connection, store, kind, scope.currency, scope.account)
 
     return positions, View(
         connection=connection,

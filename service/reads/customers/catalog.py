@@ -60,7 +60,7 @@ def _top(view: View, args: dict[str, Any]) -> lists.TopCustomers:
 
 
 def _at_risk(view: View, args: dict[str, Any]) -> lists.CustomersAtRisk:
-    return lists.at_risk(view, args["segments"], args["stage"], _page_request(args))
+    return lists.at_risk(view, args["segments"], args["by"], args["stage"], _page_request(args))
 
 
 def _page_request(args: dict[str, Any]) -> lists.PageRequest:
@@ -130,6 +130,7 @@ CUSTOMER_READS = (
         lists.CustomersAtRisk,
         "customers",
         choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
+        choice("by", "lifecycle", ("lifecycle", "activity"), "60 to 120 days without a purchase, or over 90"),
         choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
         *_SORTED,
         integer("limit", lambda _: 50, 1, 1000, "customers a page"),

@@ -22,7 +22,15 @@ from service.core.events import join_key
 from service.core.money import round_half_away
 from service.predictions.model import LIFETIME_DAYS, Facts, Model
 from service.predictions.predict import Predictions, predict
-from service.reads.answers import Account, Currency, CustomerId, NameOfCustomer, Processor, about
+from service.reads.answers import (
+    Account,
+    Currency,
+    CustomerId,
+    EmailOfCustomer,
+    NameOfCustomer,
+    Processor,
+    about,
+)
 from service.reads.customers.classes import (
     Classes,
     activity_of,
@@ -62,6 +70,7 @@ class CustomerHeader(Struct, frozen=True, kw_only=True):
     success: Success
     customer_id: CustomerId
     customer_name: NameOfCustomer
+    customer_email: EmailOfCustomer
     processor: Processor
     account: Account
     currency: Currency
@@ -74,6 +83,7 @@ class Customer(Struct, frozen=True, kw_only=True):
     account: str
     customer_id: str
     name: str | None
+    email: str | None
     orders: list[Any]
     reversals: list[Any]
     contracts: list[Any]
@@ -102,13 +112,15 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     conditions = view.filters(_movements, "mrr", currency=False)
     movements = select(_movements).where(*conditions, _movements.c.key == key)
     names = ROWS[CustomerName]
-    name_query = select(names.c.name).where(view.names(), names.c.account == account)
+    name_query = select(names.c.name, names.c.email).where(view.names())
     name_query = name_query.where(names.c.customer_id == customer_id, names.c.processor == processor)
+    name, email = next(iter(view.all(name_query.where(names.c.account == account))), (None, None))
     return Customer(
         processor=processor,
         account=account,
         customer_id=customer_id,
-        name=next((row.name for row in view.all(name_query)), None),
+        name=name,
+        email=email,
         orders=_by_date(rows(_orders, "revenue", _ORDER, _orders.c.date <= today)),
         reversals=_by_date(rows(_reversals, "revenue", _REVERSAL, _reversals.c.date <= today)),
         contracts=sorted(rows(_contracts, "bills", _contracts.c.keys()), key=lambda row: row.contract_id),
@@ -263,6 +275,7 @@ def header(customer: Customer, currency: str) -> CustomerHeader:
         success=True,
         customer_id=customer.customer_id,
         customer_name=customer.name,
+        customer_email=customer.email,
         processor=customer.processor,
         account=customer.account,
         currency=currency,
