@@ -6,6 +6,7 @@ put each kind of object into our words, and `units` its money into ISO's units.
 """
 
 from handlers.stripe import envelope, signature
+from handlers.stripe.api import API
 from handlers.stripe.fields import NAME
 from service.core.delivery import Endpoint, Header, Processor
 
@@ -27,6 +28,7 @@ PROCESSOR = Processor(
     version=3,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
+    mode_setting="stripe_mode",
     render=envelope.api_version,
-    api_settings=("stripe_api_key",),
+    api=API,
 )

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
+from service.core.processor_api import Api
 from service.rulebook import load_rulebook
 from service.settings.read_keys import ReadKey
 from service.settings.read_keys import parse as parse_read_key
@@ -205,7 +206,19 @@ class Settings(BaseSettings):
 
     def has_api(self, processor: Processor) -> bool:
         """Whether the API of a processor is set up."""
-        return bool(processor.api_settings) and all(getattr(self, name) for name in processor.api_settings)
+        return processor.api is not None and not self.unset_of(processor.api)
+
+    def mode_of(self, processor: Processor) -> str:
+        """The mode of a processor whose events count; "" where it has no modes."""
+        return getattr(self, processor.mode_setting) if processor.mode_setting else ""
+
+    def values_of(self, api: Api) -> dict[str, str]:
+        """The values of the settings by which an API is asked, by name; "" where one is unset."""
+        return {name: getattr(self, name) or "" for name in (*api.settings, api.url_setting)}
+
+    def unset_of(self, api: Api) -> list[str]:
+        """The variables that an API needs and that are unset."""
+        return [f"{_PREFIX}{name.upper()}" for name in api.settings if not getattr(self, name)]
 
 
 def _is_key(secret: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from handlers import meterly
 from service.core.progress import no_advance
 from service.intake.retranslate import Retranslator
+from tests.support.modes import live
 from tests.support.running import Clock, Daybook, running
 from tests.support.senders import Sender
 from tests.support.stores import new_data_dir
@@ -105,13 +106,13 @@ async def retranslation(daybook: Daybook) -> None:
     read = meterly._bill
     meterly._bill = lambda payload: read(payload | {"cents": 2 * payload["cents"]})
     later = Clock(NOW + timedelta(minutes=1))
-    report = await Retranslator(daybook.state.ledger, later, "live", apply=True).run(0, no_advance)
+    report = await Retranslator(daybook.state.ledger, later, live, apply=True).run(0, no_advance)
     assert (report.changed, dict(report.left_out)) == (1, {}), report
     await daybook.catch_up()
     month = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
     assert month["summary"]["total_cents"] == 1000
     meterly._bill = read
-    report = await Retranslator(daybook.state.ledger, later, "live", apply=True).run(0, no_advance)
+    report = await Retranslator(daybook.state.ledger, later, live, apply=True).run(0, no_advance)
     assert report.changed == 1
     await daybook.catch_up()
 
