@@ -93,8 +93,13 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
 
 def read_options(settings: Settings) -> ReadOptions:
     """The settings on which reads depend."""
-    opportunities = load_rulebook(settings.rulebook).opportunities
-    return ReadOptions(segment_limits=settings.segment_limits, opportunities=opportunities)
+    rulebook = load_rulebook(settings.rulebook)
+    return ReadOptions(
+        segment_limits=settings.segment_limits,
+        opportunities=rulebook.opportunities,
+        treatment=rulebook.treatment,
+        focus=rulebook.focus,
+    )
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -32,8 +32,8 @@ def snapshot_name(
     store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: ReadOptions = DEFAULT_OPTIONS
 ) -> str:
     """The name of a document: it holds the books, the code, and all parameters with their defaults."""
-    limits = [str(limit) for limit in options.segment_limits]
-    key = json.encode([CODE, store.key, limits, scope.account, scope.today, args]).decode()
+    segments = [[str(limit) for limit in options.segment_limits], options.treatment]
+    key = json.encode([CODE, store.key, segments, scope.account, scope.today, args]).decode()
     return f"{read.name}|{scope.currency}|{key}"
 
 
