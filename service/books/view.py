@@ -40,12 +40,15 @@ DEFAULT_POLICY = "default"
 class ReadOptions(Struct, frozen=True, kw_only=True):
     """The settings on which reads depend. The limits of segments, three or four, are in whole units.
 
-    `hides_people`: some key may read figures, but neither names nor e-mail addresses.
+    `hides_people`: some key may read figures, but neither names nor e-mail addresses. `treatment` is by
+    segment, `focus` by lifecycle stage.
     """
 
     segment_limits: tuple[Decimal, ...] = (Decimal(10_000), Decimal(1_000), Decimal(100))
     opportunities: tuple[Opportunity, ...] = ()
     hides_people: bool = False
+    treatment: dict[str, str] = {}
+    focus: dict[str, str] = {}
 
 
 DEFAULT_OPTIONS = ReadOptions()

@@ -1,5 +1,6 @@
 """The reads: one line each. The API serves them; the worker keeps the precomputed ones ready."""
 
+from calendar import month_name
 from datetime import date, timedelta
 from typing import Any
 
@@ -121,6 +122,7 @@ READS = (
         answer=_month_detail,
         shape=months.MonthDetail,
         rows="payments",
+        file_name=lambda args: f"{month_name[args['month']].lower()}_collections_{args['year']}",
         parameters=(
             _YEAR,
             integer("month", lambda today: today.month, 1, 12, "the month, by default this one"),
@@ -152,6 +154,7 @@ READS = (
         answer=_totals,
         shape=monthly_totals.MonthlyTotals,
         rows="months",
+        rows_of_detail={"cash": "cash"},
         parameters=(
             _FROM,
             _TO,
@@ -177,6 +180,7 @@ READS = (
         inferred_share=inferred_share.of_movements,
         shape=mrr_reads.Movements,
         rows="periods",
+        rows_of_detail={"customers": "movements"},
         parameters=(
             _FROM,
             _TO,

@@ -43,7 +43,7 @@ async def _find(query: ReadQuery, state: State) -> Found:
         return figure, positions.position_under(args["policy"] or ""), view.counts()
 
     figure, position, counts = await state.store.read(find)
-    if not query.csv:  # which shows the rows alone
+    if not query.file_format:  # which shows the rows alone
         figure = replace(figure, events=await _trace(figure, state))
     meta = await build_meta(query.scope.today, state, position, counts)
     return Found(document=json.encode(figure), meta=meta)

@@ -3,8 +3,9 @@
 Only how a read finds its document differs: in the books, here; in the ledger; or in both.
 """
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
@@ -29,7 +30,7 @@ from service.ledger.history import read_recorded_at
 from service.reads import snapshots, stored_models
 from service.reads.answers import Meta
 from service.reads.catalog import READS
-from service.reads.csv_table import to_csv
+from service.reads.files import MEDIA_TYPES, FileFormat, check_format, to_file
 from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, integer, parse_all
 from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
@@ -45,19 +46,28 @@ WAIT = (
     integer("at_least", lambda _: 0, 0, 2**62, "wait until the books hold this ledger position"),
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
-FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
-COMMON = (*SCOPE, *WAIT, FORMAT)
+FORMAT = choice(
+    "format",
+    None,
+    ("json", "csv", "xlsx"),
+    "csv for the list alone as CSV, as Accept: text/csv does; xlsx for it as a workbook of Excel",
+)
+AMOUNTS = choice(
+    "amounts", None, ("decimal",), "in a file, each amount as a decimal, too, beside that in minor units"
+)
+COMMON = (*SCOPE, *WAIT, FORMAT, AMOUNTS)
 JSON = choice("format", None, ("json",), "this read has no list to show as CSV")
 
 
 class ReadQuery(Struct, frozen=True, kw_only=True):
-    """The parsed parameters of a request for a read."""
+    """The parsed parameters of a request for a read; no `file_format` asks for JSON."""
 
     scope: Scope
     args: dict[str, Any]
     at_least: int
     timeout_ms: int
-    csv: bool
+    file_format: FileFormat | None
+    decimals: bool
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -97,7 +107,7 @@ def read_route(read: Read, find: Find) -> Route:
             found = await find(query, state)
             if not query.scope.people:
                 found = replace(found, document=without_personal(read.shape, found.document))
-            return _respond(read, request, query, found)
+            return await _respond(read, request, query, found)
 
         return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
 
@@ -106,7 +116,7 @@ def read_route(read: Read, find: Find) -> Route:
 
 def common_parameters(read: Read) -> tuple[Parameter, ...]:
     """What a read takes beside its own parameters."""
-    return COMMON if read.rows else (*SCOPE, *WAIT, JSON)
+    return COMMON if read.has_list else (*SCOPE, *WAIT, JSON)
 
 
 def _allow_slashes(path: str) -> str:
@@ -114,11 +124,10 @@ def _allow_slashes(path: str) -> str:
     return re.sub("{(customer_id|cause)}", r"{\1:path}", path)
 
 
-def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
+async def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
     next_page = _next_page(read, found.document)
-    if query.csv:
-        body = to_csv(read.shape, read.rows, found.document)
-        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
+    if query.file_format:
+        return await _respond_with_file(read, request, query, query.file_format, found.document, next_page)
     body = _with_meta(found.document, asdict(found.meta))
     if read.dated:
         tag_source = _without_lag(found)
@@ -126,6 +135,23 @@ def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Re
     timed = replace(found.meta, calculation_date=_moment(query.scope.today, state_of(request)))
     timed_body = _with_meta(found.document, asdict(timed))
     return tagged_response(request, timed_body, "application/json", next_page, tag_source=body)
+
+
+async def _respond_with_file(
+    read: Read,
+    request: Request,
+    query: ReadQuery,
+    file_format: FileFormat,
+    document: bytes,
+    next_page: dict[str, Any] | None,
+) -> Response:
+    """The list of an answer as a file with a name. It is made in a thread, since a long one takes seconds."""
+    rows, currency = read.rows_of(query.args), query.scope.currency
+    make = partial(to_file, file_format, read.shape, rows, document, currency, decimals=query.decimals)
+    response = tagged_response(request, await asyncio.to_thread(make), MEDIA_TYPES[file_format], next_page)
+    stem = read.file_stem(query.args, query.scope.today)
+    response.headers["Content-Disposition"] = f'attachment; filename="{stem}.{file_format}"'
+    return response
 
 
 def _next_page(read: Read, document: bytes) -> dict[str, Any] | None:
@@ -152,9 +178,11 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
         raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
     values = parse_all(common, given, _today(read, request, state))
     args = parse_all(read.parameters, given, values["today"]) | request.path_params
-    csv = bool(read.rows) and _wants_csv(values["format"], request)
-    if csv and read.page_parameter == "cursor" and "limit" not in given:
-        args["limit"] = None  # a CSV file could not show that it is only a page
+    file_format = _file_format(read, args, values["format"], request)
+    if values.get("amounts") and not file_format:
+        raise ParameterError("amounts: only of a file, with format=csv or format=xlsx")
+    if file_format and read.page_parameter and "limit" not in given:
+        args["limit"] = None  # a file could not show that it is only a page
     return ReadQuery(
         scope=Scope(
             currency=values["currency"] or state.settings.reporting_currency,
@@ -165,7 +193,8 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
         args=args,
         at_least=values["at_least"],
         timeout_ms=values["timeout_ms"],
-        csv=csv,
+        file_format=file_format,
+        decimals=values.get("amounts") == "decimal",
     )
 
 
@@ -178,9 +207,25 @@ def _today(read: Read, request: Request, state: State) -> date:
     return default_today(known_at, today, ZoneInfo(state.settings.reporting_tz))
 
 
-def _wants_csv(format_: str | None, request: Request) -> bool:
-    """Whether the answer is CSV: `format` says so, else the Accept header."""
-    return format_ == "csv" or (format_ is None and "text/csv" in request.headers.get("accept", ""))
+def _file_format(
+    read: Read, args: Mapping[str, Any], given: str | None, request: Request
+) -> FileFormat | None:
+    """The format of the file that is asked for by `format`, else by the Accept header; None for JSON.
+
+    Raises ParameterError where the answer has no list, or the format's package is not installed.
+    """
+    if given is None:
+        accepts_csv = "text/csv" in request.headers.get("accept", "")
+        return "csv" if accepts_csv and read.rows_of(args) else None
+    if given == "json":
+        return None
+    if not read.rows_of(args):
+        raise ParameterError(
+            f"format: only with detail={', '.join(read.rows_of_detail)}; else there is no list"
+        )
+    file_format: FileFormat = "csv" if given == "csv" else "xlsx"
+    check_format(file_format)
+    return file_format
 
 
 async def answer_when_reached(

@@ -59,8 +59,8 @@ HEADERS = {
     "payment-analytics-customers-at-risk": f"{CUSTOMER} mrr_cents ends_date churn_risk_score",
     "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents retention_rates",
     "payment-analytics-distribution": (
-        "segment customers revenue_cents customer_share revenue_share avg_revenue_per_customer_cents "
-        "percentage_of_total"
+        "segment treatment customers revenue_cents customer_share revenue_share "
+        "avg_revenue_per_customer_cents percentage_of_total"
     ),
     "payment-analytics-purchase-frequency": (
         "frequency customers revenue_cents customer_share revenue_share avg_customer_value_cents"
@@ -69,7 +69,10 @@ HEADERS = {
     "payment-analytics-customers-{customer_id}-forecast": (
         "month expected_cents low_cents high_cents contract_cents other_cents"
     ),
-    "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because causes",
+    "payment-analytics-customers-{customer_id}-opportunities": (
+        "rule kind text offer_type discount_percentage message type potential_revenue_cents probability "
+        "because causes"
+    ),
     "contracts": (
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
         "mrr_cents next_bill_date ends_date declined unpriced unknown_status tied processor account "

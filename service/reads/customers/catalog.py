@@ -1,6 +1,7 @@
 """The reads about customers: one line each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -98,6 +99,7 @@ def _read(
     rows: str,
     *parameters: Parameter,
     precomputed: bool = False,
+    rows_of_detail: Mapping[str, str] = MappingProxyType({}),
 ) -> BookRead:
     return BookRead(
         path=f"{_PATH}/{path}",
@@ -105,6 +107,7 @@ def _read(
         answer=answer,
         shape=shape,
         rows=rows,
+        rows_of_detail=rows_of_detail,
         parameters=parameters,
         precomputed=precomputed,
         dated=False,
@@ -190,6 +193,7 @@ CUSTOMER_READS = (
         choices("breakdown", "monthly,by_product", revenue.BREAKDOWNS, "what it is broken down by"),
         choice("detail", None, ("orders",), "with every order and reversal of the period"),
         _PROCESSOR,
+        rows_of_detail={"orders": "orders"},
     ),
     _read(
         "customers/{customer_id}/forecast",

@@ -32,12 +32,21 @@ LifecycleStage = Annotated[
 ]
 
 
+Treatment = Annotated[str | None, about("how the rulebook treats the segment; null where it says nothing")]
+Focus = Annotated[
+    str | None,
+    about("what the rulebook sees in the lifecycle stage; null where it says nothing, or before any order"),
+]
+
+
 class Classes(Struct, frozen=True, kw_only=True):
-    """A customer's classes at the end of a day; the last two are null before any order."""
+    """A customer's classes at the end of a day; those by orders are null before any."""
 
     customer_segment: SegmentName
+    treatment: str | None
     activity_status: Activity | None
     lifecycle_stage: Lifecycle | None
+    focus: str | None
 
 
 def segment_bounds(view: View) -> tuple[int, ...]:

@@ -288,10 +288,12 @@ def classify(view: View, customer: Customer) -> Classes:
     days_known, days_quiet = (
         (today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1)
     )
+    segment = segment_of(paid, segment_bounds(view))
+    stage = None if days_known is None or days_quiet is None else lifecycle_of(days_known, days_quiet)
     return Classes(
-        customer_segment=segment_of(paid, segment_bounds(view)),
+        customer_segment=segment,
+        treatment=view.options.treatment.get(segment),
         activity_status=None if days_quiet is None else activity_of(days_quiet),
-        lifecycle_stage=None
-        if days_known is None or days_quiet is None
-        else lifecycle_of(days_known, days_quiet),
+        lifecycle_stage=stage,
+        focus=view.options.focus.get(stage or ""),
     )

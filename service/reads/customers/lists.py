@@ -52,6 +52,7 @@ from service.reads.customers.classes import (
     CustomerSegment,
     LifecycleStage,
     SegmentName,
+    Treatment,
     activity_of,
     lifecycle_of,
     ratio,
@@ -168,6 +169,7 @@ class SegmentShare(Struct, frozen=True, kw_only=True):
     """The customers of a segment."""
 
     segment: Annotated[SegmentName, about("the segment")]
+    treatment: Treatment
     customers: Customers
     revenue_cents: RevenueCents
     customer_share: CustomerShare
@@ -504,6 +506,7 @@ def _segments(view: View, customers: CustomerSet) -> list[SegmentShare]:
     return [
         SegmentShare(
             segment=name,
+            treatment=view.options.treatment.get(name),
             **shares,
             avg_revenue_per_customer_cents=_average(*tallies[name]),
             percentage_of_total=ratio(100 * tallies[name][1], revenue, 2),

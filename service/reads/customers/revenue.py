@@ -25,7 +25,14 @@ from service.reads.answers import (
     day,
     or_null,
 )
-from service.reads.customers.classes import ActivityStatus, CustomerSegment, LifecycleStage, ratio
+from service.reads.customers.classes import (
+    ActivityStatus,
+    CustomerSegment,
+    Focus,
+    LifecycleStage,
+    Treatment,
+    ratio,
+)
 from service.reads.customers.customer import Customer, CustomerHeader, classify, header
 from service.reads.customers.expectations import Predictions, expectations
 from service.reads.forecast import quarter_of
@@ -159,8 +166,10 @@ class CustomerRevenue(CustomerHeader, frozen=True, kw_only=True):
     ] = UNSET
     predictions: Annotated[Predictions | None, about("what is to be expected; null unless asked for")]
     customer_segment: CustomerSegment
+    treatment: Treatment
     activity_status: ActivityStatus
     lifecycle_stage: LifecycleStage
+    focus: Focus
 
 
 def revenue(
