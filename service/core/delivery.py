@@ -120,7 +120,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     bytes are translated otherwise. `volatile` are the top-level fields of a body that may change in a
     redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is
     set where one event may come in several renderings; its ids are then unique over all accounts.
-    `confirmations` is set where fetches confirm notifications; of what is polled only changes are recorded.
+    `confirmations` is set where fetches confirm notifications.
     `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
     counts, for `ignore`.
     """
@@ -136,6 +136,11 @@ class Processor(Struct, frozen=True, kw_only=True):
     confirmations: Confirmations | None = None
     api: Api | None = None
     mode_setting: str | None = None
+
+    @property
+    def records_only_changes(self) -> bool:
+        """Whether of what is fetched only what changed, or confirms a notification, is recorded."""
+        return bool(self.confirmations or (self.api and self.api.contracts))
 
     def endpoint_by(self, method: str) -> Endpoint | None:
         """The endpoint whose deliveries are proved by this method."""
