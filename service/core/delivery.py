@@ -113,6 +113,11 @@ class Confirmations(Struct, frozen=True, kw_only=True):
         return event_id.removesuffix(self.fetched_suffix) + self.unsigned_suffix if is_fetched else None
 
 
+# check(value, earlier): raises ValueError, with what a setting may hold, unless its value is one that may be.
+# `earlier` are the settings declared before it.
+SettingCheck = Callable[[Any, Mapping[str, Any]], None]
+
+
 class Processor(Struct, frozen=True, kw_only=True):
     """A processor: where it posts, and how its deliveries are read.
 
@@ -123,6 +128,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     `confirmations` is set where fetches confirm notifications.
     `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
     counts, for `ignore`.
+    `setting_checks` are its settings that are checked, by name, each with its check.
     """
 
     name: str
@@ -136,6 +142,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     confirmations: Confirmations | None = None
     api: Api | None = None
     mode_setting: str | None = None
+    setting_checks: tuple[tuple[str, SettingCheck], ...] = ()
 
     @property
     def records_only_changes(self) -> bool:
