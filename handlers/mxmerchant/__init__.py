@@ -64,6 +64,7 @@ PROCESSOR = Processor(
     ),
     translate=translate,
     version=1,
+    setting_checks=(("mxmerchant_webhook_secrets", signature.check_secrets),),
     confirmations=Confirmations(
         unsigned_suffix=TRUST_SUFFIX["unsigned"],
         fetched_suffix=TRUST_SUFFIX["fetched"],

@@ -6,7 +6,7 @@ put each kind of object into our words, and `units` its money into ISO's units.
 """
 
 from handlers.stripe import envelope, signature
-from handlers.stripe.api import API
+from handlers.stripe.api import API, check_mode_of_key
 from handlers.stripe.fields import NAME
 from service.core.delivery import Endpoint, Header, Processor
 
@@ -29,6 +29,7 @@ PROCESSOR = Processor(
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     mode_setting="stripe_mode",
+    setting_checks=(("stripe_api_key", check_mode_of_key),),
     render=envelope.api_version,
     api=API,
 )

@@ -4,6 +4,7 @@ Source: https://docs.stripe.com/api/pagination, https://docs.stripe.com/api/even
 https://docs.stripe.com/rate-limits.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -39,6 +40,14 @@ def _headers(values: Mapping[str, str]) -> dict[str, str]:
 def _request(path: str, account: str, query: Query = {}) -> Request:  # noqa: B006 - nobody changes it
     """A request for what belongs to an account: a connected one, or "" for the key's own."""
     return Request(path=path, query=query, headers={"Stripe-Account": account} if account else {})
+
+
+def check_mode_of_key(key: str | None, earlier: Mapping[str, Any]) -> None:
+    """Raise ValueError if a key says that it is of the other mode: sk_live_…, rk_test_…."""
+    mode = earlier.get("stripe_mode")
+    stated = re.match("[a-z]+_(live|test)_", key or "")
+    if mode and stated and stated[1] != mode:
+        raise ValueError(f"a key of {mode} mode, as DAYBOOK_STRIPE_MODE says, not of {stated[1]} mode")
 
 
 # Lists

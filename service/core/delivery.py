@@ -113,6 +113,11 @@ class Confirmations(Struct, frozen=True, kw_only=True):
         return event_id.removesuffix(self.fetched_suffix) + self.unsigned_suffix if is_fetched else None
 
 
+# check(value, earlier): raises ValueError, with what a setting may hold, unless its value is one that may be.
+# `earlier` are the settings declared before it.
+SettingCheck = Callable[[Any, Mapping[str, Any]], None]
+
+
 class Processor(Struct, frozen=True, kw_only=True):
     """A processor: where it posts, and how its deliveries are read.
 
@@ -120,9 +125,10 @@ class Processor(Struct, frozen=True, kw_only=True):
     bytes are translated otherwise. `volatile` are the top-level fields of a body that may change in a
     redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is
     set where one event may come in several renderings; its ids are then unique over all accounts.
-    `confirmations` is set where fetches confirm notifications; of what is polled only changes are recorded.
+    `confirmations` is set where fetches confirm notifications.
     `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
     counts, for `ignore`.
+    `setting_checks` are its settings that are checked, by name, each with its check.
     """
 
     name: str
@@ -136,6 +142,12 @@ class Processor(Struct, frozen=True, kw_only=True):
     confirmations: Confirmations | None = None
     api: Api | None = None
     mode_setting: str | None = None
+    setting_checks: tuple[tuple[str, SettingCheck], ...] = ()
+
+    @property
+    def records_only_changes(self) -> bool:
+        """Whether of what is fetched only what changed, or confirms a notification, is recorded."""
+        return bool(self.confirmations or (self.api and self.api.contracts))
 
     def endpoint_by(self, method: str) -> Endpoint | None:
         """The endpoint whose deliveries are proved by this method."""

@@ -186,7 +186,7 @@ def _dropped(
 def _records_only_changes(proof: Proof) -> bool:
     """Whether only changed data of such a delivery are recorded; then a missing event is no difference."""
     processor = processor_of(proof.processor)
-    return proof.method == "fetch" and processor is not None and processor.confirmations is not None
+    return proof.method == "fetch" and processor is not None and processor.records_only_changes
 
 
 def _key(event: Event) -> EventKey:
@@ -281,7 +281,8 @@ async def _retranslate_fetched(
     """A delivery that was fetched: an observed object, or one that confirms a notification or was listed."""
     translated = read_delivery(processor, delivery.headers, body, delivery.proof, mode_of)
     confirmations = processor.confirmations
-    assert confirmations is not None  # noqa: S101 - looked at before
+    if confirmations is None:
+        return translated
     notification_ids = {key: confirmations.notification_id(key[2]) for key in delivery.digests}
     key = next((key for key, notification_id in notification_ids.items() if notification_id), None)
     if key is None:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from handlers import PROCESSORS
 from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
@@ -77,6 +78,10 @@ def _parse_port(value: Any) -> Any:
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
+
+
+# The checks of the processors' own settings, by name.
+_CHECKS = {name: check for processor in PROCESSORS for name, check in processor.setting_checks}
 
 
 class Settings(BaseSettings):
@@ -148,28 +153,11 @@ class Settings(BaseSettings):
             parse_redis_url(url)
         return url or None
 
-    @field_validator("mxmerchant_webhook_secrets")
+    @field_validator(*_CHECKS)
     @classmethod
-    def _check_relay_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(map(_is_key, secrets)):
-            raise ValueError("whsec_ and a key in base64; several with commas between them")
-        return secrets
-
-    @field_validator("standard_webhook_secrets")
-    @classmethod
-    def _check_biller_secrets(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        if not all(_is_key(secret) for several in secrets.values() for secret in several):
-            raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
-        return secrets
-
-    @field_validator("stripe_api_key")
-    @classmethod
-    def _check_mode_of_key(cls, key: str | None, info: ValidationInfo) -> str | None:
-        mode = info.data.get("stripe_mode")
-        stated = re.match("[a-z]+_(live|test)_", key or "")  # sk_live_…, rk_test_…
-        if mode and stated and stated[1] != mode:
-            raise ValueError(f"a key of {mode} mode, as DAYBOOK_STRIPE_MODE says, not of {stated[1]} mode")
-        return key
+    def _check_of_processor(cls, value: Any, info: ValidationInfo) -> Any:
+        _CHECKS[info.field_name or ""](value, info.data)
+        return value
 
     @field_validator("rulebook")
     @classmethod
@@ -219,14 +207,6 @@ class Settings(BaseSettings):
     def unset_of(self, api: Api) -> list[str]:
         """The variables that an API needs and that are unset."""
         return [f"{_PREFIX}{name.upper()}" for name in api.settings if not getattr(self, name)]
-
-
-def _is_key(secret: str) -> bool:
-    """Whether a Standard Webhooks secret contains a key; without one, every delivery would be refused."""
-    try:
-        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except (binascii.Error, ValueError):
-        return False
 
 
 def _is_loopback(host: str) -> bool:
