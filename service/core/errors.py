@@ -14,6 +14,8 @@ DaybookError
 ├── ParameterError           a query parameter that can't be used               400
 ├── Unauthorized             a read without a known key                         401
 ├── Forbidden                the key lacks a scope that the request needs       403
+├── CrossSite                a page of another site makes a browser ask         403
+├── Misdirected              a read under a host that is not served             421
 ├── NotFound                 the thing asked for does not exist                 404
 │   └── Erased               it existed until its customer was erased           410
 ├── Behind                   the books did not reach the position asked for     504
@@ -90,6 +92,14 @@ class Unauthorized(DaybookError):
 
 class Forbidden(DaybookError):
     """A request whose key lacks a scope that it needs."""
+
+
+class CrossSite(DaybookError):
+    """A request that a page of another site made a browser send, and that is no visit."""
+
+
+class Misdirected(DaybookError):
+    """A read or a page that is asked for under a host that this service does not serve."""
 
 
 class NotFound(DaybookError):

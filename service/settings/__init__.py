@@ -50,6 +50,13 @@ def _parse_pairs(value: Any) -> Any:
     return {name: tuple(s for n, _, s in pairs if n == name) for name, _, _ in pairs}
 
 
+def _parse_hosts(value: Any) -> Any:
+    hosts = tuple(host.lower().strip("[]") for host in _parse_list(value))
+    if not all(_is_address(host) or re.fullmatch(r"[a-z0-9_.-]*[a-z0-9_-]", host) for host in hosts):
+        raise ValueError("names of hosts without a port, with commas between them")
+    return hosts
+
+
 def _parse_limits(value: Any) -> Any:
     try:
         limits = tuple(Decimal(part) for part in _parse_list(value))
@@ -76,6 +83,7 @@ def _parse_port(value: Any) -> Any:
 
 
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
 Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
@@ -98,6 +106,7 @@ class Settings(BaseSettings):
     redis_prefix: str = Field(default="daybook", pattern="^[A-Za-z0-9._:-]+$")
     api_keys: Keys = ()  # before host, whose check reads it
     host: str = "127.0.0.1"
+    allowed_hosts: Hosts = ()
     port: Annotated[int, BeforeValidator(_parse_port)] = 8000
     stripe_webhook_secrets: List = ()
     mxmerchant_webhook_secrets: List = ()
@@ -183,7 +192,7 @@ class Settings(BaseSettings):
     @classmethod
     def _open_only_with_keys(cls, host: str, info: ValidationInfo) -> str:
         has_keys = bool(info.data.get("api_keys", "unusable ones"))
-        if not has_keys and not _is_loopback(host):
+        if not has_keys and not is_loopback(host):
             raise ValueError("a loopback address such as 127.0.0.1; any other needs DAYBOOK_API_KEYS")
         return host
 
@@ -209,11 +218,16 @@ class Settings(BaseSettings):
         return [f"{_PREFIX}{name.upper()}" for name in api.settings if not getattr(self, name)]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, leads to this machine alone."""
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        return bool(ip_address(host))
     except ValueError:
-        return host == "localhost"
+        return False
 
 
 def load(options: Mapping[str, str] = MappingProxyType({}), **overrides: Any) -> Settings:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
@@ -17,6 +18,7 @@ from service.lookback.maker import LookbackMaker
 from service.queue.nudge import Nudger, connect
 from service.settings import Settings
 from service.web.bounds import Limiter
+from service.web.browsers import BrowserGuard
 from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
@@ -94,4 +96,11 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         *docs_routes(),
         *health_routes(),
     ]
-    return Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(BrowserGuard, settings)],
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a redirect would repeat the token of a callback URL
+    return app

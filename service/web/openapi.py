@@ -49,8 +49,9 @@ bodies, and for customers' names and e-mail addresses, which are null without it
 _PROBLEMS = {
     400: "A parameter is not known or can't be used; `detail` names it",
     401: "Keys are set, and the request carries none that is known",
-    403: "The key lacks a scope that this needs; `detail` names it",
+    403: "The key lacks a scope that this needs, named in `detail`; or a page of another site asks",
     404: "There is no such thing",
+    421: "The request's host is not one of those that are served here",
     410: "It was erased with its customer",
     503: "A store can't be read now or not in time, or too many reads are under way; see `Retry-After`",
     504: "The books did not reach `at_least` within `timeout_ms`",
@@ -191,7 +192,7 @@ def _read(read: Read) -> dict[str, Any]:
         answer |= {
             media_type.partition(";")[0]: _file(read, name) for name, media_type in MEDIA_TYPES.items()
         }
-    problems = [400, 401, 403, 503, 504]
+    problems = [400, 401, 403, 421, 503, 504]
     problems += [404] if path_parameters or read is EXPLAIN else []
     problems += [410] if read.shape is ledger.DeliveredEvent else []
     return {
@@ -254,7 +255,7 @@ def _service() -> dict[str, Any]:
         kind = "string" if path in texts else "object"
         answer = {"description": summary, "content": _content(media_type, {"type": kind})}
         paths[path] = {"tags": ["service"], "summary": summary, "responses": {"200": answer}}
-    paths["/metrics"]["responses"] |= {str(code): _problem(code, _PROBLEMS[code]) for code in (401, 403)}
+    paths["/metrics"]["responses"] |= {str(code): _problem(code, _PROBLEMS[code]) for code in (401, 403, 421)}
     paths["/metrics"]["security"] = _keys((METRICS,))
     return {path: {"get": operation} for path, operation in paths.items()}
 

@@ -39,11 +39,13 @@ PROBLEMS: dict[type[Exception], ProblemType] = {
     errors.Forbidden: ProblemType(
         "forbidden", "The key lacks a scope", 403, {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
     ),
+    errors.CrossSite: ProblemType("cross-site", "Another site asks", 403),
     errors.NotFound: ProblemType("not-found", "There is no such thing", 404),
     errors.TooSlow: ProblemType("too-slow", "The body took too long", 408, {"Connection": "close"}),
     errors.Erased: ProblemType("erased", "It was erased with its customer", 410),
     # the rest of the body is not read
     errors.TooLarge: ProblemType("too-large", "The body is too large", 413, {"Connection": "close"}),
+    errors.Misdirected: ProblemType("misdirected", "This host is not served here", 421),
     errors.NotConfigured: ProblemType(
         "not-configured", "No secret is set for the processor", 503, {"Retry-After": "60"}
     ),

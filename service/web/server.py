@@ -57,6 +57,7 @@ def build_config(settings: Settings) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         timeout_graceful_shutdown=_REQUEST_SECONDS,
     )
 

@@ -125,5 +125,5 @@ async def running(data_dir: Path, clock: Clock | None = None, **given: Any) -> A
             await app({**scope, "state": dict(state)}, receive, send)
 
         transport = httpx.ASGITransport(with_state, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://daybook") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Daybook(app, state["daybook"], clock, http)

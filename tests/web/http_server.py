@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from service.web.app import create_app
+from service.web.server import build_config
 from tests.support.running import settings_for
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -28,7 +28,7 @@ class _Server(uvicorn.Server):
 def serve(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
     """The address at which the app is served until the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = _Server(uvicorn.Config(create_app(settings_for(data_dir, **given)), log_level="error"))
+        server = _Server(build_config(settings_for(data_dir, **given)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -43,7 +43,7 @@ async def test_a_generated_client_reads_the_demo(client: Any, demo: Path) -> Non
         return importlib.import_module(f"daybook_client.api.{name}")
 
     async with running(demo) as daybook:
-        session = client.Client(base_url="http://daybook").set_async_httpx_client(daybook.http)
+        session = client.Client(base_url="http://localhost").set_async_httpx_client(daybook.http)
         mrr = await operation("reads.get_mrr").asyncio(client=session, today=date(2025, 11, 30))
         month = await operation("reads.get_revenue_month_detail").asyncio(
             client=session, year=2025, month=11, today=date(2025, 11, 13), account="acct_1DaybookDemo"

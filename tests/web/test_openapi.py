@@ -85,7 +85,7 @@ def test_every_operation_has_a_name_and_a_read_says_what_it_refuses() -> None:
     assert all(re.fullmatch(r"(get|post)(_[a-z]+)+", name) for name in names)
     for read in ALL_READS:
         responses = description()["paths"][read.path]["get"]["responses"]
-        assert {"400", "401", "403", "503", "504"} <= set(responses)
+        assert {"400", "401", "403", "421", "503", "504"} <= set(responses)
         assert ("404" in responses) == ("{" in read.path or read.name == "explain")
 
 
@@ -255,13 +255,14 @@ async def test_health_answers_what_is_described(daybook: Daybook) -> None:
 
 
 async def test_every_refusal_of_a_read_is_described(data_dir: Path) -> None:
-    async with running(data_dir, api_keys="key-one,key-two:metrics") as daybook:
+    async with running(data_dir, api_keys="key-one,key-two:metrics", allowed_hosts="localhost") as daybook:
         key = {"X-API-Key": "key-one"}
         for path in (read.path for read in READS):
             for query, headers, status in (
                 ("", {}, "401"),
                 ("?nothing=1", key, "400"),
                 ("", {"X-API-Key": "key-two"}, "403"),
+                ("", {**key, "Host": "evil.example"}, "421"),
                 ("?at_least=9&timeout_ms=0", key, "504"),
             ):
                 answer = await daybook.http.get(path + query, headers=headers)
