@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Annotated, Literal
 
 from msgspec import Struct, field
-from sqlalchemy import case, func, select
+from sqlalchemy import Subquery, case, func, select
 
 from projections.mrr import MOVEMENT_KINDS, Movement
 from service.books.tables import ROWS, TOTALS
@@ -150,7 +150,7 @@ def metrics(view: View, first: date, last: date, by: Literal["month", "quarter",
         for month, sums_of_month in sums_by_month.items():
             if period.begins.isoformat()[:7] <= month <= period.ends.isoformat()[:7]:
                 sums_of_period.update(sums_of_month)
-        cohort = _cohort(view, period.begins, period.ends)
+        cohort = cohort_of(view, period.begins, period.ends)
         measured.append(measure(period, mrr_cents, customers, sums_of_period, cohort))
         mrr_cents, customers = measured[-1].closing_cents, measured[-1].closing_customers
     return Metrics(**describe_counting(view), by=by, periods=measured)
@@ -169,22 +169,29 @@ class Cohort(Struct, frozen=True, kw_only=True):
     left: int
 
 
-def _cohort(view: View, begins: date, ends: date) -> Cohort:
-    table = ROWS[Movement]
-    before = case((table.c.date < begins.isoformat(), table.c.amount_cents), else_=0)
-    customers = (
-        select(func.sum(before).label("opening"), func.sum(table.c.amount_cents).label("closing"))
-        .where(*view.filters(table, "mrr"), table.c.date <= ends.isoformat())
-        .group_by(table.c.key)
-        .subquery()
-    )
+def cohort_of(view: View, begins: date, ends: date) -> Cohort:
+    """The customers with MRR when a period begins, and what became of it until the period's end."""
+    customers = customers_with_mrr(view, begins, ends)
     opening, closing = customers.c.opening, customers.c.closing
     lost = case((closing < opening, opening - closing), else_=0)
     sums = {"opening_cents": opening, "closing_cents": closing, "lost_cents": lost}
     columns = [func.coalesce(func.sum(value), 0).label(name) for name, value in sums.items()]
     left = func.count(case((closing == 0, 1))).label("left")
-    row = view.one(select(func.count().label("customers"), *columns, left).where(opening > 0))
+    row = view.one(select(func.count().label("customers"), *columns, left))
     return Cohort(**{name: int(value) for name, value in row._mapping.items()})  # noqa: SLF001
+
+
+def customers_with_mrr(view: View, begins: date, ends: date) -> Subquery:
+    """The `key` of each customer with MRR when a period begins, and the MRR then and at its end."""
+    table = ROWS[Movement]
+    opening = func.sum(case((table.c.date < begins.isoformat(), table.c.amount_cents), else_=0))
+    return (
+        select(table.c.key, opening.label("opening"), func.sum(table.c.amount_cents).label("closing"))
+        .where(*view.filters(table, "mrr"), table.c.date <= ends.isoformat())
+        .group_by(table.c.key)
+        .having(opening > 0)
+        .subquery()
+    )
 
 
 def measure(

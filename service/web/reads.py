@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -20,13 +20,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.books.store import BookPositions
+from service.books.store import BookPositions, BookStore
 from service.books.view import Scope, View, format_fraction
 from service.core.errors import ParameterError, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.core.scopes import PEOPLE
 from service.ledger.append import read_head
 from service.ledger.history import read_recorded_at
+from service.lookback.positions import default_today, requested_position
 from service.reads import snapshots, stored_models
 from service.reads.answers import Meta
 from service.reads.catalog import READS
@@ -36,8 +37,10 @@ from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
 from service.web.access import require
 from service.web.bounds import with_timeout
-from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
+from service.web.lookback import is_at_position, state_as_known
 from service.web.state import State, state_of
+
+T = TypeVar("T")
 
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
 
@@ -245,40 +248,57 @@ async def answer_when_reached(
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
-    """The document from the books, as they are or at an earlier position if the query asks for one."""
-    position = await requested_position(query.args, state)
-    found = await _find_document(read, query, state, position)
+    """The snapshot, or else a document made now, with `meta`."""
+
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
+        name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
+        document = snapshots.find(view.connection, name, version)
+        return document or json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+
+    document, meta = await read_books(query, state, find)
+    return Found(document=document, meta=meta)
+
+
+FindInView = Callable[[View, BookStore, int], tuple[T, float]]
+
+
+async def read_books(query: ReadQuery, state: State, find: FindInView[T]) -> tuple[T, Meta]:
+    """What `find` makes of the books, as they are or at an earlier position if the query asks for one.
+
+    `find` takes a view, its store and the version of the rows, and also returns the share of what is
+    inferred. Raises Unavailable.
+    """
+    zone = ZoneInfo(state.settings.reporting_tz)
+    position = await requested_position(query.args, state.ledger, zone, state.clock())
+    found = await _read_at(query, state, find, position)
     if found is None and position is not None:
         async with state_as_known(state, position, query.timeout_ms) as known_state:
-            found = await _find_document(read, query, known_state, position)
+            found = await _read_at(query, known_state, find, position)
     if found is None:
         raise Unavailable("the books as known then can't be read now")
     return found
 
 
-async def _find_document(
-    read: BookRead, query: ReadQuery, state: State, position: int | None
-) -> Found | None:
-    """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
+async def _read_at(
+    query: ReadQuery, state: State, find: FindInView[T], position: int | None
+) -> tuple[T, Meta] | None:
+    """What `find` makes of the state's books, with `meta`; None if they are not at `position`."""
 
-    def find(connection: Connection) -> tuple[bytes, int, dict[str, int], float] | None:
+    def read(connection: Connection) -> tuple[T, int, dict[str, int], float] | None:
         positions, view = open_view(connection, query.scope, state)
         if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
-        name = snapshots.snapshot_name(state.store, read, query.scope, query.args, state.options)
-        document = snapshots.find(connection, name, positions.version) or json.encode(
-            read.answer(view, query.args)
-        )
-        position_of_books = positions.position_under(query.args.get("policy", ""))
-        return document, position_of_books, view.counts(), read.inferred_share(view, query.args)
+        found, inferred_share = find(view, state.store, positions.version)
+        position_of_books = positions.position_under(query.args.get("policy") or "")
+        return found, position_of_books, view.counts(), inferred_share
 
-    result = await state.store.read(find)
+    result = await state.store.read(read)
     if result is None:
         return None
     meta = await build_meta(query.scope.today, state, *result[1:])
     if position is not None:
         meta = replace(meta, data_freshness="as_known")
-    return Found(document=result[0], meta=meta)
+    return result[0], meta
 
 
 async def found_in_ledger(answer: Struct, query: ReadQuery, state: State) -> Found:

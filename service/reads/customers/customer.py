@@ -95,7 +95,7 @@ class Customer(Struct, frozen=True, kw_only=True):
 
 def find(view: View, customer_id: str, processor: str | None) -> Customer:
     """The customer of this id. Raises NotFound, or ParameterError where several have it."""
-    processor, account = _find_account(view, customer_id, processor)
+    processor, account = find_account(view, customer_id, processor)
     today = view.scope.today.isoformat()
 
     def rows(table: Any, book: str, names: Sequence[str], *conditions: Any) -> list[Any]:
@@ -132,12 +132,15 @@ def _by_date(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: (row.date, row.source_id))
 
 
-def _find_account(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
-    """The processor and account of the one customer that has this id."""
+def find_account(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
+    """The processor and account of the one customer that has this id, by the books that the view has.
+
+    Raises NotFound, or ParameterError where several have it.
+    """
     if not customer_id.isprintable():  # every id is printable, and PostgreSQL takes no NUL
         raise NotFound(_UNKNOWN_CUSTOMER)
     accounts: set[tuple[str, str]] = set()
-    for table, book in _CUSTOMER_TABLES:
+    for table, book in (each for each in _CUSTOMER_TABLES if each[1] in view.books):
         query = select(table.c.processor, table.c.account).where(table.c.customer_id == customer_id)
         accounts |= {
             (row[0], row[1]) for row in view.all(query.where(*view.filters(table, book, currency=False)))

@@ -348,8 +348,8 @@ def at_risk(
     customers = customers_at_end_of_day(view)
     last_date = NoIndex(customers.c.last_date)
     conditions = [
-        _in_stage(view, last_date, stage) if by == "lifecycle" else _at_risk_by_activity(view, last_date),
-        _in_segments(view, customers, segments),
+        in_stage(view, last_date, stage) if by == "lifecycle" else at_risk_by_activity(view, last_date),
+        in_segments(view, customers, segments),
     ]
     page = _page(view, customers, conditions, request)
     return CustomersAtRisk(
@@ -365,18 +365,19 @@ def at_risk(
     )
 
 
-def _in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
+def in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
     """A condition on the day of the last purchase; new customers bought later than either stage."""
     start, end = ((view.scope.today - timedelta(days=days)).isoformat() for days in reversed(AT_RISK_DAYS))
     return last_date.between(start, end) if stage == "at_risk" else last_date < start
 
 
-def _at_risk_by_activity(view: View, last_date: ColumnElement[Any]) -> ColumnElement[bool]:
+def at_risk_by_activity(view: View, last_date: ColumnElement[Any]) -> ColumnElement[bool]:
     """A condition on the day of the last purchase, by the activity status."""
     return last_date < (view.scope.today - timedelta(days=QUIET_DAYS)).isoformat()
 
 
-def _in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) -> ColumnElement[bool]:
+def in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) -> ColumnElement[bool]:
+    """A condition on the customers' revenue: that of one of these segments."""
     revenue, bounds = customers.c.revenue_cents, segment_bounds(view)
     at_least = [revenue >= least for least in bounds]
     below = [revenue < least for least in bounds]
@@ -499,7 +500,7 @@ def distribution(view: View) -> Distribution:
 
 def _segments(view: View, customers: CustomerSet) -> list[SegmentShare]:
     tallies = {
-        name: _tally(view, customers, _in_segments(view, customers, [name]))
+        name: _tally(view, customers, in_segments(view, customers, [name]))
         for name in segment_names(segment_bounds(view))
     }
     revenue = sum(cents_ for _, cents_ in tallies.values())
@@ -557,12 +558,17 @@ def _by_frequency(view: View) -> Select[Any]:
     if customers.recomputed is None:
         query = select(_frequencies.c.frequency, *sum_columns(_frequencies, ("customers", "revenue_cents")))
         return query.where(*view.filters(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
+    frequency = frequency_of(customers).label("frequency")
+    columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
+    return select(*columns).where(*customers.conditions).group_by(frequency)
+
+
+def frequency_of(customers: CustomerSet) -> ColumnElement[str]:
+    """How often each customer buys, "" for one order."""
     gaps, lifespan = customers.c.orders - 1, customers.c.lifespan_days
     *limited, (least_often, _) = FREQUENCIES.items()
     limits = [(lifespan <= gaps * days, name) for name, days in limited if days]
-    frequency = case((gaps == 0, ""), *limits, else_=least_often).label("frequency")
-    columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
-    return select(*columns).where(*customers.conditions).group_by(frequency)
+    return case((gaps == 0, ""), *limits, else_=least_often)
 
 
 # Cohorts
@@ -609,8 +615,8 @@ def dashboard(view: View) -> Dashboard:
     previous_month, last_month = trend[-3].revenue_cents, trend[-2].revenue_cents
     before, now = (_month_to_date(view, months) for months in (1, 0))
     largest = _largest(view, customers, [])
-    count, at_risk_cents = _tally(view, customers, _in_stage(view, customers.c.last_date, "at_risk"))
-    quiet = _in_stage(view, NoIndex(customers.c.last_date), "at_risk")
+    count, at_risk_cents = _tally(view, customers, in_stage(view, customers.c.last_date, "at_risk"))
+    quiet = in_stage(view, NoIndex(customers.c.last_date), "at_risk")
     return Dashboard(
         success=True,
         currency=view.scope.currency,
