@@ -15,8 +15,15 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+)
 
+from handlers import PROCESSORS
 from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
@@ -24,8 +31,10 @@ from service.rulebook import load_rulebook
 from service.settings.read_keys import ReadKey
 from service.settings.read_keys import parse as parse_read_key
 from service.settings.redis_url import parse as parse_redis_url
+from service.settings.secrets import check_secret
 
 _PREFIX = "DAYBOOK_"
+LIFELINE = "DAYBOOK_LIFELINE"  # no setting: `daybook run` tells its processes by it what they follow
 _MASTER_KEY_BYTES = 32
 
 
@@ -147,6 +156,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{_MASTER_KEY_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
             )
+        if key:
+            check_secret(key)
         return key or None
 
     @field_validator("redis_url")
@@ -163,11 +174,20 @@ class Settings(BaseSettings):
             raise ValueError("whsec_ and a key in base64; several with commas between them")
         return secrets
 
+    @field_validator("stripe_webhook_secrets", "mxmerchant_webhook_secrets", "mxmerchant_url_tokens")
+    @classmethod
+    def _check_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        for secret in secrets:
+            check_secret(secret)
+        return secrets
+
     @field_validator("standard_webhook_secrets")
     @classmethod
     def _check_biller_secrets(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         if not all(_is_key(secret) for several in secrets.values() for secret in several):
             raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
+        for secret in (secret for several in secrets.values() for secret in several):
+            check_secret(secret)
         return secrets
 
     @field_validator("stripe_api_key")
@@ -212,6 +232,11 @@ class Settings(BaseSettings):
         secrets: tuple[str, ...] | dict[str, tuple[str, ...]] = getattr(self, endpoint.secrets)
         return secrets.get(name, ()) if isinstance(secrets, dict) else secrets
 
+    def has_webhook_secret(self) -> bool:
+        """Whether the webhooks of any processor can be verified."""
+        endpoints = [endpoint for processor in PROCESSORS for endpoint in processor.endpoints]
+        return any(getattr(self, endpoint.secrets) for endpoint in endpoints)
+
     def has_api(self, processor: Processor) -> bool:
         """Whether the API of a processor is set up."""
         return bool(processor.api_settings) and all(getattr(self, name) for name in processor.api_settings)
@@ -235,6 +260,14 @@ def _is_address(host: str) -> bool:
         return bool(ip_address(host))
     except ValueError:
         return False
+
+
+def unknown_variables() -> list[str]:
+    """The names in the environment, and in the `.env` file, that look like settings and are none."""
+    sources = (EnvSettingsSource(Settings), DotEnvSettingsSource(Settings))
+    given = {name.upper() for source in sources for name in source.env_vars}
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | {LIFELINE}
+    return sorted(name for name in given - known if name.startswith(_PREFIX))
 
 
 def load(options: Mapping[str, str] = MappingProxyType({}), **overrides: Any) -> Settings:
