@@ -46,6 +46,9 @@ check: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Byte code is kept, whatever the environment says: tests start hundreds of processes of it.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: check
 	$(BIN)/pytest -n 4 --dist worksteal  # more than there are processors: many tests wait for processes
 

@@ -23,13 +23,21 @@ from projections.book import (
     encode_causes,
 )
 from projections.contracts import (
+    ContractStart,
     ContractState,
     ContractStates,
+    contract_key,
     contract_state_rows,
-    effective_states,
     mrr_terms,
 )
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
+from projections.inferred import (
+    BilledItems,
+    InferredStates,
+    billed_item_rows,
+    contract_lives,
+    inferred_state_rows,
+)
 from projections.issued_invoices import (
     IssuedInvoice,
     LinkedPayment,
@@ -61,7 +69,7 @@ from projections.schedules import (
     encode,
 )
 from service.core import cadence
-from service.core.events import Event, join_key
+from service.core.events import Event
 from service.core.moments import day_of
 
 UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
@@ -142,13 +150,13 @@ class Bill(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def contract_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
+def contract_rows(
+    rows: Sequence[ContractStates | InferredStates | CustomerDiscounts], rules: Rules
+) -> list[Row]:
     """One customer's contracts and discounts to the contracts' present states, and their observed bills."""
-    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
     contracts: list[Row] = []
-    for row in rows:
-        if isinstance(row, ContractStates) and row.present:
-            states = effective_states(row, discounts, rules)
+    for row, states in contract_lives(rows, rules):
+        if row.present:
             contracts += [
                 *_contract(states, row.last_event_date, rules),
                 *observed_bills(states, rules),
@@ -177,7 +185,7 @@ def _contract(states: Sequence[ContractState], heard: str, rules: Rules) -> list
     dated_mrr = [(term.day.isoformat(), term.mrr_cents, term.counted) for term in mrr_terms(states, rules)]
     return [
         Contract(
-            parent_key=join_key("subscription", state.processor, state.account, data.subscription_id),
+            parent_key=contract_key(state.processor, state.account, data.subscription_id),
             causes=encode_causes(state.causes),
             processor=state.processor,
             account=state.account,
@@ -380,12 +388,16 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=5,
+    version=6,
     stages=(
-        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
+        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
+        Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),
+        Stage(reads=(ContractStart, BilledItems), contribute=inferred_state_rows, rows=(InferredStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
         Stage(
-            reads=(ContractStates, CustomerDiscounts), contribute=contract_rows, rows=(Contract, ObservedBill)
+            reads=(ContractStates, InferredStates, CustomerDiscounts),
+            contribute=contract_rows,
+            rows=(Contract, ObservedBill),
         ),
         Stage(reads="payment", contribute=observed_payment_rows, rows=(ObservedPayment,)),
         Stage(reads=(ObservedBill, ObservedPayment), contribute=settled_bill_rows, rows=(SettledBill,)),

@@ -19,7 +19,8 @@ from service.core.cadence import WEEKS_PER_MONTH
 from service.core.events import Event
 from service.core.moments import day_of
 
-TRUST_LEVELS = ("unsigned", "fetched", "signed")  # from the weakest to the strongest
+INFERRED = "inferred"  # of what no event tells, but what was billed
+TRUST_LEVELS = (INFERRED, "unsigned", "fetched", "signed")  # from the weakest to the strongest
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -228,7 +228,7 @@ def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -
     for dispute_id, history in by_dispute.items():
         taken_by = _taken_by(history)
         if taken_by and (cents := _taken_cents(taken_by, history[-1][1])):
-            moment = taken_by.occurred_at
+            moment = getattr(taken_by.data, "taken_at", None) or taken_by.occurred_at
             yield _cash_row(taken_by, "disputed", dispute_id, cents, moment, customer_id, rules)
 
 

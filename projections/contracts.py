@@ -11,7 +11,7 @@ from decimal import Decimal
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.book import Policy, Row, Rules, last_event_date, weakest_trust
+from projections.book import INFERRED, Policy, Row, Rules, last_event_date, weakest_trust
 from projections.customer_discounts import CustomerDiscounts, DiscountPeriod, discount_periods
 from projections.discounts import EVER, AppliedDiscounts
 from projections.pricing import all_discounts, change_days, price_on
@@ -93,6 +93,22 @@ class ContractStates(Row, frozen=True, kw_only=True):
     states: str
 
 
+class ContractStart(Row, frozen=True, kw_only=True):
+    """What bounds and completes that which is inferred of a contract from what was billed.
+
+    That is until `first_day`, from which its events tell its state. `state` is JSON of the first one, and
+    `items` of its items by their ids: [[item or price id, interval, every, metered], …]; `customers` of the
+    customers who have, or had, it.
+    """
+
+    table = "contract_starts"
+
+    first_day: str
+    state: str
+    items: str
+    customers: str
+
+
 class MrrTerm(Struct, frozen=True, kw_only=True):
     """A contract's MRR from the end of `day` on; 0 if it is not `counted`."""
 
@@ -108,12 +124,48 @@ class MrrTerm(Struct, frozen=True, kw_only=True):
         """What holds of the contract."""
         return self.state.data
 
+    @property
+    def is_inferred(self) -> bool:
+        """Whether it follows from what was billed, and no event of the contract tells it."""
+        return self.state.trust == INFERRED
+
 
 def contract_state_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One subscription's events to the states of its contract, once for each customer who has or had it."""
     states = contract_states(history, rules)
     if not states:
         return []
+    return [
+        _start(history, states),
+        *_rows_of_customers(history, states, rules),
+    ]
+
+
+def _start(history: Sequence[Event], states: Sequence[ContractState]) -> ContractStart:
+    first = states[0]
+    items: dict[str, tuple[str, int, bool]] = {}
+    for event in history:
+        for item in event.data.items if isinstance(event.data, Subscription) else ():
+            for key in filter(None, (item.item_id, item.price_id)):
+                items.setdefault(key, (item.interval, item.every, item.metered))
+    return ContractStart(
+        parent_key=contract_key(first.processor, first.account, first.data.subscription_id),
+        causes=json.encode(first.causes).decode(),
+        first_day=first.day.isoformat(),
+        state=json.encode(first).decode(),
+        items=json.encode(sorted((key, *terms) for key, terms in items.items())).decode(),
+        customers=json.encode(_customers(states)).decode(),
+    )
+
+
+def contract_key(processor: str, account: str, contract_id: str) -> str:
+    """The key under which what is known of a contract comes together."""
+    return join_key("subscription", processor, account, contract_id)
+
+
+def _rows_of_customers(
+    history: Sequence[Event], states: Sequence[ContractState], rules: Rules
+) -> list[ContractStates]:
     last = states[-1]
     encoded = json.encode(states).decode()
     return [
@@ -128,8 +180,13 @@ def contract_state_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
             last_event_date=last_event_date(history, rules),
             states=encoded,
         )
-        for customer_id in dict.fromkeys(state.data.customer_id for state in states)
+        for customer_id in _customers(states)
     ]
+
+
+def _customers(states: Sequence[ContractState]) -> list[str]:
+    """The customers who have, or had, a contract, each once."""
+    return list(dict.fromkeys(state.data.customer_id for state in states))
 
 
 def effective_states(
@@ -460,4 +517,5 @@ def _level(term: MrrTerm) -> tuple[object, ...]:
     """The values whose change begins a new term; equal for all terms that do not count."""
     if not term.counted:
         return ()
-    return term.mrr_cents, term.interval, term.every, term.data.customer_id, term.data.currency
+    data = term.data
+    return term.mrr_cents, term.interval, term.every, data.customer_id, data.currency, term.is_inferred

@@ -1,4 +1,7 @@
-"""The names of customers and products, so that people can read rows. No figure depends on them."""
+"""The names of customers and products, and e-mail addresses, so that people can read rows.
+
+No figure depends on them.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,7 @@ from service.core.events import Customer, CustomerErased, Event, Product
 
 
 class CustomerName(Row, frozen=True, kw_only=True):
-    """A customer's last known name; None once they were erased."""
+    """A customer's last known name and e-mail address; None once they were erased."""
 
     table = "customers"
     indexes = (("customer_id",),)
@@ -16,6 +19,7 @@ class CustomerName(Row, frozen=True, kw_only=True):
     account: str
     customer_id: str
     name: str | None
+    email: str | None
     deleted: bool
 
 
@@ -32,13 +36,15 @@ class ProductName(Row, frozen=True, kw_only=True):
 
 
 def customer_name_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
-    """One customer's events to their last name; a deletion keeps it, an erasure does not."""
+    """One customer's events to their last name and address; a deletion keeps them, an erasure does not."""
     if not history:
         return []
     last = history[-1]
     states = [event.data for event in history if isinstance(event.data, Customer)]
     erased = next((event.data for event in history if isinstance(event.data, CustomerErased)), None)
-    last_name = next((_without_nul(state.name) for state in reversed(states) if state.name), None)
+    newest_first = states[::-1]
+    last_name = next((_without_nul(state.name) for state in newest_first if state.name), None)
+    last_email = next((_without_nul(state.email) for state in newest_first if state.email), None)
     return [
         CustomerName(
             causes=causes(last),
@@ -46,6 +52,7 @@ def customer_name_rows(history: Sequence[Event], _rules: Rules) -> list[Row]:
             account=last.account,
             customer_id=(erased or states[-1]).customer_id,
             name=None if erased else last_name,
+            email=None if erased else last_email,
             deleted=bool(states) and states[-1].deleted,
         )
     ]
@@ -75,7 +82,7 @@ def _without_nul(text: str) -> str:
 
 CUSTOMERS = Book(
     name="customers",
-    version=4,
+    version=5,
     stages=(
         Stage(reads="customer", contribute=customer_name_rows, rows=(CustomerName,)),
         Stage(reads="product", contribute=product_name_rows, rows=(ProductName,)),

@@ -9,16 +9,23 @@ from itertools import groupby
 
 from msgspec import json
 
-from projections.book import Book, Row, Rules, Stage, Total, merge_causes, weakest_trust
+from projections.book import INFERRED, Book, Row, Rules, Stage, Total, merge_causes, weakest_trust
 from projections.contracts import (
+    ContractStart,
     ContractState,
     ContractStates,
     MrrTerm,
     contract_state_rows,
-    effective_states,
     mrr_terms,
 )
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
+from projections.inferred import (
+    BilledItems,
+    InferredStates,
+    billed_item_rows,
+    contract_lives,
+    inferred_state_rows,
+)
 from service.core.events import join_key
 
 MOVEMENT_KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
@@ -62,14 +69,12 @@ class Movement(Row, frozen=True, kw_only=True):
     trust: str
 
 
-def step_rows(rows: Sequence[ContractStates | CustomerDiscounts], rules: Rules) -> list[Row]:
+def step_rows(rows: Sequence[ContractStates | InferredStates | CustomerDiscounts], rules: Rules) -> list[Row]:
     """The contracts of one customer, and their own discounts, to steps: each term less the one before it."""
-    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
     return [
         step
-        for row in rows
-        if isinstance(row, ContractStates)
-        for step in _contract_steps(row.customer_id, effective_states(row, discounts, rules), rules)
+        for row, states in contract_lives(rows, rules)
+        for step in _contract_steps(row.customer_id, states, rules)
     ]
 
 
@@ -89,16 +94,16 @@ def _contract_steps(customer_id: str, states: Sequence[ContractState], rules: Ru
     return steps
 
 
-_StepKey = tuple[str, str, str, int]  # customer, currency, interval, every
+_StepKey = tuple[str, str, str, int, bool]  # customer, currency, interval, every, whether it is inferred
 
 
 def _step_key(term: MrrTerm) -> _StepKey:
-    return term.data.customer_id, term.data.currency, term.interval, term.every
+    return term.data.customer_id, term.data.currency, term.interval, term.every, term.is_inferred
 
 
 def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
     state = term.state
-    customer_id, currency, interval, every = key
+    customer_id, currency, interval, every, is_inferred = key
     return Step(
         parent_key=join_key(state.processor, state.account, customer_id, currency),
         causes=json.encode(state.causes).decode(),
@@ -111,7 +116,7 @@ def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
         every=every,
         mrr_cents=mrr_cents,
         contracts=contracts,
-        trust=state.trust,
+        trust=INFERRED if is_inferred else state.trust,
     )
 
 
@@ -158,11 +163,13 @@ def _measure_movement(row: Movement) -> tuple[int, ...]:
 
 MRR = Book(
     name="mrr",
-    version=3,
+    version=4,
     stages=(
-        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates,)),
+        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
+        Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),
+        Stage(reads=(ContractStart, BilledItems), contribute=inferred_state_rows, rows=(InferredStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),
-        Stage(reads=(ContractStates, CustomerDiscounts), contribute=step_rows, rows=(Step,)),
+        Stage(reads=(ContractStates, InferredStates, CustomerDiscounts), contribute=step_rows, rows=(Step,)),
         Stage(reads=(Step,), contribute=movement_rows, rows=(Movement,)),
     ),
     totals=(
@@ -170,8 +177,12 @@ MRR = Book(
             table="mrr_days",
             row_type=Step,
             group_by=("currency", "account", "date", "interval", "every"),
-            sums=("mrr_cents", "contracts"),
-            measure=lambda row: (row.mrr_cents, row.contracts),
+            sums=("mrr_cents", "inferred_cents", "contracts"),
+            measure=lambda row: (
+                row.mrr_cents,
+                row.mrr_cents if row.trust == INFERRED else 0,
+                row.contracts,
+            ),
         ),
         Total(
             table="movement_days",

@@ -137,7 +137,8 @@ def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     if is_voided(payments):
         return []
     changes, limited = _shared_changes(payments, links)
-    tries = [Try(event.occurred_at, event.cause) for event in payments if _payment(event).status == "failed"]
+    failed = [event for event in payments if _payment(event).status == "failed"]
+    tries = [Try(_payment(event).failed_at or event.occurred_at, event.cause) for event in failed]
     invoice_ids: list[str | None] = [*dict.fromkeys(link.invoice_id for link in links), None]
     payment = {
         "causes": causes(*(event for event in payments if _payment(event).status == "succeeded")),

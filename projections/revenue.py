@@ -33,7 +33,7 @@ class Order(Row, frozen=True, kw_only=True):
     """
 
     table = "orders"
-    indexes = (("customer_id", "currency", "date"),)
+    indexes = (("customer_id", "currency", "date"), ("currency", "date"))
 
     processor: str
     account: str

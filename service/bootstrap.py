@@ -94,9 +94,12 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
 
 def read_options(settings: Settings) -> ReadOptions:
     """The settings on which reads depend."""
+    rulebook = load_rulebook(settings.rulebook)
     return ReadOptions(
         segment_limits=settings.segment_limits,
-        opportunities=load_rulebook(settings.rulebook).opportunities,
+        opportunities=rulebook.opportunities,
+        treatment=rulebook.treatment,
+        focus=rulebook.focus,
         hides_people=any(FIGURES in key.scopes and PEOPLE not in key.scopes for key in settings.api_keys),
     )
 

@@ -47,8 +47,8 @@ COMMANDS = {
         ),
         "export": ("service.commands.exports:app", "Write the ledger, or the books' rows, to files."),
         "reconcile": (
-            "service.commands.reconcile:app",
-            "Compare processors' APIs with the ledger and the books.",
+            "service.commands.reconcile:reconcile",
+            "Compare a processor's API with the ledger and the books.",
         ),
     },
     "Correct": {

@@ -9,12 +9,14 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from handlers.mxmerchant.fields import NAME
-from handlers.mxmerchant.payments import confirmed_notification_id, read_payment_again
+from handlers.mxmerchant.api import API, payment_request
+from handlers.mxmerchant.fields import NAME, TRUST_SUFFIX
+from handlers.mxmerchant.payments import confirm, read_payment_again
 from handlers.mxmerchant.translation import translate
 from handlers.standard import signature
 from service.core.delivery import Confirmations, Endpoint, Processor, Proof
 from service.core.errors import VerificationError
+from service.core.events import Dispute, Payment, Refund
 
 __all__ = ["NAME", "PROCESSOR", "translate", "verify_relay", "verify_token"]
 
@@ -62,11 +64,14 @@ PROCESSOR = Processor(
     ),
     translate=translate,
     version=1,
-    confirmations=Confirmations(notification_id=confirmed_notification_id, read_again=read_payment_again),
-    api_settings=(
-        "mxmerchant_api_url",
-        "mxmerchant_consumer_key",
-        "mxmerchant_consumer_secret",
-        "mxmerchant_merchant_id",
+    setting_checks=(("mxmerchant_webhook_secrets", signature.check_secrets),),
+    confirmations=Confirmations(
+        unsigned_suffix=TRUST_SUFFIX["unsigned"],
+        fetched_suffix=TRUST_SUFFIX["fetched"],
+        confirmable=(Payment, Refund, Dispute),
+        fetched=payment_request,
+        confirm=confirm,
+        read_again=read_payment_again,
     ),
+    api=API,
 )

@@ -1,7 +1,6 @@
 """Contract records: the state of a contract when it is observed."""
 
 import re
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
@@ -25,12 +24,9 @@ from service.core.events import (
     ENDED_STATUSES,
     NO_CURRENCY,
     UNKNOWN_CUSTOMER,
-    CustomerErased,
-    Data,
     Event,
     Item,
     Subscription,
-    subjects,
 )
 from service.core.limits import check_limits
 from service.core.money import to_minor
@@ -158,23 +154,11 @@ def missing_contract_event(payload: dict[str, Any], observed_at: datetime) -> Ev
     )
 
 
-def missing_contract(data: Subscription, merchant_id: str, record_count: int) -> dict[str, Any]:
-    """The body by which a contract is recorded that a list of `record_count` contracts no longer holds."""
-    return {"merchantId": merchant_id, "recordCount": record_count, "missing": to_builtins(data)}
+def missing_contract(data: Subscription, merchant_id: str, record_count: int) -> dict[str, Any] | None:
+    """The body by which a contract is recorded that a list of `record_count` contracts no longer holds.
 
-
-def changed_events(events: Iterable[Event], last_known: Mapping[str, Data]) -> list[Event]:
-    """The events of one poll whose data differ from the last known, at most one for each subject.
-
-    `last_known` is the last known data by subject. Several contracts may name one customer: the last in
-    the order of event ids counts, so that two spellings of a name do not alternate for ever. The name of
-    an erased customer is never recorded again.
+    None of one that is recorded so already.
     """
-    by_subject = {
-        subject: event for event in sorted(events, key=lambda e: e.event_id) for subject in subjects(event)
-    }
-    return [
-        event
-        for subject, event in by_subject.items()
-        if last_known.get(subject) != event.data and not isinstance(last_known.get(subject), CustomerErased)
-    ]
+    if data.status == MISSING_STATUS:
+        return None
+    return {"merchantId": merchant_id, "recordCount": record_count, "missing": to_builtins(data)}

@@ -31,7 +31,7 @@ _STATUS_MEANINGS: dict[type[Data], dict[str, str]] = {
     Dispute: {"chargedback": "lost"},
 }
 _OPEN_STATUS = {Payment: "pending", Refund: "pending", Dispute: "under_review"}
-UNSETTLED = frozenset(_OPEN_STATUS.values())  # a fetched payment with such a status confirms nothing yet
+_UNSETTLED = frozenset(_OPEN_STATUS.values())  # a fetched payment with such a status confirms nothing yet
 
 
 def confirmation(payment: dict[str, Any], notification_event: Event, observed_at: datetime) -> Event:
@@ -78,6 +78,16 @@ def confirmation(payment: dict[str, Any], notification_event: Event, observed_at
     )
 
 
+def confirm(payment: Any, notification_event: Event, observed_at: datetime) -> Event | None:
+    """The event that confirms a notification; None while its payment has not settled. Raises Unreadable."""
+    event = confirmation(payment, notification_event, observed_at)
+    return event if _is_settled(event) else None
+
+
+def _is_settled(event: Event) -> bool:
+    return getattr(event.data, "status", "") not in _UNSETTLED
+
+
 def observed_payment_events(record: Any, proof: Proof) -> list[Event]:
     """The events of a payment or refund that the API shows otherwise than the books: of that moment.
 
@@ -107,12 +117,6 @@ def observed_payment_events(record: Any, proof: Proof) -> list[Event]:
 def is_charged_back(record: Any) -> bool:
     """Whether the API says of a payment that it was charged back."""
     return (parse(record, FetchedPayment).status or "").lower() == "chargedback"
-
-
-def confirmed_notification_id(event_id: str) -> str | None:
-    """The id of the notification that an event may confirm, by the event's; None if it confirms none."""
-    fetched = TRUST_SUFFIX["fetched"]
-    return event_id.removesuffix(fetched) + TRUST_SUFFIX["unsigned"] if event_id.endswith(fetched) else None
 
 
 def read_payment_again(record: Any, proof: Proof, event_id: str, notification: Event | None) -> list[Event]:
@@ -149,8 +153,14 @@ def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -
         data=data,
     )
     confirmed = confirmation(record, event, observed_at)
-    is_settled = getattr(confirmed.data, "status", "") not in UNSETTLED
-    return confirmed if is_settled and not fetched.auth_only else None
+    return confirmed if _is_settled(confirmed) and not fetched.auth_only else None
+
+
+def observed_record(record: dict[str, Any], recorded: Event | None) -> dict[str, Any]:
+    """A record, with the payment that a refund gave back where only the recorded event names it."""
+    payment_id = getattr(recorded and recorded.data, "payment_id", None)
+    is_refund = parse_decimal(record["amount"], "$.amount") < 0
+    return {"originalPaymentId": payment_id} | record if is_refund and payment_id else record
 
 
 def payment_event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
@@ -158,7 +168,7 @@ def payment_event_ids(merchant_id: str, key: str, trust: str) -> list[str]:
     return [f"{merchant_id}:{kind}:{key}{TRUST_SUFFIX[trust]}" for kind in _LISTED_TYPES]
 
 
-def api_payment_id(data: Payment | Refund | Dispute) -> str:
+def api_payment_id(data: Data) -> str:
     """The id of a notified payment, refund or dispute in the API."""
     key: str = getattr(data, ID_FIELDS[type(data)])
     return key

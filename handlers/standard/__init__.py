@@ -35,4 +35,5 @@ PROCESSOR = Processor(
     ),
     translate=translation.translate,
     version=1,
+    setting_checks=(("standard_webhook_secrets", signature.check_secrets_by_name),),
 )

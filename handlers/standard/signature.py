@@ -1,10 +1,13 @@
 """The signature of Standard Webhooks. Source: the Standard Webhooks specification."""
 
+import base64
+import binascii
 import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from standardwebhooks import Webhook
 
@@ -27,6 +30,25 @@ HEADERS = (  # the standard's first sender has names of its own for them
 )
 
 _SIGNED_HEADERS = ("id", "timestamp", "signature")
+
+
+def check_secrets(secrets: Sequence[str], _earlier: Mapping[str, Any]) -> None:
+    """Raise ValueError if one of the secrets has no key: every delivery would be refused."""
+    if not all(map(_has_key, secrets)):
+        raise ValueError("whsec_ and a key in base64; several with commas between them")
+
+
+def check_secrets_by_name(secrets: Mapping[str, Sequence[str]], _earlier: Mapping[str, Any]) -> None:
+    """The same of secrets by the names of billers."""
+    if not all(_has_key(secret) for several in secrets.values() for secret in several):
+        raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
+
+
+def _has_key(secret: str) -> bool:
+    try:
+        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        return False
 
 
 def verify_signature(

@@ -6,6 +6,7 @@ put each kind of object into our words, and `units` its money into ISO's units.
 """
 
 from handlers.stripe import envelope, signature
+from handlers.stripe.api import API, check_mode_of_key
 from handlers.stripe.fields import NAME
 from service.core.delivery import Endpoint, Header, Processor
 
@@ -24,9 +25,11 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=2,
+    version=3,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
+    mode_setting="stripe_mode",
+    setting_checks=(("stripe_api_key", check_mode_of_key),),
     render=envelope.api_version,
-    api_settings=("stripe_api_key",),
+    api=API,
 )

@@ -13,6 +13,14 @@ from handlers.stripe.fields import (
     payment_id,
     readable,
 )
+from handlers.stripe.lines import (
+    billed_items,
+    first_id,
+    inclusive_taxes,
+    is_recurring,
+    named_prices,
+    named_products,
+)
 from service.core import events
 from service.core.events import Data
 
@@ -49,6 +57,7 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
         or 0 < amount_paid <= (payload.amount_paid_off_stripe or 0),
         within_period=subscription_id is not None and _is_within_period(payload),
         periods=_periods(payload.lines) if subscription_id and payload.lines else (),
+        billed=billed_items(payload) if subscription_id else (),
         **(_inclusive_tax(payload) if subscription_id else {}),
     )
 
@@ -90,7 +99,7 @@ _CHANGE_REASONS = {
 def _is_within_period(payload: payloads.Invoice) -> bool:
     """Whether a contract's invoice bills changes within a period, and no period."""
     lines = payload.lines.data if payload.lines else ()
-    if payload.billing_reason in _PERIOD_REASONS or any(map(_is_recurring, lines)):
+    if payload.billing_reason in _PERIOD_REASONS or any(map(is_recurring, lines)):
         return False
     return payload.billing_reason in _CHANGE_REASONS or (bool(lines) and all(map(_is_change, lines)))
 
@@ -100,7 +109,7 @@ def _periods(lines: payloads.InvoiceLines) -> tuple[events.Period, ...]:
 
     A metered line bills the period that is over, beside lines that bill the coming one.
     """
-    stated = [readable(line.period, payloads.LinePeriod) for line in lines.data if _is_recurring(line)]
+    stated = [readable(line.period, payloads.LinePeriod) for line in lines.data if is_recurring(line)]
     if lines.has_more or None in stated:
         return ()
     periods = dict.fromkeys((period.start, period.end) for period in stated if period)
@@ -123,19 +132,15 @@ def _lines(lines: payloads.InvoiceLines, subtotal: int | None) -> tuple[events.I
 
 
 def _line(line: payloads.InvoiceLine) -> events.InvoiceLine:
-    details = line.pricing.price_details if line.pricing else None
-    twins = [readable(twin, payloads.NamedPrice) for twin in (line.price, line.plan)]
-    priced = [twin for twin in twins if twin]
-    prices = [details.price if details else None, *priced]
-    products = [details.product if details else None, *(part.product for part in priced)]
+    prices, products = named_prices(line), named_products(line)
     names = [
         *(product.name for product in products if isinstance(product, payloads.Product)),
         *(price.nickname for price in prices if isinstance(price, payloads.NamedPrice)),
     ]
     return events.InvoiceLine(
         amount=line.amount,
-        product_id=next(filter(None, map(id_of, products)), None),
-        price_id=next(filter(None, map(id_of, prices)), None),
+        product_id=first_id(products),
+        price_id=first_id(prices),
         product_name=next(filter(None, names), None),
     )
 
@@ -145,21 +150,12 @@ def _inclusive_tax(payload: payloads.Invoice) -> dict[str, Any]:
 
     Nothing where the invoice has neither an inclusive tax nor an automatic one that was computed.
     """
-    lines = [line for line in (payload.lines.data if payload.lines else ()) if _is_recurring(line)]
-    taxes = [tax for line in lines for tax in line.taxes or line.tax_amounts or ()]
-    inclusive = [tax.amount for tax in taxes if tax.inclusive or tax.tax_behavior == "inclusive"]
+    lines = [line for line in (payload.lines.data if payload.lines else ()) if is_recurring(line)]
+    inclusive = [tax for line in lines for tax in inclusive_taxes(line)]
     amount = sum(line.amount - _total(line.discount_amounts) for line in lines)
     if amount <= 0 or not (inclusive or _is_automatic(payload.automatic_tax)):
         return {}
     return {"taxed_amount": amount, "inclusive_tax": sum(inclusive)}
-
-
-def _is_recurring(line: payloads.InvoiceLine) -> bool:
-    """Whether a line bills an item of a subscription for a period, and no part of one."""
-    details = line.parent.subscription_item_details if line.parent else None
-    if details:
-        return not details.proration
-    return line.type == "subscription" and not line.proration
 
 
 def _is_change(line: payloads.InvoiceLine) -> bool:

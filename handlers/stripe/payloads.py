@@ -290,6 +290,8 @@ class Subscription(EndedSubscription, frozen=True, kw_only=True):
     current_period_end: Seconds | None = None
     billing_cycle_anchor: Seconds | None = None
     billing_cycle_anchor_config: Twin = None
+    start_date: Seconds | None = None
+    trial_start: Seconds | None = None
     trial_end: Seconds | None = None
     cancel_at: Seconds | None = None
     cancel_at_period_end: bool | None = None
@@ -367,14 +369,16 @@ class LineTax(Payload, frozen=True, kw_only=True):
 
 
 class LineDiscount(Payload, frozen=True, kw_only=True):
-    """The amount that a discount takes off a line."""
+    """The amount that a discount takes off a line. `discount` is its id, unless it was expanded."""
 
     amount: Amount
+    discount: Twin = None
 
 
 class LineOrigin(Payload, frozen=True, kw_only=True):
     """The subscription's item from which a line was made."""
 
+    subscription_item: str | None = None
     proration: bool | None = None
 
 
@@ -406,6 +410,7 @@ class InvoiceLine(Payload, frozen=True, kw_only=True):
     type: str | None = None
     proration: bool | None = None
     parent: LineParent | None = None
+    subscription_item: str | None = None
     tax_amounts: tuple[LineTax, ...] | None = None
     taxes: tuple[LineTax, ...] | None = None
     discount_amounts: tuple[LineDiscount, ...] | None = None
@@ -491,6 +496,8 @@ class Invoice(PaymentReference, frozen=True, kw_only=True):
     amount_paid_off_stripe: Amount | None = None
     paid_out_of_band: bool | None = None
     subtotal: Amount | None = None
+    discount: Twin = None
+    discounts: Twin = None
     subscription: Reference | None = None
     parent: InvoiceParent | None = None
     payments: InvoicePayments | None = None
@@ -576,6 +583,7 @@ class BalanceTransaction(Payload, frozen=True, kw_only=True):
 
     amount: Amount
     currency: str | None = None
+    created: Seconds | None = None
 
 
 class Dispute(PaymentReference, frozen=True, kw_only=True):

@@ -7,9 +7,14 @@ from handlers.stripe.fields import customer_id, id_of, moment, payment_id
 from service.core import events
 from service.core.events import Data
 
+# The type of event that would tell of an object that the API showed, long after what happened.
+OBSERVED_CHARGE = "charge.observed"
+OBSERVED_DISPUTE = "charge.dispute.observed"
+_LATER = frozenset({OBSERVED_CHARGE, "charge.refunded"})
+
 
 def charge(payload: payloads.Charge, event_type: str) -> Data:
-    """The state of a payment from its charge. A `charge.refunded` event also tells when it was paid.
+    """The state of a payment from its charge. Where it is told of later, it also tells when it was paid.
 
     What was held and never captured can't be refunded: Stripe counts it in `amount_refunded` once it is
     given back. Source: https://docs.stripe.com/payments/place-a-hold-on-a-payment-method.
@@ -25,8 +30,9 @@ def charge(payload: payloads.Charge, event_type: str) -> Data:
         amount=captured if status == "succeeded" else payload.amount,
         amount_refunded=payload.amount_refunded - released,
         amount_released=uncaptured if event_type == "charge.expired" else released,
-        paid_at=moment(payload.created) if event_type == "charge.refunded" else None,
+        paid_at=moment(payload.created) if event_type in _LATER else None,
         attempted_at=moment(payload.created),
+        failed_at=moment(payload.created) if event_type == OBSERVED_CHARGE and status == "failed" else None,
     )
 
 
@@ -87,14 +93,16 @@ def refund(payload: payloads.Refund, event_type: str) -> Data:
     )
 
 
-def dispute(payload: payloads.Dispute, _: str) -> Data:
-    """A dispute."""
+def dispute(payload: payloads.Dispute, event_type: str) -> Data:
+    """A dispute. Of one that was observed, the last of its transactions tells when it took the money."""
+    moments = [part.created for part in _transactions(payload) if part.created is not None]
     return events.Dispute(
         dispute_id=payload.id,
         status=payload.status,
         currency=payload.currency,
         amount=payload.amount,
         amount_taken=_taken(payload),
+        taken_at=moment(max(moments)) if moments and event_type == OBSERVED_DISPUTE else None,
         payment_id=payment_id(payload),
     )
 
@@ -104,11 +112,15 @@ def _taken(payload: payloads.Dispute) -> int | None:
 
     In an account of another currency the amounts can't be compared: it took all, unless it gave back all.
     """
-    stated = payload.balance_transactions
-    transactions = [part for part in stated or () if not isinstance(part, str)]
+    stated, transactions = payload.balance_transactions, _transactions(payload)
     if stated is None or len(transactions) < len(stated):
         return None
     taken = max(-sum(part.amount for part in transactions), 0)
     if any(part.currency not in {None, payload.currency} for part in transactions):
         return payload.amount if taken else 0
     return taken
+
+
+def _transactions(payload: payloads.Dispute) -> list[payloads.BalanceTransaction]:
+    """The transactions that it shows in full."""
+    return [part for part in payload.balance_transactions or () if not isinstance(part, str)]

@@ -52,6 +52,8 @@ def subscription(payload: payloads.Subscription, _: str) -> Data:
         items=_items(payload, lines, currency, next_bill),
         discounts=discounts(payload.discounts, payload.discount, currency),
         next_bill_at=optional_moment(next_bill),
+        started_at=optional_moment(payload.start_date),
+        trial_start_at=optional_moment(payload.trial_start),
         trial_end_at=optional_moment(payload.trial_end),
         anchor_at=optional_moment(payload.billing_cycle_anchor),
         anchor_day=anchor.day_of_month if anchor else None,

@@ -8,7 +8,14 @@ from msgspec import UNSET
 from handlers.stripe import payloads
 from handlers.stripe.discounts import applied_discount, customer_discounts
 from handlers.stripe.invoices import checkout_session, credit_note, invoice, invoice_payment
-from handlers.stripe.payments import charge, dispute, payment_intent, refund
+from handlers.stripe.payments import (
+    OBSERVED_CHARGE,
+    OBSERVED_DISPUTE,
+    charge,
+    dispute,
+    payment_intent,
+    refund,
+)
 from handlers.stripe.schedules import schedule
 from handlers.stripe.subscriptions import ended_subscription, subscription
 from service.core import events
@@ -57,7 +64,18 @@ REFUND = ObjectTranslation(payloads.Refund, refund)
 CHECKOUT_SESSION = ObjectTranslation(payloads.CheckoutSession, checkout_session)
 
 # The type of event that would tell of an object as it is, for those that are observed.
-OBSERVED_TYPES = {"subscription": "customer.subscription.updated", "invoice": "invoice.updated"}
+OBSERVED_TYPES = {
+    "charge": OBSERVED_CHARGE,
+    "credit_note": "credit_note.updated",
+    "customer": "customer.updated",
+    "dispute": OBSERVED_DISPUTE,
+    "invoice": "invoice.updated",
+    "price": "price.updated",
+    "product": "product.updated",
+    "refund": "refund.updated",
+    "subscription": "customer.subscription.updated",
+    "subscription_schedule": "subscription_schedule.updated",
+}
 
 # The object in each type of event. The books don't use a type that is in neither table or has None.
 TRANSLATIONS: dict[str, ObjectTranslation | None] = {

@@ -24,6 +24,7 @@ MONEY_FIELDS: dict[type, tuple[str, ...]] = {
     events.Tier: ("unit_amount", "flat_amount"),
     events.Item: ("unit_amount",),
     events.InvoiceLine: ("amount",),
+    events.BilledItem: ("amount",),
     events.Invoice: (
         "amount_due",
         "amount_paid",

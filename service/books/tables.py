@@ -155,7 +155,7 @@ class Snapshot(_Table, table=True):
 
 
 class StoredModel(_Table, table=True):
-    """A model that the worker has fitted for a currency on a day, from the rows of `version`."""
+    """A model that the worker has fitted for a currency, or an account in it, from the rows of `version`."""
 
     __tablename__ = "stored_models"
 

@@ -38,14 +38,17 @@ DEFAULT_POLICY = "default"
 
 
 class ReadOptions(Struct, frozen=True, kw_only=True):
-    """The settings on which reads depend. The limits of segments are in whole units of the currency.
+    """The settings on which reads depend. The limits of segments, three or four, are in whole units.
 
-    `hides_people`: some key may read figures, but neither names nor e-mail addresses.
+    `hides_people`: some key may read figures, but neither names nor e-mail addresses. `treatment` is by
+    segment, `focus` by lifecycle stage.
     """
 
-    segment_limits: tuple[Decimal, Decimal, Decimal] = (Decimal(10_000), Decimal(1_000), Decimal(100))
+    segment_limits: tuple[Decimal, ...] = (Decimal(10_000), Decimal(1_000), Decimal(100))
     opportunities: tuple[Opportunity, ...] = ()
     hides_people: bool = False
+    treatment: dict[str, str] = {}
+    focus: dict[str, str] = {}
 
 
 DEFAULT_OPTIONS = ReadOptions()
@@ -71,7 +74,7 @@ class Scope(Struct, frozen=True, kw_only=True):
 class View(Struct, frozen=True, kw_only=True):
     """One read transaction on the books; `books` holds each book's id by its name.
 
-    `stored_model` finds the model that the worker has stored for this currency, by its kind.
+    `stored_model` finds the model that the worker has stored for this currency and account, by its kind.
     """
 
     connection: Connection
@@ -149,16 +152,16 @@ class View(Struct, frozen=True, kw_only=True):
         query = select(func.count()).where(*self.filters(tables.ROWS[Contract], "bills"), flag)
         return int(self.one(query)[0])
 
-    def with_names(self, query: Select[Any], table: FromClause) -> Select[Any]:
-        """`query` on a row table, with the customer's name joined to each row."""
+    def with_names(self, query: Select[Any], table: FromClause, *, with_email: bool = False) -> Select[Any]:
+        """`query` on a row table, with the customer's name, and maybe e-mail address, joined to each row."""
+        columns = [_names.c.name.label("customer_name")]
+        columns += [_names.c.email.label("customer_email")] if with_email else []
         is_customer = (
             (_names.c.customer_id == table.c.customer_id)
             & (_names.c.processor == table.c.processor)
             & (_names.c.account == table.c.account)
         )
-        return query.add_columns(_names.c.name.label("customer_name")).select_from(
-            table.outerjoin(_names, self.names() & is_customer)
-        )
+        return query.add_columns(*columns).select_from(table.outerjoin(_names, self.names() & is_customer))
 
     def names(self) -> ColumnElement[bool]:
         """The condition on the table of names that selects those that may be read: none without `people`."""

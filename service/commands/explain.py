@@ -19,7 +19,8 @@ from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
 from service.core.errors import ParameterError, Unavailable
 from service.intake import provenance
-from service.reads import parameters
+from service.lookback import make_file, positions
+from service.reads import parameters, stored_models
 from service.reads.explain import figures
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from service.books.store import BookStore
     from service.books.view import Scope
+    from service.ledger.store import Ledger
     from service.settings import Settings
 
 Figure = Annotated[
@@ -34,7 +36,7 @@ Figure = Annotated[
 ]
 _Text = str | None
 _WIDTH = 10_000
-_OPTIONS = {"customer_id": "--customer", "today": "--on"}
+_OPTIONS = {"customer_id": "--customer", "today": "--on", "known_at": "--known-at", "position": "--position"}
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("–", "dim")}
 
 
@@ -53,6 +55,11 @@ def explain(  # noqa: PLR0913 - the reads' parameters
     currency: Annotated[_Text, typer.Option(help="By default the reporting currency.")] = None,
     account: Annotated[_Text, typer.Option(help="One processor account; by default all.")] = None,
     policy: Annotated[_Text, typer.Option(help="Of mrr and movements: a policy of the rulebook.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other parameter of the read.")
+    ] = None,
+    position: Annotated[_Text, typer.Option(help="As known when the ledger ended here.")] = None,
+    known_at: Annotated[_Text, typer.Option(help="As known at this moment, or by the end of a day.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to list and check; sums are of all.")] = 100,
     json: Json = False,
 ) -> None:
@@ -65,6 +72,7 @@ def explain(  # noqa: PLR0913 - the reads' parameters
 
         daybook explain mrr --customer cus_1 --on 2025-11-13
         daybook explain month-detail/summary/total_cents --year 2025 --month 11
+        daybook explain metrics/periods/period=2025-Q4/ltv_cents --param by=quarter
     """
     given = {
         "customer_id": customer,
@@ -77,9 +85,16 @@ def explain(  # noqa: PLR0913 - the reads' parameters
         "period": period,
         "policy": policy,
     }
-    common = {"currency": currency, "account": account, "today": on}
+    common = {
+        "currency": currency,
+        "account": account,
+        "today": on,
+        "position": position,
+        "known_at": known_at,
+    }
     with command() as settings:
-        found = asyncio.run(_find(settings, figure, limit, _stated(given), _stated(common)))
+        stated = _others(param or []) | _stated(given)
+        found = asyncio.run(_find(settings, figure, limit, stated, _stated(common)))
         show(found, lambda: _Unfolded(_tree(found)), as_json=json)
         if not _holds(found):
             raise typer.Exit(EXIT_FAULT)
@@ -99,28 +114,65 @@ def _stated(options: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _others(params: list[str]) -> dict[str, str]:
+    """The parameters of `--param`. Raises ParameterError."""
+    pairs = [param.partition("=")[::2] for param in params]
+    if wrong := next((param for param in params if "=" not in param), None):
+        raise ParameterError(f"--param: NAME=VALUE, not {wrong}")
+    return dict(pairs)
+
+
 async def _find(
     settings: "Settings", figure: str, limit: int, given: dict[str, str], common: dict[str, str]
 ) -> dict[str, Any]:
     """The figure with its rows, their events, and the position of the books."""
     async with bootstrap.existing_ledger(settings) as ledger:
-        store = bootstrap.open_books(settings)
         try:
-            scope = _scope(settings, common)
-            document = await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
+            document = await _read(settings, ledger, figure, limit, given, common)
         except ParameterError as error:
             name, colon, message = str(error).partition(":")
             raise ParameterError(f"{_OPTIONS.get(name, name)}{colon}{message}") from None
-        finally:
-            await store.close()
         causes = {(cause, row["account"]) for row in document["rows"] for cause in row["causes"]}
         async with ledger.reading() as reader:
             with progress("events checked", len(causes)) as advance:
                 return document | {"events": await provenance.trace(reader, causes, settings, advance)}
 
 
-def _scope(settings: "Settings", common: dict[str, str]) -> "Scope":
-    today: date = utc_now().astimezone(ZoneInfo(settings.reporting_tz)).date()
+async def _read(
+    settings: "Settings",
+    ledger: "Ledger",
+    figure: str,
+    limit: int,
+    given: dict[str, str],
+    common: dict[str, str],
+) -> dict[str, Any]:
+    """The figure from the books, as they are or as they were known."""
+    zone, now = ZoneInfo(settings.reporting_tz), utc_now()
+    today = now.astimezone(zone).date()
+    known = parameters.parse_all(parameters.LOOK_BACK, common, today)
+    figures.check_looks_back(figure, given, known)
+    position = await positions.requested_position(known, ledger, zone, now)
+    scope = _scope(settings, common, positions.default_today(known["known_at"], today, zone))
+    store = await _open_books(settings, ledger, position)
+    try:
+        return await store.read(partial(_taken_apart, settings, store, scope, figure, given, limit))
+    finally:
+        await store.close()
+
+
+async def _open_books(settings: "Settings", ledger: "Ledger", position: int | None) -> "BookStore":
+    """The books as they are, or those of the first `position` events, which are made first."""
+    if position is None:
+        return bootstrap.open_books(settings)
+    spec = await positions.wanted_books(ledger, position)
+    await make_file.make_file(settings, spec)
+    path = make_file.open_lookback_files(settings).find(spec)
+    if path is None:
+        raise Unavailable("the books as known then were removed again")
+    return make_file.open_file(settings, path)
+
+
+def _scope(settings: "Settings", common: dict[str, str], today: date) -> "Scope":
     asked = parameters.parse_all(parameters.SCOPE, common, today)
     currency = asked["currency"] or settings.reporting_currency
     return views.Scope(currency=currency, account=asked["account"], today=asked["today"])
@@ -135,14 +187,19 @@ def _taken_apart(
     limit: int,
     connection: "Connection",
 ) -> dict[str, Any]:
-    positions = store.positions(connection)
-    if len(positions.books) < len(store.books):
+    at = store.positions(connection)
+    if len(at.books) < len(store.books):
         raise Unavailable("the books are not laid out yet")
-    options = bootstrap.read_options(settings)
-    view = views.View(connection=connection, books=positions.books, scope=scope, options=options)
+    view = views.View(
+        connection=connection,
+        books=at.books,
+        scope=scope,
+        options=bootstrap.read_options(settings),
+        stored_model=lambda kind: stored_models.find(connection, store, kind, scope.currency),
+    )
     document: dict[str, Any] = to_builtins(figures.explain(view, figure, given, 0, limit))
     del document["next_cursor"]
-    return document | {"position": positions.position_under(given.get("policy", ""))}
+    return document | {"position": at.position_under(given.get("policy", ""))}
 
 
 def _holds(found: dict[str, Any]) -> bool:
@@ -172,6 +229,8 @@ def _headline(found: dict[str, Any]) -> str:
     if found["formula"]:
         terms = [f"{name} = {_number(value)}" for name, value in found["terms"].items()]
         rows = f"{found['formula']}\n{', '.join((*terms, rows))}"
+    if found["estimate"]:
+        rows = f"an estimate: {rows}"
     if found["adds_up"] is False:
         rows = f"{rows}: THE FIGURE IS NOT THEIR SUM"
     return f"{found['figure']} = {_number(found['value'])}{unit}, as of position {found['position']}\n{rows}"
@@ -190,5 +249,7 @@ def _bytes_line(delivery: dict[str, Any]) -> Text:
     return Text.assemble((mark, style), f"  {size}, {delivery['method'] or 'no method'}{signed}{why}")
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return "null" if value is None else f"{value:,}"

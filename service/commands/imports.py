@@ -18,12 +18,13 @@ from service.transfer import contract_table, importer, mxmerchant, observations,
 from service.transfer import ledger_import as ledgers
 
 if TYPE_CHECKING:
+    from service.core.delivery import ModeOf
     from service.settings import Settings
     from service.transfer.importer import ImportItem, ImportSummary, LineFault, SkipKnown
     from service.transfer.observations import Observation
     from service.transfer.sources import ImportSource
 
-    Read = Callable[[ImportSource, str], Iterator[ImportItem | LineFault]]  # with the mode that counts
+    Read = Callable[[ImportSource, ModeOf], Iterator[ImportItem | LineFault]]
 
 app = typer.Typer(no_args_is_help=True, help="Take a file into the ledger. Repeating it changes nothing.")
 
@@ -52,7 +53,7 @@ def import_stripe(file: FileOrDash, *, account: Account = "", json: Json = False
     """
     _import(
         file,
-        lambda source, mode: stripe.read_events(source, utc_now(), account, mode),
+        lambda source, mode_of: stripe.read_events(source, utc_now(), account, mode_of),
         importer.skip_none,
         as_json=json,
     )
@@ -74,7 +75,7 @@ def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json 
         observation = _observation(settings, file, observed_at)
     _import(
         file,
-        lambda source, _mode: mxmerchant.read_records(source, observation),
+        lambda source, _mode_of: mxmerchant.read_records(source, observation),
         observations.skip_known,
         as_json=json,
     )
@@ -104,7 +105,7 @@ def import_csv(
         observation = _observation(settings, file, observed_at)
     _import(
         file,
-        lambda source, _mode: contract_table.read_contracts(source, observation, biller, account),
+        lambda source, _mode_of: contract_table.read_contracts(source, observation, biller, account),
         observations.skip_known,
         as_json=json,
     )
@@ -181,7 +182,7 @@ async def _import_file(
         with sources.open_source(file) as source, progress("bytes", source.size) as advance:
             summary = await importer.import_items(
                 ledger,
-                read(source, settings.stripe_mode),
+                read(source, settings.mode_of),
                 skip_known,
                 utc_now,
                 _byte_counter(source, advance),

@@ -108,7 +108,7 @@ def retry(
             found = []
             with progress("retry", len(entries)) as advance:
                 for number, reason in entries.items():
-                    result = await quarantine.retry(ledger, number, utc_now(), settings.stripe_mode)
+                    result = await quarantine.retry(ledger, number, utc_now(), settings.mode_of)
                     if (reason, result.outcome) != (quarantine.CONFLICT, quarantine.CONFLICT):
                         found.append(result)
                     advance(1)

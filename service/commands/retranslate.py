@@ -48,7 +48,7 @@ def retranslate(
             retranslator = retranslation.Retranslator(
                 ledger,
                 utc_now,
-                settings.stripe_mode,
+                settings.mode_of,
                 processor=processor,
                 apply=apply,
                 max_changes=limit,

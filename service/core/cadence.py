@@ -148,6 +148,18 @@ def first_on_anchor(first: date, interval: str, every: int, anchor: Anchor | Non
     return ahead if ahead > first else add_months(anchor.on, (elapsed // months + 1) * months, anchor.day)
 
 
+def schedule_of_period(first: date, end: date) -> tuple[str, int]:
+    """How often is billed what is billed for a period, as (interval, every), by the period's length alone.
+
+    February is a month, not four weeks. Where months do not fit, weeks or days do.
+    """
+    months = (end.year - first.year) * 12 + end.month - first.month
+    if months > 0 and add_months(first, months, max(first.day, end.day)) == end:
+        return ("month", months) if months % 12 else ("year", months // 12)
+    weeks, days = divmod((end - first).days, 7)
+    return ("day", 7 * weeks + days) if days or not weeks else ("week", weeks)
+
+
 def months_of(interval: str, every: int) -> int:
     """The months in an interval of months or years."""
     return every * (12 if interval == "year" else 1)

@@ -6,7 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.core.events import Event
+from service.core.events import Data, Event
+from service.core.processor_api import Api, Request
 
 TOLERANCE_SECONDS = 300  # how far a signed timestamp may be from now, either way
 
@@ -86,14 +87,35 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class Confirmations(Struct, frozen=True, kw_only=True):
-    """How fetched bodies are read again: each with the notification that it confirmed.
+    """How unsigned notifications are confirmed by the API, and how the fetched bodies are read again.
 
-    `notification_id` is the id of that notification by the id of the event that the body brought; None for an
-    event that confirms nothing.
+    The id of a notification's event ends with `unsigned_suffix`, and that of the event that confirms it
+    with `fetched_suffix`; otherwise they are the same. `confirmable` are the types of data that await it.
+    `fetched` is the request for the object of such an event, None if there can be none; `confirm` takes the
+    parsed answer, that event and the moment, and gives the event that confirms it, None while the object
+    has not settled.
     """
 
-    notification_id: Callable[[str], str | None]
+    unsigned_suffix: str
+    fetched_suffix: str
+    confirmable: tuple[type[Data], ...]
+    fetched: Callable[[Event], Request | None]
+    confirm: Callable[[Any, Event, datetime], Event | None]
     read_again: ReadAgain
+
+    def fetched_id(self, notification_id: str) -> str:
+        """The id of the event that confirms a notification."""
+        return notification_id.removesuffix(self.unsigned_suffix) + self.fetched_suffix
+
+    def notification_id(self, event_id: str) -> str | None:
+        """The id of the notification that an event may confirm, by the event's; None if it confirms none."""
+        is_fetched = event_id.endswith(self.fetched_suffix)
+        return event_id.removesuffix(self.fetched_suffix) + self.unsigned_suffix if is_fetched else None
+
+
+# check(value, earlier): raises ValueError, with what a setting may hold, unless its value is one that may be.
+# `earlier` are the settings declared before it.
+SettingCheck = Callable[[Any, Mapping[str, Any]], None]
 
 
 class Processor(Struct, frozen=True, kw_only=True):
@@ -101,10 +123,12 @@ class Processor(Struct, frozen=True, kw_only=True):
 
     `posts` says what its bodies are. `version` is that of the translation: it is raised whenever the same
     bytes are translated otherwise. `volatile` are the top-level fields of a body that may change in a
-    redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is set
-    where one event may come in several renderings; its ids are then unique over all accounts.
-    `confirmations` is set where fetches confirm notifications; of what is polled only changes are recorded.
-    `api_settings` are the names of the settings by which its API is set up.
+    redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is
+    set where one event may come in several renderings; its ids are then unique over all accounts.
+    `confirmations` is set where fetches confirm notifications.
+    `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
+    counts, for `ignore`.
+    `setting_checks` are its settings that are checked, by name, each with its check.
     """
 
     name: str
@@ -116,11 +140,27 @@ class Processor(Struct, frozen=True, kw_only=True):
     ignore: Ignore | None = None
     render: Render | None = None
     confirmations: Confirmations | None = None
-    api_settings: tuple[str, ...] = ()
+    api: Api | None = None
+    mode_setting: str | None = None
+    setting_checks: tuple[tuple[str, SettingCheck], ...] = ()
+
+    @property
+    def records_only_changes(self) -> bool:
+        """Whether of what is fetched only what changed, or confirms a notification, is recorded."""
+        return bool(self.confirmations or (self.api and self.api.contracts))
 
     def endpoint_by(self, method: str) -> Endpoint | None:
         """The endpoint whose deliveries are proved by this method."""
         return next((endpoint for endpoint in self.endpoints if endpoint.method == method), None)
+
+
+# The mode, "live" or "test", whose events of a processor count; "" where it has no modes.
+ModeOf = Callable[[Processor], str]
+
+
+def no_mode(_processor: Processor) -> str:
+    """The mode of processors that have none."""
+    return ""
 
 
 class Rendered(Struct, frozen=True, kw_only=True):

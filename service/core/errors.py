@@ -9,7 +9,8 @@ DaybookError
 ├── Unreadable               verified and JSON, but of an unknown shape         200, quarantined
 ├── NotConfigured            no secret is set for this processor                503
 ├── Unavailable              the ledger can't commit, or the books can't be read 503
-│   └── Busy                 the limit of concurrent requests is reached        503
+│   ├── Busy                 the limit of concurrent requests is reached        503
+│   └── Refused              a processor's API refuses a request, or has no such object
 ├── ParameterError           a query parameter that can't be used               400
 ├── Unauthorized             a read without a known key                         401
 ├── Forbidden                the key lacks a scope that the request needs       403
@@ -71,6 +72,14 @@ class Unavailable(DaybookError):
 
 class Busy(Unavailable):
     """The limit of concurrent requests, or of the bytes of their bodies, is reached now."""
+
+
+class Refused(Unavailable):
+    """A processor's API refuses a request, and would refuse it again. `status` is that of its answer."""
+
+    def __init__(self, detail: str, status: int) -> None:
+        super().__init__(detail)
+        self.status = status
 
 
 class ParameterError(DaybookError):

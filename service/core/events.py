@@ -142,6 +142,8 @@ class Subscription(Data, frozen=True, kw_only=True):
     discounts: tuple[Discount, ...] = ()
     next_bill_at: Annotated[Moment, Meta(description="the biller's own next bill moment")] | None = None
     next_bill_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
+    started_at: Annotated[Moment, Meta(description="its start; nothing is inferred before")] | None = None
+    trial_start_at: Moment | None = None
     trial_end_at: Moment | None = None
     anchor_at: Annotated[Moment, Meta(description="its day of month is kept when bills roll on")] | None = (
         None
@@ -202,6 +204,23 @@ class Period(Data, frozen=True, kw_only=True):
     ends_at: Moment
 
 
+class BilledItem(Data, frozen=True, kw_only=True):
+    """An item of a contract as an invoice bills it for a whole period.
+
+    The amount is less lasting discounts and the tax that the price includes. Without an `interval`, that of
+    the contract's item, else the period's length says how often it is billed.
+    """
+
+    starts_at: Moment
+    ends_at: Moment
+    amount: int
+    interval: Interval | None = None
+    every: Every = 1
+    item_id: str | None = None
+    price_id: str | None = None
+    product_id: str | None = None
+
+
 class Invoice(Data, frozen=True, kw_only=True):
     """The state of an invoice. Amounts include tax."""
 
@@ -229,6 +248,10 @@ class Invoice(Data, frozen=True, kw_only=True):
     periods: Annotated[
         tuple[Period, ...],
         Meta(description="the periods of its contract that it bills, where they are known"),
+    ] = ()
+    billed: Annotated[
+        tuple[BilledItem, ...],
+        Meta(description="the items of its contract that it bills for whole periods, metered ones left out"),
     ] = ()
     taxed_amount: (
         Annotated[int, Meta(description="subscription lines with their tax, less discounts")] | None
@@ -262,6 +285,7 @@ class Payment(Data, frozen=True, kw_only=True):
     for_invoice: Annotated[bool, Meta(description="it pays an invoice that is not named")] = False
     paid_at: Annotated[Moment, Meta(description="when it was paid, if a later event says so")] | None = None
     attempted_at: Annotated[Moment, Meta(description="when the attempt began")] | None = None
+    failed_at: Annotated[Moment, Meta(description="when it failed, if a later event says so")] | None = None
     awaits_confirmation: Annotated[bool, Meta(description="counts once a fetch confirms it")] = False
 
 
@@ -287,6 +311,7 @@ class Dispute(Data, frozen=True, kw_only=True):
     currency: Currency
     amount: Count
     amount_taken: Annotated[int, Meta(description="what its balance transactions took")] | None = None
+    taken_at: Annotated[Moment, Meta(description="when they did, if a later event says so")] | None = None
     payment_id: str | None = None
     customer_id: str | None = None
     awaits_confirmation: bool = False

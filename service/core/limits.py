@@ -66,6 +66,7 @@ def check_limits(event: Event) -> Event:
 def _check_numbers(data: Data) -> None:
     amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
     amounts += [amount or 0 for amount in getattr(data, "payment_amounts", ())]
+    amounts += [item.amount for item in getattr(data, "billed", ())]
     for part in _priced_parts(data):
         amounts.append(sum((_largest_amount(item) for item in part.items), Decimal(0)))
         if not all(item.quantity >= 0 for item in part.items):
@@ -79,9 +80,12 @@ def _check_numbers(data: Data) -> None:
 
 
 def _line_ids(data: Data) -> Iterator[str]:
-    """The product and price ids of an invoice's lines."""
-    for line in data.lines if isinstance(data, Invoice) else ():
-        yield from filter(None, (line.product_id, line.price_id))
+    """The ids in an invoice's lines."""
+    if isinstance(data, Invoice):
+        for line in data.lines:
+            yield from filter(None, (line.product_id, line.price_id))
+        for item in data.billed:
+            yield from filter(None, (item.item_id, item.product_id, item.price_id))
 
 
 def _own_ids(event: Event) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Raw, Struct, json
 from msgspec.structs import replace
 
-from service.core.delivery import Proof
+from service.core.delivery import ModeOf, Proof
 from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
@@ -120,10 +120,10 @@ async def _recorded_body(reader: LedgerReader, position: int) -> bytes | None:
 # Reading again
 
 
-def read_again(row: dict[str, Any], mode: str) -> Incoming:
+def read_again(row: dict[str, Any], mode_of: ModeOf) -> Incoming:
     """A row of quarantine as today's translators read it. Its body must not have been erased.
 
-    `mode` is that of `read_delivery`.
+    `mode_of` is that of `read_delivery`.
     """
     proof = json.decode(row["proof"], type=Proof)
     processor = processor_of(row["processor"])
@@ -137,7 +137,7 @@ def read_again(row: dict[str, Any], mode: str) -> Incoming:
             reason="unreadable",
             detail=f"nothing translates {row['processor']}",
         )
-    return read_delivery(processor, row["headers"], row["body"], proof, mode)
+    return read_delivery(processor, row["headers"], row["body"], proof, mode_of)
 
 
 async def retryable_entries(ledger: Ledger) -> dict[int, str]:
@@ -152,7 +152,7 @@ async def retryable_entries(ledger: Ledger) -> dict[int, str]:
     }
 
 
-async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode: str) -> RetryResult:
+async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode_of: ModeOf) -> RetryResult:
     """Read a delivery again, and append those of its events that the ledger lacks. Raises NotFound.
 
     A conflict is appended only if today it is another rendering of the event that it contradicted.
@@ -161,7 +161,7 @@ async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode: str) ->
     """
     async with ledger.reading() as reader:
         row = await read_row(reader, quarantine_id)
-        incoming = read_again(row, mode) if row["body"] else None
+        incoming = read_again(row, mode_of) if row["body"] else None
         is_rendering = incoming is not None and await reader.is_rendering(incoming)
     if row["settled_at_us"] is not None:
         return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, json, to_builtins
 from msgspec.structs import replace
 
-from service.core.delivery import Processor, Proof
+from service.core.delivery import ModeOf, Processor, Proof
 from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, Unreadable
 from service.core.events import (
@@ -32,7 +32,7 @@ from service.core.limits import check_limits
 from service.core.moments import rfc3339
 from service.core.progress import Advance
 from service.intake import quarantine, versions
-from service.intake.translation import NO_MODE, can_read_again, is_rendered, processor_of, read_delivery
+from service.intake.translation import can_read_again, is_rendered, processor_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import Rank, named_account, rank
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
@@ -186,7 +186,7 @@ def _dropped(
 def _records_only_changes(proof: Proof) -> bool:
     """Whether only changed data of such a delivery are recorded; then a missing event is no difference."""
     processor = processor_of(proof.processor)
-    return proof.method == "fetch" and processor is not None and processor.confirmations is not None
+    return proof.method == "fetch" and processor is not None and processor.records_only_changes
 
 
 def _key(event: Event) -> EventKey:
@@ -228,7 +228,7 @@ def _as_json(value: Any) -> Any:
 
 
 async def retranslate_delivery(
-    reader: LedgerReader, delivery: RawDelivery, mode: str, *, is_rendered_again: bool = False
+    reader: LedgerReader, delivery: RawDelivery, mode_of: ModeOf, *, is_rendered_again: bool = False
 ) -> Incoming | None:
     """A delivery as today's translators read it; None if it was erased or has no translator.
 
@@ -239,17 +239,17 @@ async def retranslate_delivery(
     if body is None or processor is None or not can_read_again(processor, proof):
         return None
     if _records_only_changes(proof):
-        translated = await _retranslate_fetched(reader, processor, delivery, body)
+        translated = await _retranslate_fetched(reader, processor, delivery, body, mode_of)
         return replace(translated, content_digest=sha256(body).digest())
     if is_rendered_again:
         event_id = next(iter(delivery.digests))[2]
-        renderings = await _read_renderings(reader, processor, event_id, mode)
+        renderings = await _read_renderings(reader, processor, event_id, mode_of)
         return _best_rendering(renderings) if renderings else None
-    return read_delivery(processor, delivery.headers, body, proof, mode)
+    return read_delivery(processor, delivery.headers, body, proof, mode_of)
 
 
 async def _read_renderings(
-    reader: LedgerReader, processor: Processor, event_id: str, mode: str
+    reader: LedgerReader, processor: Processor, event_id: str, mode_of: ModeOf
 ) -> list[Incoming] | None:
     """The renderings of an event that can be read, or one; None if one was erased: they can't be compared."""
     deliveries = (await reader.deliveries_of(processor.name, event_id)).values()
@@ -257,7 +257,7 @@ async def _read_renderings(
     if len(raws) < len(deliveries):
         return None
     renderings = [
-        read_delivery(processor, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode)
+        read_delivery(processor, raw.headers, raw.body, json.decode(raw.proof, type=Proof), mode_of)
         for raw in raws
     ]
     return [rendering for rendering in renderings if rendering.rendered_event] or renderings[:1]
@@ -276,18 +276,19 @@ def _rank(rendering: Incoming) -> Rank:
 
 
 async def _retranslate_fetched(
-    reader: LedgerReader, processor: Processor, delivery: RawDelivery, body: bytes
+    reader: LedgerReader, processor: Processor, delivery: RawDelivery, body: bytes, mode_of: ModeOf
 ) -> Incoming:
     """A delivery that was fetched: an observed object, or one that confirms a notification or was listed."""
-    translated = read_delivery(processor, delivery.headers, body, delivery.proof, NO_MODE)
+    translated = read_delivery(processor, delivery.headers, body, delivery.proof, mode_of)
     confirmations = processor.confirmations
-    assert confirmations is not None  # noqa: S101 - looked at before
+    if confirmations is None:
+        return translated
     notification_ids = {key: confirmations.notification_id(key[2]) for key in delivery.digests}
     key = next((key for key, notification_id in notification_ids.items() if notification_id), None)
     if key is None:
         return translated
     notification_key = (*key[:2], notification_ids[key] or "")
-    notification = await _read_notification(reader, delivery.position, notification_key)
+    notification = await _read_notification(reader, delivery.position, notification_key, mode_of)
     try:
         events = confirmations.read_again(json.decode(body), delivery.proof, key[2], notification)
         return replace(translated, events=list(map(check_limits, events)), reason=None, detail="")
@@ -295,7 +296,9 @@ async def _retranslate_fetched(
         return replace(translated, events=[], reason="unreadable", detail=str(error))
 
 
-async def _read_notification(reader: LedgerReader, before: int, key: EventKey) -> Event | None:
+async def _read_notification(
+    reader: LedgerReader, before: int, key: EventKey, mode_of: ModeOf
+) -> Event | None:
     """The notification under a key, as translated today; None if none came before the position `before`."""
     revisions = (await read_revisions(reader, [key[2]])).get(key)
     if revisions is None or revisions.first.position > before:
@@ -305,7 +308,7 @@ async def _read_notification(reader: LedgerReader, before: int, key: EventKey) -
         proof = json.decode(stored["proof"], type=Proof)
         processor = processor_of(proof.processor)
         if processor:
-            translated = read_delivery(processor, stored["headers"], stored["body"], proof, NO_MODE)
+            translated = read_delivery(processor, stored["headers"], stored["body"], proof, mode_of)
             return next(
                 (event for event in translated.events if event.event_id == key[2]), revisions.first.event
             )
@@ -410,7 +413,7 @@ class Retranslator:
         self,
         ledger: Ledger,
         clock: Callable[[], datetime],
-        mode: str,
+        mode_of: ModeOf,
         *,
         processor: str | None = None,
         apply: bool = False,
@@ -418,7 +421,7 @@ class Retranslator:
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._mode = mode
+        self._mode_of = mode_of
         self._processor = processor
         self._max_changes = max_changes
         self._added_keys: set[EventKey] = set()  # of the events that this run adds
@@ -460,13 +463,13 @@ class Retranslator:
             async with self._ledger.reading() as reader:
                 row = await quarantine.read_row(reader, quarantine_id)
                 if row["body"] is not None and self._is_chosen(row["processor"]):
-                    incoming = quarantine.read_again(row, self._mode)
+                    incoming = quarantine.read_again(row, self._mode_of)
                     if reason == quarantine.CONFLICT:
                         await self._note_rendering(reader, incoming)
                     else:
                         await self._note_new_events(reader, incoming)
             if self.report.applied and self._is_chosen(row["processor"]):
-                await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode)
+                await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode_of)
             advance(1)
 
     async def _note_new_events(self, reader: LedgerReader, incoming: Incoming) -> None:
@@ -493,7 +496,7 @@ class Retranslator:
             proof=incoming.proof,
             digests={key: first.content_digest},
         )
-        others = await _read_renderings(reader, processor, event.event_id, self._mode)
+        others = await _read_renderings(reader, processor, event.event_id, self._mode_of)
         retranslation = compare(delivery, _best_rendering([*(others or ()), incoming]), known)
         self._note(retranslation.changes, retranslation.events)
         self._rendered_keys.add(key)
@@ -513,7 +516,7 @@ class Retranslator:
             (
                 delivery,
                 await retranslate_delivery(
-                    reader, delivery, self._mode, is_rendered_again=delivery.position in rendered_again
+                    reader, delivery, self._mode_of, is_rendered_again=delivery.position in rendered_again
                 ),
             )
             for delivery in chosen

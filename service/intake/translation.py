@@ -9,7 +9,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers import PROCESSORS
-from service.core.delivery import Processor, Proof, Rendered
+from service.core.delivery import ModeOf, Processor, Proof, Rendered
 from service.core.errors import Unreadable
 from service.core.events import REVISION_MARK, Event
 from service.core.limits import check_limits
@@ -17,7 +17,6 @@ from service.core.rfc8259 import NOT_JSON, parse_json
 from service.ledger.draft import Incoming
 
 _FILES_AND_FETCHES = ("import", "fetch")
-NO_MODE = ""  # of deliveries whose processor has no test mode
 
 
 def processor_of(name: str) -> Processor | None:
@@ -38,17 +37,19 @@ def is_rendered(name: str) -> bool:
     return processor is not None and processor.render is not None
 
 
-def read_delivery(processor: Processor, headers: bytes, body: bytes, proof: Proof, mode: str) -> Incoming:
+def read_delivery(
+    processor: Processor, headers: bytes, body: bytes, proof: Proof, mode_of: ModeOf
+) -> Incoming:
     """A verified delivery with its events, or marked for quarantine if unreadable. `headers` is JSON.
 
-    `mode`, "live" or "test", is the one whose events count.
+    `mode_of` says whose events count.
     """
     try:
         payload = parse_json(body)
     except NOT_JSON:
         return _quarantined(proof, headers, body, "malformed", "the body is not JSON")
     try:
-        events = [_check_event(event) for event in _events(processor, payload, proof, mode)]
+        events = [_check_event(event) for event in _events(processor, payload, proof, mode_of)]
     except Unreadable as error:
         incoming = _quarantined(proof, headers, body, "unreadable", str(error))
         if not error.events:
@@ -65,8 +66,8 @@ def read_delivery(processor: Processor, headers: bytes, body: bytes, proof: Proo
     )
 
 
-def _events(processor: Processor, payload: Any, proof: Proof, mode: str) -> Sequence[Event]:
-    ignored = processor.ignore and processor.ignore(payload, proof, mode)
+def _events(processor: Processor, payload: Any, proof: Proof, mode_of: ModeOf) -> Sequence[Event]:
+    ignored = processor.ignore and processor.ignore(payload, proof, mode_of(processor))
     return [ignored] if ignored else processor.translate(payload, proof)
 
 

@@ -13,10 +13,12 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.core.delivery import Confirmations
 from service.core.errors import Erased, Integrity
 from service.core.events import (
     REVISION_MARK,
     SUPERSEDED_SUFFIX,
+    TYPE_OF,
     CustomerErased,
     Event,
     named_id,
@@ -266,13 +268,16 @@ class LedgerReader:
         histories = {name: effective_events(event for _, event in pairs) for name, pairs in by_subject}
         return {name: max(events, key=_recency) for name, events in histories.items() if events}
 
-    async def unconfirmed_events(self, processor: str, since: datetime, limit: int = 100) -> list[Event]:
-        """Money events that came unsigned and have no fetched counterpart yet, with their original ids.
+    async def unconfirmed_events(
+        self, processor: str, confirmations: Confirmations, since: datetime, limit: int = 100
+    ) -> list[Event]:
+        """Events that came unsigned and have no fetched counterpart yet, with their original ids.
 
         In random order, so that many events that can never be confirmed don't keep out the rest.
         """
+        suffixes = (confirmations.unsigned_suffix, confirmations.fetched_suffix)
         counterpart = select(_ids.c.position).where(
-            _ids.c.event_id == func.replace(_events.c.event_id, ":unsigned", ":fetched"),
+            _ids.c.event_id == func.replace(_events.c.event_id, *suffixes),
             _ids.c.processor == _events.c.processor,
             _ids.c.account == _events.c.account,
         )
@@ -284,7 +289,7 @@ class LedgerReader:
         query = (
             select(*EVENT_COLUMNS)
             .where(_events.c.processor == processor, _events.c.trust == "unsigned")
-            .where(_events.c.type.in_(("payment.recorded", "refund.recorded", "dispute.recorded")))
+            .where(_events.c.type.in_([TYPE_OF[kind] for kind in confirmations.confirmable]))
             .where(_events.c.recorded_at_us >= to_us(since), ~counterpart.exists(), ~superseded.exists())
             .order_by(func.random())
             .limit(limit)
@@ -292,7 +297,7 @@ class LedgerReader:
         rows = (await self._connection.execute(query)).all()
         events = [replace(event, event_id=original_id(event.event_id)) for event in map(to_event, rows)]
         # A revision's counterpart is that of its original.
-        fetched_ids = {event.event_id: event.event_id.replace(":unsigned", ":fetched") for event in events}
+        fetched_ids = {event.event_id: confirmations.fetched_id(event.event_id) for event in events}
         known = {key[:3] for key in await self.known_ids(fetched_ids.values())}
         return [e for e in events if (fetched_ids[e.event_id], e.processor, e.account) not in known]
 

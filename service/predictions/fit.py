@@ -1,6 +1,6 @@
 """Fits survival curves to a history of purchases and contracts. Vectorised; runs in the worker only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,21 @@ class History(Struct, frozen=True, kw_only=True):
             order_day=self.order_day[orders],
             order_amount=self.order_amount[orders],
             move_customer=self.move_customer[moves],
+            move_day=self.move_day[moves],
+            move_closing=self.move_closing[moves],
+        )
+
+    def of_customers(self, customers: Sequence[int]) -> "History":
+        """The history of some customers, given in ascending order; they are numbered anew."""
+        number = np.full(self.n, _UNKNOWN)
+        number[list(customers)] = np.arange(len(customers))
+        orders, moves = number[self.order_customer] >= 0, number[self.move_customer] >= 0
+        return History(
+            n=len(customers),
+            order_customer=number[self.order_customer[orders]],
+            order_day=self.order_day[orders],
+            order_amount=self.order_amount[orders],
+            move_customer=number[self.move_customer[moves]],
             move_day=self.move_day[moves],
             move_closing=self.move_closing[moves],
         )

@@ -44,7 +44,7 @@ def or_null(field: Description, when: str) -> Description:
 
 Day = Annotated[str, Description(extra_json_schema={"format": "date"})]
 Moment = Annotated[str, Description(extra_json_schema={"format": "date-time"})]
-TrustLevel = Literal["signed", "unsigned", "fetched"]
+TrustLevel = Literal["signed", "unsigned", "fetched", "inferred"]
 IntervalName = Literal["day", "week", "month", "year", "once"]
 LinkName = Literal["stated", "inferred"]
 Freshness = Literal["real_time", "catching_up", "as_known"]
@@ -61,6 +61,11 @@ Causes = Annotated[
 ContractId = Annotated[str, about("the id of the subscription or contract at the processor")]
 Currency = Annotated[str, about("ISO 4217, lower case", {"pattern": "^[a-z]{3}$"})]
 CustomerId = Annotated[str, about("the customer's id at the processor; empty where the processor names none")]
+EmailOfCustomer = Annotated[
+    str | None,
+    PERSONAL,
+    about("the customer's e-mail address; null where none is known, and without the scope `people`"),
+]
 NameOfCustomer = Annotated[
     str | None,
     PERSONAL,
@@ -136,6 +141,13 @@ class Meta(Struct, frozen=True, kw_only=True):
         int, about("payments that count as orders since no invoice is known that they pay")
     ]
     ignored_events: Annotated[int, about("events of the mode that does not count, in any currency")]
+    inferred_share: Annotated[
+        float,
+        about(
+            "the part of the answer's first figure of money that no event tells, but what was billed: "
+            "0 to 1, to six digits"
+        ),
+    ]
 
 
 class CustomerMeta(Meta, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The reads: one line each. The API serves them; the worker keeps the precomputed ones ready."""
 
+from calendar import month_name
 from datetime import date, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ from msgspec.structs import replace
 
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import ParameterError
-from service.reads import forecast, lists, metrics, monthly_totals, months
+from service.reads import forecast, inferred_share, lists, metrics, monthly_totals, months
 from service.reads import mrr as mrr_reads
 from service.reads.customers.catalog import CUSTOMER_READS
 from service.reads.parameters import (
@@ -121,6 +122,7 @@ READS = (
         answer=_month_detail,
         shape=months.MonthDetail,
         rows="payments",
+        file_name=lambda args: f"{month_name[args['month']].lower()}_collections_{args['year']}",
         parameters=(
             _YEAR,
             integer("month", lambda today: today.month, 1, 12, "the month, by default this one"),
@@ -152,6 +154,7 @@ READS = (
         answer=_totals,
         shape=monthly_totals.MonthlyTotals,
         rows="months",
+        rows_of_detail={"cash": "cash"},
         parameters=(
             _FROM,
             _TO,
@@ -164,6 +167,7 @@ READS = (
         path="/api/v1/mrr",
         summary="Monthly recurring revenue at the end of today",
         answer=_mrr,
+        inferred_share=inferred_share.of_mrr,
         shape=mrr_reads.Mrr,
         rows="by_schedule",
         parameters=(_POLICY, *LOOK_BACK),
@@ -173,8 +177,10 @@ READS = (
         path="/api/v1/mrr/movements",
         summary="What moved MRR, by month or day",
         answer=_movements,
+        inferred_share=inferred_share.of_movements,
         shape=mrr_reads.Movements,
         rows="periods",
+        rows_of_detail={"customers": "movements"},
         parameters=(
             _FROM,
             _TO,
@@ -189,6 +195,7 @@ READS = (
         path="/api/v1/metrics",
         summary="Churn, retention, quick ratio, lifetime value and failed payments by month, quarter or year",
         answer=_metrics,
+        inferred_share=inferred_share.of_metrics,
         shape=metrics.Metrics,
         rows="periods",
         parameters=(

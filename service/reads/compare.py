@@ -5,7 +5,7 @@ from datetime import date
 from itertools import groupby
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, json
 from msgspec.structs import asdict, replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
@@ -20,6 +20,7 @@ from projections.contracts import (
 )
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.customers import CustomerName
+from projections.inferred import InferredStates
 from projections.mrr import Step
 from projections.pricing import all_discounts
 from service.books.tables import ROWS
@@ -54,6 +55,7 @@ Dated = TypeVar("Dated", ContractState, MrrTerm)
 
 _steps = ROWS[Step]
 _names = ROWS[CustomerName]
+_inferred = ROWS[InferredStates]
 
 FirstMrrCents = Annotated[int, cents("MRR at the end of `today` under the first policy")]
 SecondMrrCents = Annotated[int, cents("MRR at the end of `today` under the second policy")]
@@ -157,13 +159,17 @@ class PolicySide(Struct, frozen=True, kw_only=True):
 
 
 class ContractDifference(Struct, frozen=True, kw_only=True):
-    """A contract whose MRR differs, and the `histories` in the ledger that tell why."""
+    """A contract whose MRR differs, and the `histories` in the ledger that tell why.
+
+    `inferred` is JSON of its states before them (see `projections.inferred`).
+    """
 
     contract_id: str
     first_mrr_cents: int
     second_mrr_cents: int
     difference_cents: int
     histories: tuple[str, str]
+    inferred: str = "[]"
 
 
 class CustomerDifference(Struct, frozen=True, kw_only=True):
@@ -242,8 +248,10 @@ def with_reasons(
 
     def contract(difference: ContractDifference) -> ComparedContract:
         history, discount_history = (canonical(histories.get(name, ())) for name in difference.histories)
-        reasons = explain_contract(history, on, first, second, discount_history)
-        known = {name: value for name, value in asdict(difference).items() if name != "histories"}
+        inferred = json.decode(difference.inferred, type=list[ContractState])
+        reasons = explain_contract(history, on, first, second, discount_history, inferred)
+        known = asdict(difference)
+        del known["histories"], known["inferred"]
         return ComparedContract(**known, **asdict(reasons))
 
     def customer(difference: CustomerDifference) -> ComparedCustomer:
@@ -264,11 +272,12 @@ def explain_contract(
     first: PolicySide,
     second: PolicySide,
     discount_history: Sequence[Event] = (),
+    inferred: Sequence[ContractState] = (),
 ) -> ContractReasons:
     """The reasons why a contract's MRR at the end of the day `on` differs between the two policies.
 
-    `history` is in canonical order, as that of its customer's discounts is. The contract must exist by that
-    day under at least one of the policies.
+    `history` is in canonical order, as that of its customer's discounts is; `inferred` are the states before
+    it. The contract must exist by that day under at least one of the policies.
 
     The first policy's rules are exchanged for the second's one at a time, in the order of `_BRIDGE_STEPS`,
     and the contract is folded again after each exchange. A rule's amount is the change in MRR by it, so the
@@ -276,11 +285,14 @@ def explain_contract(
     the whole amount.
     """
 
+    def states_under(rules: Rules) -> list[ContractState]:
+        return [*inferred, *_states(history, discount_history, rules)]
+
     def term_under(rules: Rules) -> MrrTerm | None:
-        return _effective_on(on, mrr_terms(_states(history, discount_history, rules), rules))
+        return _effective_on(on, mrr_terms(states_under(rules), rules))
 
     # The state is the same under both policies, but under one of them it may count from an earlier day.
-    states = (_effective_on(on, _states(history, discount_history, side.rules)) for side in (first, second))
+    states = (_effective_on(on, states_under(side.rules)) for side in (first, second))
     state = next(filter(None, states))
     rules = first.rules
     term = first_term = term_under(rules)
@@ -378,7 +390,10 @@ def _customer_difference(contracts: list[Any]) -> CustomerDifference:
         **_amounts(first_row.customer_first, first_row.customer_second),
         contracts=[
             ContractDifference(
-                contract_id=row.contract_id, **_amounts(row.first, row.second), histories=_histories(row)
+                contract_id=row.contract_id,
+                **_amounts(row.first, row.second),
+                histories=_histories(row),
+                inferred=row.inferred or "[]",
             )
             for row in contracts
         ],
@@ -423,11 +438,18 @@ def _page(first: View, second: View, limit: int | None, after: tuple[int, str] |
     page = page_query.subquery()
     customer = func.substr(page.c.parent_key, 1, func.length(page.c.parent_key) - len("|usd"))
     is_name = first.names() & (_names.c.key == literal("customer|") + customer)
+    is_its_past = (
+        (_inferred.c.book == first.books["mrr"])
+        & (_inferred.c.parent_key == contracts.c.key)
+        & (_inferred.c.contract_id == contracts.c.contract_id)
+    )
     return (
         select(page, contracts.c.key, contracts.c.contract_id, contracts.c.first, contracts.c.second)
-        .add_columns(_names.c.name.label("customer_name"))
+        .add_columns(_names.c.name.label("customer_name"), _inferred.c.states.label("inferred"))
         .select_from(
-            page.join(contracts, contracts.c.parent_key == page.c.parent_key).outerjoin(_names, is_name)
+            page.join(contracts, contracts.c.parent_key == page.c.parent_key)
+            .outerjoin(_names, is_name)
+            .outerjoin(_inferred, is_its_past)
         )
         .where(contracts.c.first != contracts.c.second)
         .order_by(page.c.size.desc(), page.c.parent_key, contracts.c.key)

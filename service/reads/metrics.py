@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Struct, field
-from sqlalchemy import case, func, select
+from sqlalchemy import Subquery, case, func, select
 
 from projections.mrr import MOVEMENT_KINDS, Movement
 from service.books.tables import ROWS, TOTALS
@@ -120,31 +120,40 @@ class Metrics(Counting, frozen=True, kw_only=True):
     periods: Annotated[list[MetricsOfPeriod], about("every period that holds a day of the range, whole")]
 
 
+class Period(Struct, frozen=True, kw_only=True):
+    """A period by its name, its first and last day, and its length in months; `complete` if it has ended."""
+
+    name: str
+    begins: date
+    ends: date
+    months: int
+    complete: bool
+
+
 def metrics(view: View, first: date, last: date, by: Literal["month", "quarter", "year"]) -> Metrics:
     """The metrics of every period that holds a day from `first` to `last`, each period whole."""
-    days_of_periods = list(_periods(first, last, PERIODS[by]))
-    start, end = days_of_periods[0][0], days_of_periods[-1][1]
-    months = _by_month(view, start, end)
-    mrr_cents, customers = _opening(view, start)
-    periods = []
-    for begins, ends in days_of_periods:
-        sums_of_period: Counter[str] = Counter()
-        for month, sums_of_month in months.items():
-            if begins.isoformat()[:7] <= month <= ends.isoformat()[:7]:
-                sums_of_period.update(sums_of_month)
-        cohort = _cohort(view, begins, ends)
-        figures = measure(mrr_cents, customers, sums_of_period, PERIODS[by], cohort)
-        periods.append(
-            MetricsOfPeriod(
-                period=_period_name(begins, by),
-                from_=begins.isoformat(),
-                to=ends.isoformat(),
-                complete=ends <= view.scope.today,
-                **figures,
-            )
+    listed = [
+        Period(
+            name=_period_name(begins, by),
+            begins=begins,
+            ends=ends,
+            months=PERIODS[by],
+            complete=ends <= view.scope.today,
         )
-        mrr_cents, customers = periods[-1].closing_cents, periods[-1].closing_customers
-    return Metrics(**describe_counting(view), by=by, periods=periods)
+        for begins, ends in periods(first, last, PERIODS[by])
+    ]
+    sums_by_month = _by_month(view, listed[0].begins, listed[-1].ends)
+    mrr_cents, customers = _opening(view, listed[0].begins)
+    measured: list[MetricsOfPeriod] = []
+    for period in listed:
+        sums_of_period: Counter[str] = Counter()
+        for month, sums_of_month in sums_by_month.items():
+            if period.begins.isoformat()[:7] <= month <= period.ends.isoformat()[:7]:
+                sums_of_period.update(sums_of_month)
+        cohort = cohort_of(view, period.begins, period.ends)
+        measured.append(measure(period, mrr_cents, customers, sums_of_period, cohort))
+        mrr_cents, customers = measured[-1].closing_cents, measured[-1].closing_customers
+    return Metrics(**describe_counting(view), by=by, periods=measured)
 
 
 class Cohort(Struct, frozen=True, kw_only=True):
@@ -160,61 +169,75 @@ class Cohort(Struct, frozen=True, kw_only=True):
     left: int
 
 
-def _cohort(view: View, begins: date, ends: date) -> Cohort:
-    table = ROWS[Movement]
-    before = case((table.c.date < begins.isoformat(), table.c.amount_cents), else_=0)
-    customers = (
-        select(func.sum(before).label("opening"), func.sum(table.c.amount_cents).label("closing"))
-        .where(*view.filters(table, "mrr"), table.c.date <= ends.isoformat())
-        .group_by(table.c.key)
-        .subquery()
-    )
+def cohort_of(view: View, begins: date, ends: date) -> Cohort:
+    """The customers with MRR when a period begins, and what became of it until the period's end."""
+    customers = customers_with_mrr(view, begins, ends)
     opening, closing = customers.c.opening, customers.c.closing
     lost = case((closing < opening, opening - closing), else_=0)
     sums = {"opening_cents": opening, "closing_cents": closing, "lost_cents": lost}
     columns = [func.coalesce(func.sum(value), 0).label(name) for name, value in sums.items()]
     left = func.count(case((closing == 0, 1))).label("left")
-    row = view.one(select(func.count().label("customers"), *columns, left).where(opening > 0))
+    row = view.one(select(func.count().label("customers"), *columns, left))
     return Cohort(**{name: int(value) for name, value in row._mapping.items()})  # noqa: SLF001
 
 
+def customers_with_mrr(view: View, begins: date, ends: date) -> Subquery:
+    """The `key` of each customer with MRR when a period begins, and the MRR then and at its end."""
+    table = ROWS[Movement]
+    opening = func.sum(case((table.c.date < begins.isoformat(), table.c.amount_cents), else_=0))
+    return (
+        select(table.c.key, opening.label("opening"), func.sum(table.c.amount_cents).label("closing"))
+        .where(*view.filters(table, "mrr"), table.c.date <= ends.isoformat())
+        .group_by(table.c.key)
+        .having(opening > 0)
+        .subquery()
+    )
+
+
 def measure(
+    period: Period,
     opening_cents: int,
     opening_customers: int,
-    sums_of_period: Counter[str],
-    months: int,
+    sums: Counter[str],
     cohort: Cohort,
-) -> dict[str, Any]:
-    """The metrics of one period, from its opening figures, its sums, its length in months and its cohort."""
-    new, reactivation, expansion, contraction, churn = (sums_of_period[name] for name in _AMOUNTS)
-    new_customers, reactivated, churned = (sums_of_period[name] for name in _CUSTOMERS)
+) -> MetricsOfPeriod:
+    """The metrics of one period, from its opening figures, its sums and its cohort."""
+    new, reactivation, expansion, contraction, churn = (sums[name] for name in _AMOUNTS)
+    new_customers, reactivated, churned = (sums[name] for name in _CUSTOMERS)
     closing_cents = opening_cents + new + reactivation + expansion + contraction + churn
     closing_customers = opening_customers + new_customers + reactivated - churned
-    lost = -(contraction + churn)
-    payments = sums_of_period["first_try_orders"] + sums_of_period["failures"]
-    return {
-        "opening_cents": opening_cents,
-        **{name: sums_of_period[name] for name in _AMOUNTS},
-        "closing_cents": closing_cents,
-        "opening_customers": opening_customers,
-        "new_customers": new_customers,
-        "reactivated_customers": reactivated,
-        "churned_customers": churned,
-        "closing_customers": closing_customers,
-        "arr_cents": 12 * closing_cents,
-        "arpa_cents": _cents(closing_cents, closing_customers),
-        "customer_churn_rate": _rate(cohort.left, cohort.customers),
-        "gross_mrr_churn_rate": _rate(cohort.lost_cents, cohort.opening_cents),
-        "net_mrr_churn_rate": _rate(cohort.opening_cents - cohort.closing_cents, cohort.opening_cents),
-        "net_revenue_retention": _rate(cohort.closing_cents, cohort.opening_cents),
-        "quick_ratio": _rate(new + reactivation + expansion, lost),
-        "ltv_cents": _cents(closing_cents * months * cohort.customers, closing_customers * cohort.left),
-        "payments": payments,
-        "failed_payments": sums_of_period["failures"],
-        "recovered_payments": sums_of_period["recovered"],
-        "failed_payment_rate": _rate(sums_of_period["failures"], payments),
-        "recovery_rate": _rate(sums_of_period["recovered"], sums_of_period["failures"]),
-    }
+    payments = sums["first_try_orders"] + sums["failures"]
+    return MetricsOfPeriod(
+        period=period.name,
+        from_=period.begins.isoformat(),
+        to=period.ends.isoformat(),
+        complete=period.complete,
+        opening_cents=opening_cents,
+        new_cents=new,
+        reactivation_cents=reactivation,
+        expansion_cents=expansion,
+        contraction_cents=contraction,
+        churn_cents=churn,
+        closing_cents=closing_cents,
+        opening_customers=opening_customers,
+        new_customers=new_customers,
+        reactivated_customers=reactivated,
+        churned_customers=churned,
+        closing_customers=closing_customers,
+        arr_cents=12 * closing_cents,
+        arpa_cents=_cents(closing_cents, closing_customers),
+        customer_churn_rate=_rate(cohort.left, cohort.customers),
+        gross_mrr_churn_rate=_rate(cohort.lost_cents, cohort.opening_cents),
+        net_mrr_churn_rate=_rate(cohort.opening_cents - cohort.closing_cents, cohort.opening_cents),
+        net_revenue_retention=_rate(cohort.closing_cents, cohort.opening_cents),
+        quick_ratio=_rate(new + reactivation + expansion, -(contraction + churn)),
+        ltv_cents=_cents(closing_cents * period.months * cohort.customers, closing_customers * cohort.left),
+        payments=payments,
+        failed_payments=sums["failures"],
+        recovered_payments=sums["recovered"],
+        failed_payment_rate=_rate(sums["failures"], payments),
+        recovery_rate=_rate(sums["recovered"], sums["failures"]),
+    )
 
 
 def _rate(part: int, whole: int) -> float | None:
@@ -226,7 +249,7 @@ def _cents(amount: int, parts: int) -> int | None:
     return round_fraction(Fraction(amount, parts)) if parts else None
 
 
-def _periods(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
+def periods(first: date, last: date, months: int) -> Iterator[tuple[date, date]]:
     """The first and last day of every period, `months` long, that holds a day from `first` to `last`."""
     begins = date(first.year, (first.month - 1) // months * months + 1, 1)
     while begins <= last:

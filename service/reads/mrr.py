@@ -228,7 +228,7 @@ def movements(
     )
     level = sum(before)
     periods = []
-    for name in _periods(first, last, width):
+    for name in (start.isoformat()[:width] for start in first_days(first, last, by)):
         row = rows_by_period.get(name)
         change = {name: getattr(row, name) if row else 0 for name in amounts}
         opening, level = level, level + sum(change.values())
@@ -270,6 +270,7 @@ def _movement_rows(view: View, first: date, last: date) -> list[CustomerMovement
     ]
 
 
-def _periods(first: date, last: date, width: int) -> list[str]:
-    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    return list(dict.fromkeys(day.isoformat()[:width] for day in days))
+def first_days(first: date, last: date, by: Literal["month", "day"]) -> list[date]:
+    """The first day of every period of the range; the first period begins with `first`."""
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return [day for day in days if by == "day" or day == first or day.day == 1]

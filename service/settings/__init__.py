@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from ipaddress import ip_address
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -27,6 +27,7 @@ from handlers import PROCESSORS
 from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
+from service.core.processor_api import Api
 from service.rulebook import load_rulebook
 from service.settings.read_keys import ReadKey
 from service.settings.read_keys import parse as parse_read_key
@@ -70,11 +71,11 @@ def _parse_limits(value: Any) -> Any:
     except (InvalidOperation, TypeError):
         limits = ()
     if (
-        len(limits) != 3
+        len(limits) not in {3, 4}
         or not all(limit.is_finite() for limit in limits)
         or not _is_falling(Decimal(10**12), *limits, Decimal(0))
     ):
-        raise ValueError("three amounts, each below the one before, such as 10000,1000,100")
+        raise ValueError("three or four amounts, each below the one before, such as 10000,1000,100")
     return limits
 
 
@@ -93,6 +94,12 @@ List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
 Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
+
+
+# The settings that hold the secrets of webhooks.
+_SECRETS = {endpoint.secrets for processor in PROCESSORS for endpoint in processor.endpoints}
+# The checks of the processors' own settings, by name.
+_CHECKS = {name: check for processor in PROCESSORS for name, check in processor.setting_checks}
 
 
 class Settings(BaseSettings):
@@ -126,7 +133,7 @@ class Settings(BaseSettings):
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
     weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH
     rulebook: Path | None = None
-    segment_limits: Annotated[tuple[Decimal, Decimal, Decimal], NoDecode, BeforeValidator(_parse_limits)] = (
+    segment_limits: Annotated[tuple[Decimal, ...], NoDecode, BeforeValidator(_parse_limits)] = (
         Decimal(10_000),
         Decimal(1_000),
         Decimal(100),
@@ -167,37 +174,19 @@ class Settings(BaseSettings):
             parse_redis_url(url)
         return url or None
 
-    @field_validator("mxmerchant_webhook_secrets")
+    @field_validator(*_CHECKS)
     @classmethod
-    def _check_relay_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(map(_is_key, secrets)):
-            raise ValueError("whsec_ and a key in base64; several with commas between them")
-        return secrets
+    def _check_of_processor(cls, value: Any, info: ValidationInfo) -> Any:
+        _CHECKS[info.field_name or ""](value, info.data)
+        return value
 
-    @field_validator("stripe_webhook_secrets", "mxmerchant_webhook_secrets", "mxmerchant_url_tokens")
+    @field_validator(*_SECRETS)
     @classmethod
-    def _check_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
-        for secret in secrets:
+    def _check_secrets(cls, secrets: Any) -> Any:
+        several = secrets.values() if isinstance(secrets, dict) else (secrets,)
+        for secret in chain(*several):
             check_secret(secret)
         return secrets
-
-    @field_validator("standard_webhook_secrets")
-    @classmethod
-    def _check_biller_secrets(cls, secrets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        if not all(_is_key(secret) for several in secrets.values() for secret in several):
-            raise ValueError("name=whsec_… pairs, comma-separated, each with its key in base64")
-        for secret in (secret for several in secrets.values() for secret in several):
-            check_secret(secret)
-        return secrets
-
-    @field_validator("stripe_api_key")
-    @classmethod
-    def _check_mode_of_key(cls, key: str | None, info: ValidationInfo) -> str | None:
-        mode = info.data.get("stripe_mode")
-        stated = re.match("[a-z]+_(live|test)_", key or "")  # sk_live_…, rk_test_…
-        if mode and stated and stated[1] != mode:
-            raise ValueError(f"a key of {mode} mode, as DAYBOOK_STRIPE_MODE says, not of {stated[1]} mode")
-        return key
 
     @field_validator("rulebook")
     @classmethod
@@ -234,20 +223,23 @@ class Settings(BaseSettings):
 
     def has_webhook_secret(self) -> bool:
         """Whether the webhooks of any processor can be verified."""
-        endpoints = [endpoint for processor in PROCESSORS for endpoint in processor.endpoints]
-        return any(getattr(self, endpoint.secrets) for endpoint in endpoints)
+        return any(getattr(self, name) for name in _SECRETS)
 
     def has_api(self, processor: Processor) -> bool:
         """Whether the API of a processor is set up."""
-        return bool(processor.api_settings) and all(getattr(self, name) for name in processor.api_settings)
+        return processor.api is not None and not self.unset_of(processor.api)
 
+    def mode_of(self, processor: Processor) -> str:
+        """The mode of a processor whose events count; "" where it has no modes."""
+        return getattr(self, processor.mode_setting) if processor.mode_setting else ""
 
-def _is_key(secret: str) -> bool:
-    """Whether a Standard Webhooks secret contains a key; without one, every delivery would be refused."""
-    try:
-        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except (binascii.Error, ValueError):
-        return False
+    def values_of(self, api: Api) -> dict[str, str]:
+        """The values of the settings by which an API is asked, by name; "" where one is unset."""
+        return {name: getattr(self, name) or "" for name in (*api.settings, api.url_setting)}
+
+    def unset_of(self, api: Api) -> list[str]:
+        """The variables that an API needs and that are unset."""
+        return [f"{_PREFIX}{name.upper()}" for name in api.settings if not getattr(self, name)]
 
 
 def is_loopback(host: str) -> bool:

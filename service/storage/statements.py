@@ -1,7 +1,7 @@
 """Hot statements: compiled by SQLAlchemy once, and run on the driver's own cursor.
 
 For a small transaction, building a statement and its result takes several times as long as running it in the
-database. So frequent statements are compiled when their module is imported, and take and return tuples.
+database. So frequent statements are compiled when they are first run, and take and return tuples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,33 +39,41 @@ from sqlalchemy.types import TypeEngine
 
 POSTGRESQL = "postgresql"
 _READ_ONLY = "25006"  # a primary that has become a standby
-_DIALECTS: dict[Any, Dialect] = {
-    sqlite: sqlite.dialect(paramstyle="qmark"),
-    postgresql: asyncpg.dialect(),  # type: ignore[no-untyped-call]
+_DIALECTS: dict[str, tuple[Any, Dialect]] = {  # by name: SQLAlchemy's module, and the dialect with its driver
+    "sqlite": (sqlite, sqlite.dialect(paramstyle="qmark")),
+    POSTGRESQL: (postgresql, asyncpg.dialect()),  # type: ignore[no-untyped-call]
 }
 
 
 class HotStatement:
-    """A statement compiled once for each kind of database.
+    """A statement compiled at its first use on each kind of database.
 
     `make` gets SQLAlchemy's module of the dialect, for constructs that differ between the two. Parameters
-    are passed by position, in the order of `parameters`; a list is one parameter (see `any_of`).
+    are passed by position; a list is one parameter (see `any_of`).
     """
 
     def __init__(self, make: Callable[[Any], ClauseElement], columns: Sequence[str] | None = None) -> None:
-        compiled = {
-            dialect.name: make(module).compile(dialect=dialect, column_keys=columns)
-            for module, dialect in _DIALECTS.items()
-        }
-        self.sql = {name: str(c) for name, c in compiled.items()}
-        orders = {tuple(c.positiontup or ()) for c in compiled.values()}  # type: ignore[attr-defined]
-        if len(orders) > 1:
-            raise TypeError(f"each database has another order of parameters: {orders}")
-        self.parameters = orders.pop()
+        self._make = make
+        self._columns = columns
+        self._sql: dict[str, str] = {}
+
+    def sql(self, dialect: str) -> str:
+        """Its text for this dialect."""
+        if dialect not in self._sql:
+            self._sql[dialect] = str(self._compile(dialect))
+        return self._sql[dialect]
+
+    def parameters(self, dialect: str) -> list[str]:
+        """The names of its parameters, in their order; the same for each dialect."""
+        return list(self._compile(dialect).positiontup or ())
+
+    def _compile(self, dialect: str) -> Any:
+        module, driver = _DIALECTS[dialect]
+        return self._make(module).compile(dialect=driver, column_keys=self._columns)
 
     def run(self, connection: Connection, *values: Any) -> list[Any]:
         """Run it; return all its rows as tuples."""
-        sql = self.sql[connection.dialect.name]
+        sql = self.sql(connection.dialect.name)
         if connection.dialect.name != POSTGRESQL:
             values = tuple(json.encode(v).decode() if isinstance(v, list) else v for v in values)
         with _cursor(connection, sql) as cursor:
@@ -98,7 +106,7 @@ class HotInsert:
 
     def add(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert `rows`, their values in the order of `columns`."""
-        sql = self._statement.sql[connection.dialect.name]
+        sql = self._statement.sql(connection.dialect.name)
         with _cursor(connection, sql) as cursor:
             if connection.dialect.name == POSTGRESQL:
                 cursor.execute(sql, tuple(zip(*rows, strict=True)))

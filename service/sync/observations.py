@@ -1,13 +1,15 @@
 """Observations: objects as a processor's API shows them, for where the books have them otherwise."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from msgspec import json
 
 from service.core.delivery import Proof
 from service.core.events import Event, original_id
+from service.ledger.draft import Incoming
 
 
 def observation_proof(
@@ -34,4 +36,13 @@ def observation_proof(
         trust="fetched",
         message_id=f"{object_id}@{digest}:{len(alike) + 1}",
         account=account,
+    )
+
+
+def fetched_delivery(processor: str, fetched: Any, events: Sequence[Event], now: datetime) -> Incoming:
+    """The delivery by which events are recorded that `fetched`, a JSON value from the API, brought."""
+    body = json.encode(fetched, order="deterministic")
+    proof = Proof(processor=processor, method="fetch", received_at=now, trust="fetched")
+    return Incoming(
+        events=events, content_digest=sha256(body).digest(), headers=b"{}", body=body, proof=proof
     )

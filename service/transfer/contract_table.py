@@ -10,9 +10,10 @@ from msgspec import Struct, json
 
 from handlers import standard
 from service.core.cadence import INTERVALS, ONCE
+from service.core.delivery import no_mode
 from service.core.errors import ParameterError
 from service.core.moments import rfc3339
-from service.intake.translation import NO_MODE, read_delivery
+from service.intake.translation import read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.observations import Observation
 from service.transfer.sources import ImportSource
@@ -172,5 +173,5 @@ def _observed_item(
     content = {"type": event_type, "account": account, "data": data}
     proof = observation.proof(processor, json.encode(content))
     body = json.encode({"occurred_at": rfc3339(observation.observed_at), **content})
-    incoming = read_delivery(standard.PROCESSOR, b"{}", body, proof, NO_MODE)
+    incoming = read_delivery(standard.PROCESSOR, b"{}", body, proof, no_mode)
     return ImportItem(line=line, incoming=incoming, is_observation=True)

@@ -7,7 +7,7 @@ from msgspec import DecodeError, json
 from msgspec.structs import replace
 
 from handlers.standard.translation import normalize
-from service.core.delivery import Processor, Proof
+from service.core.delivery import ModeOf, Processor, Proof
 from service.core.errors import Unreadable
 from service.core.events import TYPES, Event, Superseded, histories_of, original_id
 from service.core.limits import check_limits
@@ -29,10 +29,10 @@ _DATA = {name: json.Decoder(kind) for name, kind in TYPES.items()}
 _COMPARED_FIELDS = ("type", "occurred_at", "rank", "trust", "data", "before")
 
 
-def read_ledger(source: ImportSource, mode: str) -> Iterator[ImportItem | LineFault]:
+def read_ledger(source: ImportSource, mode_of: ModeOf) -> Iterator[ImportItem | LineFault]:
     """Each delivery of an export, until its end or the first line that was changed.
 
-    `mode` is that of `read_delivery`.
+    `mode_of` is that of `read_delivery`.
     """
     previous, line = ledger_format.GENESIS, 0
     for line, text in source.lines():
@@ -50,7 +50,7 @@ def read_ledger(source: ImportSource, mode: str) -> Iterator[ImportItem | LineFa
         try:
             part = _PART.decode(export_line.part)
             if isinstance(part, ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine):
-                yield _import_item(part, line, mode)
+                yield _import_item(part, line, mode_of)
         except (Unreadable, *JSON_ERRORS) as error:
             yield LineFault(line=line, detail=f"another Daybook exported what can't be read here: {error}")
             continue
@@ -65,25 +65,25 @@ def read_ledger(source: ImportSource, mode: str) -> Iterator[ImportItem | LineFa
 
 
 def _import_item(
-    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, line: int, mode: str
+    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, line: int, mode_of: ModeOf
 ) -> ImportItem:
     """The import item of a line. Raises Unreadable, or one of JSON_ERRORS, if it can't be read here."""
     _HEADERS.decode(part.headers)
     if not part.proof.processor.isprintable():
         raise Unreadable("no processor has its name")
     return (
-        _delivery_item(part, line, mode)
+        _delivery_item(part, line, mode_of)
         if isinstance(part, ledger_format.ExportedDelivery)
-        else _quarantine_item(part, line, mode)
+        else _quarantine_item(part, line, mode_of)
     )
 
 
-def _delivery_item(part: ledger_format.ExportedDelivery, line: int, mode: str) -> ImportItem:
+def _delivery_item(part: ledger_format.ExportedDelivery, line: int, mode_of: ModeOf) -> ImportItem:
     """A delivery as translated here, if that gives all its exported events; else with its exported events.
 
     Of another telling of an event the translation is enough: the ledger makes the rest from it.
     """
-    translated, place = _translate(part, mode), f"position {part.events[0].position}"
+    translated, place = _translate(part, mode_of), f"position {part.events[0].position}"
     if translated and translated.events and any(event.type == _RENDERED for event in part.events):
         return ImportItem(line=line, incoming=translated)
     if translated and {_key(event) for event in part.events} <= {_key(event) for event in translated.events}:
@@ -102,13 +102,13 @@ def _delivery_item(part: ledger_format.ExportedDelivery, line: int, mode: str) -
 
 
 def _translate(
-    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, mode: str
+    part: ledger_format.ExportedDelivery | ledger_format.ExportedQuarantine, mode_of: ModeOf
 ) -> Incoming | None:
     """A delivery as its translator reads it today; None if it has no translator or no body."""
     processor = processor_of(part.proof.processor)
     if processor is None or part.body is None or not _is_read_here(processor, part.proof):
         return None
-    return read_delivery(processor, part.headers, part.body, part.proof, mode)
+    return read_delivery(processor, part.headers, part.body, part.proof, mode_of)
 
 
 def _is_read_here(processor: Processor, proof: Proof) -> bool:
@@ -199,9 +199,9 @@ def _content_digest(processor: Processor | None, body: bytes) -> bytes:
         return sha256(body).digest()
 
 
-def _quarantine_item(part: ledger_format.ExportedQuarantine, line: int, mode: str) -> ImportItem:
+def _quarantine_item(part: ledger_format.ExportedQuarantine, line: int, mode_of: ModeOf) -> ImportItem:
     """A delivery from quarantine, translated again if possible; else for quarantine as it was."""
-    incoming = _translate(part, mode)
+    incoming = _translate(part, mode_of)
     if incoming is None:
         incoming = Incoming(
             events=(),

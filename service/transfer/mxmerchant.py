@@ -6,9 +6,10 @@ from msgspec import json
 from msgspec.structs import replace
 
 from handlers.mxmerchant import PROCESSOR
+from service.core.delivery import no_mode
 from service.core.events import Subscription, subjects
 from service.core.rfc8259 import NOT_JSON, parse_json
-from service.intake.translation import NO_MODE, read_delivery
+from service.intake.translation import read_delivery
 from service.transfer.importer import ImportItem, LineFault
 from service.transfer.json_members import read_members
 from service.transfer.observations import Observation
@@ -24,7 +25,7 @@ def read_records(source: ImportSource, observation: Observation) -> Iterator[Imp
             continue
         line, body = item
         proof = observation.proof(PROCESSOR.name, _canonical_json(body))
-        incoming = read_delivery(PROCESSOR, b"{}", body, proof, NO_MODE)
+        incoming = read_delivery(PROCESSOR, b"{}", body, proof, no_mode)
         yield _mark_observation(ImportItem(line=line, incoming=incoming), seen)
 
 

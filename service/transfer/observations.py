@@ -10,7 +10,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.mxmerchant.contracts import changed_events
+from service.core.changes import changed_events
 from service.core.delivery import Proof
 from service.core.events import Data, Event, subjects
 from service.core.moments import rfc3339

@@ -1,4 +1,7 @@
-"""Export of the books' rows and totals to files: CSV for people, Parquet for programs."""
+"""Export of the books' rows and totals to files: CSV for people, Parquet for programs.
+
+Two builds of the books from one ledger give equal files: in one order, and without totals of nothing.
+"""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, select
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Select, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from projections.book import Book
+from projections.book import Book, Total
 from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS, row_types
+from service.books.view import sum_columns
 from service.core.errors import ParameterError, Unavailable
 from service.core.progress import Advance
-from service.reads.csv_table import cell
+from service.reads.files import cell
 from service.storage.files import named_when_whole
 
 FileFormat = Literal["csv", "parquet"]
@@ -111,13 +115,21 @@ def _tables_of(book: Book) -> Iterator[_ExportTable]:
             book=book.name,
             name=total.table,
             columns=columns,
-            query=lambda book_id, total=total: select_total(total, book_id),  # type: ignore[misc]
+            query=lambda book_id, total=total: _select_nonzero(total, book_id),  # type: ignore[misc]
         )
+
+
+def _select_nonzero(total: Total, book_id: int) -> Select[Any]:
+    """A total's groups in order, without those that only hold zeros since all of their rows have gone."""
+    table = TOTALS[total.table]
+    is_something = or_(*(column != 0 for column in sum_columns(table, total.sums)))
+    in_order = (table.c[name].nulls_first() for name in total.group_by)
+    return select_total(total, book_id).having(is_something).order_by(*in_order)
 
 
 def _row_table(book: Book, name: str, table: Any) -> _ExportTable:
     columns = [column for column in table.c if column.name not in _INTERNAL_COLUMNS]
-    in_order = select(*columns).order_by(table.c.key, table.c.id)
+    in_order = select(*columns).order_by(table.c.key, *(column.nulls_first() for column in columns))
     return _ExportTable(
         book=book.name,
         name=name,

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Raw, json
 
 from handlers.stripe import PROCESSOR
-from service.core.delivery import Proof
+from service.core.delivery import ModeOf, Proof
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import read_delivery
 from service.transfer.importer import ImportItem, LineFault
@@ -19,12 +19,12 @@ _NULL = Raw(b"null")
 
 
 def read_events(
-    source: ImportSource, now: datetime, account: str, mode: str
+    source: ImportSource, now: datetime, account: str, mode_of: ModeOf
 ) -> Iterator[ImportItem | LineFault]:
     """Each event of a file of events, or of pages of events.
 
     `account` is the connected account to which they belong. The webhooks of a platform contain it, but a
-    list requested in the account's name doesn't. `mode` is that of `read_delivery`.
+    list requested in the account's name doesn't. `mode_of` is that of `read_delivery`.
     """
     proof = Proof(processor=PROCESSOR.name, method="import", received_at=now, trust="unsigned")
     for item in read_members(source, "data"):
@@ -33,7 +33,9 @@ def read_events(
             continue
         line, body = item
         body_with_account = _add_account(body, account) if account else body
-        yield ImportItem(line=line, incoming=read_delivery(PROCESSOR, b"{}", body_with_account, proof, mode))
+        yield ImportItem(
+            line=line, incoming=read_delivery(PROCESSOR, b"{}", body_with_account, proof, mode_of)
+        )
 
 
 def _add_account(body: bytes, account: str) -> bytes:

@@ -16,7 +16,7 @@ from service.core.errors import Unavailable
 from service.core.events import Event
 from service.ledger.history import read_histories
 from service.ledger.vault import Vault
-from service.reads import compare
+from service.reads import compare, inferred_share
 from service.web.reads import Found, ReadQuery, build_meta, open_view, read_route
 from service.web.state import State
 
@@ -37,20 +37,21 @@ def compare_routes() -> list[Route]:
 async def _find(query: ReadQuery, state: State) -> Found:
     policies = query.args["policies"].split(",")
 
-    def find(connection: Connection) -> tuple[_BooksPart, int, dict[str, int]]:
+    def find(connection: Connection) -> tuple[_BooksPart, int, dict[str, int], float]:
         positions, view = open_view(connection, query.scope, state)
         books_part = _BooksPart(
             differences=compare.find_differences(view, policies, query.args["limit"], query.args["cursor"]),
             sides=compare.policy_sides(view, policies),
             positions=_positions(connection, view, policies, state),
         )
-        return books_part, positions.position, view.counts()
+        share = inferred_share.of_mrr(view, {"policy": policies[0]})
+        return books_part, positions.position, view.counts(), share
 
-    books_part, position, counts = await state.store.read(find)
+    books_part, position, counts, share = await state.store.read(find)
     comparison = await state.ledger.read(
         partial(_add_reasons, vault=state.ledger.vault, books_part=books_part, day=query.scope.today)
     )
-    meta = await build_meta(query.scope.today, state, position, counts)
+    meta = await build_meta(query.scope.today, state, position, counts, share)
     return Found(document=json.encode(comparison), meta=meta)
 
 

@@ -2,20 +2,20 @@
 
 from msgspec import convert, json
 from msgspec.structs import replace
-from sqlalchemy import Connection
 from starlette.routing import Route
 
+from service.books.view import View
 from service.core.errors import ParameterError
 from service.intake import provenance
+from service.reads.explain.catalog import EXPLAINABLE, READ_PARAMETERS
 from service.reads.explain.figures import (
     EXPLAIN,
-    EXPLAINABLE,
-    READ_PARAMETERS,
     Cause,
     ExplainedFigure,
+    check_looks_back,
     explain,
 )
-from service.web.reads import Found, ReadQuery, build_meta, open_view, read_route
+from service.web.reads import Found, ReadQuery, read_books, read_route
 from service.web.state import State
 
 
@@ -36,16 +36,14 @@ async def _find(query: ReadQuery, state: State) -> Found:
     offset = args["cursor"] or "0"
     if not (offset.isascii() and offset.isdigit() and len(offset) < 10):
         raise ParameterError("cursor: the `next_cursor` of the page before")
+    check_looks_back(args["figure"], given, args)
 
-    def find(connection: Connection) -> tuple[ExplainedFigure, int, dict[str, int]]:
-        positions, view = open_view(connection, query.scope, state)
-        figure = explain(view, args["figure"], given, int(offset), args["limit"])
-        return figure, positions.position_under(args["policy"] or ""), view.counts()
+    def find(view: View, *_: object) -> tuple[ExplainedFigure, float]:
+        return explain(view, args["figure"], given, int(offset), args["limit"]), 0.0
 
-    figure, position, counts = await state.store.read(find)
-    if not query.csv:  # which shows the rows alone
+    figure, meta = await read_books(query, state, find)
+    if not query.file_format:  # which shows the rows alone
         figure = replace(figure, events=await _trace(figure, state))
-    meta = await build_meta(query.scope.today, state, position, counts)
     return Found(document=json.encode(figure), meta=meta)
 
 

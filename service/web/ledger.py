@@ -19,6 +19,7 @@ from service.reads.read import Read
 from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
 from service.web.state import State
 
+_FILE_EVENTS = 10_000  # of the log, in a file
 _DIGEST = "SHA-256 in hexadecimal"
 RawBody = Annotated[str, about("the body as it came; what is not UTF-8 is replaced")]
 RawBodyBase64 = Annotated[str, about("the body's bytes exactly, in base64", {"contentEncoding": "base64"})]
@@ -168,10 +169,15 @@ async def _head(query: ReadQuery, state: State) -> Found:
 
 
 async def _events(query: ReadQuery, state: State) -> Found:
-    after, limit = query.args["after"], query.args["limit"]
+    after, limit = query.args["after"], query.args["limit"] or _FILE_EVENTS
     async with state.ledger.reading() as reader:
         rows = await reader.rows(after, limit + 1, query.scope.account)
         head = (await reader.head()).position
+    if query.args["limit"] is None and len(rows) > limit:
+        raise ParameterError(
+            f"limit: the log is longer than a file of {_FILE_EVENTS:,} events; ask for pages of at most "
+            "1000, or write it with `daybook export ledger`"
+        )
     events = [_listed(row) for row in rows[:limit]]
     next_after = events[-1].position if len(rows) > len(events) else None
     return await found_in_ledger(LedgerEvents(events=events, next_after=next_after, head=head), query, state)

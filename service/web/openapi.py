@@ -18,6 +18,7 @@ from service.reads.customers.classes import Activity, Lifecycle, SegmentName
 from service.reads.customers.lists import Stage
 from service.reads.customers.revenue import PeriodName
 from service.reads.explain.figures import EXPLAIN
+from service.reads.files import MEDIA_TYPES, FileFormat
 from service.reads.parameters import LOOK_BACK, Parameter
 from service.reads.read import Read
 from service.reads.restatements import RESTATEMENTS
@@ -92,7 +93,7 @@ _WORDS: dict[str, tuple[str, Any]] = {
     "Stage": ("the stage of customers about to go, or gone", Stage),
     "RevenuePeriod": ("which orders count", PeriodName),
     "Link": ("how an invoice and its payments were joined", LinkName),
-    "Format": ("JSON, or the list alone as CSV", Literal["json", "csv"]),
+    "Format": ("JSON, or the list alone as CSV or a workbook", Literal["json", "csv", "xlsx"]),
     "JsonFormat": ("JSON", Literal["json"]),
     "Freshness": ("whether the books hold all of the ledger", Freshness),
 }
@@ -187,10 +188,9 @@ def _read(read: Read) -> dict[str, Any]:
     path_parameters = _path_parameters(read.path)
     parameters = [*path_parameters, *map(_parameter, (*read.parameters, *common_parameters(read)))]
     answer = {"application/json": {"schema": _ref(read.shape)}}
-    if read.rows:
-        whole = "; all of them without a `limit`" if read.page_parameter == "cursor" else ""
-        answer["text/csv"] = {
-            "schema": {"type": "string", "description": f"`{read.rows}` as CSV, one line each{whole}"}
+    if read.has_list:
+        answer |= {
+            media_type.partition(";")[0]: _file(read, name) for name, media_type in MEDIA_TYPES.items()
         }
     problems = [400, 401, 403, 421, 503, 504]
     problems += [404] if path_parameters or read is EXPLAIN else []
@@ -215,6 +215,16 @@ def _read(read: Read) -> dict[str, Any]:
 def _keys(scopes: tuple[str, ...]) -> list[dict[str, list[str]]]:
     """A key in either header, with these scopes."""
     return [{"bearer": list(scopes)}, {"key": list(scopes)}]
+
+
+def _file(read: Read, file_format: FileFormat) -> dict[str, Any]:
+    """The content of a file."""
+    whole = "; all of them without a `limit`" if read.page_parameter else ""
+    lists = [f"`{read.rows}`"] if read.rows else []
+    lists += [f"with `detail={detail}` `{rows}`" for detail, rows in read.rows_of_detail.items()]
+    kind = {"csv": "CSV, one line each", "xlsx": "a workbook of Excel, one line each"}[file_format]
+    binary = {"contentMediaType": MEDIA_TYPES["xlsx"]} if file_format == "xlsx" else {}
+    return {"schema": {"type": "string", "description": f"{', '.join(lists)} as {kind}{whole}", **binary}}
 
 
 def _tag(read: Read) -> str:

@@ -27,7 +27,7 @@ from service.reads.stored_models import positions as model_positions
 from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
-_RECONCILED_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.api_settings)
+_RECONCILED_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.api)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 

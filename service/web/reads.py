@@ -3,12 +3,13 @@
 Only how a read finds its document differs: in the books, here; in the ledger; or in both.
 """
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -19,24 +20,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.books.store import BookPositions
+from service.books.store import BookPositions, BookStore
 from service.books.view import Scope, View, format_fraction
 from service.core.errors import ParameterError, Unavailable
 from service.core.moments import from_us, rfc3339
 from service.core.scopes import PEOPLE
 from service.ledger.append import read_head
 from service.ledger.history import read_recorded_at
+from service.lookback.positions import default_today, requested_position
 from service.reads import snapshots, stored_models
 from service.reads.answers import Meta
 from service.reads.catalog import READS
-from service.reads.csv_table import to_csv
+from service.reads.files import MEDIA_TYPES, FileFormat, check_format, to_file
 from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, integer, parse_all
 from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
 from service.web.access import require
 from service.web.bounds import with_timeout
-from service.web.lookback import default_today, is_at_position, requested_position, state_as_known
+from service.web.lookback import is_at_position, state_as_known
 from service.web.state import State, state_of
+
+T = TypeVar("T")
 
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
 
@@ -45,19 +49,28 @@ WAIT = (
     integer("at_least", lambda _: 0, 0, 2**62, "wait until the books hold this ledger position"),
     integer("timeout_ms", lambda _: 2_000, 0, 30_000, "how long to wait for it"),
 )
-FORMAT = choice("format", None, ("json", "csv"), "csv for the list alone as CSV, as Accept: text/csv does")
-COMMON = (*SCOPE, *WAIT, FORMAT)
+FORMAT = choice(
+    "format",
+    None,
+    ("json", "csv", "xlsx"),
+    "csv for the list alone as CSV, as Accept: text/csv does; xlsx for it as a workbook of Excel",
+)
+AMOUNTS = choice(
+    "amounts", None, ("decimal",), "in a file, each amount as a decimal, too, beside that in minor units"
+)
+COMMON = (*SCOPE, *WAIT, FORMAT, AMOUNTS)
 JSON = choice("format", None, ("json",), "this read has no list to show as CSV")
 
 
 class ReadQuery(Struct, frozen=True, kw_only=True):
-    """The parsed parameters of a request for a read."""
+    """The parsed parameters of a request for a read; no `file_format` asks for JSON."""
 
     scope: Scope
     args: dict[str, Any]
     at_least: int
     timeout_ms: int
-    csv: bool
+    file_format: FileFormat | None
+    decimals: bool
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -97,7 +110,7 @@ def read_route(read: Read, find: Find) -> Route:
             found = await find(query, state)
             if not query.scope.people:
                 found = replace(found, document=without_personal(read.shape, found.document))
-            return _respond(read, request, query, found)
+            return await _respond(read, request, query, found)
 
         return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
 
@@ -106,7 +119,7 @@ def read_route(read: Read, find: Find) -> Route:
 
 def common_parameters(read: Read) -> tuple[Parameter, ...]:
     """What a read takes beside its own parameters."""
-    return COMMON if read.rows else (*SCOPE, *WAIT, JSON)
+    return COMMON if read.has_list else (*SCOPE, *WAIT, JSON)
 
 
 def _allow_slashes(path: str) -> str:
@@ -114,11 +127,10 @@ def _allow_slashes(path: str) -> str:
     return re.sub("{(customer_id|cause)}", r"{\1:path}", path)
 
 
-def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
+async def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
     next_page = _next_page(read, found.document)
-    if query.csv:
-        body = to_csv(read.shape, read.rows, found.document)
-        return tagged_response(request, body, "text/csv; charset=utf-8", next_page)
+    if query.file_format:
+        return await _respond_with_file(read, request, query, query.file_format, found.document, next_page)
     body = _with_meta(found.document, asdict(found.meta))
     if read.dated:
         tag_source = _without_lag(found)
@@ -126,6 +138,23 @@ def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Re
     timed = replace(found.meta, calculation_date=_moment(query.scope.today, state_of(request)))
     timed_body = _with_meta(found.document, asdict(timed))
     return tagged_response(request, timed_body, "application/json", next_page, tag_source=body)
+
+
+async def _respond_with_file(
+    read: Read,
+    request: Request,
+    query: ReadQuery,
+    file_format: FileFormat,
+    document: bytes,
+    next_page: dict[str, Any] | None,
+) -> Response:
+    """The list of an answer as a file with a name. It is made in a thread, since a long one takes seconds."""
+    rows, currency = read.rows_of(query.args), query.scope.currency
+    make = partial(to_file, file_format, read.shape, rows, document, currency, decimals=query.decimals)
+    response = tagged_response(request, await asyncio.to_thread(make), MEDIA_TYPES[file_format], next_page)
+    stem = read.file_stem(query.args, query.scope.today)
+    response.headers["Content-Disposition"] = f'attachment; filename="{stem}.{file_format}"'
+    return response
 
 
 def _next_page(read: Read, document: bytes) -> dict[str, Any] | None:
@@ -152,9 +181,11 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
         raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
     values = parse_all(common, given, _today(read, request, state))
     args = parse_all(read.parameters, given, values["today"]) | request.path_params
-    csv = bool(read.rows) and _wants_csv(values["format"], request)
-    if csv and read.page_parameter == "cursor" and "limit" not in given:
-        args["limit"] = None  # a CSV file could not show that it is only a page
+    file_format = _file_format(read, args, values["format"], request)
+    if values.get("amounts") and not file_format:
+        raise ParameterError("amounts: only of a file, with format=csv or format=xlsx")
+    if file_format and read.page_parameter and "limit" not in given:
+        args["limit"] = None  # a file could not show that it is only a page
     return ReadQuery(
         scope=Scope(
             currency=values["currency"] or state.settings.reporting_currency,
@@ -165,7 +196,8 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
         args=args,
         at_least=values["at_least"],
         timeout_ms=values["timeout_ms"],
-        csv=csv,
+        file_format=file_format,
+        decimals=values.get("amounts") == "decimal",
     )
 
 
@@ -178,9 +210,25 @@ def _today(read: Read, request: Request, state: State) -> date:
     return default_today(known_at, today, ZoneInfo(state.settings.reporting_tz))
 
 
-def _wants_csv(format_: str | None, request: Request) -> bool:
-    """Whether the answer is CSV: `format` says so, else the Accept header."""
-    return format_ == "csv" or (format_ is None and "text/csv" in request.headers.get("accept", ""))
+def _file_format(
+    read: Read, args: Mapping[str, Any], given: str | None, request: Request
+) -> FileFormat | None:
+    """The format of the file that is asked for by `format`, else by the Accept header; None for JSON.
+
+    Raises ParameterError where the answer has no list, or the format's package is not installed.
+    """
+    if given is None:
+        accepts_csv = "text/csv" in request.headers.get("accept", "")
+        return "csv" if accepts_csv and read.rows_of(args) else None
+    if given == "json":
+        return None
+    if not read.rows_of(args):
+        raise ParameterError(
+            f"format: only with detail={', '.join(read.rows_of_detail)}; else there is no list"
+        )
+    file_format: FileFormat = "csv" if given == "csv" else "xlsx"
+    check_format(file_format)
+    return file_format
 
 
 async def answer_when_reached(
@@ -200,39 +248,57 @@ async def answer_when_reached(
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
-    """The document from the books, as they are or at an earlier position if the query asks for one."""
-    position = await requested_position(query.args, state)
-    found = await _find_document(read, query, state, position)
+    """The snapshot, or else a document made now, with `meta`."""
+
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
+        name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
+        document = snapshots.find(view.connection, name, version)
+        return document or json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+
+    document, meta = await read_books(query, state, find)
+    return Found(document=document, meta=meta)
+
+
+FindInView = Callable[[View, BookStore, int], tuple[T, float]]
+
+
+async def read_books(query: ReadQuery, state: State, find: FindInView[T]) -> tuple[T, Meta]:
+    """What `find` makes of the books, as they are or at an earlier position if the query asks for one.
+
+    `find` takes a view, its store and the version of the rows, and also returns the share of what is
+    inferred. Raises Unavailable.
+    """
+    zone = ZoneInfo(state.settings.reporting_tz)
+    position = await requested_position(query.args, state.ledger, zone, state.clock())
+    found = await _read_at(query, state, find, position)
     if found is None and position is not None:
         async with state_as_known(state, position, query.timeout_ms) as known_state:
-            found = await _find_document(read, query, known_state, position)
+            found = await _read_at(query, known_state, find, position)
     if found is None:
         raise Unavailable("the books as known then can't be read now")
     return found
 
 
-async def _find_document(
-    read: BookRead, query: ReadQuery, state: State, position: int | None
-) -> Found | None:
-    """The snapshot, or else a document made now, with `meta`; None if the books are not at `position`."""
+async def _read_at(
+    query: ReadQuery, state: State, find: FindInView[T], position: int | None
+) -> tuple[T, Meta] | None:
+    """What `find` makes of the state's books, with `meta`; None if they are not at `position`."""
 
-    def find(connection: Connection) -> tuple[bytes, int, dict[str, int]] | None:
+    def read(connection: Connection) -> tuple[T, int, dict[str, int], float] | None:
         positions, view = open_view(connection, query.scope, state)
         if position is not None and not is_at_position(connection, positions.books, state, position):
             return None
-        name = snapshots.snapshot_name(state.store, read, query.scope, query.args, state.options)
-        document = snapshots.find(connection, name, positions.version) or json.encode(
-            read.answer(view, query.args)
-        )
-        return document, positions.position_under(query.args.get("policy", "")), view.counts()
+        found, inferred_share = find(view, state.store, positions.version)
+        position_of_books = positions.position_under(query.args.get("policy") or "")
+        return found, position_of_books, view.counts(), inferred_share
 
-    result = await state.store.read(find)
+    result = await state.store.read(read)
     if result is None:
         return None
     meta = await build_meta(query.scope.today, state, *result[1:])
     if position is not None:
         meta = replace(meta, data_freshness="as_known")
-    return Found(document=result[0], meta=meta)
+    return result[0], meta
 
 
 async def found_in_ledger(answer: Struct, query: ReadQuery, state: State) -> Found:
@@ -272,7 +338,7 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
         raise Unavailable("the books are not laid out yet")
 
     def find_model(kind: str) -> bytes | None:
-        return stored_models.find(connection, store, kind, scope.currency)
+        return stored_models.find(connection, store, kind, scope.currency, scope.account)
 
     return positions, View(
         connection=connection,
@@ -283,7 +349,9 @@ def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookP
     )
 
 
-async def build_meta(today: date, state: State, position: int, counts: dict[str, int]) -> Meta:
+async def build_meta(
+    today: date, state: State, position: int, counts: dict[str, int], inferred_share: float = 0.0
+) -> Meta:
     """The `meta` of an answer that was made from the books at this position; `counts` are the view's."""
     head, recorded_at_us = await state.ledger.read(
         lambda connection: (read_head(connection).position, read_recorded_at(connection, position))
@@ -295,6 +363,7 @@ async def build_meta(today: date, state: State, position: int, counts: dict[str,
         calculation_date=today.isoformat(),
         data_freshness="real_time" if head == position else "catching_up",
         weeks_per_month=format_fraction(state.settings.weeks_per_month),
+        inferred_share=inferred_share,
         **counts,
     )
 

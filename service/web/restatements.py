@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from msgspec import json
 from msgspec.structs import replace
@@ -9,10 +10,10 @@ from starlette.routing import Route
 
 from service.books.view import View
 from service.ledger.append import read_head
+from service.lookback.positions import known_position, wanted_books
 from service.reads.parameters import check_range
 from service.reads.restatements import RESTATEMENTS, Restatements, restatements
 from service.storage.database import SqliteDatabase
-from service.web.lookback import known_position, wanted_books
 from service.web.reads import Found, ReadQuery, build_meta, position_and_counts, read_route
 from service.web.state import State
 
@@ -24,8 +25,9 @@ def restatement_routes() -> list[Route]:
 
 async def _find(query: ReadQuery, state: State) -> Found:
     check_range(query.args["from"], query.args["to"])
-    since = await known_position(query.args["from"] - timedelta(days=1), state)
-    until = await known_position(query.args["to"], state)
+    ledger, zone, now = state.ledger, ZoneInfo(state.settings.reporting_tz), state.clock()
+    since = await known_position(query.args["from"] - timedelta(days=1), ledger, zone, now)
+    until = await known_position(query.args["to"], ledger, zone, now)
     end = (await state.ledger.read(read_head)).position
     position = end if until is None else until
     wanted = await wanted_books(state.ledger, position, end if since is None else since)

@@ -130,7 +130,7 @@ def _prove(processor: Processor, endpoint: Endpoint, request: Request, body: byt
         proof = replace(proof, confirmable=True)
     names = (*endpoint.header_names, *_STORED_HEADERS)
     stored_headers = json.encode({name: headers[name] for name in names if name in headers})
-    return read_delivery(processor, stored_headers, body, proof, state.settings.stripe_mode)
+    return read_delivery(processor, stored_headers, body, proof, state.settings.mode_of)
 
 
 def _ignored(incoming: Incoming) -> str | None:

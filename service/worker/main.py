@@ -22,15 +22,19 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
-from handlers import mxmerchant
+from handlers import PROCESSORS
 from service.books.engine import Engine
 from service.books.leases import RENEW_SECONDS, Leases
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
+from service.core.delivery import Processor
+from service.ledger.store import Ledger
 from service.processes.lifeline import STOP_SECONDS
 from service.queue.nudge import QUEUE, connect, deserialize, serialize
 from service.reads.snapshots import remove_outdated
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
+from service.sync.client import ApiClient, open_client
+from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
 from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
 from service.worker.advancer import Advancer
@@ -76,10 +80,10 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
                 _release_leases, leases, asyncio.create_task(_renew_leases(leases, advancer))
             )
         crons = [_sweep_cron(advancer)]
-        if settings.has_api(mxmerchant.PROCESSOR):
-            poller = Poller(settings, ledger, clock)
-            stack.push_async_callback(poller.close)
-            crons += _poll_crons(poller)
+        for processor in filter(settings.has_api, PROCESSORS):
+            client = open_client(settings, processor)
+            stack.push_async_callback(client.close)
+            crons += _ask_crons(processor, client, ledger, clock)
         nightly = NightlyReconciliation(settings, Reconciliation(settings, ledger, store, clock))
         stack.push_async_callback(nightly.close)
         if nightly.has_work:
@@ -196,21 +200,23 @@ def _advance_job(advancer: Advancer) -> WorkerCoroutine:
     return advance
 
 
-def _poll_crons(poller: Poller) -> list[CronJob]:
+def _ask_crons(
+    processor: Processor, client: ApiClient, ledger: Ledger, clock: Callable[[], datetime]
+) -> list[CronJob]:
     """Poll contracts at the start and every five minutes, confirmations twice a minute."""
-    minutes = set(range(0, 60, 5))
-    contracts, confirm = _job(poller.poll_contracts), _job(poller.confirm_payments)
-    return [
-        cron(
-            contracts,
-            name="contracts",
-            minute=minutes,
-            timeout=240,
-            keep_result=0,
-            run_at_startup=True,
-        ),
-        cron(confirm, name="confirm", second={0, 30}, timeout=60, keep_result=0),
-    ]
+    crons = []
+    if contracts := client.api.contracts:
+        poll = Poller(processor, contracts, client, ledger, clock).poll
+        minutes = set(range(0, 60, 5))
+        name = f"poll_{processor.name}"
+        crons.append(
+            cron(_job(poll), name=name, minute=minutes, timeout=240, keep_result=0, run_at_startup=True)
+        )
+    if confirmations := processor.confirmations:
+        confirm = Confirmer(processor, confirmations, client, ledger, clock).confirm
+        name = f"confirm_{processor.name}"
+        crons.append(cron(_job(confirm), name=name, second={0, 30}, timeout=60, keep_result=0))
+    return crons
 
 
 def _reconcile_cron(nightly: NightlyReconciliation) -> CronJob:

@@ -53,14 +53,14 @@ async def train(store: BookStore, today: date) -> None:
 
 
 async def _train(store: BookStore, currency: str, today: date) -> None:
-    """Read a currency's history in batches, fit its model, and save it with its backtest."""
+    """Read a currency's history in batches, and save its models with their backtests."""
     history = _History()
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for query, entries in history.queries(positions, currency, today):
             async for batch in (await connection.stream(query)).partitions(_BATCH):
                 history.add(batch, entries)
-    documents = await _run_in_daemon_thread(partial(_fit_documents, history, today, positions.position))
+    documents = await _run_in_daemon_thread(partial(_fit_accounts, history, today, positions.position))
     await stored_models.save(store, currency, positions, today, documents)
 
 
@@ -125,6 +125,13 @@ class _History:
                 self._days[day] = date.fromisoformat(day).toordinal()
             entries.append((customer, self._days[day], cents))
 
+    def accounts(self) -> dict[str, list[int]]:
+        """The customers of each account, numbered as in `numbered`."""
+        customers: dict[str, list[int]] = {}
+        for number, (_, account, _) in enumerate(sorted(self._customers)):
+            customers.setdefault(account, []).append(number)
+        return customers
+
     def numbered(self) -> tuple[int, Iterator[_Entry], Iterator[_Entry]]:
         """The number of customers, orders and movements; customers are numbered in order of their ids."""
         ranks = [0] * len(self._customers)
@@ -136,12 +143,20 @@ class _History:
         return len(ranks), orders, moves
 
 
-def _fit_documents(history: _History, today: date, position: int) -> dict[str, bytes]:
-    """The model and its backtest."""
+def _fit_accounts(history: _History, today: date, position: int) -> dict[str | None, dict[str, bytes]]:
+    """The documents of all accounts together, under None, and of each."""
     from service.predictions import backtest, fit  # noqa: PLC0415 - numpy is for this process alone
 
-    history_arrays, day = fit.build_history(*history.numbered()), today.toordinal()
-    return {
-        "model": json.encode(replace(fit.fit(history_arrays, day), position=position)),
-        "backtest": json.encode({"position": position, **backtest.backtest(history_arrays, day)}),
-    }
+    def documents(arrays: fit.History) -> dict[str, bytes]:
+        day = today.toordinal()
+        return {
+            "model": json.encode(replace(fit.fit(arrays, day), position=position)),
+            "backtest": json.encode({"position": position, **backtest.backtest(arrays, day)}),
+        }
+
+    whole, accounts = fit.build_history(*history.numbered()), history.accounts()
+    together = documents(whole)
+    fitted: dict[str | None, dict[str, bytes]] = {None: together}
+    for account, customers in accounts.items():
+        fitted[account] = documents(whole.of_customers(customers)) if len(accounts) > 1 else together
+    return fitted

@@ -18,6 +18,7 @@ from service.books.tables import ROWS, TOTALS
 from service.books.view import Scope, View
 from service.verify import verify_totals
 from tests.books.agreeing_reads import reads_agree
+from tests.books.metrics_recount import same_metrics
 from tests.books.revenue_recount import rows, same_revenue
 from tests.support.expected_books import ExpectedBooks
 from tests.support.expected_links import CustomerKey
@@ -69,6 +70,20 @@ async def _the_books_say_what_happened(scenario, batches, today, currency, accou
             if account is None:
                 for month, detail in details.items():
                     _same_detail(detail, expected.month(currency, *month, today))
+
+
+@given(scenarios(), st.sampled_from(["month", "quarter", "year"]))
+@examples(15)
+def test_the_metrics_are_those_of_the_lives(scenario, by):
+    asyncio.run(_the_metrics_are_those_of_the_lives(scenario, by))
+
+
+async def _the_metrics_are_those_of_the_lives(scenario, by):
+    async with new_books(Rules(reporting_tz=scenario.zone)) as books:
+        await books.record(*scenario.events)
+        async with books.store() as store:
+            for currency in scenario.expected.currencies():
+                await same_metrics(store, scenario.expected, currency, by)
 
 
 @given(st.data(), scenarios() | scenarios("quiet"))

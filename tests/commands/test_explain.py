@@ -86,6 +86,29 @@ def test_a_figure_made_of_other_figures_shows_its_formula() -> None:
 
 
 @pytest.mark.usefixtures("directory")
+def test_a_parameter_without_an_option_of_its_own_is_passed_on() -> None:
+    figure = "quarterly-forecast/quarters/quarter=2025-Q4/months/month=2025-11/total_cents"
+    total = document(figure, *NOVEMBER[4:], "--param", "quarters=1")
+    month = document(TOTAL, *NOVEMBER)
+
+    assert total["value"] == total["sum"] == month["value"] == 7587900
+
+
+@pytest.mark.usefixtures("directory")
+def test_a_figure_is_shown_as_it_was_known() -> None:
+    now = document(*LARGEST)
+    then = document(*LARGEST, "--position", "41")
+    before = explain(*LARGEST, "--position", "40")
+
+    assert (then["value"], then["rows"]) == (now["value"], now["rows"])
+    assert (then["position"], now["position"]) == (41, 83)
+    assert (before.exit_code, before.stderr) == (
+        2,
+        "daybook: no order, contract or name of this customer is known\n",
+    )
+
+
+@pytest.mark.usefixtures("directory")
 def test_only_so_many_rows_are_listed() -> None:
     lines = explain(TOTAL, *NOVEMBER, "--limit", "2").stdout.splitlines()
 
@@ -139,6 +162,9 @@ def test_a_secret_that_was_rolled_is_no_fault(monkeypatch: pytest.MonkeyPatch) -
         (("mrr", "--customer", "nobody"), "daybook: no order, contract or name of this customer is known"),
         (("mrr", "--on", "yesterday"), "daybook: --on: "),
         (("mrr", "--year", "2025"), "daybook: year: no such parameter of mrr"),
+        (("mrr", "--param", "year"), "daybook: --param: NAME=VALUE, not year"),
+        (("mrr", "--position", "84"), "daybook: --position: at most 83"),
+        (("metrics", "--known-at", "2025-11-13"), "daybook: --known-at: not for this read"),
     ],
 )
 def test_an_unknown_figure_is_one_line_and_exit_code_2(words: tuple[str, ...], said: str) -> None:

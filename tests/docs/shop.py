@@ -57,5 +57,7 @@ async def post_shop(daybook: Daybook) -> None:
     await daybook.record(
         "refund.recorded", at, created_at=at, currency="usd", customer_id="user_123", **given_back
     )
-    await daybook.record("customer.recorded", at, customer_id="user_123", name="Rowan Vale")
+    await daybook.record(
+        "customer.recorded", at, customer_id="user_123", name="Rowan Vale", email="rowan@example.com"
+    )
     await daybook.catch_up()

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from handlers import mxmerchant
 from handlers.mxmerchant import contracts, payments
 from service.core.cadence import per_month, schedule_label
+from service.core.changes import changed_events
 from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import (
@@ -822,26 +823,26 @@ def polled(records: list[dict[str, Any]], observed_at: datetime = OBSERVED) -> l
 
 
 def test_a_poll_that_finds_nothing_new_tells_nothing() -> None:
-    first = contracts.changed_events(polled(CONTRACTS), {})
+    first = changed_events(polled(CONTRACTS), {})
 
     assert {e.type for e in first} == {"subscription.recorded", "customer.recorded"}
-    assert contracts.changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
+    assert changed_events(polled(CONTRACTS, OBSERVED + timedelta(hours=1)), known(first)) == []
 
 
 def test_a_poll_tells_only_what_changed() -> None:
     later = [*CONTRACTS[1:], CONTRACT | {"amount": "600.00", "grandTotalAmount": "5"}]
 
-    [event] = contracts.changed_events(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
+    [event] = changed_events(polled(later, OBSERVED + timedelta(hours=1)), known(polled(CONTRACTS)))
 
     assert subjects(event) == ["subscription|mxmerchant|1000000001|8797"]
 
 
 def test_contracts_of_one_customer_tell_the_name_once() -> None:
     records = [CONTRACT | {"id": i, "customerNumber": number} for i, number in ((1, "C-1"), (2, None))]
-    first = contracts.changed_events(polled(records), {})
+    first = changed_events(polled(records), {})
 
     assert [e.data.name for e in first if isinstance(e.data, Customer)] == ["Avery Stone"]
-    assert contracts.changed_events(polled(records[::-1]), known(first)) == []
+    assert changed_events(polled(records[::-1]), known(first)) == []
 
 
 @pytest.mark.parametrize("status", ["Cancelled", "Deleted", "Inactive", "Completed"])

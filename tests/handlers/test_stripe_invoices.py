@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import Unreadable
-from service.core.events import Invoice
+from service.core.events import BilledItem, Invoice
 from tests.handlers.deliveries import said, seconds
 
 CREATED, FINALIZED, PAID = seconds(2018, 3, 1), seconds(2018, 3, 1, 1), seconds(2018, 3, 2)
@@ -263,3 +263,63 @@ def test_an_automatic_tax_that_was_computed_may_be_nothing(status: str | None, a
     automatic = {"enabled": True, "status": status}
     assert taxed(line(8000, (1520, False)), automatic_tax=automatic) == amounts
     assert taxed(line(8000), automatic_tax={"enabled": False, "status": None}) == (None, None)
+
+
+# Items that are billed for whole periods
+
+
+def items(family: str, *lines: dict[str, Any], **fields: Any) -> tuple[BilledItem, ...]:
+    named = {"subscription": fields.pop("subscription", "sub_1")}
+    where = named if family == "acacia" else {"parent": {"subscription_details": named}}
+    return invoice(lines={"data": list(lines)}, **where, **fields).billed
+
+
+@pytest.mark.parametrize(("family", "interval"), [("acacia", "month"), ("basil", None)])
+def test_an_invoice_bills_items_for_whole_periods(family: str, interval: str | None) -> None:
+    change, added = (
+        of_item(family, WEEK, proration=True),
+        {"amount": 500, "period": WEEK, "type": "invoiceitem"},
+    )
+    (item,) = items(family, of_item(family, MARCH), change, added)
+    assert (item.starts_at, item.ends_at) == spans(MARCH)[0]
+    assert (item.amount, item.interval, item.every) == (500, interval, 1)
+    assert (item.item_id, item.price_id, item.product_id) == ("si_1", "price_1", "prod_1")
+
+
+def test_what_is_billed_by_use_is_no_item_of_a_whole_period() -> None:
+    assert items("acacia", of_item("acacia", FEBRUARY, metered=True)) == ()
+
+
+@pytest.mark.parametrize("period", [None, {}, "March", {"start": 10, "end": 10}, {"start": 10, "end": 9}])
+def test_a_line_without_a_period_bills_none(period: Any) -> None:
+    assert items("acacia", of_item("acacia", period)) == ()
+
+
+def test_an_invoice_of_no_contract_bills_no_items() -> None:
+    assert items("acacia", of_item("acacia", MARCH), subscription=None) == ()
+
+
+@pytest.mark.parametrize(
+    ("duration", "amount"), [("once", 500), ("repeating", 400), ("forever", 400), (None, 400)]
+)
+@pytest.mark.parametrize("where", ["line", "invoice", "twin", "source"])
+def test_a_discount_is_deducted_unless_it_is_for_one_invoice(
+    duration: str | None, amount: int, where: str
+) -> None:
+    coupon = {"coupon": {"duration": duration, "percent_off": 20}}
+    shown = {"id": "di_1", "customer": "cus_1", **({"source": coupon} if where == "source" else coupon)}
+    discount = shown if where in ("line", "source") else "di_1"
+    line = of_item("basil", MARCH) | {"discount_amounts": [{"amount": 100, "discount": discount}]}
+    fields = {"invoice": {"discounts": [shown]}, "twin": {"discount": shown}}.get(where, {})
+    (item,) = items("basil", line, **fields)
+    assert item.amount == amount
+
+
+def test_the_tax_in_a_price_is_no_part_of_what_an_item_brings() -> None:
+    taxes = [{"amount": 80, "tax_behavior": "inclusive"}, {"amount": 50, "tax_behavior": "exclusive"}]
+    (item,) = items("basil", of_item("basil", MARCH) | {"taxes": taxes})
+    assert item.amount == 420
+
+
+def test_the_amount_of_an_item_is_in_isos_units() -> None:
+    assert items("basil", of_item("basil", MARCH) | {"amount": 50_000}, currency="isk")[0].amount == 500

@@ -1,14 +1,17 @@
 """Stripe's payments, refunds, disputes and links: what was captured, held, given back and taken."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlers.stripe.envelope import translate
+from service.core.delivery import Proof
 from service.core.events import CreditNote, InvoicePayment, Refund, Unused
 from service.core.order import canonical
-from tests.handlers.deliveries import NOW, SECONDS, changed, delivery, read, said, without
+from tests.handlers.deliveries import NOW, SECONDS, changed, delivery, read, said, seconds, without
 
 
 def charge(kind: str = "charge.updated", **fields: Any) -> Any:
@@ -258,3 +261,38 @@ def test_only_an_invoices_id_in_the_order_reference_is_a_link(
     )
     assert (stated.invoice_id, stated.for_invoice) == (invoice_id, False)
     assert charge(payment_details={"order_reference": order}, invoice="in_1").invoice_id == "in_1"
+
+
+# Objects that the API shows, long after
+
+
+def observed(**fields: Any) -> Any:
+    proof = Proof(
+        processor="stripe", method="fetch", received_at=NOW, trust="fetched", message_id=f"{fields['id']}@1:1"
+    )
+    (event,) = translate(fields, proof)
+    assert event.occurred_at == NOW
+    return event.data
+
+
+LONG_AGO = seconds(2023, 3, 1)
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_a_charge_that_is_observed_keeps_its_own_time(status: str) -> None:
+    paid = observed(id="ch_1", object="charge", currency="eur", created=LONG_AGO, amount=8000, status=status)
+    at = datetime.fromtimestamp(LONG_AGO, UTC)
+    assert (paid.paid_at, paid.failed_at) == ((at, at if status == "failed" else None))
+
+
+def test_a_dispute_that_is_observed_took_its_money_with_its_last_transaction() -> None:
+    taken = [{"amount": -8000, "created": LONG_AGO}, {"amount": 0, "created": LONG_AGO + 60}, "txn_1"]
+    fields = {"id": "dp_1", "object": "dispute", "status": "lost", "currency": "eur", "amount": 8000}
+    lost = observed(**fields, charge="ch_1", balance_transactions=taken)
+    assert lost.taken_at == datetime.fromtimestamp(LONG_AGO + 60, UTC)
+    assert said("charge.dispute.closed", **fields, charge="ch_1", balance_transactions=taken).taken_at is None
+
+
+def test_an_event_of_a_charge_has_its_own_time() -> None:
+    assert charge(created=LONG_AGO).paid_at is None
+    assert charge("charge.failed", created=LONG_AGO, status="failed").failed_at is None

@@ -20,6 +20,7 @@ from service.core.delivery import Processor, Proof
 from service.intake.translation import read_delivery
 from service.intake.versions import VERSIONS
 from tests.handlers.deliveries import FAMILIES, PROOF, STRIPE
+from tests.support.modes import live
 from tests.support.paths import FIXTURES
 from tests.support.senders import SENDERS
 
@@ -29,7 +30,7 @@ OLD = FIXTURES / "old_ledger" / "deliveries.jsonl.gz"
 
 def digest(processor: Processor, body: bytes, proof: Proof) -> str:
     """What a delivery says by its translator, in short."""
-    incoming = read_delivery(processor, b"{}", body, proof, "live")
+    incoming = read_delivery(processor, b"{}", body, proof, live)
     events = to_builtins(incoming.events)
     for event, made in zip(events, incoming.events, strict=True):
         event["data"] = [made.type, to_builtins(made.data)]

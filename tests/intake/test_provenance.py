@@ -19,6 +19,7 @@ from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.storage.database import ledger_path
+from tests.support.modes import live
 from tests.support.running import NOW, settings_for
 from tests.support.senders import MX, MX_TOKEN, SIGNING, STANDARD, STRIPE, Sender, secret
 
@@ -55,7 +56,7 @@ def delivered(sender: Sender) -> Incoming:
     signed = {name.lower(): text for name, text in sender.sign(body, NOW, "msg_1", sender.secret).items()}
     of_path = {f":{name}": text for name, text in in_path.items()}
     proof = endpoint.verify({**signed, **of_path}, body, [sender.secret], NOW)
-    return read_delivery(processor, json.encode(signed), body, proof, "live")
+    return read_delivery(processor, json.encode(signed), body, proof, live)
 
 
 async def checked(ledger: Ledger, incoming: Incoming, **settings: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.verify import verify_chain
+from tests.support.modes import live
 from tests.support.random_deliveries import examples
 from tests.support.running import NOW, Daybook
 from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_subscription
@@ -52,7 +53,7 @@ def payload(rendered: Rendered, event_id: str = "evt_9") -> dict[str, Any]:
 
 def delivery(rendered: Rendered, event_id: str = "evt_9") -> Incoming:
     proof = Proof(processor="stripe", method=TRUSTS[rendered.trust], received_at=NOW, trust=rendered.trust)
-    return read_delivery(stripe.PROCESSOR, b"{}", encode(payload(rendered, event_id)), proof, "live")
+    return read_delivery(stripe.PROCESSOR, b"{}", encode(payload(rendered, event_id)), proof, live)
 
 
 def erasure(customer_id: str) -> Event:
@@ -171,7 +172,7 @@ async def test_a_retranslation_finds_renderings_as_they_should_be(
 ) -> None:
     async with new_books() as books:
         await deliver(books, renderings, rng)
-        report = await Retranslator(books.ledger, lambda: NOW, "live").run(0, lambda _: None)
+        report = await Retranslator(books.ledger, lambda: NOW, live).run(0, lambda _: None)
     assert (report.differs, report.refused, report.deliveries) == (False, 0, 1)
 
 
@@ -313,7 +314,7 @@ async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
             older.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
             await deliver(books, renderings[: late + 1], rng)
         for changed in (True, False):
-            retranslator = Retranslator(books.ledger, lambda: NOW, "live", apply=True)
+            retranslator = Retranslator(books.ledger, lambda: NOW, live, apply=True)
             assert (await retranslator.run(0, lambda _: None)).changed == changed
         await deliver(books, renderings, rng)
         await deliver(straight, renderings, rng)
@@ -338,11 +339,11 @@ async def test_a_retranslation_moves_what_was_recorded_without_its_account(daybo
     assert len(await counting(daybook.state.ledger)) == 2
 
     for _ in range(2):
-        await Retranslator(daybook.state.ledger, lambda: NOW, "live", apply=True).run(0, lambda _: None)
+        await Retranslator(daybook.state.ledger, lambda: NOW, live, apply=True).run(0, lambda _: None)
 
     ((_, account, *_),) = await counting(daybook.state.ledger)
     assert account == "acct_4"
-    assert not (await Retranslator(daybook.state.ledger, lambda: NOW, "live").run(0, lambda _: None)).differs
+    assert not (await Retranslator(daybook.state.ledger, lambda: NOW, live).run(0, lambda _: None)).differs
 
 
 async def test_nothing_more_is_kept_of_somebody_erased(daybook: Daybook) -> None:

@@ -12,6 +12,7 @@ import pytest
 import time_machine
 from msgspec.structs import replace
 
+from handlers import mxmerchant
 from handlers.mxmerchant import contracts, notifications, payments
 from handlers.stripe import payloads, translations
 from handlers.stripe.translations import ObjectTranslation
@@ -20,9 +21,14 @@ from service.core.errors import Unreadable
 from service.core.events import CustomerErased, Data, Event, Payment, Subscription
 from service.intake.retranslate import Retranslator
 from service.ledger.draft import Incoming
+from service.sync.client import ApiClient
+from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
 from service.verify import verify_chain
 from tests.support.cli import Run, document
+from tests.support.modes import live
+from tests.support.mxmerchant_api import MERCHANT, MxApi
+from tests.support.mxmerchant_api import payment as payment_of_api
 from tests.support.running import NOW, Daybook, running
 from tests.support.senders import (
     MX,
@@ -36,6 +42,7 @@ from tests.support.senders import (
     stripe_subscription,
 )
 from tests.support.stores import EACH_STORE, NewDataDir
+from tests.support.stripe_api import serve
 from tests.support.temporary_books import incoming
 
 STORES = EACH_STORE
@@ -376,37 +383,37 @@ async def test_the_poller_compares_with_what_counts(
     daybook: Daybook, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a contract and an unsigned payment, both told otherwise since
-    record = {"id": 3, "merchantId": "1000000001", "customerName": "Ada Example", "status": "Active"}
-    records = [{**record, "every": "1 Month", "amount": "10.00"}]
+    record = {"id": 3, "merchantId": MERCHANT, "customerName": "Ada Example", "status": "Active"}
+    processor = mxmerchant.PROCESSOR
+    assert processor.api
+    assert processor.api.contracts
+    assert processor.confirmations
+    with serve(MxApi()) as api:
+        api.contracts = [{**record, "every": "1 Month", "amount": "10.00"}]
+        api.payments = [payment_of_api(7, "9.00")]
+        values = dict.fromkeys(processor.api.settings, "example") | {
+            "mxmerchant_merchant_id": MERCHANT,
+            "mxmerchant_api_url": api.url,
+        }
+        client = ApiClient(processor.api, values)
+        asked = (client, daybook.state.ledger, daybook.clock)
+        poller = Poller(processor, processor.api.contracts, *asked)
+        confirmer = Confirmer(processor, processor.confirmations, *asked)
+        with monkeypatch.context() as older:
+            older.setattr(contracts, "_cadence", lambda _contract: ("week", 1))
+            older.setattr(notifications, "parse_minor", lambda *_told: 1)
+            assert await poller.poll() == 1
+            await daybook.post(MX_TOKEN, payment("7", 900))
+        applied = await retranslate(command, "--apply")
+        assert applied["changed"] == 2
 
-    async def fetch(*_asked: Any) -> list[dict[str, Any]]:
-        return records
-
-    settings = daybook.state.settings.model_copy(
-        update={"mxmerchant_merchant_id": "1000000001", "mxmerchant_api_url": "http://mx.test"}
-    )
-    poller = Poller(settings, daybook.state.ledger, daybook.clock)
-    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_contracts", fetch)
-    with monkeypatch.context() as older:
-        older.setattr(contracts, "_cadence", lambda _contract: ("week", 1))
-        older.setattr(notifications, "parse_minor", lambda *_told: 1)
-        assert await poller.poll_contracts() == 1
-        await daybook.post(MX_TOKEN, payment("7", 900))
-    applied = await retranslate(command, "--apply")
-    assert applied["changed"] == 2
-
-    # then the poller has nothing new to tell, and confirms under the payment's own id
-    assert await poller.poll_contracts() == 0
-    async with daybook.state.ledger.reading() as reader:
-        (told,) = await reader.unconfirmed_events("mxmerchant", NOW)
-    assert told.event_id == "1000000001:PaymentSuccess:7:unsigned"
-
-    async def fetch_payment(*_asked: Any) -> dict[str, Any]:
-        return {"id": "7", "merchantId": "1000000001", "amount": "9.00", "status": "Approved"}
-
-    monkeypatch.setattr("service.sync.poll.mxmerchant_api.fetch_payment", fetch_payment)
-    assert (await poller.confirm_payments(), await poller.confirm_payments()) == (1, 0)
-    await poller.close()
+        # then the poller has nothing new to tell, and confirms under the payment's own id
+        assert await poller.poll() == 0
+        async with daybook.state.ledger.reading() as reader:
+            (told,) = await reader.unconfirmed_events("mxmerchant", processor.confirmations, NOW)
+        assert told.event_id == f"{MERCHANT}:PaymentSuccess:7:unsigned"
+        assert (await confirmer.confirm(), await confirmer.confirm()) == (1, 0)
+        await client.close()
     assert (await retranslate(command))["changes"] == []
     monkeypatch.setitem(payments._STATUS_MEANINGS[Payment], "approved", "failed")
     (change,) = (await retranslate(command, exit_code=1))["changes"]
@@ -423,7 +430,7 @@ async def test_two_retranslations_at_once_append_once(
             await daybook.post(STRIPE, subscribed(str(n)))
     ledger, meanwhile = (
         daybook.state.ledger,
-        Retranslator(daybook.state.ledger, daybook.clock, "live", apply=True),
+        Retranslator(daybook.state.ledger, daybook.clock, live, apply=True),
     )
     append = ledger.append
 
@@ -434,7 +441,7 @@ async def test_two_retranslations_at_once_append_once(
 
     # when one has compared and not appended yet, another does both
     monkeypatch.setattr(ledger, "append", after_the_other)
-    late = await Retranslator(ledger, daybook.clock, "live", apply=True).run(0, lambda _done: None)
+    late = await Retranslator(ledger, daybook.clock, live, apply=True).run(0, lambda _done: None)
 
     # then
     assert (late.changed, meanwhile.report.changed, await daybook.head()) == (3, 3, 9)

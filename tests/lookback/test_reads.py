@@ -22,6 +22,7 @@ from tests.support.stores import NewDataDir
 
 SHAPE = {read.path: read.shape.__name__ for read in READS}
 NOW = datetime(2025, 11, 13, 10, 30, tzinfo=UTC)
+EXPLAIN = "/api/v1/explain"
 MONTH_END = 4  # how many of the events were recorded by then
 OCTOBER = {"from_": "2025-10", "to": "2025-10"}
 FIVE: list[tuple[str, dict[str, Any]]] = [
@@ -131,6 +132,7 @@ async def test_a_read_answers_as_it_did_then(
         "overdue_contracts": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
+        "inferred_share": 0.0,
         "unknown_statuses": 0,
     }
     assert without_meta(by_time) != without_meta(await october_daybook.get(path, today="2025-10-31", **query))
@@ -394,3 +396,41 @@ async def test_a_look_back_needs_a_key(october: Path) -> None:
     async with running(october, Clock(NOW), api_keys="a-key-of-this-test") as daybook:
         for path, query in (("/api/v1/restatements", {}), ("/api/v1/mrr", {"position": 1})):
             assert (await daybook.ask(path, **query)).status_code == 401
+
+
+FIGURES_OF_OCTOBER = {  # where each kind of restated figure is shown
+    "mrr": ("mrr/mrr_cents", {}),
+    "billed_cents": ("monthly-totals/months/0/billed_cents", OCTOBER),
+    "collected_cents": ("monthly-totals/months/0/collected_cents", OCTOBER),
+    "refunded_cents": ("monthly-totals/months/0/refunded_cents", OCTOBER),
+}
+
+
+async def test_a_restated_figure_is_explained_as_it_was_before_its_event_and_after(
+    october_daybook: Daybook,
+) -> None:
+    answer = await october_daybook.get("/api/v1/restatements", from_="2025-11-01")
+    assert {row["figure"] for row in answer["restatements"]} == set(FIGURES_OF_OCTOBER)
+    for row in answer["restatements"]:
+        figure, query = FIGURES_OF_OCTOBER[row["figure"]]
+        query = query | {"figure": figure, "today": row["date"]}
+        before = await october_daybook.get(EXPLAIN, position=row["position"] - 1, **query)
+        after = await october_daybook.get(EXPLAIN, position=row["position"], **query)
+
+        assert (before["value"], after["value"]) == (row["before_cents"], row["after_cents"])
+        assert before["adds_up"] is after["adds_up"] is True
+        assert row["cause"] in {event["cause"] for event in after["events"]}
+        assert row["cause"] not in {event["cause"] for event in before["events"]}
+        assert after["meta"]["data_freshness"] == "as_known"
+        assert is_described(after, "ExplainedFigure")
+
+
+async def test_a_figure_is_explained_by_what_was_known_at_a_moment(october_daybook: Daybook) -> None:
+    query = {"figure": "monthly-totals/months/0/net_cents", **OCTOBER}
+    then = await october_daybook.get(EXPLAIN, known_at="2025-10-31", **query)
+    now = await october_daybook.get(EXPLAIN, **query)
+
+    assert (then["value"], then["sum"], then["meta"]["position"]) == (1700, 1700, MONTH_END)
+    assert (now["value"], now["sum"], now["meta"]["position"]) == (1800, 1800, HEAD)
+    assert all(event["position"] <= MONTH_END for event in then["events"])
+    assert all(event["delivery"]["verified"] for event in (*then["events"], *now["events"]))

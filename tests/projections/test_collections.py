@@ -6,6 +6,7 @@ import pytest
 
 from projections.book import Rules
 from projections.collections import COLLECTIONS, Cash
+from projections.revenue import REVENUE, Failure, Order
 from projections.status_words import UnknownStatus
 from service.core.events import CREATED, DELETED
 from tests.support.events import at, but, dispute, event, invoice, payment, refund, settles
@@ -380,3 +381,17 @@ def test_a_known_status_takes_the_flag_away():
     unknown = event(payment(status="settled"), "2025-11-13", processor="standard.acme")
     paid = event(payment(), "2025-11-14", processor="standard.acme")
     assert not any(isinstance(row, UnknownStatus) for row in rows_of(COLLECTIONS, [unknown, paid]))
+
+
+def test_a_dispute_that_was_told_of_later_took_its_money_on_its_own_day():
+    lost = event(dispute("lost", taken_at=at("2023-04-02")), "2025-11-13", trust="fetched")
+    assert ("2023-04-02", "disputed", 10_000) in cash([event(payment(), "2023-03-01"), lost])
+
+
+def test_a_failure_that_was_told_of_later_is_a_try_of_its_own_day():
+    failed = payment(status="failed", failed_at=at("2023-03-01"), attempted_at=at("2023-03-01"))
+    paid = payment(paid_at=at("2023-03-05"), attempted_at=at("2023-03-05"))
+    rows = rows_of(REVENUE, [event(data, "2025-11-13", trust="fetched") for data in (failed, paid)])
+    (order,) = [row for row in rows if isinstance(row, Order)]
+    (failure,) = [row for row in rows if isinstance(row, Failure)]
+    assert (order.date, order.paid_first_try, failure.date) == ("2023-03-05", False, "2023-03-01")

@@ -1,6 +1,7 @@
 """The rulebook's file: what it may hold, and what is said of one that holds something else."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,77 @@ def test_what_a_rule_may_not_hold_is_said_in_one_line(load: Load, rest: str, sai
         load(OFFER + rest)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_rule_of_before_has_none_of_the_newer_fields(load: Load) -> None:
+    book = load(OFFER + 'text = "x"')
+    (rule,) = book.opportunities
+    fields = ("offer_type", "discount_percentage", "message", "type", "potential_revenue", "probability")
+    assert {getattr(rule, name) for name in fields} == {None}
+    assert (book.treatment, book.focus) == (load_rulebook().treatment, load_rulebook().focus)
+
+
+def test_an_offer_and_an_upsell_say_what_they_are(load: Load) -> None:
+    book = load(
+        OFFER + 'text = "x"\noffer_type = "gift"\ndiscount_percentage = 12.5\nmessage = "{orders} orders"\n'
+        '[[opportunities]]\nrule = "two"\nkind = "upsell"\ntext = "y"\ntype = "seats"\n'
+        'potential_revenue = "99.50"\nprobability = 1\n'
+    )
+    offer, upsell = book.opportunities
+    assert (offer.offer_type, offer.discount_percentage, offer.message) == ("gift", 12.5, "{orders} orders")
+    assert (upsell.type, upsell.potential_revenue, upsell.probability) == ("seats", Decimal("99.50"), 1)
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("discount_percentage = 101", "discount_percentage"),
+        ("discount_percentage = -1", "discount_percentage"),
+        ('offer_type = ""', "offer_type"),
+        ('message = "{nobody}"', "message: 'nobody' in braces"),
+        ('type = "seats"', "type: a field of an upsell, and this is an offer"),
+        ("probability = 0.5", "probability: a field of an upsell"),
+        ("potential_revenue = 5", "potential_revenue: a field of an upsell"),
+        (
+            '[[opportunities]]\nrule = "two"\nkind = "action"\ntext = "y"\nmessage = "z"',
+            "message: a field of an offer, and this is an action",
+        ),
+        (
+            '[[opportunities]]\nrule = "two"\nkind = "upsell"\ntext = "y"\nprobability = 1.01',
+            "probability",
+        ),
+        (
+            '[[opportunities]]\nrule = "two"\nkind = "upsell"\ntext = "y"\npotential_revenue = -1',
+            "potential_revenue: an amount from 0",
+        ),
+        (
+            '[[opportunities]]\nrule = "two"\nkind = "upsell"\ntext = "y"\npotential_revenue = "NaN"',
+            "potential_revenue: an amount from 0",
+        ),
+        ('[treatment]\nvip = "x"', "treatment: 'vip' is none of whale"),
+        ('[treatment]\nwhale = ""', "treatment"),
+        ('[focus]\ndeclining = "x"', "focus: 'declining' is none of new"),
+    ],
+)
+def test_what_a_newer_field_may_not_hold_is_said_in_one_line(load: Load, rest: str, said: str) -> None:
+    with pytest.raises(ValueError, match="a rulebook in TOML") as error:
+        load(OFFER + 'text = "x"\n' + rest)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_operators_words_on_a_segment_or_stage_take_the_place_of_daybooks(load: Load) -> None:
+    book = load('[treatment]\nwhale = "a"\n[focus]\nnew = "b"\n')
+    own = load_rulebook()
+    assert book.treatment == own.treatment | {"whale": "a"}
+    assert book.focus == own.focus | {"new": "b"}
+    assert book.opportunities == own.opportunities
+
+
+def test_every_segment_and_stage_has_words_of_daybooks_own() -> None:
+    own = load_rulebook()
+    assert tuple(own.treatment) == SEGMENTS
+    assert tuple(own.focus) == ("new", "active", "at_risk", "churned")
 
 
 def test_an_unknown_kind_is_refused(load: Load) -> None:

@@ -108,6 +108,7 @@ def customer(
         account="acct_1",
         customer_id="cus_1",
         name="Ada",
+        email="ada@example.com",
         orders=sorted(orders or [], key=lambda row: row.date),
         reversals=back or [],
         contracts=contracts or [],

@@ -34,6 +34,7 @@ class MxApi:
             routes=[
                 Route("/checkout/v3/contract", self._contracts),
                 Route("/checkout/v3/payment", self._payments),
+                Route("/checkout/v3/payment/{id}", self._payment),
             ]
         )
 
@@ -42,6 +43,10 @@ class MxApi:
 
     async def _payments(self, request: Request) -> Response:
         return self._page(request, self.payments)
+
+    async def _payment(self, request: Request) -> Response:
+        found = [each for each in self.payments if str(each["id"]) == request.path_params["id"]]
+        return JSONResponse(found[0]) if found else Response(status_code=404)
 
     def _page(self, request: Request, listed: list[dict[str, Any]]) -> Response:
         assert request.query_params["merchantId"] == MERCHANT

@@ -11,7 +11,7 @@ from typing import Any
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
-from service.core.events import AppliedDiscount, Customer, Discount, Product, Unused
+from service.core.events import AppliedDiscount, BilledItem, Customer, Discount, Product, Unused
 from service.settings import Settings, load
 from tests.support.events import (
     at,
@@ -36,6 +36,7 @@ _after = subscription(item(30_000), next_bill_at=at("2026-01-05"))
 _observed = subscription(
     item(10_000), subscription_id="7000", customer_id="mx_1", next_bill_on=date(2025, 11, 10)
 )
+_past = BilledItem(starts_at=at("2025-09-20"), ends_at=at("2025-10-20"), amount=10_000, interval="month")
 _other = {"invoice_id": "in_2", "customer_id": "cus_2"}
 _owed = {"invoice_id": "in_3", "customer_id": "cus_2"}
 
@@ -45,7 +46,9 @@ EVENTS = [
     event(Customer(customer_id="cus_1", name="Ada Example", email="ada@x.test"), "2025-10-05", "evt_name"),
     event(Product(product_id="prod_1", name="Maps"), "2025-10-05", "evt_product"),
     event(invoice("open", subscription_id="sub_1", payment_failed=True), "2025-11-13", "evt_failed"),
-    event(invoice("paid", subscription_id="sub_1", when="2025-11-14"), "2025-11-14", "evt_paid"),
+    event(
+        invoice("paid", subscription_id="sub_1", when="2025-11-14", billed=(_past,)), "2025-11-14", "evt_paid"
+    ),
     event(settles(), "2025-11-14", "evt_settles"),
     event(payment(), "2025-11-14", "evt_payment"),
     event(refund(), "2025-11-20", "evt_refund"),

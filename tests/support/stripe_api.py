@@ -167,7 +167,9 @@ def serve(api: Any) -> Iterator[Any]:
     server = uvicorn.Server(uvicorn.Config(api.app, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
-    yield api
-    server.should_exit = True
-    thread.join()
-    listening.close()
+    try:
+        yield api
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from handlers import stripe
@@ -11,15 +12,17 @@ from projections import BOOKS
 from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
-from service.core.delivery import Proof
+from service.core.delivery import Processor, Proof
 from service.core.progress import no_advance
 from service.intake.retranslate import Change, Retranslator
 from service.intake.translation import read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
+from service.sync.client import ApiClient
+from service.sync.reconcile.reconciler import reconcile
 from service.sync.reconcile.report import ReconciliationReport
-from service.sync.reconcile.stripe import StripeReconciler
-from service.sync.stripe_api import StripeApiClient
+from service.sync.reconcile.session import Session
+from tests.support.modes import live
 from tests.support.stripe_api import KEY, StripeApi
 
 NOW = datetime(2025, 10, 5, 3, 17, tzinfo=UTC)
@@ -28,7 +31,7 @@ MONTH = timedelta(days=30)
 
 
 class SyncDaybook:
-    """The stores, a clock to set, and the waits that Stripe's API was given."""
+    """The stores, a clock to set, and the waits that the API was given."""
 
     def __init__(self, settings: Settings, ledger: Ledger, store: BookStore) -> None:
         self.settings, self.ledger, self.store = settings, ledger, store
@@ -44,7 +47,7 @@ class SyncDaybook:
         proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
         bodies = [json.dumps(each).encode() for each in payloads]
         await self.ledger.append(
-            [read_delivery(stripe.PROCESSOR, b"{}", body, proof, "live") for body in bodies], self.now
+            [read_delivery(stripe.PROCESSOR, b"{}", body, proof, live) for body in bodies], self.now
         )
         await self.catch_up()
 
@@ -52,21 +55,40 @@ class SyncDaybook:
         await self._engine.catch_up()
 
     async def reconcile(
-        self, api: StripeApi, *, since: timedelta = MONTH, **how: Any
+        self, api: StripeApi, *, since: timedelta | None = MONTH, **how: Any
     ) -> ReconciliationReport:
-        """One run, in which waiting takes no time."""
+        """One run with Stripe, in which waiting takes no time."""
+        values = {"stripe_api_key": KEY, "stripe_api_url": api.url}
+        return await self.reconcile_with(stripe.PROCESSOR, values, since, **how)
 
-        async def note(seconds: float) -> None:
-            self.waits.append(seconds)
-
-        client = StripeApiClient(KEY, api.url, pause=note, random_fraction=lambda: 1.0)
-        how.setdefault("pause", self.catch_up)
+    async def reconcile_with(
+        self, processor: Processor, values: dict[str, str], since: timedelta | None, **how: Any
+    ) -> ReconciliationReport:
+        """One run with these values of the settings; `how` sets fields of its session."""
+        assert processor.api
+        client = ApiClient(
+            processor.api,
+            values,
+            pause=self._note_wait,
+            random_fraction=lambda: 1.0,
+            monotonic=count().__next__,  # a second for each request, so that the rate needs no wait
+        )
+        session = Session(
+            processor=processor,
+            client=client,
+            ledger=self.ledger,
+            store=self.store,
+            clock=self.clock,
+            mode_of=live,
+            **{"pause": self.catch_up, **how},
+        )
         try:
-            return await StripeReconciler(client, self.ledger, self.store, self.clock, "live", **how).run(
-                self.now - since
-            )
+            return await reconcile(session, since and self.now - since)
         finally:
             await client.close()
+
+    async def _note_wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
     async def rows(self) -> list[dict[str, Any]]:
         async with self.ledger.reading() as reader:
@@ -77,7 +99,7 @@ class SyncDaybook:
 
     async def retranslation_changes(self) -> list[Change]:
         """How today's translators would give other events of what is recorded."""
-        return (await Retranslator(self.ledger, self.clock, "live").run(0, no_advance)).changes
+        return (await Retranslator(self.ledger, self.clock, live).run(0, no_advance)).changes
 
     async def head(self) -> tuple[int, bytes]:
         async with self.ledger.reading() as reader:

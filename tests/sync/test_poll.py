@@ -1,9 +1,9 @@
-"""The poller against a stand-in of MX Merchant's API on loopback: what changed is appended, once."""
+"""Polls and confirmations against a stand-in of MX Merchant's API: what changed is appended, once."""
 
 import asyncio
 import base64
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +28,10 @@ from service.ledger.store import Ledger
 from service.maintenance.erasure import make_erasure_event
 from service.settings import Settings, load
 from service.storage.database import SqliteDatabase, ledger_path
+from service.sync.client import ApiClient, open_client
+from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
+from tests.support.modes import live
 from tests.support.paths import FIXTURES
 from tests.support.temporary_books import incoming
 
@@ -96,10 +99,25 @@ class Clock:
 
 
 class Polled:
-    """A ledger, its poller, and the stand-in that it asks."""
+    """A ledger, and the stand-in that is asked for it."""
 
-    def __init__(self, settings: Settings, stand_in: StandIn, ledger: CountingLedger, poller: Poller) -> None:
-        self.settings, self.stand_in, self.ledger, self.poller = settings, stand_in, ledger, poller
+    def __init__(
+        self, settings: Settings, stand_in: StandIn, ledger: CountingLedger, client: ApiClient
+    ) -> None:
+        self.settings, self.stand_in, self.ledger, self._client = settings, stand_in, ledger, client
+
+    async def poll(self, clock: Callable[[], datetime] | None = None) -> int:
+        contracts = self._client.api.contracts
+        assert contracts
+        processor = mxmerchant.PROCESSOR
+        return await Poller(processor, contracts, self._client, self.ledger, clock or Clock()).poll()
+
+    async def confirm(self) -> int:
+        processor = mxmerchant.PROCESSOR
+        assert processor.confirmations
+        return await Confirmer(
+            processor, processor.confirmations, self._client, self.ledger, Clock()
+        ).confirm()
 
     async def events(self) -> list[dict]:
         async with self.ledger.reading() as reader:
@@ -142,32 +160,32 @@ async def polled(tmp_path: Path) -> AsyncIterator[Polled]:
     )
     prepare(settings)
     ledger = CountingLedger(tmp_path)
-    poller = Poller(settings, ledger, Clock())
-    yield Polled(settings, stand_in, ledger, poller)
-    await poller.close()
+    client = open_client(settings, mxmerchant.PROCESSOR)
+    yield Polled(settings, stand_in, ledger, client)
+    await client.close()
     await ledger.close()
     server.should_exit = True
     await serving
 
 
 async def test_a_first_poll_appends_every_contract_and_a_second_nothing(polled: Polled) -> None:
-    assert await polled.poller.poll_contracts() == 14
+    assert await polled.poll() == 14
     first = await polled.events()
 
-    assert await polled.poller.poll_contracts() == 0
+    assert await polled.poll() == 0
     assert await polled.events() == first
     assert {row["trust"] for row in first} == {"fetched"}
 
 
 async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> None:
-    await polled.poller.poll_contracts()
+    await polled.poll()
     before = len(await polled.events())
     monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
 
     polled.stand_in.records[0] |= {"amount": "600", "grandTotalAmount": "1.00"}
     polled.stand_in.records[1] |= {"grandTotalAmount": "1.00"}
 
-    assert await polled.poller.poll_contracts() == 1
+    assert await polled.poll() == 1
     (change,) = (await polled.events())[before:]
     assert (change["type"], json.decode(change["data"])["items"][0]["unit_amount"]) == (
         "subscription.recorded",
@@ -176,26 +194,26 @@ async def test_only_what_changed_is_appended(polled: Polled, monkeypatch) -> Non
 
 
 async def test_a_poll_appends_nothing_of_an_erased_customer(polled: Polled) -> None:
-    await polled.poller.poll_contracts()
+    await polled.poll()
     row = next(row for row in await polled.events() if row["type"] == "customer.recorded")
     customer = json.decode(row["data"])["customer_id"]
     erased = await make_erasure_event(polled.ledger, customer, None, None, Clock.now)
     await polled.ledger.append([incoming(erased)], Clock.now)
 
-    assert await polled.poller.poll_contracts() == 0
+    assert await polled.poll() == 0
 
 
 async def test_a_contract_that_the_whole_list_no_longer_holds_has_ended(polled: Polled, monkeypatch) -> None:
     # given a list in which one is missing, and later is there again
-    await polled.poller.poll_contracts()
+    await polled.poll()
     before = len(await polled.events())
     missing = polled.stand_in.records.pop(0)
     for minutes in (5, 10):
         monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=minutes))
-        await polled.poller.poll_contracts()
+        await polled.poll()
     polled.stand_in.records.append(missing)
     monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
-    await polled.poller.poll_contracts()
+    await polled.poll()
 
     # then it ended once, when that was seen, and came back
     ended, back = (await polled.events())[before:]
@@ -205,43 +223,44 @@ async def test_a_contract_that_the_whole_list_no_longer_holds_has_ended(polled: 
         (str(missing["id"]), "active"),
     ]
     assert back["occurred_at_us"] - ended["occurred_at_us"] == 15 * 60_000_000
-    run = Retranslator(polled.ledger, Clock(), "live")
+    run = Retranslator(polled.ledger, Clock(), live)
     assert (await run.run(0, no_advance)).changes == []
 
 
 async def test_an_empty_list_ends_no_contract(polled: Polled, monkeypatch) -> None:
-    await polled.poller.poll_contracts()
+    await polled.poll()
     polled.stand_in.records.clear()
     monkeypatch.setattr(Clock, "now", Clock.now + timedelta(minutes=5))
 
-    assert await polled.poller.poll_contracts() == 0
+    assert await polled.poll() == 0
 
 
 async def test_a_contract_that_is_heard_of_while_the_list_is_read_has_not_ended(
     polled: Polled,
 ) -> None:
     """It may be younger than the list."""
-    await polled.poller.poll_contracts()
+    await polled.poll()
     polled.stand_in.records.pop(0)
     heard = Clock.now
 
     def clock() -> datetime:
         return heard
 
-    late = Poller(polled.settings, polled.ledger, clock)
-    try:
-        assert await late.poll_contracts() == 0
-        heard += timedelta(seconds=1)
-        assert await late.poll_contracts() == 1
-    finally:
-        await late.close()
+    assert await polled.poll(clock) == 0
+    heard += timedelta(seconds=1)
+    assert await polled.poll(clock) == 1
 
 
-async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -> None:
-    polled.stand_in.missing = 1
+@pytest.mark.parametrize(
+    ("missing", "said"), [(1, "after 14 of 15 records"), (-1, "listed 14 of 13 contracts")]
+)
+async def test_a_list_that_cannot_be_had_whole_appends_nothing(
+    polled: Polled, missing: int, said: str
+) -> None:
+    polled.stand_in.missing = missing
 
-    with pytest.raises(Unavailable):
-        await polled.poller.poll_contracts()
+    with pytest.raises(Unavailable, match=said):
+        await polled.poll()
 
     assert await polled.events() == []
 
@@ -249,7 +268,7 @@ async def test_a_list_that_cannot_be_had_whole_appends_nothing(polled: Polled) -
 async def test_a_record_that_cannot_be_read_does_not_keep_out_the_others(polled: Polled) -> None:
     polled.stand_in.records[0] |= {"every": "Sometimes"}
 
-    await polled.poller.poll_contracts()
+    await polled.poll()
 
     async with polled.ledger.reading() as reader:
         assert await reader.count_quarantined() == {("mxmerchant", "unreadable"): 1}
@@ -263,20 +282,20 @@ async def test_an_unsigned_notification_counts_once_a_fetch_confirms_it(polled: 
 
     polled.stand_in.payments["1"] = approved(1)
 
-    assert await polled.poller.confirm_payments() == 1
+    assert await polled.confirm() == 1
     assert await polled.collected() == 1_111
-    assert await polled.poller.confirm_payments() == 0
+    assert await polled.confirm() == 0
 
 
 async def test_a_payment_that_has_not_settled_is_asked_for_again(polled: Polled) -> None:
     await polled.notify(1, "11.11")
     payment = {"id": 1, "merchantId": MERCHANT, "amount": "11.11", "status": "Pending"}
     polled.stand_in.payments["1"] = payment
-    assert await polled.poller.confirm_payments() == 0
+    assert await polled.confirm() == 0
 
     payment["status"] = "Settled"
 
-    assert await polled.poller.confirm_payments() == 1
+    assert await polled.confirm() == 1
     assert await polled.collected() == 1_111
 
 
@@ -299,7 +318,7 @@ async def test_a_payment_that_is_refused_does_not_keep_out_the_others(
         polled.stand_in.payments[str(number)] = approved(number)
     polled.stand_in.refusals["2"] = refusal
 
-    assert await polled.poller.confirm_payments() == 2
+    assert await polled.confirm() == 2
     assert await polled.collected() == 2_222
 
 
@@ -311,7 +330,7 @@ async def test_an_api_that_is_away_ends_the_round(polled: Polled, status: int) -
         polled.stand_in.refusals[str(number)] = busy
 
     with pytest.raises(Unavailable, match=str(status)):
-        await polled.poller.confirm_payments()
+        await polled.confirm()
 
     assert len(polled.stand_in.asked) == 1
 
@@ -320,7 +339,7 @@ async def test_a_refund_is_asked_for_by_its_own_id(polled: Polled) -> None:
     await polled.notify(7, "-11.11", "RefundCreated")
     polled.stand_in.payments["7"] = approved(7, "-11.11")
 
-    assert await polled.poller.confirm_payments() == 1
+    assert await polled.confirm() == 1
     assert polled.stand_in.asked == {"7"}
 
 
@@ -331,20 +350,20 @@ async def test_many_changes_are_appended_in_several_transactions(polled: Polled)
     polled.stand_in.page = 100
 
     # when they are polled
-    assert await polled.poller.poll_contracts() == 600
+    assert await polled.poll() == 600
 
     # then webhooks have their turn between two transactions, and nothing is lost
     assert polled.ledger.batches == [256, 256, 88]
     assert sum(row["type"] == "subscription.recorded" for row in await polled.events()) == 600
-    assert await polled.poller.poll_contracts() == 0
+    assert await polled.poll() == 0
 
 
 async def test_the_credentials_are_sent_and_never_kept(polled: Polled) -> None:
     await polled.notify(1, "11.11")
     polled.stand_in.payments["1"] = approved(1)
 
-    await polled.poller.poll_contracts()
-    await polled.poller.confirm_payments()
+    await polled.poll()
+    await polled.confirm()
 
     credentials = base64.b64encode(f"{KEY}:{SECRET}".encode())
     assert polled.stand_in.authorizations == {f"Basic {credentials.decode()}"}

@@ -17,6 +17,7 @@ from service.core.delivery import Proof
 from service.intake.translation import processor_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
+from tests.support.modes import live
 from tests.support.stores import settings_of
 from tests.support.temporary_books import NOW, now
 
@@ -101,7 +102,7 @@ def posted(processor: str, payload: Any, **proof: Any) -> Incoming:
         "secret": 1,
         **proof,
     }
-    return read_delivery(described, b'{"x":"y"}', body, Proof(processor=processor, **stated), "live")
+    return read_delivery(described, b'{"x":"y"}', body, Proof(processor=processor, **stated), live)
 
 
 def lines(payloads: Sequence[Any]) -> bytes:

@@ -44,6 +44,37 @@ def test_every_table_of_the_books_is_written(filled: Installation, tmp_path: Pat
     assert tables["bill_days"]["rows"] > 10
 
 
+def test_two_builds_of_one_ledger_write_equal_files(
+    filled: Installation, second: Installation, tmp_path: Path
+) -> None:
+    """One is brought up to date after each delivery, so that its rows and totals came and went."""
+    for delivery in test_ledger.everything():
+        second.append(delivery)
+        second.contents()
+
+    for daybook, name in ((filled, "at-once"), (second, "by-and-by")):
+        daybook.run("export", "rows", "-o", tmp_path / name)
+
+    names = sorted(path.name for path in (tmp_path / "at-once").iterdir())
+    assert len(names) > 30
+    for name in names:
+        at_once, by_and_by = ((tmp_path / way / name).read_bytes() for way in ("at-once", "by-and-by"))
+        assert at_once == by_and_by, name
+
+
+def test_a_total_of_nothing_is_left_out(daybook: Installation, tmp_path: Path) -> None:
+    moved = subscription("1", 500, next_bill_at="2025-12-01T00:00:00Z")
+    for number, day in enumerate(("2025-12-01", "2025-12-24")):
+        moved = {**moved, "next_bill_at": f"{day}T00:00:00Z"}
+        body = recorded("subscription.recorded", moved)
+        daybook.append(posted("standard.acme", body, message_id=f"msg_{number}"))
+        daybook.contents()
+
+    daybook.run("export", "rows", "bills", "--table", "bill_days", "-o", file := tmp_path / "days.csv")
+
+    assert [row["date"] for row in rows_of(file)] == ["2025-12-24"]
+
+
 def test_parquet_says_the_same_with_types(filled: Installation, tmp_path: Path) -> None:
     for form in ("csv", "parquet"):
         filled.run("export", "rows", "bills", "--format", form, "-o", tmp_path / form)

@@ -23,9 +23,10 @@ BILL = (
     "next_bill_date open_cents declined interval every schedule processor account trust causes"
 )
 CUSTOMER = (
-    "customer_id customer_name total_revenue_cents total_orders avg_order_value_cents total_refunds_cents "
-    "total_disputes_cents net_revenue_cents first_purchase_date last_purchase_date "
-    "days_since_last_purchase customer_segment activity_status lifecycle_stage processor account causes"
+    "customer_id customer_name customer_email total_revenue_cents total_orders avg_order_value_cents "
+    "total_refunds_cents total_disputes_cents net_revenue_cents first_purchase_date last_purchase_date "
+    "customer_lifespan_days avg_days_between_purchases days_since_last_purchase customer_segment "
+    "activity_status lifecycle_stage processor account causes"
 )
 TALLY = "billed_cents upcoming_cents overdue_cents total_cents customers bills"
 HEADERS = {
@@ -57,13 +58,21 @@ HEADERS = {
     "payment-analytics-customers-top": CUSTOMER,
     "payment-analytics-customers-at-risk": f"{CUSTOMER} mrr_cents ends_date churn_risk_score",
     "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents retention_rates",
-    "payment-analytics-distribution": "segment customers revenue_cents customer_share revenue_share",
-    "payment-analytics-purchase-frequency": "frequency customers revenue_cents customer_share revenue_share",
+    "payment-analytics-distribution": (
+        "segment treatment customers revenue_cents customer_share revenue_share "
+        "avg_revenue_per_customer_cents percentage_of_total"
+    ),
+    "payment-analytics-purchase-frequency": (
+        "frequency customers revenue_cents customer_share revenue_share avg_customer_value_cents"
+    ),
     "payment-analytics-dashboard": "month revenue_cents orders customers new_customers",
     "payment-analytics-customers-{customer_id}-forecast": (
         "month expected_cents low_cents high_cents contract_cents other_cents"
     ),
-    "payment-analytics-customers-{customer_id}-opportunities": "rule kind text because causes",
+    "payment-analytics-customers-{customer_id}-opportunities": (
+        "rule kind text offer_type discount_percentage message type potential_revenue_cents probability "
+        "because causes"
+    ),
     "contracts": (
         "contract_id customer_id customer_name status schedule cadence interval every amount_cents currency "
         "mrr_cents next_bill_date ends_date declined unpriced unknown_status tied processor account "

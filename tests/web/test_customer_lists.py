@@ -4,15 +4,17 @@ import base64
 import csv
 import io
 from datetime import date, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.maintenance.erasure import erase, make_erasure_event
 from service.reads.snapshots import precompute
 from tests.support.posted_books import filled, pays, refunds
-from tests.support.running import NOW, Daybook, running
+from tests.support.running import NOW, Clock, Daybook, running
 from tests.support.stores import EACH_STORE, NewDataDir
 
 STORES = EACH_STORE
@@ -151,6 +153,7 @@ async def test_the_top_is_by_revenue_unless_told_otherwise(shop: Path) -> None:
     assert first == {
         "customer_id": "whale",
         "customer_name": None,
+        "customer_email": None,
         "total_revenue_cents": 1_200_000,
         "total_orders": 3,
         "avg_order_value_cents": 400_000,
@@ -159,6 +162,8 @@ async def test_the_top_is_by_revenue_unless_told_otherwise(shop: Path) -> None:
         "net_revenue_cents": 1_200_000,
         "first_purchase_date": "2025-01-10",
         "last_purchase_date": "2025-11-01",
+        "customer_lifespan_days": 295,
+        "avg_days_between_purchases": 147.5,
         "days_since_last_purchase": 12,
         "customer_segment": "whale",
         "activity_status": "highly_active",
@@ -273,7 +278,67 @@ async def test_at_risk_are_those_whose_last_purchase_is_60_to_120_days_ago(
 
     assert ids(answer) == wanted
     assert {row["lifecycle_stage"] for row in answer["customers"]} <= {query.get("stage", "at_risk")}
-    assert answer["stage"] == query.get("stage", "at_risk")
+    assert (answer["by"], answer["stage"]) == ("lifecycle", query.get("stage", "at_risk"))
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ({}, ["Medium-121", "medium-121", "medium-120", "every-30", "every-30-and-a-half"]),
+        ({"segments": "high_value"}, []),  # 89 days
+        ({"segments": "high_value", "today": ago(-1)}, []),  # 90 days
+        ({"segments": "high_value", "today": ago(-2)}, ["high-89"]),  # 91 days
+    ],
+)
+async def test_by_activity_those_are_at_risk_whose_last_purchase_is_over_90_days_ago(
+    shop: Path, query: dict[str, str], wanted: list[str]
+) -> None:
+    answer = await listed(shop, "customers/at-risk", by="activity", **query)
+
+    assert ids(answer)[: len(wanted) or None] == wanted
+    assert {row["activity_status"] for row in answer["customers"]} <= {"at_risk"}
+    assert (answer["by"], answer["stage"]) == ("activity", "at_risk")
+
+
+async def test_by_activity_nobody_has_churned(shop: Path) -> None:
+    async with running(shop) as daybook:
+        answer = await daybook.ask(f"{ANALYTICS}/customers/at-risk", by="activity", stage="churned")
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "stage: churned is a lifecycle stage; there is none such by activity"
+
+
+async def test_a_list_says_how_long_and_how_often_a_customer_buys(shop: Path) -> None:
+    rows = (await listed(shop, "customers/top", limit=1000))["customers"]
+    at_risk = (await listed(shop, "customers/at-risk"))["customers"]
+
+    for row in rows:
+        days = sorted(map(date.fromisoformat, ORDERS[row["customer_id"]]))
+        lifespan, gaps = (days[-1] - days[0]).days, len(days) - 1
+        assert row["customer_lifespan_days"] == lifespan
+        assert row["avg_days_between_purchases"] == (round(lifespan / gaps, 2) if gaps else None)
+    assert at_risk[0].items() >= next(row for row in rows if row["customer_id"] == "high-60").items()
+
+
+async def test_an_address_is_told_wherever_a_name_is_until_it_is_erased(daybook: Daybook) -> None:
+    await pays(daybook, "cus", "2025-08-20", 5000)
+    at = "2025-08-20T00:00:00Z"
+    await daybook.record("customer.recorded", at, customer_id="cus", name="Avery", email="a@example.com")
+    await daybook.record("customer.recorded", "2025-08-21T00:00:00Z", customer_id="cus", name="Avery")
+    await daybook.catch_up()
+
+    async def told() -> list[tuple[str | None, str | None]]:
+        reads = ("customers/top", "customers/at-risk", "customers/cus/revenue", "customers/cus/forecast")
+        answers = [await daybook.get(f"{ANALYTICS}/{read}") for read in reads]
+        rows = [*(answer["customers"][0] for answer in answers[:2]), *answers[2:]]
+        return [(row["customer_name"], row["customer_email"]) for row in rows]
+
+    assert await told() == [("Avery", "a@example.com")] * 4
+    state = daybook.state
+    event = await make_erasure_event(state.ledger, "cus", None, None, daybook.clock())
+    await erase(state.settings, state.ledger, event, daybook.clock)
+    await daybook.catch_up()
+    assert await told() == [(None, None)] * 4
 
 
 async def test_a_page_of_those_at_risk_leads_to_the_next(shop: Path) -> None:
@@ -304,6 +369,54 @@ async def test_the_distribution_is_of_all_customers(shop: Path, today: date) -> 
     for row in answer["segments"]:
         assert row["customer_share"] == round(row["customers"] / len(worth), 4)
         assert row["revenue_share"] == round(row["revenue_cents"] / sum(worth.values()), 4)
+        assert row["percentage_of_total"] == round(100 * row["revenue_cents"] / sum(worth.values()), 2)
+        average = round(row["revenue_cents"] / row["customers"]) if row["customers"] else None
+        assert row["avg_revenue_per_customer_cents"] == average
+
+
+async def test_of_nobody_there_is_no_average_and_no_percentage(shop: Path) -> None:
+    answer = await listed(shop, "distribution", account="nobody")
+    frequencies = (await listed(shop, "purchase-frequency", account="nobody"))["frequencies"]
+
+    assert {row["avg_revenue_per_customer_cents"] for row in answer["segments"]} == {None}
+    assert {row["percentage_of_total"] for row in answer["segments"]} == {None}
+    assert {row["avg_customer_value_cents"] for row in frequencies} == {None}
+
+
+async def test_a_fourth_limit_makes_a_fifth_segment(shop: Path) -> None:
+    limits = tuple(map(Decimal, ("10000", "1000", "100", "2")))
+    async with running(shop, Clock(NOW), segment_limits=limits) as daybook:
+        distribution = await daybook.get(f"{ANALYTICS}/distribution")
+        everybody = (await daybook.get(f"{ANALYTICS}/customers/top", limit=1000))["customers"]
+        quiet = await daybook.get(f"{ANALYTICS}/customers/at-risk", stage="churned", segments="minimal_value")
+
+    worth = {who: sum(orders.values()) for who, orders in ORDERS.items()}
+    tiny = {who for who, cents in worth.items() if cents < 200}
+    assert tiny == set()
+    assert [row["segment"] for row in distribution["segments"]] == [*SEGMENTS, "minimal_value"]
+    assert distribution["customers"] == len(everybody)
+    assert distribution["segments"][-1]["customers"] == 0
+    assert quiet["customers"] == []
+
+
+@pytest.mark.parametrize(("least", "segment"), [("2", "low_value"), ("2.01", "minimal_value")])
+async def test_the_fifth_segment_begins_below_its_limit(shop: Path, least: str, segment: str) -> None:
+    limits = tuple(map(Decimal, ("10000", "1000", "100", least)))
+    async with running(shop, Clock(NOW), segment_limits=limits) as daybook:
+        found = await daybook.get(f"{ANALYTICS}/customers/every-90/revenue", include_predictions="false")
+        listed_ = await daybook.get(f"{ANALYTICS}/customers/top", limit=1000)
+        churned = await daybook.get(f"{ANALYTICS}/customers/at-risk", stage="churned", segments=segment)
+
+    assert found["customer_segment"] == segment
+    assert "every-90" in ids(churned)
+    rows = {row["customer_id"]: row["customer_segment"] for row in listed_["customers"]}
+    assert rows["every-90"] == segment
+
+
+async def test_without_a_fourth_limit_the_fifth_segment_is_empty(shop: Path) -> None:
+    answer = await listed(shop, "customers/at-risk", segments="minimal_value")
+
+    assert answer["customers"] == []
 
 
 async def test_frequency_goes_by_the_average_days_between_purchases(shop: Path) -> None:
@@ -318,6 +431,8 @@ async def test_frequency_goes_by_the_average_days_between_purchases(shop: Path) 
     assert answer["customers"] == 9
     assert answer["single_purchase_customers"] == len(ORDERS) - 9
     assert sum(row["customer_share"] for row in answer["frequencies"]) == pytest.approx(1, abs=0.001)
+    averages = [row["avg_customer_value_cents"] for row in answer["frequencies"]]
+    assert averages == [5_150, 40_167, 400_133, 200]
 
 
 # Cohorts
@@ -452,6 +567,40 @@ async def test_growth_is_of_the_last_whole_month(shop: Path) -> None:
     assert dashboard["growth_rate"] == round((10_000 - 110_000) / 110_000, 4)
     assert (before["growth_month"], before["growth_rate"]) == ("2024-12", -1.0)
     assert (await listed(shop, "dashboard", today="2024-12-31"))["growth_rate"] is None
+
+
+@pytest.mark.parametrize(
+    ("today", "customers", "revenue"),
+    [
+        ("2025-11-13", 2 / 1 - 1, 100_500 / 10_000 - 1),  # 1 to 13 November, and 1 to 13 October
+        ("2025-11-01", 1.0, 100_500 / 9_000 - 1),  # that day, and 1 October
+        ("2025-10-31", 1 / 2 - 1, 10_000 / 110_000 - 1),  # October, and all of September, which is shorter
+        ("2025-06-10", 2 / 3 - 1, 200 / 500_200 - 1),  # one of them on 10 May
+        ("2025-06-09", 2 / 2 - 1, 200 / 200 - 1),
+        ("2025-04-10", None, None),  # in March, nobody but who has no id
+    ],
+)
+async def test_growth_to_date_is_against_the_same_days_of_the_month_before(
+    shop: Path, today: str, customers: float | None, revenue: float | None
+) -> None:
+    dashboard = await listed(shop, "dashboard", today=today)
+
+    for name, rate in (("customer_growth_rate", customers), ("revenue_growth_rate", revenue)):
+        assert dashboard[name] == (None if rate is None else round(rate, 4))
+
+
+async def test_one_customer_before_and_ten_now_are_a_growth_of_nine(daybook: Daybook) -> None:
+    for day, number in [("2025-10-05", 0), *(("2025-11-05", number) for number in range(10))]:
+        await pays(daybook, f"cus-{number}", day, 5000)
+    await pays(daybook, "cus-0", "2025-11-06", 5000)  # a customer who bought twice is one
+    await pays(daybook, "cus-0", "2025-10-14", 5000)  # later than the 13th
+    await pays(daybook, None, "2025-11-06", 5000)
+    await daybook.catch_up()
+
+    dashboard = await daybook.get(f"{ANALYTICS}/dashboard")
+
+    assert dashboard["customer_growth_rate"] == 9.0
+    assert dashboard["revenue_growth_rate"] == 10.0
 
 
 # Of the past

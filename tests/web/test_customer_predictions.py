@@ -238,6 +238,30 @@ async def test_the_backtest_says_how_well_it_would_have_gone(in_order: Path) -> 
     assert tested["churn"]["all"]["n"] > 10
 
 
+async def test_of_an_account_is_learnt_from_its_own_customers_alone(daybook: Daybook) -> None:
+    for number in range(40):
+        for days in (200, 150, 100, 10 + number):
+            await pays(daybook, f"cus-{number}", str(TODAY - timedelta(days=days)), 900, account="acct_big")
+    await pays(daybook, "only", "2025-11-01", 5000, account="acct_small")
+    await daybook.catch_up()
+    await train(daybook.state.store, TODAY)
+
+    async def spells(account: str | None, who: str) -> Any:
+        asked = {"account": account} if account else {}
+        basis = (await predicted(daybook, who, **asked))["basis"]["estimated_ltv_cents"]
+        tested = await daybook.get(f"{ANALYTICS}/predictions/backtest", **asked)
+        alive = tested["churn"]["all"]["n"] + tested["unpredicted"]["n"]
+        return basis["n"], alive, basis["reason"]
+
+    assert (await spells("acct_big", "cus-0"))[:2] == (120, 40)
+    assert (await spells(None, "only"))[:2] == (41, 40)
+    n, alive, reason = await spells("acct_small", "only")
+    assert (n, alive) == (None, 0)
+    assert "all: 1 spells and 0 events" in reason
+    unknown = await daybook.get(f"{ANALYTICS}/predictions/backtest", account="acct_none")
+    assert unknown["reason"].startswith("nothing is learnt of usd yet")
+
+
 async def test_before_anything_is_learnt_every_figure_is_null(daybook: Daybook) -> None:
     await pays(daybook, "cus", "2025-11-01", 5000)
     await daybook.catch_up()

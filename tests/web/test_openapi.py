@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
 from service.reads.catalog import READS
-from service.reads.csv_table import columns
+from service.reads.files import columns
 from service.reads.read import Read
 from service.web.app import create_app
 from service.web.openapi import ALL_READS, description, schemas

@@ -1,6 +1,7 @@
 """The reads about customers: one line each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -60,7 +61,7 @@ def _top(view: View, args: dict[str, Any]) -> lists.TopCustomers:
 
 
 def _at_risk(view: View, args: dict[str, Any]) -> lists.CustomersAtRisk:
-    return lists.at_risk(view, args["segments"], args["stage"], _page_request(args))
+    return lists.at_risk(view, args["segments"], args["by"], args["stage"], _page_request(args))
 
 
 def _page_request(args: dict[str, Any]) -> lists.PageRequest:
@@ -98,6 +99,7 @@ def _read(
     rows: str,
     *parameters: Parameter,
     precomputed: bool = False,
+    rows_of_detail: Mapping[str, str] = MappingProxyType({}),
 ) -> BookRead:
     return BookRead(
         path=f"{_PATH}/{path}",
@@ -105,6 +107,7 @@ def _read(
         answer=answer,
         shape=shape,
         rows=rows,
+        rows_of_detail=rows_of_detail,
         parameters=parameters,
         precomputed=precomputed,
         dated=False,
@@ -130,6 +133,7 @@ CUSTOMER_READS = (
         lists.CustomersAtRisk,
         "customers",
         choices("segments", ",".join(SEGMENTS), SEGMENTS, "only customers of these segments"),
+        choice("by", "lifecycle", ("lifecycle", "activity"), "60 to 120 days without a purchase, or over 90"),
         choice("stage", "at_risk", ("at_risk", "churned"), "about to go, or gone"),
         *_SORTED,
         integer("limit", lambda _: 50, 1, 1000, "customers a page"),
@@ -189,6 +193,7 @@ CUSTOMER_READS = (
         choices("breakdown", "monthly,by_product", revenue.BREAKDOWNS, "what it is broken down by"),
         choice("detail", None, ("orders",), "with every order and reversal of the period"),
         _PROCESSOR,
+        rows_of_detail={"orders": "orders"},
     ),
     _read(
         "customers/{customer_id}/forecast",

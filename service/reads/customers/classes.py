@@ -12,11 +12,12 @@ from service.reads.answers import about
 
 AT_RISK_DAYS = (60, 120)  # since the last purchase: after these a customer has churned
 NEW_DAYS = 30
+QUIET_DAYS = 90  # after these a customer's activity is at risk
 
-SegmentName = Literal["whale", "high_value", "medium_value", "low_value"]
+SegmentName = Literal["whale", "high_value", "medium_value", "low_value", "minimal_value"]
 Activity = Literal["at_risk", "declining", "active", "highly_active"]
 Lifecycle = Literal["new", "active", "at_risk", "churned"]
-SEGMENTS: tuple[SegmentName, ...] = get_args(SegmentName)  # by the settings' limits, highest first
+SEGMENTS: tuple[SegmentName, ...] = get_args(SegmentName)  # highest first; three limits make no fifth
 CustomerSegment = Annotated[SegmentName, about("by total revenue and the limits of the settings")]
 ActivityStatus = Annotated[
     Activity | None,
@@ -31,12 +32,21 @@ LifecycleStage = Annotated[
 ]
 
 
+Treatment = Annotated[str | None, about("how the rulebook treats the segment; null where it says nothing")]
+Focus = Annotated[
+    str | None,
+    about("what the rulebook sees in the lifecycle stage; null where it says nothing, or before any order"),
+]
+
+
 class Classes(Struct, frozen=True, kw_only=True):
-    """A customer's classes at the end of a day; the last two are null before any order."""
+    """A customer's classes at the end of a day; those by orders are null before any."""
 
     customer_segment: SegmentName
+    treatment: str | None
     activity_status: Activity | None
     lifecycle_stage: Lifecycle | None
+    focus: str | None
 
 
 def segment_bounds(view: View) -> tuple[int, ...]:
@@ -44,16 +54,20 @@ def segment_bounds(view: View) -> tuple[int, ...]:
     return tuple(ceil(to_minor(limit, view.scope.currency)) for limit in view.options.segment_limits)
 
 
+def segment_names(bounds: Sequence[int]) -> tuple[SegmentName, ...]:
+    """The segments that these bounds divide: one more than there are bounds."""
+    return SEGMENTS[: len(bounds) + 1]
+
+
 def segment_of(revenue_cents: int, bounds: Sequence[int]) -> SegmentName:
     """The segment of a customer by their total revenue."""
-    return next(
-        (name for name, least in zip(SEGMENTS, bounds, strict=False) if revenue_cents >= least), SEGMENTS[-1]
-    )
+    *above, last = segment_names(bounds)
+    return next((name for name, least in zip(above, bounds, strict=True) if revenue_cents >= least), last)
 
 
 def activity_of(days_quiet: int) -> Activity:
     """A customer's activity by the days since the last purchase."""
-    if days_quiet > 90:
+    if days_quiet > QUIET_DAYS:
         return "at_risk"
     if days_quiet > 60:
         return "declining"

@@ -22,7 +22,15 @@ from service.core.events import join_key
 from service.core.money import round_half_away
 from service.predictions.model import LIFETIME_DAYS, Facts, Model
 from service.predictions.predict import Predictions, predict
-from service.reads.answers import Account, Currency, CustomerId, NameOfCustomer, Processor, about
+from service.reads.answers import (
+    Account,
+    Currency,
+    CustomerId,
+    EmailOfCustomer,
+    NameOfCustomer,
+    Processor,
+    about,
+)
 from service.reads.customers.classes import (
     Classes,
     activity_of,
@@ -62,6 +70,7 @@ class CustomerHeader(Struct, frozen=True, kw_only=True):
     success: Success
     customer_id: CustomerId
     customer_name: NameOfCustomer
+    customer_email: EmailOfCustomer
     processor: Processor
     account: Account
     currency: Currency
@@ -74,6 +83,7 @@ class Customer(Struct, frozen=True, kw_only=True):
     account: str
     customer_id: str
     name: str | None
+    email: str | None
     orders: list[Any]
     reversals: list[Any]
     contracts: list[Any]
@@ -85,7 +95,7 @@ class Customer(Struct, frozen=True, kw_only=True):
 
 def find(view: View, customer_id: str, processor: str | None) -> Customer:
     """The customer of this id. Raises NotFound, or ParameterError where several have it."""
-    processor, account = _find_account(view, customer_id, processor)
+    processor, account = find_account(view, customer_id, processor)
     today = view.scope.today.isoformat()
 
     def rows(table: Any, book: str, names: Sequence[str], *conditions: Any) -> list[Any]:
@@ -102,13 +112,15 @@ def find(view: View, customer_id: str, processor: str | None) -> Customer:
     conditions = view.filters(_movements, "mrr", currency=False)
     movements = select(_movements).where(*conditions, _movements.c.key == key)
     names = ROWS[CustomerName]
-    name_query = select(names.c.name).where(view.names(), names.c.account == account)
+    name_query = select(names.c.name, names.c.email).where(view.names())
     name_query = name_query.where(names.c.customer_id == customer_id, names.c.processor == processor)
+    name, email = next(iter(view.all(name_query.where(names.c.account == account))), (None, None))
     return Customer(
         processor=processor,
         account=account,
         customer_id=customer_id,
-        name=next((row.name for row in view.all(name_query)), None),
+        name=name,
+        email=email,
         orders=_by_date(rows(_orders, "revenue", _ORDER, _orders.c.date <= today)),
         reversals=_by_date(rows(_reversals, "revenue", _REVERSAL, _reversals.c.date <= today)),
         contracts=sorted(rows(_contracts, "bills", _contracts.c.keys()), key=lambda row: row.contract_id),
@@ -120,12 +132,15 @@ def _by_date(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: (row.date, row.source_id))
 
 
-def _find_account(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
-    """The processor and account of the one customer that has this id."""
+def find_account(view: View, customer_id: str, processor: str | None) -> tuple[str, str]:
+    """The processor and account of the one customer that has this id, by the books that the view has.
+
+    Raises NotFound, or ParameterError where several have it.
+    """
     if not customer_id.isprintable():  # every id is printable, and PostgreSQL takes no NUL
         raise NotFound(_UNKNOWN_CUSTOMER)
     accounts: set[tuple[str, str]] = set()
-    for table, book in _CUSTOMER_TABLES:
+    for table, book in (each for each in _CUSTOMER_TABLES if each[1] in view.books):
         query = select(table.c.processor, table.c.account).where(table.c.customer_id == customer_id)
         accounts |= {
             (row[0], row[1]) for row in view.all(query.where(*view.filters(table, book, currency=False)))
@@ -263,6 +278,7 @@ def header(customer: Customer, currency: str) -> CustomerHeader:
         success=True,
         customer_id=customer.customer_id,
         customer_name=customer.name,
+        customer_email=customer.email,
         processor=customer.processor,
         account=customer.account,
         currency=currency,
@@ -275,10 +291,12 @@ def classify(view: View, customer: Customer) -> Classes:
     days_known, days_quiet = (
         (today - date.fromisoformat(orders[i].date)).days if orders else None for i in (0, -1)
     )
+    segment = segment_of(paid, segment_bounds(view))
+    stage = None if days_known is None or days_quiet is None else lifecycle_of(days_known, days_quiet)
     return Classes(
-        customer_segment=segment_of(paid, segment_bounds(view)),
+        customer_segment=segment,
+        treatment=view.options.treatment.get(segment),
         activity_status=None if days_quiet is None else activity_of(days_quiet),
-        lifecycle_stage=None
-        if days_known is None or days_quiet is None
-        else lifecycle_of(days_known, days_quiet),
+        lifecycle_stage=stage,
+        focus=view.options.focus.get(stage or ""),
     )

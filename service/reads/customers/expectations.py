@@ -6,7 +6,6 @@ from typing import Annotated
 from msgspec import Meta, Struct, convert, field, json
 
 from service.books.view import View
-from service.core.errors import ParameterError
 from service.predictions import predict
 from service.reads.answers import Currency, Day, Reason, about, cents, day, or_null
 from service.reads.customers.customer import Customer, Success, facts_of, read_model
@@ -228,12 +227,7 @@ def _iso(ordinal: int) -> str:
 
 
 def backtest(view: View) -> Backtest:
-    """How well the model would have predicted the days before it was fitted; without a model, nulls and why.
-
-    Raises ParameterError if the view is limited to an account.
-    """
-    if view.scope.account is not None:
-        raise ParameterError("account: not here; what is predicted is learnt of all accounts together")
+    """How well the model would have predicted the days before it was fitted; without one, nulls and why."""
     body = view.stored_model("backtest")
     stored = json.decode(body, type=_StoredBacktest) if body is not None else None
     return Backtest(

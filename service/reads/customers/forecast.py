@@ -25,6 +25,7 @@ from service.predictions.model import (
     ALL,
     ENDED,
     LIFETIME_DAYS,
+    MONTH_DAYS,
     Curve,
     Estimate,
     Facts,
@@ -48,9 +49,11 @@ from service.reads.customers.customer import (
     read_model,
 )
 from service.reads.customers.trend import (
+    MIN_MONTHS,
     YEAR,
     Month,
     TrendLine,
+    counted_months,
     damped_months,
     full_months,
     least_squares,
@@ -157,6 +160,14 @@ class CustomerForecast(CustomerHeader, frozen=True, kw_only=True):
             "null where nothing can be said"
         ),
     ]
+    confidence_score: Annotated[
+        float | None,
+        about(
+            "0 to 1: expected ÷ (expected + half the width of the interval), of all months together, × "
+            f"months of history ÷ (months of history + {MIN_MONTHS}); 0 where there is no interval, null "
+            f"{_UNKNOWN}"
+        ),
+    ]
     reason: Annotated[str | None, about("what was left out or not known; null where there is nothing to say")]
 
 
@@ -182,15 +193,20 @@ class Survival(Struct, frozen=True, kw_only=True):
         """P(still there in so many days): under contract, or to order again later. None beyond what is known.
 
         Without a curve it is 1: what is scheduled then counts as it is. The interval, of a contract only, is
-        one of 80 %.
+        one of 80 %. A curve of n spells shows no chance below 1 ÷ (n + 2), by Laplace's rule of succession.
         """
         if self.curve is None or self.state is None:
             return Estimate(1)
         if days > self.reach:
             return None
+        least = 1 / (self.curve.n + 2)
         if self.later_gaps:
-            return Estimate(later_order_probability(self.curve, self.later_gaps, self.state.age, days))
-        return narrow_interval(survival_probability(self.curve, self.state.age, days))
+            chance = later_order_probability(self.curve, self.later_gaps, self.state.age, days)
+            return Estimate(max(chance, least))
+        chance_to_live = narrow_interval(survival_probability(self.curve, self.state.age, days))
+        if chance_to_live.value >= least:
+            return chance_to_live
+        return Estimate(least, chance_to_live.low, max(chance_to_live.high or 0, least))
 
 
 class MonthlyForecast(Struct, frozen=True, kw_only=True):
@@ -215,8 +231,7 @@ def build_forecast(customer: Customer, scope: Scope, months: int, model: Model |
     """The forecast by the present contracts, whatever `today` is: see `_billed_since`."""
     facts = facts_of(customer, scope.today)
     names = months_between(add_months(scope.today, 1, 1), add_months(scope.today, months, 1))
-    has_dated_bill = any(row.next_bill_date for row in customer.contracts)
-    is_billed = has_dated_bill or facts.ends_date is not None  # one that ends before a bill brings nothing
+    is_billed = _is_billed(customer, facts)
     calculate = _by_contracts if is_billed else _by_orders
     result = calculate(customer, facts, names, find_survival(facts, model))
     estimates = zip(names, result.months, strict=True)
@@ -228,8 +243,40 @@ def build_forecast(customer: Customer, scope: Scope, months: int, model: Model |
         annual=_expected_year(rows[:YEAR], result.annual_margin) if months >= YEAR else None,
         factors=result.factors,
         method=result.method,
+        confidence_score=_confidence(rows, facts),
         reason="; ".join(result.reasons) or None,
     )
+
+
+def _is_billed(customer: Customer, facts: Facts) -> bool:
+    """Whether the contracts' bills tell what is to come, even if that is nothing since the contracts end.
+
+    A contract that bills nothing, as a free plan, tells nothing of what the customer orders beside it.
+    """
+    if facts.ends_date is not None:
+        return True
+    if not customer.orders:
+        return any(row.next_bill_date for row in customer.contracts)
+    first = add_months(date.fromordinal(facts.today), 1, 1)
+    last = date.fromordinal(facts.today + LIFETIME_DAYS)
+    return any(cents for _, cents in dated_bills(customer.contracts, first.isoformat(), last.isoformat()))
+
+
+def _confidence(rows: Sequence[ExpectedMonth], facts: Facts) -> float | None:
+    """How near the bounds are to what is expected, and how much history there is: see `confidence_score`."""
+    known = [row for row in rows if row.expected_cents is not None]
+    began = [day for day in (facts.first_day, facts.tenure_day) if day is not None]
+    if not known:
+        return None
+    expected, low, high = (
+        _sum_or_none([getattr(row, name) for row in known])
+        for name in ("expected_cents", "low_cents", "high_cents")
+    )
+    if expected is None or low is None or high is None or not began:
+        return 0.0
+    months = (facts.today - min(began)) / MONTH_DAYS
+    precision = 2 * expected / (2 * expected + high - low) if high else 1.0
+    return round(precision * months / (months + MIN_MONTHS), 4)
 
 
 def _expected_month(name: str, estimate: Estimate | None, *, is_billed: bool) -> ExpectedMonth:
@@ -409,6 +456,7 @@ def _contract_notes(customer: Customer, facts: Facts) -> list[str]:
     trials = [row.contract_id for row in customer.contracts if row.next_bill_date and _is_trial(row)]
     unpriced = [row.contract_id for row in customer.contracts if row.next_bill_date and row.unpriced]
     return [
+        *filter(None, [facts.ends_date and f"every live contract is set to end by {facts.ends_date}"]),
         *(f"{name}: no next bill is known, nothing is expected of it" for name in undated),
         *(f"{name}: a trial, which may never pay" for name in trials),
         *(f"{name}: a price or discount can't be read" for name in unpriced),
@@ -420,19 +468,20 @@ def _contract_notes(customer: Customer, facts: Facts) -> list[str]:
 
 def _by_orders(customer: Customer, facts: Facts, names: Sequence[str], survival: Survival) -> MonthlyForecast:
     """Orders of the last year, by trend and season, times the probability of not having left for good."""
-    months = full_months(customer.orders, date.fromordinal(facts.today))
-    window = months[-YEAR:]
-    indices, no_seasons = seasonal_indices(months)
-    line = least_squares(
-        [month.cents for month in window], season_weights([month.name for month in window], indices)
-    )
+    today = date.fromordinal(facts.today)
+    full = full_months(customer.orders, today)
+    months = counted_months(customer.orders, today) if full else []
+    indices, no_seasons = seasonal_indices(full)
+    line = least_squares(months, indices)
     survived = _survival_factor(survival, facts.today, names)
-    no_forecast = _no_forecast_reason(facts, window, survival)
+    unknown = _no_forecast_reason(facts, full, line, survival)
     factors = ForecastFactors(
-        frequency=_frequency_factor(window, None if window else no_forecast),
+        frequency=_frequency_factor(full[-YEAR:], None if full else unknown),
         trend=TrendFactor(
-            cents_per_month=None if line is None or line.slope is None else _rounded(line.slope),
-            reason=line.reason if line else no_forecast,
+            cents_per_month=None
+            if line is None or line.slope is None
+            else _rounded(line.slope * line.credit),
+            reason=line.reason if line else unknown,
         ),
         seasonality=SeasonalityFactor(
             indices={month: _rounded(index) for month, index in indices.items()} if indices else None,
@@ -440,33 +489,41 @@ def _by_orders(customer: Customer, facts: Facts, names: Sequence[str], survival:
         ),
         survival=survived,
     )
-    if line is None or no_forecast:
-        return MonthlyForecast(
-            method=None, months=[None] * len(names), factors=factors, reasons=[str(no_forecast)]
-        )
+    least_cents = facts.undated_mrr_cents
+    if unknown and not least_cents:
+        return MonthlyForecast(method=None, months=[None] * len(names), factors=factors, reasons=[unknown])
+    if unknown or line is None:
+        line = TrendLine(mean=Fraction(0), middle=Fraction(0), weight=Fraction(1), reason=unknown)
     month_weights = season_weights(names, indices)
     chances = [survival.probability_after(_days_to(_bounds(name)[1], facts.today)) for name in names]
-    months_ahead = [
-        len(window) - 1 + damped_months(n + 2) for n in range(len(names))
-    ]  # this month is 1 ahead
-    interval_note = None if line.margin is not None else f"no interval: {line.reason}"
+    months_ahead = [len(months) - 2 + damped_months(n + 2) for n in range(len(names))]  # this one is 1 ahead
+    notes = (
+        line.margin is None and f"no interval: {line.reason}",
+        least_cents and "not below the MRR of contracts whose next bill is not known",
+        survival.reason,
+    )
     return MonthlyForecast(
         method="orders_survival" if survival.curve else "orders",
         months=[
-            _expected_orders(line, *month) for month in zip(months_ahead, month_weights, chances, strict=True)
+            _expected_orders(line, *month, least_cents)
+            for month in zip(months_ahead, month_weights, chances, strict=True)
         ],
         annual_margin=line.margin_for(sum(month_weights[:YEAR], Fraction(0))),
         factors=factors,
-        reasons=[*filter(None, (interval_note, survived.reason))],
+        reasons=[note for note in notes if note],
     )
 
 
-def _no_forecast_reason(facts: Facts, window: Sequence[Month], survival: Survival) -> str | None:
+def _no_forecast_reason(
+    facts: Facts, full: Sequence[Month], line: TrendLine | None, survival: Survival
+) -> str | None:
     """Why orders give no forecast, if they give none."""
-    if not window:
+    if not full:
         return "no full month since the first order" if facts.orders else "no order"
     if survival.state and survival.state.stratum == ENDED and survival.curve is None:
         return f"the contract has ended, and whether they come back is not known ({survival.reason})"
+    if len(full) < YEAR and line and not line.mean:
+        return "no order since the first day, so how often they come is not known"
     return None
 
 
@@ -475,11 +532,11 @@ def _rounded(value: Fraction) -> float:
 
 
 def _expected_orders(
-    line: TrendLine, month: Fraction, weight: Fraction, chance: Estimate | None
+    line: TrendLine, month: Fraction, weight: Fraction, chance: Estimate | None, least_cents: int
 ) -> Estimate | None:
     if chance is None:
         return None
-    value = float(line.at(month) * weight) * chance.value
+    value = max(float(line.at(month) * weight), least_cents) * chance.value
     margin = line.margin_for(weight)
     return Estimate(value) if margin is None else Estimate(value, max(value - margin, 0), value + margin)
 

@@ -14,6 +14,8 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    distinct,
+    false,
     func,
     literal,
     or_,
@@ -23,8 +25,8 @@ from sqlalchemy import (
 
 from projections.revenue import Order
 from service.books.tables import ROWS, TOTALS
-from service.books.view import View, sum_columns
-from service.core.cadence import FREQUENCIES
+from service.books.view import View, customer_key, sum_columns
+from service.core.cadence import FREQUENCIES, add_months
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
 from service.reads.answers import (
@@ -32,6 +34,7 @@ from service.reads.answers import (
     Currency,
     CustomerId,
     Day,
+    EmailOfCustomer,
     Month,
     MrrCents,
     NameOfCustomer,
@@ -44,15 +47,17 @@ from service.reads.answers import (
 )
 from service.reads.customers.classes import (
     AT_RISK_DAYS,
-    SEGMENTS,
+    QUIET_DAYS,
     ActivityStatus,
     CustomerSegment,
     LifecycleStage,
     SegmentName,
+    Treatment,
     activity_of,
     lifecycle_of,
     ratio,
     segment_bounds,
+    segment_names,
     segment_of,
 )
 from service.reads.customers.customer import Success
@@ -65,9 +70,11 @@ from service.reads.customers.customer_set import (
 )
 from service.reads.customers.expectations import ChurnRisk
 from service.reads.customers.revenue import (
+    AvgDaysBetweenPurchases,
     AvgOrderValueCents,
     FirstPurchaseDate,
     LastPurchaseDate,
+    LifespanDays,
     NetRevenueCents,
     Orders,
     RevenueCents,
@@ -98,6 +105,7 @@ RETENTION_MONTHS = 120  # of a cohort, at most
 
 Customers = Annotated[int, about("how many distinct customers")]
 Stage = Literal["at_risk", "churned"]
+AtRiskBy = Literal["lifecycle", "activity"]
 CustomerShare = Annotated[float | None, about("part of all customers, 0 to 1; null without customers")]
 RevenueShare = Annotated[float | None, about("part of all revenue, 0 to 1; null without revenue")]
 
@@ -107,6 +115,7 @@ class CustomerRow(Struct, frozen=True, kw_only=True):
 
     customer_id: CustomerId
     customer_name: NameOfCustomer
+    customer_email: EmailOfCustomer
     total_revenue_cents: TotalRevenueCents
     total_orders: TotalOrders
     avg_order_value_cents: AvgOrderValueCents
@@ -115,6 +124,8 @@ class CustomerRow(Struct, frozen=True, kw_only=True):
     net_revenue_cents: NetRevenueCents
     first_purchase_date: FirstPurchaseDate
     last_purchase_date: LastPurchaseDate
+    customer_lifespan_days: LifespanDays
+    avg_days_between_purchases: AvgDaysBetweenPurchases
     days_since_last_purchase: Annotated[int, about("days from the last order to `today`")]
     customer_segment: CustomerSegment
     activity_status: ActivityStatus
@@ -147,7 +158,8 @@ class CustomersAtRisk(Struct, frozen=True, kw_only=True):
     """A page of customers at risk."""
 
     success: Success
-    stage: Annotated[Stage, about("the customers' lifecycle stage")]
+    by: Annotated[AtRiskBy, about("what `stage` is: a lifecycle stage, or an activity status")]
+    stage: Annotated[Stage, about("the customers' lifecycle stage, or activity status")]
     currency: Currency
     customers: Annotated[list[CustomerAtRisk], about("one page")]
     next_cursor: NextCursor
@@ -157,10 +169,17 @@ class SegmentShare(Struct, frozen=True, kw_only=True):
     """The customers of a segment."""
 
     segment: Annotated[SegmentName, about("the segment")]
+    treatment: Treatment
     customers: Customers
     revenue_cents: RevenueCents
     customer_share: CustomerShare
     revenue_share: RevenueShare
+    avg_revenue_per_customer_cents: Annotated[
+        int | None, or_null(cents("revenue for each customer"), "without customers")
+    ]
+    percentage_of_total: Annotated[
+        float | None, about("part of all revenue, in percent to two digits; null without revenue")
+    ]
 
 
 class Distribution(Struct, frozen=True, kw_only=True):
@@ -170,7 +189,7 @@ class Distribution(Struct, frozen=True, kw_only=True):
     currency: Currency
     customers: Customers
     revenue_cents: RevenueCents
-    segments: Annotated[list[SegmentShare], about("all four, downwards")]
+    segments: Annotated[list[SegmentShare], about("every segment that the settings have, downwards")]
 
 
 class Frequency(Struct, frozen=True, kw_only=True):
@@ -184,6 +203,9 @@ class Frequency(Struct, frozen=True, kw_only=True):
     revenue_cents: RevenueCents
     customer_share: CustomerShare
     revenue_share: RevenueShare
+    avg_customer_value_cents: Annotated[
+        int | None, or_null(cents("revenue for each customer"), "without customers")
+    ]
 
 
 class PurchaseFrequency(Struct, frozen=True, kw_only=True):
@@ -267,6 +289,17 @@ class Dashboard(Struct, frozen=True, kw_only=True):
         about("revenue of the last whole month against the one before, less 1; null without revenue before"),
     ]
     growth_month: Annotated[str, about("the last whole month")]
+    customer_growth_rate: Annotated[
+        float | None,
+        about(
+            "customers who bought this month to date against the same days of the month before, less 1; "
+            "null without any before"
+        ),
+    ]
+    revenue_growth_rate: Annotated[
+        float | None,
+        about("revenue of customers of the same days, less 1; null without revenue before"),
+    ]
     top_customers: Annotated[list[CustomerRow], about("the five largest")]
     distribution: Annotated[list[SegmentShare], about("customers and revenue by segment")]
     at_risk: Annotated[AtRisk, about("customers whose last order is 60 to 120 days ago")]
@@ -303,16 +336,25 @@ def top(view: View, request: PageRequest) -> TopCustomers:
     )
 
 
-def at_risk(view: View, segments: Sequence[str], stage: Stage, request: PageRequest) -> CustomersAtRisk:
-    """Customers of some segments who are at risk or have churned, with MRR and churn risk."""
+def at_risk(
+    view: View, segments: Sequence[str], by: AtRiskBy, stage: Stage, request: PageRequest
+) -> CustomersAtRisk:
+    """Customers of some segments who are at risk or have churned, with MRR and churn risk.
+
+    Raises ParameterError for a stage that is no activity status, where it is asked by activity.
+    """
+    if by == "activity" and stage != "at_risk":
+        raise ParameterError(f"stage: {stage} is a lifecycle stage; there is none such by activity")
     customers = customers_at_end_of_day(view)
+    last_date = NoIndex(customers.c.last_date)
     conditions = [
-        _in_stage(view, NoIndex(customers.c.last_date), stage),
-        _in_segments(view, customers, segments),
+        in_stage(view, last_date, stage) if by == "lifecycle" else at_risk_by_activity(view, last_date),
+        in_segments(view, customers, segments),
     ]
     page = _page(view, customers, conditions, request)
     return CustomersAtRisk(
         success=True,
+        by=by,
         stage=stage,
         currency=view.scope.currency,
         customers=[
@@ -323,18 +365,25 @@ def at_risk(view: View, segments: Sequence[str], stage: Stage, request: PageRequ
     )
 
 
-def _in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
+def in_stage(view: View, last_date: ColumnElement[Any], stage: str) -> ColumnElement[bool]:
     """A condition on the day of the last purchase; new customers bought later than either stage."""
     start, end = ((view.scope.today - timedelta(days=days)).isoformat() for days in reversed(AT_RISK_DAYS))
     return last_date.between(start, end) if stage == "at_risk" else last_date < start
 
 
-def _in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) -> ColumnElement[bool]:
+def at_risk_by_activity(view: View, last_date: ColumnElement[Any]) -> ColumnElement[bool]:
+    """A condition on the day of the last purchase, by the activity status."""
+    return last_date < (view.scope.today - timedelta(days=QUIET_DAYS)).isoformat()
+
+
+def in_segments(view: View, customers: CustomerSet, segments: Sequence[str]) -> ColumnElement[bool]:
+    """A condition on the customers' revenue: that of one of these segments."""
     revenue, bounds = customers.c.revenue_cents, segment_bounds(view)
     at_least = [revenue >= least for least in bounds]
     below = [revenue < least for least in bounds]
     ranges = (at_least[0], *(and_(*pair) for pair in zip(below, at_least[1:], strict=False)), below[-1])
-    return or_(*(range_ for name, range_ in zip(SEGMENTS, ranges, strict=True) if name in segments))
+    chosen = [range_ for name, range_ in zip(segment_names(bounds), ranges, strict=True) if name in segments]
+    return or_(false(), *chosen)
 
 
 def _page(
@@ -343,7 +392,7 @@ def _page(
     """One page of customers; ties are ordered by last purchase, then id."""
     sort_column = customers.c[SORTS[request.sort]]
     ties = [customers.c[name] for name in ("last_date", "customer_id", "processor", "account")]
-    query = view.with_names(select(customers.table), customers.table).where(
+    query = view.with_names(select(customers.table), customers.table, with_email=True).where(
         *customers.conditions, *conditions
     )
     if request.after:
@@ -393,6 +442,7 @@ def _customer_rows(view: View, page: Sequence[Any]) -> list[CustomerRow]:
             CustomerRow(
                 customer_id=row.customer_id,
                 customer_name=row.customer_name,
+                customer_email=row.customer_email,
                 total_revenue_cents=row.revenue_cents,
                 total_orders=row.orders,
                 avg_order_value_cents=round_half_away(row.revenue_cents, row.orders),
@@ -401,6 +451,8 @@ def _customer_rows(view: View, page: Sequence[Any]) -> list[CustomerRow]:
                 net_revenue_cents=row.net_cents,
                 first_purchase_date=row.first_date,
                 last_purchase_date=row.last_date,
+                customer_lifespan_days=row.lifespan_days,
+                avg_days_between_purchases=ratio(row.lifespan_days, row.orders - 1, 2),
                 days_since_last_purchase=days_quiet,
                 customer_segment=segment_of(row.revenue_cents, bounds),
                 activity_status=activity_of(days_quiet),
@@ -447,8 +499,25 @@ def distribution(view: View) -> Distribution:
 
 
 def _segments(view: View, customers: CustomerSet) -> list[SegmentShare]:
-    tallies = {name: _tally(view, customers, _in_segments(view, customers, [name])) for name in SEGMENTS}
-    return [SegmentShare(segment=name, **shares) for name, shares in _with_shares(tallies).items()]
+    tallies = {
+        name: _tally(view, customers, in_segments(view, customers, [name]))
+        for name in segment_names(segment_bounds(view))
+    }
+    revenue = sum(cents_ for _, cents_ in tallies.values())
+    return [
+        SegmentShare(
+            segment=name,
+            treatment=view.options.treatment.get(name),
+            **shares,
+            avg_revenue_per_customer_cents=_average(*tallies[name]),
+            percentage_of_total=ratio(100 * tallies[name][1], revenue, 2),
+        )
+        for name, shares in _with_shares(tallies).items()
+    ]
+
+
+def _average(customers: int, revenue_cents: int) -> int | None:
+    return round_half_away(revenue_cents, customers) if customers else None
 
 
 def _with_shares(tallies: Mapping[Name, tuple[int, int]]) -> dict[Name, dict[str, Any]]:
@@ -470,7 +539,8 @@ def purchase_frequency(view: View) -> PurchaseFrequency:
     found = {name: (customers, int(cents_)) for name, customers, cents_ in view.all(_by_frequency(view))}
     tallies = {name: found.get(name, (0, 0)) for name in FREQUENCIES}
     frequencies = [
-        Frequency(frequency=cast(Any, name), **shares) for name, shares in _with_shares(tallies).items()
+        Frequency(frequency=cast(Any, name), **shares, avg_customer_value_cents=_average(*tallies[name]))
+        for name, shares in _with_shares(tallies).items()
     ]
     return PurchaseFrequency(
         success=True,
@@ -488,12 +558,17 @@ def _by_frequency(view: View) -> Select[Any]:
     if customers.recomputed is None:
         query = select(_frequencies.c.frequency, *sum_columns(_frequencies, ("customers", "revenue_cents")))
         return query.where(*view.filters(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
+    frequency = frequency_of(customers).label("frequency")
+    columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
+    return select(*columns).where(*customers.conditions).group_by(frequency)
+
+
+def frequency_of(customers: CustomerSet) -> ColumnElement[str]:
+    """How often each customer buys, "" for one order."""
     gaps, lifespan = customers.c.orders - 1, customers.c.lifespan_days
     *limited, (least_often, _) = FREQUENCIES.items()
     limits = [(lifespan <= gaps * days, name) for name, days in limited if days]
-    frequency = case((gaps == 0, ""), *limits, else_=least_often).label("frequency")
-    columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
-    return select(*columns).where(*customers.conditions).group_by(frequency)
+    return case((gaps == 0, ""), *limits, else_=least_often)
 
 
 # Cohorts
@@ -538,18 +613,21 @@ def dashboard(view: View) -> Dashboard:
     number, total = (sum(getattr(row, name) for row in segments) for name in ("customers", "revenue_cents"))
     trend = _trend(view, customers)
     previous_month, last_month = trend[-3].revenue_cents, trend[-2].revenue_cents
+    before, now = (_month_to_date(view, months) for months in (1, 0))
     largest = _largest(view, customers, [])
-    count, at_risk_cents = _tally(view, customers, _in_stage(view, customers.c.last_date, "at_risk"))
-    quiet = _in_stage(view, NoIndex(customers.c.last_date), "at_risk")
+    count, at_risk_cents = _tally(view, customers, in_stage(view, customers.c.last_date, "at_risk"))
+    quiet = in_stage(view, NoIndex(customers.c.last_date), "at_risk")
     return Dashboard(
         success=True,
         currency=view.scope.currency,
         customers=number,
         total_customer_value_cents=total,
-        average_customer_value_cents=round_half_away(total, number) if number else None,
+        average_customer_value_cents=_average(number, total),
         top_customer_value_cents=largest[0].total_revenue_cents if largest else None,
-        growth_rate=ratio(last_month - previous_month, previous_month, 4),
+        growth_rate=_growth(last_month, previous_month),
         growth_month=trend[-2].month,
+        customer_growth_rate=_growth(now.customers, before.customers),
+        revenue_growth_rate=_growth(now.revenue_cents, before.revenue_cents),
         top_customers=largest,
         distribution=segments,
         at_risk=AtRisk(
@@ -566,6 +644,28 @@ def _tally(view: View, customers: CustomerSet, *conditions: ColumnElement[bool])
     columns: list[Any] = [func.count(), func.coalesce(func.sum(customers.c.revenue_cents), 0)]
     count, revenue = view.one(select(*columns).where(*customers.conditions, *conditions))
     return count, int(revenue)
+
+
+def _growth(now: int, before: int) -> float | None:
+    return ratio(now - before, before, 4)
+
+
+class _MonthToDate(Struct, frozen=True):
+    """The customers who bought in the first days of a month, and their orders' sum."""
+
+    customers: int
+    revenue_cents: int
+
+
+def _month_to_date(view: View, months_ago: int) -> _MonthToDate:
+    """The month up to `today`, or the same days of an earlier one; all of one that has fewer days."""
+    until = add_months(view.scope.today, -months_ago, view.scope.today.day)
+    days = _orders.c.date.between(until.replace(day=1).isoformat(), until.isoformat())
+    columns = (func.count(distinct(customer_key(_orders))), *sum_columns(_orders, ("amount_cents",)))
+    query = select(*columns).where(
+        *view.filters(_orders, "revenue"), days, NoIndex(_orders.c.customer_id) != ""
+    )
+    return _MonthToDate(*view.one(query))
 
 
 def _largest(view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]]) -> list[CustomerRow]:

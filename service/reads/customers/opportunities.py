@@ -1,6 +1,7 @@
 """The rulebook's recommendations for one customer."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from operator import contains, eq, ge, le
 from typing import Annotated, Any, Literal
 
@@ -10,10 +11,16 @@ from msgspec.structs import asdict
 from projections.schedules import decode
 from service.books.view import View
 from service.core.cadence import cadence_label
-from service.core.money import format_minor
+from service.core.money import format_minor, round_fraction, to_minor
 from service.predictions.model import Facts
-from service.reads.answers import about
-from service.reads.customers.classes import ActivityStatus, CustomerSegment, LifecycleStage
+from service.reads.answers import about, cents, or_null
+from service.reads.customers.classes import (
+    ActivityStatus,
+    CustomerSegment,
+    Focus,
+    LifecycleStage,
+    Treatment,
+)
 from service.reads.customers.customer import (
     Customer,
     CustomerHeader,
@@ -47,6 +54,20 @@ class Recommendation(Struct, frozen=True, kw_only=True):
     rule: Annotated[str, about("the rulebook's rule")]
     kind: Annotated[Literal["offer", "upsell", "action"], about("what it is")]
     text: Annotated[str, about("what is recommended")]
+    offer_type: Annotated[str | None, about("of an offer, what kind of offer; null where the rule says none")]
+    discount_percentage: Annotated[
+        float | None, about("of an offer, the discount in percent; null where the rule says none")
+    ]
+    message: Annotated[
+        str | None, about("of an offer, what to tell the customer; null where the rule says none")
+    ]
+    type: Annotated[str | None, about("of an upsell, what kind of upsell; null where the rule says none")]
+    potential_revenue_cents: Annotated[
+        int | None, or_null(cents("of an upsell, what it may bring"), "where the rule says none")
+    ]
+    probability: Annotated[
+        float | None, about("of an upsell, how probable that is, 0 to 1; null where the rule says none")
+    ]
     because: Annotated[
         dict[str, str | bool | int | float | list[str]],
         about("what the rule asks for, as the customer has it"),
@@ -58,8 +79,10 @@ class Opportunities(CustomerHeader, frozen=True, kw_only=True):
     """What the rulebook recommends to offer a customer, and to do."""
 
     customer_segment: CustomerSegment
+    treatment: Treatment
     activity_status: ActivityStatus
     lifecycle_stage: LifecycleStage
+    focus: Focus
     opportunities: Annotated[
         list[Recommendation], about("offers and upsells whose rules apply, in the rulebook's order")
     ]
@@ -87,13 +110,31 @@ def recommend(view: View, customer: Customer, churn_risk: float | None, *kinds: 
     facts = facts_of(customer, view.scope.today)
     rule_facts = _rule_facts(view, customer, facts, churn_risk)
     text_values = _text_values(view, customer, facts, rule_facts)
-    causes = _causes(view, customer)
+    causes, currency = _causes(view, customer), view.scope.currency
     return [
-        Recommendation(rule=rule.rule, kind=rule.kind, text=text, because=because, causes=causes)
+        Recommendation(
+            rule=rule.rule,
+            kind=rule.kind,
+            text=text,
+            offer_type=rule.offer_type,
+            discount_percentage=rule.discount_percentage,
+            message=message or None,
+            type=rule.type,
+            potential_revenue_cents=_potential_cents(rule, currency),
+            probability=rule.probability,
+            because=because,
+            causes=causes,
+        )
         for rule in rules
         if (because := _matched_facts(rule, rule_facts)) is not None
         and (text := _fill_text(rule.text, text_values)) is not None
+        and (message := _fill_text(rule.message or "", text_values)) is not None
     ]
+
+
+def _potential_cents(rule: Opportunity, currency: str) -> int | None:
+    revenue = rule.potential_revenue
+    return None if revenue is None else round_fraction(Fraction(to_minor(revenue, currency)))
 
 
 def _causes(view: View, customer: Customer) -> list[str]:

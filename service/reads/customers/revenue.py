@@ -25,7 +25,14 @@ from service.reads.answers import (
     day,
     or_null,
 )
-from service.reads.customers.classes import ActivityStatus, CustomerSegment, LifecycleStage, ratio
+from service.reads.customers.classes import (
+    ActivityStatus,
+    CustomerSegment,
+    Focus,
+    LifecycleStage,
+    Treatment,
+    ratio,
+)
 from service.reads.customers.customer import Customer, CustomerHeader, classify, header
 from service.reads.customers.expectations import Predictions, expectations
 from service.reads.forecast import quarter_of
@@ -46,6 +53,10 @@ TotalOrders = Annotated[int, about("how many orders")]
 AvgOrderValueCents = Annotated[int | None, or_null(cents("revenue for each order"), _WITHOUT_ORDERS)]
 FirstPurchaseDate = Annotated[Day | None, or_null(day("the day of the first order"), _WITHOUT_ORDERS)]
 LastPurchaseDate = Annotated[Day | None, or_null(day("the day of the last order"), _WITHOUT_ORDERS)]
+LifespanDays = Annotated[int, about("days from the first order to the last")]
+AvgDaysBetweenPurchases = Annotated[
+    float | None, about("lifespan ÷ (orders − 1), to two digits; null for one order or none")
+]
 TotalRefundsCents = Annotated[int, cents("refunds that succeeded, by their own day")]
 TotalDisputesCents = Annotated[int, cents("disputes lost, by the day they were lost")]
 NetRevenueCents = Annotated[int, cents("revenue less refunds less disputes lost")]
@@ -61,11 +72,9 @@ class RevenueSummary(Struct, frozen=True, kw_only=True):
     avg_order_value_cents: AvgOrderValueCents
     first_purchase_date: FirstPurchaseDate
     last_purchase_date: LastPurchaseDate
-    customer_lifespan_days: Annotated[int, about("days from the first order to the last")]
+    customer_lifespan_days: LifespanDays
     purchase_frequency_days: Annotated[int | None, about("lifespan ÷ orders, rounded; null without orders")]
-    avg_days_between_purchases: Annotated[
-        float | None, about("lifespan ÷ (orders − 1), to two digits; null for one order or none")
-    ]
+    avg_days_between_purchases: AvgDaysBetweenPurchases
     total_refunds_cents: TotalRefundsCents
     total_disputes_cents: TotalDisputesCents
     net_revenue_cents: NetRevenueCents
@@ -157,8 +166,10 @@ class CustomerRevenue(CustomerHeader, frozen=True, kw_only=True):
     ] = UNSET
     predictions: Annotated[Predictions | None, about("what is to be expected; null unless asked for")]
     customer_segment: CustomerSegment
+    treatment: Treatment
     activity_status: ActivityStatus
     lifecycle_stage: LifecycleStage
+    focus: Focus
 
 
 def revenue(

@@ -5,44 +5,20 @@ An address is the name of a read and a JSON pointer (RFC 6901) into its answer:
 row can replace its number: `month-detail/days/date=2025-11-13/total_cents`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct, json
 from msgspec.structs import replace
 
 from service.books.view import View
 from service.core.errors import NotFound, ParameterError
 from service.reads.answers import Currency, Moment, NextCursor, Trust, about, moment, or_null
-from service.reads.catalog import READS
-from service.reads.explain import customers, months, mrr
+from service.reads.explain.catalog import CUSTOMER_MRR, EXPLAINABLE, READ_PARAMETERS, ExplainableRead
 from service.reads.explain.rows import ExplainedRow, Explainer, Figure, page
-from service.reads.months import month_summary
-from service.reads.parameters import Parameter, cursor, integer, parse_all, text, to_cursor
+from service.reads.parameters import LOOK_BACK, cursor, integer, parse_all, text, to_cursor
+from service.reads.personal import without_personal
 from service.reads.read import Read
-
-_Answer = Callable[[View, dict[str, Any]], Struct]
-_CUSTOMER_PARAMETERS = (
-    text("customer_id", "the customer, of customer-revenue and mrr"),
-    text("processor", "whose customer, where several processors have one of this id"),
-)
-# The parameters that a request for a figure may pass on to its read, which parses them.
-READ_PARAMETERS = (
-    *_CUSTOMER_PARAMETERS,
-    *(
-        text(name, f"as {reads} takes it")
-        for name, reads in (
-            ("year", "month-detail"),
-            ("month", "month-detail"),
-            ("from", "monthly-totals, movements or upcoming"),
-            ("to", "monthly-totals, movements or upcoming"),
-            ("by", "movements"),
-            ("period", "customer-revenue"),
-            ("policy", "mrr or movements"),
-        )
-    ),
-)
-_DETAIL = {"movements": "customers", "cash": "cash", "orders": "orders", "reversals": "orders"}
 
 
 class ProvedDelivery(Struct, frozen=True, kw_only=True):
@@ -89,8 +65,8 @@ class ExplainedFigure(Struct, frozen=True, kw_only=True):
     ]
     currency: Currency
     value: Annotated[
-        int | float | None,
-        about("the figure as the read shows it; amounts in minor units of `currency`"),
+        int | float | str | None,
+        about("the figure as the read shows it: a number, or a day; amounts in minor units of `currency`"),
     ]
     formula: Annotated[
         str | None,
@@ -99,10 +75,14 @@ class ExplainedFigure(Struct, frozen=True, kw_only=True):
         ),
     ]
     terms: Annotated[dict[str, int | float | None], about("the other figures in the formula")]
+    estimate: Annotated[
+        bool,
+        about("whether it is a prediction, and the rows what it was made from; else they make it exactly"),
+    ]
     sum: Annotated[int, about("what all rows contribute, on all pages")]
     adds_up: Annotated[
         bool | None,
-        about("whether the value is `sum`, as it should be; null where it is made by the formula"),
+        about("whether the value is `sum`, as it should be; null where it is null, or made by the formula"),
     ]
     count: Annotated[int, about("how many rows there are, on all pages")]
     rows: Annotated[list[ExplainedRow], about("a page of the rows, by date")]
@@ -121,71 +101,29 @@ EXPLAIN = Read(
             required=True,
         ),
         *READ_PARAMETERS,
+        *LOOK_BACK,
         integer("limit", lambda _: 100, 1, 500, "rows a page"),
         cursor(),
     ),
 )
 
 
-class ExplainableRead(Struct, frozen=True, kw_only=True):
-    """A read whose figures can be explained; `default` is the pointer used when an address has none.
-
-    `fixed` are parameters that are always set, so that the document is complete. `without_list` is the name
-    of the document's long list, and a function that makes the document without it, for figures outside it.
-    """
-
-    path: str
-    answer: _Answer
-    parameters: tuple[Parameter, ...]
-    default: str
-    figures: Mapping[str, Explainer]
-    fixed: Mapping[str, str]
-    without_list: tuple[str, _Answer] | None = None
+def find_read(address: str, given: Mapping[str, str]) -> ExplainableRead:
+    """The read of a figure's address. Raises ParameterError for an unknown one."""
+    name = address.partition("/")[0]
+    read = CUSTOMER_MRR if name == "mrr" and "customer_id" in given else EXPLAINABLE.get(name)
+    if read is None:
+        raise ParameterError(
+            f"figure: {name}/… can't be explained; there are {', '.join(sorted(EXPLAINABLE))}"
+        )
+    return read
 
 
-def _explainable(path: str, default: str, figures: Mapping[str, Explainer], **fixed: str) -> ExplainableRead:
-    read = next(read for read in READS if read.path == path)
-    customer_parameters = _CUSTOMER_PARAMETERS[:1] if "{customer_id}" in path else ()
-    return ExplainableRead(
-        path=path,
-        answer=read.answer,
-        parameters=(*customer_parameters, *read.parameters),
-        default=default,
-        figures=figures,
-        fixed=fixed,
-    )
-
-
-_REVENUE = "/api/payment/analytics/customers/{customer_id}/revenue"
-_BREAKDOWN = "monthly,quarterly,by_product"
-EXPLAINABLE: dict[str, ExplainableRead] = {
-    "month-detail": replace(
-        _explainable("/api/v1/revenue/month-detail", "summary/total_cents", months.MONTH_DETAIL),
-        without_list=("payments", lambda view, args: month_summary(view, args["year"], args["month"])),
-    ),
-    "current-month": _explainable(
-        "/api/v1/revenue/current-month", "summary/total_cents", months.CURRENT_MONTH
-    ),
-    "monthly-totals": _explainable("/api/v1/revenue/monthly-totals", "", months.MONTHLY_TOTALS),
-    "upcoming": _explainable("/api/v1/upcoming", "total_cents", months.UPCOMING_BILLS),
-    "mrr": _explainable("/api/v1/mrr", "mrr_cents", mrr.MRR),
-    "movements": _explainable("/api/v1/mrr/movements", "", mrr.MOVEMENTS),
-    "customer-revenue": _explainable(
-        _REVENUE,
-        "revenue_summary/net_revenue_cents",
-        customers.REVENUE,
-        breakdown=_BREAKDOWN,
-        include_predictions="false",
-    ),
-}
-_CUSTOMER_MRR = ExplainableRead(
-    path="/api/v1/mrr",
-    answer=mrr.customer_mrr,
-    parameters=(*_CUSTOMER_PARAMETERS, *EXPLAINABLE["mrr"].parameters),
-    default="mrr_cents",
-    figures=mrr.CUSTOMER_MRR,
-    fixed={},
-)
+def check_looks_back(address: str, given: Mapping[str, str], args: Mapping[str, Any]) -> None:
+    """Raise ParameterError for a `position` or `known_at` of a read that does not look back."""
+    past = next((name for name in ("position", "known_at") if args[name] is not None), None)
+    if past and not find_read(address, given).looks_back:
+        raise ParameterError(f"{past}: not for this read, which shows nothing as it was known")
 
 
 def explain(
@@ -196,35 +134,36 @@ def explain(
     `given` are the parameters for the read. Raises ParameterError for an unknown figure or parameter;
     NotFound where the read's answer has no such row.
     """
+    read = find_read(address, given)
     name, _, pointer = address.partition("/")
-    read = _CUSTOMER_MRR if name == "mrr" and "customer_id" in given else EXPLAINABLE.get(name)
-    if read is None:
-        raise ParameterError(
-            f"figure: {name}/… can't be explained; there are {', '.join(sorted(EXPLAINABLE))}"
-        )
     path = [_unescaped(token) for token in (pointer or read.default).split("/")]
-    args = _args(view, name, read, given, path[0])
+    args = _args(view, name, read, given, path)
     view = view.with_policy(args["policy"]) if "policy" in args else view
-    make_document = (
-        read.without_list[1] if read.without_list and path[0] != read.without_list[0] else read.answer
+    holders, holder, pattern = _walk(_document(view, read, args, path[0]), name, path)
+    explainer = _find_explainer(name, read, pattern)
+    index = int(path[-1]) if isinstance(holder, list) and _is_number(path[-1]) else None
+    figure = Figure(
+        view=view,
+        args=args,
+        holders=holders,
+        name=path[-1] if index is None else path[-2],
+        value=_value(holder, path[-1] if index is None else index, name),
+        index=index,
     )
-    document = to_builtins(make_document(view, args))
-    row, pattern = _locate(document, name, path)
-    explanation = _find_explainer(name, read, pattern)(
-        Figure(view=view, args=args, document=document, row=row, name=path[-1])
-    )
+    explanation = explainer(figure)
     rows_page = page(view, explanation.sources, offset, limit)
     next_offset = offset + len(rows_page.rows)
     return ExplainedFigure(
         figure=f"{name}/{pointer or read.default}",
         read=read.path,
-        of={key: value for key, value in row.items() if isinstance(value, str)},
+        of={key: value for key, value in figure.row.items() if isinstance(value, str)},
         currency=view.scope.currency,
-        value=row[path[-1]],
+        value=figure.value,
         formula=explanation.formula or explanation.counting,
         terms=explanation.terms,
+        estimate=explanation.is_estimate,
         sum=rows_page.total,
-        adds_up=None if explanation.formula else rows_page.total == row[path[-1]],
+        adds_up=None if explanation.formula or figure.value is None else rows_page.total == figure.value,
         count=rows_page.count,
         rows=rows_page.rows,
         next_cursor=to_cursor(str(next_offset)) if next_offset < rows_page.count else None,
@@ -232,12 +171,21 @@ def explain(
     )
 
 
+def _document(view: View, read: ExplainableRead, args: dict[str, Any], first_token: str) -> dict[str, Any]:
+    """The read's answer as JSON, without what is personal if the view shows no people."""
+    list_name, without_list = read.without_list or ("", read.answer)
+    answer = read.answer if first_token == list_name else without_list
+    body = json.encode(answer(view, args))
+    document: dict[str, Any] = json.decode(body if view.scope.people else without_personal(read.shape, body))
+    return document
+
+
 def _unescaped(token: str) -> str:
     return token.replace("~1", "/").replace("~0", "~")
 
 
 def _args(
-    view: View, name: str, read: ExplainableRead, given: Mapping[str, str], first_token: str
+    view: View, name: str, read: ExplainableRead, given: Mapping[str, str], path: Sequence[str]
 ) -> dict[str, Any]:
     """The read's arguments: the given ones, and those that make its document contain the figure."""
     known = {parameter.name for parameter in read.parameters} & {
@@ -247,32 +195,40 @@ def _args(
         raise ParameterError(
             f"{min(unknown)}: no such parameter of {name}, which takes {', '.join(sorted(known))}"
         )
-    detail = {"detail": _DETAIL[first_token]} if first_token in _DETAIL else {}
-    args = parse_all(read.parameters, {**detail, **read.fixed, **given}, view.scope.today)
+    stated = {**read.fixed, **read.needed.get(path[0], {}), **given}
+    args = parse_all(read.parameters, stated, view.scope.today)
     if args.get("customer_id", "") is None:
         raise ParameterError("customer_id: the customer whose figure it is")
+    if "limit" in args and path[0] == read.rows:
+        args["limit"] = int(path[1]) + 1 if len(path) > 1 and _is_number(path[1]) else None
     return args
 
 
-def _locate(document: dict[str, Any], name: str, path: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The object that holds the figure, and the pattern of its address, "days/*/total_cents".
+def _walk(document: dict[str, Any], name: str, path: Sequence[str]) -> tuple[list[dict[str, Any]], Any, str]:
+    """The objects on the way to a figure, what holds it, and its address's pattern, "days/*/total_cents".
 
-    Raises NotFound where a list has no such row. Where the path leads to no object, the object is empty.
+    Raises NotFound where a list has no such row. Where the path leads nowhere, nothing holds the figure.
     """
     holder: Any = document
-    pattern = []
+    holders, pattern = [document], []
     for token in path[:-1]:
         pattern.append("*" if isinstance(holder, list) else token)
         if isinstance(holder, list):
             holder = _row(holder, token, name)
         else:
             holder = holder.get(token) if isinstance(holder, dict) else None
-    return holder if isinstance(holder, dict) else {}, "/".join((*pattern, path[-1]))
+        if isinstance(holder, dict):
+            holders.append(holder)
+    return holders, holder, "/".join((*pattern, "*" if isinstance(holder, list) else path[-1]))
+
+
+def _is_number(token: str) -> bool:
+    return token.isascii() and token.isdigit() and len(token) < 10
 
 
 def _row(rows: list[Any], token: str, name: str) -> Any:
     """The one row that a token of an address identifies: by its number, or by its fields."""
-    if token.isascii() and token.isdigit() and len(token) < 10:
+    if _is_number(token):
         matches = rows[int(token) :][:1]
     else:
         wanted = [part.partition("=")[::2] for part in token.split(",")]
@@ -285,6 +241,16 @@ def _row(rows: list[Any], token: str, name: str) -> Any:
 
 
 def _find_explainer(name: str, read: ExplainableRead, pattern: str) -> Explainer:
-    if pattern not in read.figures:
+    """The explainer of a pattern; of an object whose fields have no fixed names, that of all its fields."""
+    of_all = f"{pattern.rpartition('/')[0]}/*"
+    explainer = read.figures.get(pattern) or read.figures.get(of_all)
+    if explainer is None:
         raise ParameterError(f"figure: of {name} there are {', '.join(read.figures)}")
-    return read.figures[pattern]
+    return explainer
+
+
+def _value(holder: Any, place: str | int, name: str) -> Any:
+    try:
+        return holder[place]
+    except (KeyError, IndexError, TypeError):
+        raise NotFound(f"figure: this answer of {name} has no {place} there") from None

@@ -17,14 +17,20 @@ from service.books.view import View, customer_key
 from service.core.events import join_key
 from service.reads.bill_rows import BILLS, is_shown
 from service.reads.coming import (
-    ForecastBill,
     MonthForecast,
     contracts_that_bill_again,
     forecast_month,
     rolled_schedules,
 )
 from service.reads.explain import mrr
-from service.reads.explain.rows import Explainer, Explanation, Figure, RowSource, matches_row
+from service.reads.explain.rows import (
+    Explainer,
+    Explanation,
+    Figure,
+    RowSource,
+    by_formula,
+    matches_row,
+)
 from service.reads.months import month_bounds
 
 _contracts = ROWS[Contract]
@@ -59,7 +65,8 @@ _amount = BILLS.c.amount_cents
 _Contributions = dict[str, ColumnElement[Any]]
 
 
-def _contributions(today: str) -> _Contributions:
+def bill_contributions(today: str) -> _Contributions:
+    """What a bill adds to each figure of a month, by the figure's name."""
     counted = _LISTED & is_shown(today)
     is_upcoming = BILLS.c.status.in_(UPCOMING_STATUSES) & is_shown(today) & ~is_overdue(today)
     return {
@@ -107,14 +114,15 @@ def _bills_between(view: View, first: str, last: str) -> list[ColumnElement[bool
     return [*view.filters(BILLS, "bills"), BILLS.c.date.between(first, last)]
 
 
-def _sum_of_bills(
+def sum_of_bills(
     view: View, first: str, last: str, contribution: ColumnElement[Any], name: str
 ) -> Explanation:
+    """The bills between two days; `name` is the figure's, since customers count once."""
     rows = RowSource(table=BILLS, where=_bills_between(view, first, last), contribution=contribution)
     return Explanation(sources=[rows], counting=_DISTINCT if name.startswith("customers") else None)
 
 
-def _of_contracts(view: View, first: str, last: str, contributions: dict[str, int]) -> RowSource:
+def contracts_source(view: View, first: str, last: str, contributions: dict[str, int]) -> RowSource:
     """The contracts with these contributions by key, which they make between two days by rolling on."""
     return RowSource(
         table=_contracts,
@@ -156,11 +164,11 @@ def _on_day(figure: Figure) -> Explanation:
 def _in_range(figure: Figure, first: str, last: str) -> Explanation:
     """The bills of a part of the month, and the contracts that rolling on adds to it."""
     view, name = figure.view, figure.name
-    contribution = _contributions(_today(view))[name]
-    explanation = _sum_of_bills(view, first, last, contribution, name)
+    contribution = bill_contributions(_today(view))[name]
+    explanation = sum_of_bills(view, first, last, contribution, name)
     forecast = forecast_month(view, *_bounds(figure))
     added = _forecast_contributions(view, forecast, first, last, name)
-    source = _of_contracts(view, *_bounds(figure), added)
+    source = contracts_source(view, *_bounds(figure), added)
     return replace(explanation, sources=[*explanation.sources, *([source] if added else [])])
 
 
@@ -170,7 +178,7 @@ def _forecast_contributions(
     """What each contract adds to a figure between two days of a month, by its key."""
     bills = [bill for bill in forecast.bills if first <= bill.date <= last]
     if name == "customers":
-        return _new_customers(view, bills, first, last)
+        return new_customers(view, [bill.contract for bill in bills], first, last)
     contributions: dict[str, int] = {}
     for bill in bills:
         amounts = {
@@ -189,17 +197,17 @@ def _forecast_contributions(
     return contributions
 
 
-def _new_customers(view: View, bills: Iterable[ForecastBill], first: str, last: str) -> dict[str, int]:
-    """One contract of each customer who has forecast bills alone."""
+def new_customers(view: View, contracts: Iterable[Any], first: str, last: str) -> dict[str, int]:
+    """One contract of each customer who has no other bill between two days, by its key."""
     query = select(customer_key(BILLS)).where(
         *_bills_between(view, first, last), _LISTED, is_shown(_today(view))
     )
     seen = {row[0] for row in view.all(query.distinct())}
     contributions: dict[str, int] = {}
-    for bill in bills:
-        if bill.contract.customer not in seen:
-            seen.add(bill.contract.customer)
-            contributions[bill.contract.parent_key] = 1
+    for contract in contracts:
+        if contract.customer not in seen:
+            seen.add(contract.customer)
+            contributions[contract.parent_key] = 1
     return contributions
 
 
@@ -237,18 +245,18 @@ def _contract_key(step: Any) -> str:
 def _bill(figure: Figure, names: str, contribution: str | None = None) -> Explanation:
     """One bill, selected by the named columns; a forecast one by its contract."""
     if figure.row.get("status") == "forecast":
-        return Explanation(sources=[_forecast_contract(figure)])
+        return Explanation(sources=[_forecast_contract(figure, contribution or figure.name)])
     where = [*figure.view.filters(BILLS, "bills"), *matches_row(BILLS, figure.row, names)]
     return Explanation(
         sources=[RowSource(table=BILLS, where=where, contribution=BILLS.c[contribution or figure.name])]
     )
 
 
-def _forecast_contract(figure: Figure) -> RowSource:
-    """The contract of a forecast bill, which contributes its amount."""
+def _forecast_contract(figure: Figure, name: str) -> RowSource:
+    """The contract of a forecast bill, which contributes its amount; nothing of that is open yet."""
     names = "customer_id contract_id processor causes"
     where = [*figure.view.filters(_contracts, "bills"), *matches_row(_contracts, figure.row, names)]
-    return RowSource(table=_contracts, where=where, contribution=lambda _: int(figure.row["amount_cents"]))
+    return RowSource(table=_contracts, where=where, contribution=lambda _: int(figure.row[name]))
 
 
 def _bills_mrr(figure: Figure) -> Explanation:
@@ -287,7 +295,7 @@ def _top_share(figure: Figure) -> Explanation:
             key = bill.contract.parent_key
             forecast[key] = forecast.get(key, 0) + bill.amount_cents
     sources = [RowSource(table=BILLS, where=where, contribution=_amount)]
-    sources += [_of_contracts(figure.view, *_bounds(figure), forecast)] if forecast else []
+    sources += [contracts_source(figure.view, *_bounds(figure), forecast)] if forecast else []
     return Explanation(
         sources=sources,
         formula="the ten largest bills ÷ total_cents, to four digits",
@@ -305,7 +313,7 @@ def _of_months(figure: Figure) -> Explanation:
     last = min(last, figure.args["to"].isoformat())
     if figure.name in _CASH_CONTRIBUTIONS:
         return _sum_of_cash(figure.view, first, last, figure.name)
-    return _sum_of_bills(figure.view, first, last, _MONTH_CONTRIBUTIONS[figure.name], figure.name)
+    return sum_of_bills(figure.view, first, last, _MONTH_CONTRIBUTIONS[figure.name], figure.name)
 
 
 def _cash_row(figure: Figure) -> Explanation:
@@ -333,7 +341,7 @@ def _rolled(figure: Figure, first: str, last: str) -> Explanation:
             each.cents if figure.name == "forecast_cents" else len(each.days),
         )
         contributions[key] = contributions.get(key, 0) + added
-    return Explanation(sources=[_of_contracts(figure.view, first, last, contributions)])
+    return Explanation(sources=[contracts_source(figure.view, first, last, contributions)])
 
 
 def _upcoming_on_day(figure: Figure) -> Explanation:
@@ -341,7 +349,7 @@ def _upcoming_on_day(figure: Figure) -> Explanation:
 
 
 def _stated_between(figure: Figure, first: str, last: str) -> Explanation:
-    return _sum_of_bills(
+    return sum_of_bills(
         figure.view, first, last, _upcoming_contributions(_today(figure.view))[figure.name], figure.name
     )
 
@@ -350,13 +358,9 @@ def _upcoming_bill(figure: Figure) -> Explanation:
     return _bill(_dated(figure), _UPCOMING_BILL, "amount_cents")
 
 
-def _days_until(figure: Figure) -> Explanation:
-    explanation = _upcoming_bill(figure)
-    return Explanation(sources=explanation.sources, formula="the days from `today` to next_bill_date")
-
-
 def _dated(figure: Figure) -> Figure:
-    return replace(figure, row=figure.row | {"date": figure.row["next_bill_date"]})
+    row = figure.row | {"date": figure.row["next_bill_date"]}
+    return replace(figure, holders=[*figure.holders[:-1], row])
 
 
 _BILL = "date customer_id contract_id invoice_id processor account interval every"
@@ -365,7 +369,7 @@ _TOP = "date customer_id amount_cents causes"
 _TALLY = ("customers", "payments", "total_cents")
 
 CURRENT_MONTH: dict[str, Explainer] = {
-    **{f"summary/{name}": _in_month for name in (*_contributions(""), "collected_cents")},
+    **{f"summary/{name}": _in_month for name in (*bill_contributions(""), "collected_cents")},
     "summary/mrr_cents": _mrr_billed,
     "summary/book_customers": mrr.customers,
     "summary/book_mrr_cents": mrr.level,
@@ -396,5 +400,7 @@ UPCOMING_BILLS: dict[str, Explainer] = {
     ),
     **{f"days/*/{name}": _upcoming_on_day for name in ("payment_count", "daily_revenue_cents")},
     "payments/*/amount_cents": _upcoming_bill,
-    "payments/*/days_until_payment": _days_until,
+    "payments/*/days_until_payment": by_formula(
+        "the days from `today` to the bill's date", of=_upcoming_bill
+    ),
 }

@@ -3,56 +3,41 @@
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, case
+from sqlalchemy import ColumnElement, case, func, select
 
 from projections.mrr import MOVEMENT_KINDS, Movement, Step
 from service.books.tables import ROWS
 from service.books.view import View
 from service.core.events import join_key
-from service.reads.customers import customer as customers_reads
-from service.reads.explain.rows import Explainer, Explanation, Figure, RowSource
+from service.reads.customers.customer import find_account
+from service.reads.explain.rows import ROUNDED, Explainer, Explanation, Figure, RowSource, by_formula
 from service.reads.mrr import Counting, describe_counting
 
 _steps = ROWS[Step]
 _movements = ROWS[Movement]
 
+# What a movement adds to the number of paying customers.
+PAYING = case(
+    (_movements.c.kind.in_(("new", "reactivation")), 1), (_movements.c.kind == "churn", -1), else_=0
+)
 
 # At the end of `today`
 
 
 def level(figure: Figure, *conditions: ColumnElement[bool], contribution: str = "mrr_cents") -> Explanation:
     """MRR: the sum of the contracts' steps until `today`."""
-    where = [*_until_today(figure.view, _steps), *conditions]
+    where = [*_steps_until_today(figure.view), *conditions]
     return Explanation(sources=[RowSource(table=_steps, where=where, contribution=_steps.c[contribution])])
 
 
 def customers(figure: Figure) -> Explanation:
     """Paying customers: the movements that begin a customer's MRR, less those that end it."""
-    contribution = case(
-        (_movements.c.kind.in_(("new", "reactivation")), 1), (_movements.c.kind == "churn", -1), else_=0
-    )
-    return Explanation(
-        sources=[
-            RowSource(
-                table=_movements, where=_until_today(figure.view, _movements), contribution=contribution
-            )
-        ]
-    )
+    until_today = _movements.c.date <= figure.view.scope.today.isoformat()
+    return Explanation(sources=[movements_source(figure.view, PAYING, until_today)])
 
 
-def _until_today(view: View, table: Table, *, currency: bool = True) -> list[ColumnElement[bool]]:
-    return [*view.filters(table, "mrr", currency=currency), table.c.date <= view.scope.today.isoformat()]
-
-
-def _arr(figure: Figure) -> Explanation:
-    terms = {"mrr_cents": figure.document["mrr_cents"]}
-    return Explanation(sources=level(figure).sources, formula="12 × mrr_cents", terms=terms)
-
-
-def _arpa(figure: Figure) -> Explanation:
-    terms = {name: figure.document[name] for name in ("mrr_cents", "customers")}
-    formula = "mrr_cents ÷ customers, rounded half away from zero"
-    return Explanation(sources=level(figure).sources, formula=formula, terms=terms)
+def _steps_until_today(view: View, *, currency: bool = True) -> list[ColumnElement[bool]]:
+    return [*view.filters(_steps, "mrr", currency=currency), _steps.c.date <= view.scope.today.isoformat()]
 
 
 def _on_schedule(figure: Figure) -> Explanation:
@@ -68,16 +53,16 @@ def _on_weeks(figure: Figure, every: int) -> Explanation:
 
 
 def _in_currency(figure: Figure, contribution: str) -> Explanation:
-    where = [*_until_today(figure.view, _steps, currency=False), _steps.c.currency == figure.row["currency"]]
+    where = [*_steps_until_today(figure.view, currency=False), _steps.c.currency == figure.row["currency"]]
     return Explanation(sources=[RowSource(table=_steps, where=where, contribution=_steps.c[contribution])])
 
 
 MRR: dict[str, Explainer] = {
     "mrr_cents": level,
-    "arr_cents": _arr,
+    "arr_cents": by_formula("12 × mrr_cents", "mrr_cents", of=level),
     "active_contracts": partial(level, contribution="contracts"),
     "customers": customers,
-    "arpa_cents": _arpa,
+    "arpa_cents": by_formula(f"mrr_cents ÷ customers, {ROUNDED}", "mrr_cents", "customers", of=level),
     "by_schedule/*/mrr_cents": _on_schedule,
     "by_schedule/*/contracts": _on_schedule,
     "weekly_count": partial(_on_weeks, every=1),
@@ -108,38 +93,51 @@ def customer_mrr(view: View, args: dict[str, Any]) -> CustomerMrr:
     Raises NotFound, or ParameterError where several have this id.
     """
     view = view.with_policy(args["policy"])
-    customer = customers_reads.find(view, args["customer_id"], args["processor"])
-    mrr_cents = customer.movements[-1].closing_cents if customer.movements else 0
+    customer_id = args["customer_id"]
+    processor, account = find_account(view, customer_id, args["processor"])
+    today, key = view.scope.today.isoformat(), join_key(processor, account, customer_id, view.scope.currency)
+    mrr_cents = view.one(
+        select(func.coalesce(func.sum(_movements.c.amount_cents), 0)).where(
+            *view.filters(_movements, "mrr", currency=False),
+            _movements.c.key == key,
+            _movements.c.date <= today,
+        )
+    )[0]
     return CustomerMrr(
         **describe_counting(view),
-        date=view.scope.today.isoformat(),
-        customer_id=customer.customer_id,
-        processor=customer.processor,
-        account=customer.account,
-        mrr_cents=mrr_cents,
-        arr_cents=12 * mrr_cents,
+        date=today,
+        customer_id=customer_id,
+        processor=processor,
+        account=account,
+        mrr_cents=int(mrr_cents),
+        arr_cents=12 * int(mrr_cents),
     )
 
 
 def _steps_of_customer(figure: Figure) -> list[ColumnElement[bool]]:
     """The conditions for the steps of a row's customer, in the view's currency: by their parent key alone."""
+    customer = figure.holder("customer_id")
     key = join_key(
-        *(figure.row[name] for name in ("processor", "account", "customer_id")), figure.view.scope.currency
+        *(customer[name] for name in ("processor", "account", "customer_id")), figure.view.scope.currency
     )
     return [*figure.view.filters(_steps, "mrr", currency=False), _steps.c.parent_key == key]
 
 
-def _customer_figure(figure: Figure) -> Explanation:
-    where = [*_steps_of_customer(figure), _steps.c.date <= figure.view.scope.today.isoformat()]
-    rows = [RowSource(table=_steps, where=where, contribution=_steps.c.mrr_cents)]
-    if figure.name == "mrr_cents":
-        return Explanation(sources=rows)
-    return Explanation(
-        sources=rows, formula="12 × mrr_cents", terms={"mrr_cents": figure.document["mrr_cents"]}
-    )
+def customer_level(figure: Figure, *conditions: ColumnElement[bool]) -> Explanation:
+    """A customer's MRR: the sum of the steps until `today`."""
+    where = [*_steps_of_customer(figure), _steps.c.date <= figure.view.scope.today.isoformat(), *conditions]
+    return Explanation(sources=[RowSource(table=_steps, where=where, contribution=_steps.c.mrr_cents)])
 
 
-CUSTOMER_MRR: dict[str, Explainer] = {"mrr_cents": _customer_figure, "arr_cents": _customer_figure}
+def contract_level(figure: Figure) -> Explanation:
+    """The MRR of a contract of a customer."""
+    return customer_level(figure, _steps.c.contract_id == figure.term("contract_id"))
+
+
+CUSTOMER_MRR: dict[str, Explainer] = {
+    "mrr_cents": customer_level,
+    "arr_cents": by_formula("12 × mrr_cents", "mrr_cents", of=customer_level),
+}
 
 
 # Movements
@@ -153,11 +151,16 @@ _CUSTOMER_COUNTS = {
 }
 
 
+def movements_source(view: View, contribution: Any, *conditions: ColumnElement[bool]) -> RowSource:
+    """The customers' movements that meet the conditions."""
+    where = [*view.filters(_movements, "mrr"), *conditions]
+    return RowSource(table=_movements, where=where, contribution=contribution)
+
+
 def _sum_of_kind(figure: Figure, kind: str, contribution: Any = _movements.c.amount_cents) -> Explanation:
-    first, last = _bounds(figure)
-    where = [*figure.view.filters(_movements, "mrr"), _movements.c.date.between(first, last)]
+    in_period = _movements.c.date.between(*_bounds(figure))
     contribution = case((_movements.c.kind == kind, contribution), else_=0)
-    return Explanation(sources=[RowSource(table=_movements, where=where, contribution=contribution)])
+    return Explanation(sources=[movements_source(figure.view, contribution, in_period)])
 
 
 def _opening(figure: Figure) -> Explanation:
@@ -169,10 +172,7 @@ def _closing(figure: Figure) -> Explanation:
 
 
 def _sum_of_movements(figure: Figure, days: ColumnElement[bool]) -> Explanation:
-    where = [*figure.view.filters(_movements, "mrr"), days]
-    return Explanation(
-        sources=[RowSource(table=_movements, where=where, contribution=_movements.c.amount_cents)]
-    )
+    return Explanation(sources=[movements_source(figure.view, _movements.c.amount_cents, days)])
 
 
 def _bounds(figure: Figure) -> tuple[str, str]:

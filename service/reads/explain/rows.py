@@ -1,18 +1,19 @@
 """The rows behind a figure: how to select them, the contribution of each, and a page of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Struct, json
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, cast, func, select
 
 from service.books.view import View
-from service.reads.answers import Account, Causes, CustomerId, Day, Processor, Trust, about, day
+from service.reads.answers import Account, Causes, CustomerId, Day, Processor, TrustLevel, about, day, or_null
 
 # The order of each table's rows: by their content, not by when they were written.
 _ORDER_COLUMNS = {
     "bills": ("date", "key", "invoice_id"),
     "contracts": ("next_bill_date", "parent_key"),
+    "failures": ("date", "source_id", "key"),
     "cash": ("date", "key", "kind", "source_id", "part"),
     "mrr_steps": ("date", "key", "customer_id", "currency", "interval", "every"),
     "mrr_movements": ("date", "key"),
@@ -35,31 +36,78 @@ class RowSource(Struct, frozen=True, kw_only=True):
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """A figure and its place in a read's answer, as JSON: the field `name` of the object `row`.
+    """A figure and its place in a read's answer, as JSON: the field `name`, or the item `index` of it.
 
-    `args` are the read's arguments, and `view` has the read's policy.
+    `holders` are the objects around it, from the answer to the one that has the field. `args` are the read's
+    arguments, and `view` has the read's policy.
     """
 
     view: View
     args: dict[str, Any]
-    document: dict[str, Any]
-    row: dict[str, Any]
+    holders: Sequence[dict[str, Any]]
     name: str
+    value: Any
+    index: int | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The read's answer."""
+        return self.holders[0]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The object that has the field."""
+        return self.holders[-1]
+
+    def holder(self, name: str) -> dict[str, Any]:
+        """The nearest object around the figure that has a field of this name."""
+        return next(holder for holder in reversed(self.holders) if name in holder)
+
+    def term(self, name: str) -> Any:
+        """The field of this name of the nearest object that has it; "/a/b" is a place in the answer."""
+        if not name.startswith("/"):
+            return self.holder(name)[name]
+        value: Any = self.document
+        for part in name[1:].split("/"):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return value
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
     """How a figure is made: as the sum of rows' contributions, or by a `formula` that uses the sum.
 
     `counting` explains how rows count, where that is not obvious. `terms` are the formula's other figures.
+    `is_estimate`: the formula is a prediction's, and the rows are what it was made from.
     """
 
     sources: Sequence[RowSource]
     counting: str | None = None
     formula: str | None = None
     terms: dict[str, Any] = {}
+    is_estimate: bool = False
 
 
 Explainer = Callable[[Figure], Explanation]
+ROUNDED = "rounded half away from zero"
+
+
+def by_formula(
+    formula: str, *terms: str, of: Explainer, others: Mapping[str, str] = {}, is_estimate: bool = False
+) -> Explainer:
+    """Explains a figure by a formula of other figures, and by the rows that `of` finds.
+
+    `terms` are fields of the objects around the figure; `others` places in the answer, by the term's name.
+    """
+
+    def explain(figure: Figure) -> Explanation:
+        return Explanation(
+            sources=of(figure).sources,
+            formula=formula,
+            terms={name: figure.term(place) for name, place in ({n: n for n in terms} | {**others}).items()},
+            is_estimate=is_estimate,
+        )
+
+    return explain
 
 
 class ExplainedRow(Struct, frozen=True, kw_only=True):
@@ -67,7 +115,10 @@ class ExplainedRow(Struct, frozen=True, kw_only=True):
 
     table: Annotated[str, about("the table of the books that holds the row")]
     key: Annotated[str, about("the history or customer that it is a row of")]
-    date: Annotated[Day, day("the day of the row")]
+    date: Annotated[
+        Day | None,
+        or_null(day("the day of the row; of a contract, of its next bill"), "for a contract without one"),
+    ]
     processor: Processor
     account: Account
     customer_id: CustomerId
@@ -83,7 +134,10 @@ class ExplainedRow(Struct, frozen=True, kw_only=True):
         str | None, about("what moved, or the status of the bill; null where the table implies it")
     ]
     contributes: Annotated[int, about("what the row adds to `sum`; 0 in all rows where none adds anything")]
-    trust: Trust
+    trust: Annotated[
+        TrustLevel | None,
+        about("how the events behind it were proved; null for a failed payment, whose event tells"),
+    ]
     causes: Causes
 
 
@@ -171,17 +225,18 @@ def _select_in_sql(
 
 def _explained(table: Table, row: Any, contribution: int) -> ExplainedRow:
     columns = row._mapping  # noqa: SLF001
+    causes = json.decode(row.causes)
     return ExplainedRow(
         table=str(table.name),  # SQLAlchemy has a type of its own for it
         key=row.key,
-        date=columns.get("date") or columns["next_bill_date"],
-        processor=columns.get("processor") or row.parent_key.partition("|")[0],
+        date=columns.get("date") or columns.get("next_bill_date"),
+        processor=columns.get("processor") or row.parent_key.partition("|")[0] or causes[0].partition(":")[0],
         account=row.account,
         customer_id=row.customer_id,
         contract_id=columns.get("contract_id"),
         source_id=columns.get("source_id") or columns.get("invoice_id"),
         kind=columns.get("kind") or columns.get("status"),
         contributes=contribution,
-        trust=row.trust,
-        causes=json.decode(row.causes),
+        trust=columns.get("trust"),
+        causes=causes,
     )

@@ -1,6 +1,6 @@
 """The report of a reconciliation: the missed events, and where the processor and the books differ."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import chain
 from logging import INFO, WARNING
@@ -10,8 +10,6 @@ import structlog
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.bills import Contract, mrr_on
-from projections.issued_invoices import IssuedInvoice
 from service.ledger.store import Ledger, LedgerReader
 
 MAX_LISTED = 1_000  # differing objects whose differences are listed; more are only counted
@@ -36,6 +34,9 @@ class FactDifference(Struct, frozen=True, kw_only=True):
     stated: Any
     books: Any
     mended: bool = False
+
+
+Differences = dict[str, list[FactDifference]]  # by the key of each object
 
 
 class ReconciliationSummary(Struct, frozen=True, kw_only=True):
@@ -85,9 +86,7 @@ class ReconciliationReport(ReconciliationSummary, frozen=True, kw_only=True):
         return document | {"differences": differences}
 
 
-def listed_differences(
-    differing: Mapping[str, Sequence[FactDifference]], mended: Mapping[str, Sequence[FactDifference]]
-) -> tuple[FactDifference, ...]:
+def listed_differences(differing: Differences, mended: Differences) -> tuple[FactDifference, ...]:
     """The differences of the first objects: first those that differ still, then the mended ones."""
     listed = [*differing.values(), *([replace(each, mended=True) for each in of] for of in mended.values())]
     return tuple(chain.from_iterable(listed[:MAX_LISTED]))
@@ -126,30 +125,6 @@ async def read_cursor(reader: LedgerReader, name: str, shape: type[T]) -> T | No
 async def read_last_summary(reader: LedgerReader, processor: str) -> ReconciliationSummary | None:
     """The summary of the last complete run against a processor; None if there was none."""
     return await read_cursor(reader, f"reconciled|{processor}", ReconciliationSummary)
-
-
-def contract_facts(row: Contract, today: str) -> Facts:
-    """The values of a contract that are compared. The bill's amount counts only if there is a next bill."""
-    return {
-        "status": row.status,
-        "customer": row.customer_id,
-        "currency": row.currency,
-        "mrr_cents": mrr_on(row.terms, today),
-        "next_bill_cents": row.amount_cents if row.next_bill_date else None,
-        "next_bill_date": row.next_bill_date,
-        "cancel_date": row.ends_date,
-    }
-
-
-def invoice_facts(row: IssuedInvoice, _today: str) -> Facts:
-    """The values of an invoice that are compared. The books' status "failed" is an open invoice."""
-    return {
-        "status": "open" if row.status == "failed" else row.status,
-        "customer": row.customer_id,
-        "date": row.date,
-        "amount_due_cents": row.amount_cents,
-        "amount_remaining_cents": row.open_cents,
-    }
 
 
 def compare_facts(

@@ -3,23 +3,31 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
-from handlers import mxmerchant
+from handlers import PROCESSORS
 from service.books.store import BookStore
-from service.core.errors import NotConfigured
+from service.core.delivery import Processor
+from service.core.processor_api import EventLog
 from service.core.progress import Advance, no_advance
 from service.ledger.store import Ledger
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
-from service.sync.reconcile.mxmerchant import MxmerchantReconciler
+from service.sync.client import open_client
+from service.sync.reconcile.reconciler import reconcile
 from service.sync.reconcile.report import ReconciliationReport, read_last_summary
+from service.sync.reconcile.session import Session
 
-_MAX_PERIOD = timedelta(days=30)  # for as long as Stripe lists events
 _OVERLAP = timedelta(days=1)
 
 
+def processors_with_api() -> dict[str, Processor]:
+    """The processors whose API can be asked, by name."""
+    return {processor.name: processor for processor in PROCESSORS if processor.api}
+
+
 class Reconciliation:
-    """Reconciles an open ledger and its books with the processors that are set up.
+    """Reconciles an open ledger and its books with processors.
 
     `advance` is called with the number of objects of each page.
     """
@@ -38,64 +46,56 @@ class Reconciliation:
         self._clock = clock
         self._advance = advance
 
-    async def stripe(self, since: datetime | None = None, *, dry_run: bool = False) -> ReconciliationReport:
-        """Reconcile with Stripe since a moment: by default a day before the last run, at most 30 days ago.
+    async def run(
+        self, processor: Processor, since: datetime | None = None, *, dry_run: bool = False
+    ) -> ReconciliationReport:
+        """Reconcile with a processor; where it lists events, with those since a moment.
 
-        Raises NotConfigured without an API key, Unavailable if Stripe or the books can't be read.
+        By default that is a day before the last run, or as far back as it lists them. Raises NotConfigured
+        without the credentials, Unavailable if the API or the books can't be read.
         """
-        from service.sync.reconcile import stripe  # noqa: PLC0415 - Stripe's library, which a worker may not need
-
-        if not self._settings.stripe_api_key:
-            raise NotConfigured("DAYBOOK_STRIPE_API_KEY is unset")
-        since = since or await self._since_last()
-        return await stripe.reconcile(
-            self._settings,
-            self._ledger,
-            self._store,
-            self._clock,
-            since,
-            dry_run=dry_run,
-            advance=self._advance,
-        )
-
-    async def _since_last(self) -> datetime:
-        async with self._ledger.reading() as reader:
-            last = await read_last_summary(reader, "stripe")
-        earliest = self._clock() - _MAX_PERIOD
-        return max(earliest, datetime.fromisoformat(last.began_at) - _OVERLAP) if last else earliest
-
-    async def mxmerchant(self, *, dry_run: bool = False) -> ReconciliationReport:
-        """Reconcile with MX Merchant. Raises NotConfigured and Unavailable as `stripe` does."""
-        if not self._settings.has_api(mxmerchant.PROCESSOR):
-            raise NotConfigured(
-                "of DAYBOOK_MXMERCHANT_API_URL, _CONSUMER_KEY, _CONSUMER_SECRET, _MERCHANT_ID one is unset"
-            )
-        run = MxmerchantReconciler(
-            self._settings, self._ledger, self._store, self._clock, dry_run=dry_run, advance=self._advance
-        )
+        client = open_client(self._settings, processor)
         try:
-            return await run.run()
+            session = Session(
+                processor=processor,
+                client=client,
+                ledger=self._ledger,
+                store=self._store,
+                clock=self._clock,
+                mode_of=self._settings.mode_of,
+                dry_run=dry_run,
+                advance=self._advance,
+            )
+            if since is None and client.api.events:
+                since = await self._since_last(processor, client.api.events)
+            return await reconcile(session, since)
         finally:
-            await run.close()
+            await client.close()
+
+    async def _since_last(self, processor: Processor, log: EventLog) -> datetime:
+        async with self._ledger.reading() as reader:
+            last = await read_last_summary(reader, processor.name)
+        earliest = self._clock() - timedelta(days=log.days)
+        return max(earliest, datetime.fromisoformat(last.began_at) - _OVERLAP) if last else earliest
 
 
 class NightlyReconciliation:
-    """Reconciles in a task of its own; a start while it runs does nothing.
+    """Reconciles in a task of its own with each processor whose API is set up.
 
-    It is no arq job, since that needs a timeout, and a long timeout delays the jobs of a lost worker.
+    A start while it runs does nothing. It is no arq job, since that needs a timeout, and a long timeout
+    delays the jobs of a lost worker.
     """
 
     def __init__(self, settings: Settings, reconciliation: Reconciliation) -> None:
-        self._processors = [
-            *([reconciliation.stripe] if settings.stripe_api_key else []),
-            *([reconciliation.mxmerchant] if settings.has_api(mxmerchant.PROCESSOR) else []),
+        self._runs = [
+            partial(reconciliation.run, processor) for processor in PROCESSORS if settings.has_api(processor)
         ]
         self._task: asyncio.Task[None] | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether the API of any processor is set up."""
-        return bool(self._processors)
+        return bool(self._runs)
 
     async def start(self) -> None:
         """Start the task unless it is running."""
@@ -108,5 +108,5 @@ class NightlyReconciliation:
             await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
-        for reconcile in self._processors:
-            await run_safely(reconcile)
+        for run in self._runs:
+            await run_safely(run)

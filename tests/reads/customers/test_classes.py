@@ -14,6 +14,7 @@ from service.reads.customers.classes import (
     lifecycle_of,
     ratio,
     segment_bounds,
+    segment_names,
     segment_of,
 )
 
@@ -45,6 +46,16 @@ def bounds(currency: str, *limits: str) -> tuple[int, ...]:
 def test_a_segment_begins_with_its_limit(revenue_cents: int, segment: str) -> None:
     assert segment_of(revenue_cents, bounds("usd")) == segment
     assert segment in SEGMENTS
+
+
+def test_a_fifth_segment_is_below_the_fourth_limit() -> None:
+    limits = bounds("usd", "10000", "1000", "100", "10")
+    assert [segment_of(cents, limits) for cents in (10_000, 9_999, 1_000, 999, 0)] == [
+        *("medium_value", "low_value", "low_value"),
+        *("minimal_value", "minimal_value"),
+    ]
+    assert segment_names(limits) == SEGMENTS
+    assert segment_names(bounds("usd")) == SEGMENTS[:4]
 
 
 @pytest.mark.parametrize(

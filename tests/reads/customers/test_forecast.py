@@ -1,6 +1,7 @@
 """What a customer is expected to pay: bills by survival, orders by trend and season."""
 
 from datetime import date
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.support.customers import (
 
 STARTED = date(2025, 1, 1)
 AGE = (TODAY - STARTED).days  # of the contract made by hand
+MONTH_END = date(2026, 3, 31)  # its month counts whole
 
 
 def told(
@@ -44,13 +46,15 @@ def column(document: dict[str, Any], name: str = "expected_cents") -> list[Any]:
     return [row[name] for row in document["monthly"]]
 
 
-def buyer(*cents: int) -> Customer:
-    """Whoever ordered for so much in each of the full months up to `TODAY`, and before them for nothing."""
-    months = [add_months(TODAY, -n, 10).isoformat() for n in range(len(cents), 0, -1)]
-    first = order(add_months(TODAY, -len(cents) - 1, 20).isoformat(), 0)
-    return customer(
-        [first, *(order(day, amount) for day, amount in zip(months, cents, strict=True) if amount)]
-    )
+def buyer(*cents: int, running: int = 0) -> Customer:
+    """Whoever ordered for so much in each of the full months up to `TODAY`, and in its own so far.
+
+    Before them they ordered for nothing, on the last day of a month.
+    """
+    months = [add_months(TODAY, -n, 10).isoformat() for n in range(len(cents), -1, -1)]
+    first = order(add_months(TODAY, -len(cents) - 1, 31).isoformat(), 0)
+    amounts = zip(months, (*cents, running), strict=True)
+    return customer([first, *(order(day, amount) for day, amount in amounts if amount)])
 
 
 # The document
@@ -145,6 +149,7 @@ def test_a_contract_that_ends_before_its_next_bill_brings_nothing() -> None:
     document = told(customer([order(ago(40))], [ending]))
     assert document["annual"] == {"expected_cents": 0, "low_cents": 0, "high_cents": 0}
     assert document["method"] == "scheduled"
+    assert "every live contract is set to end by 2026-03-31" in document["reason"]
 
 
 def test_each_bill_counts_by_the_survival_to_its_day() -> None:
@@ -282,7 +287,7 @@ def test_without_a_full_month_nothing_is_known() -> None:
 
 
 def test_orders_go_on_as_often_and_as_large_as_they_were() -> None:
-    document = told(buyer(900, 0, 300))
+    document = told(buyer(900, 0, 300, running=400), today=MONTH_END)
     assert document["factors"]["frequency"] == {
         "orders_per_month": 0.6667,
         "avg_order_value_cents": 600,
@@ -292,55 +297,59 @@ def test_orders_go_on_as_often_and_as_large_as_they_were() -> None:
     assert column(document) == [400] * 12
     assert document["annual"] == {"expected_cents": 4800, "low_cents": None, "high_cents": None}
     assert document["method"] == "orders"
-    assert "no interval: 3 full months" in document["reason"]
+    assert "no interval: 4 full months" in document["reason"]
 
 
 def test_only_the_last_twelve_full_months_count() -> None:
-    document = told(buyer(*[9_000_000] * 3, *[100] * 12))
+    document = told(buyer(*[9_000_000] * 3, *[100] * 12, running=100), today=MONTH_END)
     assert document["factors"]["frequency"]["months"] == 12
     assert column(document) == [100] * 12
 
 
-@pytest.mark.parametrize(("count", "slope"), [(5, None), (6, 100.0)])
-def test_a_trend_needs_six_full_months(count: int, slope: float | None) -> None:
-    document = told(buyer(*(1000 + 100 * n for n in range(count))))
+@pytest.mark.parametrize(("count", "slope"), [(4, None), (5, 50.0), (11, 66.6667)])
+def test_a_trend_needs_six_full_months_and_of_few_months_little_is_believed(
+    count: int, slope: float | None
+) -> None:
+    rising = buyer(*(1000 + 100 * n for n in range(count)), running=1000 + 100 * count)
+    document = told(rising, today=MONTH_END)
     assert document["factors"]["trend"]["cents_per_month"] == slope
     assert (document["factors"]["trend"]["reason"] is None) is (slope is not None)
 
 
 def test_a_trend_levels_off() -> None:
-    cents = column(told(buyer(*(1000 + 100 * n for n in range(12))), 36))
-    assert cents[0] == 2271  # 2100 last, then 90 and 81 more
+    rising = buyer(*(1000 + 100 * n for n in range(11)), running=2100)
+    cents = column(told(rising, 36, today=MONTH_END))
+    assert cents[0] == 1964  # from 1550, the level, two thirds of the way to 2171: 2000, then 90 and 81 more
     steps = [after - before for before, after in pairwise(cents)]
-    assert steps[0] == 73
-    assert max(steps) == steps[0]
-    assert 2900 < cents[-1] < 3000
+    assert steps[0] == 49
+    assert max(steps) <= steps[0] + 1
+    assert 2400 < cents[-1] < 2450  # the trend ends with 2900
 
 
-def test_a_falling_trend_never_falls_below_zero() -> None:
-    document = told(buyer(*(1100 - 100 * n for n in range(12))))
-    assert column(document) == [0] * 12
-    assert document["factors"]["trend"]["cents_per_month"] == -100.0
+def test_a_falling_trend_never_reaches_zero() -> None:
+    document = told(buyer(*(1100 - 100 * n for n in range(11))), today=MONTH_END)
+    assert column(document) == [183] * 12  # a third of the level, since the trend says 0
+    assert document["factors"]["trend"]["cents_per_month"] == -66.6667
 
 
 def test_one_large_order_is_no_trend() -> None:
-    document = told(buyer(*[0] * 11, 12_000))
+    document = told(buyer(*[0] * 11, 13_000), today=MONTH_END)
     assert column(document) == [1000] * 12
     assert document["factors"]["trend"] == {
         "cents_per_month": None,
-        "reason": "462 cents a month may well be chance",
+        "reason": "357 cents a month may well be chance",
     }
 
 
 def test_the_interval_comes_from_the_months_about_their_mean() -> None:
-    document = told(buyer(1000, 3000, 1000, 3000, 3000, 1000))
+    document = told(buyer(1000, 3000, 1000, 3000, 3000, 1000, running=2000), today=MONTH_END)
     assert column(document) == [2000] * 12
-    deviation = (6 * 1000**2 / 5) ** 0.5
-    t = 1.475884  # for 80 % and 5 degrees of freedom
-    off = t * deviation * (1 + 1 / 6) ** 0.5
+    deviation = (6 * 1000**2 / 6) ** 0.5
+    t = 1.439756  # for 80 % and 6 degrees of freedom
+    off = t * deviation * (1 + 1 / 7) ** 0.5
     assert column(document, "low_cents") == [round(2000 - off)] * 12
     assert column(document, "high_cents") == [round(2000 + off)] * 12
-    year = t * deviation * (12 + 12**2 / 6) ** 0.5
+    year = t * deviation * (12 + 12**2 / 7) ** 0.5
     assert document["annual"]["high_cents"] == 24_000 + round(year)
 
 
@@ -364,19 +373,20 @@ def test_a_yearly_order_is_expected_in_its_month() -> None:
 
 def test_a_season_is_no_trend() -> None:
     year = [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200]
-    document = told(buyer(*year, *year), 24)
+    document = told(buyer(*year, *year, running=100), 24, today=MONTH_END)
     assert column(document) == [*year[1:], year[0]] * 2  # they end with February, and April is next
     assert document["factors"]["trend"]["cents_per_month"] is None
 
 
 def test_orders_count_by_the_chance_of_not_having_gone_for_good() -> None:
     learnt = model(gap=curve({100: 0.25}, 900))  # each order is the last for a quarter of them
+    level = 12_000 / (12 + 15 / 31)
     document = told(buyer(*[1000] * 12), 9, learnt)
     # the last order was 33 days ago: the next comes in 67 days, and others in 167 and 267
-    assert column(document)[:2] == [750, 563]
+    assert column(document)[:2] == [round(0.75 * level), round(0.5625 * level)]
     chances = document["factors"]["survival"]["by_month"]
     assert [*chances[:4], chances[6]] == pytest.approx([0.75, 0.5625, 0.5625, 0.5625, 0.4219], abs=1e-3)
-    assert column(document) == pytest.approx([1000 * chance for chance in chances], abs=1)
+    assert column(document) == pytest.approx([level * chance for chance in chances], abs=1)
     assert document["factors"]["survival"]["kind"] == "gap"
     assert document["method"] == "orders_survival"
 
@@ -398,7 +408,115 @@ def test_a_former_customer_is_expected_back_only_where_something_tells_of_it() -
     assert column(document) == [None, None]
     assert document["reason"].startswith("the contract has ended")
     back = told(whom, 2, model(gap=curve({100: 0.9}, 900)))
-    assert column(back) == [100, 100]
+    assert column(back) == [round(1200 / (12 + 15 / 31))] * 2
+
+
+def test_the_running_month_counts_by_what_of_it_has_elapsed() -> None:
+    half = date(2026, 4, 15)
+    rows = [order(day, 3000) for day in ("2026-01-31", "2026-02-10", "2026-03-10", "2026-04-10")]
+    assert column(told(customer(rows), 1, today=half)) == [round(9000 / 2.5)]
+    assert column(told(customer(rows[:-1]), 1, today=half)) == [round(6000 / 2.5)]
+
+
+def test_what_follows_the_first_day_counts_by_the_rest_of_its_month() -> None:
+    rows = [order(day, 3100) for day in ("2026-01-11", "2026-01-11", "2026-01-12", "2026-02-10")]
+    expected = 6200 / (Fraction(20, 31) + 1 + Fraction(15, 31))
+    assert column(told(customer(rows), 1)) == [round(expected)]
+
+
+def test_of_orders_of_one_day_no_rate_is_known_until_a_year_has_passed() -> None:
+    document = told(customer([order(ago(300)), order(ago(300))]))
+    assert column(document) == [None] * 12
+    assert document["method"] is None
+    assert document["reason"] == "no order since the first day, so how often they come is not known"
+    assert column(told(customer([order(ago(500))]))) == [0] * 12
+
+
+def test_who_ordered_five_days_ago_is_not_forecast_at_nothing_after_a_steep_fall() -> None:
+    amounts = (90_000, 80_000, 60_000, 50_000, 30_000, 20_000, 9_000, 2_000)
+    whom = buyer(*amounts, running=1_000)
+    assert whom.orders[-1].date == ago(5)
+    document = told(whom)
+    assert document["factors"]["trend"]["cents_per_month"] < 0
+    assert min(column(document)) > 10_000
+
+
+def test_a_free_plan_does_not_hide_what_is_ordered_beside_it() -> None:
+    free = contract(schedules=[schedule(cents=0)], terms="[]")
+    document = told(customer(buyer(*[5000] * 12, running=5000).orders, [free], []), 2, today=MONTH_END)
+    assert column(document) == column(document, "other_cents") == [5000] * 2
+    assert document["method"] == "orders"
+
+
+def test_a_contract_that_bills_in_two_years_is_known_to_bill_nothing_before() -> None:
+    late = contract(schedules=[schedule("2028-03-01", "year", 3)])
+    assert column(told(buyer_with(late), 24)) == [0] * 23 + [5000]
+
+
+def buyer_with(row: Any) -> Customer:
+    return customer(buyer(*[900] * 12).orders, [row])
+
+
+def test_live_contracts_without_a_date_are_the_least_that_is_expected() -> None:
+    document = told(buyer_with(contract(schedules=[])), 2, model(tenure=curve({AGE + 60: 0.5}, 2000)))
+    assert column(document) == [5000, 2500]
+    assert "not below the MRR of contracts whose next bill is not known" in document["reason"]
+
+
+def test_a_live_contract_without_a_date_or_an_order_is_expected_to_bring_its_mrr() -> None:
+    document = told(customer(contracts=[contract(schedules=[])]), 2)
+    assert column(document) == column(document, "other_cents") == [5000, 5000]
+    assert column(document, "low_cents") == [None, None]
+    assert document["method"] == "orders"
+    assert "no interval: no order" in document["reason"]
+
+
+def test_a_curve_of_a_hundred_lives_shows_no_chance_below_one_in_a_hundred_and_two() -> None:
+    document = told(customer(contracts=[contract()]), 1, model(tenure=curve({AGE + 1: 0.001}, 2000)))
+    (month,) = document["monthly"]
+    assert month["expected_cents"] == round(5000 / 102)
+    assert month["low_cents"] < month["expected_cents"] < month["high_cents"]
+
+
+def test_seasons_need_orders_in_the_last_year() -> None:
+    rows = [Month(name, 100 * (n < 24), n < 24) for n, name in enumerate(past(36))]
+    assert seasonal_indices(rows) == (None, "no order in the last full year")
+
+
+# How sure it is
+
+
+def test_the_confidence_is_in_the_width_of_the_interval_and_in_the_length_of_the_history() -> None:
+    document = told(buyer(1000, 3000, 1000, 3000, 3000, 1000, running=2000), 1, today=MONTH_END)
+    (month,) = document["monthly"]
+    half = (month["high_cents"] - month["low_cents"]) / 2
+    known = (MONTH_END - date(2025, 8, 31)).days * 12 / 365
+    score = 2000 / (2000 + half) * known / (known + 6)
+    assert document["confidence_score"] == pytest.approx(score, abs=1e-4)
+
+
+def test_the_same_orders_for_longer_are_surer() -> None:
+    scores = [
+        told(buyer(*[1000, 1200] * pairs, running=1100), today=MONTH_END)["confidence_score"]
+        for pairs in (3, 6, 12)
+    ]
+    assert 0.3 < scores[0] < scores[1] < scores[2] < 0.9
+
+
+def test_without_an_interval_there_is_no_confidence() -> None:
+    assert told(buyer(900, 0, 300))["confidence_score"] == 0
+    assert told(customer(contracts=[contract()]))["confidence_score"] == 0
+
+
+def test_where_nothing_is_expected_to_be_known_there_is_no_score() -> None:
+    assert told(customer())["confidence_score"] is None
+
+
+def test_a_certain_nothing_is_as_sure_as_the_history_is_long() -> None:
+    ending = customer(contracts=[contract(schedules=[], ends_date="2026-03-31")])
+    months = AGE * 12 / 365
+    sure = told(ending, 12, model(tenure=curve({100: 0.5}, 2000)))["confidence_score"]
+    assert sure == pytest.approx(months / (months + 6), abs=1e-4)
 
 
 # Always
@@ -444,8 +562,24 @@ def test_bounds_hold_what_is_expected_and_months_add_up(
     for row in document["monthly"]:
         parts = row["contract_cents"], row["other_cents"]
         assert row["expected_cents"] == (None if None in parts else sum(parts))
+    score = document["confidence_score"]
+    assert (score is None) == (set(column(document)) == {None})
+    assert score is None or 0 <= score <= 1
     year = column(document)[:12]
     assert document["annual"]["expected_cents"] == (None if None in year else sum(year))
+
+
+dear = st.integers(10**6, 10**9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(6, 600), dear), min_size=9, max_size=9), dear, curves)
+def test_who_has_ordered_ten_times_and_five_days_ago_is_never_expected_to_bring_nothing(
+    before: list[tuple[int, int]], last: int, gap: Any
+) -> None:
+    whom = customer([order(ago(5), last), *(order(ago(day), amount) for day, amount in before)])
+    expected = column(told(whom, 12, model(gap=gap)))
+    assert 0 not in expected
 
 
 @settings(max_examples=40, deadline=None)

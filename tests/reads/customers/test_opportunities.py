@@ -1,17 +1,24 @@
 """Rules on customers: each field of `when` at its edge, and the texts."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from service.books.view import ReadOptions
 from service.reads.customers.customer import Customer
 from service.reads.customers.opportunities import opportunities, recommend
 from service.rulebook import NAMES, Opportunity, When, load_rulebook
 from tests.support.customers import ago, contract, curve, customer, model, movement, order, schedule, view
 
 MONTHLY, YEARLY = contract(), contract(schedules=[schedule(interval="year")])
+
+
+NOTHING_MORE = dict.fromkeys(
+    ("offer_type", "discount_percentage", "message", "type", "potential_revenue_cents", "probability")
+)
 
 
 def applies(when: When, whom: Customer, risk: float | None = None) -> bool:
@@ -135,6 +142,7 @@ def test_the_reasons_are_the_facts_that_were_asked_for() -> None:
             "rule": "one",
             "kind": "offer",
             "text": "2 of them",
+            **NOTHING_MORE,
             "because": {"segment": "low_value", "orders": 2, "days_quiet": 5, "ending": False},
             "causes": ["stripe:evt_1"],
         }
@@ -234,6 +242,7 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
             "rule": "one",
             "kind": "action",
             "text": "25%",
+            **NOTHING_MORE,
             "because": {"churn_risk": 0.25},
             "causes": ["stripe:evt_2"],
         }
@@ -256,9 +265,106 @@ def test_the_documents_churn_risk_is_the_predicted_one() -> None:
     ],
 )
 def test_each_of_daybooks_own_rules_finds_its_customer(rule: str, whom: Any, risk: float | None) -> None:
-    own = view(*load_rulebook().opportunities)
-    assert rule in [row.rule for row in recommend(own, whom, risk)]
+    asked = view(*load_rulebook().opportunities)
+    assert rule in [row.rule for row in recommend(asked, whom, risk)]
 
 
-def test_daybooks_own_rules_tell_nothing_of_a_customer_of_whom_nothing_is_known() -> None:
-    assert recommend(view(*load_rulebook().opportunities), customer(), None) == []
+def test_a_customer_of_whom_nothing_is_known_gets_a_first_offer_alone() -> None:
+    (found,) = recommend(view(*load_rulebook().opportunities), customer(), None)
+    assert (found.rule, found.discount_percentage) == ("first-offer", 10)
+
+
+def own(whom: Customer, currency: str = "usd") -> dict[str, Any]:
+    """What Daybook's own rules recommend, by rule."""
+    asked = view(*load_rulebook().opportunities)
+    asked = replace(asked, scope=replace(asked.scope, currency=currency))
+    return {row.rule: row for row in recommend(asked, whom, None)}
+
+
+DISCOUNTS = {
+    "early-access-for-high-value": ("exclusive_early_access", 20),
+    "loyalty-discount-for-medium-value": ("loyalty_discount", 15),
+    "first-offer": ("first_offer", 10),
+}
+
+
+@pytest.mark.parametrize(
+    ("paid_cents", "rule"),
+    [
+        (1_000_000, "early-access-for-high-value"),
+        (100_000, "early-access-for-high-value"),
+        (99_999, "loyalty-discount-for-medium-value"),
+        (10_000, "loyalty-discount-for-medium-value"),
+        (9_999, "first-offer"),
+    ],
+)
+def test_everybody_gets_one_discount_by_what_they_have_paid(paid_cents: int, rule: str) -> None:
+    found = own(bought(paid_cents))
+    assert found.keys() & DISCOUNTS.keys() == {rule}
+    assert (found[rule].offer_type, found[rule].discount_percentage) == DISCOUNTS[rule]
+    assert found[rule].message
+    assert (found[rule].type, found[rule].potential_revenue_cents, found[rule].probability) == (None,) * 3
+
+
+@pytest.mark.parametrize(
+    ("orders", "cents", "is_offered"),
+    [(6, 2_000, True), (5, 2_000, False), (6, 1_666, False), (6, 16_666, True), (6, 16_667, False)],
+)
+def test_an_upgrade_is_for_medium_value_with_over_five_orders(
+    orders: int, cents: int, is_offered: bool
+) -> None:
+    found = own(customer([order(ago(n), cents) for n in range(orders)])).get(
+        "premium-upgrade-for-medium-value"
+    )
+    assert (found is not None) is is_offered
+    if found:
+        assert (found.kind, found.type, found.probability) == ("upsell", "premium_upgrade", 0.65)
+        assert found.potential_revenue_cents == 50_000
+        assert (found.offer_type, found.discount_percentage, found.message) == (None,) * 3
+
+
+@pytest.mark.parametrize(("currency", "minor"), [("jpy", 500), ("kwd", 500_000)])
+def test_what_an_upsell_may_bring_is_in_units_of_the_currency(currency: str, minor: int) -> None:
+    rule = Opportunity(rule="one", kind="upsell", text="x", potential_revenue=Decimal(500))
+    asked = view(rule)
+    asked = replace(asked, scope=replace(asked.scope, currency=currency))
+    assert recommend(asked, customer(), None)[0].potential_revenue_cents == minor
+
+
+@pytest.mark.parametrize(
+    ("rule", "inside", "beside"),
+    [
+        (
+            "retain-high-value-at-risk",
+            [(400, 100_000), (60, 1)],
+            [(400, 100_000), (59, 1)],
+        ),
+        ("retain-high-value-at-risk", [(120, 1_000_000)], [(121, 1_000_000)]),
+        ("retain-medium-value-declining", [(61, 10_000)], [(60, 10_000)]),
+        ("retain-medium-value-declining", [(90, 99_999)], [(91, 99_999)]),
+        ("welcome-low-value-new", [(29, 9_999)], [(30, 9_999)]),
+    ],
+)
+def test_customers_are_retained_by_value_and_how_long_they_are_quiet(
+    rule: str, inside: list[tuple[int, int]], beside: list[tuple[int, int]]
+) -> None:
+    assert own(customer([order(ago(days), cents) for days, cents in inside]))[rule].kind == "action"
+    assert rule not in own(customer([order(ago(days), cents) for days, cents in beside]))
+
+
+def test_a_message_is_filled_in_and_keeps_its_rule_back_like_a_text() -> None:
+    rule = Opportunity(rule="one", kind="offer", text="x", message="{customer}, since {last_purchase}")
+    assert recommend(view(rule), FULL, None)[0].message == "Ada, since 2026-03-05"
+    assert recommend(view(rule), customer(), None) == []
+
+
+def test_a_segment_has_its_treatment_and_a_stage_its_focus() -> None:
+    book = load_rulebook()
+    options = ReadOptions(treatment=book.treatment, focus=book.focus)
+    document = opportunities(replace(view(), options=options), quiet(70))
+    assert document.treatment == book.treatment["low_value"]
+    assert document.focus == book.focus["at_risk"]
+    nobody = opportunities(replace(view(), options=options), customer())
+    assert (nobody.treatment, nobody.focus) == (book.treatment["low_value"], None)
+    silent = opportunities(view(), quiet(70))
+    assert silent.treatment is silent.focus is None

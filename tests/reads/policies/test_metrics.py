@@ -1,6 +1,7 @@
 """The metrics of a few customers, by hand."""
 
 from collections import Counter
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.mrr import MOVEMENT_KINDS
-from service.reads.metrics import Cohort, measure
+from service.reads.metrics import Cohort, Period, measure
 from tests.support.running import Daybook
 from tests.support.senders import subscription
 from tests.support.stores import EACH_STORE
@@ -245,13 +246,18 @@ def test_what_is_kept_and_what_is_lost_make_the_whole(
         left=left,
     )
 
-    figures = measure(opening, customers + left, happened, 1, cohort)
+    period = Period(
+        name="2025-11", begins=date(2025, 11, 1), ends=date(2025, 11, 30), months=1, complete=True
+    )
+    figures = measure(period, opening, customers + left, happened, cohort)
 
-    assert figures["closing_cents"] - opening == sum(figures[f"{kind}_cents"] for kind in MOVEMENT_KINDS)
+    change = sum(getattr(figures, f"{kind}_cents") for kind in MOVEMENT_KINDS)
+    assert figures.closing_cents - opening == change
     if opening:
-        assert figures["net_revenue_retention"] == pytest.approx(1 - figures["net_mrr_churn_rate"], abs=2e-6)
-    assert (figures["quick_ratio"] is None) == (contraction + churn == 0)
-    assert (figures["ltv_cents"] is None) == (not left or not customers)
+        assert figures.net_mrr_churn_rate is not None
+        assert figures.net_revenue_retention == pytest.approx(1 - figures.net_mrr_churn_rate, abs=2e-6)
+    assert (figures.quick_ratio is None) == (contraction + churn == 0)
+    assert (figures.ltv_cents is None) == (not left or not customers)
 
 
 @pytest.mark.parametrize("guests", [1, 3])

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from handlers import mxmerchant
 from service.core.errors import Unavailable
 from service.ledger.draft import Incoming
-from service.sync.reconcile.mxmerchant import MxmerchantReconciler
 from service.sync.reconcile.report import ReconciliationReport
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
 from tests.support.stores import settings_of
@@ -40,16 +39,9 @@ async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[SyncDaybook]:
 
 
 async def reconcile(daybook: SyncDaybook, *, dry_run: bool = False) -> ReconciliationReport:
-    async def pause(seconds: float) -> None:
-        daybook.waits.append(seconds)
-        await daybook.catch_up()
-
-    how: dict[str, Any] = {"pause": pause, "dry_run": dry_run}
-    run = MxmerchantReconciler(daybook.settings, daybook.ledger, daybook.store, daybook.clock, **how)
-    try:
-        return await run.run()
-    finally:
-        await run.close()
+    assert mxmerchant.PROCESSOR.api
+    values = daybook.settings.values_of(mxmerchant.PROCESSOR.api)
+    return await daybook.reconcile_with(mxmerchant.PROCESSOR, values, None, dry_run=dry_run)
 
 
 async def notify(daybook: SyncDaybook, number: int, amount: str, kind: str, **its: Any) -> None:

@@ -92,7 +92,7 @@ EVENT = {"id": "evt_1", "type": "ping", "created": SECONDS, "data": {"object": {
 
 @pytest.fixture
 def run(daybook: SyncDaybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr("service.sync.reconcile.stripe._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.sync.reconcile.objects._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("service.logs.configure", lambda: None)  # it would keep this run's standard error
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(daybook.settings.data_dir))
     monkeypatch.setenv("DAYBOOK_STRIPE_API_KEY", KEY)
@@ -160,6 +160,8 @@ async def test_the_command_says_what_differs_and_ends_with_1(
         (("stripe", "--since", "soon"), {}, 2, "--since: a number of days or hours, such as 30d or 12h"),
         (("stripe",), {}, 3, "Stripe answered 401 to /v1/events"),
         (("mxmerchant",), {}, 2, "DAYBOOK_MXMERCHANT_"),
+        (("mxmerchant", "--since", "2d"), {}, 2, "--since: the API of mxmerchant lists no events"),
+        (("standard",), {}, 2, "PROCESSOR: stripe or mxmerchant"),
     ],
 )
 async def test_a_command_that_can_not_reconcile_says_why_in_one_line(

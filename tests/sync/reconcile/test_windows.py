@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sync.reconcile.stripe import Progress, Window, advance_progress, start_progress
+from service.sync.reconcile.events import Progress, Window, advance_progress, start_progress
 
 
 def newest_first(window: Window, events: set[int]) -> list[int]:

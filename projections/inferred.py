@@ -1,0 +1,221 @@
+"""A contract's past before its first event, inferred from what was billed.
+
+On each day it is the items that invoices bill for whole periods that cover the day. A contract that no event
+tells has no inferred past either: its end would not be known.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from itertools import pairwise
+from typing import NamedTuple
+
+from msgspec import json
+
+from projections.book import INFERRED, Row, Rules, causes
+from projections.contracts import (
+    ContractStart,
+    ContractState,
+    ContractStates,
+    contract_key,
+    effective_states,
+)
+from projections.customer_discounts import CustomerDiscounts
+from projections.issued_invoices import latest_invoice
+from service.core.cadence import schedule_of_period
+from service.core.events import BilledItem, Event, Invoice, Item, Subscription, join_key
+from service.core.moments import day_of
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_ISSUED = frozenset({"open", "paid", "uncollectible"})
+
+
+class BilledItems(Row, frozen=True, kw_only=True):
+    """The items of a contract that an invoice bills for whole periods, the first of which begins on a day.
+
+    `items` is JSON of `BilledItem`s.
+    """
+
+    table = "billed_items"
+
+    invoice_id: str
+    currency: str
+    first_day: str
+    items: str
+
+
+class InferredStates(Row, frozen=True, kw_only=True):
+    """A contract's states before its first event, for a customer who has, or had, it.
+
+    `states` is JSON of `ContractState`s in order.
+    """
+
+    table = "inferred_states"
+
+    contract_id: str
+    states: str
+
+
+def billed_item_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
+    """One invoice's events to the items of its contract that it bills, once it is issued."""
+    if not any(isinstance(event.data, Invoice) for event in history):
+        return []
+    latest, data = latest_invoice(history)
+    if not (data.billed and data.subscription_id and data.status in _ISSUED):
+        return []
+    return [
+        BilledItems(
+            parent_key=contract_key(latest.processor, latest.account, data.subscription_id),
+            causes=causes(latest),
+            invoice_id=data.invoice_id,
+            currency=data.currency,
+            first_day=min(day_of(item.starts_at, rules.zone) for item in data.billed).isoformat(),
+            items=json.encode(data.billed).decode(),
+        )
+    ]
+
+
+def inferred_state_rows(rows: Sequence[ContractStart | BilledItems], rules: Rules) -> list[Row]:
+    """One contract's start and its invoices to its states before that start."""
+    start = next((row for row in rows if isinstance(row, ContractStart)), None)
+    billed = [
+        row for row in rows if isinstance(row, BilledItems) and start and row.first_day < start.first_day
+    ]
+    if start is None or not billed:
+        return []
+    states = list(_states(start, billed, rules))
+    encoded = json.encode(states).decode()
+    return [
+        InferredStates(
+            parent_key=join_key(states[0].processor, states[0].account, customer_id),
+            contract_id=states[0].data.subscription_id,
+            states=encoded,
+        )
+        for customer_id in json.decode(start.customers)
+        if any(state.data.items for state in states)
+    ]
+
+
+def contract_lives(
+    rows: Sequence[ContractStates | InferredStates | CustomerDiscounts], rules: Rules
+) -> Iterator[tuple[ContractStates, list[ContractState]]]:
+    """The contracts of one customer, each with all its states: inferred ones, and those that events tell."""
+    discounts = next((row for row in rows if isinstance(row, CustomerDiscounts)), None)
+    inferred = {row.contract_id: row.states for row in rows if isinstance(row, InferredStates)}
+    for row in rows:
+        if isinstance(row, ContractStates):
+            past = json.decode(inferred.get(row.contract_id, "[]"), type=list[ContractState])
+            yield row, [*past, *effective_states(row, discounts, rules)]
+
+
+class _Line(NamedTuple):
+    """An item that is billed from the end of `first` to that of the day before `end`."""
+
+    first: date
+    end: date
+    item: BilledItem
+    invoice: BilledItems
+
+
+def _states(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -> Iterator[ContractState]:
+    """The states of all days on which what is billed changes, before the first event's."""
+    first = json.decode(start.state, type=ContractState)
+    lines = _lines(start, billed, rules)
+    days = {day for line in lines for day in (line.first, line.end)}
+    began = [first.data.started_at, first.data.trial_start_at, first.data.trial_end_at]
+    days.update(day_of(moment, rules.zone) for moment in began if moment)
+    for day in sorted(day for day in days if day < first.day):
+        covering = [line for line in lines if line.first <= day < line.end]
+        yield _state(first, day, [] if _is_free(first.data, day, rules) else covering, start)
+
+
+def _is_free(data: Subscription, day: date, rules: Rules) -> bool:
+    """Whether a day is before the contract's start, or in its trial."""
+
+    def has_come(moment: datetime | None) -> bool:
+        return moment is not None and day_of(moment, rules.zone) <= day
+
+    in_trial = has_come(data.trial_start_at) and not has_come(data.trial_end_at)
+    return in_trial or (data.started_at is not None and not has_come(data.started_at))
+
+
+def _state(first: ContractState, day: date, lines: Sequence[_Line], start: ContractStart) -> ContractState:
+    schedules = _schedules(start)
+    names = {name for line in lines for name in json.decode(line.invoice.causes)}
+    return ContractState(
+        day=day,
+        at=max(
+            (line.item.starts_at for line in lines), default=datetime.combine(day, datetime.min.time(), UTC)
+        ),
+        processor=first.processor,
+        account=first.account,
+        causes=tuple(sorted(names)) or first.causes,
+        trust=INFERRED,
+        data=Subscription(
+            subscription_id=first.data.subscription_id,
+            customer_id=first.data.customer_id,
+            status="active",
+            currency=lines[0].invoice.currency if lines else first.data.currency,
+            items=tuple(_item(line.item, schedules) for line in lines),
+        ),
+    )
+
+
+_Schedules = dict[str, tuple[str, int, bool]]
+
+
+def _schedules(start: ContractStart) -> _Schedules:
+    """How often items are billed, and whether by use, by the id of the item or price."""
+    return {key: (interval, every, metered) for key, interval, every, metered in json.decode(start.items)}
+
+
+def _item(billed: BilledItem, schedules: _Schedules) -> Item:
+    known = _known(billed, schedules)
+    if billed.interval:
+        interval, every = str(billed.interval), billed.every
+    elif known:
+        interval, every, _ = known
+    else:
+        interval, every = schedule_of_period(billed.starts_at.date(), billed.ends_at.date())
+    return Item(
+        interval=interval,  # type: ignore[arg-type]
+        every=every,
+        unit_amount=Decimal(billed.amount),
+        item_id=billed.item_id,
+        price_id=billed.price_id,
+        product_id=billed.product_id,
+    )
+
+
+def _known(billed: BilledItem, schedules: _Schedules) -> tuple[str, int, bool] | None:
+    return schedules.get(billed.price_id or "") or (
+        None if billed.price_id else schedules.get(billed.item_id or "")
+    )
+
+
+def _lines(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -> list[_Line]:
+    """The items by the days that they cover. A later period of an item ends an earlier one.
+
+    Where several invoices bill one period of an item, one of them counts.
+    """
+    schedules = _schedules(start)
+    periods: dict[str, dict[datetime, tuple[BilledItems, list[BilledItem]]]] = {}
+    for invoice in sorted(billed, key=lambda row: row.invoice_id):
+        items: dict[tuple[str, datetime], list[BilledItem]] = {}
+        for item in json.decode(invoice.items, type=list[BilledItem]):
+            known = _known(item, schedules)
+            if not (known and known[2]):
+                key = item.item_id or item.price_id or item.product_id or ""
+                items.setdefault((key, item.starts_at), []).append(item)
+        for (key, starts_at), parts in items.items():
+            periods.setdefault(key, {})[starts_at] = (invoice, parts)
+    lines = []
+    for by_start in periods.values():
+        for starts_at, following in pairwise([*sorted(by_start), _NEVER]):
+            invoice, parts = by_start[starts_at]
+            for item in parts:
+                ends_at = min(item.ends_at, following)
+                lines.append(
+                    _Line(day_of(item.starts_at, rules.zone), day_of(ends_at, rules.zone), item, invoice)
+                )
+    return sorted(lines, key=lambda line: (line.item.starts_at, line.invoice.invoice_id))
