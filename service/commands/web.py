@@ -9,6 +9,7 @@ from service import bootstrap
 from service.commands.shell import Host, Port, command
 from service.intake import versions
 from service.processes import lifeline
+from service.settings import unknown_variables
 from service.web import multiprocess as web_processes
 from service.web import server
 
@@ -32,6 +33,10 @@ def web(
     """
     with command(host=host, port=port) as settings:
         lifeline.follow_lifeline()
+        if names := unknown_variables():
+            log.warning("unknown_settings", variables=names, hint="nothing reads them")
+        if not settings.has_webhook_secret():
+            log.warning("no_webhook_secret", hint="every webhook gets a 503 until a secret is set")
         if due := bootstrap.prepare(settings):
             log.warning("retranslation_due", processors=due, command=versions.COMMAND)
         if workers > 1:
