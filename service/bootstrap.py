@@ -97,6 +97,7 @@ def read_options(settings: Settings) -> ReadOptions:
     rulebook = load_rulebook(settings.rulebook)
     return ReadOptions(
         segment_limits=settings.segment_limits,
+        frequency_limits=settings.frequency_limits,
         opportunities=rulebook.opportunities,
         treatment=rulebook.treatment,
         focus=rulebook.focus,

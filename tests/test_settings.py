@@ -4,6 +4,7 @@ import base64
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ def test_without_any_variable_the_defaults_stand() -> None:
             f"acme={KEY}, zeta-2={KEY},acme={KEY[6:]}",
             {"acme": (KEY, KEY[6:]), "zeta-2": (KEY,)},
         ),
+        ("SEGMENT_LIMITS", "500.5,50,5", (Decimal("500.5"), Decimal(50), Decimal(5))),
+        ("SEGMENT_LIMITS", "10000,1000,100,10", tuple(map(Decimal, (10_000, 1_000, 100, 10)))),
+        ("FREQUENCY_LIMITS", " 30, 90,180", (30, 90, 180)),
         ("STRIPE_API_KEY", "rk_live_1", "rk_live_1"),
         ("STRIPE_API_KEY", "a key that names no mode", "a key that names no mode"),
         ("STRIPE_MODE", "live", "live"),
@@ -138,6 +142,21 @@ def test_a_variable_may_hold(monkeypatch: pytest.MonkeyPatch, name: str, value: 
 @pytest.mark.parametrize(
     ("name", "value", "may_hold"),
     [
+        *(
+            ("SEGMENT_LIMITS", limits, "three or four amounts, each below the one before")
+            for limits in (
+                "10000,1000",
+                "10000,1000,100,10,1",
+                "100,100,10",
+                "10,1,0.5,-1",
+                "a,b,c",
+                "NaN,2,1",
+            )
+        ),
+        *(
+            ("FREQUENCY_LIMITS", limits, "three numbers of days, each above the one before")
+            for limits in ("31,92", "31,92,184,365", "31,31,184", "0,92,184", "31.5,92,184", "31,92,99999")
+        ),
         ("PORT", "http", "a port from 0 to 65535"),
         ("PORT", "-1", "a port from 0 to 65535"),
         ("PORT", "65536", "a port from 0 to 65535"),

@@ -29,6 +29,7 @@ from projections.customers import CustomerName
 from projections.mrr import MRR
 from service.books import tables
 from service.books.overdue import makes_contract_overdue
+from service.core.cadence import FREQUENCY_LIMITS
 from service.core.errors import ParameterError
 from service.rulebook import Opportunity
 
@@ -40,11 +41,13 @@ DEFAULT_POLICY = "default"
 class ReadOptions(Struct, frozen=True, kw_only=True):
     """The settings on which reads depend. The limits of segments, three or four, are in whole units.
 
+    `frequency_limits` are the most days between purchases, on average, of each frequency but the last.
     `hides_people`: some key may read figures, but neither names nor e-mail addresses. `treatment` is by
     segment, `focus` by lifecycle stage.
     """
 
     segment_limits: tuple[Decimal, ...] = (Decimal(10_000), Decimal(1_000), Decimal(100))
+    frequency_limits: tuple[int, ...] = FREQUENCY_LIMITS
     opportunities: tuple[Opportunity, ...] = ()
     hides_people: bool = False
     treatment: dict[str, str] = {}

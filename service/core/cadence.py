@@ -11,11 +11,13 @@ ONCE = "once"
 INTERVALS = ("day", "week", "month", "year")
 
 FREQUENCIES: dict[str, int | None] = {  # of purchases: average days between them, at most
-    "Monthly": 30,
-    "Quarterly": 90,
-    "Bi-Annual": 180,
+    "Monthly": 31,  # the longest month, quarter and half of a year
+    "Quarterly": 92,
+    "Bi-Annual": 184,
     "Annual+": None,
 }
+
+FREQUENCY_LIMITS = tuple(days for days in FREQUENCIES.values() if days)
 
 WEEKS_PER_MONTH = Fraction(433, 100)  # unless a setting or a policy says otherwise
 

@@ -33,8 +33,10 @@ def snapshot_name(
     store: BookStore, read: Read, scope: Scope, args: dict[str, Any], options: ReadOptions = DEFAULT_OPTIONS
 ) -> str:
     """The name of a document: it holds the books, the code, whether names are shown, and all parameters."""
-    segments = [[str(limit) for limit in options.segment_limits], options.treatment]
-    key = json.encode([CODE, store.key, segments, scope.account, scope.today, scope.people, args]).decode()
+    limits = [[str(limit) for limit in options.segment_limits], options.frequency_limits]
+    key = json.encode(
+        [CODE, store.key, limits, options.treatment, scope.account, scope.today, scope.people, args]
+    ).decode()
     return f"{read.name}|{scope.currency}|{key}"
 
 

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from handlers import PROCESSORS
-from service.core.cadence import WEEKS_PER_MONTH, parse_weeks_per_month
+from service.core.cadence import FREQUENCY_LIMITS, WEEKS_PER_MONTH, parse_weeks_per_month
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import SettingsError
 from service.core.processor_api import Api
@@ -77,6 +77,14 @@ def _parse_limits(value: Any) -> Any:
     ):
         raise ValueError("three or four amounts, each below the one before, such as 10000,1000,100")
     return limits
+
+
+def _parse_days(value: Any) -> Any:
+    parts = _parse_list(value)
+    days = tuple(int(part) if str(part).isascii() and str(part).isdigit() else 0 for part in parts)
+    if len(days) != len(FREQUENCY_LIMITS) or not _is_falling(*map(Decimal, (10_000, *days[::-1], 0))):
+        raise ValueError("three numbers of days, each above the one before, such as 31,92,184")
+    return days
 
 
 def _is_falling(*values: Decimal) -> bool:
@@ -138,6 +146,7 @@ class Settings(BaseSettings):
         Decimal(1_000),
         Decimal(100),
     )
+    frequency_limits: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_days)] = FREQUENCY_LIMITS
 
     @field_validator("database_url")
     @classmethod

@@ -5,6 +5,7 @@ what was won and lost in it is added up over its days.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from fractions import Fraction
@@ -30,7 +31,7 @@ class Lives:
     @classmethod
     def of(cls, expected: ExpectedBooks, currency: str, first: date, last: date) -> "Lives":
         levels: dict[date, Levels] = {}
-        for day in _days(first - timedelta(days=1), last):
+        for day in days_between(first - timedelta(days=1), last):
             levels[day] = defaultdict(int)
             for contract in expected.contracts:
                 if contract.currency == currency:
@@ -51,7 +52,7 @@ class Lives:
         lost = sum(max(cents - after[who], 0) for who, cents in there.items())
         churn, arpa = _part(len(gone), len(there)), _part(sum(after.values()), len(paying))
         won, given_up = self._won_and_lost(begins, ends)
-        outcomes = [outcome for day in _days(begins, ends) for outcome in self.failures.get(day, [])]
+        outcomes = [outcome for day in days_between(begins, ends) for outcome in self.failures.get(day, [])]
         retention = _part(kept, opening)
         return {
             "opening_cents": sum(before.values()),
@@ -73,7 +74,7 @@ class Lives:
     def _won_and_lost(self, begins: date, ends: date) -> tuple[int, int]:
         """What the days of a period brought more, and what they brought less, customer by customer."""
         won = lost = 0
-        for day in _days(begins, ends):
+        for day in days_between(begins, ends):
             before, after = self.levels[day - timedelta(days=1)], self.levels[day]
             for who in before | after:
                 change = after[who] - before[who]
@@ -81,11 +82,19 @@ class Lives:
         return won, lost
 
 
-async def same_metrics(store: BookStore, expected: ExpectedBooks, currency: str, by: str) -> None:
+async def same_metrics_of_scenario(store: BookStore, expected: ExpectedBooks, currency: str, by: str) -> None:
     """Every period that holds a day on which something happened has the recounted metrics."""
-    periods = list(_periods(*expected.span(), MONTHS[by]))
+    first, last = expected.span()
+    periods = periods_of(first, last, by)
+    lives = Lives.of(expected, currency, periods[0][0], periods[-1][1])
+    await same_metrics(store, lives, periods, currency, by)
+
+
+async def same_metrics(
+    store: BookStore, lives: Lives, periods: Sequence[tuple[date, date]], currency: str, by: str
+) -> None:
+    """The metrics of these periods, which follow each other, are the recounted ones."""
     (first, _), (_, last) = periods[0], periods[-1]
-    lives = Lives.of(expected, currency, first, last)
     asked = {"by": by, "from_": first.isoformat(), "to": last.isoformat()}
     answer = await document(store, "metrics", currency, last, **asked)
     assert [(row["from"], row["to"]) for row in answer["periods"]] == [
@@ -96,18 +105,18 @@ async def same_metrics(store: BookStore, expected: ExpectedBooks, currency: str,
         assert {name: row[name] for name in metrics} == metrics, f"{row['period']} in {currency}"
 
 
-def _days(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
-def _periods(first: date, last: date, months: int) -> list[tuple[date, date]]:
+def periods_of(first: date, last: date, by: str) -> list[tuple[date, date]]:
     """The first and last days of the periods that hold a day of the range."""
-    found = []
+    found, months = [], MONTHS[by]
     number = (first.year * 12 + first.month - 1) // months * months
     while (begins := date(number // 12, number % 12 + 1, 1)) <= last:
         number += months
         found.append((begins, date(number // 12, number % 12 + 1, 1) - timedelta(days=1)))
     return found
+
+
+def days_between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
 def _part(part: int, whole: int) -> Fraction | None:

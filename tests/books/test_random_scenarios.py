@@ -18,7 +18,7 @@ from service.books.tables import ROWS, TOTALS
 from service.books.view import Scope, View
 from service.verify import verify_totals
 from tests.books.agreeing_reads import reads_agree
-from tests.books.metrics_recount import same_metrics
+from tests.books.metrics_recount import same_metrics_of_scenario
 from tests.books.revenue_recount import rows, same_revenue
 from tests.support.expected_books import ExpectedBooks
 from tests.support.expected_links import CustomerKey
@@ -83,7 +83,7 @@ async def _the_metrics_are_those_of_the_lives(scenario, by):
         await books.record(*scenario.events)
         async with books.store() as store:
             for currency in scenario.expected.currencies():
-                await same_metrics(store, scenario.expected, currency, by)
+                await same_metrics_of_scenario(store, scenario.expected, currency, by)
 
 
 @given(st.data(), scenarios() | scenarios("quiet"))

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections import Counter
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -423,16 +424,40 @@ async def test_frequency_goes_by_the_average_days_between_purchases(shop: Path) 
     answer = await listed(shop, "purchase-frequency")
 
     assert [(row["frequency"], row["customers"], row["revenue_cents"]) for row in answer["frequencies"]] == [
-        ("Monthly", 2, 10_300),  # 1 and 30.0 days
-        ("Quarterly", 3, 500 + 120_000),  # 30.5, 59 and 90 days; see below
-        ("Bi-Annual", 3, 1_200_400),  # 91, 147.5 and 180 days
-        ("Annual+", 1, 200),  # 181 days
+        ("Monthly", 3, 10_600),  # 1, 30 and 30.5 days
+        ("Quarterly", 3, 120_400),  # 59, 90 and 91 days
+        ("Bi-Annual", 3, 1_200_400),  # 147.5, 180 and 181 days
+        ("Annual+", 0, 0),
     ]
     assert answer["customers"] == 9
     assert answer["single_purchase_customers"] == len(ORDERS) - 9
     assert sum(row["customer_share"] for row in answer["frequencies"]) == pytest.approx(1, abs=0.001)
     averages = [row["avg_customer_value_cents"] for row in answer["frequencies"]]
-    assert averages == [5_150, 40_167, 400_133, 200]
+    assert averages == [3_533, 40_133, 400_133, None]
+
+
+@pytest.mark.parametrize(
+    ("limits", "today", "wanted"),
+    [
+        ((31, 92, 184), TODAY, {31: "Monthly", 32: "Quarterly", 92: "Quarterly", 93: "Bi-Annual"}),
+        ((31, 92, 184), TODAY - timedelta(1), {184: "Bi-Annual", 185: "Annual+"}),
+        ((30, 90, 180), TODAY, {30: "Monthly", 31: "Quarterly", 90: "Quarterly", 92: "Bi-Annual"}),
+        ((30, 90, 180), TODAY - timedelta(1), {180: "Bi-Annual", 184: "Annual+"}),
+    ],
+)
+async def test_a_frequency_ends_with_its_limit(
+    data_dir: Path, limits: tuple[int, ...], today: date, wanted: dict[int, str]
+) -> None:
+    async with running(data_dir, Clock(NOW), frequency_limits=limits) as daybook:
+        for days in wanted:
+            for day in (0, days):
+                await pays(daybook, f"every-{days}", str(date(2025, 1, 1) + timedelta(day)), 100)
+        await pays(daybook, "later", TODAY.isoformat(), 100)  # so that an earlier list is counted anew
+        await daybook.catch_up()
+        answer = await daybook.get(f"{ANALYTICS}/purchase-frequency", today=today)
+
+    counted = {row["frequency"]: row["customers"] for row in answer["frequencies"] if row["customers"]}
+    assert counted == Counter(wanted.values())
 
 
 # Cohorts

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from starlette.routing import Mount, Route
 
 from service.reads.catalog import READS
-from service.reads.files import columns
+from service.reads.files import MEDIA_TYPES, columns
 from service.reads.read import Read
 from service.web.app import create_app
 from service.web.openapi import ALL_READS, description, schemas
@@ -89,11 +89,13 @@ def test_every_operation_has_a_name_and_a_read_says_what_it_refuses() -> None:
         assert ("404" in responses) == ("{" in read.path or read.name == "explain")
 
 
-def test_a_list_can_be_csv_and_what_is_no_list_can_not() -> None:
+def test_a_list_can_be_a_file_and_what_is_no_list_can_not() -> None:
     for read in ALL_READS:
         content = description()["paths"][read.path]["get"]["responses"]["200"]["content"]
         (form,) = (p for p in common_parameters(read) if p.name == "format")
-        assert ("text/csv" in content) == read.has_list == ("csv" in form.schema["enum"])
+        has_list = bool(read.rows or read.rows_of_detail)
+        assert ("text/csv" in content) == has_list == ("csv" in form.schema["enum"])
+        assert (MEDIA_TYPES["xlsx"] in content) == has_list == ("xlsx" in form.schema["enum"])
 
 
 @pytest.mark.parametrize(

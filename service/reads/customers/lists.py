@@ -26,7 +26,7 @@ from sqlalchemy import (
 from projections.revenue import Order
 from service.books.tables import ROWS, TOTALS
 from service.books.view import View, customer_key, sum_columns
-from service.core.cadence import FREQUENCIES, add_months
+from service.core.cadence import FREQUENCIES, FREQUENCY_LIMITS, add_months
 from service.core.errors import ParameterError
 from service.core.money import round_half_away
 from service.reads.answers import (
@@ -197,7 +197,7 @@ class Frequency(Struct, frozen=True, kw_only=True):
 
     frequency: Annotated[
         Literal["Monthly", "Quarterly", "Bi-Annual", "Annual+"],
-        about("by average days between purchases: 30, 90, 180 at most, or more"),
+        about("by average days between purchases: 31, 92, 184 at most, or more; a setting may say otherwise"),
     ]
     customers: Customers
     revenue_cents: RevenueCents
@@ -553,22 +553,26 @@ def purchase_frequency(view: View) -> PurchaseFrequency:
 
 
 def _by_frequency(view: View) -> Select[Any]:
-    """Customers and revenue by frequency, "" for one order: from the totals, or from recomputed customers."""
+    """Customers and revenue by frequency, "" for one order.
+
+    They are from the totals, or from the customers where these were recomputed, or the limits are others.
+    """
     customers = customers_at_end_of_day(view)
-    if customers.recomputed is None:
+    if customers.recomputed is None and view.options.frequency_limits == FREQUENCY_LIMITS:
         query = select(_frequencies.c.frequency, *sum_columns(_frequencies, ("customers", "revenue_cents")))
         return query.where(*view.filters(_frequencies, "revenue")).group_by(_frequencies.c.frequency)
-    frequency = frequency_of(customers).label("frequency")
+    frequency = frequency_of(view, customers).label("frequency")
     columns = (frequency, func.count(), func.sum(customers.c.revenue_cents))
     return select(*columns).where(*customers.conditions).group_by(frequency)
 
 
-def frequency_of(customers: CustomerSet) -> ColumnElement[str]:
-    """How often each customer buys, "" for one order."""
+def frequency_of(view: View, customers: CustomerSet) -> ColumnElement[str]:
+    """How often each customer buys, by the settings' limits; "" for one order."""
     gaps, lifespan = customers.c.orders - 1, customers.c.lifespan_days
-    *limited, (least_often, _) = FREQUENCIES.items()
-    limits = [(lifespan <= gaps * days, name) for name, days in limited if days]
-    return case((gaps == 0, ""), *limits, else_=least_often)
+    *limited, least_often = FREQUENCIES
+    limits = zip(view.options.frequency_limits, limited, strict=True)
+    cases = [(lifespan <= gaps * days, name) for days, name in limits]
+    return case((gaps == 0, ""), *cases, else_=least_often)
 
 
 # Cohorts

@@ -107,15 +107,15 @@ def _of_segment(figure: Figure, customers: CustomerSet) -> list[ColumnElement[bo
 
 
 def _of_frequency(figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:
-    return [frequency_of(customers) == figure.row["frequency"]]
+    return [frequency_of(figure.view, customers) == figure.row["frequency"]]
 
 
-def _of_any_frequency(_figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:
-    return [frequency_of(customers) != ""]
+def _of_any_frequency(figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:
+    return [frequency_of(figure.view, customers) != ""]
 
 
-def _of_one_order(_figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:
-    return [frequency_of(customers) == ""]
+def _of_one_order(figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:
+    return [frequency_of(figure.view, customers) == ""]
 
 
 def _at_risk(figure: Figure, customers: CustomerSet) -> list[ColumnElement[bool]]:

@@ -115,7 +115,7 @@ def test_lifecycle_goes_by_the_days_since_the_first_and_the_last_purchase(
 
 
 def test_frequencies_are_monthly_quarterly_twice_a_year_and_less_often() -> None:
-    assert FREQUENCIES == {"Monthly": 30, "Quarterly": 90, "Bi-Annual": 180, "Annual+": None}
+    assert FREQUENCIES == {"Monthly": 31, "Quarterly": 92, "Bi-Annual": 184, "Annual+": None}
 
 
 @pytest.mark.parametrize(
