@@ -63,7 +63,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=translate,
-    version=1,
+    version=2,
     confirmations=Confirmations(
         unsigned_suffix=TRUST_SUFFIX["unsigned"],
         fetched_suffix=TRUST_SUFFIX["fetched"],
