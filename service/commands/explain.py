@@ -195,7 +195,7 @@ def _taken_apart(
         books=at.books,
         scope=scope,
         options=bootstrap.read_options(settings),
-        stored_model=lambda kind: stored_models.find(connection, store, kind, scope.currency),
+        stored_model=lambda kind: stored_models.find(connection, store, kind, scope.currency, scope.account),
     )
     document: dict[str, Any] = to_builtins(figures.explain(view, figure, given, 0, limit))
     del document["next_cursor"]

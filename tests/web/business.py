@@ -56,8 +56,10 @@ async def post_history(daybook: Daybook) -> None:
     for number in range(14):
         for days_ago in (700, 380, 40):
             await buys(f"slow-{number}", days_ago + number, 10_000)
-    for month in range(30):
-        await buys("regular", 900 - 30 * month, 50_000 + 3_000 * month)
+    for number in range(30):
+        await buys("seasonal", 900 - 30 * number, 50_000)
+    for number in range(42):
+        await buys("rising", 410 - 10 * number, 5_000 + 2_000 * number)
     await buys("whale", 100, 1_200_000)
     await buys("rare", 600, 3_000)
     await buys("rare", 200, 3_000)

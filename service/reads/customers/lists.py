@@ -617,7 +617,7 @@ def dashboard(view: View) -> Dashboard:
     number, total = (sum(getattr(row, name) for row in segments) for name in ("customers", "revenue_cents"))
     trend = _trend(view, customers)
     previous_month, last_month = trend[-3].revenue_cents, trend[-2].revenue_cents
-    before, now = (_month_to_date(view, months) for months in (1, 0))
+    before, now = (month_to_date(view, months) for months in (1, 0))
     largest = _largest(view, customers, [])
     count, at_risk_cents = _tally(view, customers, in_stage(view, customers.c.last_date, "at_risk"))
     quiet = in_stage(view, NoIndex(customers.c.last_date), "at_risk")
@@ -654,22 +654,27 @@ def _growth(now: int, before: int) -> float | None:
     return ratio(now - before, before, 4)
 
 
-class _MonthToDate(Struct, frozen=True):
+class MonthToDate(Struct, frozen=True):
     """The customers who bought in the first days of a month, and their orders' sum."""
 
     customers: int
     revenue_cents: int
 
 
-def _month_to_date(view: View, months_ago: int) -> _MonthToDate:
+def month_to_date(view: View, months_ago: int) -> MonthToDate:
     """The month up to `today`, or the same days of an earlier one; all of one that has fewer days."""
-    until = add_months(view.scope.today, -months_ago, view.scope.today.day)
-    days = _orders.c.date.between(until.replace(day=1).isoformat(), until.isoformat())
+    days = _orders.c.date.between(*days_to_date(view, months_ago))
     columns = (func.count(distinct(customer_key(_orders))), *sum_columns(_orders, ("amount_cents",)))
     query = select(*columns).where(
         *view.filters(_orders, "revenue"), days, NoIndex(_orders.c.customer_id) != ""
     )
-    return _MonthToDate(*view.one(query))
+    return MonthToDate(*view.one(query))
+
+
+def days_to_date(view: View, months_ago: int) -> tuple[str, str]:
+    """The first and the last of the days that `month_to_date` counts."""
+    until = add_months(view.scope.today, -months_ago, view.scope.today.day)
+    return until.replace(day=1).isoformat(), until.isoformat()
 
 
 def _largest(view: View, customers: CustomerSet, conditions: list[ColumnElement[bool]]) -> list[CustomerRow]:

@@ -35,7 +35,6 @@ _CUSTOMER_PARAMETERS = (
 class ExplainableRead(Struct, frozen=True, kw_only=True):
     """A read whose figures can be explained; `default` is the pointer used when an address has none.
 
-    `shape` is the type of its answer, of which `answer` may make a part.
     `rows` is the list of which `limit` gives a page. `fixed` are parameters that are always set, and `needed`
     those that the first part of a pointer needs, so that the document contains the figure. `without_list` is
     the name of the document's long list, and a function that makes the document without it, for figures
@@ -43,7 +42,6 @@ class ExplainableRead(Struct, frozen=True, kw_only=True):
     """
 
     path: str
-    shape: type[Struct]
     answer: _Answer
     parameters: tuple[Parameter, ...]
     figures: Mapping[str, Explainer]
@@ -70,7 +68,6 @@ def _explainable(
     customer_parameters = _CUSTOMER_PARAMETERS[:1] if "{customer_id}" in path else ()
     return ExplainableRead(
         path=path,
-        shape=read.shape,
         answer=read.answer,
         parameters=(*customer_parameters, *read.parameters),
         figures=figures,
@@ -106,7 +103,6 @@ EXPLAINABLE: dict[str, ExplainableRead] = {
     "metrics": _explainable("/api/v1/metrics", metrics.METRICS),
     "compare": ExplainableRead(
         path=COMPARE.path,
-        shape=COMPARE.shape,
         answer=compare.differences,
         parameters=COMPARE.parameters,
         figures=compare.COMPARE,
@@ -136,7 +132,6 @@ EXPLAINABLE: dict[str, ExplainableRead] = {
 }
 CUSTOMER_MRR = ExplainableRead(
     path="/api/v1/mrr",
-    shape=mrr.CustomerMrr,
     answer=mrr.customer_mrr,
     parameters=(*_CUSTOMER_PARAMETERS, *EXPLAINABLE["mrr"].parameters),
     figures=mrr.CUSTOMER_MRR,

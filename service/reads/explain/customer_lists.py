@@ -4,15 +4,22 @@ All are made of the orders of some customers, of which each customer's first one
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, func
+from sqlalchemy import ColumnElement, and_, case, false, func, or_
 
 from projections.revenue import Order
 from service.books.tables import ROWS
 from service.books.view import customer_key
 from service.reads.customers.customer_set import CustomerSet, customers_at_end_of_day
-from service.reads.customers.lists import frequency_of, in_segments, in_stage
+from service.reads.customers.lists import (
+    days_to_date,
+    frequency_of,
+    in_segments,
+    in_stage,
+    month_to_date,
+)
 from service.reads.explain.customers import AMOUNT, CUSTOMER, ONE, on_last_day
 from service.reads.explain.mrr import customer_level
 from service.reads.explain.predictions import churn_risk, contracts_of_customer
@@ -61,24 +68,53 @@ def _group(which: Conditions) -> dict[str, Explainer]:
     return {"customers": customers, "revenue_cents": revenue}
 
 
-def _shares(which: Conditions, all_revenue: str = "/revenue_cents") -> dict[str, Explainer]:
-    """The figures of a group, with its shares of all customers and of their revenue."""
+def _shares(which: Conditions, average: str, all_revenue: str = "/revenue_cents") -> dict[str, Explainer]:
+    """The figures of a group, with its shares of all customers and of their revenue.
+
+    `average` is the name of the revenue for each customer.
+    """
     group = _group(which)
+    revenue = partial(by_formula, of=group["revenue_cents"])
+    whole = {"all_revenue_cents": all_revenue}
     return {
         **group,
+        average: revenue(f"revenue_cents ÷ customers, {ROUNDED}", "revenue_cents", "customers"),
         "customer_share": by_formula(
             f"customers ÷ all_customers, {_SHARE}",
             "customers",
             of=group["customers"],
             others={"all_customers": "/customers"},
         ),
-        "revenue_share": by_formula(
-            f"revenue_cents ÷ all_revenue_cents, {_SHARE}",
-            "revenue_cents",
-            of=group["revenue_cents"],
-            others={"all_revenue_cents": all_revenue},
+        "revenue_share": revenue(
+            f"revenue_cents ÷ all_revenue_cents, {_SHARE}", "revenue_cents", others=whole
         ),
     }
+
+
+def _segment(all_revenue: str = "/revenue_cents") -> dict[str, Explainer]:
+    shares = _shares(_of_segment, "avg_revenue_per_customer_cents", all_revenue)
+    percentage = by_formula(
+        "100 × revenue_cents ÷ all_revenue_cents, to two digits",
+        "revenue_cents",
+        of=shares["revenue_cents"],
+        others={"all_revenue_cents": all_revenue},
+    )
+    return {**shares, "percentage_of_total": percentage}
+
+
+def _growth_to_date(name: str, contribution: ColumnElement[Any]) -> Explainer:
+    """The growth of the month up to `today`, against the same days of the month before."""
+    orders = _of_orders(contribution, _to_date)
+
+    def explain(figure: Figure) -> Explanation:
+        now, before = (getattr(month_to_date(figure.view, months), name) for months in (0, 1))
+        return Explanation(
+            sources=orders(figure).sources,
+            formula=f"{name} of this month to date ÷ {name} of the same days before − 1, {_SHARE}",
+            terms={"this_month": now, "month_before": before},
+        )
+
+    return explain
 
 
 def _under(prefix: str, figures: dict[str, Explainer]) -> dict[str, Explainer]:
@@ -154,6 +190,10 @@ def _of_two_months(figure: Figure, _customers: CustomerSet) -> list[ColumnElemen
     return [_orders.c.date.between(f"{first}-01", f"{last}-31")]
 
 
+def _to_date(figure: Figure, _customers: CustomerSet) -> list[ColumnElement[bool]]:
+    return [or_(*(_orders.c.date.between(*days_to_date(figure.view, months)) for months in (1, 0)))]
+
+
 def _in_month(day: ColumnElement[Any], month: str) -> ColumnElement[bool]:
     return day.between(f"{month}-01", f"{month}-31")
 
@@ -177,10 +217,10 @@ AT_RISK = _under(
         "churn_risk_score": churn_risk,
     },
 )
-DISTRIBUTION = {**_ALL, **_under("segments/*", _shares(_of_segment))}
+DISTRIBUTION = {**_ALL, **_under("segments/*", _segment())}
 PURCHASE_FREQUENCY = {
     **_group(_of_any_frequency),
-    **_under("frequencies/*", _shares(_of_frequency)),
+    **_under("frequencies/*", _shares(_of_frequency, "avg_customer_value_cents")),
     "single_purchase_customers": _of_orders(_CUSTOMER, _of_one_order),
 }
 COHORTS = _under(
@@ -212,8 +252,10 @@ DASHBOARD = {
             "month_before_cents": "/monthly_trend/-3/revenue_cents",
         },
     ),
+    "customer_growth_rate": _growth_to_date("customers", ONE),
+    "revenue_growth_rate": _growth_to_date("revenue_cents", AMOUNT),
     **_under("top_customers/*", LISTED),
-    **_under("distribution/*", _shares(_of_segment, "/total_customer_value_cents")),
+    **_under("distribution/*", _segment("/total_customer_value_cents")),
     **_under("at_risk", _group(_at_risk)),
     **_under("at_risk/top_customers/*", LISTED),
     **_under(

@@ -138,21 +138,21 @@ CUSTOMER: dict[str, Explainer] = {
     "total_refunds_cents": partial(_reversed, kind="refunded"),
     "total_disputes_cents": partial(_reversed, kind="disputed"),
     "net_revenue_cents": net_revenue,
+    "customer_lifespan_days": by_formula(
+        "the days from the first of these orders to the last", of=count_orders
+    ),
+    "avg_days_between_purchases": by_formula(
+        "customer_lifespan_days ÷ (total_orders − 1), to two digits",
+        *("customer_lifespan_days", "total_orders"),
+        of=count_orders,
+    ),
 }
 """The figures of a customer that several answers show under one name."""
 
 _SUMMARY: dict[str, Explainer] = {
     **CUSTOMER,
-    "customer_lifespan_days": by_formula(
-        "the days from the first of these orders to the last", of=count_orders
-    ),
     "purchase_frequency_days": by_formula(
         f"customer_lifespan_days ÷ total_orders, {ROUNDED}",
-        *("customer_lifespan_days", "total_orders"),
-        of=count_orders,
-    ),
-    "avg_days_between_purchases": by_formula(
-        "customer_lifespan_days ÷ (total_orders − 1), to two digits",
         *("customer_lifespan_days", "total_orders"),
         of=count_orders,
     ),

@@ -8,7 +8,7 @@ row can replace its number: `month-detail/days/date=2025-11-13/total_cents`.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from msgspec import Struct, json
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from service.books.view import View
@@ -17,7 +17,6 @@ from service.reads.answers import Currency, Moment, NextCursor, Trust, about, mo
 from service.reads.explain.catalog import CUSTOMER_MRR, EXPLAINABLE, READ_PARAMETERS, ExplainableRead
 from service.reads.explain.rows import ExplainedRow, Explainer, Figure, page
 from service.reads.parameters import LOOK_BACK, cursor, integer, parse_all, text, to_cursor
-from service.reads.personal import without_personal
 from service.reads.read import Read
 
 
@@ -139,7 +138,9 @@ def explain(
     path = [_unescaped(token) for token in (pointer or read.default).split("/")]
     args = _args(view, name, read, given, path)
     view = view.with_policy(args["policy"]) if "policy" in args else view
-    holders, holder, pattern = _walk(_document(view, read, args, path[0]), name, path)
+    list_name, without_list = read.without_list or ("", read.answer)
+    make_document = read.answer if path[0] == list_name else without_list
+    holders, holder, pattern = _walk(to_builtins(make_document(view, args)), name, path)
     explainer = _find_explainer(name, read, pattern)
     index = int(path[-1]) if isinstance(holder, list) and _is_number(path[-1]) else None
     figure = Figure(
@@ -169,15 +170,6 @@ def explain(
         next_cursor=to_cursor(str(next_offset)) if next_offset < rows_page.count else None,
         events=[],
     )
-
-
-def _document(view: View, read: ExplainableRead, args: dict[str, Any], first_token: str) -> dict[str, Any]:
-    """The read's answer as JSON, without what is personal if the view shows no people."""
-    list_name, without_list = read.without_list or ("", read.answer)
-    answer = read.answer if first_token == list_name else without_list
-    body = json.encode(answer(view, args))
-    document: dict[str, Any] = json.decode(body if view.scope.people else without_personal(read.shape, body))
-    return document
 
 
 def _unescaped(token: str) -> str:

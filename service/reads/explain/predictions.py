@@ -170,6 +170,10 @@ _EXPECTED = ("expected_cents", "low_cents", "high_cents")
 _one_each = partial(_in_full_months, contribution=literal(1))
 
 FORECAST: dict[str, Explainer] = {
+    "confidence_score": _estimate(
+        "expected ÷ (expected + half the interval) × months of history ÷ (months of history + 6), "
+        "the history being these rows"
+    ),
     **{f"monthly/*/{name}": _in_month for name in (*_EXPECTED, "contract_cents", "other_cents")},
     **{f"annual/{name}": _in_year for name in _EXPECTED},
     "factors/frequency/orders_per_month": by_formula(
