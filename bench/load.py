@@ -9,7 +9,7 @@ from itertools import chain
 from msgspec import Struct, json
 from stripe import WebhookSignature
 
-SECRET = "whsec_bench"
+SECRET = "whsec_of_the_measurements"
 _RETRY_SECONDS = 0.1
 _MAX_ATTEMPTS = 50
 

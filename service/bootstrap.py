@@ -70,6 +70,13 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
 
 
+def is_ledger_empty(settings: Settings) -> bool:
+    """Whether a prepared ledger has no event yet."""
+    if settings.database_url:
+        return run_on_postgres(settings.database_url, read_head, LEDGER_SCHEMA).position == 0
+    return _ledger_position_in_file(settings.data_dir) == 0
+
+
 @asynccontextmanager
 async def existing_ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """The ledger, open until the block ends. Raises SettingsError if there is none yet."""

@@ -46,6 +46,10 @@ COMMANDS = {
             "Take a file into the ledger. Repeating it changes nothing.",
         ),
         "export": ("service.commands.exports:app", "Write the ledger, or the books' rows, to files."),
+        "backfill": (
+            "service.commands.backfill:backfill",
+            "Read what a processor's API holds into the ledger: the history from before the first webhook.",
+        ),
         "reconcile": (
             "service.commands.reconcile:reconcile",
             "Compare a processor's API with the ledger and the books.",

@@ -17,6 +17,7 @@ from service.settings import load
 from service.settings.read_keys import ReadKey
 from tests.support.waiting import PATIENCE_SECONDS
 
+ONE, TWO = "whsec_the-first-of-two", "whsec_the-second-of-two"
 KEY = f"whsec_{base64.b64encode(b'a key of thirty-two bytes, or so').decode()}"
 
 
@@ -92,14 +93,14 @@ def test_without_any_variable_the_defaults_stand() -> None:
         ),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
-        ("STRIPE_WEBHOOK_SECRETS", "whsec_one", ("whsec_one",)),
-        ("STRIPE_WEBHOOK_SECRETS", " whsec_one , whsec_two,, ", ("whsec_one", "whsec_two")),
+        ("STRIPE_WEBHOOK_SECRETS", ONE, (ONE,)),
+        ("STRIPE_WEBHOOK_SECRETS", f" {ONE} , {TWO},, ", (ONE, TWO)),
         (
             "MXMERCHANT_WEBHOOK_SECRETS",
             f"{KEY},{KEY.removeprefix('whsec_')}",
             (KEY, KEY.removeprefix("whsec_")),
         ),
-        ("MXMERCHANT_URL_TOKENS", "a-token,another", ("a-token", "another")),
+        ("MXMERCHANT_URL_TOKENS", f"{ONE},{TWO}", (ONE, TWO)),
         ("MXMERCHANT_API_URL", "https://api.example.com", "https://api.example.com"),
         ("MXMERCHANT_CONSUMER_KEY", "ck", "ck"),
         ("MXMERCHANT_CONSUMER_SECRET", "cs", "cs"),
@@ -107,8 +108,8 @@ def test_without_any_variable_the_defaults_stand() -> None:
         ("STANDARD_WEBHOOK_SECRETS", f"acme={KEY}", {"acme": (KEY,)}),
         (
             "STANDARD_WEBHOOK_SECRETS",
-            f"acme={KEY}, zeta-2={KEY},acme=whsec_AAAA",
-            {"acme": (KEY, "whsec_AAAA"), "zeta-2": (KEY,)},
+            f"acme={KEY}, zeta-2={KEY},acme={KEY[6:]}",
+            {"acme": (KEY, KEY[6:]), "zeta-2": (KEY,)},
         ),
         ("SEGMENT_LIMITS", "500.5,50,5", (Decimal("500.5"), Decimal(50), Decimal(5))),
         ("SEGMENT_LIMITS", "10000,1000,100,10", tuple(map(Decimal, (10_000, 1_000, 100, 10)))),
@@ -118,11 +119,11 @@ def test_without_any_variable_the_defaults_stand() -> None:
         ("STRIPE_MODE", "live", "live"),
         ("STRIPE_MODE", "test", "test"),
         ("STRIPE_API_URL", "http://127.0.0.1:12111", "http://127.0.0.1:12111"),
-        ("API_KEYS", "one,two", (ReadKey("one"), ReadKey("two"))),
+        ("API_KEYS", f"{ONE},{TWO}", (ReadKey(ONE), ReadKey(TWO))),
         (
             "API_KEYS",
-            "one:figures+people, two:metrics",
-            (ReadKey("one", frozenset({"figures", "people"})), ReadKey("two", frozenset({"metrics"}))),
+            f"{ONE}:figures+people, {TWO}:metrics",
+            (ReadKey(ONE, frozenset({"figures", "people"})), ReadKey(TWO, frozenset({"metrics"}))),
         ),
         ("REPORTING_TZ", "America/New_York", "America/New_York"),
         ("REPORTING_CURRENCY", "EUR", "eur"),
@@ -219,8 +220,58 @@ def test_a_wrong_secret_is_named_and_never_shown(
     assert may_hold in line
 
 
+@pytest.mark.parametrize("name", ["STRIPE_WEBHOOK_SECRETS", "MXMERCHANT_URL_TOKENS", "API_KEYS"])
+@pytest.mark.parametrize(
+    ("secret", "may_hold"),
+    [
+        ("pa55w0rd-of-15-c", None),
+        ("pa55w0rd-of-15c", "at least 16 characters"),
+        ("whsec_pa55w0rd-of-15c", "at least 16 characters"),
+        ("pa55wpa55wpa55wpa55wpa55wpa55w", "8 different ones"),
+        (f"{ONE},pa55wpa55wpa55wpa55wpa55wpa55w", "8 different ones"),
+        ("sk_live_pa55w0123456789abcdef", "not an API key"),
+        ("rk_test_pa55w0123456789abcdef", "not an API key"),
+        ("whsec_sk_live_pa55w0123456789abcdef", "not an API key"),
+    ],
+)
+def test_a_secret_that_can_be_guessed_or_opens_an_account_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, secret: str, may_hold: str | None
+) -> None:
+    if may_hold is None:
+        monkeypatch.setenv(f"DAYBOOK_{name}", secret)
+        assert len(getattr(load(), name.lower())) == 1
+        return
+
+    line = refused(monkeypatch, f"DAYBOOK_{name}", secret)
+
+    assert may_hold in line
+    assert "pa55w" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("MASTER_KEY", base64.b64encode(bytes(32)).decode()),
+        ("MXMERCHANT_WEBHOOK_SECRETS", "whsec_AAAAAAAAAAAAAAAAAAAAAAAA"),
+        ("MXMERCHANT_WEBHOOK_SECRETS", f"{KEY},whsec_c2hvcnQ="),
+        ("STANDARD_WEBHOOK_SECRETS", f"acme={KEY},zeta=whsec_c2hvcnQ="),
+    ],
+)
+def test_a_key_in_base64_can_be_guessed_as_well(
+    monkeypatch: pytest.MonkeyPatch, name: str, secret: str
+) -> None:
+    assert "at least 16 characters" in refused(monkeypatch, f"DAYBOOK_{name}", secret)
+
+
+def test_what_opens_a_processors_api_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STRIPE_API_KEY", "MXMERCHANT_CONSUMER_KEY", "MXMERCHANT_CONSUMER_SECRET"):
+        monkeypatch.setenv(f"DAYBOOK_{name}", "short")
+
+    assert load().stripe_api_key == "short"
+
+
 def test_a_key_without_scopes_may_do_all_but_operate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAYBOOK_API_KEYS", "one")
+    monkeypatch.setenv("DAYBOOK_API_KEYS", ONE)
 
     assert load().api_keys[0].scopes == {"figures", "people", "metrics"}
 
@@ -237,7 +288,7 @@ def test_a_key_without_scopes_may_do_all_but_operate(monkeypatch: pytest.MonkeyP
         "pa55w:figures:people",
         "pa55w:word",
         ":figures",
-        "one,:pa55w",
+        f"{ONE},:pa55w",
     ],
 )
 def test_a_key_with_anything_but_scopes_after_a_colon_is_refused(
@@ -275,7 +326,7 @@ def test_in_test_mode_a_test_key_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "daybook.example.com"])
 def test_with_a_read_key_it_may_listen_anywhere(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("DAYBOOK_HOST", host)
-    monkeypatch.setenv("DAYBOOK_API_KEYS", "a-key")
+    monkeypatch.setenv("DAYBOOK_API_KEYS", ONE)
 
     assert load().host == host
 

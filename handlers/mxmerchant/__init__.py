@@ -63,7 +63,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=translate,
-    version=1,
+    version=2,
     setting_checks=(("mxmerchant_webhook_secrets", signature.check_secrets),),
     confirmations=Confirmations(
         unsigned_suffix=TRUST_SUFFIX["unsigned"],

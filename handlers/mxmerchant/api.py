@@ -12,7 +12,15 @@ from handlers.mxmerchant import contracts, payments
 from handlers.mxmerchant.payloads import KEY_PATTERN
 from service.core.errors import Unreadable
 from service.core.events import Event, Subscription
-from service.core.processor_api import Api, ContractList, Page, PaymentList, Repetition, Request
+from service.core.processor_api import (
+    Api,
+    ContractList,
+    HistoryList,
+    Page,
+    PaymentList,
+    Repetition,
+    Request,
+)
 
 PAGE_SIZE = 100
 
@@ -102,6 +110,7 @@ API = Api(
     timeout_seconds=10.0,
     contracts=ContractList(
         name="contract",
+        figures="MRR, contracts, next bills and forecasts",
         recorded_as=Subscription,
         listed=partial(_listed, "/checkout/v3/contract"),
         events=contracts.contract_events,
@@ -115,5 +124,14 @@ API = Api(
         event=payments.listed_payment_event,
         event_ids=payments.payment_event_ids,
         observed=payments.observed_record,
+        observed_id=payments.observed_id,
+    ),
+    history=(
+        HistoryList(
+            name="payments",
+            figures="collected, refunded and disputed money, orders and revenue",
+            listed=lambda merchant_id, _since: _listed("/checkout/v3/payment", merchant_id),
+            observed_id=payments.observed_id,
+        ),
     ),
 )

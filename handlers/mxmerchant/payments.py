@@ -101,6 +101,8 @@ def observed_payment_events(record: Any, proof: Proof) -> list[Event]:
         data = replace(data, payment_id=first_stated(fetched.original_payment_id))
     elif isinstance(data, Payment) and data.status == "succeeded":
         data = replace(data, paid_at=listed.occurred_at)
+    elif isinstance(data, Payment) and data.status == "failed":
+        data = replace(data, failed_at=listed.occurred_at)
     event = replace(listed, event_id=proof.message_id, occurred_at=proof.received_at, data=data)
     if not is_charged_back(record) or not isinstance(data, Payment):
         return [event]
@@ -161,6 +163,11 @@ def observed_record(record: dict[str, Any], recorded: Event | None) -> dict[str,
     payment_id = getattr(recorded and recorded.data, "payment_id", None)
     is_refund = parse_decimal(record["amount"], "$.amount") < 0
     return {"originalPaymentId": payment_id} | record if is_refund and payment_id else record
+
+
+def observed_id(merchant_id: str, key: str) -> str:
+    """The id of a payment or refund that was observed, to which that of its content is added."""
+    return f"payment:{merchant_id}:{key}"
 
 
 def payment_event_ids(merchant_id: str, key: str, trust: str) -> list[str]:

@@ -1,11 +1,11 @@
-"""Stripe's API: its list of events, and the objects that are live.
+"""Stripe's API: its list of events, the objects that are live, and the lists of all that it holds.
 
 Source: https://docs.stripe.com/api/pagination, https://docs.stripe.com/api/events,
-https://docs.stripe.com/rate-limits.
+https://docs.stripe.com/api/expanding_objects (four levels at most), https://docs.stripe.com/rate-limits.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -19,8 +19,10 @@ from service.core.events import ENDED_STATUSES, Invoice, Subscription
 from service.core.processor_api import (
     Api,
     EventLog,
+    HistoryList,
     ListedEvent,
     LiveObjects,
+    NestedList,
     Page,
     Query,
     Repetition,
@@ -37,9 +39,11 @@ def _headers(values: Mapping[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {values['stripe_api_key']}", "Stripe-Version": VERSION}
 
 
-def _request(path: str, account: str, query: Query = {}) -> Request:  # noqa: B006 - nobody changes it
+def _request(path: str, account: str, query: Query = {}, expand: tuple[str, ...] = ()) -> Request:  # noqa: B006 - nobody changes it
     """A request for what belongs to an account: a connected one, or "" for the key's own."""
-    return Request(path=path, query=query, headers={"Stripe-Account": account} if account else {})
+    optional = {"expand[]": expand} if expand else {}
+    headers = {"Stripe-Account": account} if account else {}
+    return Request(path=path, query=query, optional=optional, headers=headers)
 
 
 def check_mode_of_key(key: str | None, earlier: Mapping[str, Any]) -> None:
@@ -165,6 +169,139 @@ def _live_objects(
     )
 
 
+# History
+
+
+def _listed_since(
+    path: str, query: Query, expand: tuple[str, ...], account: str, since: int | None
+) -> Request:
+    created = {} if since is None else {"created[gte]": since}
+    return _request(path, account, {"limit": PAGE_SIZE, **query, **created}, expand)
+
+
+def _history(
+    name: str,
+    path: str,
+    figures: str,
+    expand: tuple[str, ...] = (),
+    nested: tuple[NestedList, ...] = (),
+    observed_id: Callable[[str, str], str] = lambda _account, object_id: object_id,
+    **query: str,
+) -> HistoryList:
+    listed = partial(_listed_since, path, query, expand)
+    return HistoryList(name=name, figures=figures, listed=listed, nested=nested, observed_id=observed_id)
+
+
+def _id_in_account(account: str, object_id: str) -> str:
+    """The id of an observed object whose id its account may have chosen: another may have the same."""
+    return f"{account}:{object_id}" if account else object_id
+
+
+class _Nested(Struct, frozen=True):
+    data: list[Raw] = []
+    has_more: bool = False
+
+
+def _nested(
+    field: str,
+    path: Callable[[str], str],
+    key: str = "",
+    expand: tuple[str, ...] = (),
+    lacks: Callable[[bytes], bool] = lambda _item: False,
+) -> NestedList:
+    """The list in a field of an object: at a path made of the object's id, or asked for by `key`.
+
+    `lacks` says of an item that it is not shown whole.
+    """
+
+    def listed(account: str, object_id: str) -> Request:
+        query = {"limit": PAGE_SIZE} | ({key: object_id} if key else {})
+        return _request(path(quote(object_id, safe="")), account, query, expand)
+
+    def is_part(body: bytes) -> bool:
+        try:
+            nested = json.decode(json.decode(body, type=dict[str, Raw])[field], type=_Nested)
+        except (DecodeError, KeyError):
+            return False
+        return nested.has_more or any(lacks(bytes(item)) for item in nested.data)
+
+    return NestedList(is_part=is_part, listed=listed, fill=partial(_fill, field))
+
+
+class _Tiered(Struct, frozen=True):
+    billing_scheme: str | None = None
+    tiers: Any = None
+
+
+class _Priced(Struct, frozen=True):
+    price: _Tiered | None = None
+
+
+def _lacks_tiers(item: bytes) -> bool:
+    """Whether a subscription's item has a price in tiers that are not shown, as no list can show them."""
+    try:
+        price = json.decode(item, type=_Priced).price
+    except DecodeError:
+        return False
+    return price is not None and price.billing_scheme == "tiered" and price.tiers is None
+
+
+def _fill(field: str, body: bytes, listed: Sequence[bytes]) -> bytes:
+    """An object with all of a list in its field."""
+    fields = json.decode(body, type=dict[str, Raw])
+    whole = {**json.decode(fields[field], type=dict[str, Raw]), "data": list(map(Raw, listed))}
+    return json.encode({**fields, field: {**whole, "has_more": False}})
+
+
+_HISTORY = (
+    _history(
+        "customers",
+        "/v1/customers",
+        "names of customers, and discounts off all their contracts",
+        expand=("data.discount.coupon.applies_to",),
+        observed_id=_id_in_account,
+    ),
+    _history("products", "/v1/products", "names of products", observed_id=_id_in_account),
+    _history("prices", "/v1/prices", "none yet; they are kept in the ledger", observed_id=_id_in_account),
+    _history(
+        "subscriptions",
+        "/v1/subscriptions",
+        "MRR, contracts, next bills and forecasts",
+        expand=("data.discounts.coupon.applies_to", "data.items.data.discounts"),
+        nested=(
+            _nested(
+                "items",
+                lambda _: "/v1/subscription_items",
+                key="subscription",
+                expand=("data.price.tiers", "data.discounts"),
+                lacks=_lacks_tiers,
+            ),
+        ),
+        status="all",
+    ),
+    _history(
+        "subscription schedules",
+        "/v1/subscription_schedules",
+        "changes of contracts that are to come",
+        expand=("data.phases.items.price", "data.phases.discounts.coupon"),
+    ),
+    _history(
+        "invoices",
+        "/v1/invoices",
+        "bills, collected money, revenue, and MRR of the past",
+        expand=("data.payments", "data.discounts"),
+        nested=(
+            _nested("lines", lambda invoice_id: f"/v1/invoices/{invoice_id}/lines"),
+            _nested("payments", lambda _: "/v1/invoice_payments", key="invoice"),
+        ),
+    ),
+    _history("charges", "/v1/charges", "orders without an invoice, and failed payments"),
+    _history("refunds", "/v1/refunds", "refunded money and net revenue"),
+    _history("disputes", "/v1/disputes", "disputed money and net revenue"),
+    _history("credit notes", "/v1/credit_notes", "refunds outside of Stripe"),
+)
+
+
 API = Api(
     title="Stripe",
     settings=("stripe_api_key",),
@@ -191,4 +328,6 @@ API = Api(
             "invoice", "/v1/invoices", Invoice, lambda status: status in {"open", "failed"}, status="open"
         ),
     ),
+    history=_HISTORY,
+    lists_by_creation=True,
 )

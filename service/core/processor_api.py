@@ -4,7 +4,7 @@ A handler states requests and reads answers; only `service.sync` sends them. An 
 one of the processor's accounts. Functions that read an answer raise Unreadable.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +16,15 @@ Query = Mapping[str, str | int]
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One GET. `headers` are sent beside those of the credentials."""
+    """One GET. `headers` are sent beside those of the credentials.
+
+    `optional` are the parameters without which the answer is still useful: an API that does not know one of
+    them is asked again without all of them.
+    """
 
     path: str
     query: Query = {}
+    optional: Mapping[str, Sequence[str]] = {}
     headers: Mapping[str, str] = {}
 
 
@@ -97,13 +102,14 @@ class LiveObjects(Struct, frozen=True, kw_only=True):
 class ContractList(Struct, frozen=True, kw_only=True):
     """A list of all contracts, ended ones too. It is polled, and only changes are recorded.
 
-    `events` takes a record and the moment at which it was listed. `missing` gives the body by which a
-    contract is recorded that the list no longer has, from what is known of it, the account and the number
-    of contracts listed; None if that is known already. `unstated` are the compared facts that no record
-    states.
+    `figures` says which figures need it. `events` takes a record and the moment at which it was listed.
+    `missing` gives the body by which a contract is recorded that the list no longer has, from what is known
+    of it, the account and the number of contracts listed; None if that is known already. `unstated` are the
+    compared facts that no record states.
     """
 
     name: str
+    figures: str
     recorded_as: type[Data]
     listed: Callable[[str], Request]
     events: Callable[[Any, datetime], list[Event]]
@@ -118,7 +124,7 @@ class PaymentList(Struct, frozen=True, kw_only=True):
     `event` takes a record, its account and the moment; it gives the event that would have told of it, None
     while none would. `event_ids` are the ids under which that event may be recorded with a trust, by
     account, id of the record and trust. `observed` is the body by which a record is recorded as observed,
-    given the recorded event.
+    given the recorded event; `observed_id` makes the id of the observed object, as in a `HistoryList`.
     """
 
     name: str
@@ -126,6 +132,34 @@ class PaymentList(Struct, frozen=True, kw_only=True):
     event: Callable[[Any, str, datetime], Event | None]
     event_ids: Callable[[str, str, str], list[str]]
     observed: Callable[[Any, Event | None], Any]
+    observed_id: Callable[[str, str], str]
+
+
+class NestedList(Struct, frozen=True, kw_only=True):
+    """A list in an object, of which the object may show a part only.
+
+    `is_part` says so of an object's bytes; `listed` takes the account and the object's id; `fill` puts all
+    that was listed into the object.
+    """
+
+    is_part: Callable[[bytes], bool]
+    listed: Callable[[str, str], Request]
+    fill: Callable[[bytes, Sequence[bytes]], bytes]
+
+
+class HistoryList(Struct, frozen=True, kw_only=True):
+    """A list of all objects of a kind, each of which is translated as an observation.
+
+    `figures` says which figures need it. `listed` takes the account and the first second, since 1970, of
+    which objects are wanted; None for all. `observed_id` makes the id of an observed object from the account
+    and its own id.
+    """
+
+    name: str
+    figures: str
+    listed: Callable[[str, int | None], Request]
+    nested: tuple[NestedList, ...] = ()
+    observed_id: Callable[[str, str], str]
 
 
 class Api(Struct, frozen=True, kw_only=True):
@@ -135,6 +169,8 @@ class Api(Struct, frozen=True, kw_only=True):
     address, which is `base_url` where it is unset. `headers` makes the headers of every request from the
     values of the settings, and `own_account` the account to which the credentials belong. `connects`: other
     accounts can be asked with them, too. `id_of` reads the id of an object or event, "" if it has none.
+    `history` are the lists of everything that it holds beside `contracts`, in the order in which they are
+    read; with `lists_by_creation` they can be asked for what was created since a moment.
     """
 
     title: str
@@ -153,3 +189,5 @@ class Api(Struct, frozen=True, kw_only=True):
     objects: tuple[LiveObjects, ...] = ()
     contracts: ContractList | None = None
     payments: PaymentList | None = None
+    history: tuple[HistoryList, ...] = ()
+    lists_by_creation: bool = False

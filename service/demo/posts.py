@@ -16,7 +16,7 @@ from service.core.cadence import add_months
 HERE = Path(__file__).parent
 EVENT_PREFIX = "evt_demo"  # of the ids of all events that Stripe sends here
 STRIPE_ACCOUNT = "acct_1DaybookDemo"
-STRIPE_SECRET = "whsec_demo_stripe"  # noqa: S105 - the demo signs its own posts
+STRIPE_SECRET = "whsec_the_demo_signs_its_own_posts"  # noqa: S105 - the demo signs its own posts
 MXMERCHANT_SECRET = "whsec_ZGVtby1teG1lcmNoYW50LXNlY3JldA=="  # noqa: S105
 _SUBSCRIBED_AT = datetime(2025, 11, 12, 9, tzinfo=UTC)
 

@@ -50,6 +50,9 @@ def read_delivery(
         return _quarantined(proof, headers, body, "malformed", "the body is not JSON")
     try:
         events = [_check_event(event) for event in _events(processor, payload, proof, mode_of)]
+        digest = content_digest(payload, processor)
+    except RecursionError:  # nested almost as deep as the parser goes
+        return _quarantined(proof, headers, body, "unreadable", "the body is nested too deep")
     except Unreadable as error:
         incoming = _quarantined(proof, headers, body, "unreadable", str(error))
         if not error.events:
@@ -58,7 +61,7 @@ def read_delivery(
         return replace(incoming, events=error.events, content_digest=content_digest(payload, processor))
     return Incoming(
         events=events,
-        content_digest=content_digest(payload, processor),
+        content_digest=digest,
         headers=headers,
         body=body,
         proof=proof,

@@ -59,14 +59,22 @@ class Ledger:
         """Close every connection."""
         await self._database.close()
 
-    async def append(self, batch: Sequence[Incoming], now: datetime) -> list[Outcome]:
+    async def append(
+        self, batch: Sequence[Incoming], now: datetime, progress: tuple[str, bytes] | None = None
+    ) -> list[Outcome]:
         """Append a batch of deliveries in one durable transaction, all of it or nothing.
 
-        Raises SQLAlchemy's errors as they are; the caller answers 503.
+        With it goes the `progress` of a long task: the name of its cursor, and the body. Raises SQLAlchemy's
+        errors as they are; the caller answers 503.
         """
-        return await self._database.write(
-            partial(append_deliveries, batch=batch, now_us=to_us(now), vault=self.vault)
-        )
+
+        def work(connection: Connection) -> list[Outcome]:
+            outcomes = append_deliveries(connection, batch, to_us(now), self.vault)
+            if progress:
+                save_cursor(connection, *progress, now)
+            return outcomes
+
+        return await self._database.write(work)
 
     async def retry(self, quarantine_id: int, incoming: Incoming, now: datetime) -> Outcome:
         """Append a delivery from quarantine, and settle it there, in one durable transaction."""

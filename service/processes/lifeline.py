@@ -15,8 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from service.core.errors import SettingsError
+from service.settings import LIFELINE
 
-LIFELINE = "DAYBOOK_LIFELINE"
 STOP_SECONDS = 8  # a process that is told to stop ends within this time, even if something hangs
 _WAIT_SECONDS = 15.0
 

@@ -5,9 +5,9 @@ import shlex
 
 from honcho.manager import Manager
 
-from service.processes.lifeline import LIFELINE, command_line, hold_lifeline
+from service.processes.lifeline import command_line, hold_lifeline
 from service.queue import valkey
-from service.settings import Settings
+from service.settings import LIFELINE, Settings
 
 PROCESSES = ("web", "worker")  # the repository's Procfile has the same, for other process managers
 

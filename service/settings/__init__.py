@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from ipaddress import ip_address
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+)
 
 from handlers import PROCESSORS
 from service.core.cadence import FREQUENCY_LIMITS, WEEKS_PER_MONTH, parse_weeks_per_month
@@ -26,8 +32,10 @@ from service.rulebook import load_rulebook
 from service.settings.read_keys import ReadKey
 from service.settings.read_keys import parse as parse_read_key
 from service.settings.redis_url import parse as parse_redis_url
+from service.settings.secrets import check_secret
 
 _PREFIX = "DAYBOOK_"
+LIFELINE = "DAYBOOK_LIFELINE"  # no setting: `daybook run` tells its processes by it what they follow
 _MASTER_KEY_BYTES = 32
 
 
@@ -96,6 +104,8 @@ Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
 
+# The settings that hold the secrets of webhooks.
+_SECRETS = {endpoint.secrets for processor in PROCESSORS for endpoint in processor.endpoints}
 # The checks of the processors' own settings, by name.
 _CHECKS = {name: check for processor in PROCESSORS for name, check in processor.setting_checks}
 
@@ -162,6 +172,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{_MASTER_KEY_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
             )
+        if key:
+            check_secret(key)
         return key or None
 
     @field_validator("redis_url")
@@ -176,6 +188,14 @@ class Settings(BaseSettings):
     def _check_of_processor(cls, value: Any, info: ValidationInfo) -> Any:
         _CHECKS[info.field_name or ""](value, info.data)
         return value
+
+    @field_validator(*_SECRETS)
+    @classmethod
+    def _check_secrets(cls, secrets: Any) -> Any:
+        several = secrets.values() if isinstance(secrets, dict) else (secrets,)
+        for secret in chain(*several):
+            check_secret(secret)
+        return secrets
 
     @field_validator("rulebook")
     @classmethod
@@ -210,6 +230,10 @@ class Settings(BaseSettings):
         secrets: tuple[str, ...] | dict[str, tuple[str, ...]] = getattr(self, endpoint.secrets)
         return secrets.get(name, ()) if isinstance(secrets, dict) else secrets
 
+    def has_webhook_secret(self) -> bool:
+        """Whether the webhooks of any processor can be verified."""
+        return any(getattr(self, name) for name in _SECRETS)
+
     def has_api(self, processor: Processor) -> bool:
         """Whether the API of a processor is set up."""
         return processor.api is not None and not self.unset_of(processor.api)
@@ -237,6 +261,14 @@ def _is_address(host: str) -> bool:
         return bool(ip_address(host))
     except ValueError:
         return False
+
+
+def unknown_variables() -> list[str]:
+    """The names in the environment, and in the `.env` file, that look like settings and are none."""
+    sources = (EnvSettingsSource(Settings), DotEnvSettingsSource(Settings))
+    given = {name.upper() for source in sources for name in source.env_vars}
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | {LIFELINE}
+    return sorted(name for name in given - known if name.startswith(_PREFIX))
 
 
 def load(options: Mapping[str, str] = MappingProxyType({}), **overrides: Any) -> Settings:

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from service.core.scopes import DEFAULT_SCOPES, SCOPES
+from service.settings.secrets import check_secret
 
 
 class ReadKey(Struct, frozen=True):
@@ -13,7 +14,7 @@ class ReadKey(Struct, frozen=True):
 
 
 def parse(text: str) -> ReadKey:
-    """A key with its scopes. Raises ValueError where anything but known scopes follows a colon."""
+    """A key with its scopes. Raises ValueError for other scopes, and as `check_secret` does."""
     key, colon, names = text.partition(":")
     scopes = frozenset(names.split("+")) if colon else DEFAULT_SCOPES
     if not key or not scopes <= frozenset(SCOPES):
@@ -21,4 +22,5 @@ def parse(text: str) -> ReadKey:
             f"keys with commas between them, each `key` or `key:scope+scope` with scopes of "
             f"{', '.join(SCOPES)}; a key holds no colon"
         )
+    check_secret(key)
     return ReadKey(key, scopes)

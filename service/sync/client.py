@@ -65,10 +65,17 @@ class ApiClient:
     async def pages(self, request: Request, *, max_pages: int = MAX_PAGES) -> AsyncIterator[Page]:
         """The pages of a list, from the one that the request asks for to the last one.
 
+        Where it is refused with 400, it is asked for without its optional parameters from there on.
         Raises Refused, and Unavailable if the list can't be had to its end.
         """
         for _ in range(max_pages):
-            body = await self.fetch(request)
+            try:
+                body = await self.fetch(request)
+            except Refused as refusal:
+                if refusal.status != httpx.codes.BAD_REQUEST or not request.optional:
+                    raise
+                request = replace(request, optional={})
+                body = await self.fetch(request)
             try:
                 page = self.api.read_page(body, request)
             except Unreadable as error:
@@ -111,7 +118,9 @@ class ApiClient:
     async def _send(self, request: Request) -> bytes:
         await self._take_turn()
         try:
-            response = await self._http.get(request.path, params=request.query, headers=dict(request.headers))
+            response = await self._http.get(
+                request.path, params={**request.query, **request.optional}, headers=dict(request.headers)
+            )
         except httpx.RequestError as error:
             raise _Transient(type(error).__name__) from None
         if self._is_transient(response):

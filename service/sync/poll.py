@@ -46,13 +46,19 @@ class Poller:
     async def poll(self) -> int:
         """Append the contracts that changed; returns the number of deliveries appended.
 
-        One that the whole list no longer has has ended.
-
         Raises Unavailable if a page of the list can't be fetched: with a partial list, a change would go
         unnoticed.
         """
         began = self._clock()
-        records = await self.list_contracts()
+        deliveries = await self.changes(await self.list_contracts(), began)
+        await self.append(deliveries)
+        return len(deliveries)
+
+    async def changes(self, records: Mapping[str, Any], began: datetime) -> list[Incoming]:
+        """The deliveries by which the contracts are recorded that changed, of a list that was asked for then.
+
+        One that the whole list no longer has has ended.
+        """
         now = self._clock()
         last_events = await self._read_last_events()
         last_known = {subject: event.data for subject, event in last_events.items()}
@@ -69,8 +75,7 @@ class Poller:
             elif changed := [event for event in events if event.event_id in changed_ids]:
                 deliveries.append(self._delivery(changed, record, now))
         deliveries += self._missing_deliveries(records, last_events.values(), began, now)
-        await self._append(deliveries, now)
-        return len(deliveries)
+        return deliveries
 
     async def list_contracts(self) -> Mapping[str, Any]:
         """Every contract record by its id. Raises Unavailable if the list is not whole."""
@@ -119,8 +124,9 @@ class Poller:
     def _delivery(self, events: Sequence[Event], fetched: Any, now: datetime) -> Incoming:
         return fetched_delivery(self._processor.name, fetched, events, now)
 
-    async def _append(self, deliveries: Sequence[Incoming], now: datetime) -> None:
+    async def append(self, deliveries: Sequence[Incoming]) -> None:
+        """Append these deliveries, some at a time."""
         for start in range(0, len(deliveries), _BATCH):
-            await self._ledger.append(deliveries[start : start + _BATCH], now)
+            await self._ledger.append(deliveries[start : start + _BATCH], self._clock())
         if deliveries:
             log.info("polled", processor=self._processor.name, deliveries=len(deliveries))

@@ -21,8 +21,9 @@ from uvicorn.config import STARTUP_FAILURE
 from service import logs
 from service.processes.lifeline import STOP_SECONDS, follow_parent
 from service.settings import Settings
+from service.web.listening import bind
 from service.web.prometheus import DIRECTORY
-from service.web.server import announce, build_config, serve
+from service.web.server import announce, serve
 
 _LOOK_SECONDS = 0.2
 _PAUSE_SECONDS = 5.0  # the longest pause before a replacement; after twice that, a process counts as healthy
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 
 
 def serve_many(settings: Settings, count: int) -> int:
-    """Serve in `count` processes until SIGTERM or SIGINT; the exit code."""
+    """Serve in `count` processes until SIGTERM or SIGINT; the exit code. Raises as `bind` does."""
     with tempfile.TemporaryDirectory(prefix="daybook-metrics-") as directory:
         os.environ[DIRECTORY] = directory  # for the processes: theirs is read when they import the library
         return _Processes(settings, count).run()
@@ -49,7 +50,7 @@ class _Processes:
     def __init__(self, settings: Settings, count: int) -> None:
         self._settings = settings
         self._count = count
-        self._socket = build_config(settings).bind_socket()
+        self._sockets = bind(settings)
         self._context = multiprocessing.get_context("spawn")
         self._ready_receiver, self._ready_sender = self._context.Pipe(duplex=False)
         self._is_announced = self._is_stopping = False
@@ -81,12 +82,12 @@ class _Processes:
         while self._ready_receiver.poll():
             self._ready_receiver.recv_bytes()
             if not self._is_announced:
-                announce([self._socket])
+                announce(self._sockets)
             self._is_announced = True
 
     def _start(self, pause_seconds: float) -> _RunningProcess:
         process = self._context.Process(
-            target=_serve, args=(self._settings, self._socket, self._ready_sender)
+            target=_serve, args=(self._settings, self._sockets, self._ready_sender)
         )
         process.start()
         return _RunningProcess(process=process, started_at=time.monotonic(), pause_seconds=pause_seconds)
@@ -96,7 +97,8 @@ class _Processes:
 
     def _stop_all(self, running: list[_RunningProcess]) -> None:
         """Terminate the processes, and kill those that have not ended in time."""
-        self._socket.close()  # while it is open, the kernel accepts connections that nobody will answer
+        for listener in self._sockets:  # open, the kernel would accept connections that nobody will answer
+            listener.close()
         deadline = time.monotonic() + STOP_SECONDS
         for child in running:
             child.process.terminate()
@@ -106,8 +108,8 @@ class _Processes:
             child.process.join()
 
 
-def _serve(settings: Settings, listener: socket.socket, ready_sender: Connection) -> None:
+def _serve(settings: Settings, sockets: list[socket.socket], ready_sender: Connection) -> None:
     """Run one of the processes."""
     logs.configure()
     follow_parent(gracefully=True)
-    serve(settings, [listener], lambda _sockets: ready_sender.send_bytes(b"listens"))
+    serve(settings, sockets, lambda _sockets: ready_sender.send_bytes(b"listens"))

@@ -14,6 +14,7 @@ import uvicorn
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings
 from service.web.app import create_app
+from service.web.listening import bind
 
 # A stop: 2 s for reads that wait for the books, 6 s for requests under way, 8 s for everything, whatever a
 # store does; supervisors often kill a process after 10 s.
@@ -74,11 +75,14 @@ def serve(
     sockets: list[socket.socket] | None = None,
     on_listening: Callable[[list[socket.socket]], None] = announce,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first."""
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Without `sockets` it listens at the address that is set; raises Unavailable if that is not possible.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)  # uvicorn raises the signal again when it has stopped
     server = Server(build_config(settings), on_listening)
-    server.run(sockets)
+    server.run(sockets or bind(settings))
     if not server.started:
         sys.exit(uvicorn.config.STARTUP_FAILURE)
 

@@ -145,7 +145,7 @@ def test_a_figure_that_its_rows_do_not_make_is_a_fault(directory: Path) -> None:
 
 @pytest.mark.usefixtures("directory")
 def test_a_secret_that_was_rolled_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAYBOOK_STRIPE_WEBHOOK_SECRETS", "whsec_another")
+    monkeypatch.setenv("DAYBOOK_STRIPE_WEBHOOK_SECRETS", "whsec_another_of_the_tests")
 
     shown = explain(*LARGEST)
 

@@ -1,6 +1,7 @@
 """What docs/deploy holds is true: metrics, commands, settings and sections that it names are there."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from msgspec.json import encode
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.bootstrap import prepare
+from service.core.errors import SettingsError
 from service.core.moments import rfc3339
 from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings, load
@@ -24,7 +26,7 @@ from tests.docs.pages import anchors, links
 from tests.support.paths import ROOT
 from tests.support.postgres import PostgresServer
 from tests.support.running import running, settings_for
-from tests.support.senders import STANDARD
+from tests.support.senders import STANDARD, STRIPE
 from tests.support.stores import prepared_database
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -230,14 +232,34 @@ def test_compose_runs_commands_that_exist_and_leaves_them_time_to_stop(
             assert source in compose["volumes"] or (DEPLOY / source).exists() or source == "./certificates"
 
 
-def test_a_single_container_uses_its_own_stores_on_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = SINGLE["services"]["daybook"]
+SECRET_SETTINGS = re.compile(
+    r"\b(DAYBOOK_(?:MASTER_KEY|API_KEYS|[A-Z]+_WEBHOOK_SECRETS|MXMERCHANT_URL_TOKENS))=(?:'([^']*)'|([^\s'`<]+))"
+)
+
+
+def with_own_secrets(directory: Path) -> Path:
+    """The example of an environment, its secrets replaced by some of one's own."""
+    own = {
+        "DAYBOOK_MASTER_KEY": os.environ["DAYBOOK_MASTER_KEY"],
+        "DAYBOOK_API_KEYS": "a-key-of-this-test,another-one-of-it:metrics",
+        "DAYBOOK_STRIPE_WEBHOOK_SECRETS": STRIPE.secret,
+    }
+    path = directory / "daybook.env"
+    example = (DEPLOY / "daybook.env.example").read_text()
+    path.write_text(SECRET_SETTINGS.sub(lambda found: f"{found[1]}='{own[found[1]]}'", example))
+    return path
+
+
+def test_a_single_container_uses_its_own_stores_on_its_volume(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    service, example = SINGLE["services"]["daybook"], with_own_secrets(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DAYBOOK_{name.upper()}", raising=False)
     for name, value in service["environment"].items():
         monkeypatch.setenv(name, value)
 
-    settings = load(_env_file=DEPLOY / "daybook.env.example")
+    settings = load(_env_file=example)
 
     assert (settings.database_url, settings.redis_url, settings.host) == (None, None, "0.0.0.0")
     directory = re.findall(r"DAYBOOK_DATA_DIR=(\S+)", (DEPLOY / "Dockerfile").read_text())
@@ -278,11 +300,32 @@ def test_every_setting_that_is_named_exists() -> None:
     }
 
 
-def test_the_example_of_an_environment_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def printed_secrets() -> set[tuple[str, str]]:
+    """Every secret that the documents print, each with its variable."""
+    texts = [path.read_text("utf-8") for path in (ROOT / "docs").rglob("*") if path.is_file()]
+    found = [(name, quoted or bare) for text in texts for name, quoted, bare in SECRET_SETTINGS.findall(text)]
+    return {(name, part) for name, value in found for part in value.split(",")}
+
+
+def test_a_secret_of_the_documents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = printed_secrets()
+
+    assert len(printed) > 4
+    for name, value in printed:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(SettingsError, match=f"^{name} holds a value not"):
+                load()
+
+
+def test_the_example_of_an_environment_can_be_used_with_secrets_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    example = with_own_secrets(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DAYBOOK_{name.upper()}", raising=False)
 
-    settings = load(_env_file=DEPLOY / "daybook.env.example")
+    settings = load(_env_file=example)
 
     assert settings.host == "0.0.0.0"
     assert settings.database_url

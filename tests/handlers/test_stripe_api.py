@@ -72,3 +72,53 @@ def test_an_event_names_its_object_and_customer_and_says_whether_it_is_used() ->
     attached = EVENT | {"type": "payment_method.attached", "pending_webhooks": 0}
     event = read_event(json.dumps(attached).encode(), "")
     assert (event.is_used, event.is_pending) == (False, False)
+
+
+# History
+
+
+def test_no_list_asks_for_an_expansion_that_is_too_deep() -> None:
+    asked = [each.listed("", None) for each in API.history]
+    asked += [nested.listed("", "x") for each in API.history for nested in each.nested]
+    paths = [path for request in asked for path in request.optional.get("expand[]", ())]
+
+    assert "data.payments" in paths
+    assert max(path.count(".") for path in paths) < 4
+
+
+def test_all_subscriptions_are_listed_those_created_since_a_second_and_in_an_account() -> None:
+    [subscriptions] = [each for each in API.history if each.name == "subscriptions"]
+
+    request = subscriptions.listed("acct_1", 1_700_000_000)
+
+    assert request.query == {"limit": 100, "status": "all", "created[gte]": 1_700_000_000}
+    assert request.headers == {"Stripe-Account": "acct_1"}
+
+
+def test_ids_that_an_account_may_choose_are_those_of_the_account() -> None:
+    ids = {each.name: (each.observed_id("", "x"), each.observed_id("acct_1", "x")) for each in API.history}
+
+    assert ids["products"] == ids["prices"] == ids["customers"] == ("x", "acct_1:x")
+    assert ids["invoices"] == ("x", "x")
+
+
+def test_an_object_that_shows_a_part_of_a_list_gets_all_of_it() -> None:
+    [invoices] = [each for each in API.history if each.name == "invoices"]
+    lines, _payments = invoices.nested
+    body = (
+        b'{"id": "in_1", "amount": 1.50, "lines": {"data": [{"id": "il_1"}], "has_more": true, "url": "u"}}'
+    )
+
+    filled = lines.fill(body, [b'{"id": "il_1"}', b'{"id":  "il_2"}'])
+
+    assert [lines.is_part(each) for each in (body, filled, b'{"id": "in_1"}', b'{"lines": null}')] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert filled == (
+        b'{"id":"in_1","amount":1.50,'
+        b'"lines":{"data":[{"id": "il_1"},{"id":  "il_2"}],"has_more":false,"url":"u"}}'
+    )
+    assert lines.listed("", "in_1/x").path == "/v1/invoices/in_1%2Fx/lines"

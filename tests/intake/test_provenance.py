@@ -31,9 +31,9 @@ ROUTES = {
 }
 NO_SECRET = "no secret that is configured now made this signature"
 OTHERS = {
-    "stripe_webhook_secrets": "whsec_another",
-    "mxmerchant_webhook_secrets": secret("another"),
-    "standard_webhook_secrets": f"acme={secret('another')}",
+    "stripe_webhook_secrets": "whsec_another_of_the_tests",
+    "mxmerchant_webhook_secrets": secret("another of the tests"),
+    "standard_webhook_secrets": f"acme={secret('another of the tests')}",
 }
 
 
@@ -80,9 +80,9 @@ async def test_what_was_signed_verifies_as_long_as_its_secret_is_there(
     rolling = await checked(
         ledger,
         incoming,
-        stripe_webhook_secrets=f"whsec_new,{STRIPE.secret}",
-        mxmerchant_webhook_secrets=f"{secret('new')},{MX.secret}",
-        standard_webhook_secrets=f"acme={secret('new')},acme={STANDARD.secret}",
+        stripe_webhook_secrets=f"whsec_a-new-one-of-the-tests,{STRIPE.secret}",
+        mxmerchant_webhook_secrets=f"{secret('a new one of the tests')},{MX.secret}",
+        standard_webhook_secrets=f"acme={secret('a new one of the tests')},acme={STANDARD.secret}",
     )
     rolled = await checked(ledger, incoming, **OTHERS)
     removed = await checked(ledger, incoming, **dict.fromkeys(OTHERS, ""))

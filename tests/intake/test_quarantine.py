@@ -172,10 +172,10 @@ async def test_a_retry_killed_before_its_commit_neither_records_nor_settles(
 
 
 async def test_quarantine_is_read_with_a_key_only(data_dir: Path) -> None:
-    async with running(data_dir, api_keys="a-key") as daybook:
+    async with running(data_dir, api_keys="a-key-of-this-test") as daybook:
         await daybook.post(STRIPE, b"no JSON")
         for path in (PATH, f"{PATH}/1"):
-            with_key = await daybook.http.get(path, headers={"X-API-Key": "a-key"})
+            with_key = await daybook.http.get(path, headers={"X-API-Key": "a-key-of-this-test"})
             assert ((await daybook.ask(path)).status_code, with_key.status_code) == (401, 200)
 
 

@@ -393,7 +393,7 @@ async def test_an_invalid_range_is_refused(
 
 
 async def test_a_look_back_needs_a_key(october: Path) -> None:
-    async with running(october, Clock(NOW), api_keys=("secret",)) as daybook:
+    async with running(october, Clock(NOW), api_keys="a-key-of-this-test") as daybook:
         for path, query in (("/api/v1/restatements", {}), ("/api/v1/mrr", {"position": 1})):
             assert (await daybook.ask(path, **query)).status_code == 401
 

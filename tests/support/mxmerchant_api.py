@@ -29,6 +29,7 @@ class MxApi:
         self.payments: list[dict[str, Any]] = []
         self.missing = 0
         self.failures = 0
+        self.refused: dict[str, int] = {}  # lists, by their paths, with the status
         self.url = ""
         self.app = Starlette(
             routes=[
@@ -53,6 +54,8 @@ class MxApi:
         if self.failures:
             self.failures -= 1
             return Response(status_code=429, headers={"Retry-After": "3"})
+        if status := self.refused.get(request.url.path):
+            return Response(status_code=status)
         offset = int(request.query_params["offset"])
         part = listed[offset : offset + min(int(request.query_params["limit"]), 10)]
         return JSONResponse({"recordCount": len(listed) + self.missing, "records": part})

@@ -17,6 +17,8 @@ from starlette.routing import Route
 from tests.support.paths import FIXTURES
 
 KEY = "sk_live_example"
+NESTED_LIMIT = 10  # of a list in an object, that many are shown
+EXPAND_LEVELS = 4
 BASIL = FIXTURES / "stripe" / "basil"
 
 Fault = Callable[[Request], Response | None]
@@ -73,11 +75,16 @@ class StripeApi:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.versions: set[str | None] = set()
         self.faults: list[Fault] = []
+        self.refused: dict[str, int] = {}  # lists, by the last part of their paths, with the status
+        self.knows_expand = True
         self.before: Callable[[str], None] = lambda _path: None
         self.url = ""
         self.app = Starlette(
             routes=[
                 Route("/v1/events", self._events),
+                Route("/v1/subscription_items", self._items),
+                Route("/v1/invoice_payments", self._invoice_payments),
+                Route("/v1/invoices/{id}/lines", self._lines),
                 Route("/v1/{kind}", self._list),
                 Route("/v1/{kind}/{id}", self._one),
             ]
@@ -99,15 +106,33 @@ class StripeApi:
     async def _list(self, request: Request) -> Response:
         def answer(shop: Shop) -> Response:
             kind, status = request.path_params["kind"], request.query_params.get("status")
+            since = int(request.query_params.get("created[gte]", "0"))
             listed = [
                 thing
-                for thing in reversed(shop.objects.values())
-                if f"{thing['object']}s" == kind
-                and (thing["status"] == status if status else thing["status"] != "canceled")
+                for thing in sorted(shop.objects.values(), key=lambda thing: thing["created"])[::-1]
+                if f"{thing['object']}s" == kind and thing["created"] >= since and _has_status(thing, status)
             ]
-            return page(request, listed)
+            return page(request, listed, shown)
 
         return self._answer(request, answer)
+
+    async def _lines(self, request: Request) -> Response:
+        return self._answer(
+            request, lambda shop: self._nested(shop, request.path_params["id"], "lines", request)
+        )
+
+    async def _items(self, request: Request) -> Response:
+        return self._answer(
+            request, lambda shop: self._nested(shop, request.query_params["subscription"], "items", request)
+        )
+
+    async def _invoice_payments(self, request: Request) -> Response:
+        return self._answer(
+            request, lambda shop: self._nested(shop, request.query_params["invoice"], "payments", request)
+        )
+
+    def _nested(self, shop: Shop, object_id: str, field: str, request: Request) -> Response:
+        return page(request, shop.objects[object_id][field]["data"], shown)
 
     async def _one(self, request: Request) -> Response:
         def answer(shop: Shop) -> Response:
@@ -124,17 +149,64 @@ class StripeApi:
         self.before(request.url.path)
         if self.faults and (fault := self.faults.pop(0)(request)):
             return fault
+        expand = request.query_params.getlist("expand[]")
+        if expand and (not self.knows_expand or any(path.count(".") >= EXPAND_LEVELS for path in expand)):
+            return refusal(400, "parameter_unknown")
+        if status := self.refused.get(request.url.path.rpartition("/")[2]):
+            return refusal(status)
         shop = self.shops.get(request.headers.get("Stripe-Account", ""))
         return answer(shop) if shop else refusal(403, "account_invalid")
 
 
-def page(request: Request, listed: list[dict[str, Any]]) -> Response:
+Shown = Callable[[dict[str, Any], set[str]], dict[str, Any]]
+
+
+def page(request: Request, listed: list[dict[str, Any]], show: Shown | None = None) -> Response:
     """A page of a list, as Stripe's cursors have it."""
     after, limit = request.query_params.get("starting_after"), int(request.query_params.get("limit", "10"))
-    start = next(i for i, thing in enumerate(listed) if thing["id"] == after) + 1 if after else 0
+    places = [i for i, thing in enumerate(listed) if thing["id"] == after]
+    if after and not places:
+        return refusal(400, "resource_missing")
+    start = places[0] + 1 if after else 0
     part = listed[start : start + limit]
+    if show:
+        expand = {path.removeprefix("data.") for path in request.query_params.getlist("expand[]")}
+        part = [show(thing, expand) for thing in part]
     has_more = start + limit < len(listed)
     return pretty({"object": "list", "data": part, "has_more": has_more, "url": request.url.path})
+
+
+def _has_status(thing: dict[str, Any], status: str | None) -> bool:
+    """Whether a list of this `status` has an object; without one, no subscription that is canceled."""
+    if status == "all" or (status is None and thing["object"] != "subscription"):
+        return True
+    return thing["status"] == status if status else thing["status"] != "canceled"
+
+
+def shown(thing: dict[str, Any], expand: set[str]) -> dict[str, Any]:
+    """An object as a list shows it: nested lists in part, and nothing expanded that was not asked for."""
+    thing = deepcopy(thing)
+    for field in ("lines", "items", "payments"):
+        if thing.get(field):
+            data = thing[field]["data"]
+            thing[field] |= {"data": data[:NESTED_LIMIT], "has_more": len(data) > NESTED_LIMIT}
+    if thing["object"] == "invoice" and "payments" not in expand:
+        thing.pop("payments", None)
+    if thing.get("discounts") and not any(path.startswith("discounts") for path in expand):
+        thing["discounts"] = [each["id"] if isinstance(each, dict) else each for each in thing["discounts"]]
+    _hide_tiers(thing, expand)
+    for item in (item for phase in thing.get("phases", ()) for item in phase["items"]):
+        if "phases.items.price" not in expand:
+            item["price"] = item["price"]["id"]
+    return thing
+
+
+def _hide_tiers(thing: dict[str, Any], expand: set[str]) -> None:
+    """No list can show the tiers of its items' prices: they are too deep."""
+    shows = "price.tiers" in expand
+    for item in [*([] if shows else [thing]), *(thing.get("items") or {}).get("data", ())]:
+        if isinstance(item.get("price"), dict):
+            item["price"].pop("tiers", None)
 
 
 def pretty(document: Any) -> Response:

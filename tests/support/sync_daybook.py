@@ -13,15 +13,19 @@ from service.books.engine import Engine
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
 from service.core.delivery import Processor, Proof
-from service.core.progress import no_advance
+from service.core.progress import no_advance, no_progress
 from service.intake.retranslate import Change, Retranslator
 from service.intake.translation import read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
+from service.sync.backfill.reader import AccountReader
+from service.sync.backfill.report import ListResult
+from service.sync.backfill.session import Session as BackfillSession
 from service.sync.client import ApiClient
 from service.sync.reconcile.reconciler import reconcile
 from service.sync.reconcile.report import ReconciliationReport
 from service.sync.reconcile.session import Session
+from service.verify import digests
 from tests.support.modes import live
 from tests.support.stripe_api import KEY, StripeApi
 
@@ -65,14 +69,7 @@ class SyncDaybook:
         self, processor: Processor, values: dict[str, str], since: timedelta | None, **how: Any
     ) -> ReconciliationReport:
         """One run with these values of the settings; `how` sets fields of its session."""
-        assert processor.api
-        client = ApiClient(
-            processor.api,
-            values,
-            pause=self._note_wait,
-            random_fraction=lambda: 1.0,
-            monotonic=count().__next__,  # a second for each request, so that the rate needs no wait
-        )
+        client = self._client(processor, values)
         session = Session(
             processor=processor,
             client=client,
@@ -86,6 +83,53 @@ class SyncDaybook:
             return await reconcile(session, since and self.now - since)
         finally:
             await client.close()
+
+    async def backfill(self, api: StripeApi, account: str = "", **how: Any) -> dict[str, ListResult]:
+        """One run with an account of Stripe, in which waiting takes no time; the result of each list."""
+        values = {"stripe_api_key": KEY, "stripe_api_url": api.url}
+        return await self.backfill_from(stripe.PROCESSOR, values, account, **how)
+
+    async def backfill_from(
+        self,
+        processor: Processor,
+        values: dict[str, str],
+        account: str,
+        *,
+        since: int | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, ListResult]:
+        """One run with these values of the settings."""
+        client = self._client(processor, values)
+        session = BackfillSession(
+            processor=processor,
+            client=client,
+            account=account,
+            ledger=self.ledger,
+            clock=self.clock,
+            mode_of=live,
+            show_progress=no_progress,
+            dry_run=dry_run,
+        )
+        try:
+            results = await AccountReader(session).read(since)
+        finally:
+            await client.close()
+        await self.catch_up()
+        return {result.name: result for result in results}
+
+    def _client(self, processor: Processor, values: dict[str, str]) -> ApiClient:
+        assert processor.api
+        return ApiClient(
+            processor.api,
+            values,
+            pause=self._note_wait,
+            random_fraction=lambda: 1.0,
+            monotonic=count().__next__,  # a second for each request, so that the rate needs no wait
+        )
+
+    async def book_digests(self) -> dict[str, str]:
+        """The digest of each book."""
+        return await digests(self.store)
 
     async def _note_wait(self, seconds: float) -> None:
         self.waits.append(seconds)

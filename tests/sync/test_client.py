@@ -227,6 +227,23 @@ async def test_a_list_is_read_to_its_last_page_and_can_be_continued_from_any() -
     assert meterly.paths == [first, *following, *following]
 
 
+async def test_a_list_refused_for_its_parameters_is_asked_for_once_without_those_that_are_optional() -> None:
+    request = replace(LIST, optional={"show[]": ("lines", "payments")})
+    refused = answer("400 Bad Request")
+    async with asking(refused, page(1, next_query={"after": 1}), page(2)) as (meterly, client):
+        listed = [each async for each in client.pages(request)]
+
+    assert [each.objects for each in listed] == [(b"1",), (b"2",)]
+    assert meterly.paths == [
+        "/bills?limit=2&show%5B%5D=lines&show%5B%5D=payments",
+        "/bills?limit=2",
+        "/bills?limit=2&after=1",
+    ]
+    async with asking(refused, refused) as (_, client):
+        with pytest.raises(Refused):
+            await anext(client.pages(request))
+
+
 ENDLESS = {
     "goes on, and gives nothing more": [page(next_query={})],
     "has more than 3 pages": [page(1, next_query={"after": number}) for number in range(3)],

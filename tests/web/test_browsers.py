@@ -10,6 +10,7 @@ from tests.support.running import Daybook, running
 from tests.support.senders import MX_TOKEN, STRIPE
 from tests.web.http_server import serve
 
+KEY = {"X-API-Key": "the-only-read-key"}
 LOOPBACK = ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:8000", "127.8.8.8", "[::1]", "[::1]:8000"]
 FOREIGN = [
     "evil.example",
@@ -58,12 +59,12 @@ async def test_webhooks_and_probes_of_health_take_any_host(daybook: Daybook, hos
 
 
 async def test_with_keys_it_is_asked_under_any_host(data_dir: Path) -> None:
-    async with running(data_dir, api_keys="key-one") as daybook:
+    async with running(data_dir, api_keys=KEY["X-API-Key"]) as daybook:
         for host in FOREIGN:
-            assert await status(daybook, "/api/v1/mrr", Host=host, **{"X-API-Key": "key-one"}) == 200
+            assert await status(daybook, "/api/v1/mrr", Host=host, **KEY) == 200
 
 
-@pytest.mark.parametrize("keys", ["", "key-one"])
+@pytest.mark.parametrize("keys", ["", KEY["X-API-Key"]])
 async def test_the_hosts_that_are_set_are_all_that_there_are(data_dir: Path, keys: str) -> None:
     hosts = "daybook.example.com, 10.0.0.7,[2001:DB8::1]"
     async with running(data_dir, api_keys=keys, allowed_hosts=hosts) as daybook:
@@ -76,7 +77,7 @@ async def test_the_hosts_that_are_set_are_all_that_there_are(data_dir: Path, key
             ("example.com", 421),
             ("localhost", 421),
         ):
-            assert await status(daybook, "/api/v1/mrr", Host=host, **{"X-API-Key": "key-one"}) == expected
+            assert await status(daybook, "/api/v1/mrr", Host=host, **KEY) == expected
 
 
 @pytest.mark.parametrize("path", ["/api/v1/mrr", "/docs", "/healthz", "/docs/assets/swagger-ui.css"])

@@ -546,7 +546,7 @@ async def test_what_lines_say_is_shared_out_in_proportion_to_the_cent(daybook: D
 @pytest.mark.parametrize("read", ["revenue", "forecast", "opportunities"])
 async def test_a_customer_is_read_with_a_key_where_one_is_set(stories: Path, read: str) -> None:
     path = path_of("a_payment", read)
-    async with running(stories, Clock(), api_keys="key-one") as daybook:
+    async with running(stories, Clock(), api_keys="the-only-read-key") as daybook:
         assert (await daybook.ask(path)).status_code == 401
-        answer = await daybook.http.get(path, headers={"X-API-Key": "key-one"})
+        answer = await daybook.http.get(path, headers={"X-API-Key": "the-only-read-key"})
         assert answer.status_code == 200

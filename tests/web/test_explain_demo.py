@@ -49,7 +49,7 @@ async def test_every_number_comes_from_signed_bytes_that_verify(
 
 
 async def test_what_the_demo_does_not_sign_does_not_verify(demo: Path) -> None:
-    async with running(demo, stripe_webhook_secrets="whsec_another") as daybook:
+    async with running(demo, stripe_webhook_secrets="whsec_another_of_the_tests") as daybook:
         found = await daybook.get(
             "/api/v1/explain", figure="month-detail/payments/0/amount_cents", today=ON, **NOVEMBER, **STRIPE
         )

@@ -13,7 +13,7 @@ from tests.support.posted_books import path_of
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE
 
-KEYS = ("key-one", "schlüssel-zwei")
+KEYS = ("the-first-of-the-keys", "der-zweite-schlüssel")
 LOCKED = [
     *(path_of(read, "cus_1") for read in READS),
     "/api/v1/ledger/head",
@@ -41,12 +41,12 @@ async def test_without_a_known_key_a_read_is_401(locked: Daybook, path: str) -> 
         {"Authorization": "Bearer"},
         {"Authorization": "Bearer "},
         {"Authorization": "Bearer wrong"},
-        {"Authorization": "Basic key-one"},
-        {"Authorization": "key-one"},
+        {"Authorization": f"Basic {KEYS[0]}"},
+        {"Authorization": KEYS[0]},
         {"Authorization": f"Bearer {KEYS[0]}x"},
         {"Authorization": f"Bearer {','.join(KEYS)}".encode()},
         {"X-API-Key": ""},
-        {"X-API-Key": "KEY-ONE"},
+        {"X-API-Key": KEYS[0].upper()},
         {"X-API-Key": "ÿÿ".encode("latin-1")},
     ):
         answer = await locked.http.get(path, headers=headers)

@@ -257,13 +257,14 @@ async def test_health_answers_what_is_described(daybook: Daybook) -> None:
 
 
 async def test_every_refusal_of_a_read_is_described(data_dir: Path) -> None:
-    async with running(data_dir, api_keys="key-one,key-two:metrics", allowed_hosts="localhost") as daybook:
-        key = {"X-API-Key": "key-one"}
+    keys = "the-only-read-key,the-key-of-metrics:metrics"
+    async with running(data_dir, api_keys=keys, allowed_hosts="localhost") as daybook:
+        key = {"X-API-Key": "the-only-read-key"}
         for path in (read.path for read in READS):
             for query, headers, status in (
                 ("", {}, "401"),
                 ("?nothing=1", key, "400"),
-                ("", {"X-API-Key": "key-two"}, "403"),
+                ("", {"X-API-Key": "the-key-of-metrics"}, "403"),
                 ("", {**key, "Host": "evil.example"}, "421"),
                 ("?at_least=9&timeout_ms=0", key, "504"),
             ):

@@ -22,16 +22,16 @@ from tests.support.senders import STRIPE, stripe_event, subscription
 # A key of each scope, of two, and one whose scopes are not named; "none" is no key.
 KEYS = {
     "none": "",
-    "f": "key-figures",
-    "p": "key-people",
-    "f+p": "key-both",
-    "m": "key-metrics",
-    "o": "key-operate",
-    "any": "key-default",
+    "f": "the-key-for-figures",
+    "p": "the-key-for-people",
+    "f+p": "the-key-for-both",
+    "m": "the-key-for-metrics",
+    "o": "the-key-for-operate",
+    "any": "the-key-for-default",
 }
 SETTING = (
-    "key-figures:figures,key-people:people,key-both:figures+people,key-metrics:metrics,"
-    "key-operate:operate,key-default"
+    "the-key-for-figures:figures,the-key-for-people:people,the-key-for-both:figures+people,the-key-for-metrics:metrics,"
+    "the-key-for-operate:operate,the-key-for-default"
 )
 AT = "2025-11-13T09:00:00Z"
 RULEBOOK = f"""

@@ -341,13 +341,13 @@ async def test_one_header_may_carry_the_signatures_of_both_secrets(daybook: Dayb
 
 
 async def test_each_biller_signs_with_its_own_secret_only(data_dir: Path) -> None:
-    secrets = f"acme={STANDARD.secret},zeta={secret('of zeta')}"
+    secrets = f"acme={STANDARD.secret},zeta={secret('the secret of zeta')}"
     async with running(data_dir, standard_webhook_secrets=secrets) as daybook:
         body = json.dumps(recorded("subscription.recorded", subscription("1", 100))).encode()
 
         as_acme = sign_standard(body, NOW, "msg_a", STANDARD.secret)
         stolen = await daybook.http.post("/webhooks/standard/zeta", content=body, headers=as_acme)
-        as_zeta = sign_standard(body, NOW, "msg_a", secret("of zeta"))
+        as_zeta = sign_standard(body, NOW, "msg_a", secret("the secret of zeta"))
         own = await daybook.http.post("/webhooks/standard/zeta", content=body, headers=as_zeta)
         both = await daybook.post(STANDARD, body, message_id="msg_a")
 
@@ -487,3 +487,23 @@ async def test_a_read_takes_get_only(daybook: Daybook) -> None:
 
     refused(answer, 405)
     assert "GET" in answer.headers["allow"]
+
+
+async def test_the_token_of_a_callback_url_is_in_no_answer_line_or_metric(
+    daybook: Daybook, logged: list[Any]
+) -> None:
+    path, token = MX_TOKEN.path, MX_TOKEN.secret
+    answers = [
+        await daybook.post(MX_TOKEN, MX_TOKEN.event("1", 100)),
+        await daybook.post(MX_TOKEN, MX_TOKEN.unreadable),
+        await daybook.post(MX_TOKEN, b"no JSON"),
+        await daybook.http.post(f"{path}x", content=b"{}"),
+        await daybook.http.post(f"{path}/", content=b"{}"),
+        await daybook.http.get(path),
+        await daybook.ask("/metrics"),
+        await daybook.ask("/api/v1/ledger/events/1"),
+        await daybook.ask("/api/v1/quarantine/1"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 400, 404, 405, 200, 200, 200]
+    assert token not in f"{[(answer.text, answer.headers) for answer in answers]} {logged}"

@@ -151,7 +151,7 @@ class PaymentReconciler:
         deliveries = []
         for each in observed:
             body = self._observed_body(each)
-            object_id = f"payment:{self._account}:{each.payment_id}"
+            object_id = self._payments.observed_id(self._account, each.payment_id)
             history = histories[each.subject]
             proof = observation_proof(self._name, self._account, object_id, body, history, now)
             if proof:

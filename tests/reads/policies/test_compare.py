@@ -212,9 +212,10 @@ async def test_an_invalid_comparison_is_400(daybook: Daybook, query: dict[str, A
 
 
 async def test_a_comparison_needs_a_key_and_waits_as_every_read(data_dir: Any) -> None:
-    async with running(data_dir, api_keys="key-one") as daybook:
+    async with running(data_dir, api_keys="the-only-read-key") as daybook:
         assert (await daybook.ask(PATH)).status_code == 401
-        answer = await daybook.http.get(f"{PATH}?at_least=9&timeout_ms=0", headers={"X-API-Key": "key-one"})
+        key = {"X-API-Key": "the-only-read-key"}
+        answer = await daybook.http.get(f"{PATH}?at_least=9&timeout_ms=0", headers=key)
         assert answer.status_code == 504
 
 

@@ -30,7 +30,7 @@ async def http(daybook: SyncDaybook) -> AsyncIterator[httpx.AsyncClient]:
             await web({**scope, "state": dict(state or {})}, receive, send)
 
         transport = httpx.ASGITransport(with_state)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield http
 
 

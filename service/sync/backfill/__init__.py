@@ -1,0 +1,1 @@
+"""Backfill: everything that a processor's API holds, recorded in the ledger as observed."""
