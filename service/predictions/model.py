@@ -20,15 +20,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from service.core.cadence import FREQUENCIES
-
 Kind = Literal["tenure", "gap"]
 
 ALL = "all"
 ONE_ORDER = "One order"
 ENDED = "Contract ended"
-FREQUENCY_BOUNDS = tuple((name, days) for name, days in FREQUENCIES.items() if days)
-LEAST_FREQUENT = next(name for name, days in FREQUENCIES.items() if days is None)
+FREQUENCY_BOUNDS = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180))  # days between orders, at most
+LEAST_FREQUENT = "Annual+"
 
 NEW_DAYS = 30  # until then "One order" tells nothing about a contract: its second bill was hardly due
 MONTH_DAYS = 365 / 12
