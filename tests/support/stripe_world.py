@@ -286,10 +286,11 @@ class _Life:
             self._undo(invoice, charge, min(later + 5 * DAY, int(NOW.timestamp()) - HOUR))
 
     def _undo(self, invoice: Thing, charge: Thing, when: int) -> None:
+        closed = min(when + 20 * DAY, int(NOW.timestamp()) - HOUR // 2)
         undone: dict[str, Callable[[], Thing]] = {
             "refunded": lambda: self.world.refund(charge, charge["amount"] // 2, when),
-            "lost": lambda: self.world.dispute(charge, when, "lost", when + HOUR // 2),
-            "won": lambda: self.world.dispute(charge, when, "won", when + HOUR // 2),
+            "lost": lambda: self.world.dispute(charge, when, "lost", closed),
+            "won": lambda: self.world.dispute(charge, when, "won", closed),
             "credited": lambda: self.world.credit(invoice, 700, when),
         }
         fate = self.choices.pick(("kept", "kept", "kept", *undone))
