@@ -8,6 +8,7 @@ put each kind of object into our words, and `units` its money into ISO's units.
 from handlers.stripe import envelope, signature
 from handlers.stripe.api import API, check_mode_of_key
 from handlers.stripe.fields import NAME
+from handlers.stripe.thin_events import THIN_EVENTS
 from service.core.delivery import Endpoint, Header, Processor
 
 __all__ = ["NAME", "PROCESSOR"]
@@ -25,11 +26,12 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=3,
+    version=4,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     mode_setting="stripe_mode",
     setting_checks=(("stripe_api_key", check_mode_of_key),),
     render=envelope.api_version,
+    thin_events=THIN_EVENTS,
     api=API,
 )

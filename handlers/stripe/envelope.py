@@ -5,16 +5,17 @@ and the account's own endpoint with neither.
 Source: https://docs.stripe.com/api/events, https://docs.stripe.com/context.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from handlers.stripe import payloads
 from handlers.stripe.fields import NAME, customer_id, moment, parse, readable
 from handlers.stripe.objects import data_before, data_of, rank_of
+from handlers.stripe.thin_events import is_thin, parse_thin, thin_data
 from handlers.stripe.translations import OBSERVED_TYPES, translation_of
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
-from service.core.events import Event, Unused
+from service.core.events import Data, Event, Unused
 
 _MODES = {True: "live", False: "test"}  # by `livemode`
 
@@ -22,8 +23,12 @@ _MODES = {True: "live", False: "test"}  # by `livemode`
 def translate(payload: Any, proof: Proof) -> list[Event]:
     """The event of one webhook. Raises Unreadable with the field's path and expected type.
 
-    A type that is not in the tables is ordinary input: it becomes an `Unused` event.
+    A type that is not in the tables is ordinary input: it becomes an `Unused` event. A thin event is not
+    translated to what it names, but to a `ThinEvent`.
     """
+    if is_thin(payload):
+        thin = parse_thin(payload)
+        return [_thin_event(payload, thin, proof, thin_data(thin))]
     envelope = _envelope_of(payload, proof)
     translation = translation_of(envelope.type)
     data = data_of(envelope.data.object, translation, envelope.type) if translation else _unused(envelope)
@@ -41,6 +46,17 @@ def translate(payload: Any, proof: Proof) -> list[Event]:
     ]
 
 
+def _thin_event(payload: dict[str, Any], thin: payloads.ThinEvent, proof: Proof, data: Data) -> Event:
+    return Event(
+        processor=NAME,
+        account=_account_in_context(payload),
+        event_id=thin.id,
+        occurred_at=thin.created.astimezone(UTC),
+        trust=proof.trust,
+        data=data,
+    )
+
+
 def _unused(envelope: payloads.Envelope) -> Unused:
     stated = readable(envelope.data.object, payloads.CustomerReference)
     return Unused(original_type=envelope.type, customer_id=customer_id(stated) if stated else None)
@@ -54,7 +70,12 @@ def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
     is_live = payload.get("livemode") if isinstance(payload, dict) else None
     if not isinstance(is_live, bool) or _MODES[is_live] == mode:
         return None
+    ignored = f"{_MODES[is_live]} mode"
     try:
+        if is_thin(payload):
+            thin = parse_thin(payload)
+            data = Unused(original_type=thin.type, ignored=ignored, event_id=thin.id)
+            return _thin_event(payload, thin, proof, data)
         envelope = _envelope_of(payload, proof)
     except Unreadable:
         return None  # its translation says why
@@ -67,7 +88,7 @@ def ignore(payload: Any, proof: Proof, mode: str) -> Event | None:
         data=Unused(
             original_type=envelope.type,
             customer_id=_customer_id(envelope.data.object),
-            ignored=f"{_MODES[is_live]} mode",
+            ignored=ignored,
             event_id=envelope.id,
         ),
     )
@@ -103,7 +124,7 @@ def _envelope_of(payload: Any, proof: Proof) -> payloads.Envelope:
     kind = parse(payload, payloads.ObjectReference, "$").object
     return payloads.Envelope(
         id=proof.message_id or "",
-        type=OBSERVED_TYPES.get(kind, kind),
+        type=f"{kind}.deleted" if payload.get("deleted") is True else OBSERVED_TYPES.get(kind, kind),
         created=int(proof.received_at.timestamp()),
         account=proof.account,
         data=payloads.EventData(object=payload),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from service.core.events import Currency, Every, Id, MonthDay
+from service.core.events import Currency, Every, Id, Moment, MonthDay
 from service.core.limits import MAX_AMOUNT as MAX_NUMBER
 
 Amount = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -80,6 +80,24 @@ class Envelope(Payload, frozen=True, kw_only=True):
     created: Seconds
     account: Annotated[str, Meta(max_length=255)] | None = None
     data: EventData
+
+
+class RelatedObject(Payload, frozen=True, kw_only=True):
+    """The object that a thin event names; one without an id is part of another."""
+
+    type: Text
+    id: Id | None = None
+
+
+class ThinEvent(Payload, frozen=True, kw_only=True):
+    """An event that only names what changed; `snapshot_event` is the id of the event that shows it."""
+
+    id: Id
+    type: Text
+    created: Moment
+    context: Annotated[str, Meta(pattern="^[!-~]{0,255}$")] | None = None  # it goes into a header
+    related_object: RelatedObject | None = None
+    snapshot_event: Id | None = None
 
 
 class Customer(Payload, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.core.events import Data, Event
+from service.core.events import Data, Event, ThinEvent
 from service.core.processor_api import Api, Request
 
 TOLERANCE_SECONDS = 300  # how far a signed timestamp may be from now, either way
@@ -118,6 +118,22 @@ class Confirmations(Struct, frozen=True, kw_only=True):
 SettingCheck = Callable[[Any, Mapping[str, Any]], None]
 
 
+class ThinEvents(Struct, frozen=True, kw_only=True):
+    """How what a thin event names is fetched.
+
+    `is_thin` says of a parsed body whether it is a thin event. `event` is the request for the thin event of
+    this id, which may name a snapshot though its delivery did not, and `snapshot_id` reads the answer; it
+    raises Unreadable. `snapshot` is the request for the event of this id that tells the change, and `shown`
+    that for the object; None if no object is named of which an observation tells enough.
+    """
+
+    is_thin: Callable[[Any], bool]
+    event: Callable[[str, ThinEvent], Request]
+    snapshot_id: Callable[[bytes], str | None]
+    snapshot: Callable[[str, ThinEvent], Request]
+    shown: Callable[[ThinEvent], Request | None]
+
+
 class Processor(Struct, frozen=True, kw_only=True):
     """A processor: where it posts, and how its deliveries are read.
 
@@ -126,6 +142,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     redelivery; they are left out of the content digest, so that a retry is never a conflict. `render` is
     set where one event may come in several renderings; its ids are then unique over all accounts.
     `confirmations` is set where fetches confirm notifications.
+    `thin_events` is set where events may only name what the API has; then `api` and `render` are set, too.
     `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
     counts, for `ignore`.
     `setting_checks` are its settings that are checked, by name, each with its check.
@@ -140,6 +157,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     ignore: Ignore | None = None
     render: Render | None = None
     confirmations: Confirmations | None = None
+    thin_events: ThinEvents | None = None
     api: Api | None = None
     mode_setting: str | None = None
     setting_checks: tuple[tuple[str, SettingCheck], ...] = ()
@@ -164,7 +182,11 @@ def no_mode(_processor: Processor) -> str:
 
 
 class Rendered(Struct, frozen=True, kw_only=True):
-    """The rendering of an event in one body: its API version, and the digest of its content."""
+    """The rendering of an event in one body: its API version, and the digest of its content.
+
+    `is_thin`: it only names what changed.
+    """
 
     api_version: str
     content_digest: bytes
+    is_thin: bool = False

@@ -352,6 +352,20 @@ class Rendering(Data, frozen=True, kw_only=True):
     customer_id: str | None = None
 
 
+class ThinEvent(Data, frozen=True, kw_only=True):
+    """An event that only names what changed. It has no effect itself: what it names is fetched.
+
+    That is the event `snapshot_id`, which tells the change whole, if there is one; else the object.
+    `context` says for whom the API is asked, in the processor's words.
+    """
+
+    original_type: str
+    snapshot_id: Id | None = None
+    object_type: str | None = None
+    object_id: Id | None = None
+    context: str | None = None
+
+
 class Unused(Data, frozen=True, kw_only=True):
     """An event that the books don't use, with the customer that it names, if any.
 
@@ -380,12 +394,14 @@ TYPES: dict[str, type[Data]] = {
     "credit_note.recorded": CreditNote,
     "event.superseded": Superseded,
     "event.rendered": Rendering,
+    "event.thin": ThinEvent,
     "unused": Unused,
 }
 NOT_POSTED = (
     CustomerErased,
     Superseded,
     Rendering,
+    ThinEvent,
     Unused,
 )  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
@@ -450,6 +466,7 @@ _SUBJECTS: dict[type[Data], Any] = {
     CreditNote: lambda _: [],
     Superseded: lambda data: list(data.histories),
     Rendering: lambda data: [("rendering", data.event_id)],
+    ThinEvent: lambda _: [],
     Unused: lambda data: _named(ignored=data.event_id),
 }
 

@@ -18,6 +18,8 @@ from service.ledger.draft import Incoming
 from service.ledger.store import Ledger, LedgerReader
 
 CONFLICT = "conflict"
+NO_API = "no_api"  # a thin event came while no API was set up from which to fetch what it names
+GONE = "gone"  # what a thin event names can't be fetched any more
 _PAGE = 500
 _MAX_ID = 2**62
 

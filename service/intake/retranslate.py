@@ -34,7 +34,7 @@ from service.core.progress import Advance
 from service.intake import quarantine, versions
 from service.intake.translation import can_read_again, is_rendered, processor_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
-from service.ledger.renderings import Rank, named_account, rank
+from service.ledger.renderings import NO_RANK, Rank, named_account, rank
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
 
 _PAGE = 100  # deliveries read, and appended, at once
@@ -272,7 +272,7 @@ def _best_rendering(renderings: Sequence[Incoming]) -> Incoming:
 
 def _rank(rendering: Incoming) -> Rank:
     rendered = rendering.render(rendering.body) if rendering.render else None
-    return rank(rendering.proof.trust, rendered) if rendered else (-1, "", b"")
+    return rank(rendering.proof.trust, rendered) if rendered else NO_RANK
 
 
 async def _retranslate_fetched(

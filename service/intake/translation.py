@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from handlers import PROCESSORS
 from service.core.delivery import ModeOf, Processor, Proof, Rendered
 from service.core.errors import Unreadable
-from service.core.events import REVISION_MARK, Event
+from service.core.events import REVISION_MARK, Event, ThinEvent
 from service.core.limits import check_limits
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.ledger.draft import Incoming
@@ -69,6 +69,11 @@ def read_delivery(
     )
 
 
+def has_thin_event(incoming: Incoming) -> bool:
+    """Whether a delivery brought an event that only names what changed."""
+    return any(isinstance(event.data, ThinEvent) for event in incoming.events)
+
+
 def _events(processor: Processor, payload: Any, proof: Proof, mode_of: ModeOf) -> Sequence[Event]:
     ignored = processor.ignore and processor.ignore(payload, proof, mode_of(processor))
     return [ignored] if ignored else processor.translate(payload, proof)
@@ -87,7 +92,11 @@ def _rendered(processor: Processor, body: bytes) -> Rendered | None:
     except NOT_JSON:
         return None
     assert processor.render  # noqa: S101 - `renderer` sees to it
-    return Rendered(api_version=processor.render(payload), content_digest=content_digest(payload, processor))
+    return Rendered(
+        api_version=processor.render(payload),
+        content_digest=content_digest(payload, processor),
+        is_thin=processor.thin_events is not None and processor.thin_events.is_thin(payload),
+    )
 
 
 def _check_event(event: Event) -> Event:

@@ -24,6 +24,7 @@ from service.ledger.draft import (
     keys_by_id,
     rendering_of,
 )
+from service.ledger.fetches import ADD_FETCHES
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
 from service.ledger.range_partitions import ensure_partitions
@@ -94,6 +95,7 @@ def append_deliveries(
         (_ADD_DELIVERIES, draft.deliveries),
         (_ADD_SUBJECTS, draft.subjects),
         (_ADD_QUARANTINE, draft.quarantine),
+        (ADD_FETCHES, draft.fetches),
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])

@@ -11,6 +11,7 @@ from service.core.events import (
     SUPERSEDED_SUFFIX,
     Event,
     Superseded,
+    ThinEvent,
     original_id,
     revision_id,
     revision_number,
@@ -100,6 +101,7 @@ class Draft:
         self.events: list[dict[str, Any]] = []
         self.deliveries: list[dict[str, Any]] = []
         self.subjects: list[dict[str, Any]] = []
+        self.fetches: list[dict[str, Any]] = []
         self.quarantine: list[dict[str, Any]] = []
 
     def add(self, incoming: Incoming) -> Outcome:
@@ -268,6 +270,8 @@ class Draft:
         self._keys_by_id.setdefault(_id(event), key)
         self.events.append(row)
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
+        if isinstance(event.data, ThinEvent):
+            self.fetches.append(fetch_row(event, self._recorded_at_us))
 
     def _quarantine(
         self,
@@ -290,6 +294,17 @@ class Draft:
                 "proof": json.encode(incoming.proof),
             }
         )
+
+
+def fetch_row(event: Event, now_us: int) -> dict[str, Any]:
+    """The entry of a thin event: what it names is to be fetched, from now on."""
+    return {
+        "processor": event.processor,
+        "event_id": original_id(event.event_id),
+        "since_us": now_us,
+        "due_at_us": now_us,
+        "attempts": 0,
+    }
 
 
 def rendering_of(incoming: Incoming, event: Event, position: int, keyed_digest: bytes) -> KnownRendering:

@@ -1,9 +1,10 @@
 """Renderings: one event that several deliveries tell, each in the API version of its endpoint.
 
 Stripe renders an event for each endpoint, and once more where it is fetched. Every rendering is kept, and the
-books read one of them, which is chosen by content, never by the order of arrival: signed before fetched, then
-the newest API version, then the digest. The event belongs to the account that any rendering names. Where that
-gives another event than before, a revision takes its place, as after a retranslation.
+books read one of them, which is chosen by content, never by the order of arrival: whole before thin, signed
+before fetched, then the newest API version, then the digest. The event belongs to the account that any
+rendering names. Where that gives another event than before, a revision takes its place, as after a
+retranslation.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +30,9 @@ from service.ledger.vault import Vault
 from service.storage.statements import HotStatement, any_of
 
 Render = Callable[[bytes], Rendered | None]
-Rank = tuple[int, str, bytes]
+Rank = tuple[bool, int, str, bytes]
+
+NO_RANK: Rank = (False, -1, "", b"")  # of a rendering that can't be compared
 
 _TRUST_RANK = {"unsigned": 0, "fetched": 1, "signed": 2}
 _AFTER_MARK = chr(ord(REVISION_MARK) + 1)  # ids that begin with "evt_1·" sort before "evt_1" and this
@@ -82,7 +85,7 @@ class KnownRendering(Struct, frozen=True, kw_only=True):
     @property
     def rank(self) -> Rank:
         """The place of this rendering: the books read the one with the highest."""
-        return rank(self.trust, self.rendered) if self.rendered else (-1, "", b"")
+        return rank(self.trust, self.rendered) if self.rendered else NO_RANK
 
 
 class EventRenderings(Struct, kw_only=True):
@@ -152,7 +155,12 @@ class EventRenderings(Struct, kw_only=True):
 
 def rank(trust: str, rendered: Rendered) -> Rank:
     """The place of a rendering: of several renderings the books read the one with the highest."""
-    return _TRUST_RANK.get(trust, 0), rendered.api_version, rendered.content_digest
+    return (
+        not rendered.is_thin,
+        _TRUST_RANK.get(trust, 0),
+        rendered.api_version,
+        rendered.content_digest,
+    )
 
 
 def named_account(accounts: Iterable[str]) -> str:

@@ -31,6 +31,7 @@ from service.ledger import tables
 from service.ledger.append import append_deliveries, is_rendering, read_head
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
+from service.ledger.fetches import claim_fetch, remove_fetch, request_fetches
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
 from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.renderings import Raw, read_deliveries_of
@@ -77,12 +78,32 @@ class Ledger:
         return await self._database.write(work)
 
     async def retry(self, quarantine_id: int, incoming: Incoming, now: datetime) -> Outcome:
-        """Append a delivery from quarantine, and settle it there, in one durable transaction."""
+        """Append a delivery from quarantine, and settle it there, in one durable transaction.
+
+        What a thin event names is fetched again, though the ledger has it already.
+        """
 
         def work(connection: Connection) -> Outcome:
             (outcome,) = append_deliveries(connection, [incoming], to_us(now), self.vault)
+            request_fetches(connection, incoming.events, now)
             _settle(connection, [quarantine_id], "retried", None, now)
             return outcome
+
+        return await self._database.write(work)
+
+    async def claim_fetch(self, processor: str, now: datetime) -> str | None:
+        """The id of a thin event of which what it names is to be fetched now; see `claim_fetch`."""
+        return await self._database.write(partial(claim_fetch, processor=processor, now=now))
+
+    async def finish_fetch(
+        self, processor: str, event_id: str, fetched: Sequence[Incoming], now: datetime
+    ) -> list[Outcome]:
+        """Append what was fetched for a thin event, which is done then, in one durable transaction."""
+
+        def work(connection: Connection) -> list[Outcome]:
+            outcomes = append_deliveries(connection, fetched, to_us(now), self.vault) if fetched else []
+            remove_fetch(connection, processor, event_id)
+            return outcomes
 
         return await self._database.write(work)
 

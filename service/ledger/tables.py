@@ -103,6 +103,18 @@ class Cursor(_Table, table=True):
     kept_at_us: int = Field(sa_type=BigInteger)
 
 
+class Fetch(_Table, table=True):
+    """A thin event of which what it names is still to be fetched: not before `due_at_us`."""
+
+    __tablename__ = "fetches"
+
+    processor: str = Field(primary_key=True, sa_type=Text)
+    event_id: str = Field(primary_key=True, sa_type=Text, description="the processor's own")
+    since_us: int = Field(sa_type=BigInteger)
+    due_at_us: int = Field(sa_type=BigInteger)
+    attempts: int
+
+
 class Turn(_Table, table=True):
     """The ledger's head on PostgreSQL, one row: the transaction that locks it may append."""
 

@@ -1,5 +1,7 @@
 """The nudge: an arq job, enqueued after a commit, that wakes a worker. It carries no event.
 
+"advance" wakes the workers to advance the books, "fetch" one of them to fetch what thin events name.
+
 Its id contains the position, since `enqueue_job` does nothing while a job of the same id is queued or
 running: an event committed during a run would have to wait for the sweep. One nudge is sent at a time, and
 the commits made meanwhile share the next one, so that a slow Redis delays the books and nothing else.
@@ -19,6 +21,7 @@ from service.queue.client import Client, connection_pool
 from service.storage.tasks import cancel_and_wait
 
 QUEUE = "queue"
+ADVANCE, FETCH = "advance", "fetch"
 _RETRY_SECONDS = 0.5
 
 serialize: Callable[[dict[str, Any]], bytes] = msgspec.msgpack.encode
@@ -38,27 +41,28 @@ async def nudge_once(url: str, prefix: str, position: int) -> None:
     """Request once that the books are advanced; if Redis is away, the worker's sweep advances them."""
     redis = connect(url, prefix)
     with suppress(RedisError, OSError):
-        await _enqueue(redis, position)
+        await _enqueue(redis, ADVANCE, position)
     with suppress(RedisError, OSError):
         await redis.aclose()
 
 
-async def _enqueue(redis: ArqRedis, position: int) -> None:
-    await redis.enqueue_job("advance", _job_id=f"advance:{position}")
+async def _enqueue(redis: ArqRedis, job: str, position: int) -> None:
+    await redis.enqueue_job(job, _job_id=f"{job}:{position}")
 
 
 class Nudger:
     """Sends nudges from one task; `nudge` never waits and never fails. The client is closed with it."""
 
-    def __init__(self, redis: ArqRedis, on_failure: Callable[[], None]) -> None:
+    def __init__(self, redis: ArqRedis, on_failure: Callable[[], None], job: str = ADVANCE) -> None:
         self._redis = redis
+        self._job = job
         self._on_failure = on_failure
         self._position = 0
         self._is_requested = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="nudger")
 
     def nudge(self, position: int) -> None:
-        """Request that the books are advanced to `position` at least."""
+        """Request the job, which then sees what is at `position` at least."""
         self._position = max(self._position, position)
         self._is_requested.set()
 
@@ -73,7 +77,7 @@ class Nudger:
             await self._is_requested.wait()
             self._is_requested.clear()
             try:
-                await _enqueue(self._redis, self._position)
+                await _enqueue(self._redis, self._job, self._position)
             except (RedisError, OSError) as error:
                 log.warning("nudge_failed", error=type(error).__name__, position=self._position)
                 self._on_failure()

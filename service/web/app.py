@@ -15,7 +15,7 @@ from service.intake.silence import SilenceMonitor
 from service.intake.versions import DueMonitor
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
-from service.queue.nudge import Nudger, connect
+from service.queue.nudge import ADVANCE, FETCH, Nudger, connect
 from service.settings import Settings
 from service.web.bounds import Limiter
 from service.web.browsers import BrowserGuard
@@ -44,20 +44,24 @@ class _Lifespan(TypedDict):
     daybook: State
 
 
+def _do_nothing(_position: int) -> None:
+    """What stands for a nudge where there is no Redis."""
+
+
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
     """The app; its stores open and close with its lifespan."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[_Lifespan]:
         ledger, store, metrics = open_ledger(settings), open_books(settings), Metrics()
-        nudger = (
-            Nudger(connect(settings.redis_url, settings.redis_prefix), metrics.nudge_failures.inc)
+        nudgers = {
+            job: Nudger(connect(settings.redis_url, settings.redis_prefix), metrics.nudge_failures.inc, job)
+            for job in (ADVANCE, FETCH)
             if settings.redis_url
-            else None
-        )
-        if nudger is None:
+        }
+        if not nudgers:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
-        writer = Writer(ledger, clock, nudger.nudge if nudger else lambda _position: None)
+        writer = Writer(ledger, clock, nudgers[ADVANCE].nudge if nudgers else _do_nothing)
         lookback = LookbackMaker(settings)
         try:
             yield {
@@ -66,6 +70,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     clock=clock,
                     ledger=ledger,
                     writer=writer,
+                    request_fetch=nudgers[FETCH].nudge if nudgers else _do_nothing,
                     store=store,
                     metrics=metrics,
                     silence=SilenceMonitor(ledger),
@@ -80,7 +85,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         finally:
             await lookback.close()
             await writer.close()
-            if nudger:
+            for nudger in nudgers.values():
                 await nudger.close()
             await store.close()
             await ledger.close()

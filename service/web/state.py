@@ -20,12 +20,16 @@ from service.web.prometheus import Metrics
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """The parts that request handlers use; `clock` gives now, in UTC."""
+    """The parts that request handlers use; `clock` gives now, in UTC.
+
+    `request_fetch` has a worker fetch what the thin event at a position names.
+    """
 
     settings: Settings
     clock: Callable[[], datetime]
     ledger: Ledger
     writer: Writer
+    request_fetch: Callable[[int], None]
     store: BookStore
     metrics: Metrics
     silence: SilenceMonitor

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from msgspec import UNSET, Struct, UnsetType, json
@@ -23,7 +23,8 @@ from service.core.errors import (
     VerificationError,
 )
 from service.core.events import Event, Subscription, Unused
-from service.intake.translation import read_delivery
+from service.intake.quarantine import NO_API
+from service.intake.translation import has_thin_event, read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.reads.answers import about
 from service.web.counted_lines import CountedLines
@@ -52,6 +53,9 @@ class Received(Struct, frozen=True, kw_only=True):
     ignored: Annotated[
         str | UnsetType, about("why its events don't count, where they would under another setting")
     ] = UNSET
+    pending: Annotated[
+        Literal["fetch"] | UnsetType, about("it only names what changed, which is fetched next")
+    ] = UNSET
 
 
 def webhook_routes() -> list[Route]:
@@ -64,7 +68,7 @@ def webhook_routes() -> list[Route]:
 
 
 def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
-    ignored_lines = CountedLines(log.info)
+    ignored_lines, no_api_lines = CountedLines(log.info), CountedLines(log.warning)
 
     async def receive(request: Request) -> Response:
         state = state_of(request)
@@ -82,7 +86,14 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
             ignored = _ignored(incoming)
             if ignored:
                 ignored_lines.add(state.clock(), "event_ignored", processor=processor.name, reason=ignored)
-            return Response(json.encode(_answer(result, ignored)), media_type="application/json")
+            if incoming.reason == NO_API:
+                no_api_lines.add(
+                    state.clock(), "event_not_fetched", processor=processor.name, reason=incoming.detail
+                )
+            is_pending = has_thin_event(incoming) and not result.duplicate and not result.conflict
+            if is_pending:
+                state.request_fetch(result.end)
+            return Response(json.encode(_answer(result, ignored, is_pending)), media_type="application/json")
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
@@ -130,7 +141,17 @@ def _prove(processor: Processor, endpoint: Endpoint, request: Request, body: byt
         proof = replace(proof, confirmable=True)
     names = (*endpoint.header_names, *_STORED_HEADERS)
     stored_headers = json.encode({name: headers[name] for name in names if name in headers})
-    return read_delivery(processor, stored_headers, body, proof, state.settings.mode_of)
+    incoming = read_delivery(processor, stored_headers, body, proof, state.settings.mode_of)
+    return incoming if state.settings.has_api(processor) else _without_api(incoming, processor, state)
+
+
+def _without_api(incoming: Incoming, processor: Processor, state: State) -> Incoming:
+    """A thin event marked for quarantine, since what it names can't be fetched; or any other delivery."""
+    if processor.api is None or not has_thin_event(incoming):
+        return incoming
+    unset = " and ".join(state.settings.unset_of(processor.api))
+    detail = f"what this event names can't be fetched without {unset}"
+    return replace(incoming, events=(), reason=NO_API, detail=detail)
 
 
 def _ignored(incoming: Incoming) -> str | None:
@@ -139,7 +160,7 @@ def _ignored(incoming: Incoming) -> str | None:
     return next((data.ignored for data in unused if data.ignored), None)
 
 
-def _answer(result: Outcome, ignored: str | None) -> Received:
+def _answer(result: Outcome, ignored: str | None, is_pending: bool) -> Received:
     return Received(
         received=True,
         position=result.position,
@@ -147,6 +168,7 @@ def _answer(result: Outcome, ignored: str | None) -> Received:
         conflict=result.conflict or UNSET,
         quarantined=result.quarantined or UNSET,
         ignored=ignored or UNSET,
+        pending="fetch" if is_pending else UNSET,
     )
 
 

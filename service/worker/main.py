@@ -29,7 +29,7 @@ from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.core.delivery import Processor
 from service.ledger.store import Ledger
 from service.processes.lifeline import STOP_SECONDS
-from service.queue.nudge import QUEUE, connect, deserialize, serialize
+from service.queue.nudge import ADVANCE, FETCH, QUEUE, Nudger, connect, deserialize, serialize
 from service.reads.snapshots import remove_outdated
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
@@ -37,11 +37,13 @@ from service.sync.client import ApiClient, open_client
 from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
 from service.sync.reconcile.run import NightlyReconciliation, Reconciliation
+from service.sync.thin_events import ThinFetcher
 from service.worker.advancer import Advancer
 from service.worker.trainer import keep_training
 
 ADVANCE_CHANNEL = "look"  # the channel on which the worker that took a job wakes every worker
 SWEEP_SECONDS = 5
+FETCH_SWEEP_SECONDS = 10
 _POLL_SECONDS = 0.02  # how often arq polls its queue: the delay of a quiet system
 _RESTART_SECONDS = 0.5
 # Each sweep sends a message; without one for longer, the connection is dead.
@@ -79,17 +81,33 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
             stack.push_async_callback(
                 _release_leases, leases, asyncio.create_task(_renew_leases(leases, advancer))
             )
-        crons = [_sweep_cron(advancer)]
+        connect_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
+        nudger = Nudger(connect_redis(), lambda: None)
+        stack.push_async_callback(nudger.close)
+        crons, fetchers = [_sweep_cron(advancer)], []
         for processor in filter(settings.has_api, PROCESSORS):
             client = open_client(settings, processor)
             stack.push_async_callback(client.close)
             crons += _ask_crons(processor, client, ledger, clock)
+            if processor.thin_events and client.api.events:
+                fetcher = ThinFetcher(
+                    processor,
+                    processor.thin_events,
+                    client.api.events,
+                    client,
+                    ledger,
+                    clock,
+                    settings.mode_of,
+                    nudger.nudge,
+                )
+                stack.push_async_callback(fetcher.close)
+                crons.append(_fetch_cron(processor, fetcher))
+                fetchers.append(fetcher)
         nightly = NightlyReconciliation(settings, Reconciliation(settings, ledger, store, clock))
         stack.push_async_callback(nightly.close)
         if nightly.has_work:
             crons.append(_reconcile_cron(nightly))
-        connect_redis = partial(connect, settings.redis_url or "", settings.redis_prefix)
-        await serve_jobs(connect_redis, advancer, crons, stopping)
+        await serve_jobs(connect_redis, advancer, crons, stopping, fetchers)
 
 
 def _handle_unretrieved(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -123,6 +141,7 @@ async def serve_jobs(
     advancer: Advancer,
     crons: Sequence[CronJob],
     stopping: asyncio.Event,
+    fetchers: Sequence[ThinFetcher] = (),
 ) -> None:
     """Run the advancer, the channel's listener and arq's worker until `stopping`.
 
@@ -134,7 +153,7 @@ async def serve_jobs(
     while not stopping.is_set():
         await advancer.wake()
         redis = connect_redis()
-        worker = _arq_worker(redis, advancer, crons)
+        worker = _arq_worker(redis, advancer, fetchers, crons)
         running = asyncio.create_task(worker.async_run())
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         await _ignore_lost_redis(cancel_and_wait(running))
@@ -166,9 +185,14 @@ async def _advance_on_messages(connect_redis: Callable[[], ArqRedis], advancer: 
             await advancer.wake()
 
 
-def _arq_worker(redis: ArqRedis, advancer: Advancer, crons: Sequence[CronJob]) -> Worker:
+def _arq_worker(
+    redis: ArqRedis, advancer: Advancer, fetchers: Sequence[ThinFetcher], crons: Sequence[CronJob]
+) -> Worker:
     return Worker(
-        functions=[func(_advance_job(advancer), name="advance", keep_result=0)],
+        functions=[
+            func(_advance_job(advancer), name=ADVANCE, keep_result=0),
+            func(_fetch_job(fetchers), name=FETCH, keep_result=0),
+        ],
         cron_jobs=crons,
         redis_pool=redis,
         queue_name=QUEUE,
@@ -198,6 +222,23 @@ def _advance_job(advancer: Advancer) -> WorkerCoroutine:
         await _ignore_lost_redis(ctx["redis"].publish(ADVANCE_CHANNEL, b""))
 
     return advance
+
+
+def _fetch_job(fetchers: Sequence[ThinFetcher]) -> WorkerCoroutine:
+    """Wake the fetchers of this worker; what one of them claims, no other worker fetches."""
+
+    async def fetch(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
+        for fetcher in fetchers:
+            fetcher.wake()
+
+    return fetch
+
+
+def _fetch_cron(processor: Processor, fetcher: ThinFetcher) -> CronJob:
+    """Fetch what is due again, was left by a crash, or waited for an API."""
+    seconds = set(range(0, 60, FETCH_SWEEP_SECONDS))
+    name = f"fetch_{processor.name}"
+    return cron(_job(fetcher.sweep), name=name, second=seconds, keep_result=0, run_at_startup=True)
 
 
 def _ask_crons(

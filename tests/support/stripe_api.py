@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
@@ -59,12 +60,34 @@ class Shop:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.objects: dict[str, dict[str, Any]] = {}
+        self.thin_events: dict[str, dict[str, Any]] = {}
 
     def happens(self, kind: str, thing: dict[str, Any], created: int) -> dict[str, Any]:
         """An object becomes so, and an event tells it."""
         self.objects[thing["id"]] = thing
         self.events.append(event(len(self.events) + 1, kind, thing, created))
         return self.events[-1]
+
+
+def thin_event(
+    number: int, snapshot: dict[str, Any], *, names_snapshot: bool = True, context: str | None = None
+) -> dict[str, Any]:
+    """The delivery of the thin event that is a snapshot event's twin."""
+    thing = snapshot["data"]["object"]
+    return {
+        "id": f"evt_thin_{number}",
+        "object": "v2.core.event",
+        "type": f"v1.{snapshot['type']}",
+        "livemode": snapshot.get("livemode", True),
+        "created": f"{datetime.fromtimestamp(snapshot['created'], UTC):%Y-%m-%dT%H:%M:%S}.123456789Z",
+        "context": context,
+        "reason": None,
+        "related_object": {
+            "id": thing["id"],
+            "type": thing["object"],
+            "url": f"/v1/{thing['object']}s/{thing['id']}",
+        },
+    } | ({"snapshot_event": snapshot["id"]} if names_snapshot else {})
 
 
 class StripeApi:
@@ -85,6 +108,8 @@ class StripeApi:
                 Route("/v1/subscription_items", self._items),
                 Route("/v1/invoice_payments", self._invoice_payments),
                 Route("/v1/invoices/{id}/lines", self._lines),
+                Route("/v1/events/{id}", self._event),
+                Route("/v2/core/events/{id}", self._thin_event),
                 Route("/v1/{kind}", self._list),
                 Route("/v1/{kind}/{id}", self._one),
             ]
@@ -100,6 +125,18 @@ class StripeApi:
             since, until = (int(request.query_params[f"created[{bound}]"]) for bound in ("gte", "lte"))
             newest_first = sorted(shop.events, key=lambda thing: thing["created"])[::-1]
             return page(request, [thing for thing in newest_first if since <= thing["created"] <= until])
+
+        return self._answer(request, answer)
+
+    async def _event(self, request: Request) -> Response:
+        def answer(shop: Shop) -> Response:
+            return one(thing for thing in shop.events if thing["id"] == request.path_params["id"])
+
+        return self._answer(request, answer)
+
+    async def _thin_event(self, request: Request) -> Response:
+        def answer(shop: Shop) -> Response:
+            return one(filter(None, [shop.thin_events.get(request.path_params["id"])]))
 
         return self._answer(request, answer)
 
@@ -154,8 +191,15 @@ class StripeApi:
             return refusal(400, "parameter_unknown")
         if status := self.refused.get(request.url.path.rpartition("/")[2]):
             return refusal(status)
-        shop = self.shops.get(request.headers.get("Stripe-Account", ""))
+        context = request.headers.get("Stripe-Context", "").rpartition("/")[2]
+        shop = self.shops.get(request.headers.get("Stripe-Account", context))
         return answer(shop) if shop else refusal(403, "account_invalid")
+
+
+def one(found: Iterator[dict[str, Any]]) -> Response:
+    """The object that was found, or the answer that there is none."""
+    thing = next(found, None)
+    return pretty(thing) if thing else refusal(404, "resource_missing")
 
 
 Shown = Callable[[dict[str, Any], set[str]], dict[str, Any]]
