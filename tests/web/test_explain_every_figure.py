@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,11 @@ RANGE = {"from_": "2025-09", "to": "2025-11"}
 QUERIES: dict[str, list[dict[str, Any]]] = {
     "month-detail": [{}, {"year": 2025, "month": 12}],
     "monthly-totals": [{**RANGE, "detail": "cash"}, {"from_": "2025-09-05", "to": "2025-11-10"}],
-    "movements": [{**RANGE, "detail": "customers"}, {**RANGE, "by": "day"}],
+    "movements": [{**RANGE, "detail": "customers"}],
     "metrics": [RANGE, {**RANGE, "by": "quarter"}],
     "upcoming": [{"from_": "2025-11-01", "to": "2025-12-31", "forecast": "true"}],
-    "mrr": [{}, {"policy": "stripe"}, {"today": "2025-10-31"}],
-    "compare": [{}, {"policies": "default,chartmogul"}],
-    "customers-top": [{}, {"today": "2025-06-30"}, {"sort": "orders", "order": "asc"}],
+    "mrr": [{}, {"policy": "stripe"}],
+    "customers-top": [{}, {"today": "2025-06-30"}],
     "customers-at-risk": [{}, {"stage": "churned"}],
     "cohorts": [{}, {"today": "2025-06-30"}],
     "distribution": [{}, {"today": "2025-06-30"}],
@@ -225,17 +225,18 @@ async def check(
     today = date.fromisoformat(query.get("today", NOW.date().isoformat()))
     given = {key.rstrip("_"): str(value) for key, value in query.items() if key != "today"}
 
-    def find(connection: Connection) -> list[dict[str, Any]]:
+    def find(connection: Connection, figure: str) -> dict[str, Any]:
         _, view = open_view(connection, Scope(currency="usd", today=today), daybook.state)
-        return [to_builtins(explain(view, figure, given, 0, None)) for figure in figures]
+        return dict(to_builtins(explain(view, figure, given, 0, None)))
 
-    for found in await daybook.state.store.read(find):
-        assert_made(found | {"today": today}, figures[found["figure"]])
+    for figure, value in figures.items():
+        found = await daybook.state.store.read(partial(find, figure=figure))
+        assert_made(found | {"today": today}, value)
         causes = {(cause, row["account"]) for row in found["rows"] for cause in row["causes"]}
-        assert causes or not found["value"], found["figure"]
+        assert causes or not value, figure
         async with daybook.state.ledger.reading() as reader:
             events = await trace(reader, causes - verified, daybook.state.settings)
-        assert all(event["delivery"]["verified"] is True for event in events), found["figure"]
+        assert all(event["delivery"]["verified"] is True for event in events), figure
         verified |= causes
 
 
