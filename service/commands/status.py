@@ -45,4 +45,6 @@ def _render(status: "Status") -> RenderableType:
     if status.retranslation_due:
         due = ", ".join(status.retranslation_due)
         lines.append(f"An older version translated what is held of {due}: run {versions.COMMAND}")
+    for processor, count in status.pending_fetches.items():
+        lines.append(f"{count:,} thin events of {processor} wait for what they name.")
     return Group(*lines, partitions, *([living] if status.leased else []))

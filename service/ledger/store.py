@@ -31,7 +31,13 @@ from service.ledger import tables
 from service.ledger.append import append_deliveries, is_rendering, read_head
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
-from service.ledger.fetches import claim_fetch, remove_fetch, request_fetches
+from service.ledger.fetches import (
+    PendingFetches,
+    claim_fetch,
+    read_pending_fetches,
+    remove_fetch,
+    request_fetches,
+)
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
 from service.ledger.personal_data import PERSONAL, unseal_data
 from service.ledger.renderings import Raw, read_deliveries_of
@@ -374,6 +380,10 @@ class LedgerReader:
         group = (_quarantine.c.processor, _quarantine.c.reason)
         query = select(*group, func.count()).where(_quarantine.c.settled_at_us.is_(None)).group_by(*group)
         return {(row[0], row[1]): row[2] for row in await self._connection.execute(query)}
+
+    async def pending_fetches(self) -> list[PendingFetches]:
+        """What waits to be fetched for thin events, of each processor of which anything does."""
+        return await self._connection.run_sync(read_pending_fetches)
 
     async def last_heard(self) -> dict[str, int]:
         """When each processor was last heard: microseconds of its newest event's recording.

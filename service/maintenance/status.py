@@ -12,6 +12,7 @@ from service.bootstrap import open_books, open_ledger
 from service.core.moments import rfc3339
 from service.intake.versions import find_due
 from service.ledger.append import read_head
+from service.ledger.fetches import read_pending_fetches
 from service.ledger.store import Ledger
 from service.settings import Settings
 
@@ -28,11 +29,13 @@ class Status(Struct, frozen=True, kw_only=True):
     """The ledger's end, when each living worker was last seen, and the partitions.
 
     Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
-    `retranslation_due` are the processors whose deliveries an older version translated.
+    `retranslation_due` are the processors whose deliveries an older version translated, and
+    `pending_fetches` counts the thin events that wait for what they name, by processor.
     """
 
     position: int
     retranslation_due: list[str]
+    pending_fetches: dict[str, int]
     leased: bool
     workers: dict[str, str]
     partitions: list[Partition]
@@ -52,6 +55,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
     """The status from open stores."""
     position = (await ledger.read(read_head)).position
     due = await ledger.read(find_due)
+    pending = {each.processor: each.count for each in await ledger.read(read_pending_fetches)}
 
     def find(connection: Connection) -> Status:
         living = _living_workers(connection) if store.partitions > 1 else {}
@@ -65,6 +69,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
         return Status(
             position=position,
             retranslation_due=due,
+            pending_fetches=pending,
             leased=store.partitions > 1,
             workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[

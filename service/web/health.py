@@ -1,5 +1,6 @@
 """Whether the process lives, whether its stores can be read, and its metrics."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import structlog
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.core.moments import rfc3339
 from service.core.scopes import METRICS
 from service.reads.answers import Moment, about, moment
 from service.web.access import require
@@ -37,6 +39,15 @@ class Silent(Struct, frozen=True, kw_only=True):
     silent_seconds: Annotated[int, about("how long it has been silent")]
 
 
+class Pending(Struct, frozen=True, kw_only=True):
+    """Thin events of a processor that wait for what they name."""
+
+    processor: Annotated[str, about('the processor: "stripe"')]
+    count: Annotated[int, about("how many of its thin events wait for what they name")]
+    oldest_at: Annotated[Moment, moment("when the oldest of them was recorded")]
+    oldest_seconds: Annotated[int, about("how long it has been waiting")]
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The stores can be read."""
 
@@ -48,6 +59,9 @@ class Ready(Struct, frozen=True, kw_only=True):
         about("the processors that have not been heard for longer than is usual for them"),
     ]
     retranslation_due: Annotated[list[str], about("the processors whose events an older version translated")]
+    pending_fetches: Annotated[
+        list[Pending], about("the processors of which thin events wait for what they name")
+    ]
 
 
 def health_routes() -> list[Route]:
@@ -80,7 +94,22 @@ async def _progress(state: State) -> Ready:
         lag_events=lag,
         silent=[Silent(**silence) for silence in silences if silence],
         retranslation_due=await state.retranslation.read_due(),
+        pending_fetches=await _pending(state, now),
     )
+
+
+async def _pending(state: State, now: datetime) -> list[Pending]:
+    async with state.ledger.reading() as reader:
+        pending = await reader.pending_fetches()
+    return [
+        Pending(
+            processor=each.processor,
+            count=each.count,
+            oldest_at=rfc3339(each.oldest_at),
+            oldest_seconds=int((now - each.oldest_at).total_seconds()),
+        )
+        for each in pending
+    ]
 
 
 def _json(answer: Struct) -> Response:

@@ -20,6 +20,7 @@ from service.books.view import Scope, View
 from service.core.moments import day_of
 from service.intake.silence import ProcessorActivity, SilenceMonitor
 from service.intake.versions import VERSIONS
+from service.ledger.fetches import PendingFetches
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
 from service.reads.snapshots import list_currencies
@@ -28,6 +29,7 @@ from service.sync.reconcile.report import ReconciliationSummary, read_last_summa
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _RECONCILED_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.api)
+_THIN_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.thin_events)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -109,6 +111,7 @@ async def read_gauges(
     status = await read_status(ledger, store)
     async with ledger.reading() as reader:
         quarantined = await reader.count_quarantined()
+        pending = await reader.pending_fetches()
         reconciled = {name: await read_last_summary(reader, name) for name in _RECONCILED_PROCESSORS}
     position = GaugeMetricFamily(
         "daybook_ledger_position", "The ledger's last position", value=status.position
@@ -140,6 +143,7 @@ async def read_gauges(
         overdue,
         quarantine,
         _retranslation_gauge(status),
+        *_fetch_gauges(pending, now),
         *_silence_gauges(await silence.read_activity(now), now),
         *_reconciliation_gauges(reconciled, now),
     ]
@@ -167,6 +171,24 @@ def _retranslation_gauge(status: Status) -> Metric:
     for processor in VERSIONS:
         due.add_metric((processor,), processor in status.retranslation_due)
     return due
+
+
+def _fetch_gauges(pending: Iterable[PendingFetches], now: datetime) -> Iterable[Metric]:
+    """How many thin events wait for what they name, and how long the oldest has been waiting."""
+    count = GaugeMetricFamily(
+        "daybook_pending_fetches", "Thin events that wait for what they name", labels=("processor",)
+    )
+    oldest = GaugeMetricFamily(
+        "daybook_oldest_pending_fetch_seconds",
+        "Seconds since the oldest thin event that waits for what it names was recorded",
+        labels=("processor",),
+    )
+    waiting = {each.processor: each for each in pending}
+    for processor in _THIN_PROCESSORS:
+        found = waiting.get(processor)
+        count.add_metric((processor,), found.count if found else 0)
+        oldest.add_metric((processor,), (now - found.oldest_at).total_seconds() if found else 0)
+    return count, oldest
 
 
 def _silence_gauges(processors: Iterable[ProcessorActivity], now: datetime) -> Iterable[Metric]:

@@ -23,6 +23,7 @@ OTHERS = {
         "lag_events": {"bills": 0, "collections": 0, "customers": 0, "mrr": 0, "revenue": 0},
         "silent": [],
         "retranslation_due": [],
+        "pending_fetches": [],
     },
     "post_webhooks_stripe": RECEIVED,
     "post_webhooks_mxmerchant": RECEIVED,

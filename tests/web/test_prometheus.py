@@ -163,6 +163,7 @@ async def test_health_says_alive_and_readiness_how_far_the_books_are(daybook: Da
         "lag_events": {book.name: 1 for book in daybook.state.store.books},
         "silent": [],
         "retranslation_due": [],
+        "pending_fetches": [],
     }
 
 

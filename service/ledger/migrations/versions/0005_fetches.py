@@ -1,6 +1,6 @@
 """Thin events of which what they name is still to be fetched.
 
-Older code keeps thin events in quarantine, so it can go on working here.
+Older code can't read thin events, so it can't go on working here.
 """
 
 from alembic import op
@@ -34,3 +34,4 @@ def upgrade() -> None:
     """Create the table."""
     op.execute(_POSTGRESQL if op.get_bind().dialect.name == POSTGRESQL else _SQLITE)
     op.execute("CREATE INDEX fetches_by_due ON fetches (processor, due_at_us)")
+    op.execute("UPDATE compatibility SET oldest = '0005'")
