@@ -1,22 +1,28 @@
 """Thin events for tests: a fetcher over a ledger and the stand-in of Stripe's API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 
 from handlers import stripe
 from service.ledger.fetches import read_pending_fetches
+from service.ledger.store import Ledger
 from service.sync.client import ApiClient
 from service.sync.thin_events import ThinFetcher
 from tests.support.modes import live
 from tests.support.stripe_api import KEY, StripeApi
-from tests.support.sync_daybook import SyncDaybook
+
+
+async def _pass_over(_seconds: float) -> None:
+    """A wait that takes no time."""
 
 
 @asynccontextmanager
-async def open_fetcher(daybook: SyncDaybook, api: StripeApi, key: str = KEY) -> AsyncIterator[ThinFetcher]:
+async def open_fetcher(
+    ledger: Ledger, clock: Callable[[], datetime], api: StripeApi, key: str = KEY
+) -> AsyncIterator[ThinFetcher]:
     """A fetcher whose waits take no time; it is woken by nobody but the test."""
     processor = stripe.PROCESSOR
     assert processor.api
@@ -25,7 +31,7 @@ async def open_fetcher(daybook: SyncDaybook, api: StripeApi, key: str = KEY) -> 
     client = ApiClient(
         processor.api,
         {"stripe_api_key": key, "stripe_api_url": api.url},
-        pause=daybook._note_wait,
+        pause=_pass_over,
         random_fraction=lambda: 1.0,
         monotonic=count().__next__,
     )
@@ -34,8 +40,8 @@ async def open_fetcher(daybook: SyncDaybook, api: StripeApi, key: str = KEY) -> 
         processor.thin_events,
         processor.api.events,
         client,
-        daybook.ledger,
-        daybook.clock,
+        ledger,
+        clock,
         live,
         lambda _position: None,
     )
@@ -53,9 +59,9 @@ async def fetch(fetcher: ThinFetcher) -> None:
         await asyncio.wait(list(fetcher._tasks))
 
 
-async def pending(daybook: SyncDaybook) -> int:
+async def pending(ledger: Ledger) -> int:
     """How many thin events wait for what they name."""
-    return sum(each.count for each in await daybook.ledger.read(read_pending_fetches))
+    return sum(each.count for each in await ledger.read(read_pending_fetches))
 
 
 def waits() -> Iterator[timedelta]:

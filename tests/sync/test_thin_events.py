@@ -51,7 +51,7 @@ async def daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
 
 @pytest.fixture
 async def fetcher(daybook: SyncDaybook, api: StripeApi) -> AsyncIterator[ThinFetcher]:
-    async with open_fetcher(daybook, api) as fetcher:
+    async with open_fetcher(daybook.ledger, daybook.clock, api) as fetcher:
         yield fetcher
 
 
@@ -86,13 +86,13 @@ async def test_the_event_that_it_names_is_recorded_under_its_own_id(
 ) -> None:
     await daybook.deliver(changes(api.shop))
     assert await recorded(daybook) == []
-    assert await pending(daybook) == 1
+    assert await pending(daybook.ledger) == 1
 
     await fetch(fetcher)
 
     assert await recorded(daybook) == SNAPSHOT
     assert paths(api) == ["/v1/events/evt_1"]
-    assert await pending(daybook) == 0
+    assert await pending(daybook.ledger) == 0
     assert await daybook.retranslation_changes() == []
 
 
@@ -126,7 +126,7 @@ async def test_of_an_event_that_is_kept_no_longer_the_object_is_observed_at_the_
     )
     assert paths(api)[-1] == "/v1/subscriptions/sub_1"
     assert await quarantined(daybook) == {}
-    assert await pending(daybook) == 0
+    assert await pending(daybook.ledger) == 0
     assert await daybook.retranslation_changes() == []
 
 
@@ -155,7 +155,7 @@ async def test_an_event_that_a_webhook_brought_is_not_fetched(
 
     assert api.asked == []
     assert await recorded(daybook) == [("evt_1", "subscription.recorded", "signed")]
-    assert await pending(daybook) == 0
+    assert await pending(daybook.ledger) == 0
 
 
 async def test_an_event_that_was_fetched_and_then_delivered_is_one(
@@ -244,7 +244,7 @@ async def test_a_fetch_that_fails_is_due_again_each_time_later(
         asked = len(api.asked)
         await fetch(fetcher)
         assert len(api.asked) == asked
-        assert await pending(daybook) == 1
+        assert await pending(daybook.ledger) == 1
         daybook.now += timedelta(microseconds=1)
 
     await fetch(fetcher)
@@ -276,7 +276,7 @@ async def test_many_tasks_and_processes_fetch_each_event_once(
         thins.append(thin_event(number, snapshot))
     await daybook.deliver(*thins)
 
-    async with open_fetcher(daybook, api) as other:
+    async with open_fetcher(daybook.ledger, daybook.clock, api) as other:
         await asyncio.gather(*(fetch(each) for each in (fetcher, other, fetcher, other)))
 
     assert sorted(paths(api)) == sorted(f"/v1/events/evt_{number + 1}" for number in range(12))
@@ -292,7 +292,7 @@ async def test_one_that_is_refused_leaves_the_others_for_the_next_look(
     for _ in range(2):
         await fetch(fetcher)
 
-    assert await pending(daybook) == 1
+    assert await pending(daybook.ledger) == 1
     assert ("evt_2", "subscription.recorded", "fetched") in await recorded(daybook)
 
 
@@ -317,7 +317,7 @@ async def test_what_the_api_has_no_longer_is_shown_in_quarantine(
     await fetch(fetcher)
 
     assert await quarantined(daybook) == {("stripe", "gone"): 1}
-    assert await pending(daybook) == 0
+    assert await pending(daybook.ledger) == 0
     assert await recorded(daybook) == []
 
 
@@ -368,7 +368,7 @@ async def test_what_is_fetched_and_can_not_be_read_is_in_quarantine_as_that(
     await fetch(fetcher)
 
     assert await quarantined(daybook) == {("stripe", "unreadable"): 1}
-    assert await pending(daybook) == 0
+    assert await pending(daybook.ledger) == 0
 
 
 async def test_an_answer_that_is_no_thin_event_is_asked_for_again(
@@ -379,7 +379,7 @@ async def test_an_answer_that_is_no_thin_event_is_asked_for_again(
     api.shop.thin_events["evt_thin_1"] = {"object": "v2.core.event"}
 
     await fetch(fetcher)
-    assert await pending(daybook) == 1
+    assert await pending(daybook.ledger) == 1
     api.shop.thin_events["evt_thin_1"] = whole
     daybook.now += next(waits())
     await fetch(fetcher)
@@ -390,7 +390,7 @@ async def test_an_answer_that_is_no_thin_event_is_asked_for_again(
 async def test_a_wrong_key_names_neither_itself_nor_the_answer(daybook: SyncDaybook, api: StripeApi) -> None:
     await daybook.deliver(changes(api.shop))
 
-    async with open_fetcher(daybook, api, key="sk_live_other") as fetcher:
+    async with open_fetcher(daybook.ledger, daybook.clock, api, key="sk_live_other") as fetcher:
         with capture_logs() as lines:
             await fetch(fetcher)
 
