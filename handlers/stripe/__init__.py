@@ -25,7 +25,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=3,
+    version=4,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     mode_setting="stripe_mode",
