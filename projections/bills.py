@@ -80,7 +80,7 @@ class Contract(Row, frozen=True, kw_only=True):
 
     `schedules` are its billing schedules (see `projections.schedules`). `next_bill_date` is the earliest day
     of their stated next bills, `amount_cents` the sum of those, and `second_bill_date` the earliest day of a
-    bill that is not stated.
+    bill that is not stated. `reason` and `feedback` say why it was, or will be, cancelled.
     `tied`: on some day two events of one moment differ, and only their ids order them. `last_event_date` is
     that of its own events.
     """
@@ -105,6 +105,8 @@ class Contract(Row, frozen=True, kw_only=True):
     next_bill_date: str | None
     second_bill_date: str | None
     ends_date: str | None
+    reason: str | None
+    feedback: str | None
     declined: bool
     unpriced: bool
     unknown_status: bool
@@ -201,6 +203,8 @@ def _contract(states: Sequence[ContractState], heard: str, rules: Rules) -> list
             next_bill_date=next_bill,
             second_bill_date=min(filter(None, map(_first_unstated_day, schedules)), default=None),
             ends_date=ends,
+            reason=data.cancellation_reason,
+            feedback=data.cancellation_feedback,
             declined=data.declined or data.status == "past_due",
             unpriced=data.status in BILLED_STATUSES
             and (_is_unpriced(state) or are_bills_split(data, schedules)),
@@ -388,7 +392,7 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=6,
+    version=7,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),

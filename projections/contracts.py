@@ -310,6 +310,7 @@ class _Life:
         data, zone = event.data, self._rules.zone
         assert isinstance(data, Subscription)  # noqa: S101 - by the table `_READ`
         if self._states and self._states[-1].ended and event.processor in ENDS_FOR_GOOD:
+            self._explain_end(event, data)
             return
         is_first, self._stated = self._stated is None, self._completed(event, data)
         if event.rank == DELETED or data.status.lower() in ENDED_STATUSES:
@@ -321,12 +322,26 @@ class _Life:
             day = min(day, start or day)
         self._add(day, at)
 
+    def _explain_end(self, event: Event, data: Subscription) -> None:
+        """Read what is said later of why the contract ended: customers are asked once it has."""
+        last = self._states[-1]
+        reason, feedback = data.cancellation_reason, data.cancellation_feedback
+        known = last.data.cancellation_reason, last.data.cancellation_feedback
+        if (reason or feedback) and (reason, feedback) != known:
+            self._states[-1] = replace(
+                last,
+                data=replace(last.data, cancellation_reason=reason, cancellation_feedback=feedback),
+                causes=tuple(sorted({*last.causes, event.cause})),
+                trust=weakest_trust((last.trust, event.trust)),
+            )
+
     def _completed(self, event: Event, data: Subscription) -> Event:
         """A statement, with the last customer and currency where its end is all that can be read of it."""
         last = self._states[-1].data if self._states else data
         customer_id = last.customer_id if data.customer_id == UNKNOWN_CUSTOMER else data.customer_id
         currency = last.currency if data.currency == NO_CURRENCY else data.currency
-        return replace(event, data=replace(data, customer_id=customer_id, currency=currency))
+        completed = replace(data, customer_id=customer_id, currency=currency, cancellation_comment=None)
+        return replace(event, data=completed)
 
     def change(self, at: datetime, event: Event) -> None:
         """Read a discount's or a schedule's event, which changes what the last statement says."""

@@ -6,6 +6,7 @@ closing MRR of a customer's day less the opening one, over all contracts of one 
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 from msgspec import json
 
@@ -32,7 +33,7 @@ MOVEMENT_KINDS = ("new", "reactivation", "expansion", "contraction", "churn")
 
 
 class Step(Row, frozen=True, kw_only=True):
-    """A change of one contract's MRR on a day, under one schedule."""
+    """A change of one contract's MRR on a day, under one schedule; why, where the contract was cancelled."""
 
     table = "mrr_steps"
 
@@ -45,13 +46,17 @@ class Step(Row, frozen=True, kw_only=True):
     every: int
     mrr_cents: int
     contracts: int
+    reason: str | None = None
+    feedback: str | None = None
     trust: str
 
 
 class Movement(Row, frozen=True, kw_only=True):
     """A customer's day on which their MRR changed: closing less opening MRR, and the kind of the change.
 
-    `trust` is the weakest of the day's steps.
+    `trust` is the weakest of the day's steps; `contracts` is JSON of the ids of their contracts. `reason` and
+    `feedback` say why contracts were cancelled, several with "; " between; `reason_causes` is JSON of the
+    events that say so.
     """
 
     table = "mrr_movements"
@@ -66,6 +71,10 @@ class Movement(Row, frozen=True, kw_only=True):
     amount_cents: int
     opening_cents: int
     closing_cents: int
+    contracts: str
+    reason: str | None = None
+    feedback: str | None = None
+    reason_causes: str = "[]"
     trust: str
 
 
@@ -116,6 +125,8 @@ def _step(term: MrrTerm, key: _StepKey, mrr_cents: int, contracts: int) -> Step:
         every=every,
         mrr_cents=mrr_cents,
         contracts=contracts,
+        reason=None if term.counted else term.data.cancellation_reason,
+        feedback=None if term.counted else term.data.cancellation_feedback,
         trust=INFERRED if is_inferred else state.trust,
     )
 
@@ -141,11 +152,24 @@ def movement_rows(rows: Sequence[Step], _rules: Rules) -> list[Row]:
                     amount_cents=change,
                     opening_cents=opening,
                     closing_cents=opening + change,
+                    contracts=json.encode(sorted({row.contract_id for row in day_rows})).decode(),
+                    **_reasons([row for row in day_rows if row.reason or row.feedback]),
                     trust=weakest_trust(row.trust for row in day_rows),
                 )
             )
             opening += change
     return movements
+
+
+def _reasons(cancelled: Sequence[Step]) -> dict[str, Any]:
+    """The fields of a movement that say why the contracts of these steps were cancelled."""
+    if not cancelled:
+        return {}
+    return {
+        "reason": "; ".join(sorted({row.reason for row in cancelled if row.reason})) or None,
+        "feedback": "; ".join(sorted({row.feedback for row in cancelled if row.feedback})) or None,
+        "reason_causes": merge_causes([row.causes for row in cancelled]),
+    }
 
 
 def _kind(opening: int, closing: int, *, paid_before: bool) -> str:
@@ -163,7 +187,7 @@ def _measure_movement(row: Movement) -> tuple[int, ...]:
 
 MRR = Book(
     name="mrr",
-    version=4,
+    version=5,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),

@@ -284,6 +284,14 @@ class AutomaticTax(Payload, frozen=True, kw_only=True):
     status: str | None = None
 
 
+class CancellationDetails(Payload, frozen=True, kw_only=True):
+    """Why a subscription was, or will be, cancelled: by what, and what the customer chose and wrote."""
+
+    reason: Text | None = None
+    feedback: Text | None = None
+    comment: str | None = None
+
+
 class EndedSubscription(CustomerReference, frozen=True, kw_only=True):
     """The fields of a subscription that has ended: they are enough whatever its items look like."""
 
@@ -291,6 +299,7 @@ class EndedSubscription(CustomerReference, frozen=True, kw_only=True):
     status: Text | None = None
     currency: Currency | None = None
     ended_at: Seconds | None = None
+    cancellation_details: Twin = None
 
 
 class Subscription(EndedSubscription, frozen=True, kw_only=True):

@@ -61,6 +61,7 @@ def subscription(payload: payloads.Subscription, _: str) -> Data:
         cancel_at=optional_moment(cancel_at),
         ended_at=optional_moment(payload.ended_at),
         collection_paused=payload.pause_collection is not None,
+        **_cancellation(payload),
     )
 
 
@@ -75,7 +76,20 @@ def ended_subscription(payload: payloads.EndedSubscription, event_type: str) -> 
         currency=payload.currency or events.NO_CURRENCY,
         items=(),
         ended_at=optional_moment(payload.ended_at),
+        **_cancellation(payload),
     )
+
+
+def _cancellation(payload: payloads.EndedSubscription) -> dict[str, Any]:
+    """Why it was, or will be, cancelled. Details that can't be read are left out: no figure needs them."""
+    details = readable(payload.cancellation_details, payloads.CancellationDetails)
+    if details is None:
+        return {}
+    return {
+        "cancellation_reason": details.reason,
+        "cancellation_feedback": details.feedback,
+        "cancellation_comment": details.comment or None,
+    }
 
 
 def _customer_id(payload: payloads.CustomerReference) -> str:

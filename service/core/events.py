@@ -164,6 +164,16 @@ class Subscription(Data, frozen=True, kw_only=True):
     counts_from_on: Annotated[date, Meta(description="the same as a calendar date, in no zone")] | None = None
     collection_paused: bool = False
     declined: Annotated[bool, Meta(description="the last payment was declined")] = False
+    cancellation_reason: (
+        Annotated[str, Meta(description="why it was cancelled: cancellation_requested, payment_failed")]
+        | None
+    ) = None
+    cancellation_feedback: (
+        Annotated[str, Meta(description="what the customer chose as the reason: too_expensive")] | None
+    ) = None
+    cancellation_comment: Annotated[
+        str | None, PERSONAL, Meta(description="what the customer wrote about it; personal, and in no figure")
+    ] = None
 
 
 class Phase(Data, frozen=True, kw_only=True):

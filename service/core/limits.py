@@ -23,7 +23,7 @@ from service.core.events import (
 MAX_AMOUNT = 10**15
 _MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
 _MAX_HISTORIES = 1_000  # per event
-_FREE_TEXT_FIELDS = ("name", "email")  # may hold any character
+_FREE_TEXT_FIELDS = ("name", "email", "cancellation_comment")  # may hold any character
 _AMOUNT_FIELDS = (
     "amount",
     "amount_due",

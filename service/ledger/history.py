@@ -1,6 +1,6 @@
 """Reading events from the ledger: the new ones, and whole histories. Plain functions on a connection."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import json
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from service.core.events import TYPES, Event
 from service.core.moments import from_us
 from service.ledger import tables
-from service.ledger.personal_data import PERSONAL, unseal_data
+from service.ledger.personal_data import CUSTOMER, has_sealed_fields, unseal_data
 from service.ledger.vault import Vault
 from service.storage.statements import HotStatement, any_of
 
@@ -66,28 +66,32 @@ def read_histories(
 def read_placed_histories(
     connection: Connection, names: Iterable[str], up_to: int, vault: Vault
 ) -> dict[str, list[tuple[int, Event]]]:
-    """The events of each subject up to a position, as (position, event), in any order."""
+    """The events of each subject up to a position, as (position, event), in any order.
+
+    Of sealed data they hold names alone: figures follow from nothing that an erasure takes away.
+    """
     events_by_name: dict[str, list[tuple[int, Event]]] = {name: [] for name in names}
     by_position: dict[int, Event] = {}
-    for row in unseal_rows(connection, vault, _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)):
+    rows = _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)
+    for row in unseal_rows(connection, vault, rows, lambda row: row[_TYPE_INDEX] == CUSTOMER):
         event = by_position.get(row[0]) or by_position.setdefault(row[0], to_event(row))
         events_by_name[row[-1]].append((row[0], event))
     return events_by_name
 
 
-def unseal_rows(connection: Connection, vault: Vault, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Rows that begin with the `EVENT_COLUMNS`, with their sealed personal data unsealed."""
-    personal = [row for row in rows if row[_TYPE_INDEX] == PERSONAL]
-    texts = {text for row in personal for text in row[_DATA_INDEX : _BEFORE_INDEX + 1] if text is not None}
+def unseal_rows(
+    connection: Connection,
+    vault: Vault,
+    rows: Sequence[Sequence[Any]],
+    is_wanted: Callable[[Sequence[Any]], bool] = lambda _row: True,
+) -> list[Sequence[Any]]:
+    """Rows that begin with the `EVENT_COLUMNS`, with the sealed personal data of those that are wanted."""
+    sides = slice(_DATA_INDEX, _BEFORE_INDEX + 1)
+    texts = {text for row in rows if is_wanted(row) for text in row[sides] if has_sealed_fields(text)}
     unsealed = dict(zip(texts, unseal_data(connection, vault, list(texts)), strict=True)) if texts else {}
     return [
-        (
-            *row[:_DATA_INDEX],
-            unsealed[row[_DATA_INDEX]],
-            unsealed.get(row[_BEFORE_INDEX]),
-            *row[_BEFORE_INDEX + 1 :],
-        )
-        if row[_TYPE_INDEX] == PERSONAL
+        (*row[:_DATA_INDEX], *(unsealed.get(text, text) for text in row[sides]), *row[_BEFORE_INDEX + 1 :])
+        if unsealed
         else row
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""The owner of an event, and its personal data: the names and e-mail addresses that the owner's key seals."""
+"""The owner of an event, and its personal fields, which the key of the owner seals."""
 
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from service.core.events import (
     TYPE_OF,
+    TYPES,
     CreditNote,
     Customer,
     Event,
@@ -21,8 +22,8 @@ from service.core.events import (
 )
 from service.ledger.vault import GENERAL, Keys, Vault, owners_of_sealed, seal, unseal
 
-PERSONAL = TYPE_OF[Customer]  # the one type whose data is sealed in part
-_PERSONAL_FIELDS = personal_fields(Customer)
+CUSTOMER = TYPE_OF[Customer]
+_PERSONAL_FIELDS = {name: fields for name, data in TYPES.items() if (fields := personal_fields(data))}
 _SEALED_FIELD = "sealed"  # the field that replaces them
 
 
@@ -46,13 +47,22 @@ def owners_of_events(events: Iterable[Event]) -> set[str]:
 
 def seal_data(keys: Keys, event: Event, text: bytes) -> bytes:
     """An event's `data` or `before`, as JSON, with its personal fields sealed and all others readable."""
-    if event.type != PERSONAL:
+    names = _PERSONAL_FIELDS.get(event.type, [])
+    if not any(_holds(text, name) for name in names):
         return text
     public: dict[str, Any] = json.decode(text)
-    personal = {name: public.pop(name) for name in _PERSONAL_FIELDS if name in public}
-    if not personal:
-        return text
+    personal = {name: public.pop(name) for name in names if name in public}
     return json.encode({**public, _SEALED_FIELD: seal(keys, [owner_of(event)], json.encode(personal))})
+
+
+def has_sealed_fields(text: bytes | None) -> bool:
+    """Whether an event's `data` or `before`, as JSON, has sealed fields."""
+    return text is not None and _holds(text, _SEALED_FIELD)
+
+
+def _holds(text: bytes, name: str) -> bool:
+    """Whether an object in JSON has a field of this name; within a text its quotes would be escaped."""
+    return f'"{name}":'.encode() in text
 
 
 def unseal_data(connection: Connection, vault: Vault, texts: Sequence[bytes]) -> list[bytes]:

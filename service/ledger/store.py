@@ -39,7 +39,7 @@ from service.ledger.fetches import (
     request_fetches,
 )
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
-from service.ledger.personal_data import PERSONAL, unseal_data
+from service.ledger.personal_data import has_sealed_fields, unseal_data
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.vault import Vault
 from service.storage.database import Database
@@ -155,12 +155,11 @@ class LedgerReader:
     async def rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
         """Up to `limit` whole rows after a position; without the names of erased customers."""
         rows = await self.stored_rows(after, limit, account)
-        personal = [row for row in rows if row["type"] == PERSONAL]
-        texts = [text for row in personal for text in (row["data"], row["before"] or row["data"])]
-        unsealed = iter(await self._connection.run_sync(unseal_data, self._vault, texts))
-        for row in personal:
-            row["data"], before = next(unsealed), next(unsealed)
-            row["before"] = row["before"] and before
+        sealed = [(row, name) for row in rows for name in ("data", "before") if has_sealed_fields(row[name])]
+        texts = [row[name] for row, name in sealed]
+        unsealed = await self._connection.run_sync(unseal_data, self._vault, texts)
+        for (row, name), clear in zip(sealed, unsealed, strict=True):
+            row[name] = clear
         return rows
 
     async def stored_rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:

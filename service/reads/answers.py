@@ -90,6 +90,28 @@ Reason = Annotated[
     str | None,
     about("why there is no figure, or not a better one; null where there is nothing to say"),
 ]
+CancellationReason = Annotated[
+    str | None,
+    about(
+        "why contracts were, or will be, cancelled, in the processor's words: cancellation_requested, "
+        "payment_failed, payment_disputed; several with semicolons between; null where nothing is said"
+    ),
+]
+CancellationFeedback = Annotated[
+    str | None,
+    about(
+        "what the customer chose as the reason, in the processor's words, such as too_expensive; "
+        "several with semicolons between; null where nothing is said"
+    ),
+]
+CancellationComment = Annotated[
+    str | None,
+    PERSONAL,
+    about(
+        "what the customer wrote about the reason; null where nothing is said, and without the scope `people`"
+    ),
+]
+ReasonCauses = Annotated[list[str], about("the events that say why, among them that of the comment")]
 Schedule = Annotated[str, about('the schedule, such as "Weekly - 4 Weeks", "Monthly - 1 Month" or "Once"')]
 SourceId = Annotated[str, about("the id of the invoice, payment, refund or dispute at the processor")]
 Link = Annotated[

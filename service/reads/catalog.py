@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from projections.mrr import MOVEMENT_KINDS
 from service.books.view import DEFAULT_POLICY, View
 from service.core.errors import ParameterError
 from service.reads import forecast, inferred_share, lists, metrics, monthly_totals, months
@@ -15,6 +16,7 @@ from service.reads.parameters import (
     LOOK_BACK,
     check_range,
     choice,
+    choices,
     cursor,
     day,
     flag,
@@ -71,12 +73,15 @@ def _metrics(view: View, args: dict[str, Any]) -> metrics.Metrics:
 
 def _movements(view: View, args: dict[str, Any]) -> mrr_reads.Movements:
     check_range(args["from"], args["to"])
+    if args["kind"] and not args["detail"]:
+        raise ParameterError("kind: only with detail=customers, of whose movements it chooses some")
     return mrr_reads.movements(
         view.with_policy(args["policy"]),
         args["from"],
         args["to"],
         args["by"],
         with_customers=args["detail"] == "customers",
+        kinds=args["kind"] or MOVEMENT_KINDS,
     )
 
 
@@ -181,11 +186,16 @@ READS = (
         shape=mrr_reads.Movements,
         rows="periods",
         rows_of_detail={"customers": "movements"},
+        commented="movements",
         parameters=(
             _FROM,
             _TO,
             choice("by", "month", ("month", "day"), "the length of a period"),
             choice("detail", None, ("customers",), "with the customers' movements behind the periods"),
+            replace(
+                choices("kind", "", MOVEMENT_KINDS, "of the customers' movements only those of these kinds"),
+                default=lambda _: None,
+            ),
             _POLICY,
             *LOOK_BACK,
         ),

@@ -1,5 +1,6 @@
 """MRR at the end of a day, and its movements by month or day."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
@@ -13,6 +14,9 @@ from service.core import cadence
 from service.core.money import round_half_away
 from service.reads.answers import (
     Account,
+    CancellationComment,
+    CancellationFeedback,
+    CancellationReason,
     Causes,
     ClosingCents,
     Currency,
@@ -25,6 +29,7 @@ from service.reads.answers import (
     OpeningCents,
     Policy,
     Processor,
+    ReasonCauses,
     Schedule,
     WeakestTrust,
     WeeksPerMonth,
@@ -34,6 +39,7 @@ from service.reads.answers import (
     or_null,
 )
 
+_LISTS = ("contracts", "causes", "reason_causes")  # columns of movements, as JSON
 _CUSTOMER_VERBS = dict(
     zip(MOVEMENT_KINDS, ("new", "reactivated", "expanded", "contracted", "churned"), strict=True)
 )
@@ -126,6 +132,11 @@ class CustomerMovement(Struct, frozen=True, kw_only=True):
     trust: WeakestTrust
     causes: Causes
     customer_name: NameOfCustomer
+    contracts: Annotated[list[str], about("the ids of the contracts that moved it")]
+    reason: CancellationReason
+    feedback: CancellationFeedback
+    comment: CancellationComment = None
+    reason_causes: ReasonCauses
 
 
 class Movements(Counting, frozen=True, kw_only=True):
@@ -209,9 +220,18 @@ def paying_customers(view: View) -> int:
 
 
 def movements(
-    view: View, first: date, last: date, by: Literal["month", "day"], *, with_customers: bool = False
+    view: View,
+    first: date,
+    last: date,
+    by: Literal["month", "day"],
+    *,
+    with_customers: bool = False,
+    kinds: Sequence[str] = MOVEMENT_KINDS,
 ) -> Movements:
-    """Opening MRR, its movements and closing MRR for every period from `first` to `last`."""
+    """Opening MRR, its movements and closing MRR for every period from `first` to `last`.
+
+    `with_customers` lists the customers' movements of these kinds; their comments are not in the books.
+    """
     days = TOTALS["movement_days"]
     width = 7 if by == "month" else 10
     period = func.substr(days.c.date, 1, width).label("period")
@@ -241,11 +261,11 @@ def movements(
         **describe_counting(view),
         by=by,
         periods=periods,
-        movements=_movement_rows(view, first, last) if with_customers else UNSET,
+        movements=_movement_rows(view, first, last, kinds) if with_customers else UNSET,
     )
 
 
-def _movement_rows(view: View, first: date, last: date) -> list[CustomerMovement]:
+def _movement_rows(view: View, first: date, last: date, kinds: Sequence[str]) -> list[CustomerMovement]:
     """The customers' movements behind the periods, each with its causes."""
     table = ROWS[Movement]
     names = (
@@ -258,14 +278,18 @@ def _movement_rows(view: View, first: date, last: date) -> list[CustomerMovement
         "processor",
         "account",
         "trust",
-        "causes",
+        "reason",
+        "feedback",
+        *_LISTS,
     )
     query = view.with_names(select(*(table.c[name] for name in names)), table).where(
-        *view.filters(table, "mrr"), table.c.date.between(first.isoformat(), last.isoformat())
+        *view.filters(table, "mrr"),
+        table.c.date.between(first.isoformat(), last.isoformat()),
+        table.c.kind.in_(kinds),
     )
     rows = view.all(query.order_by(table.c.date, table.c.customer_id, table.c.processor, table.c.account))
     return [
-        CustomerMovement(**{**row._mapping, "causes": json.decode(row.causes)})  # noqa: SLF001
+        CustomerMovement(**{**row._mapping, **{name: json.decode(getattr(row, name)) for name in _LISTS}})  # noqa: SLF001
         for row in rows
     ]
 

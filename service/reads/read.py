@@ -79,9 +79,11 @@ class BookRead(Read, frozen=True, kw_only=True):
     """A read whose whole answer comes from the books: `answer` makes it, from a view and the arguments.
 
     The worker keeps the answer of a `precomputed` read ready, by its default parameters. `inferred_share` is
-    that of its `meta`.
+    that of its `meta`. `commented` names the list whose rows tell why contracts were cancelled: the comments
+    of customers are not in the books, and come from the ledger.
     """
 
     answer: Callable[[View, dict[str, Any]], Struct]
     inferred_share: Callable[[View, dict[str, Any]], float] = lambda _view, _args: 0.0
     precomputed: bool = False
+    commented: str = ""

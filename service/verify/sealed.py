@@ -10,7 +10,7 @@ from service.core.errors import Integrity
 from service.core.events import CustomerErased
 from service.ledger import tables
 from service.ledger.history import read_histories
-from service.ledger.personal_data import PERSONAL, unseal_data
+from service.ledger.personal_data import has_sealed_fields, unseal_data
 from service.ledger.store import Ledger, LedgerReader
 from service.ledger.vault import Vault, owners_of_sealed, unseal
 from service.verify.fault import Fault, Location
@@ -23,9 +23,7 @@ _keys: Table = tables.Key.__table__  # type: ignore[attr-defined]
 
 async def verify_sealed(ledger: Ledger, rows: list[dict[str, Any]], bodies: Mapping[int, bytes]) -> None:
     """Unseal these stored rows and raw bodies. Raises Fault at the first that can't be unsealed."""
-    personal = [
-        text for row in rows if row["type"] == PERSONAL for text in (row["data"], row["before"]) if text
-    ]
+    personal = [text for row in rows for text in (row["data"], row["before"]) if has_sealed_fields(text)]
 
     def check(connection: Connection) -> None:
         owners = {owner for body in bodies.values() for owner in owners_of_sealed(body)}

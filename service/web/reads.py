@@ -37,6 +37,7 @@ from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
 from service.web.access import require
 from service.web.bounds import with_timeout
+from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
 from service.web.state import State, state_of
 
@@ -248,7 +249,7 @@ async def answer_when_reached(
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
-    """The snapshot, or else a document made now, with `meta`."""
+    """The snapshot, or else a document made now, with `meta` and what the ledger adds to it."""
 
     def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
         name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
@@ -256,6 +257,8 @@ async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Foun
         return document or json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
 
     document, meta = await read_books(query, state, find)
+    if read.commented and query.scope.people:
+        document = await with_comments(document, read.commented, state)
     return Found(document=document, meta=meta)
 
 

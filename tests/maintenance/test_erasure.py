@@ -72,6 +72,7 @@ def subscription(customer: str) -> dict[str, Any]:
         "currency": "usd",
         "items": {"data": [item]},
         "discounts": [],
+        "cancellation_details": {"reason": "cancellation_requested", "comment": "I leave Example Lane"},
     }
 
 
@@ -139,7 +140,7 @@ def nameless(document: Any) -> Any:
         return {
             key: nameless(value)
             for key, value in document.items()
-            if key not in ("meta", "customer_name", "predictions")
+            if key not in ("meta", "customer_name", "customer_email", "predictions")
         }
     if isinstance(document, list):
         found = [nameless(value) for value in document]

@@ -155,11 +155,12 @@ def cells(row: list[httpx.Response]) -> list[str]:
 
 def queries(read: Read) -> Iterator[dict[str, str]]:
     """Everything that a read can be asked for by words, a word at a time; of `explain` every figure."""
-    yield QUERIES.get(read.path, {})
+    base = QUERIES.get(read.path, {})
+    yield base
     for parameter in read.parameters:
         schema = parameter.schema.get("items", parameter.schema)
         words = ("true", "false") if schema["type"] == "boolean" else schema.get("enum", ())
-        yield from ({parameter.name: word} for word in words)
+        yield from (base | {parameter.name: word} for word in words)
     for name, explainable in EXPLAINABLE.items() if read.name == "explain" else ():
         customer = {"customer_id": "cust-1"} if "{customer_id}" in explainable.path else {}
         for pattern in explainable.figures:

@@ -100,6 +100,7 @@ def _read(
     *parameters: Parameter,
     precomputed: bool = False,
     rows_of_detail: Mapping[str, str] = MappingProxyType({}),
+    commented: str = "",
 ) -> BookRead:
     return BookRead(
         path=f"{_PATH}/{path}",
@@ -110,6 +111,7 @@ def _read(
         rows_of_detail=rows_of_detail,
         parameters=parameters,
         precomputed=precomputed,
+        commented=commented,
         dated=False,
     )
 
@@ -138,6 +140,7 @@ CUSTOMER_READS = (
         *_SORTED,
         integer("limit", lambda _: 50, 1, 1000, "customers a page"),
         cursor(),
+        commented="customers",
     ),
     _read(
         "cohorts",

@@ -31,6 +31,9 @@ from service.core.errors import ParameterError
 from service.core.money import round_half_away
 from service.reads.answers import (
     Account,
+    CancellationComment,
+    CancellationFeedback,
+    CancellationReason,
     Currency,
     CustomerId,
     Day,
@@ -40,6 +43,7 @@ from service.reads.answers import (
     NameOfCustomer,
     NextCursor,
     Processor,
+    ReasonCauses,
     about,
     cents,
     day,
@@ -143,6 +147,10 @@ class CustomerAtRisk(CustomerRow, frozen=True, kw_only=True):
         Day | None, or_null(day("when all of their contracts are set to end"), "where they are not")
     ]
     churn_risk_score: ChurnRisk
+    reason: CancellationReason
+    feedback: CancellationFeedback
+    comment: CancellationComment = None
+    reason_causes: ReasonCauses
 
 
 class TopCustomers(Struct, frozen=True, kw_only=True):

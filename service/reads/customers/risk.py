@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, json
 from sqlalchemy import ColumnElement, Table, select, tuple_
 
 from projections.bills import Contract
@@ -26,11 +26,14 @@ _CustomerKey = tuple[str, str, str]
 
 
 class Risk(Struct, frozen=True, kw_only=True):
-    """A customer's MRR, its stated end, and the churn risk where a model is known."""
+    """A customer's MRR, its stated end, why it ends, and the churn risk where a model is known."""
 
     mrr_cents: int
     ends_date: str | None
     churn_risk_score: float | None
+    reason: str | None
+    feedback: str | None
+    reason_causes: list[str]
 
 
 def risks(view: View, customers: Sequence[Any]) -> list[Risk]:
@@ -65,9 +68,21 @@ def risks(view: View, customers: Sequence[Any]) -> list[Risk]:
                     mrr_cents=facts.mrr_cents,
                     ends_date=facts.ends_date,
                     churn_risk_score=predict(facts).churn_risk_score if predict else None,
+                    **_last_reason(contracts[key]),
                 )
             )
     return result
+
+
+def _last_reason(contracts: Sequence[Any]) -> dict[str, Any]:
+    """Why the last of a customer's cancelled contracts ends, or has ended, and the events that say so."""
+    cancelled = [row for row in contracts if row.ends_date and (row.reason or row.feedback)]
+    last = max(cancelled, key=lambda row: (row.ends_date, row.contract_id), default=None)
+    return {
+        "reason": last and last.reason,
+        "feedback": last and last.feedback,
+        "reason_causes": json.decode(last.causes) if last else [],
+    }
 
 
 def _customer_key(row: Any) -> _CustomerKey:
