@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import customers, engine, ingest, reads, rebuild, report
+from bench import backfill, customers, engine, ingest, reads, rebuild, report
 
 Tables = Iterable[tuple[str, Sequence[dict[str, str]]]]
 
@@ -42,6 +42,7 @@ def _on_sqlite() -> Tables:
 
 PARTS = {
     "sqlite": _on_sqlite,
+    "backfill": backfill.measure_tables,
     "customers": customers.measure_tables,
     "rebuild": rebuild.measure_tables,
     "processes": report.measure_tables,

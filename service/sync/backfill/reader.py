@@ -1,5 +1,6 @@
 """Reading all lists of one account, so that a run that was stopped continues where it was."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -95,7 +96,7 @@ class AccountReader:
             new = ListResult(name=listed.name, figures=listed.figures)
             progress = replace(progress, results=(*progress.results, new))
         try:
-            async for page in self._shown(listed.name, self._pages(listed, progress)):
+            async for page in self._shown(listed.name, _ahead(self._pages(listed, progress))):
                 deliveries = await self._recorder.new_deliveries(await self._whole_objects(listed, page))
                 result = _counted(progress.results[-1], len(page.objects), deliveries)
                 progress = Progress(
@@ -177,6 +178,18 @@ class AccountReader:
             await self._session.ledger.append(
                 deliveries, self._session.clock(), (self._cursor, json.encode(progress))
             )
+
+
+async def _ahead(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    """The same pages, each asked for while the one before it is recorded."""
+    following = asyncio.ensure_future(anext(pages, None))
+    try:
+        while (page := await following) is not None:
+            following = asyncio.ensure_future(anext(pages, None))
+            yield page
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
 
 
 def _counted(result: ListResult, listed: int, deliveries: Sequence[Incoming]) -> ListResult:

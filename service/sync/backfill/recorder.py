@@ -5,7 +5,6 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from service.core.delivery import Proof
 from service.core.events import Event, subjects
 from service.intake.translation import read_delivery
 from service.ledger.append import read_head
@@ -28,32 +27,25 @@ class Recorder:
         has happened yet is not.
         """
         now = self._session.clock()
-        names = {object_id: self._history_names(body, now) for object_id, body in bodies.items()}
+        firsts = {object_id: self._observe(object_id, body, (), now) for object_id, body in bodies.items()}
+        names = {object_id: _history_names(first) for object_id, first in firsts.items()}
         histories = await self._read_histories({name for each in names.values() for name in each})
         deliveries = []
-        for object_id, body in bodies.items():
+        for object_id, first in firsts.items():
             history = [event for name in names[object_id] for event in histories[name]]
-            proof = observation_proof(
-                self._session.processor.name, self._session.account, object_id, body, history, now
-            )
-            if proof:
-                deliveries.append(self._read(body, proof))
-        return await self._unknown(deliveries)
+            deliveries.append(self._observe(object_id, bodies[object_id], history, now) if history else first)
+        return await self._unknown([each for each in deliveries if each])
 
-    def _history_names(self, body: bytes, now: datetime) -> set[str]:
-        """The names of the histories in which observations of an object are."""
-        shown = Proof(
-            processor=self._session.processor.name,
-            method="fetch",
-            received_at=now,
-            trust="fetched",
-            message_id="shown",
-            account=self._session.account,
-        )
-        return {name for event in self._read(body, shown).events for name in subjects(event)}
-
-    def _read(self, body: bytes, proof: Proof) -> Incoming:
-        return read_delivery(self._session.processor, b"{}", body, proof, self._session.mode_of)
+    def _observe(
+        self, object_id: str, body: bytes, history: Sequence[Event], now: datetime
+    ) -> Incoming | None:
+        """The delivery of an object with this history; None if it was last observed like that."""
+        session = self._session
+        name = session.processor.name
+        proof = observation_proof(name, session.account, object_id, body, history, now)
+        if proof is None:
+            return None
+        return read_delivery(session.processor, b"{}", body, proof, session.mode_of)
 
     async def _read_histories(self, names: set[str]) -> dict[str, list[Event]]:
         ledger = self._session.ledger
@@ -73,3 +65,8 @@ class Recorder:
             for each in deliveries
             if each.reason or any(event.event_id not in known_ids for event in each.events)
         ]
+
+
+def _history_names(delivery: Incoming | None) -> set[str]:
+    """The names of the histories in which observations of an object are."""
+    return {name for event in (delivery.events if delivery else ()) for name in subjects(event)}
