@@ -132,6 +132,8 @@ API = Api(
             figures="collected, refunded and disputed money, orders and revenue",
             listed=lambda merchant_id, _since: _listed("/checkout/v3/payment", merchant_id),
             observed_id=payments.observed_id,
+            recorded_ids=payments.recorded_refund_ids,
+            complete=payments.complete_refund,
         ),
     ),
 )

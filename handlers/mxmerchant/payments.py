@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from msgspec import json
 from msgspec.structs import replace
 
 from handlers.mxmerchant.fields import (
@@ -96,10 +97,8 @@ def observed_payment_events(record: Any, proof: Proof) -> list[Event]:
     listed = listed_payment_event(record, proof.account, proof.received_at)
     if listed is None:
         return []
-    fetched, data = parse(record, FetchedPayment), listed.data
-    if isinstance(data, Refund):
-        data = replace(data, payment_id=first_stated(fetched.original_payment_id))
-    elif isinstance(data, Payment) and data.status == "succeeded":
+    data = listed.data
+    if isinstance(data, Payment) and data.status == "succeeded":
         data = replace(data, paid_at=listed.occurred_at)
     elif isinstance(data, Payment) and data.status == "failed":
         data = replace(data, failed_at=listed.occurred_at)
@@ -145,7 +144,14 @@ def listed_payment_event(record: Any, merchant_id: str, observed_at: datetime) -
     has_no_money = _STATUS_MEANINGS[Payment].get((fetched.status or "").lower()) in ("failed", "voided")
     event_type = "PaymentFail" if has_no_money else "PaymentSuccess"
     if parse_decimal(fetched.amount, "$.amount") < 0:
-        data = Refund(refund_id=key, status="succeeded", currency="usd", amount=0, created_at=observed_at)
+        data = Refund(
+            refund_id=key,
+            status="succeeded",
+            currency="usd",
+            amount=0,
+            created_at=observed_at,
+            payment_id=first_stated(fetched.original_payment_id),
+        )
         event_type = "RefundCreated"
     event = Event(
         processor=NAME,
@@ -163,6 +169,20 @@ def observed_record(record: dict[str, Any], recorded: Event | None) -> dict[str,
     payment_id = getattr(recorded and recorded.data, "payment_id", None)
     is_refund = parse_decimal(record["amount"], "$.amount") < 0
     return {"originalPaymentId": payment_id} | record if is_refund and payment_id else record
+
+
+def recorded_refund_ids(merchant_id: str, key: str) -> list[str]:
+    """The ids of events that may tell a refund with this id, of any trust."""
+    return [f"{merchant_id}:RefundCreated:{key}{suffix}" for suffix in TRUST_SUFFIX.values()]
+
+
+def complete_refund(body: bytes, recorded: Event) -> bytes:
+    """A listed refund, with the payment that it gave back where only its recorded event names it."""
+    payment_id = getattr(recorded.data, "payment_id", None)
+    record = json.decode(body)
+    if not payment_id or record.get("originalPaymentId"):
+        return body
+    return json.encode(record | {"originalPaymentId": payment_id})
 
 
 def observed_id(merchant_id: str, key: str) -> str:

@@ -152,7 +152,9 @@ class HistoryList(Struct, frozen=True, kw_only=True):
 
     `figures` says which figures need it. `listed` takes the account and the first second, since 1970, of
     which objects are wanted; None for all. `observed_id` makes the id of an observed object from the account
-    and its own id.
+    and its own id. `recorded_ids` are the ids of events that may tell an object already, by account and id,
+    and `complete` makes the body that is recorded from what is listed and the event that was found, where
+    that says more.
     """
 
     name: str
@@ -160,6 +162,8 @@ class HistoryList(Struct, frozen=True, kw_only=True):
     listed: Callable[[str, int | None], Request]
     nested: tuple[NestedList, ...] = ()
     observed_id: Callable[[str, str], str]
+    recorded_ids: Callable[[str, str], list[str]] = lambda _account, _object_id: []
+    complete: Callable[[bytes, Event], bytes] = lambda body, _event: body
 
 
 class Api(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Reading all lists of one account, so that a run that was stopped continues where it was."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 import structlog
@@ -9,6 +9,7 @@ from msgspec import Struct, json
 from msgspec.structs import replace
 
 from service.core.errors import Refused, Unavailable
+from service.core.events import Event
 from service.core.processor_api import HistoryList, Page, Request
 from service.core.progress import Advance
 from service.ledger.draft import Incoming
@@ -141,12 +142,27 @@ class AccountReader:
 
     async def _whole_objects(self, listed: HistoryList, page: Page) -> Mapping[str, bytes]:
         """The objects of a page by their observed ids, with all of the lists in them."""
-        objects = {}
-        for body in page.objects:
-            object_id = self._client.api.id_of(body)
-            observed_id = listed.observed_id(self._session.account, object_id)
-            objects[observed_id] = await self._whole(listed, object_id, body)
+        account, objects = self._session.account, {}
+        bodies = {self._client.api.id_of(body): body for body in page.objects}
+        recorded = await self._recorded_events(listed, bodies)
+        for object_id, body in bodies.items():
+            whole = await self._whole(listed, object_id, body)
+            found = [recorded[name] for name in listed.recorded_ids(account, object_id) if name in recorded]
+            objects[listed.observed_id(account, object_id)] = (
+                listed.complete(whole, found[0]) if found else whole
+            )
         return objects
+
+    async def _recorded_events(self, listed: HistoryList, object_ids: Iterable[str]) -> dict[str, Event]:
+        """The events that tell these objects already, by id, of a list whose objects they may complete."""
+        session = self._session
+        ids = [name for each in object_ids for name in listed.recorded_ids(session.account, each)]
+        if not ids:
+            return {}
+        async with session.ledger.reading() as reader:
+            events = [each.event for each in await reader.recorded_events(ids)]
+        scope = (session.processor.name, session.account)
+        return {event.event_id: event for event in events if (event.processor, event.account) == scope}
 
     async def _whole(self, listed: HistoryList, object_id: str, body: bytes) -> bytes:
         for nested in listed.nested:

@@ -5,9 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import json
 
 from handlers import mxmerchant
+from service.core.delivery import Proof
+from service.intake.translation import read_delivery
 from service.sync.backfill.report import ListResult
+from tests.support.modes import live
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
 from tests.support.stores import settings_of
 from tests.support.stripe_api import serve
@@ -101,3 +105,38 @@ async def test_a_list_that_is_refused_is_left_out(daybook: SyncDaybook, api: MxA
 
     assert results["contracts"].refused == 403
     assert results["payments"].recorded == 1
+
+
+async def test_a_reconciliation_after_a_backfill_finds_no_difference(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
+    api.payments = [payment(1), payment(2, "-5.00", originalPaymentId=1), payment(3, status="Declined")]
+    await backfill(daybook)
+    before = await money(daybook, "cash", "date, kind, amount_cents")
+    assert mxmerchant.PROCESSOR.api
+
+    report = await daybook.reconcile_with(
+        mxmerchant.PROCESSOR, daybook.settings.values_of(mxmerchant.PROCESSOR.api), None
+    )
+
+    await daybook.catch_up()
+    assert (report.differing, report.mended) == (0, {})
+    assert await money(daybook, "cash", "date, kind, amount_cents") == before
+    assert await money(daybook, "failures", "date") == [("2025-10-02",)]
+
+
+async def test_a_refund_whose_payment_only_a_notification_names_counts_once(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
+    api.payments = [payment(1), payment(2, "-5.00")]
+    body = {"eventType": "RefundCreated", "merchantId": MERCHANT, "id": 2, "totalAmount": "-5.00"}
+    raw = json.encode(body | {"originalPaymentId": 1, "transactionDate": "Oct 2 2025 6:21PM"})
+    proof = Proof(processor="mxmerchant", method="standard-webhooks", received_at=daybook.now)
+    await daybook.ledger.append([read_delivery(mxmerchant.PROCESSOR, b"{}", raw, proof, live)], daybook.now)
+
+    await backfill(daybook)
+
+    assert await money(daybook, "cash", "date, kind, amount_cents") == [
+        ("2025-10-02", "collected", 1_111),
+        ("2025-10-02", "refunded", 500),
+    ]
