@@ -42,7 +42,7 @@ COMMANDS = {
     },
     "Exchange": {
         "import": (
-            "service.commands.imports:app",
+            "service.commands.imports:import_file",
             "Take a file into the ledger. Repeating it changes nothing.",
         ),
         "export": ("service.commands.exports:app", "Write the ledger, or the books' rows, to files."),

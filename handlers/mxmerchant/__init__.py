@@ -14,7 +14,7 @@ from handlers.mxmerchant.fields import NAME, TRUST_SUFFIX
 from handlers.mxmerchant.payments import confirm, read_payment_again
 from handlers.mxmerchant.translation import translate
 from handlers.standard import signature
-from service.core.delivery import Confirmations, Endpoint, Processor, Proof
+from service.core.delivery import Confirmations, Endpoint, ExportFile, Processor, Proof
 from service.core.errors import VerificationError
 from service.core.events import Dispute, Payment, Refund
 
@@ -73,5 +73,6 @@ PROCESSOR = Processor(
         confirm=confirm,
         read_again=read_payment_again,
     ),
+    export_file=ExportFile(list_name="records", are_observed=True),
     api=API,
 )

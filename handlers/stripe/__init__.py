@@ -9,7 +9,7 @@ from handlers.stripe import envelope, signature
 from handlers.stripe.api import API, check_mode_of_key
 from handlers.stripe.fields import NAME
 from handlers.stripe.thin_events import THIN_EVENTS
-from service.core.delivery import Endpoint, Header, Processor
+from service.core.delivery import Endpoint, ExportFile, Header, Processor
 
 __all__ = ["NAME", "PROCESSOR"]
 
@@ -33,5 +33,6 @@ PROCESSOR = Processor(
     setting_checks=(("stripe_api_key", check_mode_of_key),),
     render=envelope.api_version,
     thin_events=THIN_EVENTS,
+    export_file=ExportFile(list_name="data", with_account=envelope.with_account),
     api=API,
 )

@@ -8,6 +8,8 @@ Source: https://docs.stripe.com/api/events, https://docs.stripe.com/context.
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import DecodeError, Raw, json
+
 from handlers.stripe import payloads
 from handlers.stripe.fields import NAME, customer_id, moment, parse, readable
 from handlers.stripe.objects import data_before, data_of, rank_of
@@ -16,6 +18,7 @@ from handlers.stripe.translations import OBSERVED_TYPES, translation_of
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.core.events import Data, Event, Unused
+from service.core.rfc8259 import NOT_JSON, parse_json
 
 _MODES = {True: "live", False: "test"}  # by `livemode`
 
@@ -134,3 +137,27 @@ def _envelope_of(payload: Any, proof: Proof) -> payloads.Envelope:
 def _occurred_at(envelope: payloads.Envelope, proof: Proof) -> datetime:
     """When an event happened; of an object that the API showed, the moment at which it did."""
     return proof.received_at if proof.is_observation else moment(envelope.created)
+
+
+_FIELDS = json.Decoder(dict[str, Raw])
+_NULL = Raw(b"null")
+
+
+def with_account(body: bytes, account: str) -> bytes:
+    """An event as in a platform's webhooks: with the account in whose name it was listed, if it has none."""
+    try:
+        fields: dict[str, Any] = _FIELDS.decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        fields = _parse_fields(body)
+    if not fields or fields.get("account", _NULL) not in (_NULL, None):
+        return body
+    return json.encode({**fields, "account": account})
+
+
+def _parse_fields(body: bytes) -> dict[str, Any]:
+    """The fields of JSON that msgspec refuses; none if it is no JSON object."""
+    try:
+        parsed = parse_json(body)
+    except NOT_JSON:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,24 +1,25 @@
 """`daybook import`: files into the ledger."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import handlers
 from service import bootstrap
 from service.clock import utc_now
 from service.commands.shell import EXIT_FAULT, Json, command, progress, show
 from service.core.errors import ParameterError
 from service.ledger import master_key
 from service.queue import nudge
-from service.transfer import contract_table, importer, mxmerchant, observations, sources, stripe
+from service.transfer import contract_table, export_files, importer, observations, sources
 from service.transfer import ledger_import as ledgers
 
 if TYPE_CHECKING:
-    from service.core.delivery import ModeOf
+    from service.core.delivery import ModeOf, Processor
     from service.settings import Settings
     from service.transfer.importer import ImportItem, ImportSummary, LineFault, SkipKnown
     from service.transfer.observations import Observation
@@ -26,104 +27,100 @@ if TYPE_CHECKING:
 
     Read = Callable[[ImportSource, ModeOf], Iterator[ImportItem | LineFault]]
 
-app = typer.Typer(no_args_is_help=True, help="Take a file into the ledger. Repeating it changes nothing.")
+_CSV, _LEDGER = "csv", "ledger"
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Compressed if its name ends in .gz.")]
-FileOrDash = Annotated[
+
+def _sources() -> list[str]:
+    return [*_processors(), _CSV, _LEDGER]
+
+
+def _processors() -> "dict[str, Processor]":
+    """The processors whose files can be imported, by name."""
+    return {processor.name: processor for processor in handlers.PROCESSORS if processor.export_file}
+
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", autocompletion=_sources, help="A processor, csv or ledger.")
+]
+File = Annotated[
     Path, typer.Argument(metavar="FILE|-", help="Standard input for -; compressed if its name ends in .gz.")
 ]
-Account = Annotated[str, typer.Option(help="The account of all events that name none.")]
+Account = Annotated[str | None, typer.Option(help="The account of all events that name none.")]
 ObservedAt = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="The time of its content, in RFC 3339; by default its last change."),
 ]
+Biller = Annotated[str | None, typer.Option(help="Whose contracts of a csv: the in-house biller's name.")]
 
 
-@app.command("stripe")
-def import_stripe(file: FileOrDash, *, account: Account = "", json: Json = False) -> None:
-    """Events as Stripe exports them: one on each line, or pages of `stripe events list`.
+def import_file(
+    source: Source,
+    file: File,
+    *,
+    account: Account = None,
+    observed_at: ObservedAt = None,
+    biller: Biller = None,
+    json: Json = False,
+) -> None:
+    """Take a file into the ledger. Repeating it changes nothing.
 
-    Exits 0, 1 if a line could not be read or is in quarantine, 2 if an argument is wrong, 3 if a store
-    can't be used.
+    Of a processor: its events (one on each line, or pages of its list), or its contract records and
+    notifications. A csv has contracts with their next bills, in the columns customer_id, next_bill_date,
+    amount_cents, interval, every; and, if you like, subscription_id, customer_name, currency, status,
+    start_date. A ledger is what `daybook export ledger` wrote; take it from nobody whom you don't trust.
+    Exits 0, 1 if a line could not be read or is in quarantine, 2 if an argument is wrong, 3 if a store can't
+    be used.
 
     For example:
 
         daybook import stripe events.jsonl.gz
         daybook import stripe - --account acct_1
-    """
-    _import(
-        file,
-        lambda source, mode_of: stripe.read_events(source, utc_now(), account, mode_of),
-        importer.skip_none,
-        as_json=json,
-    )
-
-
-@app.command("mxmerchant")
-def import_mxmerchant(file: File, *, observed_at: ObservedAt = None, json: Json = False) -> None:
-    """Contract records of MX Merchant, as its API lists them, and notifications.
-
-    Exits 0, 1 if a record could not be read or is in quarantine, 2 if an argument is wrong, 3 if a store
-    can't be used.
-
-    For example:
-
-        daybook import mxmerchant contracts.json
         daybook import mxmerchant contracts.json --observed-at 2025-11-05T12:00:00Z
-    """
-    with command() as settings:
-        observation = _observation(settings, file, observed_at)
-    _import(
-        file,
-        lambda source, _mode_of: mxmerchant.read_records(source, observation),
-        observations.skip_known,
-        as_json=json,
-    )
-
-
-@app.command("csv")
-def import_csv(
-    file: File,
-    *,
-    observed_at: ObservedAt = None,
-    account: Account = "",
-    biller: Annotated[str, typer.Option(help="Whose contracts: the in-house biller's name.")] = "csv",
-    json: Json = False,
-) -> None:
-    """A table of contracts with their next bills.
-
-    Columns: customer_id, next_bill_date, amount_cents, interval, every; and, if you like, subscription_id,
-    customer_name, currency, status, start_date. Exits 0, 1 if a row could not be read or is in
-    quarantine, 2 if an argument or the first line is wrong, 3 if a store can't be used.
-
-    For example:
-
-        daybook import csv contracts.csv
-        daybook import csv contracts.csv --biller acme --observed-at 2025-11-05T12:00:00Z
-    """
-    with command() as settings:
-        observation = _observation(settings, file, observed_at)
-    _import(
-        file,
-        lambda source, _mode_of: contract_table.read_contracts(source, observation, biller, account),
-        observations.skip_known,
-        as_json=json,
-    )
-
-
-@app.command("ledger")
-def import_ledger(file: FileOrDash, *, json: Json = False) -> None:
-    """What `daybook export ledger` wrote, here or elsewhere. Take it from nobody whom you don't trust.
-
-    Exits 0, 1 if the file was cut or changed, or holds what this version can't read, 2 if an argument is
-    wrong, 3 if a store can't be used.
-
-    For example:
-
+        daybook import csv contracts.csv --biller acme
         daybook import ledger ledger.ndjson.gz
-        daybook import ledger -
     """
-    _import(file, ledgers.read_ledger, ledgers.skip_known, as_json=json, holds_quarantine=True)
+    options = {"account": account, "observed-at": observed_at, "biller": biller}
+    with command() as settings:
+        read, skip_known = _reader(settings, source, file, options)
+    _import(file, read, skip_known, as_json=json, holds_quarantine=source == _LEDGER)
+
+
+def _reader(
+    settings: "Settings", source: str, file: Path, options: dict[str, str | None]
+) -> "tuple[Read, SkipKnown]":
+    """How a file is read, and which of its items are known already. Raises ParameterError."""
+    processor = _processors().get(source)
+    if source not in _sources():
+        raise ParameterError(f"SOURCE: one of {', '.join(_sources())}")
+    if source == _LEDGER:
+        _refuse_options(source, options, ())
+        return ledgers.read_ledger, ledgers.skip_known
+    account = options["account"] or ""
+    if processor and processor.export_file and not processor.export_file.are_observed:
+        _refuse_options(source, options, ("account",) if processor.export_file.with_account else ())
+        return (
+            lambda stream, mode_of: export_files.read_events(processor, stream, utc_now(), account, mode_of),
+            importer.skip_none,
+        )
+    _refuse_options(source, options, ("observed-at",) if processor else tuple(options))
+    observation = _observation(settings, file, options["observed-at"])
+    if processor:
+        return (
+            lambda stream, mode_of: export_files.read_observed(processor, stream, observation, mode_of),
+            observations.skip_known,
+        )
+    biller = options["biller"] or _CSV
+    return (
+        lambda stream, _mode_of: contract_table.read_contracts(stream, observation, biller, account),
+        observations.skip_known,
+    )
+
+
+def _refuse_options(source: str, options: dict[str, str | None], taken: Collection[str]) -> None:
+    """Raise ParameterError for an option that is given and that this source does not take."""
+    for name, value in options.items():
+        if value is not None and name not in taken:
+            raise ParameterError(f"--{name}: {source} takes none")
 
 
 def _observation(settings: "Settings", file: Path, stated: str | None) -> "Observation":

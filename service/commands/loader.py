@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 _OURS = ("service.", "handlers.", "projections.")
+_LARGE = ("handlers", "sqlalchemy")
 
 
 def load(name: str, target: str, markup: Any, *, to_run: bool) -> Any:
@@ -42,7 +43,7 @@ class _LazyFinder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not (name.startswith(_OURS) or name == "sqlalchemy"):
+        if not (name.startswith(_OURS) or name in _LARGE):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:

@@ -5,12 +5,11 @@ from typing import Annotated
 import structlog
 import typer
 
-from handlers import PROCESSORS
-from service import bootstrap
+import handlers
+from service import bootstrap, settings
 from service.commands.shell import Host, Port, command
 from service.intake import versions
 from service.processes import lifeline
-from service.settings import unknown_variables
 from service.web import multiprocess as web_processes
 from service.web import server
 
@@ -32,17 +31,17 @@ def web(
         daybook web
         daybook web --workers 4 --port 9000
     """
-    with command(host=host, port=port) as settings:
+    with command(host=host, port=port) as given:
         lifeline.follow_lifeline()
-        if names := unknown_variables():
+        if names := settings.unknown_variables():
             log.warning("unknown_settings", variables=names, hint="nothing reads them")
-        if not settings.has_webhook_secret():
+        if not given.has_webhook_secret():
             log.warning("no_webhook_secret", hint="every webhook gets a 503 until a secret is set")
-        if due := bootstrap.prepare(settings):
+        if due := bootstrap.prepare(given):
             log.warning("retranslation_due", processors=due, command=versions.COMMAND)
-        asked = [processor.name for processor in PROCESSORS if settings.has_api(processor)]
-        if asked and bootstrap.is_ledger_empty(settings):
+        asked = [processor.name for processor in handlers.PROCESSORS if given.has_api(processor)]
+        if asked and bootstrap.is_ledger_empty(given):
             log.info("history_missing", processors=asked, command="daybook backfill")
         if workers > 1:
-            raise typer.Exit(web_processes.serve_many(settings, workers))
-        server.serve(settings)
+            raise typer.Exit(web_processes.serve_many(given, workers))
+        server.serve(given)

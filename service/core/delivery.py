@@ -134,6 +134,19 @@ class ThinEvents(Struct, frozen=True, kw_only=True):
     shown: Callable[[ThinEvent], Request | None]
 
 
+class ExportFile(Struct, frozen=True, kw_only=True):
+    """A file of what a processor shows or exports: bodies, or pages with a list of them under `list_name`.
+
+    They are events, each the body of a delivery; with `are_observed` they are states and notifications, as
+    observed at one moment. `with_account` gives an event the account in whose name it was listed, where it
+    has none; it is set where events may belong to one.
+    """
+
+    list_name: str
+    are_observed: bool = False
+    with_account: Callable[[bytes, str], bytes] | None = None
+
+
 class Processor(Struct, frozen=True, kw_only=True):
     """A processor: where it posts, and how its deliveries are read.
 
@@ -145,7 +158,8 @@ class Processor(Struct, frozen=True, kw_only=True):
     `thin_events` is set where events may only name what the API has; then `api` and `render` are set, too.
     `api` is set where its API can be asked. `mode_setting` is the name of the setting that says which mode
     counts, for `ignore`.
-    `setting_checks` are its settings that are checked, by name, each with its check.
+    `setting_checks` are its settings that are checked, by name, each with its check. `export_file` is set
+    where its files can be imported.
     """
 
     name: str
@@ -161,6 +175,7 @@ class Processor(Struct, frozen=True, kw_only=True):
     api: Api | None = None
     mode_setting: str | None = None
     setting_checks: tuple[tuple[str, SettingCheck], ...] = ()
+    export_file: ExportFile | None = None
 
     @property
     def records_only_changes(self) -> bool:

@@ -1,12 +1,12 @@
-"""MX Merchant's contract records and notifications, saved to a file."""
+"""Files of what a processor shows or exports: events, or the states of its contracts and notifications."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from msgspec import json
 from msgspec.structs import replace
 
-from handlers.mxmerchant import PROCESSOR
-from service.core.delivery import no_mode
+from service.core.delivery import ExportFile, ModeOf, Processor, Proof
 from service.core.events import Subscription, subjects
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import read_delivery
@@ -16,17 +16,43 @@ from service.transfer.observations import Observation
 from service.transfer.sources import ImportSource
 
 
-def read_records(source: ImportSource, observation: Observation) -> Iterator[ImportItem | LineFault]:
-    """Each record as a delivery: a contract as it was observed, or a notification."""
-    seen: dict[str, int] = {}
-    for item in read_members(source, "records"):
+def read_events(
+    processor: Processor, source: ImportSource, now: datetime, account: str, mode_of: ModeOf
+) -> Iterator[ImportItem | LineFault]:
+    """Each event of a file of events, or of pages of events.
+
+    `account` is the connected account to which they belong, or empty. `mode_of` is that of `read_delivery`.
+    """
+    export_file = _export_file(processor)
+    proof = Proof(processor=processor.name, method="import", received_at=now, trust="unsigned")
+    for item in read_members(source, export_file.list_name):
         if isinstance(item, LineFault):
             yield item
             continue
         line, body = item
-        proof = observation.proof(PROCESSOR.name, _canonical_json(body))
-        incoming = read_delivery(PROCESSOR, b"{}", body, proof, no_mode)
+        if account and export_file.with_account:
+            body = export_file.with_account(body, account)
+        yield ImportItem(line=line, incoming=read_delivery(processor, b"{}", body, proof, mode_of))
+
+
+def read_observed(
+    processor: Processor, source: ImportSource, observation: Observation, mode_of: ModeOf
+) -> Iterator[ImportItem | LineFault]:
+    """Each record as a delivery: a contract as it was observed, or a notification."""
+    seen: dict[str, int] = {}
+    for item in read_members(source, _export_file(processor).list_name):
+        if isinstance(item, LineFault):
+            yield item
+            continue
+        line, body = item
+        proof = observation.proof(processor.name, _canonical_json(body))
+        incoming = read_delivery(processor, b"{}", body, proof, mode_of)
         yield _mark_observation(ImportItem(line=line, incoming=incoming), seen)
+
+
+def _export_file(processor: Processor) -> ExportFile:
+    assert processor.export_file  # noqa: S101 - the caller chose a processor whose files can be imported
+    return processor.export_file
 
 
 def _canonical_json(body: bytes) -> bytes:
