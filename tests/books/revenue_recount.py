@@ -129,7 +129,7 @@ async def _same_totals(store: BookStore, found: dict[type, list]) -> None:
     for row in found[CustomerRevenue]:
         if row.orders:
             days, gaps = row.lifespan_days, row.orders - 1
-            bounds = (("Monthly", 30), ("Quarterly", 90), ("Bi-Annual", 180), ("Annual+", 10**6))
+            bounds = (("Monthly", 31), ("Quarterly", 92), ("Bi-Annual", 184), ("Annual+", 10**6))
             name = next((name for name, bound in bounds if days <= gaps * bound), "") if gaps else ""
             often[row.currency, row.account, name][0] += 1
             often[row.currency, row.account, name][1] += row.revenue_cents

@@ -78,6 +78,8 @@ def contract(
         second_bill_date=min((day for each in ahead for day in islice(each.bill_days(), 1, 2)), default=None),
         ends_date=ends_date,
         declined=False,
+        reason=None,
+        feedback=None,
         unpriced=False,
         unknown_status=False,
         tied=False,

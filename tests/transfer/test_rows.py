@@ -130,7 +130,7 @@ def test_text_that_a_spreadsheet_would_run_gets_a_quote_before_it(
         (["nothing"], "nothing is no book; there are mrr, bills"),
         (
             ["mrr", "--table", "bills"],
-            "bills is no table; there are contract_states, customer_discounts, mrr_steps",
+            "bills is no table; there are contract_states, contract_starts, billed_items",
         ),
         (["--table", "mrr_steps"], "mrr_steps is in several books"),
     ],

@@ -56,7 +56,8 @@ HEADERS = {
         "days_until_payment declined processor status invoice_id trust causes"
     ),
     "payment-analytics-customers-top": CUSTOMER,
-    "payment-analytics-customers-at-risk": f"{CUSTOMER} mrr_cents ends_date churn_risk_score",
+    "payment-analytics-customers-at-risk": f"{CUSTOMER} mrr_cents ends_date churn_risk_score "
+    "reason feedback comment reason_causes",
     "payment-analytics-cohorts": "cohort customers orders revenue_cents avg_revenue_cents retention_rates",
     "payment-analytics-distribution": (
         "segment treatment customers revenue_cents customer_share revenue_share "

@@ -55,7 +55,11 @@ ORDERS: dict[str, dict[str, int]] = {
     "every-181": {"2024-11-20": 100, "2025-05-20": 100},
     "twice-a-day": {"2025-10-01": 9_000, "2025-10-02": 1_000},
 }
-RISK = ("mrr_cents", "ends_date", "churn_risk_score")  # what a list of those at risk says besides
+# what a list of those at risk says besides
+RISK = (
+    *("mrr_cents", "ends_date", "churn_risk_score"),
+    *("reason", "feedback", "comment", "reason_causes"),
+)
 REFUNDS = {"every-90": {"2025-08-02": 30, "2025-10-05": 7}}
 SEGMENTS = {"whale": 1_000_000, "high_value": 100_000, "medium_value": 10_000, "low_value": 0}
 

@@ -248,7 +248,7 @@ async def test_the_list_shows_the_same_figures_as_each_customer(stories: Path) -
             answer = await revenue(daybook, row["customer_id"])
             shown = {name: row[name] for name in answer["revenue_summary"] if name in row}
             assert shown == {name: answer["revenue_summary"][name] for name in shown}
-            assert len(shown) == 8
+            assert len(shown) == 10
             for name in ("customer_name", "customer_segment", "activity_status", "lifecycle_stage"):
                 assert row[name] == answer[name]
             assert set(row["causes"]) <= {cause for order in answer["orders"] for cause in order["causes"]}

@@ -132,6 +132,7 @@ API = Api(
     ),
     contracts=ContractList(
         name="contract",
+        figures="MRR and next bills",
         recorded_as=Subscription,
         listed=_listed("/contracts"),
         events=_contract_events,
