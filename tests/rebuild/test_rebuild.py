@@ -438,4 +438,4 @@ async def test_two_books_of_two_databases_are_told_apart_by_their_keys():
             *("contract_starts", "contract_states", "mrr_steps", "mrr_movements"),
             *("mrr_days", "movement_days"),
         }
-        assert len(await differences(MRR, mine, theirs, limit=1)) == 5
+        assert len(await differences(MRR, mine, theirs, limit=1)) == 6
