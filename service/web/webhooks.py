@@ -83,17 +83,14 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
             _count_missing_next_bills(incoming.events, processor.name, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
-            ignored = _ignored(incoming)
-            if ignored:
+            if ignored := _ignored(incoming):
                 ignored_lines.add(state.clock(), "event_ignored", processor=processor.name, reason=ignored)
             if incoming.reason == NO_API:
-                no_api_lines.add(
-                    state.clock(), "event_not_fetched", processor=processor.name, reason=incoming.detail
-                )
-            is_pending = has_thin_event(incoming) and not result.duplicate and not result.conflict
-            if is_pending:
+                why = incoming.detail
+                no_api_lines.add(state.clock(), "event_not_fetched", processor=processor.name, reason=why)
+            if _is_pending(result, incoming):
                 state.request_fetch(result.end)
-            return Response(json.encode(_answer(result, ignored, is_pending)), media_type="application/json")
+            return Response(json.encode(_answer(result, incoming)), media_type="application/json")
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
@@ -160,15 +157,20 @@ def _ignored(incoming: Incoming) -> str | None:
     return next((data.ignored for data in unused if data.ignored), None)
 
 
-def _answer(result: Outcome, ignored: str | None, is_pending: bool) -> Received:
+def _is_pending(result: Outcome, incoming: Incoming) -> bool:
+    """Whether the delivery brought a thin event that the ledger lacked, so that what it names is fetched."""
+    return has_thin_event(incoming) and not result.duplicate and not result.conflict
+
+
+def _answer(result: Outcome, incoming: Incoming) -> Received:
     return Received(
         received=True,
         position=result.position,
         duplicate=result.duplicate,
         conflict=result.conflict or UNSET,
         quarantined=result.quarantined or UNSET,
-        ignored=ignored or UNSET,
-        pending="fetch" if is_pending else UNSET,
+        ignored=_ignored(incoming) or UNSET,
+        pending="fetch" if _is_pending(result, incoming) else UNSET,
     )
 
 
