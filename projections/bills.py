@@ -22,14 +22,8 @@ from projections.book import (
     Total,
     encode_causes,
 )
-from projections.contracts import (
-    ContractStart,
-    ContractState,
-    ContractStates,
-    contract_key,
-    contract_state_rows,
-    mrr_terms,
-)
+from projections.contract_life import ContractState
+from projections.contracts import ContractStart, ContractStates, contract_key, contract_state_rows, mrr_terms
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.inferred import (
     BilledItems,

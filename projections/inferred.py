@@ -13,13 +13,8 @@ from typing import NamedTuple
 from msgspec import json
 
 from projections.book import INFERRED, Row, Rules, causes
-from projections.contracts import (
-    ContractStart,
-    ContractState,
-    ContractStates,
-    contract_key,
-    effective_states,
-)
+from projections.contract_life import ContractState
+from projections.contracts import ContractStart, ContractStates, contract_key, effective_states
 from projections.customer_discounts import CustomerDiscounts
 from projections.issued_invoices import latest_invoice
 from service.core.cadence import schedule_of_period

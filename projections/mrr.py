@@ -11,14 +11,8 @@ from typing import Any
 from msgspec import json
 
 from projections.book import INFERRED, Book, Row, Rules, Stage, Total, merge_causes, weakest_trust
-from projections.contracts import (
-    ContractStart,
-    ContractState,
-    ContractStates,
-    MrrTerm,
-    contract_state_rows,
-    mrr_terms,
-)
+from projections.contract_life import ContractState
+from projections.contracts import ContractStart, ContractStates, MrrTerm, contract_state_rows, mrr_terms
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.inferred import (
     BilledItems,

@@ -9,7 +9,7 @@ from datetime import date
 from itertools import pairwise
 
 from projections.book import Row, Rules, encode_causes, last_event_date, merge_causes
-from projections.contracts import ContractState
+from projections.contract_life import ContractState
 from projections.pricing import price_on
 from projections.receipts import is_voided
 from service.core import cadence

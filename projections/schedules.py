@@ -13,7 +13,7 @@ from msgspec import Struct, json
 from msgspec.structs import replace
 
 from projections.book import Rules
-from projections.contracts import ContractState
+from projections.contract_life import ContractState
 from projections.pricing import bill_cents, change_days, is_unpriced
 from service.core import cadence
 from service.core.cadence import Anchor

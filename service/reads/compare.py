@@ -10,14 +10,8 @@ from msgspec.structs import asdict, replace
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, literal, or_, select, union_all
 
 from projections.book import TRUST_LEVELS, Rules
-from projections.contracts import (
-    ContractState,
-    ContractStates,
-    MrrTerm,
-    contract_state_rows,
-    effective_states,
-    mrr_terms,
-)
+from projections.contract_life import ContractState
+from projections.contracts import ContractStates, MrrTerm, contract_state_rows, effective_states, mrr_terms
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.customers import CustomerName
 from projections.inferred import InferredStates

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, select
 
 from projections import BOOKS, MRR
 from projections.book import Policy, Rules
-from projections.contracts import contract_states, mrr_terms
+from projections.contract_life import contract_states
+from projections.contracts import mrr_terms
 from projections.mrr import Step
 from service.books.engine import Engine
 from service.books.store import BookStore

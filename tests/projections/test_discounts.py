@@ -8,13 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.book import Rules
-from projections.contracts import (
-    ContractState,
-    ContractStates,
-    contract_state_rows,
-    contract_states,
-    effective_states,
-)
+from projections.contract_life import ContractState, contract_states
+from projections.contracts import ContractStates, contract_state_rows, effective_states
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.mrr import MRR, Step
 from projections.pricing import is_unpriced

@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from projections.book import Policy, Rules
-from projections.contracts import contract_states
+from projections.contract_life import contract_states
 from projections.mrr import MRR, Movement
 from service.core.events import DELETED, NO_CURRENCY, UNKNOWN_CUSTOMER, AppliedDiscount, Discount, Tier
 from tests.support.events import at, but, changed, created, event, item, subscription

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from handlers import stripe
@@ -27,11 +28,24 @@ from service.sync.reconcile.report import ReconciliationReport
 from service.sync.reconcile.session import Session
 from service.verify import digests
 from tests.support.modes import live
+from tests.support.mxmerchant_api import MERCHANT, MxApi
+from tests.support.stores import settings_of
 from tests.support.stripe_api import KEY, StripeApi
 
 NOW = datetime(2025, 10, 5, 3, 17, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
 MONTH = timedelta(days=30)
+
+
+def mxmerchant_settings(data_dir: Path, api: MxApi) -> Settings:
+    """The settings of a Daybook that asks this stand-in of MX Merchant's API."""
+    return settings_of(
+        data_dir,
+        mxmerchant_api_url=api.url,
+        mxmerchant_consumer_key="the-consumer-key",
+        mxmerchant_consumer_secret="of-the-consumer",
+        mxmerchant_merchant_id=MERCHANT,
+    )
 
 
 class SyncDaybook:

@@ -1,8 +1,7 @@
 """What thin events name is fetched once, whatever fails meanwhile."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +10,6 @@ from structlog.testing import capture_logs
 
 from service.core.events import Subscription, ThinEvent
 from service.intake import quarantine
-from service.settings import Settings
 from service.sync.thin_events import ThinFetcher
 from tests.support.modes import live
 from tests.support.stores import EACH_STORE
@@ -21,32 +19,13 @@ from tests.support.stripe_api import (
     cut_off,
     invoice,
     refusal,
-    serve,
     subscription,
     thin_event,
 )
-from tests.support.sync_daybook import MONTH, SECONDS, SyncDaybook, open_sync_daybook
+from tests.support.sync_daybook import MONTH, SECONDS, SyncDaybook
 from tests.support.thin_events import fetch, open_fetcher, pending, waits
 
 STORES = EACH_STORE
-
-
-@pytest.fixture(autouse=True)
-def _quiet_server() -> None:
-    """The stand-in's server reports the connections that it resets on purpose."""
-    logging.getLogger("uvicorn.error").disabled = True
-
-
-@pytest.fixture
-def api() -> Iterator[StripeApi]:
-    with serve(StripeApi()) as api:
-        yield api
-
-
-@pytest.fixture
-async def daybook(settings: Settings) -> AsyncIterator[SyncDaybook]:
-    async with open_sync_daybook(settings) as daybook:
-        yield daybook
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from service.intake.translation import read_delivery
 from service.sync.backfill.report import ListResult
 from tests.support.modes import live
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
-from tests.support.stores import settings_of
 from tests.support.stripe_api import serve
-from tests.support.sync_daybook import SyncDaybook, open_sync_daybook
+from tests.support.sync_daybook import SyncDaybook, mxmerchant_settings, open_sync_daybook
 
 
 @pytest.fixture
@@ -26,14 +25,7 @@ def api() -> Iterator[MxApi]:
 
 @pytest.fixture
 async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[SyncDaybook]:
-    settings = settings_of(
-        data_dir,
-        mxmerchant_api_url=api.url,
-        mxmerchant_consumer_key="the-consumer-key",
-        mxmerchant_consumer_secret="of-the-consumer",
-        mxmerchant_merchant_id=MERCHANT,
-    )
-    async with open_sync_daybook(settings) as daybook:
+    async with open_sync_daybook(mxmerchant_settings(data_dir, api)) as daybook:
         yield daybook
 
 

@@ -14,9 +14,8 @@ from service.core.errors import Unavailable
 from service.ledger.draft import Incoming
 from service.sync.reconcile.report import ReconciliationReport
 from tests.support.mxmerchant_api import MERCHANT, MxApi, payment
-from tests.support.stores import settings_of
 from tests.support.stripe_api import serve
-from tests.support.sync_daybook import SyncDaybook, differences, open_sync_daybook
+from tests.support.sync_daybook import SyncDaybook, differences, mxmerchant_settings, open_sync_daybook
 
 
 @pytest.fixture
@@ -27,14 +26,7 @@ def api() -> Iterator[MxApi]:
 
 @pytest.fixture
 async def daybook(data_dir: Path, api: MxApi) -> AsyncIterator[SyncDaybook]:
-    settings = settings_of(
-        data_dir,
-        mxmerchant_api_url=api.url,
-        mxmerchant_consumer_key="the-consumer-key",
-        mxmerchant_consumer_secret="of-the-consumer",
-        mxmerchant_merchant_id=MERCHANT,
-    )
-    async with open_sync_daybook(settings) as daybook:
+    async with open_sync_daybook(mxmerchant_settings(data_dir, api)) as daybook:
         yield daybook
 
 
