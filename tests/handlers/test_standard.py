@@ -164,7 +164,7 @@ def test_a_malformed_header_is_refused(header: str, value: str) -> None:
     refused(HEADERS | {header: value})
 
 
-def test_a_body_that_is_not_utf8_is_refused() -> None:
+def test_a_body_that_is_not_utf8_needs_its_own_signature() -> None:
     refused(HEADERS, body=b"\xff")
 
 
