@@ -17,12 +17,12 @@ from projections.fold import (
 from service.books import tables
 from service.storage.statements import POSTGRESQL, HotInsert
 
-# One transaction at a time contributes to a parent key, whose rows may be of several partitions. All lock
-# their keys in the same order, so no deadlock arises.
+# One transaction at a time contributes to a parent key, whose rows may be of several partitions. All lock in
+# the same order, stage by stage and key by key, so no deadlock arises.
 _LOCK_KEYS = HotInsert(
     tables.key_locks,
     conflict=lambda insert: insert.on_conflict_do_update(
-        index_elements=("book", "key"), set_={"key": insert.excluded.key}
+        index_elements=("book", "stage", "key"), set_={"key": insert.excluded.key}
     ),
 )
 
@@ -40,7 +40,8 @@ class WrittenRows:
         Some keys at a time: PostgreSQL ends a transaction that is idle for some seconds.
         """
         if keys and self._connection.dialect.name == POSTGRESQL:
-            _LOCK_KEYS.add(self._connection, [(self._book_id, key) for key in keys])
+            stage_name = stage.rows[0].table
+            _LOCK_KEYS.add(self._connection, [(self._book_id, stage_name, key) for key in keys])
         for batch in key_batches(keys):
             yield read_children(self._connection, self._book_id, stage, batch)
 

@@ -6,6 +6,7 @@ from the ledger.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -136,11 +137,12 @@ class WorkerSeen(_Table, table=True):
 
 
 class KeyLock(_Table, table=True):
-    """A parent key that a transaction locks to contribute rows from it. On PostgreSQL only."""
+    """A parent key that a transaction locks to contribute a stage's rows from it. On PostgreSQL only."""
 
     __tablename__ = "key_locks"
 
     book: int = Field(primary_key=True)
+    stage: str = Field(primary_key=True, sa_type=Text, description="the first table of its rows")
     key: str = Field(primary_key=True, sa_type=Text)
 
 
@@ -266,6 +268,7 @@ for _row in dict.fromkeys(row for reads in _read_types for row in reads):
     Index(f"{_row.table}_by_parent_key", ROWS[_row].c.book, ROWS[_row].c.parent_key)
 
 
+@cache
 def layout() -> int:
     """A number that changes whenever any table changes, or the number of partitions."""
     ddl = [

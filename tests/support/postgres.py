@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -24,7 +25,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 SMALL = {
-    "shared_buffers": "32MB",
+    "shared_buffers": "128MB",
     "max_connections": "200",
     "synchronous_commit": "on",
     "checkpoint_timeout": "5min",
@@ -32,7 +33,7 @@ SMALL = {
     "timezone": "UTC",
 }
 # For tests that pull no plug: several times faster. Vacuums would go round hundreds of databases.
-NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+NOT_DURABLE = {"io_method": "sync", "fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
@@ -48,6 +49,8 @@ class PostgresServer:
         self._settings = {**SMALL, **({} if fsync else NOT_DURABLE), **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
+        self._unused: list[str] = []  # databases
+        self.templates: set[str] = set()  # databases, to make others from
 
     def __enter__(self) -> "PostgresServer":
         try:
@@ -67,14 +70,24 @@ class PostgresServer:
         """The URL of a database that nobody has used."""
         self._made += 1
         name = f"test_{self._made}"
+        drops = [f"DROP DATABASE IF EXISTS {unused} WITH (FORCE)" for unused in self._unused]
+        self._unused.clear()
         # copied file by file, for two thirds of the computing that copying by way of the log takes
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self._psql("postgres", *drops, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return self.url(name)
+
+    def leave(self, url: str) -> None:
+        """Nobody uses this database any more: it is dropped when another one is made."""
+        self._unused.append(urlsplit(url).path.removeprefix("/"))
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What `psql` answers, unaligned and without headers."""
+        return self._psql(database, statement)
+
+    def _psql(self, database: str, *statements: str) -> str:
         address = f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
-        command = [_binaries() / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", address, "-c", statement]
+        command = [_binaries() / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", address]
+        command += [part for statement in statements for part in ("-c", statement)]
         asked = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         if asked.returncode:
             raise RuntimeError(f"psql: {asked.stderr.strip()}")

@@ -47,9 +47,10 @@ def prepared_database(server: PostgresServer, rules: Rules | None = None) -> str
     """The URL of a new database, for books under these rules; a copy, since preparing one takes longer."""
     settings = with_rules(load(), rules or Rules())
     template = books_schema(settings).replace("daybook_books", "empty")
-    if server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{template}'") != "1":
+    if template not in server.templates:
         server.sql(f"CREATE DATABASE {template}")
         prepare(settings.model_copy(update={"database_url": server.url(template)}))
+        server.templates.add(template)
     return server.new_database(template)
 
 

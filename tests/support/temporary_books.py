@@ -62,6 +62,8 @@ async def new_books(rules: Rules | None = None) -> AsyncIterator["TemporaryBooks
             yield books
         finally:
             await books.ledger.close()
+            if _postgres and url:
+                _postgres.leave(url)
 
 
 class TemporaryBooks:

@@ -3,10 +3,12 @@
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.processes import DaybookProcesses
@@ -29,7 +31,8 @@ def test_a_process_that_dies_at_once_is_started_ever_more_rarely(daybook: Dayboo
     def kill_all() -> list[datetime]:
         """Whoever is there; when each of those died who were started in another's place."""
         for process in serving(command):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
+                process.kill()
         lines = (daybook.data_dir / "web.log").read_text().splitlines()
         told = [json.loads(line) for line in lines if "process_died" in line]
         return [datetime.fromisoformat(line["timestamp"]) for line in told]

@@ -154,7 +154,7 @@ def cells(row: list[httpx.Response]) -> list[str]:
 
 
 def queries(read: Read) -> Iterator[dict[str, str]]:
-    """Everything that a read can be asked for by words, a word at a time; of `explain` every figure."""
+    """Everything that a read can be asked for by words, a word at a time; of `explain` each list's figure."""
     base = QUERIES.get(read.path, {})
     yield base
     for parameter in read.parameters:
@@ -163,7 +163,8 @@ def queries(read: Read) -> Iterator[dict[str, str]]:
         yield from (base | {parameter.name: word} for word in words)
     for name, explainable in EXPLAINABLE.items() if read.name == "explain" else ():
         customer = {"customer_id": "cust-1"} if "{customer_id}" in explainable.path else {}
-        for pattern in explainable.figures:
+        one_of_each_list = {pattern.rpartition("/")[0]: pattern for pattern in explainable.figures}
+        for pattern in one_of_each_list.values():
             yield {"figure": f"{name}/{pattern.replace('*', '0')}", **customer}
 
 
@@ -177,7 +178,9 @@ async def test_no_read_gives_a_name_without_the_scope_whatever_it_is_asked(daybo
                 answer = await ask(daybook, "f", path, format=form, **query)
                 assert answer.status_code in (200, 403, 404), answer.text
                 assert not shows_a_name(answer), (path, query)
-                if shows_a_name(await ask(daybook, "f+p", path, format=form, **query)):
+                if read.name not in reads_with_names and shows_a_name(
+                    await ask(daybook, "f+p", path, format=form, **query)
+                ):
                     reads_with_names.add(read.name)
 
     stated = {read.name for read in ALL_READS if is_personal(read.shape) or PEOPLE in read.scopes}
