@@ -111,6 +111,7 @@ class StripeApi:
         self.faults: list[Fault] = []
         self.refused: dict[str, int] = {}  # lists, by the last part of their paths, with the status
         self.knows_expand = True
+        self.longest_page = 100
         self.before: Callable[[str], None] = lambda _path: None
         self.url = ""
         self.app = Starlette(
@@ -160,7 +161,7 @@ class StripeApi:
                 for thing in shop.listed(kind.removesuffix("s"))
                 if thing["created"] >= since and _has_status(thing, status)
             ]
-            return page(request, listed, shown)
+            return page(request, listed, shown, self.longest_page)
 
         return self._answer(request, answer)
 
@@ -216,9 +217,12 @@ def one(found: Iterator[dict[str, Any]]) -> Response:
 Shown = Callable[[dict[str, Any], set[str]], dict[str, Any]]
 
 
-def page(request: Request, listed: list[dict[str, Any]], show: Shown | None = None) -> Response:
+def page(
+    request: Request, listed: list[dict[str, Any]], show: Shown | None = None, longest: int = 100
+) -> Response:
     """A page of a list, as Stripe's cursors have it."""
-    after, limit = request.query_params.get("starting_after"), int(request.query_params.get("limit", "10"))
+    after = request.query_params.get("starting_after")
+    limit = min(int(request.query_params.get("limit", "10")), longest)
     places = [i for i, thing in enumerate(listed) if thing["id"] == after]
     if after and not places:
         return refusal(400, "resource_missing")
