@@ -136,6 +136,7 @@ class Contract:
     def __init__(self, customer: Customer, begins: int) -> None:
         self.customer, self.account, self.rng = customer, customer.account, customer.rng
         self._added: list[Thing] = []  # lines of the next invoice
+        begins -= max(datetime.fromtimestamp(begins, UTC).day - 28, 0) * DAY  # each month has that day
         self._begins = begins
         self.thing: Thing | None = None
         self._end_discounts(begins)
