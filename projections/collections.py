@@ -8,15 +8,16 @@ of its charge; it counts once.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import attrgetter
 
-from msgspec.structs import asdict
+from msgspec.structs import replace
 
 from projections.book import Book, Row, Rules, Stage, Total, causes
 from projections.receipts import INFERRING, Claim, Receipt, claim_rows, customer_of, last_key, receipt_rows
 from projections.settlement import Settlement, days, known_customer, settle
 from projections.status_words import UnknownStatus, unknown_status_rows
-from service.core.events import Dispute, Event, Invoice, Payment, Refund
-from service.core.moments import day_of
+from service.core.events import Dispute, Event, Invoice, Payment, Refund, join_key
+from service.core.moments import day_of, to_us
 
 CASH_KINDS = ("collected", "refunded", "disputed")
 
@@ -52,9 +53,15 @@ class Cash(_Money, frozen=True, kw_only=True):
 
 
 class Return(_Money, frozen=True, kw_only=True):
-    """Money that went back of a payment whose customer only its invoice names."""
+    """Money that went back, of which another history may tell more.
+
+    That is the customer, whom only the payment's invoice names; or the same refund, which one event tells
+    with its payment and another without. `told_at_us` is when it was told: the last counts, also one of 0.
+    """
 
     table = "returns"
+
+    told_at_us: int
 
 
 def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -76,9 +83,16 @@ def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) ->
 
 def returned_rows(rows: Sequence[Row]) -> list[Cash]:
     """What went back of an invoice's payments, as the customer's whose the money is."""
-    customer_id = known_customer(rows)
-    columns = [asdict(row) for row in rows if isinstance(row, Return)]
-    return [Cash(**{**column, "parent_key": "", "customer_id": customer_id}) for column in columns]
+    returns = [row for row in rows if isinstance(row, Return)]
+    returns.sort(key=attrgetter("told_at_us", "causes"))
+    last = {(row.kind, row.source_id, row.part): row for row in returns}
+    customer_id = known_customer(rows) or next(filter(None, (row.customer_id for row in returns)), "")
+    return [_cash(row, customer_id) for row in last.values() if row.amount_cents]
+
+
+def _cash(row: Return, customer_id: str) -> Cash:
+    columns = {name: getattr(row, name) for name in _Money.__struct_fields__}
+    return Cash(**{**columns, "parent_key": "", "customer_id": customer_id})
 
 
 def _with_cash(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
@@ -112,41 +126,52 @@ def _collected_rows(settlement: Settlement, rules: Rules) -> Iterator[Cash]:
 
 
 def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]:
-    """The refunds and lost disputes of one payment; as returns where only its invoice knows the customer."""
+    """The refunds and lost disputes of one payment; as returns where another history may tell more."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
     payments = [(event, event.data) for event in confirmed if isinstance(event.data, Payment)]
     statuses = {data.status for _, data in payments}
     if "authorized" in statuses and "succeeded" not in statuses:  # nothing was captured, so nothing went back
         return []
     customer_id = customer_of(confirmed)
-    rows: list[Cash | Return] = [
+    rows = [
         *_refunded_rows(confirmed, payments, customer_id, rules),
         *_disputed_rows(confirmed, customer_id, rules),
     ]
-    key = last_key(confirmed)
-    if customer_id or not key:
-        return rows
-    names = Return.__struct_fields__
-    return [Return(**{name: getattr(row, name) for name in names} | {"parent_key": key}) for row in rows]
+    invoice_key = "" if customer_id else last_key(confirmed)
+    if invoice_key:
+        return [replace(row, parent_key=invoice_key) for row in rows if row.amount_cents]
+    return [row if row.parent_key else _cash(row, row.customer_id) for row in rows]
 
 
 def _refunded_rows(
     confirmed: Sequence[Event], payments: Sequence[tuple[Event, Payment]], customer_id: str, rules: Rules
-) -> Iterable[Cash]:
-    """Each refund by its id; then the amounts that a charge reports as refunded beyond these refunds."""
+) -> Iterable[Return]:
+    """Each refund by its id; then the amounts that a charge reports as refunded beyond these refunds.
+
+    A refund that gave nothing back is a row of 0 where another history may tell of it, too.
+    """
     refunds = {e.data.refund_id: (e, e.data) for e in confirmed if isinstance(e.data, Refund)}
     released = _released_refund([data for _, data in refunds.values()], [data for _, data in payments])
-    captured = [(e, data) for e, data in refunds.values() if data.captured and data is not released]
-    for event, data in captured:
-        if data.status == "succeeded" and data.amount:
-            yield _cash_row(
-                event, "refunded", data.refund_id, data.amount, data.created_at, customer_id, rules
-            )
-    known = [data for _, data in captured if data.status != "unknown"]
+    captured = [data for _, data in refunds.values() if data.captured and data is not released]
+    given_back = {data.refund_id for data in captured if data.status == "succeeded"}
+    for event, data in refunds.values():
+        cents = data.amount if data.refund_id in given_back else 0
+        key = _refund_key(event, data)
+        if cents or key:
+            row = _returned(event, "refunded", data.refund_id, cents, data.created_at, customer_id, rules)
+            yield replace(row, parent_key=key)
+    known = [data for data in captured if data.status != "unknown"]
     for part, (event, payment, amount) in enumerate(_unexplained_rises(payments, known)):
-        yield _cash_row(
+        yield _returned(
             event, "refunded", payment.payment_id, amount, event.occurred_at, customer_id, rules, part
         )
+
+
+def _refund_key(event: Event, data: Refund) -> str:
+    """The key of a refund, of which one event may name the payment and another not; not so at Stripe."""
+    if event.processor == INFERRING:
+        return ""
+    return join_key("refund", event.processor, event.account, data.refund_id)
 
 
 def _released_refund(refunds: Sequence[Refund], payments: Sequence[Payment]) -> Refund | None:
@@ -219,7 +244,7 @@ def _takes_back(event: Event, risen: Event) -> bool:
     return is_known and attempt == risen_attempt and event.occurred_at > risen.occurred_at
 
 
-def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[Cash]:
+def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[Return]:
     """Each dispute that took money in the end, on the day on which it did."""
     by_dispute: dict[str, list[tuple[Event, Dispute]]] = defaultdict(list)
     for event in confirmed:
@@ -229,7 +254,7 @@ def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -
         taken_by = _taken_by(history)
         if taken_by and (cents := _taken_cents(taken_by, history[-1][1])):
             moment = getattr(taken_by.data, "taken_at", None) or taken_by.occurred_at
-            yield _cash_row(taken_by, "disputed", dispute_id, cents, moment, customer_id, rules)
+            yield _returned(taken_by, "disputed", dispute_id, cents, moment, customer_id, rules)
 
 
 def _taken_by(history: Sequence[tuple[Event, Dispute]]) -> Event | None:
@@ -249,7 +274,7 @@ def _taken_cents(event: Event, latest: Dispute) -> int:
     return latest.amount if is_lost else latest.amount_taken or 0
 
 
-def _cash_row(
+def _returned(
     event: Event,
     kind: str,
     source_id: str,
@@ -258,8 +283,8 @@ def _cash_row(
     customer_id: str,
     rules: Rules,
     part: int = 0,
-) -> Cash:
-    return Cash(
+) -> Return:
+    return Return(
         causes=causes(event),
         processor=event.processor,
         account=event.account,
@@ -271,12 +296,13 @@ def _cash_row(
         part=part,
         amount_cents=amount_cents,
         trust=event.trust,
+        told_at_us=to_us(event.occurred_at),
     )
 
 
 COLLECTIONS = Book(
     name="collections",
-    version=4,
+    version=5,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash, UnknownStatus)),
         Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash, UnknownStatus)),

@@ -4,6 +4,7 @@ On each day it is the items that invoices bill for whole periods that cover the 
 tells has no inferred past either: its end would not be known.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -103,6 +104,32 @@ def contract_lives(
             yield row, [*past, *effective_states(row, discounts, rules)]
 
 
+_Schedules = dict[str, tuple[str, int, bool]]
+
+
+def _schedules(start: ContractStart, billed: Sequence[BilledItems]) -> _Schedules:
+    """How often items are billed, and whether by use, by the id of the item or price.
+
+    Of a price that the contract does not show, most of its periods tell: one alone may mislead, as four weeks
+    of February do, which are a month, too. Of two that as many tell, weeks are no accident.
+    """
+    known = {key: (interval, every, metered) for key, interval, every, metered in json.decode(start.items)}
+    guesses: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
+    for invoice in billed:
+        for item in json.decode(invoice.items, type=list[BilledItem]):
+            if item.price_id and item.price_id not in known:
+                guesses[item.price_id][_schedule_of(item)] += 1
+    told = {price_id: max(found, key=lambda one: (found[one], one)) for price_id, found in guesses.items()}
+    return known | {price_id: (interval, every, False) for price_id, (interval, every) in told.items()}
+
+
+def _schedule_of(item: BilledItem) -> tuple[str, int]:
+    """How often an item is billed, as its line states it, or by its period."""
+    if item.interval:
+        return str(item.interval), item.every
+    return schedule_of_period(item.starts_at.date(), item.ends_at.date())
+
+
 class _Line(NamedTuple):
     """An item that is billed from the end of `first` to that of the day before `end`."""
 
@@ -115,13 +142,14 @@ class _Line(NamedTuple):
 def _states(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -> Iterator[ContractState]:
     """The states of all days on which what is billed changes, before the first event's."""
     first = json.decode(start.state, type=ContractState)
-    lines = _lines(start, billed, rules)
+    schedules = _schedules(start, billed)
+    lines = _lines(schedules, billed, rules)
     days = {day for line in lines for day in (line.first, line.end)}
     began = [first.data.started_at, first.data.trial_start_at, first.data.trial_end_at]
     days.update(day_of(moment, rules.zone) for moment in began if moment)
     for day in sorted(day for day in days if day < first.day):
         covering = [line for line in lines if line.first <= day < line.end]
-        yield _state(first, day, [] if _is_free(first.data, day, rules) else covering, start)
+        yield _state(first, day, [] if _is_free(first.data, day, rules) else covering, schedules)
 
 
 def _is_free(data: Subscription, day: date, rules: Rules) -> bool:
@@ -134,8 +162,7 @@ def _is_free(data: Subscription, day: date, rules: Rules) -> bool:
     return in_trial or (data.started_at is not None and not has_come(data.started_at))
 
 
-def _state(first: ContractState, day: date, lines: Sequence[_Line], start: ContractStart) -> ContractState:
-    schedules = _schedules(start)
+def _state(first: ContractState, day: date, lines: Sequence[_Line], schedules: _Schedules) -> ContractState:
     names = {name for line in lines for name in json.decode(line.invoice.causes)}
     return ContractState(
         day=day,
@@ -156,22 +183,9 @@ def _state(first: ContractState, day: date, lines: Sequence[_Line], start: Contr
     )
 
 
-_Schedules = dict[str, tuple[str, int, bool]]
-
-
-def _schedules(start: ContractStart) -> _Schedules:
-    """How often items are billed, and whether by use, by the id of the item or price."""
-    return {key: (interval, every, metered) for key, interval, every, metered in json.decode(start.items)}
-
-
 def _item(billed: BilledItem, schedules: _Schedules) -> Item:
-    known = _known(billed, schedules)
-    if billed.interval:
-        interval, every = str(billed.interval), billed.every
-    elif known:
-        interval, every, _ = known
-    else:
-        interval, every = schedule_of_period(billed.starts_at.date(), billed.ends_at.date())
+    known = None if billed.interval else _known(billed, schedules)
+    interval, every = known[:2] if known else _schedule_of(billed)
     return Item(
         interval=interval,  # type: ignore[arg-type]
         every=every,
@@ -188,12 +202,11 @@ def _known(billed: BilledItem, schedules: _Schedules) -> tuple[str, int, bool] |
     )
 
 
-def _lines(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -> list[_Line]:
+def _lines(schedules: _Schedules, billed: Sequence[BilledItems], rules: Rules) -> list[_Line]:
     """The items by the days that they cover. A later period of an item ends an earlier one.
 
     Where several invoices bill one period of an item, one of them counts.
     """
-    schedules = _schedules(start)
     periods: dict[str, dict[datetime, tuple[BilledItems, list[BilledItem]]]] = {}
     for invoice in sorted(billed, key=lambda row: row.invoice_id):
         items: dict[tuple[str, datetime], list[BilledItem]] = {}

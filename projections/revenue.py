@@ -335,7 +335,7 @@ def _cohort_months(row: CustomerRevenue) -> Iterator[CohortMonth]:
 
 REVENUE = Book(
     name="revenue",
-    version=4,
+    version=5,
     stages=(
         Stage(reads="invoice", contribute=invoice_rows, rows=(Claim, Order, Failure)),
         Stage(reads="payment", contribute=payment_rows, rows=(Receipt, Return, Order, Reversal, Failure)),

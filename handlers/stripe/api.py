@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from msgspec import DecodeError, Raw, Struct, json
+from msgspec import DecodeError, Raw, Struct, defstruct, json
 from msgspec.structs import replace
 
 from handlers.stripe.translations import is_used
@@ -218,10 +218,12 @@ def _nested(
         query = {"limit": PAGE_SIZE} | ({key: object_id} if key else {})
         return _request(path(quote(object_id, safe="")), account, query, expand)
 
+    holder = json.Decoder(defstruct("_Holder", [(field, _Nested, _Nested())], frozen=True))
+
     def is_part(body: bytes) -> bool:
         try:
-            nested = json.decode(json.decode(body, type=dict[str, Raw])[field], type=_Nested)
-        except (DecodeError, KeyError):
+            nested: _Nested = getattr(holder.decode(body), field)
+        except DecodeError:
             return False
         return nested.has_more or any(lacks(bytes(item)) for item in nested.data)
 

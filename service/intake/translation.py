@@ -49,16 +49,32 @@ def read_delivery(
     except NOT_JSON:
         return _quarantined(proof, headers, body, "malformed", "the body is not JSON")
     try:
-        events = [_check_event(event) for event in _events(processor, payload, proof, mode_of)]
         digest = content_digest(payload, processor)
     except RecursionError:  # nested almost as deep as the parser goes
+        return _quarantined(proof, headers, body, "unreadable", "the body is nested too deep")
+    return read_payload(processor, headers, body, proof, mode_of, payload, digest)
+
+
+def read_payload(
+    processor: Processor,
+    headers: bytes,
+    body: bytes,
+    proof: Proof,
+    mode_of: ModeOf,
+    payload: Any,
+    digest: bytes,
+) -> Incoming:
+    """As `read_delivery`, of a body that was parsed; `digest` is that of its content."""
+    try:
+        events = [_check_event(event) for event in _events(processor, payload, proof, mode_of)]
+    except RecursionError:
         return _quarantined(proof, headers, body, "unreadable", "the body is nested too deep")
     except Unreadable as error:
         incoming = _quarantined(proof, headers, body, "unreadable", str(error))
         if not error.events:
             return incoming
         # With the digest of a readable body, so that reading it again later makes no conflict.
-        return replace(incoming, events=error.events, content_digest=content_digest(payload, processor))
+        return replace(incoming, events=error.events, content_digest=digest)
     return Incoming(
         events=events,
         content_digest=digest,

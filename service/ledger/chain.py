@@ -16,13 +16,12 @@ CHAINED = tuple(
 
 def link(previous: bytes, row: dict[str, Any]) -> bytes:
     """The digest of `row` (values by column name): SHA-256 over `previous` and length-prefixed columns."""
-    digest = sha256(previous)
+    parts = [previous]
     for name in CHAINED:
         value = row[name]
         column = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
-        digest.update(b"%d:" % (-1 if value is None else len(column)))
-        digest.update(column)
-    return digest.digest()
+        parts.append(b"%d:%b" % (-1 if value is None else len(column), column))
+    return sha256(b"".join(parts)).digest()
 
 
 def delivery_digest(headers: bytes, body: bytes, proof: bytes) -> bytes:

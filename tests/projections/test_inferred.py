@@ -218,6 +218,17 @@ def test_an_end_that_can_not_be_read_keeps_the_customer_of_nobody():
     assert movements(events) == [("2025-01-10", "new", 10_000), ("2025-03-20", "churn", -10_000)]
 
 
+def test_four_weeks_of_february_are_four_weeks_where_the_price_is_billed_so_otherwise():
+    """The contract has another price since, and the lines of its invoices name theirs by the id alone."""
+    days = ("2025-01-04", "2025-02-01", "2025-03-01", "2025-03-29")
+    events = [
+        bill(number, billed(*span, interval=None, price_id="price_of_four_weeks"))
+        for number, span in enumerate(pairwise(days))
+    ]
+    events.append(observed("2025-08-02"))
+    assert levels(events, "2025-01-05", "2025-02-05", "2025-03-05") == [10_825] * 3
+
+
 @pytest.mark.parametrize(
     ("start", "end", "schedule"),
     [

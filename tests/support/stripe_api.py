@@ -61,12 +61,23 @@ class Shop:
         self.events: list[dict[str, Any]] = []
         self.objects: dict[str, dict[str, Any]] = {}
         self.thin_events: dict[str, dict[str, Any]] = {}
+        self._event_count = 0
 
     def happens(self, kind: str, thing: dict[str, Any], created: int) -> dict[str, Any]:
         """An object becomes so, and an event tells it."""
         self.objects[thing["id"]] = thing
-        self.events.append(event(len(self.events) + 1, kind, thing, created))
+        return self.tells(kind, thing, created)
+
+    def tells(self, kind: str, thing: dict[str, Any], created: int) -> dict[str, Any]:
+        """An event tells of a thing."""
+        self._event_count += 1
+        self.events.append(event(self._event_count, kind, thing, created))
         return self.events[-1]
+
+    def listed(self, kind: str) -> list[dict[str, Any]]:
+        """The objects of a kind, newest first."""
+        found = [thing for thing in self.objects.values() if thing["object"] == kind]
+        return sorted(found, key=lambda thing: thing["created"])[::-1]
 
 
 def thin_event(
@@ -100,6 +111,7 @@ class StripeApi:
         self.faults: list[Fault] = []
         self.refused: dict[str, int] = {}  # lists, by the last part of their paths, with the status
         self.knows_expand = True
+        self.longest_page = 100
         self.before: Callable[[str], None] = lambda _path: None
         self.url = ""
         self.app = Starlette(
@@ -146,10 +158,10 @@ class StripeApi:
             since = int(request.query_params.get("created[gte]", "0"))
             listed = [
                 thing
-                for thing in sorted(shop.objects.values(), key=lambda thing: thing["created"])[::-1]
-                if f"{thing['object']}s" == kind and thing["created"] >= since and _has_status(thing, status)
+                for thing in shop.listed(kind.removesuffix("s"))
+                if thing["created"] >= since and _has_status(thing, status)
             ]
-            return page(request, listed, shown)
+            return page(request, listed, shown, self.longest_page)
 
         return self._answer(request, answer)
 
@@ -205,9 +217,12 @@ def one(found: Iterator[dict[str, Any]]) -> Response:
 Shown = Callable[[dict[str, Any], set[str]], dict[str, Any]]
 
 
-def page(request: Request, listed: list[dict[str, Any]], show: Shown | None = None) -> Response:
+def page(
+    request: Request, listed: list[dict[str, Any]], show: Shown | None = None, longest: int = 100
+) -> Response:
     """A page of a list, as Stripe's cursors have it."""
-    after, limit = request.query_params.get("starting_after"), int(request.query_params.get("limit", "10"))
+    after = request.query_params.get("starting_after")
+    limit = min(int(request.query_params.get("limit", "10")), longest)
     places = [i for i, thing in enumerate(listed) if thing["id"] == after]
     if after and not places:
         return refusal(400, "resource_missing")

@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from service.core.cadence import add_months
 from tests.support.random_recorder import Choices
 from tests.support.stripe_api import INVOICE, SUBSCRIPTION, Shop, fixture
 
@@ -69,27 +70,47 @@ class StripeWorld:
         customer = CUSTOMER | {"id": self._name("cus"), "name": "Avery", "created": when, **its}
         return self._happens("customer.created", customer, when)
 
-    def subscribe(self, customer: Thing, price: Thing, when: int, seats: int = 1) -> Thing:
-        """A monthly subscription of so many seats."""
+    def subscribe(
+        self, customer: Thing, price: Thing, when: int, seats: int = 1, *more: Thing, **its: Any
+    ) -> Thing:
+        """A subscription of so many seats, and of one of each further price."""
         thing = deepcopy(SUBSCRIPTION) | {
             "id": self._name("sub"),
             "customer": customer["id"],
             "created": when,
             "start_date": when,
             "billing_cycle_anchor": when,
+            **its,
         }
-        item = thing["items"]["data"][0]
-        item |= {"id": self._name("si"), "price": price, "quantity": seats, "subscription": thing["id"]}
-        item["plan"] |= {"id": price["id"], "product": price["product"]}
-        item |= {"current_period_start": when, "current_period_end": next_month(when)}
+        [shape] = thing["items"]["data"]
+        thing["items"]["data"] = [
+            self._item(shape, thing, each, quantity)
+            for each, quantity in zip((price, *more), (seats, *(1 for _ in more)), strict=True)
+        ]
         return self._happens("customer.subscription.created", thing, when)
 
-    def renew(self, subscription: Thing) -> Thing:
-        """Its next period begins."""
-        thing = deepcopy(subscription)
-        item = thing["items"]["data"][0]
-        begins = item["current_period_end"]
-        item |= {"current_period_start": begins, "current_period_end": next_month(begins)}
+    def _item(self, shape: Thing, subscription: Thing, price: Thing, quantity: int) -> Thing:
+        when, ends = subscription["created"], subscription["trial_end"]
+        plan = shape["plan"] | {"id": price["id"], "product": price["product"]}
+        return shape | {
+            "id": self._name("si"),
+            "subscription": subscription["id"],
+            "price": price,
+            "plan": plan,
+            "quantity": quantity,
+            "current_period_start": when,
+            "current_period_end": ends or next_bill(price, when),
+        }
+
+    def renew(self, subscription: Thing, **changes: Any) -> Thing:
+        """Its next period begins, of the items whose present one has ended."""
+        thing = deepcopy(subscription | changes)
+        items = thing["items"]["data"]
+        begins = min(item["current_period_end"] for item in items)
+        for item in items:
+            if item["current_period_end"] == begins:
+                following = next_bill(item["price"], begins)
+                item |= {"current_period_start": begins, "current_period_end": following}
         return self._happens("customer.subscription.updated", thing, begins)
 
     def change_seats(self, subscription: Thing, seats: int, when: int) -> Thing:
@@ -106,9 +127,29 @@ class StripeWorld:
     # Bills and money
 
     def bill(self, subscription: Thing, when: int) -> Thing:
-        """The invoice of its present period, finalized an hour after it was made."""
-        item = subscription["items"]["data"][0]
-        amount = item["quantity"] * CENTS
+        """The invoice of the periods that begin, finalized an hour after it was made."""
+        items = [item for item in subscription["items"]["data"] if item["current_period_start"] == when]
+        return self.issue(self.draft(subscription, [self.line(item) for item in items], when))
+
+    def line(self, item: Thing, cents: int | None = None, **its: Any) -> Thing:
+        """The line that bills an item for its present period, or any amount of it."""
+        thing = deepcopy(INVOICE["lines"]["data"][0]) | {"id": self._name("il")}
+        thing["amount"] = item["quantity"] * item["price"]["unit_amount"] if cents is None else cents
+        thing["period"] = {"start": item["current_period_start"], "end": item["current_period_end"]}
+        thing["parent"]["subscription_item_details"] |= {
+            "subscription": item["subscription"],
+            "subscription_item": item["id"],
+        }
+        thing["pricing"]["price_details"] = {
+            "price": item["price"]["id"],
+            "product": item["price"]["product"],
+        }
+        return thing | its
+
+    def draft(self, subscription: Thing, lines: list[Thing], when: int, **its: Any) -> Thing:
+        """An invoice of these lines that is not finalized."""
+        taken_off = sum(part["amount"] for line in lines for part in line["discount_amounts"])
+        amount = sum(line["amount"] for line in lines) - taken_off
         thing = deepcopy(INVOICE) | {
             "id": self._name("in"),
             "customer": subscription["customer"],
@@ -121,21 +162,17 @@ class StripeWorld:
             "total": amount,
             "payments": {"object": "list", "data": [], "has_more": False},
             "status_transitions": {"finalized_at": None, "paid_at": None},
+            **its,
         }
         thing["parent"]["subscription_details"]["subscription"] = subscription["id"]
-        line = thing["lines"]["data"][0]
-        line |= {"id": self._name("il"), "amount": amount, "invoice": thing["id"]}
-        line["period"] = {"start": item["current_period_start"], "end": item["current_period_end"]}
-        line["parent"]["subscription_item_details"] |= {
-            "subscription": subscription["id"],
-            "subscription_item": item["id"],
-        }
-        line["pricing"]["price_details"] = {"price": item["price"]["id"], "product": item["price"]["product"]}
-        self._happens("invoice.created", thing, when)
-        transitions = {"finalized_at": when + HOUR, "paid_at": None}
-        return self._becomes(
-            "invoice.finalized", thing, when + HOUR, status="open", status_transitions=transitions
-        )
+        thing["lines"]["data"] = [line | {"invoice": thing["id"]} for line in lines]
+        return self._happens("invoice.created", thing, when)
+
+    def issue(self, draft: Thing) -> Thing:
+        """A draft is finalized an hour after it was made."""
+        when = draft["created"] + HOUR
+        transitions = draft["status_transitions"] | {"finalized_at": when}
+        return self._becomes("invoice.finalized", draft, when, status="open", status_transitions=transitions)
 
     def pay(self, invoice: Thing, when: int, *, fails_first: bool = False) -> Thing:
         """The invoice is paid, perhaps a day after an attempt that failed. The charge."""
@@ -160,6 +197,11 @@ class StripeWorld:
             "invoice.paid", invoice, when, **paid, status_transitions=transitions, payments=payments
         )
         return charge
+
+    def settle(self, invoice: Thing, when: int) -> Thing:
+        """An invoice of nothing is paid without a charge."""
+        transitions = invoice["status_transitions"] | {"paid_at": when}
+        return self._becomes("invoice.paid", invoice, when, status="paid", status_transitions=transitions)
 
     def end_invoice(self, invoice: Thing, status: str, when: int) -> Thing:
         """The invoice is void or uncollectible."""
@@ -229,16 +271,34 @@ class StripeWorld:
         return self._happens("credit_note.created", thing, when)
 
 
-def next_month(second: int) -> int:
-    """The same moment of the next month; days are early enough that each month has them."""
-    moment = datetime.fromtimestamp(second, UTC)
-    year, month = divmod(moment.year * 12 + moment.month, 12)
-    return int(moment.replace(year=year, month=month + 1).timestamp())
+def next_bill(price: Thing, second: int) -> int:
+    """The end of a price's period that begins then."""
+    recurring, moment = price["recurring"], datetime.fromtimestamp(second, UTC)
+    if recurring["interval"] == "week":
+        return second + recurring["interval_count"] * 7 * DAY
+    months = recurring["interval_count"] * (12 if recurring["interval"] == "year" else 1)
+    return int(datetime.combine(add_months(moment.date(), months, moment.day), moment.timetz()).timestamp())
+
+
+def undo(world: StripeWorld, how: str, invoice: Thing, charge: Thing, when: int) -> None:
+    """What was paid is given back, now or before all is over; or not, where it is `kept`."""
+    over = int(NOW.timestamp())
+    when = min(when, over - HOUR)
+    closed = min(when + 20 * DAY, over - HOUR // 2)
+    ways: dict[str, Callable[[], Thing]] = {
+        "refunded": lambda: world.refund(charge, charge["amount"] // 2, when),
+        "lost": lambda: world.dispute(charge, when, "lost", closed),
+        "won": lambda: world.dispute(charge, when, "won", closed),
+        "credited": lambda: world.credit(invoice, 700, when),
+    }
+    if how != "kept":
+        ways[how]()
 
 
 # Random lives
 
 FATES = ("paid", "paid", "paid after a failure", "open", "void", "uncollectible")
+UNDONE = ("kept", "kept", "kept", "refunded", "lost", "won", "credited")
 
 
 class _Life:
@@ -283,19 +343,7 @@ class _Life:
             self.world.end_invoice(invoice, fate, later)
         elif fate != "open":
             charge = self.world.pay(invoice, later, fails_first=fate != "paid")
-            self._undo(invoice, charge, min(later + 5 * DAY, int(NOW.timestamp()) - HOUR))
-
-    def _undo(self, invoice: Thing, charge: Thing, when: int) -> None:
-        closed = min(when + 20 * DAY, int(NOW.timestamp()) - HOUR // 2)
-        undone: dict[str, Callable[[], Thing]] = {
-            "refunded": lambda: self.world.refund(charge, charge["amount"] // 2, when),
-            "lost": lambda: self.world.dispute(charge, when, "lost", closed),
-            "won": lambda: self.world.dispute(charge, when, "won", closed),
-            "credited": lambda: self.world.credit(invoice, 700, when),
-        }
-        fate = self.choices.pick(("kept", "kept", "kept", *undone))
-        if fate != "kept":
-            undone[fate]()
+            undo(self.world, self.choices.pick(UNDONE), invoice, charge, later + 5 * DAY)
 
 
 @st.composite

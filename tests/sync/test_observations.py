@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+from msgspec import json
 from msgspec.structs import replace
 
+from handlers import stripe
+from service.intake.translation import content_digest
 from service.sync.observations import observation_proof
 from tests.support.events import event, subscription
 
@@ -15,7 +18,8 @@ def observed(*bodies: bytes) -> list[str]:
     history, ids = [event(subscription(), "2025-11-01")], []
     for hours, body in enumerate(bodies):
         now = NOW + timedelta(hours=hours)
-        proof = observation_proof("stripe", "acct_1", "sub_1", body, history, now)
+        digest = content_digest(json.decode(body), stripe.PROCESSOR)
+        proof = observation_proof("stripe", "acct_1", "sub_1", digest, history, now)
         ids.append((proof and proof.message_id) or "")
         if proof:
             assert (proof.account, proof.received_at, proof.is_observation) == ("acct_1", now, True)
@@ -36,5 +40,5 @@ def test_content_that_comes_back_is_recorded_with_how_often_it_was_seen() -> Non
 
 def test_observations_of_an_object_with_a_longer_id_are_anothers() -> None:
     history = [replace(event(subscription(), "2025-11-01"), event_id="sub_12@0:1")]
-    proof = observation_proof("stripe", "", "sub_1", b"{}", history, NOW)
+    proof = observation_proof("stripe", "", "sub_1", bytes(32), history, NOW)
     assert proof is not None

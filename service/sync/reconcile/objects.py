@@ -15,7 +15,8 @@ from service.core.errors import Unreadable
 from service.core.events import Event, Subscription
 from service.core.moments import day_of
 from service.core.processor_api import LiveObjects
-from service.intake.translation import read_delivery
+from service.core.rfc8259 import parse_json
+from service.intake.translation import content_digest, read_delivery
 from service.sync.observations import observation_proof
 from service.sync.reconcile.books import read_live_keys, read_overdue_keys
 from service.sync.reconcile.compare import Comparer, Shown, object_id_of
@@ -145,10 +146,13 @@ class ObjectReconciler:
         histories = await session.read_histories(bodies)
         observed = []
         for key, body in bodies.items():
-            proof = body and observation_proof(
-                session.processor.name, self._account, object_id_of(key), body, histories[key], now
+            if body is None:
+                continue
+            digest = content_digest(parse_json(body), session.processor)
+            proof = observation_proof(
+                session.processor.name, self._account, object_id_of(key), digest, histories[key], now
             )
-            if body and proof and isinstance(self._observe(body), Event):
+            if proof and isinstance(self._observe(body), Event):
                 observed.append(read_delivery(session.processor, b"{}", body, proof, session.mode_of))
         if observed:
             await session.ledger.append(observed, now)

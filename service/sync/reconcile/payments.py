@@ -16,7 +16,8 @@ from service.core.errors import Unreadable
 from service.core.events import Event, Refund, join_key, subjects
 from service.core.limits import check_limits
 from service.core.processor_api import PaymentList
-from service.intake.translation import read_delivery
+from service.core.rfc8259 import parse_json
+from service.intake.translation import content_digest, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.history import EVENT_COLUMNS, to_event
 from service.ledger.store import LedgerReader
@@ -153,7 +154,8 @@ class PaymentReconciler:
             body = self._observed_body(each)
             object_id = self._payments.observed_id(self._account, each.payment_id)
             history = histories[each.subject]
-            proof = observation_proof(self._name, self._account, object_id, body, history, now)
+            digest = content_digest(parse_json(body), session.processor)
+            proof = observation_proof(self._name, self._account, object_id, digest, history, now)
             if proof:
                 deliveries.append(read_delivery(session.processor, b"{}", body, proof, session.mode_of))
         if deliveries:

@@ -117,18 +117,43 @@ async def test_a_reconciliation_after_a_backfill_finds_no_difference(
     assert await money(daybook, "failures", "date") == [("2025-10-02",)]
 
 
-async def test_a_refund_whose_payment_only_a_notification_names_counts_once(
-    daybook: SyncDaybook, api: MxApi
-) -> None:
-    api.payments = [payment(1), payment(2, "-5.00")]
+async def notify_of_refund(daybook: SyncDaybook) -> None:
+    """A notification names the payment that a refund gave back."""
     body = {"eventType": "RefundCreated", "merchantId": MERCHANT, "id": 2, "totalAmount": "-5.00"}
     raw = json.encode(body | {"originalPaymentId": 1, "transactionDate": "Oct 2 2025 6:21PM"})
     proof = Proof(processor="mxmerchant", method="standard-webhooks", received_at=daybook.now)
     await daybook.ledger.append([read_delivery(mxmerchant.PROCESSOR, b"{}", raw, proof, live)], daybook.now)
+    await daybook.catch_up()
 
-    await backfill(daybook)
+
+@pytest.mark.parametrize("notified_at", ["before", "between", "after"])
+async def test_a_refund_whose_payment_only_a_notification_names_counts_once(
+    daybook: SyncDaybook, api: MxApi, notified_at: str
+) -> None:
+    api.payments = [payment(1), payment(2, "-5.00")]
+
+    for moment in ("before", "between", "after"):
+        if moment == notified_at:
+            await notify_of_refund(daybook)
+        if moment != "after":
+            await backfill(daybook)
+            daybook.now += timedelta(days=1)
 
     assert await money(daybook, "cash", "date, kind, amount_cents") == [
         ("2025-10-02", "collected", 1_111),
         ("2025-10-02", "refunded", 500),
     ]
+    assert await money(daybook, "reversals", "date, kind, amount_cents") == [("2025-10-02", "refunded", 500)]
+
+
+async def test_a_refund_that_was_voided_since_counts_nowhere_though_a_notification_tells_it_late(
+    daybook: SyncDaybook, api: MxApi
+) -> None:
+    for status in ("Approved", "Voided"):
+        api.payments = [payment(1), payment(2, "-5.00", status=status)]
+        await backfill(daybook)
+        daybook.now += timedelta(days=1)
+
+    await notify_of_refund(daybook)
+
+    assert await money(daybook, "cash", "date, kind, amount_cents") == [("2025-10-02", "collected", 1_111)]
