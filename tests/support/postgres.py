@@ -50,7 +50,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._made = 0
         self._unused: list[str] = []  # databases
-        self.templates: set[str] = set()  # databases, to make others from
+        self.templates: dict[Any, str] = {}  # databases to make others from, by what is in them
 
     def __enter__(self) -> "PostgresServer":
         try:

@@ -45,13 +45,14 @@ def settings_of(data_dir: Path, **given: Any) -> Settings:
 
 def prepared_database(server: PostgresServer, rules: Rules | None = None) -> str:
     """The URL of a new database, for books under these rules; a copy, since preparing one takes longer."""
-    settings = with_rules(load(), rules or Rules())
-    template = books_schema(settings).replace("daybook_books", "empty")
-    if template not in server.templates:
+    rules = rules or Rules()
+    if rules not in server.templates:
+        settings = with_rules(load(), rules)
+        template = books_schema(settings).replace("daybook_books", "empty")
         server.sql(f"CREATE DATABASE {template}")
         prepare(settings.model_copy(update={"database_url": server.url(template)}))
-        server.templates.add(template)
-    return server.new_database(template)
+        server.templates[rules] = template
+    return server.new_database(server.templates[rules])
 
 
 def with_rules(settings: Settings, rules: Rules) -> Settings:
