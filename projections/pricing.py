@@ -165,43 +165,64 @@ def _sum_discounted(
 
     The contract's discounts are off prices with tax, as on an invoice.
     """
-    lines: list[_Line] = []
-    for item, item_factor in items:
-        amount = None if item.metered else _item_amount(item)
-        if amount:
-            line = _Line(item, item_factor, amount * item_factor)
-            lines += _deduct([line], item.discounts, item_factor)
+    lines = [line for item, item_factor in items if (line := _own_line(item, item_factor))]
     net = (line.amount / (1 + _tax_rate(line.item)) for line in _deduct(lines, discounts, factor))
     return max(sum(net, Fraction(0)), Fraction(0))
 
 
+@lru_cache(maxsize=16_384)  # a contract of many items changes a few of them at a time
+def _own_line(item: Item, factor: Fraction) -> _Line | None:
+    """What an item brings, less its own discounts; None if that is nothing, or not known."""
+    amount = None if item.metered else _item_amount(item)
+    return _deduct([_Line(item, factor, amount * factor)], item.discounts, factor)[0] if amount else None
+
+
 def _deduct(lines: list[_Line], discounts: Sequence[Discount], factor: Fraction) -> list[_Line]:
-    """The lines less the discounts in their order."""
+    """The lines less the discounts in their order.
+
+    A discount is off all lines of a product alike, so it costs as much as it names products, however many
+    lines there are.
+    """
+    if not (lines and discounts):
+        return lines
+    products: dict[str | None, _Product] = {}
+    for line in lines:
+        products.setdefault(line.item.product_id, _Product()).add(line)
+    total, left = sum((each.amount for each in products.values()), Fraction(0)), Fraction(1)
     for discount in discounts:
-        left = _part_left([line for line in lines if _is_off(discount, line.item)], discount, factor)
-        lines = [
-            line._replace(amount=line.amount * left) if _is_off(discount, line.item) else line
-            for line in lines
-        ]
-    return lines
+        if discount.product_ids:
+            chosen = [products[name] for name in {*discount.product_ids} & products.keys()]
+            before = left * sum((each.amount * each.left for each in chosen), Fraction(0))
+            part = _part_left(before, discount, max((each.factor for each in chosen), default=factor))
+            for each in chosen:
+                each.left *= part
+            total -= before * (1 - part)
+        else:
+            part = _part_left(total, discount, factor)
+            left, total = left * part, total * part
+    return [line._replace(amount=line.amount * left * products[line.item.product_id].left) for line in lines]
 
 
-def _is_off(discount: Discount, item: Item) -> bool:
-    return not discount.product_ids or item.product_id in discount.product_ids
+class _Product:
+    """The lines of one product: their amount, the part of it that is left, and their largest factor."""
+
+    def __init__(self) -> None:
+        self.amount, self.left, self.factor = Fraction(0), Fraction(1), Fraction(0)
+
+    def add(self, line: _Line) -> None:
+        self.amount += line.amount
+        self.factor = max(self.factor, line.factor)
 
 
-def _part_left(lines: list[_Line], discount: Discount, factor: Fraction) -> Fraction:
-    """The part of these lines that a discount leaves, from 0 to 1: an amount is shared in proportion to them.
+def _part_left(total: Fraction, discount: Discount, factor: Fraction) -> Fraction:
+    """The part of a total that a discount leaves, from 0 to 1: an amount is off its lines in proportion.
 
-    An amount off some products is off each bill of theirs, whatever the contract's schedule.
+    An amount off some products is off each bill of theirs, so `factor` is theirs then.
     """
     if discount.percent_off is not None:
         return max(1 - Fraction(discount.percent_off) / 100, Fraction(0))
-    total = sum((line.amount for line in lines), Fraction(0))
     if discount.amount_off is None or total <= 0:
         return Fraction(1)
-    if discount.product_ids:
-        factor = max(line.factor for line in lines)
     return max(1 - discount.amount_off * factor / total, Fraction(0))
 
 

@@ -78,11 +78,9 @@ def _tier(tier: payloads.Tier) -> events.Tier:
     )
 
 
-def inclusive_percent(
-    rates: Sequence[str | payloads.TaxRate] | None, defaults: Sequence[str | payloads.TaxRate] | None
-) -> Decimal:
-    """The percentages of tax that a price includes: of its own rates, or of the contract's if it has none."""
-    inclusive = [rate for rate in rates or defaults or () if not isinstance(rate, str) and rate.inclusive]
+def inclusive_percent(rates: Sequence[str | payloads.TaxRate] | None) -> Decimal:
+    """The percentages of tax that a price includes, of these rates."""
+    inclusive = [rate for rate in rates or () if not isinstance(rate, str) and rate.inclusive]
     return sum(map(_percentage, inclusive), _NO_TAX)
 
 

@@ -1,6 +1,7 @@
 """Subscription schedules: the changes of a contract that are to come."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from handlers.stripe import payloads
@@ -28,22 +29,23 @@ def schedule(payload: payloads.Schedule, _: str) -> Data:
 
 
 def _phase(phase: payloads.Phase) -> events.Phase:
+    taxes = inclusive_percent(phase.default_tax_rates)
     coupons = [payloads.PhaseDiscount(coupon=phase.coupon)] if phase.coupon else []
     return events.Phase(
         starts_at=moment(phase.start_date),
         ends_at=optional_moment(phase.end_date),
-        items=tuple(_item(item, phase) for item in phase.items or phase.plans or ()),
+        items=tuple(_item(item, phase, taxes) for item in phase.items or phase.plans or ()),
         discounts=_discounts(phase.discounts or coupons, phase),
         trial_end_at=optional_moment(phase.end_date if phase.trial else phase.trial_end),
     )
 
 
-def _item(item: payloads.PhaseItem, phase: payloads.Phase) -> events.Item:
-    """An item of a phase; where its price is not expanded, its id alone."""
+def _item(item: payloads.PhaseItem, phase: payloads.Phase, taxes: Decimal) -> events.Item:
+    """An item of a phase; where its price is not expanded, its id alone. `taxes` are the phase's."""
     fields: dict[str, Any] = {
         "quantity": 1 if item.quantity is None else item.quantity,
         "discounts": _discounts(item.discounts or (), phase),
-        "inclusive_tax": inclusive_percent(item.tax_rates, phase.default_tax_rates),
+        "inclusive_tax": inclusive_percent(item.tax_rates) if item.tax_rates else taxes,
     }
     price = stated_price(item.price, item.plan)
     if price:

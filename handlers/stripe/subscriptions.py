@@ -100,31 +100,29 @@ def _customer_id(payload: payloads.CustomerReference) -> str:
 
 
 def _lines(payload: payloads.Subscription) -> list[_Line]:
-    lines = []
+    lines, billed_until = [], _billed_until_by_price(payload)
     for index, item in enumerate(_listed(payload)):
         price = stated_price(item.price, item.plan)
         if price is None:
             raise unreadable_price(item.price, item.plan, f"$.data.object.items.data[{index}]")
         end = payload.current_period_end if item.current_period_end is None else item.current_period_end
-        next_bill = max(filter(None, (end, _billed_until(payload, item, price))), default=None)
+        ahead = [item.billed_until] if item.billed_until is not None else _of_price(billed_until, price)
+        next_bill = max(filter(None, (end, *ahead)), default=None)
         lines.append(_Line(item, price, end, next_bill))
     return lines
 
 
-def _billed_until(
-    payload: payloads.Subscription, item: payloads.SubscriptionItem, price: Price
-) -> int | None:
-    """The moment until which an item is billed ahead: its own, else that of the billing schedules for it."""
-    if item.billed_until is not None:
-        return item.billed_until
-    return max(
-        (
-            schedule.bill_until.computed_timestamp
-            for schedule in payload.billing_schedules or ()
-            if not schedule.applies_to or price.id in {id_of(part.price) for part in schedule.applies_to}
-        ),
-        default=None,
-    )
+def _billed_until_by_price(payload: payloads.Subscription) -> dict[str | None, int]:
+    """The moments until which billing schedules bill ahead, by the price; None for all prices."""
+    until: dict[str | None, int] = {}
+    for schedule in payload.billing_schedules or ():
+        for name in {id_of(part.price) for part in schedule.applies_to or ()} or {None}:
+            until[name] = max(schedule.bill_until.computed_timestamp, until.get(name, 0))
+    return until
+
+
+def _of_price(billed_until: dict[str | None, int], price: Price) -> list[int]:
+    return [billed_until[name] for name in (None, price.id) if name in billed_until]
 
 
 def _listed(payload: payloads.Subscription) -> Sequence[payloads.SubscriptionItem]:
@@ -146,13 +144,14 @@ def _currency(payload: payloads.Subscription, lines: Sequence[_Line]) -> str:
 def _items(
     payload: payloads.Subscription, lines: Sequence[_Line], currency: str, next_bill: int | None
 ) -> tuple[events.Item, ...]:
+    taxes = inclusive_percent(payload.default_tax_rates)
     items = tuple(
         priced_item(
             line.price,
             currency,
             quantity=_quantity(line.item),
             discounts=discounts(line.item.discounts, None, currency),
-            inclusive_tax=inclusive_percent(line.item.tax_rates, payload.default_tax_rates),
+            inclusive_tax=inclusive_percent(line.item.tax_rates) if line.item.tax_rates else taxes,
             next_bill_at=None if line.next_bill == next_bill else optional_moment(line.next_bill),
             **_trial(line),
         )

@@ -1,4 +1,4 @@
-"""Limits on the amounts and ids of events, so that sums stay within 64 bits and ids can be indexed."""
+"""Limits on what an event may hold: sums stay within 64 bits, ids can be indexed, and no fold takes long."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -23,6 +23,18 @@ from service.core.events import (
 MAX_AMOUNT = 10**15
 _MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
 _MAX_HISTORIES = 1_000  # per event
+# How many parts one object may hold. Stripe allows a subscription 20 items and 20 discounts, each item 20
+# discounts more, a schedule 10 phases that are not over, and an invoice 250 lines that are added by hand.
+_MAX_ITEMS = 500  # of a contract, or of all phases of a schedule
+_MAX_DISCOUNTS = 500  # of all items together with those of the contract
+_MAX_DISCOUNTS_OF_ONE = 50  # of a contract, a customer, a phase or an item
+_MAX_DISCOUNTED_PRODUCTS = 5_000  # of all discounts
+_MAX_TIERS = 1_000  # of all items
+_MAX_PHASES = 100
+_MAX_LINES = 5_000  # of an invoice
+_MAX_BILLED_ITEMS = 1_000  # of an invoice
+_MAX_PERIODS = 1_000  # that an invoice bills
+_MAX_PAYMENTS = 1_000  # that settle an invoice
 _FREE_TEXT_FIELDS = ("name", "email", "cancellation_comment")  # may hold any character
 _AMOUNT_FIELDS = (
     "amount",
@@ -38,12 +50,13 @@ _AMOUNT_FIELDS = (
 
 
 def check_limits(event: Event) -> Event:
-    """The event itself; raises Unreadable if an amount or id is out of the limits.
+    """The event itself; raises Unreadable if an amount or id is out of the limits, or a list too long.
 
     Control characters are refused in ids and statuses: SQLite ends a text at the first NUL, and
     PostgreSQL stores no NUL at all.
     """
     data = event.data
+    _check_counts(data)
     values = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE_TEXT_FIELDS)
     subject_names = subjects(event)
     if len(subject_names) > _MAX_HISTORIES:
@@ -61,6 +74,41 @@ def check_limits(event: Event) -> Event:
         raise Unreadable("an id is longer than any that is real")
     _check_numbers(data)
     return event
+
+
+def _check_counts(data: Data) -> None:
+    for what, count, most in _counts(data):
+        if count > most:
+            raise Unreadable(f"it has {count} {what}, and none that is real has more than {most}")
+
+
+def _counts(data: Data) -> Iterator[tuple[str, int, int]]:
+    """What the data holds in lists: the name, how many, and how many there may be."""
+    parts = _priced_parts(data)
+    items = [item for part in parts for item in part.items]
+    all_discounts = list(_discounts(data))
+    lists = [(getattr(data, "discounts", None) or ()), *(each.discounts for each in (*parts, *items))]
+    yield "items", len(items), _MAX_ITEMS
+    yield "discounts", len(all_discounts), _MAX_DISCOUNTS
+    yield "discounts in one place", max(map(len, lists)), _MAX_DISCOUNTS_OF_ONE
+    yield (
+        "discounted products",
+        sum(len(each.product_ids) for each in all_discounts),
+        _MAX_DISCOUNTED_PRODUCTS,
+    )
+    yield "price tiers", sum(len(item.tiers) for item in items), _MAX_TIERS
+    for name, (what, most) in _LISTS.items():
+        yield what, len(getattr(data, name, ())), most
+
+
+_LISTS = {  # by field: what it holds, and how many there may be
+    "phases": ("phases", _MAX_PHASES),
+    "lines": ("lines", _MAX_LINES),
+    "billed": ("billed items", _MAX_BILLED_ITEMS),
+    "periods": ("periods", _MAX_PERIODS),
+    "payment_ids": ("payments", _MAX_PAYMENTS),
+    "payment_amounts": ("amounts of payments", _MAX_PAYMENTS),
+}
 
 
 def _check_numbers(data: Data) -> None:

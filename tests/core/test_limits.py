@@ -9,13 +9,16 @@ from msgspec.structs import replace
 from service.core.errors import Unreadable
 from service.core.events import (
     AppliedDiscount,
+    BilledItem,
     Customer,
     Data,
     Discount,
     Event,
     Invoice,
+    InvoiceLine,
     Item,
     Payment,
+    Period,
     Phase,
     Refund,
     Schedule,
@@ -140,3 +143,47 @@ def test_an_event_belongs_to_so_many_histories_at_most() -> None:
     assert check_limits(event(invoice(payment_ids=tuple(f"pi_{n}" for n in range(900)))))
     with pytest.raises(Unreadable):
         check_limits(event(invoice(payment_ids=tuple(f"pi_{n}" for n in range(1_001)))))
+
+
+HALF_OFF = Discount(percent_off=Decimal(50))
+MONTHLY = Item(interval="month", unit_amount=Decimal(100))
+SETTLED = [f"pi_{number}" for number in range(1_001)]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (subscription(*[MONTHLY] * 501), "501 items"),
+        (subscription(MONTHLY, discounts=(HALF_OFF,) * 51), "51 discounts in one place"),
+        (subscription(replace(MONTHLY, discounts=(HALF_OFF,) * 51)), "51 discounts in one place"),
+        (subscription(*[replace(MONTHLY, discounts=(HALF_OFF,) * 50)] * 11), "550 discounts"),
+        (Customer(customer_id="cus_1", discounts=(HALF_OFF,) * 51), "51 discounts in one place"),
+        (
+            AppliedDiscount(customer_id="cus_1", discount=replace(HALF_OFF, product_ids=("prod_1",) * 5_001)),
+            "5001 discounted products",
+        ),
+        (subscription(replace(MONTHLY, tiers=(Tier(),) * 1_001)), "1001 price tiers"),
+        (Schedule(schedule_id="s", status="active", phases=(Phase(starts_at=NOW),) * 101), "101 phases"),
+        (
+            Schedule(
+                schedule_id="s", status="active", phases=(Phase(starts_at=NOW, items=(MONTHLY,) * 51),) * 10
+            ),
+            "510 items",
+        ),
+        (invoice(lines=(InvoiceLine(amount=1),) * 5_001), "5001 lines"),
+        (invoice(billed=(BilledItem(starts_at=NOW, ends_at=NOW, amount=1),) * 1_001), "1001 billed items"),
+        (invoice(periods=(Period(starts_at=NOW, ends_at=NOW),) * 1_001), "1001 periods"),
+        (invoice(payment_ids=tuple(SETTLED)), "1001 payments"),
+    ],
+)
+def test_an_object_that_holds_more_than_any_real_one_is_refused(data: Data, what: str) -> None:
+    with pytest.raises(Unreadable, match=f"it has {what}, and none that is real has more"):
+        check_limits(event(data))
+
+
+def test_an_object_as_large_as_stripe_allows_passes() -> None:
+    item = replace(MONTHLY, discounts=(HALF_OFF,) * 20)
+    large = event(subscription(*[item] * 20, discounts=(HALF_OFF,) * 20))
+    assert check_limits(large) is large
+    long = event(invoice(lines=(InvoiceLine(amount=1),) * 250))
+    assert check_limits(long) is long
