@@ -6,7 +6,8 @@ from projections.customers import CUSTOMERS
 from projections.ignored import IGNORED
 from projections.mrr import MRR
 from projections.revenue import REVENUE
+from projections.set_aside import SET_ASIDE
 
 __all__ = ["BOOKS", "MRR"]
 
-BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS, REVENUE, IGNORED)
+BOOKS = (MRR, BILLS, COLLECTIONS, CUSTOMERS, REVENUE, IGNORED, SET_ASIDE)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from projections.book import Rules, weakest_trust
 from projections.discounts import EVER, AppliedDiscounts
 from projections.pricing import all_discounts, price_on
+from projections.work import Work, size_of
 from service.core.events import (
     DELETED,
     ENDED_STATUSES,
@@ -119,6 +120,7 @@ class _Life:
 
     def __init__(self, history: Sequence[Event], rules: Rules) -> None:
         self._states: list[ContractState] = []
+        self._work = Work()
         self._rules = rules
         self._applied = AppliedDiscounts(history)
         self._prices = _named_prices(history)
@@ -218,7 +220,8 @@ class _Life:
             data = replace(data, items=self._taxed(data, data.items))
             sources.append(self._tax)
         data = self._planned_to_end(data, sources)
-        status = data.status.lower()
+        status, phases = data.status.lower(), self._phases(data, at)
+        self._work.add(size_of(data) + sum(len(phase.items) for phase in phases))
         return ContractState(
             day=day,
             at=at,
@@ -231,7 +234,7 @@ class _Life:
             ends_on=None if ended else _stated_end(data, event.occurred_at, self._rules.zone),
             tied=event.occurred_at in self._tied_moments,
             unknown_status=status not in KNOWN_STATUSES and status not in self._rules.policy.statuses,
-            phases=self._phases(data, at),
+            phases=phases,
         )
 
     def _taxed(self, data: Subscription, items: Iterable[Item]) -> tuple[Item, ...]:

@@ -15,6 +15,7 @@ from projections.book import INFERRED, Policy, Row, Rules, last_event_date, weak
 from projections.contract_life import ContractState, contract_states
 from projections.customer_discounts import CustomerDiscounts, DiscountPeriod, discount_periods
 from projections.pricing import all_discounts, change_days, price_on
+from projections.work import Work, size_of
 from service.core.events import (
     Event,
     Subscription,
@@ -191,9 +192,12 @@ def mrr_terms(states: Sequence[ContractState], rules: Rules) -> list[MrrTerm]:
     day begins a term too.
     """
     mrr_terms: list[MrrTerm] = []
+    work = Work()
     for state, end in zip(states, _next_days(states), strict=True):
         days = {*change_days(state.data, rules.zone), *filter(None, [state.ends_on])}
-        for day in (state.day, *sorted(day for day in days if state.day < day < end)):
+        term_days = (state.day, *sorted(day for day in days if state.day < day < end))
+        work.add(len(term_days) * size_of(state.data))
+        for day in term_days:
             term = _term(state, day, rules)
             if not mrr_terms or _level(mrr_terms[-1]) != _level(term):
                 mrr_terms.append(term)

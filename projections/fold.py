@@ -17,9 +17,12 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from projections.book import Book, Row, Rules, Stage, Total
+from service.core.errors import DaybookError
 from service.core.events import Event
+from service.core.order import canonical
 
 _KEYS_AT_ONCE = 100
+_NOT_OF_THE_INPUT = (MemoryError,)  # says nothing of what was folded
 
 Rows = dict[Row, None]  # each row once
 Contributed = Mapping[str, Rows]  # by the key that contributed them: a history's name, or a parent key
@@ -27,6 +30,27 @@ Sums = dict[tuple[Any, ...], list[int]]  # by group
 KeyColumn = Literal["key", "parent_key"]
 # Rows of a type with these keys in a column, each with the key that contributed it.
 Stored = Callable[[type[Row], KeyColumn, Sequence[str]], Iterable[tuple[str, Row]]]
+
+
+class FoldError(DaybookError):
+    """A book's function raised something, given the history, or the rows of the parent key, `key`.
+
+    The cause is what it raised. `book` is the book's name, once it is known.
+    """
+
+    def __init__(self, key: str, is_of_history: bool) -> None:
+        super().__init__(key, is_of_history)
+        self.key = key
+        self.is_of_history = is_of_history
+        self.book = ""
+
+    def __str__(self) -> str:
+        return f"book {self.book} can't be made: {self.error}"
+
+    @property
+    def error(self) -> str:
+        """The type of what was raised."""
+        return type(self.__cause__).__name__
 
 
 class RowChanges(Struct):
@@ -171,13 +195,32 @@ def contribute(stage: Stage, inputs: Mapping[str, Sequence[Any]], rules: Rules) 
     """The rows that a stage contributes from each input that it reads.
 
     `inputs` are histories in canonical order by name, of any kinds; for a later stage, rows by parent key.
+    Raises FoldError.
     """
-    prefix = f"{stage.reads}|" if isinstance(stage.reads, str) else ""
-    return {
-        key: dict.fromkeys(stage.contribute(items, rules))
-        for key, items in inputs.items()
-        if key.startswith(prefix)
-    }
+    is_of_history = isinstance(stage.reads, str)
+    prefix, contributed = f"{stage.reads}|" if is_of_history else "", {}
+    for key, items in inputs.items():
+        if key.startswith(prefix):
+            try:
+                contributed[key] = dict.fromkeys(stage.contribute(items, rules))
+            except _NOT_OF_THE_INPUT:
+                raise
+            except Exception as error:
+                raise FoldError(key, is_of_history) from error
+    return contributed
+
+
+def ordered(histories: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]:
+    """The histories in canonical order, by name. Raises FoldError if one can't be ordered."""
+    in_order = {}
+    for name, events in histories.items():
+        try:
+            in_order[name] = canonical(events)
+        except _NOT_OF_THE_INPUT:
+            raise
+        except Exception as error:
+            raise FoldError(name, is_of_history=True) from error
+    return in_order
 
 
 def row_types_read(stage: Stage) -> tuple[type[Row], ...]:

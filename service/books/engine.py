@@ -6,34 +6,46 @@ replay gives, and takes effect once, whatever is delivered again and whenever a 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+import structlog
 from msgspec import Struct
 from sqlalchemy import Connection, bindparam, func, or_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from projections.book import Book, Rules, Stage, Total
-from projections.fold import Contributed, HistoryRows, RowChanges, Rows, fold, sum_changes
+from projections.fold import (
+    Contributed,
+    FoldError,
+    HistoryRows,
+    RowChanges,
+    Rows,
+    fold,
+    ordered,
+    sum_changes,
+)
 from service.books import tables
-from service.books.rows import WrittenRows
+from service.books.failures import find_first_unread
+from service.books.rows import WrittenRows, stored_rows
 from service.books.store import BookStore, partition_of
 from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
-from service.core.order import canonical
 from service.ledger.append import read_head
-from service.ledger.history import read_events, read_histories
+from service.ledger.history import read_events, read_histories, read_placed_histories
 from service.ledger.store import Ledger
 from service.storage.statements import HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 
 BATCH = 1_000  # events in one transaction
+log = structlog.get_logger()
+
 _ANALYZE_GROWTH = 4  # by this factor the ledger grows before PostgreSQL takes the tables' statistics again
 
 
@@ -86,16 +98,21 @@ class Engine:
         Raises Overtaken if another worker did it first, or holds a partition now; or if the books are held
         at their position for a moment. After any other error the next batch is smaller: this one may have
         been too large for the time that a transaction may take.
+
+        A history from which a book can't be made is set aside from the event on with which it fails; raises
+        FoldError if that does not help.
         """
         try:
-            count = await self._advance(until)
+            while (count := await self._advance(until)) is None:
+                pass
         except (SQLAlchemyError, OSError):
             self._size = max(1, self._size // 4)
             raise
         self._size = min(self._batch, 2 * self._size)
         return count
 
-    async def _advance(self, until: int | None) -> int:
+    async def _advance(self, until: int | None) -> int | None:
+        """The number of events; None if a history was set aside, so that the same is to be tried again."""
         partitions = set(self._partitions.fences)
         if not partitions:
             return 0
@@ -115,13 +132,33 @@ class Engine:
         limit = self._size if stop is None else min(self._size, stop - start)
         new = await self._ledger.read(partial(self._read_new_events, start=start, limit=limit, due=due))
         if new.count:
-            folded = await asyncio.to_thread(_fold_histories, due, new, self._store.rules)
-            await self._store.write(partial(self._write, due=due, start=start, end=new.end, folded=folded))
+            try:
+                folded = await asyncio.to_thread(_fold_histories, due, new, self._store.rules)
+                await self._store.write(
+                    partial(self._write, due=due, start=start, end=new.end, folded=folded)
+                )
+            except FoldError as failed:
+                await self._set_aside(failed, new)
+                return None
             positions |= {(book.name, part): new.end for book, parts in due.items() for part in parts}
             await self._analyze(new.end)
         # Without new events the positions are read again: a crash may have undone the last step.
         self._last_positions = positions if new.count else {}
         return new.count
+
+    async def _set_aside(self, failed: FoldError, new: "_NewEvents") -> None:
+        """Set aside the histories that make a fold fail. Raises the error if none does, or all are."""
+        book = next(book for book in self._store.books if book.name == failed.book)
+        names = [failed.key] if failed.is_of_history else [n for part in new.histories.values() for n in part]
+        placed = await self._ledger.read(
+            partial(read_placed_histories, names=names, up_to=new.end, vault=self._ledger.vault)
+        )
+
+        def find(connection: Connection) -> dict[str, int]:
+            stored = stored_rows(connection, self._ids[book.name])
+            return find_first_unread(placed, book, self._store.rules, stored)
+
+        await set_aside(self._ledger, book, failed, await self._store.read(find), self._clock())
 
     async def _analyze(self, position: int) -> None:
         """Take statistics as the books grow: a query plan made for empty books reads whole tables.
@@ -168,17 +205,14 @@ class Engine:
                 names[name] = part
         new = _NewEvents(count=len(batch), end=end, histories={part: {} for part in parts})
         for name, events in read_histories(connection, names, end, self._ledger.vault).items():
-            new.histories[names[name]][name] = canonical(events)
+            new.histories[names[name]][name] = events
         return new
 
     def _write(self, connection: Connection, due: "Due", start: int, end: int, folded: "_Folded") -> None:
         self._partitions.check(connection, set().union(*due.values()))
         for book, parts in due.items():
             book_id = self._ids[book.name]
-            rules = self._store.rules.with_policy(book.policy)
-            changes = fold(book.stages, folded[book], WrittenRows(connection, book_id), rules)
-            for total in book.totals:
-                _update_total(connection, total, book_id, min(parts), changes)
+            changes = _write_rows(connection, self._store, book, book_id, min(parts), folded[book])
             changed = end if changes.removed or changes.added else 0
             target = (end, changed, to_us(self._clock()))
             moved = _MOVE_CHECKPOINTS.run(connection, *target, book_id, sorted(parts), start, end)
@@ -221,7 +255,10 @@ _MOVE_CHECKPOINTS = HotStatement(
 
 
 class _NewEvents(Struct):
-    """The count of new events, the last position, and the histories that they touch, by partition."""
+    """The count of new events, the last position, and the histories that they touch, by partition.
+
+    Their events are in any order.
+    """
 
     count: int
     end: int
@@ -233,14 +270,73 @@ _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
     """The rows that the histories contribute. It may take long, so no lock is held meanwhile."""
-    history_rows = {part: HistoryRows(histories) for part, histories in new.histories.items()}
     folded: dict[Book, dict[Stage, dict[str, Rows]]] = {}
+    history_rows: dict[int, HistoryRows] = {}
     for book, parts in due.items():
         book_rules, contributed = rules.with_policy(book.policy), folded.setdefault(book, {})
-        for part in parts:
-            for stage, rows in history_rows[part].of(book.stages, book_rules).items():
-                contributed.setdefault(stage, {}).update(rows)
+        with _of_book(book):
+            for part in parts:
+                if part not in history_rows:
+                    history_rows[part] = HistoryRows(ordered(new.histories[part]))
+                for stage, rows in history_rows[part].of(book.stages, book_rules).items():
+                    contributed.setdefault(stage, {}).update(rows)
     return folded
+
+
+@contextmanager
+def _of_book(book: Book) -> Iterator[None]:
+    """Says of a FoldError which book could not be made."""
+    try:
+        yield
+    except FoldError as error:
+        error.book = book.name
+        raise
+
+
+async def set_aside(
+    ledger: Ledger, book: Book, failed: FoldError, first_unread: Mapping[str, int], now: datetime
+) -> list[str]:
+    """Set histories aside, each from a position on, since a fold failed; their names.
+
+    Raises the error if there are none, or all were set aside before.
+    """
+    found = await ledger.set_aside(first_unread, book.name, failed.error, now) if first_unread else []
+    if not found:
+        raise failed
+    for name in found:
+        log.error("history_set_aside", history=name, book=book.name, error=failed.error)
+    return found
+
+
+def _write_rows(
+    connection: Connection,
+    store: BookStore,
+    book: Book,
+    book_id: int,
+    partition: int,
+    contributed: Mapping[Stage, Contributed],
+) -> RowChanges:
+    """Write what histories contribute to a book, and its totals in a partition; the changes of its rows."""
+    with _of_book(book):
+        rules = store.rules.with_policy(book.policy)
+        changes = fold(book.stages, contributed, WrittenRows(connection, book_id), rules)
+    for total in book.totals:
+        _update_total(connection, total, book_id, partition, changes)
+    return changes
+
+
+async def fold_again(ledger: Ledger, store: BookStore, names: Sequence[str], position: int) -> None:
+    """Fold these histories of books at a position again, where other events of them are read now."""
+    read = partial(read_histories, names=names, up_to=position, vault=ledger.vault)
+    new = _NewEvents(count=0, end=position, histories={0: await ledger.read(read)})
+    folded = _fold_histories({book: {0} for book in store.books}, new, store.rules)
+
+    def write(connection: Connection) -> None:
+        ids = store.positions(connection).books
+        for book in store.books:
+            _write_rows(connection, store, book, ids[book.name], 0, folded[book])
+
+    await store.write(write)
 
 
 def _update_total(

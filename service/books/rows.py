@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec.structs import astuple
 from sqlalchemy import Connection
 
-from projections.book import Row, Stage
+from projections.book import Book, Row, Stage
 from projections.fold import (
     Contributed,
     KeyColumn,
@@ -86,6 +86,23 @@ def read_children(
         for _, _, row in read_rows(connection, book_id, row_type, "parent_key", keys):
             rows[row.parent_key].append(row)
     return rows
+
+
+def histories_under(connection: Connection, book_id: int, book: Book, stage: Stage, key: str) -> set[str]:
+    """The histories from which the rows come that a later stage reads under a parent key."""
+    names: set[str] = set()
+    earlier = book.stages[: book.stages.index(stage)]
+    for row_type in row_types_read(stage):
+        makers = [each for each in earlier if row_type in each.rows]
+        keys = {maker for _, maker, _ in read_rows(connection, book_id, row_type, "parent_key", [key])}
+        for maker in makers:
+            if isinstance(maker.reads, str):
+                own = {each for each in keys if each.startswith(f"{maker.reads}|")}
+                names |= own
+            else:
+                for each in keys:
+                    names |= histories_under(connection, book_id, book, maker, each)
+    return names
 
 
 def stored_rows(connection: Connection, book_id: int) -> Stored:

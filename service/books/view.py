@@ -128,6 +128,7 @@ class View(Struct, frozen=True, kw_only=True):
             + self._sum_of_collections("unknown_status_totals", "objects"),
             "unlinked_payments": self._sum_of_collections("unlinked_payments", "payments"),
             "ignored_events": self.ignored_events(),
+            "set_aside": self._sum_over_accounts("set_aside", "set_aside_totals", "histories"),
         }
 
     def _sum_of_collections(self, total: str, column: str) -> int:
@@ -146,9 +147,13 @@ class View(Struct, frozen=True, kw_only=True):
 
     def ignored_events(self) -> int:
         """How many events don't count because of their mode, in any currency."""
-        table = tables.TOTALS["ignored_totals"]
-        (events,) = sum_columns(table, ("events",))
-        return int(self.one(select(events).where(*self.filters(table, "ignored", currency=False)))[0])
+        return self._sum_over_accounts("ignored", "ignored_totals", "events")
+
+    def _sum_over_accounts(self, book: str, total: str, column: str) -> int:
+        """The sum of a column of a total without currencies."""
+        table = tables.TOTALS[total]
+        query = select(*sum_columns(table, (column,))).where(*self.filters(table, book, currency=False))
+        return int(self.one(query)[0])
 
     def _count_contracts(self, flag: ColumnElement[bool]) -> int:
         """How many contracts have a flag."""

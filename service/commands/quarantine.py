@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from msgspec import DecodeError
 from msgspec import json as encoded
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from service import bootstrap
@@ -35,7 +35,7 @@ def list_waiting(
     reason: Reason = None,
     json: Json = False,
 ) -> None:
-    """List what waits in quarantine, and why.
+    """List what waits in quarantine and which histories are set aside, and why.
 
     Exits 0, 2 if a setting is wrong or there is no ledger, 3 if the ledger can't be read.
 
@@ -45,14 +45,17 @@ def list_waiting(
         daybook quarantine list --processor stripe --reason unreadable
     """
 
-    async def find(settings: "Settings") -> list[dict[str, Any]]:
+    async def find(settings: "Settings") -> dict[str, list[dict[str, Any]]]:
         async with bootstrap.existing_ledger(settings) as ledger, ledger.reading() as reader:
             rows = quarantine.read_rows(reader, settled=every, processor=processor, reason=reason)
-            return [quarantine.list_entry(row) async for row in rows]
+            return {
+                "quarantine": [quarantine.list_entry(row) async for row in rows],
+                "set_aside": list(map(quarantine.set_aside_entry, await reader.set_aside_subjects())),
+            }
 
     with command() as settings:
         found = asyncio.run(find(settings))
-        show({"quarantine": found}, lambda: _table(found), as_json=json)
+        show(found, lambda: _tables(**found), as_json=json)
 
 
 @app.command("show")
@@ -79,7 +82,8 @@ def show_one(waiting: Id, *, json: Json = False) -> None:
 @app.command()
 def retry(
     waiting: Annotated[
-        list[int] | None, typer.Argument(metavar="ID", help="Numbers that `quarantine list` shows.")
+        list[str] | None,
+        typer.Argument(metavar="ID|HISTORY", help="Numbers or histories that `quarantine list` shows."),
     ] = None,
     *,
     every: Annotated[
@@ -87,7 +91,9 @@ def retry(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read deliveries again with today's translators, and record what they say. Repeating it is safe.
+    """Read deliveries again with today's translators, and histories to their ends. Repeating it is safe.
+
+    A history from which a book still can't be made is set aside again by the worker.
 
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
@@ -95,16 +101,25 @@ def retry(
     For example:
 
         daybook quarantine retry 12 13
+        daybook quarantine retry "subscription|stripe||sub_1"
         daybook quarantine retry --all
     """
     if bool(waiting) == every:
         raise failure(EXIT_SETTINGS, "name deliveries by their numbers, or all of them by --all")
+    numbers = [int(name) for name in waiting or () if name.isdecimal()]
+    histories = [name for name in waiting or () if not name.isdecimal()]
+
+    async def lifted(settings: "Settings") -> list[str]:
+        async with bootstrap.existing_ledger(settings) as ledger:
+            names = histories
+            if every:
+                async with ledger.reading() as reader:
+                    names = [found.subject for found in await reader.set_aside_subjects()]
+            return await quarantine.lift(ledger, names, utc_now())
 
     async def read_again(settings: "Settings") -> "list[RetryResult]":
         async with bootstrap.existing_ledger(settings) as ledger:
-            entries = (
-                await quarantine.retryable_entries(ledger) if every else dict.fromkeys(waiting or (), "")
-            )
+            entries = await quarantine.retryable_entries(ledger) if every else dict.fromkeys(numbers, "")
             found = []
             with progress("retry", len(entries)) as advance:
                 for number, reason in entries.items():
@@ -115,8 +130,9 @@ def retry(
             return found
 
     with command() as settings:
+        names = asyncio.run(lifted(settings))
         found = asyncio.run(read_again(settings))
-    show({"retried": found}, lambda: _retried(found), as_json=json)
+    show({"retried": found, "lifted": names}, lambda: _retried(found, names), as_json=json)
     if not all(result.settled for result in found):
         raise typer.Exit(EXIT_FAULT)
 
@@ -148,6 +164,18 @@ def dismiss(
         found = asyncio.run(dismissed(settings))
         text = f"dismissed: {', '.join(map(str, found)) or 'none; they were settled before'}"
         show({"dismissed": found}, lambda: text, as_json=json)
+
+
+def _tables(quarantine: list[dict[str, Any]], set_aside: list[dict[str, Any]]) -> RenderableType:
+    return Group(_table(quarantine), *([_set_aside(set_aside)] if set_aside else []))
+
+
+def _set_aside(found: list[dict[str, Any]]) -> RenderableType:
+    table = Table("history set aside", "since", "book", "error", "read up to", box=None)
+    for row in found:
+        since = f"{row['set_aside_at'][:19]}Z"
+        table.add_row(row["history"], since, row["book"], row["error"], str(row["up_to"]))
+    return table
 
 
 def _table(found: list[dict[str, Any]]) -> RenderableType:
@@ -192,10 +220,10 @@ def _decoded(raw: bytes) -> dict[str, Any]:
     return decoded
 
 
-def _retried(found: "list[RetryResult]") -> RenderableType:
-    if not found:
+def _retried(found: "list[RetryResult]", lifted: list[str]) -> RenderableType:
+    if not (found or lifted):
         return "nothing is there to be read again"
     table = Table("id", "outcome", "position", "detail", box=None)
     for result in found:
         table.add_row(str(result.id), result.outcome, str(result.position or ""), result.detail)
-    return table
+    return Group(*([table] if found else []), *(f"read to its end again: {name}" for name in lifted))

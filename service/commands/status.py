@@ -47,4 +47,6 @@ def _render(status: "Status") -> RenderableType:
         lines.append(f"An older version translated what is held of {due}: run {versions.COMMAND}")
     for processor, count in status.pending_fetches.items():
         lines.append(f"{count:,} thin events of {processor} wait for what they name.")
+    if count := status.set_aside_histories:
+        lines.append(f"{count:,} histories are set aside: see `daybook quarantine list`.")
     return Group(*lines, partitions, *([living] if status.leased else []))

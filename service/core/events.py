@@ -9,6 +9,7 @@ Schema.
 
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
@@ -34,6 +35,8 @@ ENDED_STATUSES = frozenset({"canceled", "cancelled", "incomplete_expired", "comp
 # Of a contract whose end is all that can be read of it: its last customer and currency stay.
 UNKNOWN_CUSTOMER = "(unknown)"
 NO_CURRENCY = "xxx"  # ISO 4217: no currency is involved
+
+READING = "set_aside"  # the kind of the histories of how far another one is read
 
 # Stands only in ids that Daybook makes: ids from processors are ASCII, and any that holds it is refused.
 REVISION_MARK = "·"
@@ -388,6 +391,27 @@ class Unused(Data, frozen=True, kw_only=True):
     event_id: str | None = None
 
 
+class SetAside(Data, frozen=True, kw_only=True):
+    """A history is not read from its event `event_id` on: a book could not be made from it.
+
+    It is the history of that kind and key in the event's processor and account. `error` is the type of what
+    was raised.
+    """
+
+    kind: str
+    key: str
+    event_id: str
+    book: str
+    error: str
+
+
+class Lifted(Data, frozen=True, kw_only=True):
+    """A history that was set aside is read to its end again."""
+
+    kind: str
+    key: str
+
+
 # The table of event types. A new type needs one line here and one in `_SUBJECTS`.
 TYPES: dict[str, type[Data]] = {
     "customer.recorded": Customer,
@@ -405,6 +429,8 @@ TYPES: dict[str, type[Data]] = {
     "event.superseded": Superseded,
     "event.rendered": Rendering,
     "event.thin": ThinEvent,
+    "subject.set_aside": SetAside,
+    "subject.lifted": Lifted,
     "unused": Unused,
 }
 NOT_POSTED = (
@@ -412,6 +438,8 @@ NOT_POSTED = (
     Superseded,
     Rendering,
     ThinEvent,
+    SetAside,
+    Lifted,
     Unused,
 )  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
@@ -451,6 +479,15 @@ class Event(Struct, frozen=True, kw_only=True):
         return f"{self.processor}:{named_id(self.event_id)}"
 
 
+def _reading_histories(data: SetAside | Lifted) -> list[tuple[str, str]]:
+    """The history that is read otherwise from now on, and the one of how far it is read.
+
+    The latter has a digest as its key: a name within a name could be longer than an index allows.
+    """
+    name = sha256(join_key(data.kind, data.key).encode()).hexdigest()[:32]
+    return [(data.kind, data.key), (READING, name)]
+
+
 _SUBJECTS: dict[type[Data], Any] = {
     Customer: lambda data: [
         ("customer", data.customer_id),
@@ -477,6 +514,8 @@ _SUBJECTS: dict[type[Data], Any] = {
     Superseded: lambda data: list(data.histories),
     Rendering: lambda data: [("rendering", data.event_id)],
     ThinEvent: lambda _: [],
+    SetAside: _reading_histories,
+    Lifted: _reading_histories,
     Unused: lambda data: _named(ignored=data.event_id),
 }
 

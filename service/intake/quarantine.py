@@ -1,7 +1,7 @@
 """Quarantine: verified deliveries that could not be recorded are shown, read again, or dismissed."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from service.core.moments import from_us, rfc3339
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import is_rendered, processor_of, read_delivery
 from service.ledger.draft import Incoming
+from service.ledger.set_aside import SetAsideSubject
 from service.ledger.store import Ledger, LedgerReader
 
 CONFLICT = "conflict"
@@ -117,6 +118,30 @@ async def _recorded_body(reader: LedgerReader, position: int) -> bytes | None:
     except (Erased, Integrity):
         return None
     return body
+
+
+def set_aside_entry(found: SetAsideSubject) -> dict[str, Any]:
+    """A history that is set aside as an entry of a list."""
+    return {
+        "history": found.subject,
+        "set_aside_at": rfc3339(found.at),
+        "book": found.book,
+        "error": found.error,
+        "up_to": found.up_to,
+        "position": found.position,
+    }
+
+
+async def lift(ledger: Ledger, names: Sequence[str], now: datetime) -> list[str]:
+    """Have histories that are set aside read to their ends again; their names.
+
+    Raises NotFound, and lifts none, if one of them is not set aside.
+    """
+    async with ledger.reading() as reader:
+        known = {found.subject for found in await reader.set_aside_subjects()}
+    if unknown := sorted(set(names) - known):
+        raise NotFound(f"no history {unknown[0]} is set aside")
+    return await ledger.lift(names, now)
 
 
 # Reading again

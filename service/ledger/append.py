@@ -8,12 +8,13 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from service.core.events import (
     SUPERSEDED_SUFFIX,
     Event,
+    SetAside,
     Superseded,
     original_id,
     revision_id,
     revision_number,
 )
-from service.ledger import chain, tables
+from service.ledger import chain, set_aside, tables
 from service.ledger.draft import (
     Draft,
     EventKey,
@@ -79,7 +80,7 @@ def append_deliveries(
     transaction locks the only row of `turn` until it has committed.
     """
     is_postgresql = connection.dialect.name == POSTGRESQL
-    old_head = _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
+    old_head = lock_head(connection)
     events = [event for incoming in batch for event in incoming.events]
     keys = _Keys(connection, vault, {GENERAL, *map(owner_of, events)})
     known = _find_known(connection, events)
@@ -99,6 +100,7 @@ def append_deliveries(
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
+    set_aside.apply(connection, draft.set_aside)
     destroy_erased_keys(connection, vault, [*events, *draft.corrections], keys)
     return outcomes
 
@@ -114,6 +116,12 @@ class _Keys(dict[str, bytes | None]):
     def __missing__(self, owner: str) -> bytes | None:
         self.update(self._vault.make_keys(self._connection, [owner]))
         return self[owner]
+
+
+def lock_head(connection: Connection) -> Head:
+    """The last position and its digest, which stay the same until this transaction appends or ends."""
+    is_postgresql = connection.dialect.name == POSTGRESQL
+    return _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
 
 
 def read_head(connection: Connection) -> Head:
@@ -134,7 +142,7 @@ def _find_known(connection: Connection, events: Sequence[Event]) -> dict[EventKe
         if (number := revision_number(event.event_id)) > 1:
             previous = revision_id(original_id(event.event_id), number - 1)
             ids |= {previous, previous + SUPERSEDED_SUFFIX}
-        if isinstance(event.data, Superseded):
+        if isinstance(event.data, Superseded | SetAside):
             ids.add(event.data.event_id)
     rows = _FIND_KNOWN.run(connection, sorted(ids))
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}

@@ -10,11 +10,14 @@ from service.core.events import (
     REVISION_MARK,
     SUPERSEDED_SUFFIX,
     Event,
+    Lifted,
+    SetAside,
     Superseded,
     ThinEvent,
     original_id,
     revision_id,
     revision_number,
+    subject,
     subjects,
 )
 from service.core.moments import to_us
@@ -102,6 +105,7 @@ class Draft:
         self.deliveries: list[dict[str, Any]] = []
         self.subjects: list[dict[str, Any]] = []
         self.fetches: list[dict[str, Any]] = []
+        self.set_aside: list[tuple[str, int | None, int]] = []  # as `set_aside.apply` takes them
         self.quarantine: list[dict[str, Any]] = []
 
     def add(self, incoming: Incoming) -> Outcome:
@@ -272,6 +276,19 @@ class Draft:
         self.subjects += [{"subject": name, "position": position} for name in set(subjects(event))]
         if isinstance(event.data, ThinEvent):
             self.fetches.append(fetch_row(event, self._recorded_at_us))
+        if isinstance(event.data, SetAside | Lifted):
+            name = subject(event.data.kind, event, event.data.key)
+            self.set_aside.append((name, self._last_read(event), position))
+
+    def _last_read(self, event: Event) -> int | None:
+        """The position up to which a history is read from now on; None for its end.
+
+        Without the event from which on it is not read, it is read up to this event.
+        """
+        if not isinstance(event.data, SetAside):
+            return None
+        first = self._known.get((event.processor, event.account, event.data.event_id))
+        return (first[0] if first else self.head.position) - 1
 
     def _quarantine(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import json
 from sqlalchemy import Connection, bindparam, select
 
-from service.core.events import TYPES, Event
+from service.core.events import READING, TYPE_OF, TYPES, Event, Lifted, SetAside
 from service.core.moments import from_us
 from service.ledger import tables
 from service.ledger.personal_data import CUSTOMER, has_sealed_fields, unseal_data
@@ -15,6 +15,9 @@ from service.storage.statements import HotStatement, any_of
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
+_set_aside = tables.SetAsideHistory.__table__  # type: ignore[attr-defined]
+
+READING_TYPES = (TYPE_OF[SetAside], TYPE_OF[Lifted])  # they say how far a history is read, and are none of it
 
 _DECODE = {name: json.Decoder(data) for name, data in TYPES.items()}
 _COLUMN_NAMES = "position processor account event_id type occurred_at_us rank trust data before".split()
@@ -39,6 +42,9 @@ _SELECT_HISTORIES = HotStatement(
         .where(_subjects.c.position <= bindparam("up_to"))
     )
 )
+_SELECT_SET_ASIDE = HotStatement(
+    lambda _: select(_set_aside.c.subject, _set_aside.c.up_to).where(any_of(_set_aside.c.subject, "names"))
+)
 _SELECT_RECORDED_AT = HotStatement(
     lambda _: select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
 )
@@ -56,27 +62,44 @@ def read_events(connection: Connection, position: int, limit: int) -> list[tuple
 
 
 def read_histories(
-    connection: Connection, names: Iterable[str], up_to: int, vault: Vault
+    connection: Connection, names: Iterable[str], up_to: int, vault: Vault, *, whole: bool = False
 ) -> dict[str, list[Event]]:
-    """The events of each subject up to a position, in any order."""
-    histories = read_placed_histories(connection, names, up_to, vault)
+    """The events of each subject up to a position, in any order; see `read_placed_histories`."""
+    histories = read_placed_histories(connection, names, up_to, vault, whole=whole)
     return {name: [event for _, event in placed] for name, placed in histories.items()}
 
 
 def read_placed_histories(
-    connection: Connection, names: Iterable[str], up_to: int, vault: Vault
+    connection: Connection, names: Iterable[str], up_to: int, vault: Vault, *, whole: bool = False
 ) -> dict[str, list[tuple[int, Event]]]:
     """The events of each subject up to a position, as (position, event), in any order.
+
+    Of a history that is set aside they are those of which books are made, whatever the position; `whole`
+    gives the others, too, to who makes none.
 
     Of sealed data they hold names alone: figures follow from nothing that an erasure takes away.
     """
     events_by_name: dict[str, list[tuple[int, Event]]] = {name: [] for name in names}
     by_position: dict[int, Event] = {}
-    rows = _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)
+    limits = {} if whole else read_limits(connection, events_by_name)
+    rows = [
+        row
+        for row in _SELECT_HISTORIES.run(connection, list(events_by_name), up_to)
+        if row[0] <= limits.get(row[-1], up_to) and _is_of_history(row)
+    ]
     for row in unseal_rows(connection, vault, rows, lambda row: row[_TYPE_INDEX] == CUSTOMER):
         event = by_position.get(row[0]) or by_position.setdefault(row[0], to_event(row))
         events_by_name[row[-1]].append((row[0], event))
     return events_by_name
+
+
+def read_limits(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    """The position up to which each of these histories is read, of those that are set aside."""
+    return {row[0]: row[1] for row in _SELECT_SET_ASIDE.run(connection, list(names))}
+
+
+def _is_of_history(row: Sequence[Any]) -> bool:
+    return row[_TYPE_INDEX] not in READING_TYPES or row[-1].startswith(f"{READING}|")
 
 
 def unseal_rows(

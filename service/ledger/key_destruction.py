@@ -67,7 +67,7 @@ def _late_owners(connection: Connection, vault: Vault, events: Iterable[Event], 
 
 def _owners_by_history(connection: Connection, vault: Vault, names: Sequence[str]) -> dict[str, set[str]]:
     """The owners of the events of each of these histories."""
-    events_by_name = read_histories(connection, names, _ALL_POSITIONS, vault)
+    events_by_name = read_histories(connection, names, _ALL_POSITIONS, vault, whole=True)
     return {name: {owner_of(event) for event in history} for name, history in events_by_name.items()}
 
 
@@ -75,7 +75,9 @@ def _empty_quarantined(connection: Connection, vault: Vault, erased: Event) -> N
     """Empty the bodies in quarantine that mention the customer; an unreadable body has no known owner."""
     assert isinstance(erased.data, CustomerErased)  # noqa: S101 - chosen by the caller
     names: set[str] = set()
-    for event in read_histories(connection, [owner_of(erased)], _ALL_POSITIONS, vault)[owner_of(erased)]:
+    for event in read_histories(connection, [owner_of(erased)], _ALL_POSITIONS, vault, whole=True)[
+        owner_of(erased)
+    ]:
         if isinstance(event.data, Customer):
             names |= {text.strip().casefold() for text in (event.data.name, event.data.email) if text}
     rows = connection.execute(select(_quarantine.c.id, _quarantine.c.body)).all()

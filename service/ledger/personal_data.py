@@ -13,8 +13,10 @@ from service.core.events import (
     CreditNote,
     Customer,
     Event,
+    Lifted,
     Product,
     Rendering,
+    SetAside,
     Unused,
     personal_fields,
     subject,
@@ -32,7 +34,7 @@ def owner_of(event: Event) -> str:
     if customer_id := getattr(event.data, "customer_id", None):
         return subject("customer", event, customer_id)
     match event.data:
-        case Product() | Rendering() | Unused():
+        case Product() | Rendering() | SetAside() | Lifted() | Unused():
             return GENERAL
         case CreditNote(invoice_id=invoice_id):  # it belongs to no history; its invoice does
             return subject("invoice", event, invoice_id)

@@ -1,19 +1,20 @@
 """The ledger: appending to it, one transaction at a time, and reading it."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, json
 from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.core.delivery import Confirmations
+from service.core.delivery import Confirmations, Proof
 from service.core.errors import Erased, Integrity
 from service.core.events import (
     REVISION_MARK,
@@ -24,11 +25,12 @@ from service.core.events import (
     named_id,
     original_id,
     revision_id,
+    subjects,
 )
 from service.core.moments import to_us
 from service.core.order import effective_events
 from service.ledger import tables
-from service.ledger.append import append_deliveries, is_rendering, read_head
+from service.ledger.append import append_deliveries, is_rendering, lock_head, read_head
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.fetches import (
@@ -38,9 +40,10 @@ from service.ledger.fetches import (
     remove_fetch,
     request_fetches,
 )
-from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
+from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event, unseal_rows
 from service.ledger.personal_data import has_sealed_fields, unseal_data
 from service.ledger.renderings import Raw, read_deliveries_of
+from service.ledger.set_aside import SetAsideSubject, lifting_events, read_set_aside, set_aside_events
 from service.ledger.vault import Vault
 from service.storage.database import Database
 from service.storage.statements import any_of
@@ -52,6 +55,7 @@ _ids = tables.EventId.__table__  # type: ignore[attr-defined]
 _deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
 _subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
+_set_aside = tables.SetAsideHistory.__table__  # type: ignore[attr-defined]
 _superseding = _ids.alias()
 
 
@@ -96,6 +100,50 @@ class Ledger:
             return outcome
 
         return await self._database.write(work)
+
+    async def set_aside(
+        self, first_unread: Mapping[str, int], book: str, error: str, now: datetime
+    ) -> list[str]:
+        """Have these histories not read from the event at their position on, in one durable transaction.
+
+        `book` could not be made from them, for an `error` of this type. Returns the names of those that were
+        read further until now.
+        """
+
+        def work(connection: Connection) -> list[Event]:
+            position = lock_head(connection).position + 1
+            events = set_aside_events(connection, first_unread, book, error, position, now)
+            self._append_own(connection, events, "worker", now)
+            return events
+
+        events = await self._database.write(work)
+        return [subjects(event)[0] for event in events]
+
+    async def lift(self, names: Iterable[str], now: datetime) -> list[str]:
+        """Have histories that are set aside read to their ends again; the names of those that were."""
+
+        def work(connection: Connection) -> list[Event]:
+            events = lifting_events(connection, names, lock_head(connection).position + 1, now)
+            self._append_own(connection, events, "operator", now)
+            return events
+
+        return [subjects(event)[0] for event in await self._database.write(work)]
+
+    def _append_own(
+        self, connection: Connection, events: Sequence[Event], method: str, now: datetime
+    ) -> None:
+        """Append events that Daybook makes itself, each as a delivery of its own."""
+        deliveries = [
+            Incoming(
+                events=[event],
+                content_digest=sha256(event.event_id.encode()).digest(),
+                headers=b"{}",
+                body=json.encode(event),
+                proof=Proof(processor=event.processor, method=method, received_at=now, trust=event.trust),
+            )
+            for event in events
+        ]
+        append_deliveries(connection, deliveries, to_us(now), self.vault)
 
     async def claim_fetch(self, processor: str, now: datetime) -> str | None:
         """The id of a thin event of which what it names is to be fetched now; see `claim_fetch`."""
@@ -295,6 +343,7 @@ class LedgerReader:
             select(*EVENT_COLUMNS, _subjects.c.subject)
             .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
             .where(_subjects.c.subject >= prefix, _subjects.c.subject < prefix + "\U0010ffff")
+            .where(_events.c.type.not_in(READING_TYPES))
             .order_by(_subjects.c.subject, _events.c.occurred_at_us, _events.c.event_id)
         )
         rows = await self._unseal_rows((await self._connection.execute(query)).all())
@@ -384,13 +433,23 @@ class LedgerReader:
         """What waits to be fetched for thin events, of each processor of which anything does."""
         return await self._connection.run_sync(read_pending_fetches)
 
+    async def set_aside_subjects(self) -> list[SetAsideSubject]:
+        """The histories that are set aside now, by name."""
+        return await self._connection.run_sync(read_set_aside)
+
+    async def set_aside_limits(self) -> dict[str, tuple[int, int]]:
+        """The table of histories that are set aside: how far each is read, and which event says so."""
+        return {row[0]: (row[1], row[2]) for row in await self._connection.execute(select(_set_aside))}
+
     async def last_heard(self) -> dict[str, int]:
         """When each processor was last heard: microseconds of its newest event's recording.
 
-        An erasure does not count: it comes from Daybook's operator, not from the processor.
+        An erasure does not count, nor what says how far a history is read: that does not come from it.
         """
         names = await self._connection.run_sync(recorded_processors)
-        recorded = select(_events.c.recorded_at_us).where(_events.c.type != "customer.erased")
+        recorded = select(_events.c.recorded_at_us).where(
+            _events.c.type.not_in(["customer.erased", *READING_TYPES])
+        )
         query = recorded.order_by(_events.c.position.desc()).limit(1)
         return {
             name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()

@@ -115,6 +115,16 @@ class Fetch(_Table, table=True):
     attempts: int
 
 
+class SetAsideHistory(_Table, table=True):
+    """A history that is read up to a position only. The events say so: this follows from them."""
+
+    __tablename__ = "set_aside"
+
+    subject: str = Field(primary_key=True, sa_type=Text)
+    up_to: int = Field(sa_type=BigInteger)
+    position: int = Field(sa_type=BigInteger, description="of the event that says so")
+
+
 class Turn(_Table, table=True):
     """The ledger's head on PostgreSQL, one row: the transaction that locks it may append."""
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, tzinfo
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
+from msgspec import json
 from sqlalchemy import Connection, bindparam, select
 
 from service.core.errors import ParameterError
@@ -17,8 +19,17 @@ from service.lookback.files import LookbackSpec
 from service.storage.statements import HotStatement
 
 _events = tables.Event.__table__  # type: ignore[attr-defined]
+_set_aside = tables.SetAsideHistory.__table__  # type: ignore[attr-defined]
 _SELECT_DIGEST = HotStatement(
     lambda _: select(_events.c.digest).where(_events.c.position == bindparam("position"))
+)
+
+_SELECT_LIMITS = HotStatement(
+    lambda _: (
+        select(_set_aside.c.subject, _set_aside.c.up_to)
+        .where(_set_aside.c.up_to < bindparam("position"))
+        .order_by(_set_aside.c.subject)
+    )
 )
 
 
@@ -85,6 +96,12 @@ def position_known_by(connection: Connection, moment_us: int) -> int:
 
 
 def digest_at(connection: Connection, position: int) -> str:
-    """The first 16 hex digits of the chain's digest at a position: they identify the events up to there."""
+    """16 hex digits that identify the events up to a position, and which of them the books read.
+
+    They are the first ones of the chain's digest there, unless histories are set aside before it.
+    """
     rows = _SELECT_DIGEST.run(connection, position)
-    return bytes(rows[0][0] if rows else chain.GENESIS).hex()[:16]
+    digest = bytes(rows[0][0] if rows else chain.GENESIS)
+    if limits := [list(row) for row in _SELECT_LIMITS.run(connection, position)]:
+        digest = sha256(digest + json.encode(limits)).digest()
+    return digest.hex()[:16]

@@ -23,7 +23,7 @@ from service.core.events import Event, subjects
 from service.core.order import canonical
 from service.intake.retranslate import MAX_PREVIEW_EVENTS, Impact
 from service.ledger.append import read_head
-from service.ledger.history import read_histories
+from service.ledger.history import read_histories, read_limits
 from service.ledger.store import Ledger
 from service.reads.parameters import last_of_month
 
@@ -93,6 +93,8 @@ def _histories(
         for name in subjects(event):
             new_events[name].append(event)
     histories = read_histories(connection, new_events, position, ledger.vault)
+    for name in read_limits(connection, new_events):  # the books read no further event of these
+        del histories[name]
     return {name: canonical([*history, *new_events[name]]) for name, history in histories.items()}
 
 

@@ -13,6 +13,7 @@ from service.core.moments import rfc3339
 from service.intake.versions import find_due
 from service.ledger.append import read_head
 from service.ledger.fetches import read_pending_fetches
+from service.ledger.set_aside import count_set_aside
 from service.ledger.store import Ledger
 from service.settings import Settings
 
@@ -30,12 +31,14 @@ class Status(Struct, frozen=True, kw_only=True):
 
     Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
     `retranslation_due` are the processors whose deliveries an older version translated, and
-    `pending_fetches` counts the thin events that wait for what they name, by processor.
+    `pending_fetches` counts the thin events that wait for what they name, by processor, and
+    `set_aside_histories` those of which the last events are not read.
     """
 
     position: int
     retranslation_due: list[str]
     pending_fetches: dict[str, int]
+    set_aside_histories: int
     leased: bool
     workers: dict[str, str]
     partitions: list[Partition]
@@ -57,6 +60,8 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
     due = await ledger.read(find_due)
     pending = {each.processor: each.count for each in await ledger.read(read_pending_fetches)}
 
+    set_aside = await ledger.read(count_set_aside)
+
     def find(connection: Connection) -> Status:
         living = _living_workers(connection) if store.partitions > 1 else {}
         holders: dict[int, str | None] = dict(
@@ -70,6 +75,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
             position=position,
             retranslation_due=due,
             pending_fetches=pending,
+            set_aside_histories=set_aside,
             leased=store.partitions > 1,
             workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[

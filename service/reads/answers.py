@@ -163,6 +163,13 @@ class Meta(Struct, frozen=True, kw_only=True):
         int, about("payments that count as orders since no invoice is known that they pay")
     ]
     ignored_events: Annotated[int, about("events of the mode that does not count, in any currency")]
+    set_aside: Annotated[
+        int,
+        about(
+            "histories of which the last events are not read, since a book could not be made from them, "
+            "in any currency"
+        ),
+    ]
     inferred_share: Annotated[
         float,
         about(

@@ -33,25 +33,27 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from projections.book import Book, Row, Rules, Stage
 from projections.fold import (
     Contributed,
+    FoldError,
     HistoryRows,
     Sums,
     add_rows_to_sums,
     contribute,
     new_sums,
+    ordered,
     row_types_read,
 )
 from service.books import tables
-from service.books.engine import Overtaken
-from service.books.rows import read_children
+from service.books.engine import Overtaken, fold_again, set_aside
+from service.books.failures import find_first_unread
+from service.books.rows import histories_under, read_children
 from service.books.store import BookStore
 from service.bootstrap import configured_books, open_ledger
 from service.clock import utc_now
 from service.core.errors import Unavailable
 from service.core.moments import to_us
-from service.core.order import canonical
 from service.core.progress import Progress, no_progress
 from service.ledger import tables as ledger_tables
-from service.ledger.history import read_histories
+from service.ledger.history import read_histories, read_limits, read_placed_histories
 from service.ledger.store import Ledger
 from service.processes.lifeline import follow_parent
 from service.settings import Settings
@@ -87,6 +89,7 @@ async def fill_books(
     ids = (await store.read(store.positions)).books
     count = processes or min(os.cpu_count() or 1, 1 + until // _EVENTS_PER_PROCESS)
     totals: _Totals = {}
+    changed: set[str] = set()  # histories of which rows were written before they were set aside
     pause = _PAUSE if store.builds is not None and store.partitions == 1 else 0.0
     async with _task_runner(settings, ledger, store.with_builds(ids), until, count, pause) as run:
 
@@ -94,6 +97,7 @@ async def fill_books(
             with progress(label, size) as advance:
                 async for result in _run_tasks(run, tasks, 2 * count if count > 1 else 1):
                     _add_totals(totals, result.totals)
+                    changed.update(result.set_aside)
                     advance(result.read)
 
         kinds = sorted({stage.reads for _, _, stage in _stages(store) if isinstance(stage.reads, str)})
@@ -108,20 +112,25 @@ async def fill_books(
                 table_names = ", ".join(row.table for row in stage.rows)
                 tasks = _parent_key_tasks(store, book, number, ids[book.name])
                 await run_all(f"{book.name}: {table_names}", tasks, child_rows)
-    await _write_totals(store, ids, totals, until)
+    await _write_totals(store, ids, totals)
+    if changed:
+        await fold_again(ledger, store.with_builds(ids), sorted(changed), until)
+    await _move_checkpoints(store, ids, until)
 
 
 def _stages(store: BookStore) -> Iterator[tuple[Book, int, Stage]]:
     return ((book, number, stage) for book in store.books for number, stage in enumerate(book.stages))
 
 
-async def _write_totals(store: BookStore, ids: Mapping[str, int], totals: _Totals, until: int) -> None:
-    """Write the totals; then move the checkpoints."""
+async def _write_totals(store: BookStore, ids: Mapping[str, int], totals: _Totals) -> None:
     for (book, table), sums in totals.items():
         rows = sorted((ids[book], 0, *group, *values) for group, values in sums.items() if any(values))
         for start in range(0, len(rows), _ROWS_PER_TRANSACTION):
             add = partial(tables.ADD_TO_TOTALS[table].add, rows=rows[start : start + _ROWS_PER_TRANSACTION])
             await store.write(add)
+
+
+async def _move_checkpoints(store: BookStore, ids: Mapping[str, int], until: int) -> None:
     checkpoint = {"position": until, "changed": until, "advanced_at_us": to_us(utc_now())}
     query = update(tables.checkpoints).where(tables.checkpoints.c.book.in_(ids.values())).values(checkpoint)
     await store.write(lambda connection: connection.execute(query))
@@ -203,10 +212,14 @@ def _count_child_rows(connection: Connection, stage: Stage, book_id: int) -> int
 
 
 class _TaskResult(Struct):
-    """The number of events or rows that a task has read, and the totals of the rows that it wrote."""
+    """The number of events or rows that a task has read, and the totals of the rows that it wrote.
+
+    `set_aside` are histories of which rows were written before; those are to be written again.
+    """
 
     read: int
     totals: _Totals
+    set_aside: list[str] = []
 
 
 class _BuildWorker:
@@ -237,15 +250,21 @@ class _BuildWorker:
     async def _histories(self, names: list[str]) -> _TaskResult:
         """Write the rows that these histories contribute to every book."""
         read = partial(read_histories, names=names, up_to=self._until, vault=self._ledger.vault)
-        events_by_name = {name: canonical(events) for name, events in (await self._ledger.read(read)).items()}
-        result = _TaskResult(read=sum(map(len, events_by_name.values())), totals={})
-        history_rows, rows = HistoryRows(events_by_name), _RowsToInsert(list)
-        for book in self._store.books:
-            folded = history_rows.of(book.stages, self._store.rules.with_policy(book.policy))
-            for stage, contributed in folded.items():
-                self._add(book, stage, contributed, rows, result.totals)
-        await self._write(rows)
-        return result
+        while True:
+            events_by_name = await self._ledger.read(read)
+            result = _TaskResult(read=sum(map(len, events_by_name.values())), totals={})
+            rows, book = _RowsToInsert(list), self._store.books[0]
+            try:
+                history_rows = HistoryRows(ordered(events_by_name))
+                for book in self._store.books:
+                    folded = history_rows.of(book.stages, self._store.rules.with_policy(book.policy))
+                    for stage, contributed in folded.items():
+                        self._add(book, stage, contributed, rows, result.totals)
+            except FoldError as failed:
+                await self._set_aside(book, failed, [failed.key])
+                continue
+            await self._write(rows)
+            return result
 
     async def _parent_keys(self, name: str, number: int, keys: list[str]) -> _TaskResult:
         """Write the rows that a later stage contributes to these parent keys."""
@@ -253,10 +272,27 @@ class _BuildWorker:
         stage, book_id = book.stages[number], (self._store.builds or {})[name]
         children = await self._store.read(partial(read_children, book_id=book_id, stage=stage, keys=keys))
         result, rows = _TaskResult(read=sum(map(len, children.values())), totals={}), _RowsToInsert(list)
-        contributed = contribute(stage, children, self._store.rules.with_policy(book.policy))
+        while True:
+            try:
+                contributed = contribute(stage, children, self._store.rules.with_policy(book.policy))
+                break
+            except FoldError as failed:  # the rows of this key come once its histories are folded again
+                del children[failed.key]
+                find = partial(histories_under, book_id=book_id, book=book, stage=stage, key=failed.key)
+                names = sorted(await self._store.read(find))
+                result.set_aside += await self._set_aside(book, failed, names)
         self._add(book, stage, contributed, rows, result.totals)
         await self._write(rows)
         return result
+
+    async def _set_aside(self, book: Book, failed: FoldError, names: Sequence[str]) -> list[str]:
+        """Set aside those of these histories that make a fold fail; those that were by now, if none does."""
+        read = partial(read_placed_histories, names=names, up_to=self._until, vault=self._ledger.vault)
+        placed = await self._ledger.read(read)
+        first_unread = find_first_unread(placed, book, self._store.rules)
+        if not first_unread and (known := await self._ledger.read(partial(read_limits, names=names))):
+            return sorted(known)
+        return await set_aside(self._ledger, book, failed, first_unread, utc_now())
 
     def _add(
         self, book: Book, stage: Stage, contributed: Contributed, rows: "_RowsToInsert", totals: _Totals

@@ -14,6 +14,7 @@ from service.core.limits import check_limits
 from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.translation import can_read_again, content_digest, processor_of, read_delivery, renderer
 from service.ledger.draft import EventKey, Incoming
+from service.ledger.history import READING_TYPES
 from service.ledger.store import Ledger
 from service.transfer import ledger_format
 from service.transfer.importer import ImportItem, LineFault
@@ -21,7 +22,12 @@ from service.transfer.sources import JSON_ERRORS, ImportSource
 
 # Methods of deliveries that are translated again. The others were fetched, or made by Daybook itself.
 _RENDERED = "event.rendered"
-_OWN_TYPES = ("customer.erased", "event.superseded", _RENDERED)  # made by Daybook, never by a translator
+_OWN_TYPES = (
+    "customer.erased",
+    "event.superseded",
+    *READING_TYPES,
+    _RENDERED,
+)  # made by Daybook, never by a translator
 _LINE = json.Decoder(ledger_format.ExportLine)
 _PART = json.Decoder[ledger_format.ExportPart](ledger_format.ExportPart)
 _HEADERS = json.Decoder(dict[str, str])

@@ -74,7 +74,7 @@ async def _read_last_known(ledger: Ledger, events: Sequence[Event]) -> dict[str,
     """The data that the ledger had of each subject at the moment of its event."""
     moments = {subject: event.occurred_at for event in events for subject in subjects(event)}
     histories_by_subject = await ledger.read(
-        lambda connection: read_histories(connection, moments, _ALL_POSITIONS, ledger.vault)
+        lambda connection: read_histories(connection, moments, _ALL_POSITIONS, ledger.vault, whole=True)
     )
     data_by_subject = {
         subject: [event.data for event in canonical(history) if event.occurred_at <= moments[subject]]

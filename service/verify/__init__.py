@@ -8,10 +8,11 @@ from sqlalchemy.exc import OperationalError
 
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
-from service.core.errors import SettingsError
+from service.core.errors import SettingsError, Unavailable
 from service.core.progress import Progress, no_progress
 from service.ledger.anchors import Anchors
 from service.ledger.append import read_head
+from service.ledger.set_aside import last_change
 from service.ledger.store import Ledger
 from service.rebuild.fill import fill_books
 from service.settings import Settings
@@ -118,13 +119,20 @@ async def _verify(
     with progress("chain", (await ledger.read(read_head)).position) as advance:
         events = await verify_chain(ledger, advance, sample.add_names if sample else lambda _names: None)
     lag = await verify_lag(ledger, store)
+    reached = (await store.read(store.positions)).position
     books: dict[str, str] = {}
     compared = None
-    if sample:
-        with progress("sample", None) as advance:
-            compared = await verify_sample(ledger, store, sample, advance)
-    else:
-        _, books = await verify_replay(ledger, store, fill)
+    try:
+        if sample:
+            with progress("sample", None) as advance:
+                compared = await verify_sample(ledger, store, sample, advance)
+        else:
+            _, books = await verify_replay(ledger, store, fill)
+    except Fault:
+        # Books that have not reached the event by which a history is set aside may hold more of it.
+        if await ledger.read(last_change) > reached:
+            raise Unavailable("a history is being set aside or lifted: verify again in a moment") from None
+        raise
     with progress("totals", None) as advance:
         await verify_totals(store, advance)
     if anchors:

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, select, tuple_
 
 from service.core.errors import Integrity
-from service.core.events import subjects
+from service.core.events import SetAside, subject, subjects
 from service.core.progress import Advance, no_advance
 from service.ledger import chain, tables
 from service.ledger.append import read_head
 from service.ledger.draft import Head
-from service.ledger.history import EVENT_COLUMNS, to_event
+from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event
 from service.ledger.markers import subjects_of_markers
 from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
@@ -27,6 +27,7 @@ _events: Table = tables.Event.__table__  # type: ignore[attr-defined]
 _ids: Table = tables.EventId.__table__  # type: ignore[attr-defined]
 _subjects: Table = tables.Subject.__table__  # type: ignore[attr-defined]
 _deliveries: Table = tables.Delivery.__table__  # type: ignore[attr-defined]
+_set_aside: Table = tables.SetAsideHistory.__table__  # type: ignore[attr-defined]
 _turn: Table = tables.Turn.__table__  # type: ignore[attr-defined]
 
 _Row = dict[str, Any]
@@ -41,6 +42,7 @@ async def verify_chain(
     `add_names` with the names of their histories. Raises Fault at the first fault.
     """
     head, indexed = Head(position=0, digest=chain.GENESIS), 0
+    limits: dict[str, tuple[int, int]] = {}
     async with ledger.reading() as reader:
         while rows := await reader.stored_rows(head.position, _PAGE):
             head = await _verify_links(reader, head, rows)
@@ -49,10 +51,12 @@ async def verify_chain(
             entries = await ledger.read(partial(_expected_subjects, rows=rows))
             await _verify_subjects(reader, entries)
             indexed += len(entries)
+            await _follow_limits(reader, rows, limits)
             add_names(name for name, _ in entries)
             advance(len(rows))
         await _verify_end(ledger, reader, head)
         await verify_keys(ledger, reader)
+        await _verify_limits(reader, limits)
         await _verify_count(ledger, _ids, head.position, await reader.count_ids())
         await _verify_count(ledger, _subjects, indexed, await reader.count_subjects())
     return head.position
@@ -118,6 +122,30 @@ async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]])
         name, position = min(missing, key=itemgetter(1, 0))
         where = Location(table="subjects", position=position, key=name)
         raise Fault(f"the index of histories lacks {name} at position {position}", where)
+
+
+async def _follow_limits(reader: LedgerReader, rows: list[_Row], limits: dict[str, tuple[int, int]]) -> None:
+    """Change `limits` as these rows say: up to where each history is read, and the row's position."""
+    for row in rows:
+        if row["type"] in READING_TYPES:
+            event, position = to_event([row[column.name] for column in EVENT_COLUMNS]), row["position"]
+            data: Any = event.data
+            name = subject(data.kind, event, data.key)
+            limits.pop(name, None)
+            if isinstance(data, SetAside):
+                known = {key[1:3]: key[3] for key in await reader.known_ids([data.event_id])}
+                first = known.get((event.processor, event.account), position)
+                limits[name] = (min(first, position) - 1, position)
+
+
+async def _verify_limits(reader: LedgerReader, expected: dict[str, tuple[int, int]]) -> None:
+    stored = await reader.set_aside_limits()
+    for name in sorted(
+        name for name in stored.keys() | expected.keys() if stored.get(name) != expected.get(name)
+    ):
+        _, position = expected.get(name) or stored[name]
+        where = Location(table="set_aside", position=position, key=name)
+        raise Fault(f"how far {name} is read is not what the events say", where)
 
 
 async def _verify_ids(reader: LedgerReader, rows: list[_Row]) -> None:

@@ -13,11 +13,10 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Row, Stage
-from projections.fold import Contributed, ParentKeys, contribute, key_batches
+from projections.fold import Contributed, ParentKeys, contribute, key_batches, ordered
 from service.books.rows import read_children, read_rows
 from service.books.store import BookStore, partition_of
 from service.core.events import Event
-from service.core.order import canonical
 from service.core.progress import Advance, no_advance
 from service.ledger.history import read_histories
 from service.ledger.store import Ledger
@@ -119,7 +118,7 @@ class _BookCheck:
             histories |= await self._ledger.read(
                 partial(read_histories, names=group, up_to=position, vault=self._ledger.vault)
             )
-        return {name: canonical(events) for name, events in histories.items()}
+        return ordered(histories)
 
     def _compare(self, connection: Connection, stage: Stage, contributed: Contributed) -> None:
         for row_type in stage.rows:

@@ -89,7 +89,7 @@ def _key_owners(connection: Connection, after: str) -> list[str]:
 def _verify_destroyed(connection: Connection, vault: Vault, names: list[str]) -> None:
     keys = _read_keys(connection, vault, names)
     destroyed = [name for name in names if keys[name] is None and name.startswith("customer|")]
-    for name, history in read_histories(connection, destroyed, _ALL_POSITIONS, vault).items():
+    for name, history in read_histories(connection, destroyed, _ALL_POSITIONS, vault, whole=True).items():
         if not any(isinstance(event.data, CustomerErased) for event in history):
             where = Location(table="keys", key=name, columns=("sealed",))
             raise Fault(f"the key of {name} is gone, and no event says that they were erased", where)

@@ -129,6 +129,11 @@ async def read_gauges(
     positions_by_currency = await store.read(lambda connection: model_positions(connection, store, "model"))
     for currency, model_position in positions_by_currency.items():
         model_lag.add_metric((currency,), status.position - model_position)
+    set_aside = GaugeMetricFamily(
+        "daybook_set_aside_histories",
+        "Histories of which the last events are not read, since a book could not be made from them",
+        value=status.set_aside_histories,
+    )
     today = day_of(now, store.rules.zone)
     overdue = GaugeMetricFamily(
         "daybook_overdue_contracts",
@@ -142,6 +147,7 @@ async def read_gauges(
         model_lag,
         overdue,
         quarantine,
+        set_aside,
         _retranslation_gauge(status),
         *_fetch_gauges(pending, now),
         *_silence_gauges(await silence.read_activity(now), now),

@@ -37,10 +37,22 @@ class Quarantined(Struct, frozen=True, kw_only=True):
     settled_because: Annotated[str | None, about("why it was dismissed; null where it was not")]
 
 
+class SetAsideHistory(Struct, frozen=True, kw_only=True):
+    """A history of which the last events are not read."""
+
+    history: Annotated[str, about('its name: "subscription|stripe||sub_1"')]
+    set_aside_at: Annotated[Moment, moment("when it was set aside")]
+    book: Annotated[str, about("the book that could not be made from it")]
+    error: Annotated[str, about("the type of the error")]
+    up_to: Annotated[int, about("the ledger position up to which it is read")]
+    position: Annotated[int, about("that of the event that says so")]
+
+
 class Quarantine(Struct, frozen=True, kw_only=True):
-    """A page of quarantine."""
+    """A page of quarantine, and the histories that are set aside."""
 
     quarantine: Annotated[list[Quarantined], about("one page, by id")]
+    set_aside: Annotated[list[SetAsideHistory], about("all of them, by name, on each page")]
     next_cursor: NextCursor
 
 
@@ -109,9 +121,15 @@ async def _list(query: ReadQuery, state: State) -> Found:
             processor=args["processor"],
             reason=args["reason"],
         )
+        set_aside = [
+            SetAsideHistory(**quarantine.set_aside_entry(found))
+            for found in await reader.set_aside_subjects()
+        ]
     page = [Quarantined(**quarantine.list_entry(row)) for row in rows[:limit]]
     next_cursor = to_cursor(str(page[-1].id)) if len(rows) > len(page) else None
-    return await found_in_ledger(Quarantine(quarantine=page, next_cursor=next_cursor), query, state)
+    return await found_in_ledger(
+        Quarantine(quarantine=page, set_aside=set_aside, next_cursor=next_cursor), query, state
+    )
 
 
 async def _delivery(query: ReadQuery, state: State) -> Found:

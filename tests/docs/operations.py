@@ -13,6 +13,14 @@ from tests.support.paths import ROOT
 PATH = ROOT / "service" / "web" / "examples.json"
 PAGES = tuple((ROOT / "docs" / name).read_text("utf-8") for name in ("api.md", "customers.md"))
 RECEIVED = {"received": True, "position": 41, "duplicate": False}
+SET_ASIDE = {
+    "history": "subscription|stripe||sub_1",
+    "set_aside_at": "2025-11-13T10:30:00Z",
+    "book": "mrr",
+    "error": "TooMuchWork",
+    "up_to": 41,
+    "position": 44,
+}
 EMPTY = ("terms", "reasons")  # objects that are empty themselves
 # Of what the pages show no answer.
 OTHERS = {
@@ -48,7 +56,12 @@ def examples() -> dict[str, Any]:
             found.setdefault(operation, _whole(answer, objects))
     listed = found["get_quarantine_by_id"]
     entry = {name: listed[name] for name in list(listed)[: list(listed).index("headers")]}
-    found["get_quarantine"] = {"quarantine": [entry], "next_cursor": None, "meta": listed["meta"]}
+    found["get_quarantine"] = {
+        "quarantine": [entry],
+        "set_aside": [SET_ASIDE],
+        "next_cursor": None,
+        "meta": listed["meta"],
+    }
     return found | {"get_ledger_event": found["get_ledger_cause"]} | OTHERS
 
 

@@ -132,6 +132,7 @@ async def test_a_read_answers_as_it_did_then(
         "overdue_contracts": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
+        "set_aside": 0,
         "inferred_share": 0.0,
         "unknown_statuses": 0,
     }

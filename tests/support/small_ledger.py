@@ -11,7 +11,7 @@ from typing import Any
 from service.books.engine import Engine
 from service.books.tables import PARTITIONS
 from service.bootstrap import open_books, open_ledger, prepare
-from service.core.events import AppliedDiscount, BilledItem, Customer, Discount, Product, Unused
+from service.core.events import AppliedDiscount, BilledItem, Customer, Discount, Product, SetAside, Unused
 from service.settings import Settings, load
 from tests.support.events import (
     at,
@@ -81,6 +81,11 @@ EVENTS = [
         AppliedDiscount(customer_id="cus_2", discount=Discount(discount_id="di_1", percent_off=Decimal(10))),
         "2025-12-08",
         "evt_discount",
+    ),
+    event(
+        SetAside(kind="customer", key="cus_9", event_id="evt_unknown", book="mrr", error="KeyError"),
+        "2025-12-10",
+        "evt_set_aside",
     ),
 ]
 

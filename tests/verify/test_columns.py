@@ -114,6 +114,9 @@ def test_every_column_of_an_event_is_in_the_chain() -> None:
         ("INSERT INTO event_ids SELECT 'z', processor, account, 5, '' FROM events LIMIT 1", "event_ids", 5),
         ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 5)", "subjects", 5),
         ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 99)", "subjects", 99),
+        ("DELETE FROM set_aside", "set_aside", 25),
+        ("UPDATE set_aside SET up_to = 20", "set_aside", 25),
+        ("INSERT INTO set_aside VALUES ('customer|stripe||cus_1', 1, 5)", "set_aside", 5),
     ],
 )
 async def test_what_is_missing_or_too_much_in_the_ledger_is_found(

@@ -50,6 +50,7 @@ async def test_every_read_answers_while_the_ledger_is_empty(daybook: Daybook, re
         "unknown_statuses": 0,
         "unlinked_payments": 0,
         "ignored_events": 0,
+        "set_aside": 0,
         "inferred_share": 0.0,
     }
 

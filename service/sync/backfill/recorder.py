@@ -85,7 +85,7 @@ class Recorder:
         ledger = self._session.ledger
 
         def read(connection: Connection) -> dict[str, list[Event]]:
-            return read_histories(connection, names, read_head(connection).position, ledger.vault)
+            return read_histories(connection, names, read_head(connection).position, ledger.vault, whole=True)
 
         return await ledger.read(read)
 

@@ -65,7 +65,7 @@ class Comparer:
         discounts = await read_row_by_key(
             self._session.store, CustomerDiscounts, "bills", sorted(set(customers.values()))
         )
-        histories = await self._session.read_histories(events)
+        histories = await self._session.read_histories(events, whole=False)
         facts: dict[str, Facts] = {
             key: {"status": "unreadable", "shape": str(error)}
             for key, error in shown.items()

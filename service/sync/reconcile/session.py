@@ -51,11 +51,12 @@ class Session(Struct, kw_only=True):
         """Wait until the books have reached the ledger's present head. Raises Unavailable."""
         await wait_for_head(self.ledger, self.store, self.pause)
 
-    async def read_histories(self, subjects: Iterable[str]) -> dict[str, list[Event]]:
-        """The whole histories of these names, as the ledger has them now."""
+    async def read_histories(self, subjects: Iterable[str], *, whole: bool = True) -> dict[str, list[Event]]:
+        """The histories of these names, as the ledger has them now; not `whole`: as the books read them."""
         names = list(subjects)
 
         def read(connection: Connection) -> dict[str, list[Event]]:
-            return read_histories(connection, names, read_head(connection).position, self.ledger.vault)
+            position = read_head(connection).position
+            return read_histories(connection, names, position, self.ledger.vault, whole=whole)
 
         return await self.ledger.read(read)
