@@ -6,8 +6,10 @@ whether an invoice has been issued for the next bill, and what of it is still to
 say of its money counts as in `projections.settlement`.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import date
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -55,6 +57,7 @@ from projections.pricing import is_unpriced, price_on
 from projections.receipts import Claim, Receipt
 from projections.schedules import (
     BILLED_STATUSES,
+    BilledPeriod,
     BillingSchedule,
     are_bills_split,
     billing_schedules,
@@ -62,6 +65,7 @@ from projections.schedules import (
     decode_periods,
     encode,
 )
+from projections.work import Work
 from service.core import cadence
 from service.core.events import Event
 from service.core.moments import day_of
@@ -249,38 +253,50 @@ def bill_rows(
     issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
     dates = sorted({*(row.date for row in issued), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
+    mrr, after = (
+        _DailyMrr(contract.terms if contract else "[]"),
+        cache(partial(_date_after, schedules=schedules)),
+    )
     heard = max((row.last_event_date for row in rows if not isinstance(row, UnstatedMoney)), default="")
     for row in issued:
-        next_date = next((day for day in dates if day > row.date), None) or _date_after(row.date, schedules)
+        later = bisect_right(dates, row.date)
+        next_date = dates[later] if later < len(dates) else after(row.date)
         bills.append(
-            _invoice_bill(row, contract, next_date)
+            _invoice_bill(row, contract, mrr, next_date)
             if isinstance(row, IssuedInvoice)
-            else _observed_bill(row, contract, next_date)
+            else _observed_bill(row, mrr, next_date)
         )
     if contract:
+        last_billed = _last_billed(stated, of_periods)
         bills += [
-            _upcoming_bill(contract, each, heard)
-            for each in stated
-            if each.amount_on(each.next_bill_date) and not _is_billed(each, stated, of_periods)
+            _upcoming_bill(contract, each, mrr, heard)
+            for each, last_day in zip(stated, last_billed, strict=True)
+            if each.amount_on(each.next_bill_date) and last_day < each.next_bill_date
         ]
     return bills
 
 
-def _is_billed(
-    schedule: BillingSchedule, schedules: Sequence[BillingSchedule], invoices: Sequence[IssuedInvoice]
-) -> bool:
-    """Whether one of the invoices stands for the next bill of a schedule, of all those of a contract.
+def _last_billed(schedules: Sequence[BillingSchedule], invoices: Sequence[IssuedInvoice]) -> list[str]:
+    """Up to which day the invoices of a contract stand for the bills of each of its schedules; "" for none.
 
-    It does if it bills a period of the schedule that starts on the bill's day or later. One whose periods are
-    not known stands for the bills of its day and before.
+    An invoice stands for a schedule's bill if it bills a period of the schedule that starts on the bill's day
+    or later. One whose periods are not known stands for the bills of its day and before.
     """
-    day = schedule.next_bill_date
+    first = min((each.next_bill_date for each in schedules), default="")
+    last_days, work = [""] * len(schedules), Work()
     for invoice in invoices:
-        periods = decode_periods(invoice.periods)
-        starts = [each.day for each in periods if schedule in each.billed(schedules)]
-        if day <= max(starts if periods else [invoice.created_date], default=""):
-            return True
-    return False
+        periods: list[BilledPeriod | None] = [*decode_periods(invoice.periods)]
+        for period in periods or [None]:
+            day = period.day if period else invoice.created_date
+            if day < first:  # none of their bills is so early
+                continue
+            work.add(len(schedules))
+            billed = {id(each) for each in (period.billed(schedules) if period else schedules)}
+            last_days = [
+                max(day, last) if id(each) in billed else last
+                for each, last in zip(schedules, last_days, strict=True)
+            ]
+    return last_days
 
 
 def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
@@ -289,10 +305,12 @@ def _date_after(day: str, schedules: Sequence[BillingSchedule]) -> str | None:
     return min(filter(None, later), default=None)
 
 
-def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date: str | None) -> Bill:
+def _invoice_bill(
+    row: IssuedInvoice, contract: Contract | None, mrr: "_DailyMrr", next_bill_date: str | None
+) -> Bill:
     return _bill(
         row,
-        contract,
+        mrr,
         customer_id=row.customer_id or (contract.customer_id if contract else ""),
         invoice_id=row.invoice_id,
         date=row.date,
@@ -307,10 +325,10 @@ def _invoice_bill(row: IssuedInvoice, contract: Contract | None, next_bill_date:
     )
 
 
-def _observed_bill(row: SettledBill, contract: Contract | None, next_bill_date: str | None) -> Bill:
+def _observed_bill(row: SettledBill, mrr: "_DailyMrr", next_bill_date: str | None) -> Bill:
     return _bill(
         row,
-        contract,
+        mrr,
         customer_id=row.customer_id,
         date=row.date,
         status=row.status,
@@ -321,12 +339,12 @@ def _observed_bill(row: SettledBill, contract: Contract | None, next_bill_date: 
     )
 
 
-def _upcoming_bill(row: Contract, schedule: BillingSchedule, heard: str) -> Bill:
+def _upcoming_bill(row: Contract, schedule: BillingSchedule, mrr: "_DailyMrr", heard: str) -> Bill:
     days = schedule.bill_days()
     day = next(days)
     return _bill(
         row,
-        row,
+        mrr,
         customer_id=row.customer_id,
         date=day,
         status="upcoming",
@@ -341,7 +359,7 @@ def _upcoming_bill(row: Contract, schedule: BillingSchedule, heard: str) -> Bill
 
 
 def _bill(
-    source: IssuedInvoice | SettledBill | Contract, contract: Contract | None, *, date: str, **fields: Any
+    source: IssuedInvoice | SettledBill | Contract, mrr: "_DailyMrr", *, date: str, **fields: Any
 ) -> Bill:
     """The bill of a row, with the MRR of its contract at the end of the day."""
     return Bill(
@@ -351,20 +369,27 @@ def _bill(
         currency=source.currency,
         contract_id=source.contract_id,
         date=date,
-        mrr_cents=mrr_on(contract.terms, date) if contract else 0,
+        mrr_cents=mrr.on(date),
         trust=source.trust,
         **fields,
     )
 
 
+class _DailyMrr:
+    """A contract's MRR at the end of each day, from its `terms`."""
+
+    def __init__(self, terms_json: str) -> None:
+        terms: list[tuple[str, int, bool]] = json.decode(terms_json)
+        self._starts = [start for start, _, _ in terms]
+        self._cents = [0, *(cents for _, cents, _ in terms)]
+
+    def on(self, day: str) -> int:
+        return self._cents[bisect_right(self._starts, day)]
+
+
 def mrr_on(terms_json: str, day: str) -> int:
     """A contract's MRR at the end of a day, from its `terms`."""
-    mrr_cents = 0
-    for start, term_cents, _counted in json.decode(terms_json):
-        if start > day:
-            break
-        mrr_cents = term_cents
-    return mrr_cents
+    return _DailyMrr(terms_json).on(day)
 
 
 def _measure_bill(row: Bill) -> tuple[int, ...]:

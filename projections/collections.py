@@ -5,6 +5,7 @@ together is said in `projections.settlement`. A refund may be reported by an eve
 of its charge; it counts once.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -197,20 +198,31 @@ def _unexplained_rises(
     amount explains the earliest rises.
     """
     rises = _rises(payments)
-    explained = 0
+    explained, explained_rises = 0, set[int]()
+    by_amount: dict[int, list[tuple[datetime, int]]] = defaultdict(list)
+    for number, (event, _, amount) in enumerate(rises):
+        by_amount[amount].append((event.occurred_at, number))
     for refund in sorted(refunds, key=lambda r: (r.created_at, r.refund_id)):
-        same_amount = [rise for rise in rises if rise[2] == refund.amount]
-        if same_amount:
-            created_at = refund.created_at
-            rises.remove(min(same_amount, key=lambda rise: abs(rise[0].occurred_at - created_at)))
+        if same_amount := by_amount[refund.amount]:
+            _, number = same_amount.pop(_nearest(same_amount, refund.created_at))
+            explained_rises.add(number)
         else:
             explained += refund.amount
     unexplained = []
-    for event, data, amount in rises:
+    for number, (event, data, amount) in enumerate(rises):
+        if number in explained_rises:
+            continue
         if amount > explained:
             unexplained.append((event, data, amount - explained))
         explained = max(explained - amount, 0)
     return unexplained
+
+
+def _nearest(rises: Sequence[tuple[datetime, int]], at: datetime) -> int:
+    """The index of the rise that is nearest to a moment, in their order; of two as near the first."""
+    place = bisect_left(rises, (at, -1))
+    nearest, _ = min(rises[max(place - 1, 0) : place + 1], key=lambda rise: abs(rise[0] - at))
+    return bisect_left(rises, (nearest, -1))
 
 
 def _rises(payments: Sequence[tuple[Event, Payment]]) -> list[tuple[Event, Payment, int]]:

@@ -5,6 +5,7 @@ The first stage folds one subscription's events to the states of its contract (s
 are another history.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import date
 
@@ -115,6 +116,8 @@ def _rows_of_customers(
     history: Sequence[Event], states: Sequence[ContractState], rules: Rules
 ) -> list[ContractStates]:
     last = states[-1]
+    customers = _customers(states)
+    Work().add(len(customers) * sum(size_of(state.data) for state in states))  # each gets all of them
     encoded = json.encode(states).decode()
     return [
         ContractStates(
@@ -128,7 +131,7 @@ def _rows_of_customers(
             last_event_date=last_event_date(history, rules),
             states=encoded,
         )
-        for customer_id in _customers(states)
+        for customer_id in customers
     ]
 
 
@@ -150,12 +153,17 @@ def effective_states(
     if not periods:
         return states
     effective: list[ContractState] = []
+    days, work = [period.day for period in periods], Work()
     for state, end in zip(states, _next_days(states), strict=True):
-        is_theirs = state.data.customer_id == row.customer_id and not state.ended
-        changes = [period.day for period in periods if is_theirs and state.day < period.day < end]
-        for day in (state.day, *changes):
-            period = next((period for period in reversed(periods) if is_theirs and period.day <= day), None)
-            effective.append(_with_customer_discounts(replace(state, day=day), period))
+        if state.data.customer_id != row.customer_id or state.ended:
+            effective.append(state)
+            continue
+        begun = bisect_right(days, state.day)
+        first = periods[begun - 1] if begun else None
+        later = periods[begun : bisect_left(days, end)]
+        work.add((1 + len(later)) * size_of(state.data))
+        effective.append(_with_customer_discounts(state, first))
+        effective += [_with_customer_discounts(replace(state, day=each.day), each) for each in later]
     return effective
 
 

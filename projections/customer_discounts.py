@@ -7,6 +7,7 @@ from msgspec import Struct, json
 
 from projections.book import Row, Rules, weakest_trust
 from projections.discounts import EVER, AppliedDiscounts
+from projections.work import Work
 from service.core.events import AppliedDiscount, Customer, Discount, Event, join_key
 from service.core.moments import day_of
 
@@ -66,6 +67,7 @@ def _periods(history: Sequence[Event], rules: Rules) -> list[DiscountPeriod]:
     """A period for each day at whose end the customer's discounts are others than before."""
     applied = AppliedDiscounts(history)
     periods: list[DiscountPeriod] = []
+    work = Work()
     stated: tuple[Discount, ...] = ()
     stated_at = EVER
     for event in history:
@@ -74,6 +76,7 @@ def _periods(history: Sequence[Event], rules: Rules) -> list[DiscountPeriod]:
         now, day = event.occurred_at, day_of(event.occurred_at, rules.zone)
         listed_ids = {discount.discount_id for discount in stated}
         sourced = [*applied.listed(stated, stated_at, now), *applied.added(listed_ids, stated_at, now)]
+        work.add(1 + len(sourced))
         discounts = tuple(discount for discount, _ in sourced)
         sources = [event, *(source for _, source in sourced if source)]
         while periods and periods[-1].day >= day:

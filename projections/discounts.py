@@ -12,6 +12,7 @@ discounts it has, and may name them by id alone; a discount's own event says wha
 Later means at a later moment: what a statement and an event of one moment say is true together.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,13 @@ class AppliedDiscounts:
         for event in history:
             if isinstance(event.data, AppliedDiscount):
                 self._by_id[event.data.discount.discount_id].append((event, event.data))
+        self._readable = defaultdict(
+            list,
+            {
+                discount_id: [pair for pair in events if is_readable(pair[1].discount)]
+                for discount_id, events in self._by_id.items()
+            },
+        )
 
     def __bool__(self) -> bool:
         return bool(self._by_id)
@@ -55,22 +63,20 @@ class AppliedDiscounts:
         return [(applied.discount, event) for event, applied in added]
 
     def _newest(self, discount_id: str | None, now: datetime) -> tuple[Event, AppliedDiscount] | None:
-        events = [pair for pair in self._by_id[discount_id] if pair[0].occurred_at <= now]
-        return events[-1] if events else None
+        events = self._by_id[discount_id]
+        until_now = bisect_right(events, now, key=lambda pair: pair[0].occurred_at)
+        return events[until_now - 1] if until_now else None
 
     def _is_deleted(self, discount_id: str, stated_at: datetime, now: datetime) -> bool:
         newest = self._newest(discount_id, now)
         return bool(newest and newest[1].deleted and newest[0].occurred_at >= stated_at)
 
     def _content(self, discount: Discount, stated_at: datetime, now: datetime) -> Sourced:
-        events = [
-            (applied.discount, event)
-            for event, applied in self._by_id[discount.discount_id]
-            if is_readable(applied.discount)
-        ]
-        until_now = [pair for pair in events if pair[1].occurred_at <= now]
-        if is_readable(discount):
-            contents = [pair for pair in until_now if pair[1].occurred_at > stated_at]
-        else:
-            contents = until_now or events[:1]
-        return contents[-1] if contents else (discount, None)
+        events = self._readable[discount.discount_id]
+        until_now = bisect_right(events, now, key=lambda pair: pair[0].occurred_at)
+        event, applied = events[max(until_now - 1, 0)] if events else (None, None)
+        if event is None or applied is None:
+            return discount, None
+        if is_readable(discount) and not (until_now and event.occurred_at > stated_at):
+            return discount, None
+        return applied.discount, event

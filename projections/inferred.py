@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import json
@@ -18,6 +19,7 @@ from projections.contract_life import ContractState
 from projections.contracts import ContractStart, ContractStates, contract_key, effective_states
 from projections.customer_discounts import CustomerDiscounts
 from projections.issued_invoices import latest_invoice
+from projections.work import Work
 from service.core.cadence import schedule_of_period
 from service.core.events import BilledItem, Event, Invoice, Item, Subscription, join_key
 from service.core.moments import day_of
@@ -137,6 +139,7 @@ class _Line(NamedTuple):
     end: date
     item: BilledItem
     invoice: BilledItems
+    number: int  # among all lines, in the order in which they are told
 
 
 def _states(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -> Iterator[ContractState]:
@@ -147,9 +150,15 @@ def _states(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -
     days = {day for line in lines for day in (line.first, line.end)}
     began = [first.data.started_at, first.data.trial_start_at, first.data.trial_end_at]
     days.update(day_of(moment, rules.zone) for moment in began if moment)
+    work, covering = Work(), list[_Line]()
+    lines.sort(key=attrgetter("first"), reverse=True)
     for day in sorted(day for day in days if day < first.day):
-        covering = [line for line in lines if line.first <= day < line.end]
-        yield _state(first, day, [] if _is_free(first.data, day, rules) else covering, schedules)
+        while lines and lines[-1].first <= day:
+            covering.append(lines.pop())
+        covering = [line for line in covering if day < line.end]
+        work.add(1 + len(covering))
+        is_free = _is_free(first.data, day, rules)
+        yield _state(first, day, [] if is_free else sorted(covering, key=_place), schedules)
 
 
 def _is_free(data: Subscription, day: date, rules: Rules) -> bool:
@@ -160,6 +169,10 @@ def _is_free(data: Subscription, day: date, rules: Rules) -> bool:
 
     in_trial = has_come(data.trial_start_at) and not has_come(data.trial_end_at)
     return in_trial or (data.started_at is not None and not has_come(data.started_at))
+
+
+def _place(line: _Line) -> tuple[datetime, str, int]:
+    return line.item.starts_at, line.invoice.invoice_id, line.number
 
 
 def _state(first: ContractState, day: date, lines: Sequence[_Line], schedules: _Schedules) -> ContractState:
@@ -217,13 +230,12 @@ def _lines(schedules: _Schedules, billed: Sequence[BilledItems], rules: Rules) -
                 items.setdefault((key, item.starts_at), []).append(item)
         for (key, starts_at), parts in items.items():
             periods.setdefault(key, {})[starts_at] = (invoice, parts)
-    lines = []
+    lines: list[_Line] = []
     for by_start in periods.values():
         for starts_at, following in pairwise([*sorted(by_start), _NEVER]):
             invoice, parts = by_start[starts_at]
             for item in parts:
                 ends_at = min(item.ends_at, following)
-                lines.append(
-                    _Line(day_of(item.starts_at, rules.zone), day_of(ends_at, rules.zone), item, invoice)
-                )
-    return sorted(lines, key=lambda line: (line.item.starts_at, line.invoice.invoice_id))
+                first, end = day_of(item.starts_at, rules.zone), day_of(ends_at, rules.zone)
+                lines.append(_Line(first, end, item, invoice, len(lines)))
+    return lines

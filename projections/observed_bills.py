@@ -4,14 +4,16 @@ A contract leaves a bill on each due day that came between two observations. Suc
 payment of its customer and amount lies near it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 
 from projections.book import Row, Rules, encode_causes, last_event_date, merge_causes
 from projections.contract_life import ContractState
 from projections.pricing import price_on
 from projections.receipts import is_voided
+from projections.work import Work, size_of
 from service.core import cadence
 from service.core.cadence import Anchor
 from service.core.events import Event, Payment, Subscription, join_key
@@ -66,10 +68,12 @@ class SettledBill(ObservedBill, frozen=True, kw_only=True):
 
 def observed_bills(states: Sequence[ContractState], rules: Rules) -> Iterator[ObservedBill]:
     """The bills of one contract, from its states in order."""
+    work = Work()
     for state, following in pairwise(states):
         data = state.data
         if state.processor == _PROCESSOR and data.status == "active" and data.next_bill_on:
             for day in _due_days(data, following):
+                work.add(size_of(data))
                 price = price_on(data, day, rules)
                 if price.bill_cents:
                     yield ObservedBill(
@@ -148,25 +152,22 @@ def settled_bill_rows(rows: Sequence[ObservedBill | ObservedPayment], _rules: Ru
     """The bills of one customer and amount, each paid by the nearest payment, each payment once."""
     bills = [row for row in rows if isinstance(row, ObservedBill)]
     payments = [row for row in rows if isinstance(row, ObservedPayment)]
-    pairs = sorted(
-        (
-            (_distance(bill, payment), bill.date, payment.payment_id, bill.contract_id, bill, payment)
-            for bill in bills
-            for payment in payments
-        ),
-        key=lambda pair: pair[:4],
-    )
+    by_date: dict[date, list[ObservedPayment]] = defaultdict(list)
+    for payment in payments:
+        by_date[date.fromisoformat(payment.date)].append(payment)
+    work, near = Work(), [timedelta(days) for days in range(-_NEAR_DAYS, _NEAR_DAYS + 1)]
+    pairs: list[tuple[int, str, str, str, ObservedBill, ObservedPayment]] = []
+    for bill in bills:
+        found = [(abs(days.days), p) for days in near for p in by_date[date.fromisoformat(bill.date) + days]]
+        work.add(len(found))
+        pairs += [(days, bill.date, p.payment_id, bill.contract_id, bill, p) for days, p in found]
     paid: dict[ObservedBill, ObservedPayment] = {}
     used: set[str] = set()
-    for days, *_, bill, payment in pairs:
-        if days <= _NEAR_DAYS and bill not in paid and payment.payment_id not in used:
+    for *_, bill, payment in sorted(pairs, key=lambda pair: pair[:4]):
+        if bill not in paid and payment.payment_id not in used:
             paid[bill] = payment
             used.add(payment.payment_id)
     return [_settled(bill, paid.get(bill)) for bill in bills]
-
-
-def _distance(bill: ObservedBill, payment: ObservedPayment) -> int:
-    return abs((date.fromisoformat(bill.date) - date.fromisoformat(payment.date)).days)
 
 
 def _settled(bill: ObservedBill, payment: ObservedPayment | None) -> SettledBill:

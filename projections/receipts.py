@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from projections.book import Row, causes
 from projections.status_words import is_unknown
+from projections.work import Work
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
 
 INFERRING = "stripe"  # of the other processors every link is stated
@@ -232,20 +233,21 @@ def _levels(payments: Sequence[Event]) -> list[_Level]:
     """What a payment holds from each moment on: a success holds until the same attempt fails."""
     levels: list[_Level] = []
     holding: list[Event] = []  # the events that state the present success
+    attempts: set[datetime | None] = set()  # theirs, as far as they are known
     failed_attempts: set[datetime | None] = set()
     for event in payments:
         data = _payment(event)
         if data.status == "succeeded":
             holding.append(event)
+            attempts |= {data.attempted_at} - {None}
         elif data.status not in ("pending", "authorized"):  # failed, or a word that no rule knows
-            attempts = {_payment(success).attempted_at for success in holding} - {None}
             is_other = data.attempted_at in failed_attempts or bool(
                 data.attempted_at and attempts and data.attempted_at not in attempts
             )
             failed_attempts |= {data.attempted_at} - {None}
             if holding and not is_other:
                 levels += [*_success_levels(holding), _Level(event.occurred_at, 0, event)]
-                holding = []
+                holding, attempts = [], set()
     return [*levels, *_success_levels(holding)]
 
 
@@ -313,9 +315,11 @@ def _shared_changes(
     shares: dict[str | None, int] = {}
     limited: set[str | None] = set()
     level = 0 if levels else _WHOLE
+    held_links, work = _HeldLinks(links), Work()
     for step in steps:
         level = step.cents if isinstance(step, _Level) else level
-        held = _links_at(links, step.at)
+        held = held_links.at(step.at)
+        work.add(1 + len(held))
         unsized = [link.invoice_id for link in held if terms[link.invoice_id].cents is None]
         undue = [name for name in unsized if terms[name].due is None]
         limited |= set(undue if len(unsized) > 1 else ())
@@ -328,19 +332,37 @@ def _shared_changes(
     return changes, limited
 
 
-def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
-    """The links that hold at a moment, the latest first. The first one holds from the beginning.
+class _HeldLinks:
+    """Which of some links, in order of time, hold at one moment after the other.
 
-    One that is taken away first held until then, and what is linked in its place did not.
+    The first one holds from the beginning. One that is taken away first held until then, and what is linked
+    in its place did not.
     """
-    known = {link.invoice_id: link for link in links if link.at <= at}
-    first = [link for link in links if link.at == links[0].at]
-    earliest = {link.invoice_id: link for link in first if not link.holds} or {
-        link.invoice_id: link for link in first
-    }
-    held = [link for link in known.values() if link.holds] if known else list(earliest.values())
-    held.sort(key=attrgetter("invoice_id"))
-    return sorted(held, key=attrgetter("at"), reverse=True)
+
+    def __init__(self, links: Sequence[_Link]) -> None:
+        self._links = links
+        self._read = 0
+        self._known: dict[str, _Link] = {}
+
+    def at(self, at: datetime) -> list[_Link]:
+        """The links that hold at a moment, which is not before the last one asked for; the latest first."""
+        links = self._links
+        while self._read < len(links) and links[self._read].at <= at:
+            self._known[links[self._read].invoice_id] = links[self._read]
+            self._read += 1
+        held = [link for link in self._known.values() if link.holds] if self._known else self._earliest()
+        held.sort(key=attrgetter("invoice_id"))
+        return sorted(held, key=attrgetter("at"), reverse=True)
+
+    def _earliest(self) -> list[_Link]:
+        first = [link for link in self._links if link.at == self._links[0].at]
+        taken_away = {link.invoice_id: link for link in first if not link.holds}
+        return list((taken_away or {link.invoice_id: link for link in first}).values())
+
+
+def _links_at(links: Sequence[_Link], at: datetime) -> list[_Link]:
+    """The links that hold at a moment, the latest first."""
+    return _HeldLinks(links).at(at)
 
 
 class _Terms(Struct, frozen=True):

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from projections.book import Rules
 from projections.contract_life import ContractState
 from projections.pricing import bill_cents, change_days, is_unpriced
+from projections.work import Work, size_of
 from service.core import cadence
 from service.core.cadence import Anchor
 from service.core.events import Discount, Item, Period, Subscription
@@ -203,7 +204,7 @@ def _schedule(
 ) -> BillingSchedule:
     interval, every, next_bill = key
     first, first_time = _split(next_bill)
-    data, items = _at_bill_times(data, first_time), [_item_at_bill_times(i, first_time) for i in items]
+    data = _at_bill_times(replace(data, items=tuple(items)), first_time)
     anchor, anchor_time = _anchor(data, is_moment=first_time is not None)
     on_anchor = cadence.first_on_anchor(first, interval, every, anchor) is None
     day = _local_day(first, first_time, ZoneInfo(rules.reporting_tz))
@@ -215,7 +216,7 @@ def _schedule(
         anchor=anchor,
         anchor_time=None if on_anchor else anchor_time,
         zone=rules.reporting_tz,
-        amounts=_amounts(data, items, day, rules, with_amounts_off=with_amounts_off),
+        amounts=_amounts(data, day, rules, with_amounts_off=with_amounts_off),
     )
 
 
@@ -276,14 +277,16 @@ def _anchor(data: Subscription, *, is_moment: bool) -> tuple[Anchor | None, time
     return (Anchor(day=day, on=on) if day else None), at if is_moment else None
 
 
-def _amounts(
-    data: Subscription, items: Sequence[Item], first: str, rules: Rules, *, with_amounts_off: bool
-) -> Amounts:
-    """The amounts of one bill from the day `first` on; they change where a discount or a trial ends."""
+def _amounts(data: Subscription, first: str, rules: Rules, *, with_amounts_off: bool) -> Amounts:
+    """The amounts of one bill of these items from the day `first` on.
+
+    They change where a discount or a trial ends.
+    """
     changes = (day.isoformat() for day in change_days(data, rules.zone))
     days = sorted({first, *(day for day in changes if day > first)})
+    Work().add(len(days) * size_of(data))
     cents = (
-        bill_cents(data, items, date.fromisoformat(day), rules, with_amounts_off=with_amounts_off)
+        bill_cents(data, data.items, date.fromisoformat(day), rules, with_amounts_off=with_amounts_off)
         for day in days
     )
     return _without_repeats(zip(days, cents, strict=True))
@@ -318,8 +321,8 @@ def _in_phase(
         if items is None:
             yield replace(schedule, until=schedule.until or start)
             continue
-        known = _at_bill_times(planned, at), [_item_at_bill_times(item, at) for item in items]
-        later = _amounts(*known, first, rules, with_amounts_off=key == most_frequent)
+        known = _at_bill_times(replace(planned, items=tuple(items)), at)
+        later = _amounts(known, first, rules, with_amounts_off=key == most_frequent)
         before = [amount for amount in schedule.amounts if amount[0] < start]
         trial = [(start, 0)] if start < first else []
         yield replace(schedule, amounts=_without_repeats((*before, *trial, *later)))

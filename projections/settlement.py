@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from projections.book import Row, merge_causes
 from projections.receipts import CHANGES, INFERRING, Change, Claim, Receipt, Try
+from projections.work import Work
 from service.core.moments import day_of
 
 NEAR = timedelta(minutes=10)
@@ -224,19 +225,28 @@ def _on_the_invoices_days(
     It is the nearest of the same amount, without another to the contrary between.
     """
     changes = [(change, row) for row in receipts for change in CHANGES.decode(row.changes)]
-    unmatched = list(own)
-    for change, row in sorted(changes, key=lambda pair: pair[0].at):
-        opposite = [other.at for other, _ in changes if (other.cents > 0) != (change.cents > 0)]
-        same = [
-            each
-            for each in unmatched
-            if each.cents == change.cents
-            and not any(min(each.at, change.at) < at < max(each.at, change.at) for at in opposite)
+    changes.sort(key=lambda pair: pair[0].at)
+    moments = {rose: [each.at for each, _ in changes if (each.cents > 0) == rose] for rose in (True, False)}
+    unmatched: dict[int, list[datetime]] = defaultdict(list)  # by amount, in order
+    for each in sorted(own, key=attrgetter("at")):
+        unmatched[each.cents].append(each.at)
+    for change, row in changes:
+        same, contrary = unmatched[change.cents], moments[change.cents <= 0]
+        place = bisect_left(same, change.at)  # of the next one; the one before it is earlier
+        near = [
+            at
+            for at in same[max(place - 1, 0) : place + 1]
+            if not _lies_between(contrary, min(at, change.at), max(at, change.at))
         ]
-        nearest = min(same, key=lambda each: abs(each.at - change.at), default=None)
-        if nearest:
-            unmatched.remove(nearest)
-        yield (replace(change, at=nearest.at) if nearest else change), row
+        nearest = min(near, key=lambda at: abs(at - change.at), default=None)
+        if nearest is not None:
+            del same[bisect_left(same, nearest)]
+        yield (change if nearest is None else replace(change, at=nearest)), row
+
+
+def _lies_between(moments: Sequence[datetime], first: datetime, last: datetime) -> bool:
+    """Whether one of some ordered moments is later than the first, and earlier than the last."""
+    return bisect_right(moments, first) < bisect_left(moments, last)
 
 
 # Links that nobody states
@@ -253,17 +263,22 @@ def _inferred_links(claims: Sequence[Claim], receipts: Sequence[Receipt]) -> dic
     ]
     links = {payment_id: invoice_id for invoice_id, payment_id in _nearest_pairs(paid, made)}
     failed_at = {row.payment_id: [each.at for each in _TRIES.decode(row.tries)] for row in receipts}
-    explained = {invoice_id: failed_at[payment_id] for payment_id, invoice_id in links.items()}
+    explained = {invoice_id: sorted(failed_at[payment_id]) for payment_id, invoice_id in links.items()}
     refused = [
         (each.at, (row.invoice_id, number))
         for row in claims
         for number, each in enumerate(_TRIES.decode(row.tries))
-        if not any(abs(each.at - at) <= NEAR for at in explained.get(row.invoice_id, ()))
+        if not _is_near(explained.get(row.invoice_id, ()), each.at)
     ]
     tried = [
         (at, row.payment_id) for row in receipts if not _last_rise(row) for at in failed_at[row.payment_id]
     ]
     return links | {payment_id: invoice_id for (invoice_id, _), payment_id in _nearest_pairs(refused, tried)}
+
+
+def _is_near(moments: Sequence[datetime], at: datetime) -> bool:
+    """Whether one of some ordered moments is near."""
+    return bisect_left(moments, at - NEAR) < bisect_right(moments, at + NEAR)
 
 
 def _last_rise(row: Claim | Receipt) -> datetime | None:
@@ -277,10 +292,12 @@ def _nearest_pairs(
     """Pairs of names whose moments are near: the nearest first, then by name; each name once."""
     ordered = sorted(rights)
     moments = [moment for moment, _ in ordered]
+    near = [(bisect_left(moments, at - NEAR), bisect_right(moments, at + NEAR)) for at, _ in lefts]
+    Work().add(sum(end - begin for begin, end in near))
     candidates = sorted(
         (abs(moment - at), left, right)
-        for at, left in lefts
-        for moment, right in ordered[bisect_left(moments, at - NEAR) : bisect_right(moments, at + NEAR)]
+        for (at, left), (begin, end) in zip(lefts, near, strict=True)
+        for moment, right in ordered[begin:end]
     )
     pairs: list[tuple[L, str]] = []
     taken: set[Any] = set()

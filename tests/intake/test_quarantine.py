@@ -112,7 +112,7 @@ async def test_a_conflict_is_not_retried_but_shown_beside_what_it_contradicts(
     assert {name: page[name] for name in shown} == shown
     assert is_described(page, "QuarantinedDelivery")
     assert is_described(await daybook.get(PATH), "Quarantine")
-    assert document(await command("quarantine", "retry", "--all", "--json")) == {"retried": []}
+    assert document(await command("quarantine", "retry", "--all", "--json")) == {"retried": [], "lifted": []}
 
 
 async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command: Run) -> None:
@@ -124,7 +124,7 @@ async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command
 
     assert (gone["dismissed"], again["dismissed"]) == ([1, 2], [])
     assert await daybook.quarantine() == {}
-    assert document(await command("quarantine", "list", "--json")) == {"quarantine": []}
+    assert document(await command("quarantine", "list", "--json")) == {"quarantine": [], "set_aside": []}
     rows = document(await command("quarantine", "list", "--all", "--json"))["quarantine"]
     assert [(row["reason"], row["status"], row["settled_because"]) for row in rows] == [
         ("malformed", "dismissed", "a [sic] test"),
