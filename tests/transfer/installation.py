@@ -69,6 +69,10 @@ class Installation:
 
         return asyncio.run(self._with_ledger(find))
 
+    def use(self, use: Callable[[Ledger], Awaitable[T]]) -> T:
+        """What a function finds in the ledger, or does to it."""
+        return asyncio.run(self._with_ledger(use))
+
     async def _with_ledger(self, use: Callable[[Ledger], Awaitable[T]]) -> T:
         ledger = open_ledger(self.settings)
         try:
