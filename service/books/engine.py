@@ -298,14 +298,13 @@ async def set_aside(
 ) -> list[str]:
     """Set histories aside, each from a position on, since a fold failed; their names.
 
-    Raises the error if there are none, or all were set aside before.
+    Another worker may have done so by now. Raises the error if there are none.
     """
-    found = await ledger.set_aside(first_unread, book.name, failed.error, now) if first_unread else []
-    if not found:
+    if not first_unread:
         raise failed
-    for name in found:
+    for name in await ledger.set_aside(first_unread, book.name, failed.error, now):
         log.error("history_set_aside", history=name, book=book.name, error=failed.error)
-    return found
+    return sorted(first_unread)
 
 
 def _write_rows(

@@ -19,6 +19,7 @@ from tests.support.stores import EACH_STORE
 STORES = EACH_STORE
 
 PATH = "/api/v1/quarantine"
+HISTORY = "subscription|stripe||sub_1"
 NOT_KNOWN = "Expected `int`, got `str` - at `$.data.object.days_until_due`"
 
 
@@ -113,6 +114,41 @@ async def test_a_conflict_is_not_retried_but_shown_beside_what_it_contradicts(
     assert is_described(page, "QuarantinedDelivery")
     assert is_described(await daybook.get(PATH), "Quarantine")
     assert document(await command("quarantine", "retry", "--all", "--json")) == {"retried": [], "lifted": []}
+
+
+async def test_a_history_that_is_set_aside_is_listed_and_read_to_its_end_again(
+    daybook: Daybook, command: Run
+) -> None:
+    for cents in (24900, 99900):
+        await daybook.post(STRIPE, subscription(f"evt_{cents}", cents))
+    (name,) = await daybook.state.ledger.set_aside({HISTORY: 2}, "mrr", "KeyError", daybook.clock.now)
+
+    listed = document(await command("quarantine", "list", "--json"))["set_aside"]
+    shown = await daybook.get(PATH)
+
+    assert name == HISTORY
+    assert (
+        listed
+        == shown["set_aside"]
+        == [
+            {
+                "history": HISTORY,
+                "set_aside_at": "2025-11-13T10:30:00Z",
+                "book": "mrr",
+                "error": "KeyError",
+                "up_to": 1,
+                "position": 3,
+            }
+        ]
+    )
+    assert HISTORY in (await command("quarantine", "list")).stdout.replace("\n", "")
+    assert document(await command("status", "--json"))["set_aside_histories"] == 1
+    assert (await command("quarantine", "retry", "invoice|stripe||in_1")).exit_code == 2
+    assert document(await command("quarantine", "retry", HISTORY, "--json")) == {
+        "retried": [],
+        "lifted": [HISTORY],
+    }
+    assert (await daybook.get(PATH))["set_aside"] == []
 
 
 async def test_a_dismissed_one_is_kept_with_the_reason(daybook: Daybook, command: Run) -> None:
