@@ -11,7 +11,7 @@ import sqlalchemy
 from sqlalchemy import event as sqlalchemy_event
 
 from service.books.tables import ROWS, TOTALS
-from service.core.events import AppliedDiscount, Discount, Event, Unused
+from service.core.events import AppliedDiscount, Discount, Event, SetAside, Unused
 from tests.support.events import at, but, created, event, invoice, payment, refund, settles, subscription
 
 GROWING = {*(table.name for table in (*ROWS.values(), *TOTALS.values())), "events", "deliveries", "subjects"}
@@ -23,7 +23,7 @@ _TENTH = Discount(discount_id="di_1", percent_off=Decimal(10))
 
 
 def events_of(number: int) -> list[Event]:
-    """A customer's subscription, discount, bill and payments, and an event of the other mode."""
+    """A customer's subscription, discount, bill and payments, an event of the other mode, one set aside."""
     plan = subscription(
         subscription_id=f"sub_{number}", customer_id=f"cus_{number}", next_bill_at=at("2025-12-01")
     )
@@ -47,6 +47,12 @@ def events_of(number: int) -> list[Event]:
         event(but(plan, status="canceled"), "2025-11-21"),
         event(AppliedDiscount(customer_id=plan.customer_id, discount=_TENTH), "2025-01-09"),
         event(Unused(original_type="charge.succeeded", event_id=f"evt_ignored_{number}"), "2025-11-22"),
+        event(
+            SetAside(
+                kind="invoice", key=f"in_gone_{number}", event_id="evt_gone", book="mrr", error="KeyError"
+            ),
+            "2025-11-23",
+        ),
     ]
 
 
