@@ -85,9 +85,15 @@ def retry(
     every: Annotated[
         bool, typer.Option("--all", help="All that are open, but for conflicts that stay conflicts.")
     ] = False,
+    by_chain: Annotated[
+        bool,
+        typer.Option(help="Take quarantine's digest chain as proof where the secret is not set any more."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Read deliveries again with today's translators, and record what they say. Repeating it is safe.
+
+    Each signature is checked again. One that is not what was put into quarantine is refused.
 
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
@@ -108,7 +114,7 @@ def retry(
             found = []
             with progress("retry", len(entries)) as advance:
                 for number, reason in entries.items():
-                    result = await quarantine.retry(ledger, number, utc_now(), settings.mode_of)
+                    result = await quarantine.retry(ledger, number, utc_now(), settings, by_chain=by_chain)
                     if (reason, result.outcome) != (quarantine.CONFLICT, quarantine.CONFLICT):
                         found.append(result)
                     advance(1)

@@ -48,7 +48,7 @@ def retranslate(
             retranslator = retranslation.Retranslator(
                 ledger,
                 utc_now,
-                settings.mode_of,
+                settings,
                 processor=processor,
                 apply=apply,
                 max_changes=limit,

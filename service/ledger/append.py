@@ -27,6 +27,7 @@ from service.ledger.draft import (
 from service.ledger.fetches import ADD_FETCHES
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
+from service.ledger.quarantine_chain import append_records
 from service.ledger.range_partitions import ensure_partitions
 from service.ledger.renderings import EventRenderings, read_renderings
 from service.ledger.vault import GENERAL, Vault
@@ -63,10 +64,10 @@ _ADD_EVENTS = HotInsert(_events)
 _ADD_IDS = HotInsert(_ids)
 _ADD_DELIVERIES = HotInsert(_deliveries)
 _ADD_SUBJECTS = HotInsert(_subjects)
-_ADD_QUARANTINE = HotInsert(
-    _quarantine,
-    [c.name for c in _quarantine.c if c.name != "id" and not c.name.startswith("settled_")],
-    lambda insert: insert.on_conflict_do_nothing(),
+_QUARANTINED = [c.name for c in _quarantine.c if c.name != "id" and not c.name.startswith("settled_")]
+_ADD_QUARANTINE = HotStatement(
+    lambda dialect: dialect.insert(_quarantine).on_conflict_do_nothing().returning(*_quarantine.c),
+    _QUARANTINED,
 )
 
 
@@ -75,11 +76,11 @@ def append_deliveries(
 ) -> list[Outcome]:
     """Write the rows that a batch adds; positions have no gaps, and are in the order of the commits.
 
-    For that, one transaction appends at a time: SQLite has one writer anyway, and on PostgreSQL each
-    transaction locks the only row of `turn` until it has committed.
+    For that, one transaction appends at a time: on PostgreSQL each one locks the only row of `turn` until it
+    has committed.
     """
     is_postgresql = connection.dialect.name == POSTGRESQL
-    old_head = _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
+    old_head = take_turn(connection)
     events = [event for incoming in batch for event in incoming.events]
     keys = _Keys(connection, vault, {GENERAL, *map(owner_of, events)})
     known = _find_known(connection, events)
@@ -94,13 +95,30 @@ def append_deliveries(
         (_ADD_IDS, draft.events),
         (_ADD_DELIVERIES, draft.deliveries),
         (_ADD_SUBJECTS, draft.subjects),
-        (_ADD_QUARANTINE, draft.quarantine),
         (ADD_FETCHES, draft.fetches),
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
+    _add_quarantine(connection, draft.quarantine)
     destroy_erased_keys(connection, vault, [*events, *draft.corrections], keys)
     return outcomes
+
+
+def take_turn(connection: Connection) -> Head:
+    """The head, to which this transaction alone may append until it ends: SQLite has one writer anyway."""
+    if connection.dialect.name != POSTGRESQL:
+        return read_head(connection)
+    return _head_from(_LOCK_HEAD.run(connection))
+
+
+def _add_quarantine(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
+    """Add entries to quarantine, and to its chain; one that is there already is not added again."""
+    added = [
+        dict(zip(_quarantine.c.keys(), row, strict=True))
+        for entry in entries
+        for row in _ADD_QUARANTINE.run(connection, *(entry[name] for name in _QUARANTINED))
+    ]
+    append_records(connection, added)
 
 
 class _Keys(dict[str, bytes | None]):

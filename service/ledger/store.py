@@ -27,8 +27,8 @@ from service.core.events import (
 )
 from service.core.moments import to_us
 from service.core.order import effective_events
-from service.ledger import tables
-from service.ledger.append import append_deliveries, is_rendering, read_head
+from service.ledger import chain, tables
+from service.ledger.append import append_deliveries, is_rendering, read_head, take_turn
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
 from service.ledger.fetches import (
@@ -40,6 +40,7 @@ from service.ledger.fetches import (
 )
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
 from service.ledger.personal_data import has_sealed_fields, unseal_data
+from service.ledger.quarantine_chain import append_records, check_entry, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.vault import Vault
 from service.storage.database import Database
@@ -89,13 +90,14 @@ class Ledger:
         What a thin event names is fetched again, though the ledger has it already.
         """
 
-        def work(connection: Connection) -> Outcome:
-            (outcome,) = append_deliveries(connection, [incoming], to_us(now), self.vault)
+        def work(connection: Connection) -> list[Outcome]:
+            outcomes = append_deliveries(connection, [incoming], to_us(now), self.vault)
             request_fetches(connection, incoming.events, now)
             _settle(connection, [quarantine_id], "retried", None, now)
-            return outcome
+            return outcomes
 
-        return await self._database.write(work)
+        (outcome,) = await self._database.write(work)
+        return outcome
 
     async def claim_fetch(self, processor: str, now: datetime) -> str | None:
         """The id of a thin event of which what it names is to be fetched now; see `claim_fetch`."""
@@ -115,7 +117,12 @@ class Ledger:
 
     async def dismiss(self, quarantine_ids: Sequence[int], reason: str, now: datetime) -> set[int]:
         """Settle deliveries in quarantine without reading them; return the ids that were open until now."""
-        return await self._database.write(lambda c: _settle(c, quarantine_ids, "dismissed", reason, now))
+
+        def work(connection: Connection) -> set[int]:
+            take_turn(connection)
+            return _settle(connection, quarantine_ids, "dismissed", reason, now)
+
+        return await self._database.write(work)
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""
@@ -249,9 +256,12 @@ class LedgerReader:
     async def deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` raw deliveries whose first event is after a position, in order.
 
-        `body` is None where it was erased.
+        `body` is None where it was erased; `stored_digest` is over the bytes as they are stored.
         """
-        return await self._with_bodies(await self.stored_deliveries(after, limit))
+        stored = await self.stored_deliveries(after, limit)
+        digests = [chain.delivery_digest(row["headers"], row["body"], row["proof"]) for row in stored]
+        rows = await self._with_bodies(stored)
+        return [row | {"stored_digest": digest} for row, digest in zip(rows, digests, strict=True)]
 
     async def stored_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """The raw deliveries that `deliveries` returns, as the chain covers them: with sealed bodies."""
@@ -337,9 +347,20 @@ class LedgerReader:
 
     async def quarantined_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
+        return await self._with_bodies(await self.stored_quarantine(after, limit))
+
+    async def stored_quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The entries of `quarantined_deliveries` as their chain covers them: with sealed bodies."""
         query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
-        rows = await self._connection.execute(query)
-        return await self._with_bodies([dict(row._mapping) for row in rows])  # noqa: SLF001
+        return [dict(row) for row in (await self._connection.execute(query)).mappings()]
+
+    async def check_quarantined(self, entry: dict[str, Any]) -> None:
+        """Raise Integrity unless a stored entry of quarantine is what its chain says."""
+        await self._connection.run_sync(check_entry, entry)
+
+    async def quarantine_records(self, after: int, limit: int) -> Sequence[dict[str, Any]]:
+        """Up to `limit` records of quarantine's chain after a number."""
+        return await self._connection.run_sync(read_records, after, limit)
 
     async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         bodies = await self._unseal([row["body"] for row in rows])
@@ -416,14 +437,16 @@ def _recency(event: Event) -> tuple[bool, datetime, str]:
 def _settle(
     connection: Connection, ids: Sequence[int], settled_as: str, reason: str | None, now: datetime
 ) -> set[int]:
-    """Settle the open ones of these deliveries in quarantine; return their ids."""
+    """Settle the open ones of these deliveries in quarantine, in the transaction's turn; return their ids."""
     settle = (
         update(_quarantine)
         .where(_quarantine.c.id.in_(ids), _quarantine.c.settled_at_us.is_(None))
         .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=reason)
-        .returning(_quarantine.c.id)
+        .returning(_quarantine)
     )
-    return set(connection.execute(settle).scalars())
+    settled = connection.execute(settle).mappings().all()
+    append_records(connection, settled)
+    return {entry["id"] for entry in settled}
 
 
 # The distinct processors, each found by one step in an index: DISTINCT would read every row.

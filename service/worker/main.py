@@ -97,7 +97,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
                     client,
                     ledger,
                     clock,
-                    settings.mode_of,
+                    settings,
                     nudger.nudge,
                 )
                 stack.push_async_callback(fetcher.close)

@@ -27,7 +27,6 @@ from service.ledger.range_partitions import ensure_partitions
 from service.maintenance.preview import preview
 from service.storage.database import ledger_path, run_on_postgres, sqlite_engine
 from service.verify import digests, verify_chain
-from tests.support.modes import live
 from tests.support.paths import FIXTURES
 from tests.support.running import Clock, Daybook, running, settings_for
 from tests.support.senders import SENDERS
@@ -49,6 +48,7 @@ TABLES = [
         tables.Delivery,
         tables.Subject,
         tables.Quarantine,
+        tables.QuarantineRecord,
         tables.Key,
         tables.Cursor,
     )
@@ -158,7 +158,7 @@ def old(new_data_dir: NewDataDir, tmp_path: Path) -> Path:
 
 
 async def retranslate(daybook: Daybook) -> RetranslationReport:
-    retranslator = Retranslator(daybook.state.ledger, daybook.clock, live, apply=True)
+    retranslator = Retranslator(daybook.state.ledger, daybook.clock, daybook.state.settings, apply=True)
     report = await retranslator.run(0, lambda _: None)
     assert (report.refused, report.left_out) == (0, {})
     return report
@@ -169,7 +169,7 @@ async def test_an_old_ledger_gives_the_books_of_a_fresh_one(old: Path, fresh: St
         before, _ = await state(daybook)
         assert {name for name, digest in before.items() if digest == fresh[0][name]} == set()
         assert await due(daybook) == list(VERSIONS)
-        seen = Retranslator(daybook.state.ledger, daybook.clock, live)
+        seen = Retranslator(daybook.state.ledger, daybook.clock, daybook.state.settings)
         await seen.run(0, lambda _: None)
         foreseen = await preview(daybook.state.ledger, daybook.state.store, seen.events, TODAY)
 
