@@ -43,6 +43,7 @@ from service.ledger.personal_data import has_sealed_fields, unseal_data
 from service.ledger.quarantine_chain import append_records, check_entry, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.vault import Vault
+from service.ledger.witness import Guard, Reconnected
 from service.storage.database import Database
 from service.storage.statements import any_of
 
@@ -57,10 +58,14 @@ _superseding = _ids.alias()
 
 
 class Ledger:
-    """The ledger in one database. Close it, or the process hangs at its end."""
+    """The ledger in one database. Close it, or the process hangs at its end.
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    With a `guard`, nothing is appended to a ledger that lacks what was acknowledged: LostEvents is raised.
+    """
+
+    def __init__(self, database: Database, vault: Vault, guard: Guard | None = None) -> None:
         self._database = database
+        self._guard = guard
         self.vault = vault
 
     async def close(self) -> None:
@@ -82,7 +87,7 @@ class Ledger:
                 save_cursor(connection, *progress, now)
             return outcomes
 
-        return await self._database.write(work)
+        return await self._append(work)
 
     async def retry(self, quarantine_id: int, incoming: Incoming, now: datetime) -> Outcome:
         """Append a delivery from quarantine, and settle it there, in one durable transaction.
@@ -96,7 +101,7 @@ class Ledger:
             _settle(connection, [quarantine_id], "retried", None, now)
             return outcomes
 
-        (outcome,) = await self._database.write(work)
+        (outcome,) = await self._append(work)
         return outcome
 
     async def claim_fetch(self, processor: str, now: datetime) -> str | None:
@@ -113,7 +118,26 @@ class Ledger:
             remove_fetch(connection, processor, event_id)
             return outcomes
 
-        return await self._database.write(work)
+        return await self._append(work)
+
+    async def _append(self, work: Callable[[Connection], list[Outcome]]) -> list[Outcome]:
+        """Run the work of an append once the guard, if there is one, finds that nothing is lost."""
+        guard, connections = self._guard, self._database.connections
+        if guard is None:
+            return await self._database.write(work)
+
+        def checked(connection: Connection) -> list[Outcome]:
+            guard.check_append(take_turn(connection), connections.number)
+            return work(connection)
+
+        try:
+            outcomes = await self._database.write(checked)
+        except Reconnected:
+            witnesses = await guard.witnesses()
+            await self._database.write(lambda c: guard.compare_all(c, witnesses, connections.number))
+            outcomes = await self._database.write(checked)
+        guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
+        return outcomes
 
     async def dismiss(self, quarantine_ids: Sequence[int], reason: str, now: datetime) -> set[int]:
         """Settle deliveries in quarantine without reading them; return the ids that were open until now."""
