@@ -63,7 +63,7 @@ def run_process(settings: Settings, spec: LookbackSpec) -> None:
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     follow_parent()
-    logs.configure()
+    logs.configure(settings.log_level)
     asyncio.run(make_file(settings, spec))
 
 
