@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from service import bootstrap
 from service.clock import utc_now
-from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, failure, progress, show
+from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, ByChain, Json, command, failure, progress, show
 from service.intake import quarantine
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def retry(
     every: Annotated[
         bool, typer.Option("--all", help="All that are open, but for conflicts that stay conflicts.")
     ] = False,
-    by_chain: Annotated[
-        bool,
-        typer.Option(help="Take quarantine's digest chain as proof where the secret is not set any more."),
-    ] = False,
+    by_chain: ByChain = False,
     json: Json = False,
 ) -> None:
     """Read deliveries again with today's translators, and record what they say. Repeating it is safe.

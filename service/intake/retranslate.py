@@ -414,7 +414,7 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
 class Retranslator:
     """One run over a ledger: finds the changes and, with `apply`, appends the corrections.
 
-    The report lists `max_changes` changes at most.
+    The report lists `max_changes` changes at most. For `by_chain` see `quarantine.find_fault`.
     """
 
     def __init__(
@@ -425,9 +425,11 @@ class Retranslator:
         *,
         processor: str | None = None,
         apply: bool = False,
+        by_chain: bool = False,
         max_changes: int = 100,
     ) -> None:
         self._ledger = ledger
+        self._by_chain = by_chain
         self._clock = clock
         self._settings = settings
         self._mode_of = settings.mode_of
@@ -475,12 +477,16 @@ class Retranslator:
                 if row["body"] is not None and is_chosen:
                     await self._note_quarantined(reader, row, reason)
             if self.report.applied and is_chosen:
-                await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._settings)
+                await self._retry(quarantine_id)
             advance(1)
+
+    async def _retry(self, quarantine_id: int) -> None:
+        now = self._clock()
+        await quarantine.retry(self._ledger, quarantine_id, now, self._settings, by_chain=self._by_chain)
 
     async def _note_quarantined(self, reader: LedgerReader, row: dict[str, Any], reason: str) -> None:
         """Note what a retry of a delivery in quarantine appends."""
-        if fault := await quarantine.find_fault(reader, row, self._settings):
+        if fault := await quarantine.find_fault(reader, row, self._settings, by_chain=self._by_chain):
             log.warning("quarantine_refused", id=row["id"], processor=row["processor"], reason=fault)
             self.report.left_out["refused in quarantine"] += 1
             return
