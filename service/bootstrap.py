@@ -4,13 +4,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from secrets import token_hex
 from socket import gethostname
+from typing import TypeVar
 from zlib import crc32
 
 from msgspec import json
-from sqlalchemy import Connection, column, select, table, text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DatabaseError
 
 from projections import BOOKS, MRR
 from projections.book import Book, Rules
@@ -19,8 +20,10 @@ from service.books.leases import Leases
 from service.books.reset import reset_if_ahead_of_ledger
 from service.books.store import BookStore, book_versions, has_layout, lay_out_file, register
 from service.books.view import ReadOptions
+from service.books.witnesses import BOOKS as BOOKS_PLACE
+from service.books.witnesses import in_thread, places, read_from_books, read_witnesses
 from service.clock import utc_now
-from service.core.errors import Integrity, ParameterError, SettingsError, Unavailable
+from service.core.errors import Integrity, LostEvents, ParameterError, SettingsError, Unavailable
 from service.core.scopes import FIGURES, PEOPLE
 from service.intake import versions
 from service.ledger import master_key
@@ -28,6 +31,7 @@ from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
 from service.ledger.vault import GENERAL, is_keyed
+from service.ledger.witness import Guard, Loss, Witness, find_loss, holds, record_accepted
 from service.rulebook import load_rulebook
 from service.settings import Settings
 from service.storage.database import (
@@ -40,6 +44,8 @@ from service.storage.database import (
     sqlite_engine,
 )
 from service.storage.files import locked
+
+T = TypeVar("T")
 
 LEDGER_SCHEMA = "daybook"
 _PREPARE_LOCK = 0xDA7B00C  # the key of an advisory lock: one process prepares at a time
@@ -62,19 +68,17 @@ def configured_books(settings: Settings) -> tuple[Book, ...]:
     return (*BOOKS, *(MRR.with_policy(name, policy) for name, policy in policies.items()))
 
 
-def open_ledger(settings: Settings) -> Ledger:
+def open_ledger(settings: Settings, guard: Guard | None = None) -> Ledger:
     """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
     vault = master_key.open_vault(settings)
     if settings.database_url:
-        return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault)
-    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault)
+        return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault, guard)
+    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault, guard)
 
 
 def is_ledger_empty(settings: Settings) -> bool:
     """Whether a prepared ledger has no event yet."""
-    if settings.database_url:
-        return run_on_postgres(settings.database_url, read_head, LEDGER_SCHEMA).position == 0
-    return _ledger_position_in_file(settings.data_dir) == 0
+    return _on_ledger(settings, read_head).position == 0
 
 
 @asynccontextmanager
@@ -125,11 +129,12 @@ def open_leases(settings: Settings) -> Leases | None:
     return Leases(open_books(settings), name)
 
 
-def prepare(settings: Settings, *, books: bool = True) -> list[str]:
+def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None = None) -> list[str]:
     """Bring the ledger's schema and the books to what this version needs; quick if nothing is missing.
 
     The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
-    SettingsError if the ledger has another master key than this process.
+    SettingsError if the ledger has another master key than this process, LostEvents if the ledger lacks what
+    a witness knows, unless it is at the position `accept_loss`.
 
     Returns the processors whose deliveries are then still to be retranslated.
     """
@@ -141,12 +146,15 @@ def prepare(settings: Settings, *, books: bool = True) -> list[str]:
         due = run_on_postgres(
             settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA
         )
-        run_on_postgres(settings.database_url, lambda c: _prepare_books(c, schema, add_books), schema)
+        _check_witnesses(settings, accept_loss)
+        prepare_books = partial(_prepare_books, settings=settings, add_books=add_books)
+        run_on_postgres(settings.database_url, prepare_books, schema)
         return due
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
         migrate_file(settings.data_dir)
         due = run_on_file(settings.data_dir, partial(_prepare_records, settings=settings))
+        _check_witnesses(settings, accept_loss)
         lay_out_file(
             settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
         )
@@ -157,8 +165,63 @@ def _prepare_books_in_file(
     connection: Connection, settings: Settings, add_books: Callable[[Connection], None]
 ) -> None:
     """Add missing books to the file; empty the books if they are ahead of the ledger."""
-    reset_if_ahead_of_ledger(connection, lambda: _ledger_position_in_file(settings.data_dir))
+    reset_if_ahead_of_ledger(connection, lambda known: _on_ledger(settings, partial(holds, witness=known)))
     add_books(connection)
+
+
+def find_ledger_loss(settings: Settings) -> Loss | None:
+    """What the ledger lacks by the witnesses in the data directory, in Redis and in the books."""
+    witnesses = dict(in_thread(partial(read_witnesses, places(settings))))
+    if known := _read_books_witness(settings):
+        witnesses[BOOKS_PLACE] = known
+    return _on_ledger(settings, partial(find_loss, witnesses=witnesses))
+
+
+def _check_witnesses(settings: Settings, accepted: int | None) -> None:
+    """Compare the ledger with its witnesses. A loss that leaves it at the position `accepted` is accepted."""
+    loss = find_ledger_loss(settings)
+    if loss is None:
+        return
+    if accepted != loss.position:
+        raise LostEvents(
+            f"{loss}. Restore them from a backup, or accept that with --accept-loss {loss.position}"
+        )
+    accept = partial(record_accepted, loss=loss, now=utc_now())
+    if settings.database_url:
+        head = run_on_postgres(settings.database_url, accept, LEDGER_SCHEMA)
+    else:
+        head = run_on_file(settings.data_dir, accept)
+    for place in places(settings):
+        in_thread(partial(place.write, head))
+
+
+def _read_books_witness(settings: Settings) -> Witness | None:
+    """What the books know, whatever their layout; None if there are none that can be read."""
+    if settings.database_url:
+        return run_on_postgres(settings.database_url, read_from_books, books_schema(settings))
+    path = books_path(settings.data_dir)
+    if not path.exists():
+        return None
+    engine = sqlite_engine(path, "read")
+    try:
+        with engine.begin() as connection:
+            return read_from_books(connection)
+    except DatabaseError:  # it is damaged, and will be made again
+        return None
+    finally:
+        engine.dispose()
+
+
+def _on_ledger(settings: Settings, query: Callable[[Connection], T]) -> T:
+    """The result of a plain function that reads the ledger on a connection of its own."""
+    if settings.database_url:
+        return run_on_postgres(settings.database_url, query, LEDGER_SCHEMA)
+    engine = sqlite_engine(ledger_path(settings.data_dir), "read")
+    try:
+        with engine.begin() as connection:
+            return query(connection)
+    finally:
+        engine.dispose()
 
 
 @asynccontextmanager
@@ -236,27 +299,13 @@ def _prepare_master_key(connection: Connection, settings: Settings) -> None:
         ) from None
 
 
-def _prepare_books(connection: Connection, schema: str, add_books: Callable[[Connection], None]) -> None:
-    _make_schema(connection, schema)
+def _prepare_books(
+    connection: Connection, settings: Settings, add_books: Callable[[Connection], None]
+) -> None:
+    _make_schema(connection, books_schema(settings))
     tables.metadata.create_all(connection)
-    reset_if_ahead_of_ledger(connection, lambda: _ledger_position(connection))
+    reset_if_ahead_of_ledger(connection, lambda known: _on_ledger(settings, partial(holds, witness=known)))
     add_books(connection)
-
-
-def _ledger_position_in_file(data_dir: Path) -> int:
-    """The last position of the ledger in its SQLite file."""
-    engine = sqlite_engine(ledger_path(data_dir), "read")
-    try:
-        with engine.begin() as connection:
-            return read_head(connection).position
-    finally:
-        engine.dispose()
-
-
-def _ledger_position(connection: Connection) -> int:
-    """The ledger's last position, read in a transaction on the books."""
-    turn_table = table("turn", column("position"), schema=LEDGER_SCHEMA)
-    return int(connection.execute(select(turn_table.c.position)).scalar_one())
 
 
 def _make_schema(connection: Connection, name: str) -> None:

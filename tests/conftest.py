@@ -1,3 +1,4 @@
+import asyncio
 import multiprocessing
 import os
 import shutil
@@ -11,8 +12,10 @@ from typing import Any
 import hypothesis
 import pytest
 from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
 
 from service import bootstrap
+from service.cli import app
 from service.ledger import writer
 from service.ledger.store import Ledger
 from service.lookback import maker
@@ -23,10 +26,11 @@ from service.storage import database
 from service.web import health, progress, reads, webhooks
 from tests.storm.cluster import Cluster
 from tests.support import stores, temporary_books
+from tests.support.cli import Run
 from tests.support.posted_books import filled, post_mx_contracts, post_november
 from tests.support.postgres import PostgresServer
 from tests.support.processes import DaybookProcesses
-from tests.support.running import Daybook, running
+from tests.support.running import DEFAULTS, Daybook, running
 from tests.support.small_ledger import write_small_ledger
 from tests.support.stores import EACH_STORE, NewDataDir
 from tests.support.valkey import ValkeyServer
@@ -110,7 +114,7 @@ def _longest_first(item: pytest.Function) -> float:
 @pytest.fixture(autouse=True)
 def _logging_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command run in this process sets up no logging: it would keep that test's stream for ever."""
-    monkeypatch.setattr("service.logs.configure", lambda: None)
+    monkeypatch.setattr("service.logs.configure", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
@@ -243,6 +247,22 @@ def rulebook(tmp_path: Path) -> Path:
     path = tmp_path / "rulebook.toml"
     path.write_text(BOARD)
     return path
+
+
+@pytest.fixture
+def command(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command of `daybook` on the same data; it ends with its exit code and output."""
+    monkeypatch.chdir(data_dir)
+    for name, value in DEFAULTS.items():
+        monkeypatch.setenv(f"DAYBOOK_{name.upper()}", value)
+    monkeypatch.setenv("DAYBOOK_DATA_DIR", str(data_dir))
+    if url := stores.settings_of(data_dir).database_url:
+        monkeypatch.setenv("DAYBOOK_DATABASE_URL", url)
+
+    async def run(*words: Any) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, [str(word) for word in words])
+
+    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Emptying books that are ahead of their ledger: it was restored from an earlier time, and they were not.
+"""Emptying books that hold what their ledger lacks: it was set back, as an operator has accepted.
 
 Events that these books contain are gone, and other events will get their positions. The books would wait
 for the ledger to reach their position, and then be wrong without any sign of it; so they are emptied, and
@@ -8,25 +8,26 @@ filled again.
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete
 
 from service.books import tables
+from service.books.witnesses import read_from_books
+from service.ledger.witness import Witness
 from service.storage.statements import POSTGRESQL
 
 log = structlog.get_logger()
 
 
-def reset_if_ahead_of_ledger(connection: Connection, ledger_end: Callable[[], int]) -> bool:
+def reset_if_ahead_of_ledger(connection: Connection, is_held: Callable[[Witness], bool]) -> bool:
     """Empty all books if one is at a position that the ledger lacks; whether they were emptied.
 
-    `ledger_end` is called after the books' position was read, since the ledger may grow meanwhile. The
-    leases stay, as fences must never go back.
+    `is_held` says whether the ledger has what the books know. It is called after that was read, since the
+    ledger may grow meanwhile. The leases stay, as fences must never go back.
     """
-    books_end = connection.execute(select(func.max(tables.checkpoints.c.position))).scalar() or 0
-    end = ledger_end()
-    if books_end <= end:
+    known = read_from_books(connection)
+    if known is None or is_held(known):
         return False
-    log.warning("books_ahead", books=books_end, ledger=end)
+    log.warning("books_ahead", books=known.position)
     leasing = (tables.leases, tables.workers)
     emptied = [table for table in tables.metadata.sorted_tables if table not in leasing]
     if connection.dialect.name == POSTGRESQL:

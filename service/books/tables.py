@@ -168,6 +168,17 @@ class StoredModel(_Table, table=True):
     body: bytes = Field(sa_type=LargeBinary)
 
 
+class LedgerWitness(_Table, table=True):
+    """What the ledger had, one row: see `service.ledger.witness`. `digest` is in hexadecimal."""
+
+    __tablename__ = "witness"
+
+    id: int = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger)
+    digest: str | None = Field(sa_type=Text)
+    at_us: int = Field(sa_type=BigInteger)
+
+
 def _row_table(row: type[Row]) -> Table:
     columns = [Column(f.name, (kind := _COLUMN_TYPES[f.type])[0], nullable=kind[1]) for f in fields(row)]
     table = Table(
@@ -256,6 +267,7 @@ workers: Table = WorkerSeen.__table__  # type: ignore[attr-defined]
 key_locks: Table = KeyLock.__table__  # type: ignore[attr-defined]
 snapshots: Table = Snapshot.__table__  # type: ignore[attr-defined]
 stored_models: Table = StoredModel.__table__  # type: ignore[attr-defined]
+witness: Table = LedgerWitness.__table__  # type: ignore[attr-defined]
 # Several books may have rows of one type.
 ROWS = {row: _row_table(row) for row in dict.fromkeys(row for book in BOOKS for row in row_types(book))}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}

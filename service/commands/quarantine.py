@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from service import bootstrap
 from service.clock import utc_now
-from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, Json, command, failure, progress, show
+from service.commands.shell import EXIT_FAULT, EXIT_SETTINGS, ByChain, Json, command, failure, progress, show
 from service.intake import quarantine
 
 if TYPE_CHECKING:
@@ -89,11 +89,14 @@ def retry(
     every: Annotated[
         bool, typer.Option("--all", help="All that are open, but for conflicts that stay conflicts.")
     ] = False,
+    by_chain: ByChain = False,
     json: Json = False,
 ) -> None:
     """Read deliveries again with today's translators, and histories to their ends. Repeating it is safe.
 
     A history from which a book still can't be made is set aside again by the worker.
+
+    Each signature is checked again. One that is not what was put into quarantine is refused.
 
     Exits 0 if all are settled, 1 if one still can't be recorded, 2 if there is no such one, 3 if the ledger
     can't be used.
@@ -123,7 +126,7 @@ def retry(
             found = []
             with progress("retry", len(entries)) as advance:
                 for number, reason in entries.items():
-                    result = await quarantine.retry(ledger, number, utc_now(), settings.mode_of)
+                    result = await quarantine.retry(ledger, number, utc_now(), settings, by_chain=by_chain)
                     if (reason, result.outcome) != (quarantine.CONFLICT, quarantine.CONFLICT):
                         found.append(result)
                     advance(1)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from msgspec import to_builtins
 
+from service import bootstrap
 from service.clock import utc_now
 from service.commands.shell import EXIT_REFUSED, Json, command, failure, show
 from service.maintenance import backup as backups
@@ -24,7 +25,7 @@ def restore(
 
     Exits 0, 1 if the backup is damaged, 2 if there is none, a setting is wrong or the ledger is in
     PostgreSQL, 3 if a file can't be read or written, 4 if a ledger is there already or a Daybook runs.
-    Except with 0 nothing was changed.
+    Except with 0 nothing was changed. If the backup lacks later events, it says how to start without them.
 
     For example:
 
@@ -36,7 +37,14 @@ def restore(
             where, restored, aside = backups.restore(settings, directory, utc_now(), force=force)
         except backups.Refused as error:
             raise failure(EXIT_REFUSED, str(error)) from None
-        message = f"{where}: restored up to position {restored.position}, {restored.digest}"
-        moved = f"\nwhat was there is in {aside}" if aside else ""
-        document = {"directory": str(where), "aside": aside and str(aside), **to_builtins(restored)}
-        show(document, lambda: message + moved, as_json=json)
+        loss = bootstrap.find_ledger_loss(settings)
+        lines = [f"{where}: restored up to position {restored.position}, {restored.digest}"]
+        lines += [f"what was there is in {aside}"] if aside else []
+        lines += [f"{loss}. Start it with: daybook run --accept-loss {loss.position}"] if loss else []
+        document = {
+            "directory": str(where),
+            "aside": aside and str(aside),
+            "accept_loss": loss and loss.position,
+            **to_builtins(restored),
+        }
+        show(document, lambda: "\n".join(lines), as_json=json)

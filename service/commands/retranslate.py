@@ -10,7 +10,7 @@ from rich.table import Table
 
 from service import bootstrap
 from service.clock import utc_now
-from service.commands.shell import EXIT_FAULT, Json, command, progress, show
+from service.commands.shell import EXIT_FAULT, ByChain, Json, command, progress, show
 from service.intake import quarantine
 from service.intake import retranslate as retranslation
 from service.maintenance import preview
@@ -27,6 +27,7 @@ def retranslate(
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only deliveries after this ledger position.")] = 0,
     apply: Annotated[bool, typer.Option("--apply", help="Append what sets the differences right.")] = False,
+    by_chain: ByChain = False,
     limit: Annotated[int, typer.Option(min=0, help="So many differences are listed; all are counted.")] = 100,
     json: Json = False,
 ) -> None:
@@ -48,9 +49,10 @@ def retranslate(
             retranslator = retranslation.Retranslator(
                 ledger,
                 utc_now,
-                settings.mode_of,
+                settings,
                 processor=processor,
                 apply=apply,
+                by_chain=by_chain,
                 max_changes=limit,
             )
             async with ledger.reading() as reader:

@@ -35,6 +35,16 @@ EXIT_REFUSED = 4  # not done without a flag that says that it is meant
 Json = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document.")]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Listen here, not at DAYBOOK_HOST.")]
 Port = Annotated[str | None, typer.Option(metavar="PORT", help="Listen here, not at DAYBOOK_PORT.")]
+AcceptLoss = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="POSITION", help="Go on without the events after it, which the ledger lost."),
+]
+ByChain = Annotated[
+    bool,
+    typer.Option(
+        "--by-chain", help="Take quarantine's digest chain as proof where the secret is not set any more."
+    ),
+]
 
 _CODES: dict[type[DaybookError], int] = {
     SettingsError: EXIT_SETTINGS,
@@ -54,7 +64,9 @@ def command(**options: str | None) -> Iterator["Settings"]:
     """
     logs.configure()
     try:
-        yield settings.load({name: value for name, value in options.items() if value is not None})
+        given = settings.load({name: value for name, value in options.items() if value is not None})
+        logs.configure(given.log_level)
+        yield given
     except DaybookError as error:
         code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), EXIT_FAULT)
         raise failure(code, str(error)) from None

@@ -42,6 +42,8 @@ def _render(status: "Status") -> RenderableType:
     for name, at in status.workers.items():
         living.add_row(name, at)
     lines = [f"The ledger is at position {status.position}."]
+    if not status.worker_runs:
+        lines.append("No worker runs: the books stand still. `daybook run` or `daybook worker` starts one.")
     if status.retranslation_due:
         due = ", ".join(status.retranslation_due)
         lines.append(f"An older version translated what is held of {due}: run {versions.COMMAND}")

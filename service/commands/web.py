@@ -7,7 +7,7 @@ import typer
 
 import handlers
 from service import bootstrap, settings
-from service.commands.shell import Host, Port, command
+from service.commands.shell import AcceptLoss, Host, Port, command
 from service.intake import versions
 from service.processes import lifeline
 from service.web import multiprocess as web_processes
@@ -19,12 +19,14 @@ log = structlog.get_logger()
 def web(
     *,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+    accept_loss: AcceptLoss = None,
     host: Host = None,
     port: Port = None,
 ) -> None:
     """Receive webhooks and serve reads.
 
-    Stops on SIGTERM or Ctrl-C. Exits 2 if a setting is wrong, 3 if it can't start.
+    Stops on SIGTERM or Ctrl-C. Exits 1 if the ledger lacks events that it had acknowledged, 2 if a setting is
+    wrong, 3 if it can't start.
 
     For example:
 
@@ -37,7 +39,7 @@ def web(
             log.warning("unknown_settings", variables=names, hint="nothing reads them")
         if not given.has_webhook_secret():
             log.warning("no_webhook_secret", hint="every webhook gets a 503 until a secret is set")
-        if due := bootstrap.prepare(given):
+        if due := bootstrap.prepare(given, accept_loss=accept_loss):
             log.warning("retranslation_due", processors=due, command=versions.COMMAND)
         asked = [processor.name for processor in handlers.PROCESSORS if given.has_api(processor)]
         if asked and bootstrap.is_ledger_empty(given):

@@ -20,6 +20,7 @@ DaybookError
 │   └── Erased               it existed until its customer was erased           410
 ├── Behind                   the books did not reach the position asked for     504
 └── Integrity                the ledger or a book is damaged or inconsistent
+    └── LostEvents           the ledger lacks events that were acknowledged     503
 """
 
 from collections.abc import Sequence
@@ -116,3 +117,7 @@ class Behind(DaybookError):
 
 class Integrity(DaybookError):
     """The ledger's chain is broken, or a book differs from its replay."""
+
+
+class LostEvents(Integrity):
+    """The ledger lacks events that it had acknowledged; it records nothing until an operator accepts that."""

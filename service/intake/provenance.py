@@ -25,10 +25,14 @@ Cause = tuple[str, str]  # the event's name, "stripe:evt_1", and its account
 
 
 class SignatureCheck(Struct, frozen=True, kw_only=True):
-    """Whether a signature verifies now; `verified` is None where it can't be checked, and `why` says why."""
+    """Whether a signature verifies now; `verified` is None where it can't be checked, and `why` says why.
+
+    `lacks_secret` is set where there is a signature that no configured secret made.
+    """
 
     verified: bool | None
     why: str | None = None
+    lacks_secret: bool = False
 
 
 async def trace(
@@ -76,7 +80,8 @@ def check_signature(
     try:
         endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at or proof.received_at)
     except VerificationError:
-        return SignatureCheck(verified=None, why="no secret that is configured now made this signature")
+        why = "no secret that is configured now made this signature"
+        return SignatureCheck(verified=None, why=why, lacks_secret=True)
     return SignatureCheck(verified=True)
 
 

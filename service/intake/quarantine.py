@@ -13,13 +13,17 @@ from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, NotFound
 from service.core.moments import from_us, rfc3339
 from service.core.rfc8259 import NOT_JSON, parse_json
+from service.intake.provenance import check_signature
 from service.intake.translation import is_rendered, processor_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.set_aside import SetAsideSubject
 from service.ledger.store import Ledger, LedgerReader
+from service.ledger.vault import is_sealed
+from service.settings import Settings
 
 CONFLICT = "conflict"
 NO_API = "no_api"  # a thin event came while no API was set up from which to fetch what it names
+REFUSED = "refused"
 GONE = "gone"  # what a thin event names can't be fetched any more
 _PAGE = 500
 _MAX_ID = 2**62
@@ -29,8 +33,9 @@ class RetryResult(Struct, frozen=True, kw_only=True):
     """The result of reading a delivery again.
 
     `outcome`: "recorded", "duplicate" (the ledger has all its events), "partial" (the readable records of a
-    list are recorded), "conflict", "unreadable", "erased", or "settled" (before this retry). `position` is
-    that of its last event, None where it has none.
+    list are recorded), "conflict", "unreadable", "erased", "refused" (it is not what was put into quarantine,
+    or no signature shows who sent it), or "settled" (before this retry). `position` is that of its last
+    event, None where it has none.
     """
 
     id: int
@@ -179,19 +184,50 @@ async def retryable_entries(ledger: Ledger) -> dict[int, str]:
     }
 
 
-async def retry(ledger: Ledger, quarantine_id: int, now: datetime, mode_of: ModeOf) -> RetryResult:
+async def find_fault(
+    reader: LedgerReader, row: dict[str, Any], settings: Settings, *, by_chain: bool = False
+) -> str | None:
+    """Why a row of quarantine, with its body, may not be read again; None if nothing stands against it.
+
+    It must be what the chain of quarantine says. Its signature is checked again, and must be by a secret that
+    is set now, unless its body is sealed and `by_chain` takes the chain as its proof.
+    """
+    (stored,) = await reader.stored_quarantine(row["id"] - 1, 1)
+    try:
+        await reader.check_quarantined(stored)
+    except Integrity as error:
+        return str(error)
+    proof = json.decode(row["proof"], type=Proof)
+    signature = check_signature(proof, json.decode(row["headers"]), row["body"], settings)
+    if signature.verified:
+        return None
+    if not is_sealed(stored["body"]):
+        return "its body is not sealed, and no signature over it can be checked"
+    if signature.lacks_secret and not by_chain:
+        return f"{signature.why}: set the secret of that time beside the new one, or use --by-chain"
+    if proof.trust == "signed" and not signature.lacks_secret:
+        return f"it says that it is signed, but {signature.why}"
+    return None
+
+
+async def retry(
+    ledger: Ledger, quarantine_id: int, now: datetime, settings: Settings, *, by_chain: bool = False
+) -> RetryResult:
     """Read a delivery again, and append those of its events that the ledger lacks. Raises NotFound.
 
-    A conflict is appended only if today it is another rendering of the event that it contradicted.
+    A conflict is appended only if today it is another rendering of the event that it contradicted. Nothing is
+    appended of what `find_fault` finds fault with; for `by_chain` see there.
 
     It is settled in the same transaction, unless a part of it still can't be read. A retry may be repeated.
     """
     async with ledger.reading() as reader:
         row = await read_row(reader, quarantine_id)
-        incoming = read_again(row, mode_of) if row["body"] else None
+        if row["settled_at_us"] is not None:
+            return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
+        if row["body"] and (fault := await find_fault(reader, row, settings, by_chain=by_chain)):
+            return RetryResult(id=quarantine_id, outcome=REFUSED, detail=fault)
+        incoming = read_again(row, settings.mode_of) if row["body"] else None
         is_rendering = incoming is not None and await reader.is_rendering(incoming)
-    if row["settled_at_us"] is not None:
-        return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
     if row["reason"] == CONFLICT and not is_rendering:
         position = row["conflicts_with"]
         detail = (

@@ -12,6 +12,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+import structlog
 from msgspec import Struct, json, to_builtins
 from msgspec.structs import replace
 
@@ -36,6 +37,9 @@ from service.intake.translation import can_read_again, is_rendered, processor_of
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import NO_RANK, Rank, named_account, rank
 from service.ledger.store import Ledger, LedgerReader, RecordedEvent
+from service.settings import Settings
+
+log = structlog.get_logger()
 
 _PAGE = 100  # deliveries read, and appended, at once
 MAX_PREVIEW_EVENTS = 20_000  # more are not kept in memory, and their impact on figures is not previewed
@@ -93,6 +97,7 @@ class RawDelivery(Struct, frozen=True, kw_only=True):
     """A delivery as stored, with the content digests of the events that it brought first.
 
     `digests` are keyed by the processor's own event ids, and are as stored. `body` is None once erased.
+    `is_altered` is set where the stored bytes are not those that the chain covers.
     """
 
     position: int
@@ -100,6 +105,7 @@ class RawDelivery(Struct, frozen=True, kw_only=True):
     body: bytes | None
     proof: Proof
     digests: dict[EventKey, bytes]
+    is_altered: bool = False
 
 
 class EventRevisions(Struct, frozen=True, kw_only=True):
@@ -382,6 +388,7 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
     end = rows[_PAGE]["position"] - 1 if len(rows) > _PAGE else until
     event_rows = await reader.rows(after, end - after)
     digests: dict[int, dict[EventKey, bytes]] = defaultdict(dict)
+    delivery_digests = {row["delivery"]: row["delivery_digest"] for row in event_rows}
     for row in event_rows:
         if REVISION_MARK not in row["event_id"]:
             account = _account_of_key(row["processor"], row["account"])
@@ -394,6 +401,7 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
             body=row["body"],
             proof=json.decode(row["proof"], type=Proof),
             digests=digests[row["position"]],
+            is_altered=row["stored_digest"] != delivery_digests[row["position"]],
         )
         for row in rows[:_PAGE]
     ]
@@ -406,22 +414,25 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
 class Retranslator:
     """One run over a ledger: finds the changes and, with `apply`, appends the corrections.
 
-    The report lists `max_changes` changes at most.
+    The report lists `max_changes` changes at most. For `by_chain` see `quarantine.find_fault`.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         clock: Callable[[], datetime],
-        mode_of: ModeOf,
+        settings: Settings,
         *,
         processor: str | None = None,
         apply: bool = False,
+        by_chain: bool = False,
         max_changes: int = 100,
     ) -> None:
         self._ledger = ledger
+        self._by_chain = by_chain
         self._clock = clock
-        self._mode_of = mode_of
+        self._settings = settings
+        self._mode_of = settings.mode_of
         self._processor = processor
         self._max_changes = max_changes
         self._added_keys: set[EventKey] = set()  # of the events that this run adds
@@ -462,15 +473,28 @@ class Retranslator:
         for quarantine_id, reason in (await quarantine.retryable_entries(self._ledger)).items():
             async with self._ledger.reading() as reader:
                 row = await quarantine.read_row(reader, quarantine_id)
-                if row["body"] is not None and self._is_chosen(row["processor"]):
-                    incoming = quarantine.read_again(row, self._mode_of)
-                    if reason == quarantine.CONFLICT:
-                        await self._note_rendering(reader, incoming)
-                    else:
-                        await self._note_new_events(reader, incoming)
-            if self.report.applied and self._is_chosen(row["processor"]):
-                await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode_of)
+                is_chosen = self._is_chosen(row["processor"])
+                if row["body"] is not None and is_chosen:
+                    await self._note_quarantined(reader, row, reason)
+            if self.report.applied and is_chosen:
+                await self._retry(quarantine_id)
             advance(1)
+
+    async def _retry(self, quarantine_id: int) -> None:
+        now = self._clock()
+        await quarantine.retry(self._ledger, quarantine_id, now, self._settings, by_chain=self._by_chain)
+
+    async def _note_quarantined(self, reader: LedgerReader, row: dict[str, Any], reason: str) -> None:
+        """Note what a retry of a delivery in quarantine appends."""
+        if fault := await quarantine.find_fault(reader, row, self._settings, by_chain=self._by_chain):
+            log.warning("quarantine_refused", id=row["id"], processor=row["processor"], reason=fault)
+            self.report.left_out["refused in quarantine"] += 1
+            return
+        incoming = quarantine.read_again(row, self._mode_of)
+        if reason == quarantine.CONFLICT:
+            await self._note_rendering(reader, incoming)
+        else:
+            await self._note_new_events(reader, incoming)
 
     async def _note_new_events(self, reader: LedgerReader, incoming: Incoming) -> None:
         known = await read_revisions(reader, [event.event_id for event in incoming.events])
@@ -509,6 +533,8 @@ class Retranslator:
             for delivery in page
             if self._is_chosen(delivery.proof.processor) and delivery.digests.keys() - noted
         ]
+        self.report.left_out += Counter("altered" for delivery in chosen if delivery.is_altered)
+        chosen = [delivery for delivery in chosen if not delivery.is_altered]
         ids = {key[2] for delivery in chosen for key in delivery.digests}
         known = await read_revisions(reader, ids)
         rendered_again = await _read_rendered_again(reader, known)

@@ -28,6 +28,7 @@ from service.ledger.draft import (
 from service.ledger.fetches import ADD_FETCHES
 from service.ledger.key_destruction import destroy_erased_keys
 from service.ledger.personal_data import owner_of
+from service.ledger.quarantine_chain import append_records
 from service.ledger.range_partitions import ensure_partitions
 from service.ledger.renderings import EventRenderings, read_renderings
 from service.ledger.vault import GENERAL, Vault
@@ -64,10 +65,10 @@ _ADD_EVENTS = HotInsert(_events)
 _ADD_IDS = HotInsert(_ids)
 _ADD_DELIVERIES = HotInsert(_deliveries)
 _ADD_SUBJECTS = HotInsert(_subjects)
-_ADD_QUARANTINE = HotInsert(
-    _quarantine,
-    [c.name for c in _quarantine.c if c.name != "id" and not c.name.startswith("settled_")],
-    lambda insert: insert.on_conflict_do_nothing(),
+_QUARANTINED = [c.name for c in _quarantine.c if c.name != "id" and not c.name.startswith("settled_")]
+_ADD_QUARANTINE = HotStatement(
+    lambda dialect: dialect.insert(_quarantine).on_conflict_do_nothing().returning(*_quarantine.c),
+    _QUARANTINED,
 )
 
 
@@ -76,8 +77,8 @@ def append_deliveries(
 ) -> list[Outcome]:
     """Write the rows that a batch adds; positions have no gaps, and are in the order of the commits.
 
-    For that, one transaction appends at a time: SQLite has one writer anyway, and on PostgreSQL each
-    transaction locks the only row of `turn` until it has committed.
+    For that, one transaction appends at a time: on PostgreSQL each one locks the only row of `turn` until it
+    has committed.
     """
     is_postgresql = connection.dialect.name == POSTGRESQL
     old_head = lock_head(connection)
@@ -95,14 +96,24 @@ def append_deliveries(
         (_ADD_IDS, draft.events),
         (_ADD_DELIVERIES, draft.deliveries),
         (_ADD_SUBJECTS, draft.subjects),
-        (_ADD_QUARANTINE, draft.quarantine),
         (ADD_FETCHES, draft.fetches),
     ):
         if rows:
             statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
     set_aside.apply(connection, draft.set_aside)
+    _add_quarantine(connection, draft.quarantine)
     destroy_erased_keys(connection, vault, [*events, *draft.corrections], keys)
     return outcomes
+
+
+def _add_quarantine(connection: Connection, entries: Sequence[dict[str, Any]]) -> None:
+    """Add entries to quarantine, and to its chain; one that is there already is not added again."""
+    added = [
+        dict(zip(_quarantine.c.keys(), row, strict=True))
+        for entry in entries
+        for row in _ADD_QUARANTINE.run(connection, *(entry[name] for name in _QUARANTINED))
+    ]
+    append_records(connection, added)
 
 
 class _Keys(dict[str, bytes | None]):

@@ -1,5 +1,6 @@
 """The digest chain: each row's digest covers all its columns and the digest of the row before it."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -14,10 +15,10 @@ CHAINED = tuple(
 )
 
 
-def link(previous: bytes, row: dict[str, Any]) -> bytes:
+def link(previous: bytes, row: dict[str, Any], columns: Sequence[str] = CHAINED) -> bytes:
     """The digest of `row` (values by column name): SHA-256 over `previous` and length-prefixed columns."""
     parts = [previous]
-    for name in CHAINED:
+    for name in columns:
         value = row[name]
         column = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
         parts.append(b"%d:%b" % (-1 if value is None else len(column), column))

@@ -12,6 +12,7 @@ from service.core.rfc8259 import NOT_JSON, parse_json
 from service.ledger import tables
 from service.ledger.history import read_histories
 from service.ledger.personal_data import owner_of
+from service.ledger.quarantine_chain import append_records
 from service.ledger.vault import GENERAL, Keys, Vault, destroy_keys
 
 _keys = tables.Key.__table__  # type: ignore[attr-defined]
@@ -84,7 +85,8 @@ def _empty_quarantined(connection: Connection, vault: Vault, erased: Event) -> N
     bodies = vault.unseal(connection, [row.body for row in rows])
     for row, body in zip(rows, bodies, strict=True):
         if body and _mentions(body, erased.data.customer_id, names - {""}):
-            connection.execute(update(_quarantine).where(_quarantine.c.id == row.id).values(body=ERASED))
+            empty = update(_quarantine).where(_quarantine.c.id == row.id).values(body=ERASED)
+            append_records(connection, connection.execute(empty.returning(_quarantine)).mappings().all())
 
 
 def _mentions(body: bytes, customer_id: str, names: Iterable[str]) -> bool:

@@ -29,7 +29,7 @@ from service.core.events import (
 )
 from service.core.moments import to_us
 from service.core.order import effective_events
-from service.ledger import tables
+from service.ledger import chain, tables
 from service.ledger.append import append_deliveries, is_rendering, lock_head, read_head
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.draft import Head, Incoming, Outcome
@@ -42,9 +42,11 @@ from service.ledger.fetches import (
 )
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event, unseal_rows
 from service.ledger.personal_data import has_sealed_fields, unseal_data
+from service.ledger.quarantine_chain import append_records, check_entry, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.set_aside import SetAsideSubject, lifting_events, read_set_aside, set_aside_events
 from service.ledger.vault import Vault
+from service.ledger.witness import Guard, Reconnected
 from service.storage.database import Database
 from service.storage.statements import any_of
 
@@ -60,10 +62,14 @@ _superseding = _ids.alias()
 
 
 class Ledger:
-    """The ledger in one database. Close it, or the process hangs at its end."""
+    """The ledger in one database. Close it, or the process hangs at its end.
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    With a `guard`, nothing is appended to a ledger that lacks what was acknowledged: LostEvents is raised.
+    """
+
+    def __init__(self, database: Database, vault: Vault, guard: Guard | None = None) -> None:
         self._database = database
+        self._guard = guard
         self.vault = vault
 
     async def close(self) -> None:
@@ -85,7 +91,7 @@ class Ledger:
                 save_cursor(connection, *progress, now)
             return outcomes
 
-        return await self._database.write(work)
+        return await self._append(work)
 
     async def retry(self, quarantine_id: int, incoming: Incoming, now: datetime) -> Outcome:
         """Append a delivery from quarantine, and settle it there, in one durable transaction.
@@ -93,13 +99,14 @@ class Ledger:
         What a thin event names is fetched again, though the ledger has it already.
         """
 
-        def work(connection: Connection) -> Outcome:
-            (outcome,) = append_deliveries(connection, [incoming], to_us(now), self.vault)
+        def work(connection: Connection) -> list[Outcome]:
+            outcomes = append_deliveries(connection, [incoming], to_us(now), self.vault)
             request_fetches(connection, incoming.events, now)
             _settle(connection, [quarantine_id], "retried", None, now)
-            return outcome
+            return outcomes
 
-        return await self._database.write(work)
+        (outcome,) = await self._append(work)
+        return outcome
 
     async def set_aside(
         self, first_unread: Mapping[str, int], book: str, error: str, now: datetime
@@ -110,40 +117,44 @@ class Ledger:
         read further until now.
         """
 
-        def work(connection: Connection) -> list[Event]:
-            position = lock_head(connection).position + 1
-            events = set_aside_events(connection, first_unread, book, error, position, now)
-            self._append_own(connection, events, "worker", now)
-            return events
+        def make(connection: Connection, position: int) -> list[Event]:
+            return set_aside_events(connection, first_unread, book, error, position, now)
 
-        events = await self._database.write(work)
-        return [subjects(event)[0] for event in events]
+        return await self._append_own(make, "worker", now)
 
     async def lift(self, names: Iterable[str], now: datetime) -> list[str]:
         """Have histories that are set aside read to their ends again; the names of those that were."""
 
-        def work(connection: Connection) -> list[Event]:
-            events = lifting_events(connection, names, lock_head(connection).position + 1, now)
-            self._append_own(connection, events, "operator", now)
-            return events
+        def make(connection: Connection, position: int) -> list[Event]:
+            return lifting_events(connection, names, position, now)
 
-        return [subjects(event)[0] for event in await self._database.write(work)]
+        return await self._append_own(make, "operator", now)
 
-    def _append_own(
-        self, connection: Connection, events: Sequence[Event], method: str, now: datetime
-    ) -> None:
-        """Append events that Daybook makes itself, each as a delivery of its own."""
-        deliveries = [
-            Incoming(
-                events=[event],
-                content_digest=sha256(event.event_id.encode()).digest(),
-                headers=b"{}",
-                body=json.encode(event),
-                proof=Proof(processor=event.processor, method=method, received_at=now, trust=event.trust),
-            )
-            for event in events
-        ]
-        append_deliveries(connection, deliveries, to_us(now), self.vault)
+    async def _append_own(
+        self, make: Callable[[Connection, int], list[Event]], method: str, now: datetime
+    ) -> list[str]:
+        """Append events that Daybook makes itself, each as a delivery of its own; their histories' names.
+
+        `make` gives them for the position of the first.
+        """
+        events: list[Event] = []
+
+        def work(connection: Connection) -> list[Outcome]:
+            events[:] = make(connection, lock_head(connection).position + 1)
+            deliveries = [
+                Incoming(
+                    events=[event],
+                    content_digest=sha256(event.event_id.encode()).digest(),
+                    headers=b"{}",
+                    body=json.encode(event),
+                    proof=Proof(processor=event.processor, method=method, received_at=now, trust=event.trust),
+                )
+                for event in events
+            ]
+            return append_deliveries(connection, deliveries, to_us(now), self.vault)
+
+        await self._append(work)
+        return [subjects(event)[0] for event in events]
 
     async def claim_fetch(self, processor: str, now: datetime) -> str | None:
         """The id of a thin event of which what it names is to be fetched now; see `claim_fetch`."""
@@ -159,11 +170,35 @@ class Ledger:
             remove_fetch(connection, processor, event_id)
             return outcomes
 
-        return await self._database.write(work)
+        return await self._append(work)
+
+    async def _append(self, work: Callable[[Connection], list[Outcome]]) -> list[Outcome]:
+        """Run the work of an append once the guard, if there is one, finds that nothing is lost."""
+        guard, connections = self._guard, self._database.connections
+        if guard is None:
+            return await self._database.write(work)
+
+        def checked(connection: Connection) -> list[Outcome]:
+            guard.check_append(lock_head(connection), connections.number)
+            return work(connection)
+
+        try:
+            outcomes = await self._database.write(checked)
+        except Reconnected:
+            witnesses = await guard.witnesses()
+            await self._database.write(lambda c: guard.compare_all(c, witnesses, connections.number))
+            outcomes = await self._database.write(checked)
+        guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
+        return outcomes
 
     async def dismiss(self, quarantine_ids: Sequence[int], reason: str, now: datetime) -> set[int]:
         """Settle deliveries in quarantine without reading them; return the ids that were open until now."""
-        return await self._database.write(lambda c: _settle(c, quarantine_ids, "dismissed", reason, now))
+
+        def work(connection: Connection) -> set[int]:
+            lock_head(connection)
+            return _settle(connection, quarantine_ids, "dismissed", reason, now)
+
+        return await self._database.write(work)
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""
@@ -297,9 +332,12 @@ class LedgerReader:
     async def deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` raw deliveries whose first event is after a position, in order.
 
-        `body` is None where it was erased.
+        `body` is None where it was erased; `stored_digest` is over the bytes as they are stored.
         """
-        return await self._with_bodies(await self.stored_deliveries(after, limit))
+        stored = await self.stored_deliveries(after, limit)
+        digests = [chain.delivery_digest(row["headers"], row["body"], row["proof"]) for row in stored]
+        rows = await self._with_bodies(stored)
+        return [row | {"stored_digest": digest} for row, digest in zip(rows, digests, strict=True)]
 
     async def stored_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """The raw deliveries that `deliveries` returns, as the chain covers them: with sealed bodies."""
@@ -386,9 +424,20 @@ class LedgerReader:
 
     async def quarantined_deliveries(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Up to `limit` deliveries in quarantine after an id; `body` is None where it was erased."""
+        return await self._with_bodies(await self.stored_quarantine(after, limit))
+
+    async def stored_quarantine(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The entries of `quarantined_deliveries` as their chain covers them: with sealed bodies."""
         query = select(_quarantine).where(_quarantine.c.id > after).order_by(_quarantine.c.id).limit(limit)
-        rows = await self._connection.execute(query)
-        return await self._with_bodies([dict(row._mapping) for row in rows])  # noqa: SLF001
+        return [dict(row) for row in (await self._connection.execute(query)).mappings()]
+
+    async def check_quarantined(self, entry: dict[str, Any]) -> None:
+        """Raise Integrity unless a stored entry of quarantine is what its chain says."""
+        await self._connection.run_sync(check_entry, entry)
+
+    async def quarantine_records(self, after: int, limit: int) -> Sequence[dict[str, Any]]:
+        """Up to `limit` records of quarantine's chain after a number."""
+        return await self._connection.run_sync(read_records, after, limit)
 
     async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         bodies = await self._unseal([row["body"] for row in rows])
@@ -475,14 +524,16 @@ def _recency(event: Event) -> tuple[bool, datetime, str]:
 def _settle(
     connection: Connection, ids: Sequence[int], settled_as: str, reason: str | None, now: datetime
 ) -> set[int]:
-    """Settle the open ones of these deliveries in quarantine; return their ids."""
+    """Settle the open ones of these deliveries in quarantine, in the transaction's turn; return their ids."""
     settle = (
         update(_quarantine)
         .where(_quarantine.c.id.in_(ids), _quarantine.c.settled_at_us.is_(None))
         .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=reason)
-        .returning(_quarantine.c.id)
+        .returning(_quarantine)
     )
-    return set(connection.execute(settle).scalars())
+    settled = connection.execute(settle).mappings().all()
+    append_records(connection, settled)
+    return {entry["id"] for entry in settled}
 
 
 # The distinct processors, each found by one step in an index: DISTINCT would read every row.

@@ -69,7 +69,7 @@ class Quarantine(_Table, table=True):
 
     __tablename__ = "quarantine"
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigInteger)
     received_at_us: int = Field(sa_type=BigInteger)
     processor: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
@@ -82,6 +82,17 @@ class Quarantine(_Table, table=True):
     settled_at_us: int | None = Field(default=None, sa_type=BigInteger)
     settled_as: str | None = Field(default=None, sa_type=Text, description="retried or dismissed")
     settled_because: str | None = Field(default=None, sa_type=Text)
+
+
+class QuarantineRecord(_Table, table=True):
+    """A link of quarantine's chain: an entry came, or changed, and `entry_digest` is over it since then."""
+
+    __tablename__ = "quarantine_chain"
+
+    number: int = Field(primary_key=True, sa_type=BigInteger)
+    entry: int = Field(sa_type=BigInteger)
+    entry_digest: bytes = Field(sa_type=LargeBinary)
+    digest: bytes = Field(sa_type=LargeBinary)
 
 
 class Key(_Table, table=True):

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from service.core.errors import Unavailable
+from service.core.errors import DaybookError, LostEvents, Unavailable
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
 
@@ -38,6 +39,7 @@ class Writer:
         self._batch = batch
         self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_MAX_WAITING)
         self._bytes = 0
+        self._failure: str | None = None
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     async def append(self, incoming: Incoming) -> Outcome:
@@ -82,18 +84,46 @@ class Writer:
         try:
             outcomes = await self._ledger.append([incoming for incoming, _ in batch], self._clock())
         except Exception as error:  # whatever it is, the waiting requests get an answer
-            log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
+            if (reason := _reason(error)) is None:
+                log.exception("ledger_unavailable", deliveries=len(batch), error=type(error).__name__)
+            else:
+                self._note_failure(reason, deliveries=len(batch), error=type(error).__name__)
             if len(batch) > 1 and _is_delivery_error(error):
                 for entry in batch:  # one delivery that can't be written does not keep out the rest
                     await self._write([entry])
             for _, answer in batch:
                 if not answer.done():
-                    answer.set_exception(Unavailable("the ledger can't be written now"))
+                    answer.set_exception(
+                        error
+                        if isinstance(error, LostEvents)
+                        else Unavailable("the ledger can't be written now")
+                    )
             return
+        self._note_success()
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if not answer.done():  # the request may have gone away; its event is written all the same
                 answer.set_result(outcome)
         self._committed(max((outcome.end for outcome in outcomes), default=0))
+
+    def _note_failure(self, reason: str, **fields: Any) -> None:
+        """One line for failures that are alike, until a commit succeeds."""
+        if reason != self._failure:
+            log.error("ledger_unavailable", reason=reason, **fields)
+        self._failure = reason
+
+    def _note_success(self) -> None:
+        if self._failure:
+            log.info("ledger_available")
+        self._failure = None
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a store can't be used, in one line and without any value; None for an error that should not be."""
+    if isinstance(error, DaybookError):
+        return str(error)
+    if isinstance(error, DBAPIError) and error.orig is not None and not _is_delivery_error(error):
+        return next(iter(str(error.orig).splitlines()), type(error).__name__)
+    return type(error).__name__ if isinstance(error, SQLAlchemyError | OSError) else None
 
 
 def _is_delivery_error(error: Exception) -> bool:

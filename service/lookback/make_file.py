@@ -33,6 +33,7 @@ from service.settings import Settings
 from service.storage.database import SqliteDatabase, books_path
 
 _NICENESS = 10
+FEW_EVENTS = 1_000  # so many take one step of the engine, and less time than a process takes to start
 _MAX_ADDED = 4  # from a quarter of all events on, filling new books is quicker than adding to old ones
 
 # Changed code may make other rows, even if a book's version was not raised.
@@ -63,7 +64,7 @@ def run_process(settings: Settings, spec: LookbackSpec) -> None:
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     follow_parent()
-    logs.configure()
+    logs.configure(settings.log_level)
     asyncio.run(make_file(settings, spec))
 
 
@@ -110,7 +111,7 @@ async def _make_books(
     store = open_file(settings, path)
     try:
         await store.register()
-        if near:
+        if near or spec.position <= FEW_EVENTS:
             await Engine(ledger, store, utc_now).catch_up(spec.position)
         else:
             await fill_books(settings, ledger, store, spec.position)

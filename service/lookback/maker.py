@@ -1,4 +1,4 @@
-"""Makes the files of lookbacks, each by a process of its own, one at a time.
+"""Makes the files of lookbacks, one at a time, those of more than a few events by a process of their own.
 
 Requests wait for a file for a limited time; the process goes on without them, and a later request finds the
 file.
@@ -14,7 +14,7 @@ import structlog
 
 from service.core.errors import Unavailable
 from service.lookback.files import LookbackSpec
-from service.lookback.make_file import open_lookback_files, run_process
+from service.lookback.make_file import FEW_EVENTS, make_file, open_lookback_files, run_process
 from service.settings import Settings
 
 _WAIT_SECONDS = 4.0  # for a file that is being made, in addition to the request's own timeout
@@ -64,7 +64,16 @@ class LookbackMaker:
         return task
 
     async def _make(self, spec: LookbackSpec) -> None:
-        """Run a process that makes the file. Raises Unavailable if it fails."""
+        """Make the file: of few events in a thread, of more in a process. Raises Unavailable if it fails."""
+        if spec.position > FEW_EVENTS:
+            await self._make_in_process(spec)
+            return
+        try:
+            await asyncio.to_thread(asyncio.run, make_file(self._settings, spec))
+        finally:
+            self._task = None
+
+    async def _make_in_process(self, spec: LookbackSpec) -> None:
         started = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self._process = process = context.Process(target=run_process, args=(self._settings, spec))

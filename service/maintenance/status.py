@@ -15,6 +15,7 @@ from service.ledger.append import read_head
 from service.ledger.fetches import read_pending_fetches
 from service.ledger.set_aside import count_set_aside
 from service.ledger.store import Ledger
+from service.processes.lifeline import is_worker_running
 from service.settings import Settings
 
 
@@ -30,9 +31,9 @@ class Status(Struct, frozen=True, kw_only=True):
     """The ledger's end, when each living worker was last seen, and the partitions.
 
     Workers hold leases only where there can be many, on PostgreSQL; elsewhere none is listed.
-    `retranslation_due` are the processors whose deliveries an older version translated, and
-    `pending_fetches` counts the thin events that wait for what they name, by processor, and
-    `set_aside_histories` those of which the last events are not read.
+    `worker_runs` says whether any worker does, in both. `retranslation_due` are the processors whose
+    deliveries an older version translated, `pending_fetches` counts the thin events that wait for what they
+    name, by processor, and `set_aside_histories` those of which the last events are not read.
     """
 
     position: int
@@ -40,6 +41,7 @@ class Status(Struct, frozen=True, kw_only=True):
     pending_fetches: dict[str, int]
     set_aside_histories: int
     leased: bool
+    worker_runs: bool
     workers: dict[str, str]
     partitions: list[Partition]
 
@@ -48,14 +50,14 @@ async def find_status(settings: Settings) -> Status:
     """The present status. Raises SQLAlchemy's errors if a store can't be read."""
     ledger, store = open_ledger(settings), open_books(settings)
     try:
-        return await read_status(ledger, store)
+        return await read_status(ledger, store, settings)
     finally:
         await store.close()
         await ledger.close()
 
 
-async def read_status(ledger: Ledger, store: BookStore) -> Status:
-    """The status from open stores."""
+async def read_status(ledger: Ledger, store: BookStore, settings: Settings) -> Status:
+    """The status from open stores of these settings."""
     position = (await ledger.read(read_head)).position
     due = await ledger.read(find_due)
     pending = {each.processor: each.count for each in await ledger.read(read_pending_fetches)}
@@ -77,6 +79,7 @@ async def read_status(ledger: Ledger, store: BookStore) -> Status:
             pending_fetches=pending,
             set_aside_histories=set_aside,
             leased=store.partitions > 1,
+            worker_runs=bool(living) if store.partitions > 1 else is_worker_running(settings.data_dir),
             workers={name: rfc3339(seen_at) for name, seen_at in sorted(living.items())},
             partitions=[
                 Partition(

@@ -11,14 +11,17 @@ import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from io import TextIOWrapper
 from pathlib import Path
 
 from service.core.errors import SettingsError
 from service.settings import LIFELINE
+from service.storage.files import locked
 
 STOP_SECONDS = 8  # a process that is told to stop ends within this time, even if something hangs
 _WAIT_SECONDS = 15.0
+_WORKER_LOCK = "worker.lock"
 
 
 def command_line(name: str) -> list[str]:
@@ -49,6 +52,20 @@ def hold_lifeline(data_dir: Path, seconds: float = _WAIT_SECONDS) -> TextIOWrapp
             time.sleep(0.1)
         else:
             return lock
+
+
+def worker_lock(data_dir: Path) -> AbstractContextManager[None]:
+    """The lock that shows, while it is held, that a worker of this data directory runs."""
+    return locked(data_dir / _WORKER_LOCK, shared=True)
+
+
+def is_worker_running(data_dir: Path) -> bool:
+    """Whether a process holds the lock of a worker of this data directory."""
+    try:
+        with locked(data_dir / _WORKER_LOCK, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def follow_lifeline() -> None:

@@ -2,8 +2,12 @@
 
 import os
 import shlex
+import sys
+from collections.abc import Callable
 
-from honcho.manager import Manager
+import structlog
+from honcho.manager import SYSTEM_PRINTER_NAME, Manager
+from honcho.printer import Message, Printer
 
 from service.processes.lifeline import command_line, hold_lifeline
 from service.queue import valkey
@@ -11,10 +15,24 @@ from service.settings import LIFELINE, Settings
 
 PROCESSES = ("web", "worker")  # the repository's Procfile has the same, for other process managers
 
+log = structlog.get_logger()
 
-def supervise(settings: Settings) -> int:
-    """Run until a signal, or until one of the processes ends; the exit code."""
+
+class _Lines(Printer):  # type: ignore[misc]
+    """Passes on the lines of the processes, on a terminal with their names; its own are lines of the log."""
+
+    def write(self, message: Message) -> None:
+        """Write the lines of a message."""
+        if message.name == SYSTEM_PRINTER_NAME:
+            log.info("processes", detail=message.data.strip())
+        else:
+            super().write(message)
+
+
+def supervise(settings: Settings, prepare: Callable[[], object]) -> int:
+    """Run until a signal, or until one of the processes ends; the exit code. First, `prepare` the stores."""
     lifeline = hold_lifeline(settings.data_dir)
+    prepare()
     environment = {
         **os.environ,
         "DAYBOOK_HOST": settings.host,
@@ -26,7 +44,7 @@ def supervise(settings: Settings) -> int:
     if settings.redis_url is None:
         environment["DAYBOOK_REDIS_URL"] = valkey.url(settings.data_dir)
         names.insert(0, "valkey")
-    manager = Manager()
+    manager = Manager(_Lines(sys.stdout, prefix=sys.stdout.isatty()))
     for name in names:
         manager.add_process(name, f"exec {shlex.join(command_line(name))}", env=environment)
     manager.loop()

@@ -98,6 +98,9 @@ def _value(column: Column, values: dict[str, Any], currency: str) -> Any:
 
 # CSV
 
+# A text that begins with one may be run as a formula; full-width signs are, too, in some languages.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 def _to_csv(table: AnswerTable) -> bytes:
     out = io.StringIO()
@@ -112,7 +115,7 @@ def cell(value: Any) -> Any:
     value = _plain(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA_SIGNS else value
 
 
 def _plain(value: Any) -> Any:

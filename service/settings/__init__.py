@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     stripe_mode: Literal["live", "test"] = "live"  # before the key, whose check reads it
     stripe_api_key: str | None = None
     stripe_api_url: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     reporting_tz: str = "UTC"
     reporting_currency: str = Field(default="usd", pattern="^[a-z]{3}$")
     weeks_per_month: Annotated[Fraction, NoDecode, BeforeValidator(parse_weeks_per_month)] = WEEKS_PER_MONTH

@@ -67,8 +67,23 @@ class Database(Protocol):
     def reopen(self) -> "Callable[[], Database]":
         """A function that opens the same database again; it can be sent to another process."""
 
+    @property
+    def connections(self) -> "Connections":
+        """How many connections were made to write; another number says that the last one was lost."""
+
     async def close(self) -> None:
         """Close every connection."""
+
+
+class Connections:
+    """Counts the connections that an engine has made."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.number = 0
+        event.listen(engine, "connect", self._count)
+
+    def _count(self, _connection: Any, _record: Any) -> None:
+        self.number += 1
 
 
 class SqliteDatabase:
@@ -80,6 +95,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, time_limited: bool = False) -> None:
         self.reopen = partial(SqliteDatabase, path, synchronous, time_limited=time_limited)
         self._writer = sqlite_engine(path, "write", synchronous)
+        self.connections = Connections(self._writer)
         self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never waits for slow reads
         self._reader = sqlite_engine(path, "read")
         if time_limited:
@@ -125,6 +141,7 @@ class PostgresDatabase:
         self._durable = durable
         self._thread = _LoopThread(schema)
         self._writer = _postgres_engine(url, session, "write")
+        self.connections = Connections(self._writer.sync_engine)
         self._reader = _postgres_engine(url, session, "read")
         self._async_reader = _postgres_engine(url, session, "read", unlimited=True)
 

@@ -9,14 +9,14 @@ from secrets import token_hex
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a file, made where it is missing, until the block or the process ends.
 
-    Without `wait`, raises BlockingIOError if another process holds it.
+    Without `wait`, raises BlockingIOError if another process holds it. Several may hold it `shared`.
     """
     file = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(file)

@@ -11,7 +11,7 @@ import httpx
 import structlog
 from msgspec import json
 
-from service.core.delivery import ModeOf, Processor, Proof, ThinEvents
+from service.core.delivery import Processor, Proof, ThinEvents
 from service.core.errors import Refused, Unavailable, Unreadable
 from service.core.events import Event, ThinEvent
 from service.core.moments import rfc3339
@@ -21,6 +21,7 @@ from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.fetches import has_due_fetch
 from service.ledger.store import Ledger, RecordedEvent
+from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.client import ApiClient
 
@@ -45,7 +46,7 @@ class ThinFetcher:
         client: ApiClient,
         ledger: Ledger,
         clock: Callable[[], datetime],
-        mode_of: ModeOf,
+        settings: Settings,
         appended: Callable[[int], None],
     ) -> None:
         self._processor = processor
@@ -54,7 +55,7 @@ class ThinFetcher:
         self._client = client
         self._ledger = ledger
         self._clock = clock
-        self._mode_of = mode_of
+        self._settings = settings
         self._appended = appended
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -81,7 +82,7 @@ class ThinFetcher:
             waiting = quarantine.read_rows(reader, processor=self._processor.name, reason=quarantine.NO_API)
             ids = [row["id"] async for row in waiting]
         for quarantine_id in ids:
-            await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._mode_of)
+            await quarantine.retry(self._ledger, quarantine_id, self._clock(), self._settings)
         return len(ids)
 
     async def fetch_due(self) -> None:
@@ -175,7 +176,7 @@ class ThinFetcher:
             message_id=observed_as,
             account=account,
         )
-        return read_delivery(self._processor, b"{}", body, proof, self._mode_of)
+        return read_delivery(self._processor, b"{}", body, proof, self._settings.mode_of)
 
     async def _given_up(self, recorded: RecordedEvent, detail: str) -> Incoming:
         """The thin event itself, for quarantine: there an operator sees it, and may try it again."""

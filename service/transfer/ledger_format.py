@@ -198,10 +198,15 @@ def _event(row: dict[str, Any]) -> ExportedEvent:
 
 
 async def _read_quarantine(ledger: Ledger) -> AsyncIterator[ExportedQuarantine]:
-    """The deliveries in quarantine, except for erased ones, which have no content left."""
+    """The deliveries in quarantine, except for erased ones, which have no content left.
+
+    Raises Integrity if one is not what was put into quarantine.
+    """
     after = 0
     while True:
         async with ledger.reading() as reader:
+            for entry in await reader.stored_quarantine(after, _QUARANTINE_PAGE):
+                await reader.check_quarantined(entry)
             rows = await reader.quarantined_deliveries(after, _QUARANTINE_PAGE)
         if not rows:
             return

@@ -1,4 +1,4 @@
-"""The ledger's checks: each link of the chain, each raw delivery, both indexes, and all sealed texts."""
+"""The ledger's checks: each link of both chains, each raw delivery, both indexes, and all sealed texts."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,6 +18,7 @@ from service.ledger.markers import subjects_of_markers
 from service.ledger.store import Ledger, LedgerReader
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns
+from service.verify.quarantine import verify_quarantine
 from service.verify.sealed import verify_keys, verify_sealed
 
 _PAGE = 1_000
@@ -36,7 +37,7 @@ _Row = dict[str, Any]
 async def verify_chain(
     ledger: Ledger, advance: Advance = no_advance, add_names: Callable[[Iterable[str]], None] = lambda _: None
 ) -> int:
-    """Compute each link, each raw delivery's digest and both indexes again, and unseal all sealed texts.
+    """Compute each link, raw delivery's digest and index again, check quarantine, and unseal all texts.
 
     Returns the number of events. `advance` is called with the numbers of events as they are checked,
     `add_names` with the names of their histories. Raises Fault at the first fault.
@@ -55,6 +56,7 @@ async def verify_chain(
             add_names(name for name, _ in entries)
             advance(len(rows))
         await _verify_end(ledger, reader, head)
+        await verify_quarantine(reader)
         await verify_keys(ledger, reader)
         await _verify_limits(reader, limits)
         await _verify_count(ledger, _ids, head.position, await reader.count_ids())

@@ -1,22 +1,28 @@
 """The web process as one Starlette app."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TypedDict
 
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from service.books.witnesses import WitnessKeeper, places, read_witnesses
 from service.bootstrap import open_books, open_ledger, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
 from service.intake.versions import DueMonitor
+from service.ledger.probe import WriteProbe
+from service.ledger.witness import Guard
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.queue.nudge import ADVANCE, FETCH, Nudger, connect
 from service.settings import Settings
+from service.storage.tasks import cancel_and_wait
 from service.web.bounds import Limiter
 from service.web.browsers import BrowserGuard
 from service.web.compare import compare_routes
@@ -53,7 +59,11 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[_Lifespan]:
-        ledger, store, metrics = open_ledger(settings), open_books(settings), Metrics()
+        metrics, kept_at = Metrics(), places(settings)
+        guard = Guard(partial(read_witnesses, kept_at), metrics.lost_positions.set)
+        ledger, store = open_ledger(settings, guard), open_books(settings)
+        witnesses = WitnessKeeper(ledger, guard, kept_at)
+        keeping = asyncio.create_task(witnesses.run(), name="witnesses")
         nudgers = {
             job: Nudger(connect(settings.redis_url, settings.redis_prefix), metrics.nudge_failures.inc, job)
             for job in (ADVANCE, FETCH)
@@ -69,6 +79,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     settings=settings,
                     clock=clock,
                     ledger=ledger,
+                    witnesses=witnesses,
+                    write_probe=WriteProbe(ledger, clock),
                     writer=writer,
                     request_fetch=nudgers[FETCH].nudge if nudgers else _do_nothing,
                     store=store,
@@ -83,6 +95,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 )
             }
         finally:
+            await cancel_and_wait(keeping)
             await lookback.close()
             await writer.close()
             for nudger in nudgers.values():

@@ -1,7 +1,8 @@
 """Log lines that may come in thousands: one of each kind at once, and then how many more there were."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -26,12 +27,17 @@ class CountedLines:
         self._write = write
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
-    def add(self, now: datetime, event: str, **fields: str) -> None:
-        """Write or count one line. `fields` must have few values, since each combination is kept."""
+    def add(
+        self, now: datetime, event: str, *, shown: Mapping[str, object] = MappingProxyType({}), **fields: str
+    ) -> None:
+        """Write or count one line. `fields` must have few values, since each combination is kept.
+
+        Lines are alike whatever is `shown`, which is that of the one that is written.
+        """
         key = (event, *sorted(fields.items()))
         kind = self._kinds.get(key)
         if kind and now - kind.written_at < _INTERVAL:
             kind.left_out += 1
             return
         self._kinds[key] = _Kind(written_at=now)
-        self._write(event, **fields, left_out=kind.left_out if kind else 0)
+        self._write(event, **fields, **shown, left_out=kind.left_out if kind else 0)

@@ -79,12 +79,14 @@ async def _healthz(_request: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    """The stores can be read; how far the books are behind, and which processor is silent or due again."""
+    """The stores can be used; how far the books are behind, and which processor is silent or due again."""
     state = state_of(request)
     return _json(await with_timeout(LOOK_SECONDS, _progress(state)))
 
 
 async def _progress(state: State) -> Ready:
+    await state.witnesses.look()
+    await state.write_probe.check()
     head, lag = await _lag(state)
     now = state.clock()
     silences = [processor.silence(now) for processor in await state.silence.read_activity(now)]
@@ -131,7 +133,7 @@ async def _metrics(request: Request) -> Response:
     state = state_of(request)
     try:
         gauges = await with_timeout(
-            LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock())
+            LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock(), state.settings)
         )
     except (SQLAlchemyError, OSError) as error:
         log.warning("not_ready", error=type(error).__name__)

@@ -110,6 +110,6 @@ class _Processes:
 
 def _serve(settings: Settings, sockets: list[socket.socket], ready_sender: Connection) -> None:
     """Run one of the processes."""
-    logs.configure()
+    logs.configure(settings.log_level)
     follow_parent(gracefully=True)
     serve(settings, sockets, lambda _sockets: ready_sender.send_bytes(b"listens"))

@@ -55,6 +55,9 @@ PROBLEMS: dict[type[Exception], ProblemType] = {
         "busy", "Too many requests are under way", 503, {"Retry-After": "1", "Connection": "close"}
     ),
     errors.Behind: ProblemType("behind", "The books are behind", 504),
+    errors.LostEvents: ProblemType(
+        "lost-events", "The ledger lacks events that it had acknowledged", 503, {"Retry-After": "60"}
+    ),
 }
 
 
@@ -114,6 +117,13 @@ async def database_error(_request: Request, error: Exception) -> Response:
 async def unexpected(_request: Request, _error: Exception) -> Response:
     """Anything else: logged by the server, and said without a word of it."""
     return _untyped(500, "an unexpected error; it is in the service's log")
+
+
+def status_of(error: Exception) -> int:
+    """The status with which an error is answered."""
+    if kind := PROBLEMS.get(type(error)):
+        return kind.status
+    return _UNAVAILABLE.status if isinstance(error, SQLAlchemyError | OSError) else 500
 
 
 HANDLERS = {

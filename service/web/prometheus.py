@@ -5,11 +5,23 @@ is asked adds them up (the client library's multiprocess mode).
 """
 
 import os
-from collections.abc import Iterable, Mapping
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime
+from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Connection
@@ -23,13 +35,16 @@ from service.intake.versions import VERSIONS
 from service.ledger.fetches import PendingFetches
 from service.ledger.store import Ledger
 from service.maintenance.status import Status, read_status
+from service.reads.mrr import mrr
 from service.reads.snapshots import list_currencies
 from service.reads.stored_models import positions as model_positions
+from service.settings import Settings
 from service.sync.reconcile.report import ReconciliationSummary, read_last_summary
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # the client library's name; it looks when it is imported
 _RECONCILED_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.api)
 _THIN_PROCESSORS = tuple(processor.name for processor in PROCESSORS if processor.thin_events)
+_READ_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10)
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -59,6 +74,22 @@ class Metrics:
         self.nudge_failures = Counter(
             "daybook_nudge_failures", "Nudges that Redis did not take at once", registry=self.registry
         )
+        self.reads = Counter(
+            "daybook_reads", "Reads by path and status", ("path", "status"), registry=self.registry
+        )
+        self.read_seconds = Histogram(
+            "daybook_read_seconds",
+            "From a read's request to its answer, with the wait for `at_least`",
+            ("path",),
+            buckets=_READ_SECONDS,
+            registry=self.registry,
+        )
+        self.lost_positions = Gauge(
+            "daybook_ledger_lost_positions",
+            "Positions that the ledger had acknowledged, and lacks",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.in_flight = Gauge(
             "daybook_requests_in_flight",
             "Webhooks and reads under way",
@@ -73,11 +104,43 @@ class Metrics:
             registry=self.registry,
         )
 
+    @contextmanager
+    def timed_read(self, path: str, status_of: Callable[[Exception], int]) -> Iterator[Callable[[int], None]]:
+        """Count and time a read. Yields a function to tell its status; `status_of` gives that of an error."""
+        started, status = perf_counter(), 0
+
+        def answered(answer_status: int) -> None:
+            nonlocal status
+            status = answer_status
+
+        try:
+            yield answered
+        except Exception as error:
+            answered(status_of(error))
+            raise
+        finally:
+            self.reads.labels(path, status).inc()
+            self.read_seconds.labels(path).observe(perf_counter() - started)
+
     def text(self, read_gauges: Iterable[Metric]) -> bytes:
-        """What Prometheus reads: the counters of every process, and what the stores said."""
+        """What Prometheus reads: the counters of every process, and what the stores said.
+
+        Of one process alone, with its memory, CPU time and open files.
+        """
         shared = os.environ.get(DIRECTORY)
-        counted = _merge_processes(Path(shared)) if shared else self.registry.collect()
-        return generate_latest(_Scrape([*counted, *read_gauges]))
+        counted = (
+            _merge_processes(Path(shared))
+            if shared
+            else [*self.registry.collect(), *ProcessCollector(registry=None).collect()]
+        )
+        return generate_latest(_Scrape([*counted, _build_info(), *read_gauges]))
+
+
+def _build_info() -> Metric:
+    """Which version of Daybook, and of Python, runs."""
+    info = GaugeMetricFamily("daybook_build_info", "1, with what runs", labels=("version", "python"))
+    info.add_metric((version("daybook"), platform.python_version()), 1)
+    return info
 
 
 class _Scrape:
@@ -105,10 +168,10 @@ def readable_gauge(value: bool) -> Metric:
 
 
 async def read_gauges(
-    ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime
+    ledger: Ledger, store: BookStore, silence: SilenceMonitor, now: datetime, settings: Settings
 ) -> list[Metric]:
     """What is known only by asking the stores, and the same whichever process asks."""
-    status = await read_status(ledger, store)
+    status = await read_status(ledger, store, settings)
     async with ledger.reading() as reader:
         quarantined = await reader.count_quarantined()
         pending = await reader.pending_fetches()
@@ -146,6 +209,7 @@ async def read_gauges(
         *_book_gauges(status),
         model_lag,
         overdue,
+        await store.read(lambda connection: _mrr_gauge(connection, store, today)),
         quarantine,
         set_aside,
         _retranslation_gauge(status),
@@ -157,14 +221,28 @@ async def read_gauges(
 
 def _count_overdue(connection: Connection, store: BookStore, today: date) -> int:
     """The overdue contracts of all currencies; none before the books are laid out."""
+    return sum(view.overdue_contracts() for view in _views_by_currency(connection, store, today).values())
+
+
+def _mrr_gauge(connection: Connection, store: BookStore, today: date) -> Metric:
+    """The MRR at the end of today, in minor units."""
+    gauge = GaugeMetricFamily("daybook_mrr_cents", "MRR in minor units, by currency", labels=("currency",))
+    for currency, view in _views_by_currency(connection, store, today).items():
+        gauge.add_metric((currency,), mrr(view).mrr_cents)
+    return gauge
+
+
+def _views_by_currency(connection: Connection, store: BookStore, today: date) -> dict[str, View]:
+    """A view of the books for each currency; none before the books are laid out."""
     positions = store.positions(connection)
     if len(positions.books) < len(store.books):
-        return 0
-    views = (
-        View(connection=connection, books=positions.books, scope=Scope(currency=currency, today=today))
+        return {}
+    return {
+        currency: View(
+            connection=connection, books=positions.books, scope=Scope(currency=currency, today=today)
+        )
         for currency in list_currencies(connection, positions)
-    )
-    return sum(view.overdue_contracts() for view in views)
+    }
 
 
 def _retranslation_gauge(status: Status) -> Metric:
@@ -251,13 +329,14 @@ def _reconciliation_gauges(
 
 
 def _book_gauges(status: Status) -> Iterable[Metric]:
-    """How far the books are and, where there can be many workers, who keeps them."""
+    """How far the books are, whether a worker keeps them and, where there can be many, which."""
     lag = GaugeMetricFamily("daybook_book_lag_events", "Ledger position less the book's", labels=("book",))
     for book in status.partitions[0].lag_events if status.partitions else ():
         lag.add_metric((book,), max(partition.lag_events[book] for partition in status.partitions))
     yield lag
+    living = len(status.workers) if status.leased else int(status.worker_runs)
+    yield GaugeMetricFamily("daybook_workers", "Workers that live", value=living)
     if status.leased:
-        yield GaugeMetricFamily("daybook_workers", "Workers that live", value=len(status.workers))
         unheld = sum(partition.worker is None for partition in status.partitions)
         yield GaugeMetricFamily("daybook_partitions_unheld", "Partitions that no worker holds", value=unheld)
         lags = GaugeMetricFamily(

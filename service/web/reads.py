@@ -39,6 +39,7 @@ from service.web.access import require
 from service.web.bounds import with_timeout
 from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
+from service.web.problems import status_of
 from service.web.state import State, state_of
 
 T = TypeVar("T")
@@ -103,6 +104,12 @@ def read_route(read: Read, find: Find) -> Route:
     """The GET route of a read."""
 
     async def respond(request: Request) -> Response:
+        with state_of(request).metrics.timed_read(read.path, status_of) as answered:
+            response = await respond_to(request)
+            answered(response.status_code)
+            return response
+
+    async def respond_to(request: Request) -> Response:
         scopes = require(request, *read.scopes)
         state = state_of(request)
         query = parse_query(read, request, state, with_people=PEOPLE in scopes)

@@ -56,6 +56,7 @@ def build_config(settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         log_level="warning",
+        log_config=None,  # its lines are those of the process
         access_log=False,
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff")],

@@ -8,8 +8,10 @@ from starlette.requests import Request
 
 from service.books.store import BookStore
 from service.books.view import ReadOptions
+from service.books.witnesses import WitnessKeeper
 from service.intake.silence import SilenceMonitor
 from service.intake.versions import DueMonitor
+from service.ledger.probe import WriteProbe
 from service.ledger.store import Ledger
 from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
@@ -28,6 +30,8 @@ class State(Struct, frozen=True, kw_only=True):
     settings: Settings
     clock: Callable[[], datetime]
     ledger: Ledger
+    witnesses: WitnessKeeper
+    write_probe: WriteProbe
     writer: Writer
     request_fetch: Callable[[int], None]
     store: BookStore

@@ -15,8 +15,12 @@ from starlette.routing import Route
 from handlers import PROCESSORS
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import (
+    Busy,
+    DaybookError,
+    LostEvents,
     MalformedBody,
     NotConfigured,
+    NotFound,
     TooLarge,
     TooSlow,
     Unavailable,
@@ -33,6 +37,24 @@ from service.web.state import State, state_of
 MAX_BODY_BYTES = 1 << 20
 _BODY_SECONDS = 5.0  # after the headers; a slower sender would take up room that others need
 _STORED_HEADERS = ("content-type", "user-agent")  # beside those that prove a delivery; no credential
+
+# What a delivery that is answered with an error counts as. Nobody who can't prove a delivery can raise
+# "unavailable".
+_OUTCOMES: dict[type[DaybookError], str] = {
+    VerificationError: "rejected",
+    TooLarge: "rejected",
+    TooSlow: "rejected",
+    NotFound: "rejected",
+    NotConfigured: "not_configured",
+    Busy: "refused",
+    Unavailable: "unavailable",
+    LostEvents: "unavailable",
+}
+_NOTED = {  # the line in the log, by outcome
+    "conflict": "delivery_conflict",
+    "unreadable": "delivery_quarantined",
+    "malformed": "delivery_quarantined",
+}
 
 log = structlog.get_logger()
 
@@ -68,7 +90,13 @@ def webhook_routes() -> list[Route]:
 
 
 def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
-    ignored_lines, no_api_lines = CountedLines(log.info), CountedLines(log.warning)
+    ignored_lines, lines = CountedLines(log.info), CountedLines(log.warning)
+
+    def say(request: Request, event: str, reason: str) -> None:
+        """One line about a delivery that was not recorded, or contradicts what was. It names no URL."""
+        shown = {"remote": request.client.host if request.client else None}
+        state = state_of(request)
+        lines.add(state.clock(), event, shown=shown, processor=processor.name, reason=reason)
 
     async def receive(request: Request) -> Response:
         state = state_of(request)
@@ -80,22 +108,22 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
                 result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
             outcome = _outcome_label(result, incoming)
+            if event := _NOTED.get(outcome):
+                say(request, event, incoming.detail or "the event's id is known, with other content")
             _count_missing_next_bills(incoming.events, processor.name, state)
             if incoming.reason == "malformed":
                 raise MalformedBody("the body is signed, but it is not JSON; it is in quarantine")
             if ignored := _ignored(incoming):
                 ignored_lines.add(state.clock(), "event_ignored", processor=processor.name, reason=ignored)
             if incoming.reason == NO_API:
-                why = incoming.detail
-                no_api_lines.add(state.clock(), "event_not_fetched", processor=processor.name, reason=why)
+                say(request, "event_not_fetched", incoming.detail)
             if _is_pending(result, incoming):
                 state.request_fetch(result.end)
             return Response(json.encode(_answer(result, incoming)), media_type="application/json")
-        except (VerificationError, TooLarge, TooSlow):
-            outcome = "rejected"
-            raise
-        except (NotConfigured, Unavailable):
-            outcome = "unavailable"
+        except DaybookError as error:
+            if type(error) in _OUTCOMES:
+                outcome = _OUTCOMES[type(error)]
+                say(request, "delivery_rejected" if outcome == "rejected" else "delivery_refused", str(error))
             raise
         finally:
             state.metrics.deliveries.labels(processor.name, outcome).inc()
@@ -128,9 +156,11 @@ async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
 
 
 def _prove(processor: Processor, endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
-    """The verified delivery, ready to append. Raises VerificationError or NotConfigured."""
+    """The verified delivery, ready to append. Raises VerificationError, NotConfigured or NotFound."""
     headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
     secrets = state.settings.secrets_of(endpoint, request.path_params.get("name", ""))
+    if not secrets and "name" in request.path_params:
+        raise NotFound("no biller of this name is set")
     if not secrets:
         raise NotConfigured("no secret is set for this processor")
     proof = endpoint.verify(headers, body, secrets, state.clock())

@@ -25,10 +25,12 @@ from redis.exceptions import RedisError
 from handlers import PROCESSORS
 from service.books.engine import Engine
 from service.books.leases import RENEW_SECONDS, Leases
+from service.books.witnesses import BooksPlace, WitnessKeeper, places, read_witnesses
 from service.bootstrap import open_books, open_leases, open_ledger, read_options
 from service.core.delivery import Processor
 from service.ledger.store import Ledger
-from service.processes.lifeline import STOP_SECONDS
+from service.ledger.witness import Guard
+from service.processes.lifeline import STOP_SECONDS, worker_lock
 from service.queue.nudge import ADVANCE, FETCH, QUEUE, Nudger, connect, deserialize, serialize
 from service.reads.snapshots import remove_outdated
 from service.settings import Settings
@@ -65,9 +67,16 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     async with AsyncExitStack() as stack:
-        ledger, store = open_ledger(settings), open_books(settings)
+        if not settings.database_url:
+            stack.enter_context(worker_lock(settings.data_dir))
+        store = open_books(settings)
+        kept_at = [*places(settings), BooksPlace(store)]
+        guard = Guard(partial(read_witnesses, kept_at))
+        ledger = open_ledger(settings, guard)
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(store.close)
+        witnesses = WitnessKeeper(ledger, guard, kept_at)
+        stack.push_async_callback(cancel_and_wait, asyncio.create_task(witnesses.run(), name="witnesses"))
         await remove_outdated(store)  # the snapshots of other versions
         leases = open_leases(settings)
 
@@ -97,7 +106,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
                     client,
                     ledger,
                     clock,
-                    settings.mode_of,
+                    settings,
                     nudger.nudge,
                 )
                 stack.push_async_callback(fetcher.close)

@@ -1,4 +1,4 @@
-"""Books that are ahead of a restored ledger are begun anew at the next start."""
+"""Books that are ahead of a restored ledger are begun anew once its loss is accepted."""
 
 import shutil
 from pathlib import Path
@@ -9,6 +9,7 @@ from sqlalchemy import delete, update
 
 from service.books.engine import Engine
 from service.bootstrap import open_books, open_ledger, prepare
+from service.core.errors import LostEvents
 from service.ledger.tables import Delivery, Event, EventId, Subject, Turn
 from service.settings import Settings, load
 from service.verify import Fault, verify_all
@@ -29,8 +30,8 @@ async def other_events(settings: Settings) -> None:
     await ledger.close()
 
 
-def only_if_ahead(logged: list[Any]) -> list[tuple[int, int]]:
-    return [(line["books"], line["ledger"]) for line in logged if line["event"] == "books_ahead"]
+def only_if_ahead(logged: list[Any]) -> list[int]:
+    return [line["books"] for line in logged if line["event"] == "books_ahead"]
 
 
 async def test_books_ahead_of_a_restored_ledger_are_reset_on_sqlite(
@@ -47,12 +48,14 @@ async def test_books_ahead_of_a_restored_ledger_are_reset_on_sqlite(
     ):
         await verify_all(small_daybook)
 
-    # when it is started, and other events come
-    prepare(small_daybook)
+    # when its loss is accepted, and other events come
+    with pytest.raises(LostEvents, match="the books knew"):
+        prepare(small_daybook)
+    prepare(small_daybook, accept_loss=len(EVENTS))
     await other_events(small_daybook)
 
     # then the books are those of the ledger that is there
-    assert only_if_ahead(logged) == [(len(EVENTS) + 1, len(EVENTS))]
+    assert only_if_ahead(logged) == [len(EVENTS) + 1]
     assert (await verify_all(small_daybook)).events == len(EVENTS) + 2
 
 
@@ -74,8 +77,10 @@ async def test_books_ahead_of_a_restored_ledger_are_reset_on_postgresql(
 
     await ledger._database.write(restore)
     await ledger.close()
-    prepare(settings)
+    with pytest.raises(LostEvents, match="the books knew"):
+        prepare(settings)
+    prepare(settings, accept_loss=before.position)
     await other_events(settings)
 
-    assert only_if_ahead(logged) == [(len(EVENTS) + 1, len(EVENTS))]
+    assert only_if_ahead(logged) == [len(EVENTS) + 1]
     assert (await verify_all(settings)).events == len(EVENTS) + 2

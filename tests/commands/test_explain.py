@@ -28,7 +28,7 @@ def directory(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """The demo's data directory, a copy, with its secrets in the environment."""
     copy = Path(shutil.copytree(demo, tmp_path / "demo"))
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(copy))
-    monkeypatch.setattr(logs, "configure", lambda: None)  # it would hold on to the runner's standard error
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # it would hold on to the runner's standard error
     for name, value in DEMO.items():
         monkeypatch.setenv(f"DAYBOOK_{name.upper()}", value)
     return copy

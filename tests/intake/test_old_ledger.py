@@ -27,7 +27,6 @@ from service.ledger.range_partitions import ensure_partitions
 from service.maintenance.preview import preview
 from service.storage.database import ledger_path, run_on_postgres, sqlite_engine
 from service.verify import digests, verify_chain
-from tests.support.modes import live
 from tests.support.paths import FIXTURES
 from tests.support.running import Clock, Daybook, running, settings_for
 from tests.support.senders import SENDERS
@@ -49,6 +48,7 @@ TABLES = [
         tables.Delivery,
         tables.Subject,
         tables.Quarantine,
+        tables.QuarantineRecord,
         tables.Key,
         tables.Cursor,
     )
@@ -157,8 +157,14 @@ def old(new_data_dir: NewDataDir, tmp_path: Path) -> Path:
     return old_data_dir(tmp_path / "old", new_data_dir)
 
 
+def retranslator_of(daybook: Daybook, **how: Any) -> Retranslator:
+    """One that takes the chain as proof: the secrets of the older release are not set any more."""
+    state = daybook.state
+    return Retranslator(state.ledger, daybook.clock, state.settings, by_chain=True, **how)
+
+
 async def retranslate(daybook: Daybook) -> RetranslationReport:
-    retranslator = Retranslator(daybook.state.ledger, daybook.clock, live, apply=True)
+    retranslator = retranslator_of(daybook, apply=True)
     report = await retranslator.run(0, lambda _: None)
     assert (report.refused, report.left_out) == (0, {})
     return report
@@ -171,7 +177,7 @@ async def test_an_old_ledger_gives_the_books_of_a_fresh_one(old: Path, fresh: St
             "set_aside"
         }  # nothing is set aside
         assert await due(daybook) == list(VERSIONS)
-        seen = Retranslator(daybook.state.ledger, daybook.clock, live)
+        seen = retranslator_of(daybook)
         await seen.run(0, lambda _: None)
         foreseen = await preview(daybook.state.ledger, daybook.state.store, seen.events, TODAY)
 
@@ -207,7 +213,7 @@ async def test_a_run_killed_in_a_transaction_can_be_repeated(
     for commits in (rng.randint(1, 15), rng.randint(1, 15), 10_000):
         ran = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-c", DIES, "retranslate", "--apply", str(commits)],
+            [sys.executable, "-c", DIES, "retranslate", "--apply", "--by-chain", str(commits)],
             check=False,
             cwd=old,
             stdout=subprocess.DEVNULL,

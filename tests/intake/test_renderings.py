@@ -23,6 +23,7 @@ from service.intake.retranslate import Retranslator
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
+from service.settings import load
 from service.verify import verify_chain
 from tests.support.modes import live
 from tests.support.random_deliveries import examples
@@ -32,6 +33,7 @@ from tests.support.stores import EACH_STORE
 from tests.support.temporary_books import TemporaryBooks, incoming, new_books
 
 STORES = EACH_STORE
+SETTINGS = load(stripe_webhook_secrets=STRIPE.secret)
 VERSIONS = ("2022-11-15", "2024-06-20", "2025-03-31.basil", None)
 TRUSTS = {"signed": "stripe-signature", "fetched": "fetch", "unsigned": "import"}
 
@@ -53,7 +55,9 @@ def payload(rendered: Rendered, event_id: str = "evt_9") -> dict[str, Any]:
 
 def delivery(rendered: Rendered, event_id: str = "evt_9") -> Incoming:
     proof = Proof(processor="stripe", method=TRUSTS[rendered.trust], received_at=NOW, trust=rendered.trust)
-    return read_delivery(stripe.PROCESSOR, b"{}", encode(payload(rendered, event_id)), proof, live)
+    body = encode(payload(rendered, event_id))
+    headers = {name.lower(): value for name, value in STRIPE.sign(body, NOW, "", STRIPE.secret).items()}
+    return read_delivery(stripe.PROCESSOR, encode(headers), body, proof, live)
 
 
 def erasure(customer_id: str) -> Event:
@@ -172,7 +176,7 @@ async def test_a_retranslation_finds_renderings_as_they_should_be(
 ) -> None:
     async with new_books() as books:
         await deliver(books, renderings, rng)
-        report = await Retranslator(books.ledger, lambda: NOW, live).run(0, lambda _: None)
+        report = await Retranslator(books.ledger, lambda: NOW, SETTINGS).run(0, lambda _: None)
     assert (report.differs, report.refused, report.deliveries) == (False, 0, 1)
 
 
@@ -314,7 +318,7 @@ async def test_renderings_before_and_after_a_retranslation_give_the_same_books(
             older.setitem(translations.TRANSLATIONS_BY_PREFIX, "customer.subscription.", newer)
             await deliver(books, renderings[: late + 1], rng)
         for changed in (True, False):
-            retranslator = Retranslator(books.ledger, lambda: NOW, live, apply=True)
+            retranslator = Retranslator(books.ledger, lambda: NOW, SETTINGS, apply=True)
             assert (await retranslator.run(0, lambda _: None)).changed == changed
         await deliver(books, renderings, rng)
         await deliver(straight, renderings, rng)
@@ -339,11 +343,15 @@ async def test_a_retranslation_moves_what_was_recorded_without_its_account(daybo
     assert len(await counting(daybook.state.ledger)) == 2
 
     for _ in range(2):
-        await Retranslator(daybook.state.ledger, lambda: NOW, live, apply=True).run(0, lambda _: None)
+        await Retranslator(daybook.state.ledger, lambda: NOW, daybook.state.settings, apply=True).run(
+            0, lambda _: None
+        )
 
     ((_, account, *_),) = await counting(daybook.state.ledger)
     assert account == "acct_4"
-    assert not (await Retranslator(daybook.state.ledger, lambda: NOW, live).run(0, lambda _: None)).differs
+    assert not (
+        await Retranslator(daybook.state.ledger, lambda: NOW, daybook.state.settings).run(0, lambda _: None)
+    ).differs
 
 
 async def test_nothing_more_is_kept_of_somebody_erased(daybook: Daybook) -> None:

@@ -26,7 +26,6 @@ from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
 from service.verify import verify_chain
 from tests.support.cli import Run, document
-from tests.support.modes import live
 from tests.support.mxmerchant_api import MERCHANT, MxApi
 from tests.support.mxmerchant_api import payment as payment_of_api
 from tests.support.running import NOW, Daybook, running
@@ -430,7 +429,7 @@ async def test_two_retranslations_at_once_append_once(
             await daybook.post(STRIPE, subscribed(str(n)))
     ledger, meanwhile = (
         daybook.state.ledger,
-        Retranslator(daybook.state.ledger, daybook.clock, live, apply=True),
+        Retranslator(daybook.state.ledger, daybook.clock, daybook.state.settings, apply=True),
     )
     append = ledger.append
 
@@ -441,7 +440,9 @@ async def test_two_retranslations_at_once_append_once(
 
     # when one has compared and not appended yet, another does both
     monkeypatch.setattr(ledger, "append", after_the_other)
-    late = await Retranslator(ledger, daybook.clock, live, apply=True).run(0, lambda _done: None)
+    late = await Retranslator(ledger, daybook.clock, daybook.state.settings, apply=True).run(
+        0, lambda _done: None
+    )
 
     # then
     assert (late.changed, meanwhile.report.changed, await daybook.head()) == (3, 3, 9)

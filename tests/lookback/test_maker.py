@@ -19,6 +19,21 @@ from tests.support.waiting import PATIENCE_SECONDS
 AT = {"position": 3, "today": "2025-10-31"}
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """These tests are of the process, which few events do without."""
+    monkeypatch.setattr(maker, "FEW_EVENTS", 0)
+    return monkeypatch
+
+
+async def test_the_books_of_few_events_need_no_process(daybook: Daybook, few: pytest.MonkeyPatch) -> None:
+    few.undo()
+    await tell(daybook, 5)
+    few.setattr(maker, "run_process", None)
+
+    assert (await asked(daybook)).json()["meta"]["position"] == 3
+
+
 def kept(data_dir: Path) -> list[str]:
     """What is in the directory of look-backs, but for the lock."""
     return sorted(path.name for path in (data_dir / "lookback").glob("*") if path.name != "lock")

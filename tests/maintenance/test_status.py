@@ -45,11 +45,11 @@ async def test_status_names_the_holder_and_the_lag_of_every_partition(
     await leases.renew()
     await ledger.append([incoming(event(subscription(), "2025-01-01"))], NOW)
 
-    behind = await read_status(ledger, store)
+    behind = await read_status(ledger, store, settings)
     await Engine(ledger, store, now, leases).catch_up()
-    reached = await read_status(ledger, store)
+    reached = await read_status(ledger, store, settings)
     await leases.close()
-    left = await read_status(ledger, store)
+    left = await read_status(ledger, store, settings)
     await store.close()
 
     assert (behind.position, behind.leased) == (1, True)
@@ -59,6 +59,7 @@ async def test_status_names_the_holder_and_the_lag_of_every_partition(
     assert all(part.lag_events == dict.fromkeys(BOOKS, 1) for part in behind.partitions)
     assert all(part.lag_events == dict.fromkeys(BOOKS, 0) for part in reached.partitions)
     assert left.workers == {}
+    assert [each.worker_runs for each in (behind, reached, left)] == [True, True, False]
     assert {part.worker for part in left.partitions} == {None}
 
 

@@ -46,10 +46,10 @@ class DaybookProcesses:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *arguments: str) -> None:
         with open(self.data_dir / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", name],
+                [sys.executable, "-m", "service.cli", name, *arguments],
                 env=self.environment,
                 cwd=self.data_dir,
                 stdout=log,

@@ -29,6 +29,7 @@ from service.sync.reconcile.session import Session
 from service.verify import digests
 from tests.support.modes import live
 from tests.support.mxmerchant_api import MERCHANT, MxApi
+from tests.support.senders import STRIPE
 from tests.support.stores import settings_of
 from tests.support.stripe_api import KEY, StripeApi
 
@@ -52,7 +53,8 @@ class SyncDaybook:
     """The stores, a clock to set, and the waits that the API was given."""
 
     def __init__(self, settings: Settings, ledger: Ledger, store: BookStore) -> None:
-        self.settings, self.ledger, self.store = settings, ledger, store
+        self.settings = settings.model_copy(update={"stripe_webhook_secrets": (STRIPE.secret,)})
+        self.ledger, self.store = ledger, store
         self.now = NOW
         self.waits: list[float] = []
         self._engine = Engine(ledger, store, self.clock)
@@ -62,12 +64,18 @@ class SyncDaybook:
 
     async def deliver(self, *payloads: dict[str, Any]) -> None:
         """Webhooks come, and the books take them in."""
-        proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now)
+        proof = Proof(processor="stripe", method="stripe-signature", received_at=self.now, signed_at=self.now)
         bodies = [json.dumps(each).encode() for each in payloads]
         await self.ledger.append(
-            [read_delivery(stripe.PROCESSOR, b"{}", body, proof, live) for body in bodies], self.now
+            [read_delivery(stripe.PROCESSOR, self._sign(body), body, proof, live) for body in bodies],
+            self.now,
         )
         await self.catch_up()
+
+    def _sign(self, body: bytes) -> bytes:
+        """The headers of a signed webhook, as they are stored."""
+        headers = STRIPE.sign(body, self.now, "", STRIPE.secret)
+        return json.dumps({name.lower(): value for name, value in headers.items()}).encode()
 
     async def catch_up(self, _seconds: float = 0) -> None:
         await self._engine.catch_up()
@@ -157,7 +165,7 @@ class SyncDaybook:
 
     async def retranslation_changes(self) -> list[Change]:
         """How today's translators would give other events of what is recorded."""
-        return (await Retranslator(self.ledger, self.clock, live).run(0, no_advance)).changes
+        return (await Retranslator(self.ledger, self.clock, self.settings).run(0, no_advance)).changes
 
     async def head(self) -> tuple[int, bytes]:
         async with self.ledger.reading() as reader:

@@ -9,9 +9,10 @@ from itertools import count
 from handlers import stripe
 from service.ledger.fetches import read_pending_fetches
 from service.ledger.store import Ledger
+from service.settings import load
 from service.sync.client import ApiClient
 from service.sync.thin_events import ThinFetcher
-from tests.support.modes import live
+from tests.support.senders import STRIPE
 from tests.support.stripe_api import KEY, StripeApi
 
 
@@ -42,7 +43,7 @@ async def open_fetcher(
         client,
         ledger,
         clock,
-        live,
+        load(stripe_webhook_secrets=STRIPE.secret),
         lambda _position: None,
     )
     try:

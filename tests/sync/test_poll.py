@@ -31,7 +31,6 @@ from service.storage.database import SqliteDatabase, ledger_path
 from service.sync.client import ApiClient, open_client
 from service.sync.confirm import Confirmer
 from service.sync.poll import Poller
-from tests.support.modes import live
 from tests.support.paths import FIXTURES
 from tests.support.temporary_books import incoming
 
@@ -223,7 +222,7 @@ async def test_a_contract_that_the_whole_list_no_longer_holds_has_ended(polled: 
         (str(missing["id"]), "active"),
     ]
     assert back["occurred_at_us"] - ended["occurred_at_us"] == 15 * 60_000_000
-    run = Retranslator(polled.ledger, Clock(), live)
+    run = Retranslator(polled.ledger, Clock(), polled.settings)
     assert (await run.run(0, no_advance)).changes == []
 
 

@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 from service.core.events import Subscription, ThinEvent
 from service.intake import quarantine
 from service.sync.thin_events import ThinFetcher
-from tests.support.modes import live
 from tests.support.stores import EACH_STORE
 from tests.support.stripe_api import (
     Shop,
@@ -307,14 +306,14 @@ async def test_it_can_be_tried_again_from_quarantine_any_number_of_times(
     await fetch(fetcher)
     for number in (1, 2):
         daybook.now += timedelta(hours=1)
-        await quarantine.retry(daybook.ledger, number, daybook.now, live)
+        await quarantine.retry(daybook.ledger, number, daybook.now, daybook.settings)
         assert await quarantined(daybook) == {}
         await fetch(fetcher)
         assert await quarantined(daybook) == {("stripe", "gone"): 1}
 
     api.shop.objects["in_1"] = invoice(1, status="draft")
     daybook.now += timedelta(hours=1)
-    await quarantine.retry(daybook.ledger, 3, daybook.now, live)
+    await quarantine.retry(daybook.ledger, 3, daybook.now, daybook.settings)
     await fetch(fetcher)
 
     assert await recorded(daybook) == [("evt_thin_1·2", "invoice.recorded", "fetched")]

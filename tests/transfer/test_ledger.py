@@ -85,7 +85,7 @@ def written(new_data_dir: NewDataDir, tmp_path_factory: pytest.TempPathFactory) 
     daybook.append(*deliveries)
     daybook.append(retranslated(next(e for i in deliveries for e in i.events if e.event_id == "evt_sub")))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("service.logs.configure", lambda: None)
+        patched.setattr("service.logs.configure", lambda *_: None)
         daybook.run("erase", "cus_ada", "--yes")
         daybook.run("export", "ledger", "-o", daybook.directory.parent / "ledger.ndjson")
     return daybook

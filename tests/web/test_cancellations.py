@@ -11,7 +11,6 @@ from service.core.progress import no_advance
 from service.intake.retranslate import Retranslator
 from service.maintenance.erasure import erase, make_erasure_event
 from service.verify import verify_all
-from tests.support.modes import live
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_subscription
 
@@ -201,7 +200,7 @@ async def test_an_older_ledger_says_why_once_it_is_retranslated(
     assert [row["reason"] for row in await movements(daybook, kind="churn")] == [None]
 
     for changed in (1, 0):  # the second time nothing is left to do
-        newer = Retranslator(daybook.state.ledger, daybook.clock, live, apply=True)
+        newer = Retranslator(daybook.state.ledger, daybook.clock, daybook.state.settings, apply=True)
         report = await newer.run(0, no_advance)
         assert report.changed == changed
     await daybook.catch_up()

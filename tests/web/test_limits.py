@@ -81,7 +81,7 @@ async def test_one_webhook_too_many_is_503_and_the_others_are_kept(
         found = await samples(daybook)
         assert found["daybook_requests_refused_total", labels(kind="webhook")] == 1
         assert found["daybook_requests_in_flight", labels(kind="webhook")] == 0
-        assert found["daybook_deliveries_total", labels(processor="stripe", outcome="unavailable")] == 1
+        assert found["daybook_deliveries_total", labels(processor="stripe", outcome="refused")] == 1
 
 
 @either_way

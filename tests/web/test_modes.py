@@ -105,11 +105,12 @@ async def test_after_a_change_of_the_setting_a_retranslation_takes_up_the_others
     assert (await figures(daybook))[::2] == (3100, 1)
     ledger = daybook.state.ledger
 
-    changed = await Retranslator(ledger, daybook.clock, lambda _: "test", apply=True).run(0, lambda _: None)
+    testing = daybook.state.settings.model_copy(update={"stripe_mode": "test"})
+    changed = await Retranslator(ledger, daybook.clock, testing, apply=True).run(0, lambda _: None)
 
     assert changed.changed == 2
     assert (await figures(daybook))[::2] == (700, 1)
-    assert not (await Retranslator(ledger, daybook.clock, lambda _: "test").run(0, lambda _: None)).differs
+    assert not (await Retranslator(ledger, daybook.clock, testing).run(0, lambda _: None)).differs
 
 
 async def test_many_alike_are_one_line_in_the_log(daybook: Daybook, logged: list[Any]) -> None:

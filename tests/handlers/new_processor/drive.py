@@ -22,7 +22,6 @@ from service.sync.reconcile.reconciler import reconcile
 from service.sync.reconcile.report import ReconciliationReport
 from service.sync.reconcile.session import Session
 from tests.handlers.new_processor.server import KEY, MeterlyApi
-from tests.support.modes import live
 from tests.support.running import Clock, Daybook, running
 from tests.support.senders import Sender, unsigned
 from tests.support.stores import new_data_dir
@@ -128,13 +127,17 @@ async def retranslation(daybook: Daybook) -> None:
     read = meterly._DATA["bill"]
     meterly._DATA["bill"] = lambda payload: read(payload | {"cents": 2 * payload["cents"]})
     later = Clock(NOW + timedelta(minutes=1))
-    report = await Retranslator(daybook.state.ledger, later, live, apply=True).run(0, no_advance)
+    report = await Retranslator(daybook.state.ledger, later, daybook.state.settings, apply=True).run(
+        0, no_advance
+    )
     assert (report.changed, dict(report.left_out)) == (1, {}), report
     await daybook.catch_up()
     month = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=11)
     assert month["summary"]["total_cents"] == 1000
     meterly._DATA["bill"] = read
-    report = await Retranslator(daybook.state.ledger, later, live, apply=True).run(0, no_advance)
+    report = await Retranslator(daybook.state.ledger, later, daybook.state.settings, apply=True).run(
+        0, no_advance
+    )
     assert report.changed == 1
     await daybook.catch_up()
 
@@ -212,7 +215,9 @@ async def reconciliation(daybook: Daybook, api: MeterlyApi, client: ApiClient) -
     assert (again.missed, again.mended, again.differing) == ({}, {}, 0)
     text = (await daybook.http.get("/metrics")).text
     assert 'daybook_reconcile_differences{processor="meterly"} 0.0' in text
-    report = await Retranslator(daybook.state.ledger, daybook.clock, live).run(0, no_advance)
+    report = await Retranslator(daybook.state.ledger, daybook.clock, daybook.state.settings).run(
+        0, no_advance
+    )
     assert not report.differs, report
 
 

@@ -22,7 +22,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(daybook: SyncDaybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr("service.logs.configure", lambda: None)  # it would keep this run's standard error
+    monkeypatch.setattr("service.logs.configure", lambda *_: None)  # it would keep this run's standard error
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(daybook.settings.data_dir))
     monkeypatch.setenv("DAYBOOK_STRIPE_API_KEY", KEY)
     monkeypatch.setenv("DAYBOOK_STRIPE_API_URL", api.url)

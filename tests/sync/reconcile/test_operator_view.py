@@ -93,7 +93,7 @@ EVENT = {"id": "evt_1", "type": "ping", "created": SECONDS, "data": {"object": {
 @pytest.fixture
 def run(daybook: SyncDaybook, api: StripeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr("service.sync.reconcile.objects._SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr("service.logs.configure", lambda: None)  # it would keep this run's standard error
+    monkeypatch.setattr("service.logs.configure", lambda *_: None)  # it would keep this run's standard error
     monkeypatch.setenv("DAYBOOK_DATA_DIR", str(daybook.settings.data_dir))
     monkeypatch.setenv("DAYBOOK_STRIPE_API_KEY", KEY)
     monkeypatch.setenv("DAYBOOK_STRIPE_API_URL", api.url)
