@@ -36,7 +36,8 @@ from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, intege
 from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
 from service.web.access import require
-from service.web.bounds import with_timeout
+from service.web.bounds import while_connected, with_timeout
+from service.web.clients import client_of
 from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
 from service.web.state import State, state_of
@@ -113,7 +114,7 @@ def read_route(read: Read, find: Find) -> Route:
                 found = replace(found, document=without_personal(read.shape, found.document))
             return await _respond(read, request, query, found)
 
-        return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
+        return await answer_when_reached(request, query.at_least, query.timeout_ms, answer)
 
     return Route(_allow_slashes(read.path), respond, methods=["GET"])
 
@@ -233,18 +234,21 @@ def _file_format(
 
 
 async def answer_when_reached(
-    state: State, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
+    request: Request, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
 ) -> Response:
-    """The answer once the books hold `at_least`, with a limit on time and on concurrent reads.
+    """The answer once the books hold `at_least`; with limits on time, and on the reads that wait or run.
 
-    Raises Busy, Behind, or TimeoutError.
+    Raises Busy, Behind, TimeoutError, or ClientDisconnect if the client leaves while it waits.
     """
+    state, client = state_of(request), client_of(request)
 
     async def respond() -> Response:
-        with state.reads.slot():  # held until the work ends, even if the caller has left
-            await state.progress.reach(at_least, timeout_ms)
+        with state.reads.slot(client):  # held until the work ends, even if the client has left
             return await answer()
 
+    if at_least:
+        with state.waiting_reads.slot(client):
+            await while_connected(request, state.progress.reach(at_least, timeout_ms))
     return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import uvicorn
 
@@ -15,6 +15,7 @@ from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings
 from service.web.app import create_app
 from service.web.listening import bind
+from service.web.protocol import Connections, Protocol
 
 # A stop: 2 s for reads that wait for the books, 6 s for requests under way, 8 s for everything, whatever a
 # store does; supervisors often kill a process after 10 s.
@@ -55,10 +56,13 @@ def build_config(settings: Settings) -> uvicorn.Config:
         factory=True,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_level="error",  # what strangers send as HTTP is none
         access_log=False,
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff")],
+        http=cast(type[Protocol], partial(Protocol, connections=Connections(settings.trusted_proxies))),
+        ws="none",
+        proxy_headers=False,  # `ClientNames` reads them
         timeout_graceful_shutdown=_REQUEST_SECONDS,
     )
 

@@ -22,7 +22,8 @@ from service.web.prometheus import Metrics
 class State(Struct, frozen=True, kw_only=True):
     """The parts that request handlers use; `clock` gives now, in UTC.
 
-    `request_fetch` has a worker fetch what the thin event at a position names.
+    `request_fetch` has a worker fetch what the thin event at a position names. `webhooks` are those of which
+    nothing is proved yet, and `waiting_reads` wait for the books.
     """
 
     settings: Settings
@@ -36,7 +37,9 @@ class State(Struct, frozen=True, kw_only=True):
     retranslation: DueMonitor
     progress: Progress
     webhooks: Limiter
+    proved_webhooks: Limiter
     reads: Limiter
+    waiting_reads: Limiter
     options: ReadOptions
     lookback: LookbackMaker
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from handlers import PROCESSORS
 from service.core.delivery import Endpoint, Processor
 from service.core.errors import (
+    Busy,
     MalformedBody,
     NotConfigured,
     TooLarge,
@@ -27,6 +28,7 @@ from service.intake.quarantine import NO_API
 from service.intake.translation import has_thin_event, read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.reads.answers import about
+from service.web.clients import client_of
 from service.web.counted_lines import CountedLines
 from service.web.state import State, state_of
 
@@ -71,11 +73,13 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
     ignored_lines, no_api_lines = CountedLines(log.info), CountedLines(log.warning)
 
     async def receive(request: Request) -> Response:
-        state = state_of(request)
+        state, client = state_of(request), client_of(request)
         outcome = "error"
         try:
-            with state.webhooks.slot() as reserve:
+            with state.webhooks.slot(client) as reserve:
                 incoming = _prove(processor, endpoint, request, await _body(request, reserve), state)
+            with state.proved_webhooks.slot(client) as reserve:
+                reserve(len(incoming.body))
                 started = perf_counter()
                 result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
@@ -94,7 +98,13 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
         except (VerificationError, TooLarge, TooSlow):
             outcome = "rejected"
             raise
-        except (NotConfigured, Unavailable):
+        except NotConfigured:
+            outcome = "not_configured"
+            raise
+        except Busy:
+            outcome = "refused"
+            raise
+        except Unavailable:
             outcome = "unavailable"
             raise
         finally:

@@ -58,7 +58,7 @@ async def test_deliveries_are_counted_by_processor_and_outcome(data_dir: Path) -
         "stripe unreadable": 1,
         "stripe malformed": 1,
         "stripe rejected": 2,
-        "mxmerchant unavailable": 1,
+        "mxmerchant not_configured": 1,
         "standard recorded": 1,
     }
     for reason in ("conflict", "unreadable", "malformed"):
