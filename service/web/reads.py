@@ -253,14 +253,25 @@ async def answer_when_reached(
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
-    """The snapshot, or else a document made now, with `meta` and what the ledger adds to it."""
+    """The snapshot, or else a document made now, with `meta` and what the ledger adds to it.
 
-    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
+    Few documents are made at once: each keeps Python busy, so that webhooks and snapshots would wait for it.
+    """
+
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes | None, float]:
         name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
         document = snapshots.find(view.connection, name, version)
-        return document or json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+        return document, read.inferred_share(view, query.args) if document else 0.0
 
-    document, meta = await read_books(query, state, find)
+    def make(view: View, _store: BookStore, _version: int) -> tuple[bytes, float]:
+        return json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+
+    snapshot, meta = await read_books(query, state, find) if read.precomputed else (None, None)
+    if snapshot is not None and meta is not None:
+        document = snapshot
+    else:
+        async with state.makers:
+            document, meta = await read_books(query, state, make)
     if read.commented and query.scope.people:
         document = await with_comments(document, read.commented, state)
     return Found(document=document, meta=meta)

@@ -22,6 +22,10 @@ from service.web.protocol import Connections, Protocol
 _WAIT_SECONDS = 2.0
 _REQUEST_SECONDS = 6
 
+# How long a thread that makes a read's document may go on while webhooks wait for Python: a webhook waits for
+# its turn some ten times, and by default for 5 ms each time.
+_SWITCH_SECONDS = 0.0005
+
 
 class Server(uvicorn.Server):
     """Calls `on_listening` with its sockets once it answers requests, and stops within a time limit."""
@@ -32,6 +36,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call `on_listening`."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         await super().startup(sockets)
         gc.freeze()  # the objects made so far stay: no collection needs to visit them
         if self.started:

@@ -1,5 +1,6 @@
 """The parts of a web process that live as long as it runs."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -23,7 +24,8 @@ class State(Struct, frozen=True, kw_only=True):
     """The parts that request handlers use; `clock` gives now, in UTC.
 
     `request_fetch` has a worker fetch what the thin event at a position names. `webhooks` are those of which
-    nothing is proved yet, and `waiting_reads` wait for the books.
+    nothing is proved yet, and `waiting_reads` wait for the books. `makers` limits how many reads make
+    their documents at once.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class State(Struct, frozen=True, kw_only=True):
     proved_webhooks: Limiter
     reads: Limiter
     waiting_reads: Limiter
+    makers: asyncio.Semaphore
     options: ReadOptions
     lookback: LookbackMaker
 
