@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.reads.snapshots import precompute
 from service.web import app, webhooks
 from tests.support.running import Daybook, running
 from tests.support.senders import STRIPE
@@ -230,6 +231,21 @@ async def test_reads_that_wait_for_the_books_take_no_place_of_others(
         assert found["daybook_requests_refused_total", labels(kind="waiting_read")] == 1
         assert found["daybook_requests_in_flight", labels(kind="waiting_read")] == 0
         assert found["daybook_requests_in_flight", labels(kind="read")] == 0
+
+
+async def test_snapshots_are_read_while_others_make_their_documents(daybook: Daybook) -> None:
+    await daybook.post(STRIPE, STRIPE.event("1", 100))
+    await daybook.catch_up()
+    await precompute(daybook.state.store, daybook.clock.now.date(), daybook.state.options)
+    for _ in range(app._MAX_MAKERS):
+        await daybook.state.makers.acquire()
+
+    made = asyncio.create_task(daybook.ask("/api/v1/revenue/quarterly-forecast"))
+    assert (await daybook.ask("/api/v1/mrr")).status_code == 200
+    assert not made.done()
+
+    daybook.state.makers.release()
+    assert (await made).status_code == 200
 
 
 async def test_all_that_wait_for_the_books_share_one_poll(
