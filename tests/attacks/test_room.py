@@ -10,8 +10,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.web import app, protocol
+from service.web import app, listening, protocol
 from tests.attacks.clients import HONEST, HOSTILE, Address, HonestSender, connected, is_closed
+from tests.support.running import settings_for
 from tests.support.waiting import wait_until
 from tests.web.http_server import serve
 
@@ -103,6 +104,17 @@ def test_reads_that_wait_end_when_their_clients_leave_and_take_no_reads_place(ad
         reads = {httpx.get(f"http://{address[0]}:{address[1]}/api/v1/ledger/head").status_code}
         assert reads == {200}
     wait_until(lambda: in_flight(address, "waiting_read") == 0, "none waits whose client has left")
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_STALLED_MS", 1)
+    (listener,) = listening.bind(settings_for(data_dir, port=0))
+    with listener:
+        listener.listen()
+        with connected(listener.getsockname()):
+            answering, _ = listener.accept()
+            with answering, pytest.raises(TimeoutError):
+                answering.sendall(bytes(64 * MIB))
 
 
 def forwarded_refusals(data_dir: Path, attacker: str, honest: str, **settings: Any) -> int:
