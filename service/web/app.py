@@ -38,7 +38,6 @@ from service.web.webhooks import webhook_routes
 _MAX_WEBHOOKS = 1_024  # four full commits: any more are better sent to another process, or later
 _MAX_WEBHOOK_BYTES = 32 << 20  # of their bodies: 32 KiB each, while a processor's bodies usually have 5
 _MAX_READS = 256  # each may hold a document of some MiB, and there are few database connections
-_MAX_MAKERS = 2  # Python runs one at a time; the other may wait for the database
 _MAX_WAITING_READS = 1_024  # for the books; each holds next to nothing
 
 log = structlog.get_logger()
@@ -83,7 +82,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     proved_webhooks=Limiter(metrics, "proved_webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
-                    makers=asyncio.Semaphore(_MAX_MAKERS),
+                    maker=asyncio.Lock(),
                     waiting_reads=Limiter(metrics, "waiting_read", _MAX_WAITING_READS),
                     options=read_options(settings),
                     lookback=lookback,

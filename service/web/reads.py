@@ -6,6 +6,7 @@ Only how a read finds its document differs: in the books, here; in the ledger; o
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
@@ -253,52 +254,55 @@ async def answer_when_reached(
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
-    """The snapshot, or else a document made now, with `meta` and what the ledger adds to it.
+    """The snapshot, or else a document made now, with `meta` and what the ledger adds to it."""
 
-    Few documents are made at once: each keeps Python busy, so that webhooks and snapshots would wait for it.
-    """
+    def make(view: View, _store: BookStore, _version: int) -> tuple[bytes, float]:
+        return json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+
+    snapshot = await _find_snapshot(read, query, state) if read.precomputed else None
+    document, meta = snapshot or await read_books(query, state, make)
+    if read.commented and query.scope.people:
+        document = await with_comments(document, read.commented, state)
+    return Found(document=document, meta=meta)
+
+
+async def _find_snapshot(read: BookRead, query: ReadQuery, state: State) -> tuple[bytes, Meta] | None:
+    """The document that the worker has made, with `meta`; None if it is missing or outdated."""
 
     def find(view: View, store: BookStore, version: int) -> tuple[bytes | None, float]:
         name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
         document = snapshots.find(view.connection, name, version)
         return document, read.inferred_share(view, query.args) if document else 0.0
 
-    def make(view: View, _store: BookStore, _version: int) -> tuple[bytes, float]:
-        return json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
-
-    snapshot, meta = await read_books(query, state, find) if read.precomputed else (None, None)
-    if snapshot is not None and meta is not None:
-        document = snapshot
-    else:
-        async with state.makers:
-            document, meta = await read_books(query, state, make)
-    if read.commented and query.scope.people:
-        document = await with_comments(document, read.commented, state)
-    return Found(document=document, meta=meta)
+    document, meta = await read_books(query, state, find, makes=False)
+    return (document, meta) if document is not None else None
 
 
 FindInView = Callable[[View, BookStore, int], tuple[T, float]]
 
 
-async def read_books(query: ReadQuery, state: State, find: FindInView[T]) -> tuple[T, Meta]:
+async def read_books(
+    query: ReadQuery, state: State, find: FindInView[T], *, makes: bool = True
+) -> tuple[T, Meta]:
     """What `find` makes of the books, as they are or at an earlier position if the query asks for one.
 
     `find` takes a view, its store and the version of the rows, and also returns the share of what is
-    inferred. Raises Unavailable.
+    inferred. If it `makes` a document, it waits for its turn: that keeps Python busy, and webhooks and
+    snapshots would wait for many of them. Raises Unavailable.
     """
     zone = ZoneInfo(state.settings.reporting_tz)
     position = await requested_position(query.args, state.ledger, zone, state.clock())
-    found = await _read_at(query, state, find, position)
+    found = await _read_at(query, state, find, position, makes=makes)
     if found is None and position is not None:
         async with state_as_known(state, position, query.timeout_ms) as known_state:
-            found = await _read_at(query, known_state, find, position)
+            found = await _read_at(query, known_state, find, position, makes=makes)
     if found is None:
         raise Unavailable("the books as known then can't be read now")
     return found
 
 
 async def _read_at(
-    query: ReadQuery, state: State, find: FindInView[T], position: int | None
+    query: ReadQuery, state: State, find: FindInView[T], position: int | None, *, makes: bool
 ) -> tuple[T, Meta] | None:
     """What `find` makes of the state's books, with `meta`; None if they are not at `position`."""
 
@@ -310,7 +314,8 @@ async def _read_at(
         position_of_books = positions.position_under(query.args.get("policy") or "")
         return found, position_of_books, view.counts(), inferred_share
 
-    result = await state.store.read(read)
+    async with state.maker if makes else nullcontext():
+        result = await state.store.read(read)
     if result is None:
         return None
     meta = await build_meta(query.scope.today, state, *result[1:])

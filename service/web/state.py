@@ -24,8 +24,8 @@ class State(Struct, frozen=True, kw_only=True):
     """The parts that request handlers use; `clock` gives now, in UTC.
 
     `request_fetch` has a worker fetch what the thin event at a position names. `webhooks` are those of which
-    nothing is proved yet, and `waiting_reads` wait for the books. `makers` limits how many reads make
-    their documents at once.
+    nothing is proved yet, and `waiting_reads` wait for the books. `maker` is held by the read
+    that makes its document.
     """
 
     settings: Settings
@@ -42,7 +42,7 @@ class State(Struct, frozen=True, kw_only=True):
     proved_webhooks: Limiter
     reads: Limiter
     waiting_reads: Limiter
-    makers: asyncio.Semaphore
+    maker: asyncio.Lock
     options: ReadOptions
     lookback: LookbackMaker
 
