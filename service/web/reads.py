@@ -151,10 +151,12 @@ async def _respond_with_file(
     document: bytes,
     next_page: dict[str, Any] | None,
 ) -> Response:
-    """The list of an answer as a file with a name. It is made in a thread, since a long one takes seconds."""
+    """The list of an answer as a file with a name, made like a document, since a long one takes seconds."""
     rows, currency = read.rows_of(query.args), query.scope.currency
     make = partial(to_file, file_format, read.shape, rows, document, currency, decimals=query.decimals)
-    response = tagged_response(request, await asyncio.to_thread(make), MEDIA_TYPES[file_format], next_page)
+    async with state_of(request).maker:
+        body = await asyncio.to_thread(make)
+    response = tagged_response(request, body, MEDIA_TYPES[file_format], next_page)
     stem = read.file_stem(query.args, query.scope.today)
     response.headers["Content-Disposition"] = f'attachment; filename="{stem}.{file_format}"'
     return response
