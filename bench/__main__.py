@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import backfill, customers, engine, ingest, reads, rebuild, report, thin
+from bench import backfill, customers, engine, ingest, reads, rebuild, report, starvation, thin
 
 Tables = Iterable[tuple[str, Sequence[dict[str, str]]]]
 
@@ -45,6 +45,7 @@ PARTS = {
     "backfill": backfill.measure_tables,
     "customers": customers.measure_tables,
     "rebuild": rebuild.measure_tables,
+    "starvation": starvation.measure_tables,
     "thin": thin.measure_tables,
     "processes": report.measure_tables,
 }

@@ -6,7 +6,7 @@ processors do, and only then falls on a day of the reporting zone; a date is rol
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
@@ -21,6 +21,7 @@ from service.core.cadence import Anchor
 from service.core.events import Discount, Item, Period, Subscription
 from service.core.moments import day_of
 
+_DAY = timedelta(days=1)
 BILLED_STATUSES = frozenset({"active", "past_due", "trialing"})  # has a next bill
 
 Amounts = tuple[tuple[str, int], ...]  # the amount of one bill, each from a day on
@@ -52,22 +53,44 @@ class BillingSchedule(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def bill_days(self, since: str | None = None) -> Iterator[str]:
         """The days of the next bill and all that follow. Days before `since` may be left out."""
-        zone = ZoneInfo(self.zone)
         ahead = date.fromisoformat(since) - timedelta(days=2) if since else None
         for number in cadence.bill_dates(self.first, self.interval, self.every, self.anchor, ahead):
-            at = self.first_time if number == self.first else self.anchor_time or self.first_time
             try:
-                day = _local_day(number, at, zone)
+                day = self._day_of(number)
             except OverflowError:  # past the year 9999
                 return
             if self.until and day >= self.until:
                 return
             yield day
 
+    def bills_before(self, day: str) -> int:
+        """How many of the bills lie before a day; a distant one costs no more than a near one."""
+        limit = date.fromisoformat(min(day, self.until) if self.until else day)
+        rule = self.first, self.interval, self.every, self.anchor
+        if self.first_time is None and self.anchor_time is None:
+            return cadence.bills_before(limit, *rule)
+        # A day of the zone is that of UTC, or the one before or after it.
+        surely = cadence.bills_before(limit - _DAY, *rule)
+        if cadence.bills_before(limit + 2 * _DAY, *rule) == surely:
+            return surely
+        near = takewhile(lambda number: number <= limit + _DAY, cadence.bill_dates(*rule, limit - 2 * _DAY))
+        return surely + sum(
+            self._day_of(number) < limit.isoformat() for number in near if number >= limit - _DAY
+        )
+
+    def without_times(self) -> "BillingSchedule":
+        """The schedule with the same days in UTC, where times make none other."""
+        return replace(self, first_time=None, anchor_time=None) if self.zone == "UTC" else self
+
     def has_period(self, period: "BilledPeriod") -> bool:
         """Whether the bill after one at a period's start is at the period's end."""
         bills = cadence.bill_dates(period.start, self.interval, self.every, self.anchor)
         return next(islice(bills, 1, None), None) == period.end
+
+    def _day_of(self, number: date) -> str:
+        """The day of the zone of the bill on a date in UTC."""
+        at = self.first_time if number == self.first else self.anchor_time or self.first_time
+        return _local_day(number, at, ZoneInfo(self.zone))
 
     def bill_before(self) -> str:
         """The day of the bill before the next one."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from decimal import Decimal
 from fractions import Fraction
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ def test_without_any_variable_the_defaults_stand() -> None:
             f"acme={KEY}, zeta-2={KEY},acme={KEY[6:]}",
             {"acme": (KEY, KEY[6:]), "zeta-2": (KEY,)},
         ),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.1, 10.1.0.0/16,::1",
+            (ip_network("10.0.0.1"), ip_network("10.1.0.0/16"), ip_network("::1")),
+        ),
         ("SEGMENT_LIMITS", "500.5,50,5", (Decimal("500.5"), Decimal(50), Decimal(5))),
         ("SEGMENT_LIMITS", "10000,1000,100,10", tuple(map(Decimal, (10_000, 1_000, 100, 10)))),
         ("FREQUENCY_LIMITS", " 30, 90,180", (30, 90, 180)),
@@ -163,6 +169,10 @@ def test_a_variable_may_hold(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         ("ALLOWED_HOSTS", "https://daybook.example.com", "names of hosts without a port"),
         ("ALLOWED_HOSTS", "localhost,daybook.example.com:8000", "names of hosts without a port"),
         ("ALLOWED_HOSTS", "*", "names of hosts without a port"),
+        *(
+            ("TRUSTED_PROXIES", proxies, "IP addresses, or networks such as 10.0.0.0/8")
+            for proxies in ("*", "localhost", "10.0.0.1/8", "10.0.0.1:80")
+        ),
         ("HOST", "0.0.0.0", "DAYBOOK_API_KEYS"),
         ("HOST", "::", "loopback"),
         ("HOST", "daybook.example.com", "loopback"),

@@ -130,6 +130,23 @@ def _regular_dates(
         count += 1
 
 
+def bills_before(day: date, first: date, interval: str, every: int, anchor: Anchor | None = None) -> int:
+    """How many of `bill_dates` lie before a day; a distant one costs no more than a near one."""
+    second = first_on_anchor(first, interval, every, anchor)
+    start = second or first
+    ahead = int(second is not None and first < day)
+    if start >= day or interval == ONCE:
+        return ahead + int(start < day)
+    if step_days := {"day": 1, "week": 7}.get(interval):
+        return ahead - (start - day).days // (every * step_days)
+    months = months_of(interval, every)
+    count, into = divmod((day.year - start.year) * 12 + day.month - start.month, months)
+    if into:
+        return ahead + count + 1
+    anchor_day = anchor.day if anchor else first.day
+    return ahead + count + int(not count or add_months(start, count * months, anchor_day) < day)
+
+
 def first_on_anchor(first: date, interval: str, every: int, anchor: Anchor | None) -> date | None:
     """The first bill date on the anchor after a bill that is not on it; None after one that is.
 

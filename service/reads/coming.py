@@ -3,7 +3,11 @@
 The next bill itself is a row of the bills book. What is rolled on never lies before `today`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
+from functools import cache, lru_cache
+from itertools import islice
+from operator import mul
 from typing import Any
 
 from msgspec import Struct
@@ -34,12 +38,55 @@ class ForecastBill(Struct, frozen=True, kw_only=True):
         return mrr_on(self.contract.terms, self.date)
 
 
+class BillCounts:
+    """How many bills a schedule has from `first` to `last` by each of its amounts, in their order.
+
+    They are counted, without a look at each. The next bill is not among them, unless it is planned, and
+    neither are bills of 0. Schedules share the counts if they bill on the same days, and nothing on the same.
+    """
+
+    def __init__(
+        self, schedule: BillingSchedule, bills_before: Callable[[str], int], first: str, last: str
+    ) -> None:
+        self._amounts = schedule.amounts
+        self._bills_before = bills_before
+        self._first, self._last = first, last
+        self._next_bill_date = None if schedule.planned else schedule.next_bill_date
+        self.by_amount = self.between(first, last)
+        self.bills = sum(self.by_amount)
+
+    def between(self, first: str, last: str) -> list[int]:
+        """The counts between two days."""
+        ends = [*(start for start, _ in self._amounts[1:]), _day_after(min(last, self._last))]
+        counts = []
+        for (begin, cents), until in zip(self._amounts, ends, strict=True):
+            start, end = max(begin, first, self._first), min(until, ends[-1])
+            counts.append(self._count(start, end) if cents and start < end else 0)
+        return counts
+
+    def _count(self, start: str, end: str) -> int:
+        """How many bills there are from one day until before another."""
+        count = self._bills_before(end) - self._bills_before(start)
+        stated = self._next_bill_date
+        if stated and start <= stated < end:
+            count -= self._bills_before(_day_after(stated)) - self._bills_before(stated)
+        return count
+
+
 class RolledSchedule(Struct, frozen=True, kw_only=True):
-    """A schedule of a contract, and the days of a range on which it bills after its next bill."""
+    """A schedule of a contract that bills after its next bill, from `first` to `last`."""
 
     contract: Any
     schedule: BillingSchedule
-    days: tuple[str, ...]
+    first: str
+    last: str
+    counts: BillCounts
+
+    @property
+    def cents(self) -> int:
+        """The sum of its bills."""
+        amounts = (cents for _, cents in self.schedule.amounts)
+        return sum(map(mul, self.counts.by_amount, amounts))
 
     @property
     def next_bill(self) -> tuple[str, str, int, str]:
@@ -47,30 +94,27 @@ class RolledSchedule(Struct, frozen=True, kw_only=True):
         schedule = self.schedule
         return self.contract.parent_key, schedule.interval, schedule.every, schedule.next_bill_date
 
-    @property
-    def cents(self) -> int:
-        """The sum of the bills."""
-        return sum(map(self.schedule.amount_on, self.days))
-
     def bills(self, *, first_only: bool = False) -> list[ForecastBill]:
-        """A bill for each of the days, or one for the first with the amounts of the others beside it."""
-        amounts = [self.schedule.amount_on(day) for day in self.days]
+        """Its bills; or the first one, with the amounts of the others beside it."""
+        days = _days_between(self.schedule, self.first, self.last)
+        billed = (day for day in days if self.schedule.amount_on(day))
+        listed = list(islice(billed, 2)) if first_only else list(billed)
         following = (
-            *self.days[1:],
-            next((d for d in self.schedule.bill_days(self.days[-1]) if d > self.days[-1]), None),
+            *listed[1:],
+            next((day for day in self.schedule.bill_days(listed[-1]) if day > listed[-1]), None),
         )
-        listed = 1 if first_only else len(amounts)
+        amounts = [self.schedule.amount_on(day) for day in listed]
         return [
             ForecastBill(
                 contract=self.contract,
                 schedule=self.schedule,
                 date=day,
                 amount_cents=cents,
-                later_cents=sum(amounts[1:]) if first_only else 0,
+                later_cents=self.cents - cents if first_only else 0,
                 next_bill_date=next_day,
             )
-            for day, cents, next_day in list(zip(self.days, amounts, following, strict=True))[:listed]
-        ]
+            for day, cents, next_day in zip(listed, amounts, following, strict=True)
+        ][: 1 if first_only else None]
 
 
 class MonthForecast(Struct, frozen=True, kw_only=True):
@@ -95,16 +139,22 @@ def rolled_schedules(view: View, first: str, last: str) -> list[RolledSchedule]:
     query = select(_contracts, customer_key(_contracts).label("customer")).where(
         *contracts_that_bill_again(view, first, last)
     )
-    days_by_rule: dict[BillingSchedule, tuple[str, ...]] = {}  # many contracts bill on the same days
+    before_by_rule: dict[BillingSchedule, Callable[[str], int]] = {}  # many contracts bill on the same days
+    counts_of: dict[tuple[Any, ...], BillCounts] = {}
     rolled = []
     for row in view.all(view.with_names(query, _contracts).order_by(_contracts.c.parent_key)):
         for schedule in decode(row.schedules):
-            rule = schedule.without_amounts()
-            if rule not in days_by_rule:
-                days_by_rule[rule] = tuple(_days_between(schedule, start, last))
-            days = tuple(day for day in days_by_rule[rule] if schedule.amount_on(day))
-            if days:
-                rolled.append(RolledSchedule(contract=row, schedule=schedule, days=days))
+            rule = schedule.without_amounts().without_times()
+            before = before_by_rule.setdefault(rule, cache(rule.bills_before))
+            key = before, *((day, bool(cents)) for day, cents in schedule.amounts)
+            if key not in counts_of:
+                counts_of[key] = BillCounts(schedule, before, start, last)
+            if counts_of[key].bills:
+                rolled.append(
+                    RolledSchedule(
+                        contract=row, schedule=schedule, first=start, last=last, counts=counts_of[key]
+                    )
+                )
     return rolled
 
 
@@ -121,6 +171,11 @@ def _days_between(schedule: BillingSchedule, first: str, last: str) -> Iterable[
             return
         if first <= day != next_bill_date:
             yield day
+
+
+@lru_cache(4_096)
+def _day_after(day: str) -> str:
+    return (date.fromisoformat(day) + timedelta(days=1)).isoformat()
 
 
 def forecast_month(view: View, first: str, last: str) -> MonthForecast:

@@ -1,7 +1,9 @@
 """Billed and upcoming amounts by month and quarter; contracts bill on by their interval."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date
+from operator import mul
 from typing import Annotated, Any
 
 from msgspec import Struct, field
@@ -9,6 +11,7 @@ from sqlalchemy import select
 
 from service.books.view import View, customer_key
 from service.core.cadence import add_months
+from service.core.errors import ParameterError
 from service.reads.answers import (
     BilledCents,
     Bills,
@@ -23,8 +26,10 @@ from service.reads.answers import (
     day,
 )
 from service.reads.bill_rows import BILLS, is_shown
-from service.reads.coming import rolled_schedules
+from service.reads.coming import BillCounts, RolledSchedule, rolled_schedules
 from service.reads.months import month_bounds, months_between
+
+_MOST_COUNTS = 1_000_000  # of a kind of schedules and a month: some seconds
 
 
 class ForecastMonth(Struct, frozen=True, kw_only=True):
@@ -83,9 +88,10 @@ class _Tally:
         self.bills = 0
         self.customers: set[str] = set()
 
-    def add(self, customer: str, cents: int, name: str) -> None:
-        self.bills += 1
-        self.customers.add(customer)
+    def add(self, customers: Iterable[str], bills: int, cents: int, name: str) -> None:
+        """Add so many bills of these customers, and the sum of them."""
+        self.bills += bills
+        self.customers.update(customers)
         self.cents[name] += cents
 
     def figures(self) -> dict[str, int]:
@@ -145,27 +151,46 @@ def _month_end(date_: date) -> str:
 
 
 def _tallies(view: View, first: date, last: date, parts_of: Any) -> dict[str, _Tally]:
-    """Tallies of the bills between two days, and of what the contracts' schedules add.
+    """Tallies of the bills of whole months, and of what the contracts' schedules add.
 
-    `parts_of` gives the names of the month, quarter or year tallies in which a day counts.
+    `parts_of` gives the names of the month, quarter or year tallies in which a day counts. Raises
+    ParameterError where there are too many schedules for so many months.
     """
     start, end, today = first.isoformat(), last.isoformat(), view.scope.today.isoformat()
     tallies: dict[str, _Tally] = defaultdict(_Tally)
 
-    def add(date_: str, customer: str, cents: int, name: str) -> None:
+    def add(date_: str, customers: Iterable[str], bills: int, cents: int, name: str) -> None:
         for part in parts_of(date_):
-            tallies[part].add(customer, cents, name)
+            tallies[part].add(customers, bills, cents, name)
 
     columns = BILLS.c.date, BILLS.c.status, BILLS.c.amount_cents, customer_key(BILLS).label("customer")
     bills = select(*columns).where(
         *view.filters(BILLS, "bills"), BILLS.c.status != "uncollectible", is_shown(today)
     )
     for row in view.all(bills.where(BILLS.c.date.between(start, end))):
-        add(row.date, row.customer, row.amount_cents, _sum_of(row, today))
+        add(row.date, (row.customer,), 1, row.amount_cents, _sum_of(row, today))
+    alike: dict[BillCounts, list[RolledSchedule]] = defaultdict(list)
     for each in rolled_schedules(view, start, end):
-        for date_ in each.days:
-            add(date_, each.contract.customer, each.schedule.amount_on(date_), "upcoming_cents")
+        alike[each.counts].append(each)
+    months = [month_bounds(int(month[:4]), int(month[5:])) for month in months_between(first, last)]
+    if len(alike) * len(months) > _MOST_COUNTS:
+        raise ParameterError(
+            f"too much to add up: {len(alike):,} kinds of schedules in {len(months)} months; "
+            "fewer quarters, or one account, are less"
+        )
+    for counts, schedules in alike.items():
+        customers = {each.contract.customer for each in schedules}
+        amounts = [sum(cents) for cents in zip(*map(_amounts, schedules), strict=True)]
+        for month in months:
+            by_amount = counts.between(*month)
+            if any(by_amount):
+                cents = sum(map(mul, by_amount, amounts))
+                add(month[0], customers, sum(by_amount) * len(schedules), cents, "upcoming_cents")
     return tallies
+
+
+def _amounts(rolled: RolledSchedule) -> list[int]:
+    return [cents for _, cents in rolled.schedule.amounts]
 
 
 def _sum_of(row: Any, today: str) -> str:

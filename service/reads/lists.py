@@ -54,6 +54,7 @@ from service.reads.parameters import to_cursor
 _contracts = ROWS[Contract]
 _bills = ROWS[Bill]
 _names = ROWS[CustomerName]
+_MOST_FORECAST_BILLS = 100_000  # in a list
 
 
 class UpcomingDay(Struct, frozen=True, kw_only=True):
@@ -149,12 +150,20 @@ class Contracts(Struct, frozen=True, kw_only=True):
 def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False) -> Upcoming:
     """Stated next bills and drafts between two days, overdue ones too, and their sums by day.
 
-    Beside them is the sum of what rolling on adds; `with_forecast` lists these bills, too.
+    Beside them is the sum of what rolling on adds; `with_forecast` lists these bills, too. Raises
+    ParameterError where there are too many to list.
     """
     start, end = first.isoformat(), last.isoformat()
     stated = bill_rows(view, start, end, upcoming_only=True)
-    forecast = [bill for each in rolled_schedules(view, start, end) for bill in each.bills()]
-    listed = sorted([*stated, *map(forecast_row, forecast if with_forecast else ())], key=position)
+    rolled = rolled_schedules(view, start, end)
+    forecast_count = sum(each.counts.bills for each in rolled)
+    if with_forecast and forecast_count > _MOST_FORECAST_BILLS:
+        raise ParameterError(
+            f"forecast: at most {_MOST_FORECAST_BILLS:,} bills are listed, and there are {forecast_count:,}; "
+            "fewer days, or one account, have less"
+        )
+    forecast = [bill for each in rolled for bill in each.bills()] if with_forecast else []
+    listed = sorted([*stated, *map(forecast_row, forecast)], key=position)
     return Upcoming(
         currency=view.scope.currency,
         from_=start,
@@ -162,8 +171,8 @@ def upcoming(view: View, first: date, last: date, *, with_forecast: bool = False
         total_cents=sum(bill.amount_cents for bill in stated),
         payments_count=len(stated),
         customers_count=len({(bill.processor, bill.account, bill.customer_id) for bill in stated}),
-        forecast_cents=sum(bill.amount_cents for bill in forecast),
-        forecast_count=len(forecast),
+        forecast_cents=sum(each.cents for each in rolled),
+        forecast_count=forecast_count,
         days=[
             _upcoming_day(billing_date, list(bills))
             for billing_date, bills in groupby(stated, key=lambda bill: bill.date)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import chain, pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -65,6 +65,13 @@ def _parse_hosts(value: Any) -> Any:
     return hosts
 
 
+def _parse_networks(value: Any) -> Any:
+    try:
+        return tuple(ip_network(part) for part in _parse_list(value))
+    except ValueError:
+        raise ValueError("IP addresses, or networks such as 10.0.0.0/8, with commas between them") from None
+
+
 def _parse_limits(value: Any) -> Any:
     try:
         limits = tuple(Decimal(part) for part in _parse_list(value))
@@ -98,8 +105,10 @@ def _parse_port(value: Any) -> Any:
     return int(text)
 
 
+Network = IPv4Network | IPv6Network
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_parse_networks)]
 Keys = Annotated[tuple[ReadKey, ...], NoDecode, BeforeValidator(_parse_keys)]
 Pairs = Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(_parse_pairs)]
 
@@ -125,6 +134,7 @@ class Settings(BaseSettings):
     api_keys: Keys = ()  # before host, whose check reads it
     host: str = "127.0.0.1"
     allowed_hosts: Hosts = ()
+    trusted_proxies: Networks = ()
     port: Annotated[int, BeforeValidator(_parse_port)] = 8000
     stripe_webhook_secrets: List = ()
     mxmerchant_webhook_secrets: List = ()

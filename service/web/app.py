@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.storage.tasks import cancel_and_wait
 from service.web.bounds import Limiter
 from service.web.browsers import BrowserGuard
+from service.web.clients import ClientNames
 from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
@@ -42,6 +43,7 @@ from service.web.webhooks import webhook_routes
 _MAX_WEBHOOKS = 1_024  # four full commits: any more are better sent to another process, or later
 _MAX_WEBHOOK_BYTES = 32 << 20  # of their bodies: 32 KiB each, while a processor's bodies usually have 5
 _MAX_READS = 256  # each may hold a document of some MiB, and there are few database connections
+_MAX_WAITING_READS = 1_024  # for the books; each holds next to nothing
 
 log = structlog.get_logger()
 
@@ -89,7 +91,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     retranslation=DueMonitor(ledger),
                     progress=Progress(store),
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
+                    proved_webhooks=Limiter(metrics, "proved_webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
+                    maker=asyncio.Lock(),
+                    waiting_reads=Limiter(metrics, "waiting_read", _MAX_WAITING_READS),
                     options=read_options(settings),
                     lookback=lookback,
                 )
@@ -116,7 +121,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(BrowserGuard, settings)],
+        middleware=[
+            Middleware(ClientNames, settings.trusted_proxies),
+            Middleware(BrowserGuard, settings),
+        ],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

@@ -1,12 +1,15 @@
-"""Limits on the concurrent requests of a web process, and on their time, against bursts."""
+"""Limits on the concurrent requests of a web process, shared by clients, and on their time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
+
 from service.core.errors import Busy
 from service.web.prometheus import Metrics
+from service.web.room import Room
 
 T = TypeVar("T")
 
@@ -14,39 +17,40 @@ LOOK_SECONDS = 5.0  # for a look at the stores: probes and scrapers often wait f
 
 
 class Limiter:
-    """Limits the concurrent requests of a kind, and the bytes of their bodies; it refuses any more."""
+    """Limits the concurrent requests of a kind, and the bytes of their bodies; it refuses any more.
+
+    Clients share both, so that none takes all of it.
+    """
 
     def __init__(self, metrics: Metrics, kind: str, requests: int, size: int = 0) -> None:
-        self._kind = kind
-        self._requests_left = requests
-        self._bytes_left = size
+        self._kind = kind.replace("_", " ")
+        self._requests = Room(requests)
+        self._bytes = Room(size)
         self._in_flight = metrics.in_flight.labels(kind)
         self._refused = metrics.refused.labels(kind)
 
     @contextmanager
-    def slot(self) -> Iterator[Callable[[int], None]]:
-        """Holds a place for a request until the block ends. Yields a function to reserve bytes for its body.
+    def slot(self, client: str) -> Iterator[Callable[[int], None]]:
+        """Holds a place for a client's request until the block ends.
 
-        Both raise Busy if there is no room.
+        Yields a function to reserve bytes for its body. Both raise Busy if there is no room.
         """
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
-            if size > self._bytes_left:
+            if not self._bytes.take(client, size):
                 raise self._busy()
-            self._bytes_left -= size
             taken += size
 
-        if not self._requests_left:
+        if not self._requests.take(client):
             raise self._busy()
-        self._requests_left -= 1
         self._in_flight.inc()
         try:
             yield take
         finally:
-            self._requests_left += 1
-            self._bytes_left += taken
+            self._requests.give_back(client)
+            self._bytes.give_back(client, taken)
             self._in_flight.dec()
 
     def _busy(self) -> Busy:
@@ -68,6 +72,26 @@ async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; raises ClientDisconnect as soon as the client has left, and cancels the work."""
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_leave(request))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
+
+
+async def _leave(request: Request) -> None:
+    """Wait until the client leaves; for ever, if it sends a body, which nobody reads."""
+    while (message := await request.receive())["type"] != "http.disconnect":
+        if message.get("body"):
+            await asyncio.Event().wait()
 
 
 def _retrieve_exception(task: asyncio.Future[Any]) -> None:

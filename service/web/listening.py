@@ -1,10 +1,13 @@
 """The sockets on which the web processes listen."""
 
 import socket
+import sys
 from contextlib import ExitStack
 
 from service.core.errors import Unavailable
 from service.settings import Settings
+
+_STALLED_MS = 30_000  # a client that takes nothing of its answer for so long is gone, and so is the answer
 
 
 def bind(settings: Settings) -> list[socket.socket]:
@@ -29,6 +32,8 @@ def _bind_all(host: str, port: int) -> list[socket.socket]:
         for family, _, _, _, address in dict.fromkeys(addresses):
             listener = opened.enter_context(socket.socket(family))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform == "linux":  # connections have it from their listener
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)

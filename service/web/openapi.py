@@ -47,11 +47,12 @@ bodies, and for customers' names and e-mail addresses, which are null without it
 `operate` to change something."""
 
 _PROBLEMS = {
-    400: "A parameter is not known or can't be used; `detail` names it",
+    400: "A parameter is not known, can't be used, or asks for too much; `detail` names it",
     401: "Keys are set, and the request carries none that is known",
     403: "The key lacks a scope that this needs, named in `detail`; or a page of another site asks",
     404: "There is no such thing",
     421: "The request's host is not one of those that are served here",
+    431: "The head is over 64 KiB, or has over 128 lines",
     410: "It was erased with its customer",
     503: "A store can't be read now or not in time, or too many reads are under way; see `Retry-After`",
     504: "The books did not reach `at_least` within `timeout_ms`",
@@ -60,6 +61,7 @@ _REFUSED = {
     400: "The signature is missing or wrong, its time is over 300 s from now, or the signed body is not JSON",
     408: "The body took over 5 s to arrive",
     413: "The body is over 1 MiB",
+    431: "The head is over 64 KiB, or has over 128 lines",
     503: "No secret is set for this processor, the ledger can't commit now or not in time, or too many "
     "webhooks are under way; try again: what was kept all the same is then a duplicate",
 }
@@ -192,7 +194,7 @@ def _read(read: Read) -> dict[str, Any]:
         answer |= {
             media_type.partition(";")[0]: _file(read, name) for name, media_type in MEDIA_TYPES.items()
         }
-    problems = [400, 401, 403, 421, 503, 504]
+    problems = [400, 401, 403, 421, 431, 503, 504]
     problems += [404] if path_parameters or read is EXPLAIN else []
     problems += [410] if read.shape is ledger.DeliveredEvent else []
     return {

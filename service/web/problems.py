@@ -8,7 +8,7 @@ import structlog
 from msgspec import Struct, json
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service.core import errors
@@ -81,25 +81,32 @@ _UNAVAILABLE = PROBLEMS[errors.Unavailable]
 log = structlog.get_logger()
 
 
-def _response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.encode(problem), problem.status, headers, media_type="application/problem+json")
-
-
 def _typed(kind: ProblemType, detail: str) -> Response:
     problem = Problem(type=kind.uri, title=kind.title, status=kind.status, detail=detail)
-    return _response(problem, kind.headers)
+    return Response(json.encode(problem), kind.status, kind.headers, media_type="application/problem+json")
 
 
 def _untyped(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """A problem of which the status says it all."""
+    body = untyped_problem(status, detail)
+    return Response(body, status, headers, media_type="application/problem+json")
+
+
+def untyped_problem(status: int, detail: str) -> bytes:
+    """The JSON of a problem of which the status says it all."""
     title = HTTPStatus(status).phrase
-    return _response(Problem(type="about:blank", title=title, status=status, detail=detail), headers)
+    return json.encode(Problem(type="about:blank", title=title, status=status, detail=detail))
 
 
 async def daybook_error(_request: Request, error: Exception) -> Response:
     """Our own errors: their text is fit to be shown."""
     kind = PROBLEMS.get(type(error))
     return _typed(kind, str(error)) if kind else _untyped(500, str(error))
+
+
+async def client_left(_request: Request, _error: Exception) -> Response:
+    """The client closed the connection: nobody reads this answer."""
+    return _untyped(408, "the client left")
 
 
 async def http_error(_request: Request, error: Exception) -> Response:
@@ -129,6 +136,7 @@ def status_of(error: Exception) -> int:
 HANDLERS = {
     errors.DaybookError: daybook_error,
     HTTPException: http_error,
+    ClientDisconnect: client_left,
     SQLAlchemyError: database_error,
     OSError: database_error,  # a database that is away, and TimeoutError
     Exception: unexpected,

@@ -27,8 +27,6 @@ class Progress:
 
         Raises Unavailable if the books can't be read.
         """
-        if not position:
-            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = position, time.monotonic() + timeout_ms / 1000
         if self._task is None:

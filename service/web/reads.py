@@ -6,6 +6,7 @@ Only how a read finds its document differs: in the books, here; in the ledger; o
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
@@ -36,7 +37,8 @@ from service.reads.parameters import LOOK_BACK, SCOPE, Parameter, choice, intege
 from service.reads.personal import without_personal
 from service.reads.read import BookRead, Read
 from service.web.access import require
-from service.web.bounds import with_timeout
+from service.web.bounds import while_connected, with_timeout
+from service.web.clients import client_of
 from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
 from service.web.problems import status_of
@@ -120,7 +122,7 @@ def read_route(read: Read, find: Find) -> Route:
                 found = replace(found, document=without_personal(read.shape, found.document))
             return await _respond(read, request, query, found)
 
-        return await answer_when_reached(state, query.at_least, query.timeout_ms, answer)
+        return await answer_when_reached(request, query.at_least, query.timeout_ms, answer)
 
     return Route(_allow_slashes(read.path), respond, methods=["GET"])
 
@@ -156,10 +158,12 @@ async def _respond_with_file(
     document: bytes,
     next_page: dict[str, Any] | None,
 ) -> Response:
-    """The list of an answer as a file with a name. It is made in a thread, since a long one takes seconds."""
+    """The list of an answer as a file with a name, made like a document, since a long one takes seconds."""
     rows, currency = read.rows_of(query.args), query.scope.currency
     make = partial(to_file, file_format, read.shape, rows, document, currency, decimals=query.decimals)
-    response = tagged_response(request, await asyncio.to_thread(make), MEDIA_TYPES[file_format], next_page)
+    async with state_of(request).maker:
+        body = await asyncio.to_thread(make)
+    response = tagged_response(request, body, MEDIA_TYPES[file_format], next_page)
     stem = read.file_stem(query.args, query.scope.today)
     response.headers["Content-Disposition"] = f'attachment; filename="{stem}.{file_format}"'
     return response
@@ -240,57 +244,74 @@ def _file_format(
 
 
 async def answer_when_reached(
-    state: State, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
+    request: Request, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
 ) -> Response:
-    """The answer once the books hold `at_least`, with a limit on time and on concurrent reads.
+    """The answer once the books hold `at_least`; with limits on time, and on the reads that wait or run.
 
-    Raises Busy, Behind, or TimeoutError.
+    Raises Busy, Behind, TimeoutError, or ClientDisconnect if the client leaves while it waits.
     """
+    state, client = state_of(request), client_of(request)
 
     async def respond() -> Response:
-        with state.reads.slot():  # held until the work ends, even if the caller has left
-            await state.progress.reach(at_least, timeout_ms)
+        with state.reads.slot(client):  # held until the work ends, even if the client has left
             return await answer()
 
+    if at_least:
+        with state.waiting_reads.slot(client):
+            await while_connected(request, state.progress.reach(at_least, timeout_ms))
     return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
     """The snapshot, or else a document made now, with `meta` and what the ledger adds to it."""
 
-    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
-        name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
-        document = snapshots.find(view.connection, name, version)
-        return document or json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
+    def make(view: View, _store: BookStore, _version: int) -> tuple[bytes, float]:
+        return json.encode(read.answer(view, query.args)), read.inferred_share(view, query.args)
 
-    document, meta = await read_books(query, state, find)
+    snapshot = await _find_snapshot(read, query, state) if read.precomputed else None
+    document, meta = snapshot or await read_books(query, state, make)
     if read.commented and query.scope.people:
         document = await with_comments(document, read.commented, state)
     return Found(document=document, meta=meta)
 
 
+async def _find_snapshot(read: BookRead, query: ReadQuery, state: State) -> tuple[bytes, Meta] | None:
+    """The document that the worker has made, with `meta`; None if it is missing or outdated."""
+
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes | None, float]:
+        name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
+        document = snapshots.find(view.connection, name, version)
+        return document, read.inferred_share(view, query.args) if document else 0.0
+
+    document, meta = await read_books(query, state, find, makes=False)
+    return (document, meta) if document is not None else None
+
+
 FindInView = Callable[[View, BookStore, int], tuple[T, float]]
 
 
-async def read_books(query: ReadQuery, state: State, find: FindInView[T]) -> tuple[T, Meta]:
+async def read_books(
+    query: ReadQuery, state: State, find: FindInView[T], *, makes: bool = True
+) -> tuple[T, Meta]:
     """What `find` makes of the books, as they are or at an earlier position if the query asks for one.
 
     `find` takes a view, its store and the version of the rows, and also returns the share of what is
-    inferred. Raises Unavailable.
+    inferred. If it `makes` a document, it waits for its turn: that keeps Python busy, and webhooks and
+    snapshots would wait for many of them. Raises Unavailable.
     """
     zone = ZoneInfo(state.settings.reporting_tz)
     position = await requested_position(query.args, state.ledger, zone, state.clock())
-    found = await _read_at(query, state, find, position)
+    found = await _read_at(query, state, find, position, makes=makes)
     if found is None and position is not None:
         async with state_as_known(state, position, query.timeout_ms) as known_state:
-            found = await _read_at(query, known_state, find, position)
+            found = await _read_at(query, known_state, find, position, makes=makes)
     if found is None:
         raise Unavailable("the books as known then can't be read now")
     return found
 
 
 async def _read_at(
-    query: ReadQuery, state: State, find: FindInView[T], position: int | None
+    query: ReadQuery, state: State, find: FindInView[T], position: int | None, *, makes: bool
 ) -> tuple[T, Meta] | None:
     """What `find` makes of the state's books, with `meta`; None if they are not at `position`."""
 
@@ -302,7 +323,8 @@ async def _read_at(
         position_of_books = positions.position_under(query.args.get("policy") or "")
         return found, position_of_books, view.counts(), inferred_share
 
-    result = await state.store.read(read)
+    async with state.maker if makes else nullcontext():
+        result = await state.store.read(read)
     if result is None:
         return None
     meta = await build_meta(query.scope.today, state, *result[1:])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import uvicorn
 
@@ -15,11 +15,16 @@ from service.processes.lifeline import STOP_SECONDS
 from service.settings import Settings
 from service.web.app import create_app
 from service.web.listening import bind
+from service.web.protocol import Connections, Protocol
 
 # A stop: 2 s for reads that wait for the books, 6 s for requests under way, 8 s for everything, whatever a
 # store does; supervisors often kill a process after 10 s.
 _WAIT_SECONDS = 2.0
 _REQUEST_SECONDS = 6
+
+# How long a thread that makes a read's document may go on while webhooks wait for Python: a webhook waits for
+# its turn some ten times, and by default for 5 ms each time.
+_SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -31,6 +36,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call `on_listening`."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         await super().startup(sockets)
         gc.freeze()  # the objects made so far stay: no collection needs to visit them
         if self.started:
@@ -55,11 +61,14 @@ def build_config(settings: Settings) -> uvicorn.Config:
         factory=True,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_level="error",  # what strangers send as HTTP is none
         log_config=None,  # its lines are those of the process
         access_log=False,
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff")],
+        http=cast(type[Protocol], partial(Protocol, connections=Connections(settings.trusted_proxies))),
+        ws="none",
+        proxy_headers=False,  # `ClientNames` reads them
         timeout_graceful_shutdown=_REQUEST_SECONDS,
     )
 

@@ -1,5 +1,6 @@
 """The parts of a web process that live as long as it runs."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
@@ -24,7 +25,9 @@ from service.web.prometheus import Metrics
 class State(Struct, frozen=True, kw_only=True):
     """The parts that request handlers use; `clock` gives now, in UTC.
 
-    `request_fetch` has a worker fetch what the thin event at a position names.
+    `request_fetch` has a worker fetch what the thin event at a position names. `webhooks` are those of which
+    nothing is proved yet, and `waiting_reads` wait for the books. `maker` is held by the read
+    that makes its document.
     """
 
     settings: Settings
@@ -40,7 +43,10 @@ class State(Struct, frozen=True, kw_only=True):
     retranslation: DueMonitor
     progress: Progress
     webhooks: Limiter
+    proved_webhooks: Limiter
     reads: Limiter
+    waiting_reads: Limiter
+    maker: asyncio.Lock
     options: ReadOptions
     lookback: LookbackMaker
 

@@ -31,6 +31,7 @@ from service.intake.quarantine import NO_API
 from service.intake.translation import has_thin_event, read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.reads.answers import about
+from service.web.clients import client_of
 from service.web.counted_lines import CountedLines
 from service.web.state import State, state_of
 
@@ -99,11 +100,13 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
         lines.add(state.clock(), event, shown=shown, processor=processor.name, reason=reason)
 
     async def receive(request: Request) -> Response:
-        state = state_of(request)
+        state, client = state_of(request), client_of(request)
         outcome = "error"
         try:
-            with state.webhooks.slot() as reserve:
+            with state.webhooks.slot(client) as reserve:
                 incoming = _prove(processor, endpoint, request, await _body(request, reserve), state)
+            with state.proved_webhooks.slot(client) as reserve:
+                reserve(len(incoming.body))
                 started = perf_counter()
                 result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)

@@ -1,7 +1,7 @@
 """Billing schedules: which items one bill asks for, on what days, and how they are rolled on."""
 
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -199,6 +199,30 @@ def test_a_moment_rolled_on_in_any_zone_is_the_rule_in_utc(zone, first, cycle):
     assert list(islice(schedule.bill_days(), 30)) == expected
     since = expected[12]
     assert next(day for day in schedule.bill_days(since) if day >= since) == since
+
+
+schedules = st.builds(
+    BillingSchedule,
+    interval=st.sampled_from(["day", "week", "month", "year", "once"]),
+    every=st.integers(1, 14),
+    first=st.dates(date(2024, 1, 1), date(2026, 12, 31)),
+    first_time=st.none() | st.times(),
+    anchor=st.none()
+    | st.builds(Anchor, day=st.integers(1, 31), on=st.none() | st.dates(date(2024, 1, 1), date(2027, 6, 30))),
+    anchor_time=st.none() | st.times(),
+    until=st.none() | st.dates(date(2024, 1, 1), date(2029, 1, 1)).map(date.isoformat),
+    zone=st.sampled_from(sorted(available_timezones())) | st.just("UTC"),
+    amounts=st.just(()),
+)
+
+
+@given(schedule=schedules, day=st.dates(date(2023, 12, 1), date(2030, 12, 31)).map(date.isoformat))
+def test_the_bills_before_a_day_are_counted_as_if_each_were_looked_at(schedule, day):
+    # two days of the zone may be out of order, where a clock is set back over midnight
+    days = takewhile(lambda each: each < "2031-01-03", schedule.bill_days())
+
+    assert schedule.bills_before(day) == sum(each < day for each in days)
+    assert list(islice(schedule.without_times().bill_days(), 50)) == list(islice(schedule.bill_days(), 50))
 
 
 # Phases to come

@@ -53,7 +53,7 @@ def test_a_slow_upload_and_reads_that_wait_are_answered(daybook: DaybookProcesse
     with connected(daybook) as slow, connected(daybook) as idle:
         slow.sendall(head + body[:1_000])
         wait_under_way(daybook, "webhook")
-        wait_under_way(daybook, "read")
+        wait_under_way(daybook, "waiting_read")
         command.send_signal(signal.SIGTERM)
         wait_until(lambda: refuses(daybook), "nobody else is let in")
         slow.sendall(body[1_000:])
@@ -97,7 +97,7 @@ def test_a_ledger_that_hangs_keeps_nothing_up(daybook: DaybookProcesses, workers
         delivering = [threading.Thread(target=deliver, args=(number,)) for number in range(20)]
         for thread in delivering:
             thread.start()
-        wait_under_way(daybook, "webhook", len(delivering))
+        wait_under_way(daybook, "proved_webhook", len(delivering))
 
         command.send_signal(signal.SIGTERM)
 

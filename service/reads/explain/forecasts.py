@@ -48,7 +48,11 @@ def _rolled_contributions(view: View, first: str, last: str, name: str) -> dict[
         return new_customers(view, [each.contract for each in schedules], first, last)
     contributions: dict[str, int] = {}
     for each in schedules:
-        added = {"bills": len(each.days), "upcoming_cents": each.cents, "total_cents": each.cents}
+        added = {
+            "bills": each.counts.bills,
+            "upcoming_cents": each.cents,
+            "total_cents": each.cents,
+        }
         key = each.contract.parent_key
         contributions[key] = contributions.get(key, 0) + added.get(name, 0)
     return contributions

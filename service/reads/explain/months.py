@@ -338,7 +338,7 @@ def _rolled(figure: Figure, first: str, last: str) -> Explanation:
     for each in rolled_schedules(figure.view, first, last):
         key, added = (
             each.contract.parent_key,
-            each.cents if figure.name == "forecast_cents" else len(each.days),
+            each.cents if figure.name == "forecast_cents" else each.counts.bills,
         )
         contributions[key] = contributions.get(key, 0) + added
     return Explanation(sources=[contracts_source(figure.view, first, last, contributions)])

@@ -1,0 +1,215 @@
+"""HTTP/1.1 as uvicorn speaks it, with limits on what a client may send before a request is under way.
+
+Uvicorn bounds neither the size of a head nor the time that it takes, and httptools copies a header anew with
+each piece of it that arrives, so that an endless one costs more and more.
+"""
+
+import asyncio
+import resource
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.settings import Network
+from service.web.clients import TrustedProxies
+from service.web.problems import untyped_problem
+from service.web.room import Room, client_key
+
+# A head is over the limit once so many bytes of it have come and it has not ended. They are counted in
+# pieces: a head of up to 48 KiB is read, and none of over 64 KiB.
+_MAX_HEAD_BYTES = 48 << 10
+_PIECE_BYTES = 16 << 10
+_MAX_HEADER_LINES = 128  # processors and proxies send 20 to 40
+_HEAD_SECONDS = 10.0
+_MAX_PIPELINED = 64  # requests that wait for the answers to those before them
+_MAX_CONNECTIONS = 4_096
+_OTHER_FILES = 256  # that a process has open: stores, sockets, modules
+
+
+class Connections:
+    """The open connections of a process. A client over its share loses those of its own that are idle.
+
+    A connection is idle while no request of it is under way. A trusted proxy's are not counted: they are
+    many clients'.
+    """
+
+    def __init__(self, trusted: tuple[Network, ...]) -> None:
+        self._trusted = TrustedProxies(trusted)
+        self._room = Room(_connection_limit())
+        self._idle: dict[str, dict[Protocol, None]] = {}  # the oldest first
+
+    def add(self, connection: "Protocol") -> bool:
+        """Whether there is room for one more, maybe since an idle one of the same client is cut off."""
+        client = connection.client_key
+        while connection.peer not in self._trusted and not self._room.take(client):
+            idle = next(iter(self._idle.get(client, ())), None)
+            if idle is None:
+                return False
+            idle.cut_off()
+        return True
+
+    def remove(self, connection: "Protocol") -> None:
+        """Give back the room of a connection that was added."""
+        self.set_busy(connection)
+        if connection.peer not in self._trusted:
+            self._room.give_back(connection.client_key)
+
+    def set_idle(self, connection: "Protocol") -> None:
+        """No request of it is under way."""
+        self._idle.setdefault(connection.client_key, {})[connection] = None
+
+    def set_busy(self, connection: "Protocol") -> None:
+        """A request of it is under way."""
+        idle = self._idle.get(connection.client_key, {})
+        idle.pop(connection, None)
+        if not idle:
+            self._idle.pop(connection.client_key, None)
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection. A head that is too large is answered with 431; one that is too slow is cut off."""
+
+    def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._open_connections = connections
+        self._is_added = False
+        self._is_receiving = False  # a request, from its first byte to the last of its body
+        self._bytes_since_progress = 0  # since a head began or ended, or a piece of a body
+        self._is_head_too_large = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end."""
+        return self.client[0] if self.client else ""
+
+    @property
+    def client_key(self) -> str:
+        """By whom room for connections is shared."""
+        return client_key(self.peer)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, if there is room."""
+        super().connection_made(transport)
+        self._is_added = self._open_connections.add(self)
+        if not self._is_added:
+            transport.abort()
+            return
+        self._open_connections.set_idle(self)
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stop_clock()
+        self._remove()
+        super().connection_lost(exc)
+
+    def cut_off(self) -> None:
+        """Close at once, without an answer."""
+        self._remove()
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, piece by piece, as long as it is within the limits."""
+        if not self._is_receiving:
+            self._start_clock()
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self.transport.is_closing():
+                return
+            piece = data[start : start + _PIECE_BYTES]
+            self._bytes_since_progress += len(piece)
+            super().data_received(piece)
+            if self._bytes_since_progress >= _MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._is_receiving = True
+        self._bytes_since_progress = 0
+        self._start_clock()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a head, or of what may follow a body."""
+        if len(self.headers) >= _MAX_HEADER_LINES:
+            self._is_head_too_large = True
+            raise httptools.HttpParserError("too many header lines")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A head ends, and its request begins, or waits for those before it."""
+        self._bytes_since_progress = 0
+        self._stop_clock()
+        self._open_connections.set_busy(self)
+        super().on_headers_complete()
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self.cut_off()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._bytes_since_progress = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has come whole."""
+        self._is_receiving = False
+        self._bytes_since_progress = 0
+        self._stop_clock()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request is answered. If it has not come whole, the rest has to come in time, too."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.cycle.response_complete:
+            self._open_connections.set_idle(self)
+            if self._is_receiving:
+                self._start_clock()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, or too large."""
+        if self._is_head_too_large:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def _refuse_head(self) -> None:
+        """Answer 431, unless a request before it waits for its answer, and close."""
+        if self.cycle is None or self.cycle.response_complete:
+            body = untyped_problem(431, f"a head has at most 32 KiB and {_MAX_HEADER_LINES} lines")
+            headers = [
+                *self.server_state.default_headers,
+                (b"content-type", b"application/problem+json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            lines = (b"%s: %s\r\n" % header for header in headers)
+            self.transport.write(b"".join((STATUS_LINE[431], *lines, b"\r\n", body)))
+        self.transport.close()
+
+    def _start_clock(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _remove(self) -> None:
+        if self._is_added:
+            self._is_added = False
+            self._open_connections.remove(self)
+
+
+def _connection_limit() -> int:
+    """How many connections the process may have open. Raises its limit of open files, where it can."""
+    wanted = _MAX_CONNECTIONS + _OTHER_FILES
+    files, most = (
+        wanted if limit == resource.RLIM_INFINITY else limit
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if files < wanted:
+        files = min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return min(_MAX_CONNECTIONS, max(files - _OTHER_FILES, files // 2))
