@@ -15,6 +15,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from projections.book import (
+    INFERRED,
     Book,
     Row,
     Rules,
@@ -72,6 +73,8 @@ UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
+    Before the day `told_from` they are inferred.
+
     `schedules` are its billing schedules (see `projections.schedules`). `next_bill_date` is the earliest day
     of their stated next bills, `amount_cents` the sum of those, and `second_bill_date` the earliest day of a
     bill that is not stated. `reason` and `feedback` say why it was, or will be, cancelled.
@@ -108,6 +111,7 @@ class Contract(Row, frozen=True, kw_only=True):
     last_event_date: str
     trust: str
     terms: str
+    told_from: str
     schedules: str
 
 
@@ -116,7 +120,7 @@ class Bill(Row, frozen=True, kw_only=True):
 
     The status of the next bill of a contract's schedule is "upcoming"; `ends_date` is the day on which its
     contract ends. It is `unheard` if no event of its contract, or of that one's bills, is dated on its day or
-    after it (but see `LinkedPayment`).
+    after it (but see `LinkedPayment`). `mrr_inferred`: what was billed tells its MRR, and no event.
     """
 
     table = "bills"
@@ -143,6 +147,7 @@ class Bill(Row, frozen=True, kw_only=True):
     ends_date: str | None = None
     declined: bool = False
     unheard: bool = False
+    mrr_inferred: bool = False
     trust: str
 
 
@@ -207,6 +212,7 @@ def _contract(states: Sequence[ContractState], heard: str, rules: Rules) -> list
             last_event_date=heard,
             trust=state.trust,
             terms=json.encode(dated_mrr).decode(),
+            told_from=next(each.day for each in states if each.trust != INFERRED).isoformat(),
             schedules=encode(schedules),
         )
     ]
@@ -344,6 +350,7 @@ def _bill(
     source: IssuedInvoice | SettledBill | Contract, contract: Contract | None, *, date: str, **fields: Any
 ) -> Bill:
     """The bill of a row, with the MRR of its contract at the end of the day."""
+    mrr_cents = mrr_on(contract.terms, date) if contract else 0
     return Bill(
         causes=source.causes,
         processor=source.processor,
@@ -351,7 +358,8 @@ def _bill(
         currency=source.currency,
         contract_id=source.contract_id,
         date=date,
-        mrr_cents=mrr_on(contract.terms, date) if contract else 0,
+        mrr_cents=mrr_cents,
+        mrr_inferred=bool(contract and mrr_cents and date < contract.told_from),
         trust=source.trust,
         **fields,
     )
