@@ -33,9 +33,10 @@ _START_SECONDS = 30.0
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """The duration, and the peak memory of the process, in MB."""
+    """The duration, the CPU time in it, and the peak memory of the process, in MB."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -64,6 +65,7 @@ def _row(what: str, count: int, result: Result, base: Result) -> dict[str, str]:
         "what": what,
         "objects/s": f"{count / result.seconds:,.0f}",
         "ratio": f"{base.seconds / result.seconds:.2f}",
+        "CPU us/object": f"{result.cpu_seconds / count * 1_000_000:,.0f}",
         "peak MB": f"{result.peak_mb:,.0f}",
     }
 
@@ -114,17 +116,17 @@ async def _measure(url: str, pace: str, work: str, directory: str) -> Result:
     settings = load(data_dir=directory)
     prepare(settings)
     ledger = open_ledger(settings)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     if work == "read":
         for listed in api.history:
             async for _ in client.pages(listed.listed("", None)):
                 pass
     else:
         await _fill(client, settings, ledger)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     await client.close()
     await ledger.close()
-    return Result(seconds=seconds, peak_mb=_peak_mb())
+    return Result(seconds=seconds, cpu_seconds=cpu_seconds, peak_mb=_peak_mb())
 
 
 async def _fill(client: ApiClient, settings: Settings, ledger: Ledger) -> None:

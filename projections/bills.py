@@ -17,6 +17,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from projections.book import (
+    INFERRED,
     Book,
     Row,
     Rules,
@@ -76,6 +77,8 @@ UPCOMING_STATUSES = ("upcoming", "draft")  # of bills that are not issued yet
 class Contract(Row, frozen=True, kw_only=True):
     """A contract as it is now. `terms` is JSON: [[date, MRR from then on, whether it counts], …].
 
+    Before the day `told_from` they are inferred.
+
     `schedules` are its billing schedules (see `projections.schedules`). `next_bill_date` is the earliest day
     of their stated next bills, `amount_cents` the sum of those, and `second_bill_date` the earliest day of a
     bill that is not stated. `reason` and `feedback` say why it was, or will be, cancelled.
@@ -112,6 +115,7 @@ class Contract(Row, frozen=True, kw_only=True):
     last_event_date: str
     trust: str
     terms: str
+    told_from: str
     schedules: str
 
 
@@ -120,7 +124,7 @@ class Bill(Row, frozen=True, kw_only=True):
 
     The status of the next bill of a contract's schedule is "upcoming"; `ends_date` is the day on which its
     contract ends. It is `unheard` if no event of its contract, or of that one's bills, is dated on its day or
-    after it (but see `LinkedPayment`).
+    after it (but see `LinkedPayment`). `mrr_inferred`: what was billed tells its MRR, and no event.
     """
 
     table = "bills"
@@ -147,6 +151,7 @@ class Bill(Row, frozen=True, kw_only=True):
     ends_date: str | None = None
     declined: bool = False
     unheard: bool = False
+    mrr_inferred: bool = False
     trust: str
 
 
@@ -211,6 +216,7 @@ def _contract(states: Sequence[ContractState], heard: str, rules: Rules) -> list
             last_event_date=heard,
             trust=state.trust,
             terms=json.encode(dated_mrr).decode(),
+            told_from=next(each.day for each in states if each.trust != INFERRED).isoformat(),
             schedules=encode(schedules),
         )
     ]
@@ -253,10 +259,8 @@ def bill_rows(
     issued: list[IssuedInvoice | SettledBill] = [*listed, *observed]
     dates = sorted({*(row.date for row in issued), *(each.next_bill_date for each in schedules)})
     bills: list[Row] = []
-    mrr, after = (
-        _DailyMrr(contract.terms if contract else "[]"),
-        cache(partial(_date_after, schedules=schedules)),
-    )
+    mrr = _DailyMrr(contract.terms, contract.told_from) if contract else _DailyMrr("[]")
+    after = cache(partial(_date_after, schedules=schedules))
     heard = max((row.last_event_date for row in rows if not isinstance(row, UnstatedMoney)), default="")
     for row in issued:
         later = bisect_right(dates, row.date)
@@ -370,21 +374,26 @@ def _bill(
         contract_id=source.contract_id,
         date=date,
         mrr_cents=mrr.on(date),
+        mrr_inferred=mrr.is_inferred(date),
         trust=source.trust,
         **fields,
     )
 
 
 class _DailyMrr:
-    """A contract's MRR at the end of each day, from its `terms`."""
+    """A contract's MRR at the end of each day, from its `terms`; inferred before the day `told_from`."""
 
-    def __init__(self, terms_json: str) -> None:
+    def __init__(self, terms_json: str, told_from: str = "") -> None:
         terms: list[tuple[str, int, bool]] = json.decode(terms_json)
+        self._told_from = told_from
         self._starts = [start for start, _, _ in terms]
         self._cents = [0, *(cents for _, cents, _ in terms)]
 
     def on(self, day: str) -> int:
         return self._cents[bisect_right(self._starts, day)]
+
+    def is_inferred(self, day: str) -> bool:
+        return bool(self.on(day) and day < self._told_from)
 
 
 def mrr_on(terms_json: str, day: str) -> int:

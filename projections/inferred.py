@@ -113,13 +113,14 @@ def _schedules(start: ContractStart, billed: Sequence[BilledItems]) -> _Schedule
     """How often items are billed, and whether by use, by the id of the item or price.
 
     Of a price that the contract does not show, most of its periods tell: one alone may mislead, as four weeks
-    of February do, which are a month, too. Of two that as many tell, weeks are no accident.
+    of February do, which are a month, too. Of two that as many tell, weeks are no accident. A period that
+    costs nothing, as a trial's, tells nothing.
     """
     known = {key: (interval, every, metered) for key, interval, every, metered in json.decode(start.items)}
     guesses: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
     for invoice in billed:
         for item in json.decode(invoice.items, type=list[BilledItem]):
-            if item.price_id and item.price_id not in known:
+            if item.amount and item.price_id and item.price_id not in known:
                 guesses[item.price_id][_schedule_of(item)] += 1
     told = {price_id: max(found, key=lambda one: (found[one], one)) for price_id, found in guesses.items()}
     return known | {price_id: (interval, every, False) for price_id, (interval, every) in told.items()}

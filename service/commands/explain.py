@@ -197,7 +197,8 @@ def _taken_apart(
         options=bootstrap.read_options(settings),
         stored_model=lambda kind: stored_models.find(connection, store, kind, scope.currency, scope.account),
     )
-    document: dict[str, Any] = to_builtins(figures.explain(view, figure, given, 0, limit))
+    explained, _ = figures.explain(view, figure, given, 0, limit)
+    document: dict[str, Any] = to_builtins(explained)
     del document["next_cursor"]
     return document | {"position": at.position_under(given.get("policy", ""))}
 

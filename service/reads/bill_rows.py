@@ -79,6 +79,7 @@ class ListedBill(Struct, frozen=True, kw_only=True):
     account: Account
     trust: Trust
     causes: Causes
+    mrr_inferred: Annotated[bool, about("whether no event tells its MRR, but what was billed")]
 
 
 def is_shown(today: str) -> ColumnElement[bool]:
@@ -103,6 +104,7 @@ def bill_rows(view: View, first: str, last: str, *, upcoming_only: bool = False)
             interval=row.interval,
             every=row.every,
             mrr_cents=row.mrr_cents,
+            mrr_inferred=row.mrr_inferred,
             status="overdue" if row.status == "upcoming" and row.date < today else row.status,
             next_bill_date=row.next_bill_date,
             open_cents=row.open_cents,
@@ -121,6 +123,7 @@ def forecast_row(bill: ForecastBill) -> ListedBill:
         interval=bill.schedule.interval,
         every=bill.schedule.every,
         mrr_cents=bill.mrr_cents,
+        mrr_inferred=False,
         status="forecast",
         next_bill_date=bill.next_bill_date,
         open_cents=0,

@@ -10,7 +10,7 @@ from service.books.tables import TOTALS
 from service.books.view import View, sum_columns
 from service.reads import metrics, mrr
 
-_DIGITS = 6
+SHARE_DIGITS = 6
 
 
 def of_mrr(view: View, args: dict[str, Any]) -> float:
@@ -58,4 +58,4 @@ def _share(view: View, days: Sequence[date]) -> float:
             level += change.mrr_cents
             inferred_level += change.inferred_cents
         inferred, whole = inferred + inferred_level, whole + level
-    return round(inferred / whole, _DIGITS) if whole else 0.0
+    return round(inferred / whole, SHARE_DIGITS) if whole else 0.0

@@ -39,7 +39,7 @@ async def _find(query: ReadQuery, state: State) -> Found:
     check_looks_back(args["figure"], given, args)
 
     def find(view: View, *_: object) -> tuple[ExplainedFigure, float]:
-        return explain(view, args["figure"], given, int(offset), args["limit"]), 0.0
+        return explain(view, args["figure"], given, int(offset), args["limit"])
 
     figure, meta = await read_books(query, state, find)
     if not query.file_format:  # which shows the rows alone

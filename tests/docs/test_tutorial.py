@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,9 @@ import pytest
 
 from tests.docs.examples import shows
 from tests.support.processes import SECRET, DaybookProcesses
+from tests.support.senders import sign_stripe
+from tests.support.stripe_api import KEY, StripeApi, serve
+from tests.support.stripe_world import CENTS, StripeWorld, at
 from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -139,3 +143,47 @@ def test_the_settings_of_the_page_start_a_daybook(tmp_path: Path) -> None:
 
     assert loaded.returncode == 0, loaded.stderr
     assert "var/test" in loaded.stdout
+
+
+@pytest.fixture
+def api() -> Iterator[StripeApi]:
+    """Stripe's API, with a contract that has been billed once."""
+    api = StripeApi()
+    world = StripeWorld(api.shop)
+    subscription = world.subscribe(world.customer(at(0)), world.product(at(0)), at(0), 2)
+    world.pay(world.bill(subscription, at(0)), at(1))
+    with serve(api):
+        yield api
+
+
+def test_a_backfill_on_an_empty_directory_prints_what_the_page_shows_and_webhooks_come_on_top(
+    tmp_path: Path, api: StripeApi
+) -> None:
+    (command,) = re.findall(r"^daybook (backfill .+)$", TEXT, re.MULTILINE)
+    with DaybookProcesses(tmp_path) as history:
+        history.environment |= {
+            "DAYBOOK_STRIPE_API_KEY": KEY,
+            "DAYBOOK_STRIPE_API_URL": api.url,
+            "DAYBOOK_STRIPE_WEBHOOK_SECRETS": SECRET,
+        }
+
+        printed = run(history, "-m", "service.cli", *command.split())
+
+        assert printed.split() == block("that was billed once, it prints:").split()
+        history.start("run")
+        history.wait_ready()
+        (request,) = re.findall(f"{ADDRESS}([^']+)", block("Start `daybook run` again", "sh"))
+        assert mrr_at(history, request, 6) == (2 * CENTS, 1.0)
+
+        for event in api.shop.events:
+            body, now = json.dumps(event).encode(), datetime.now(UTC)
+            signed = sign_stripe(body, now, "", SECRET)
+            httpx.post(f"{history.url}/webhooks/stripe", content=body, headers=signed).raise_for_status()
+        assert mrr_at(history, request, 6 + len(api.shop.events)) == (2 * CENTS, 0.0)
+
+
+def mrr_at(daybook: DaybookProcesses, request: str, position: int) -> tuple[int, float]:
+    """The MRR of a request, and how much of it is inferred, once the books are at a position."""
+    wait_until(lambda: daybook.caught_up(position), "the books hold what came")
+    answer = httpx.get(f"{daybook.url}{request}", timeout=COMMAND_SECONDS).json()
+    return answer["mrr_cents"], answer["meta"]["inferred_share"]

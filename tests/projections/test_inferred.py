@@ -229,6 +229,16 @@ def test_four_weeks_of_february_are_four_weeks_where_the_price_is_billed_so_othe
     assert levels(events, "2025-01-05", "2025-02-05", "2025-03-05") == [10_825] * 3
 
 
+def test_the_length_of_a_trial_says_nothing_of_how_often_its_price_is_billed():
+    terms = {"interval": None, "price_id": "price_of_a_month"}
+    events = [
+        bill(1, billed("2024-12-27", "2025-01-10", amount=0, **terms)),
+        bill(2, billed("2025-01-10", "2025-02-10", **terms)),
+        observed("2025-08-02"),
+    ]
+    assert levels(events, "2025-01-05", "2025-01-20") == [0, 10_000]
+
+
 @pytest.mark.parametrize(
     ("start", "end", "schedule"),
     [

@@ -77,7 +77,7 @@ async def taken_apart(books: TemporaryBooks) -> list[str]:
     def find(connection: Connection, figure: str) -> set[tuple[str, str]]:
         scope = Scope(currency="usd", today=date(2025, 11, 13))
         view = View(connection=connection, books=store.positions(connection).books, scope=scope)
-        rows = explain(view, figure, FIGURES[figure], 0, 3).rows
+        rows = explain(view, figure, FIGURES[figure], 0, 3)[0].rows
         return {(cause, row.account) for row in rows for cause in row.causes}
 
     with traced() as statements:

@@ -20,7 +20,8 @@ each = pytest.mark.parametrize("read", LISTED, ids=lambda read: read.name)
 ASKED = {"today": "2025-11-13"}
 BILL = (
     "date customer_id customer_name contract_id invoice_id amount_cents cadence mrr_cents status "
-    "next_bill_date open_cents declined interval every schedule processor account trust causes"
+    "next_bill_date open_cents declined interval every schedule processor account trust causes "
+    "mrr_inferred"
 )
 CUSTOMER = (
     "customer_id customer_name customer_email total_revenue_cents total_orders avg_order_value_cents "

@@ -227,7 +227,7 @@ async def check(
 
     def find(connection: Connection, figure: str) -> dict[str, Any]:
         _, view = open_view(connection, Scope(currency="usd", today=today), daybook.state)
-        return dict(to_builtins(explain(view, figure, given, 0, None)))
+        return dict(to_builtins(explain(view, figure, given, 0, None)[0]))
 
     for figure, value in figures.items():
         found = await daybook.state.store.read(partial(find, figure=figure))

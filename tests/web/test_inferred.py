@@ -87,6 +87,14 @@ async def test_what_is_inferred_is_explained_by_the_bills(daybook: Daybook, past
         ("inferred", 10_000),
     }
     assert past[0] in {event["cause"] for event in answer["events"]}
+    assert answer["meta"]["inferred_share"] == 0.25
+
+
+@pytest.mark.usefixtures("past")
+async def test_a_bill_from_before_the_first_event_says_that_its_mrr_is_inferred(daybook: Daybook) -> None:
+    found = await daybook.get("/api/v1/revenue/month-detail", year=2025, month=9, today="2025-10-31")
+    rows = {(row["mrr_cents"], row["mrr_inferred"], row["trust"]) for row in found["payments"]}
+    assert rows == {(10_000, True, "signed")}
 
 
 async def test_two_policies_are_compared_on_a_day_that_is_inferred(daybook: Daybook) -> None:

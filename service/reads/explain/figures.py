@@ -127,8 +127,8 @@ def check_looks_back(address: str, given: Mapping[str, str], args: Mapping[str, 
 
 def explain(
     view: View, address: str, given: Mapping[str, str], offset: int, limit: int | None
-) -> ExplainedFigure:
-    """The figure's value, and a page of the rows behind it, without their events.
+) -> tuple[ExplainedFigure, float]:
+    """The figure's value, a page of the rows behind it without their events, and its inferred share.
 
     `given` are the parameters for the read. Raises ParameterError for an unknown figure or parameter;
     NotFound where the read's answer has no such row.
@@ -154,7 +154,7 @@ def explain(
     explanation = explainer(figure)
     rows_page = page(view, explanation.sources, offset, limit)
     next_offset = offset + len(rows_page.rows)
-    return ExplainedFigure(
+    explained = ExplainedFigure(
         figure=f"{name}/{pointer or read.default}",
         read=read.path,
         of={key: value for key, value in figure.row.items() if isinstance(value, str)},
@@ -170,6 +170,7 @@ def explain(
         next_cursor=to_cursor(str(next_offset)) if next_offset < rows_page.count else None,
         events=[],
     )
+    return explained, rows_page.inferred_share
 
 
 def _unescaped(token: str) -> str:

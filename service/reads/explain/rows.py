@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Struct, json
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, case, cast, false, func, select
 
+from projections.book import INFERRED
 from service.books.view import View
 from service.reads.answers import Account, Causes, CustomerId, Day, Processor, TrustLevel, about, day, or_null
+from service.reads.inferred_share import SHARE_DIGITS
 
 # The order of each table's rows: by their content, not by when they were written.
 _ORDER_COLUMNS = {
@@ -142,11 +144,18 @@ class ExplainedRow(Struct, frozen=True, kw_only=True):
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """A page of the rows; `count` and `total` cover the rows of all pages."""
+    """A page of the rows; `count`, `total` and `inferred`, what inferred rows add to it, cover all pages."""
 
     rows: list[ExplainedRow]
     count: int
     total: int
+    inferred: int
+
+    @property
+    def inferred_share(self) -> float:
+        """The part of the total that is inferred, or of both parts where they have different signs."""
+        inferred, told = abs(self.inferred), abs(self.total - self.inferred)
+        return round(inferred / (inferred + told), SHARE_DIGITS) if inferred else 0.0
 
 
 class _SelectedRows(Struct, frozen=True, kw_only=True):
@@ -154,6 +163,7 @@ class _SelectedRows(Struct, frozen=True, kw_only=True):
 
     count: int
     total: int
+    inferred: int
     fetch: Callable[[int, int | None], list[tuple[Any, int]]]
 
 
@@ -173,7 +183,12 @@ def page(view: View, sources: Sequence[RowSource], offset: int, limit: int | Non
                 for row, contribution in selection.fetch(skip, room)
             ]
         count += selection.count
-    return Page(rows=listed, count=count, total=sum(selection.total for selection in selections))
+    return Page(
+        rows=listed,
+        count=count,
+        total=sum(selection.total for selection in selections),
+        inferred=sum(selection.inferred for selection in selections),
+    )
 
 
 def matches_row(table: Table, row: dict[str, Any], names: str) -> list[ColumnElement[bool]]:
@@ -204,6 +219,11 @@ def _select_rows(view: View, source: RowSource, *, only_contributing: bool) -> _
     return _SelectedRows(
         count=len(contributions),
         total=sum(contribution for _, contribution in contributions),
+        inferred=sum(
+            contribution
+            for row, contribution in contributions
+            if row._mapping.get("trust") == INFERRED  # noqa: SLF001
+        ),
         fetch=lambda offset, limit: contributions[offset:][:limit],
     )
 
@@ -212,15 +232,18 @@ def _select_in_sql(
     view: View, rows: FromClause, order: Sequence[Any], *, only_contributing: bool
 ) -> _SelectedRows:
     conditions = [rows.c.contributes != 0] if only_contributing else []
-    total = cast(func.coalesce(func.sum(rows.c.contributes), 0), BigInteger)  # PostgreSQL sums to a numeric
-    aggregates: list[ColumnElement[Any]] = [func.count(), total]
-    count, sum_of_rows = view.one(select(*aggregates).select_from(rows).where(*conditions))
+    is_inferred = rows.c.trust == INFERRED if "trust" in rows.c else false()
+    inferred = case((is_inferred, rows.c.contributes), else_=0)
+    # PostgreSQL sums to a numeric.
+    sums = [cast(func.coalesce(func.sum(each), 0), BigInteger) for each in (rows.c.contributes, inferred)]
+    aggregates: list[ColumnElement[Any]] = [func.count(), *sums]
+    count, total, inferred_total = view.one(select(*aggregates).select_from(rows).where(*conditions))
 
     def fetch(offset: int, limit: int | None) -> list[tuple[Any, int]]:
         query = select(rows).where(*conditions).order_by(*order).offset(offset).limit(limit)
         return [(row, row.contributes) for row in view.all(query)]
 
-    return _SelectedRows(count=count, total=sum_of_rows, fetch=fetch)
+    return _SelectedRows(count=count, total=total, inferred=inferred_total, fetch=fetch)
 
 
 def _explained(table: Table, row: Any, contribution: int) -> ExplainedRow:
