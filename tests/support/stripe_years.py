@@ -102,7 +102,7 @@ class Customer:
     def __init__(self, account: Account, rng: Random) -> None:
         self.account, self.rng = account, rng
         self.unbilled: list[Unbilled] = []
-        self._begins = int(BEGAN.timestamp()) + rng.randrange(900) * DAY
+        self._begins = _in_each_month(int(BEGAN.timestamp()) + rng.randrange(900) * DAY)
         self.thing = account.customer(self._begins)
         if rng.randrange(10) == 0:
             self.thing = account.discount(
@@ -114,9 +114,14 @@ class Customer:
         begins = self._begins
         while begins < END:
             ended = Contract(self, begins).live()
-            begins = ended + 40 * DAY if self.rng.randrange(3) == 0 else END
+            begins = _in_each_month(ended + 40 * DAY) if self.rng.randrange(3) == 0 else END
         if self.rng.randrange(4) == 0:
             self.account.charge(self.thing, END - self.rng.randrange(1, 200) * DAY)
+
+
+def _in_each_month(second: int) -> int:
+    """A moment, or one up to three days earlier, whose day each month has."""
+    return second - max(datetime.fromtimestamp(second, UTC).day - 28, 0) * DAY
 
 
 def a_coupon(rng: Random, *, may_be_once: bool = True, may_be_amount: bool = True) -> Thing:
@@ -136,7 +141,6 @@ class Contract:
     def __init__(self, customer: Customer, begins: int) -> None:
         self.customer, self.account, self.rng = customer, customer.account, customer.rng
         self._added: list[Thing] = []  # lines of the next invoice
-        begins -= max(datetime.fromtimestamp(begins, UTC).day - 28, 0) * DAY  # each month has that day
         self._begins = begins
         self.thing: Thing | None = None
         self._end_discounts(begins)

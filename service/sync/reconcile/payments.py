@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import json
 
 from projections.book import Row
-from projections.collections import Cash, payment_cash_rows
+from projections.collections import Cash, Return, payment_cash_rows
 from projections.receipts import CHANGES, Receipt
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -170,12 +170,13 @@ class PaymentReconciler:
         session = self._session
         await session.wait_for_books()
         keys = {each.subject for each in listed}
-        cash_by_key = await read_rows_by_key(session.store, Cash, _BOOK, keys)
-        receipts_by_key = await read_rows_by_key(session.store, Receipt, _BOOK, keys)
+        by_key = [
+            await read_rows_by_key(session.store, kind, _BOOK, keys) for kind in (Cash, Return, Receipt)
+        ]
         differing: Differences = {}
         for each in listed:
             stated = _money_facts(payment_cash_rows(self._observe(each), session.store.rules), each)
-            rows = [*cash_by_key.get(each.subject, ()), *receipts_by_key.get(each.subject, ())]
+            rows = [row for found in by_key for row in found.get(each.subject, ())]
             differences = compare_facts(
                 self._payments.name, self._account, each.payment_id, stated, _money_facts(rows, each)
             )
@@ -209,6 +210,6 @@ def _money_facts(rows: Sequence[Row], listed: _ListedPayment) -> Facts:
 
 
 def _cash(rows: Sequence[Row], kind: str, source_id: str | None) -> int:
-    """The cash of a kind, of one source or of any."""
-    cash = [row for row in rows if isinstance(row, Cash) and row.kind == kind]
+    """The cash of a kind, and what went back, of one source or of any."""
+    cash = [row for row in rows if isinstance(row, Cash | Return) and row.kind == kind]
     return sum(row.amount_cents for row in cash if source_id in (None, row.source_id))
