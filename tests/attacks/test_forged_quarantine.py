@@ -230,7 +230,7 @@ async def test_what_was_in_quarantine_before_is_chained_at_the_migration(
 ) -> None:
     def older(connection: Connection) -> None:
         connection.exec_driver_sql("DROP TABLE quarantine_chain")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0005'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
 
     await write(waiting.state.ledger, older)
 
