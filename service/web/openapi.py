@@ -60,6 +60,7 @@ _PROBLEMS = {
 _REFUSED = {
     400: "The signature is missing or wrong, its time is over 300 s from now, or the signed body is not JSON",
     408: "The body took over 5 s to arrive",
+    404: "No biller of this name is set",
     413: "The body is over 1 MiB",
     431: "The head is over 64 KiB, or has over 128 lines",
     503: "No secret is set for this processor, the ledger can't commit now or not in time, or too many "
@@ -295,7 +296,11 @@ def _webhook(processor: Processor, endpoint: Endpoint) -> dict[str, Any]:
         },
         "responses": {
             "200": {"description": "It is kept", "content": _content("application/json", _ref(Received))},
-            **{str(code): _problem(code, text) for code, text in _REFUSED.items()},
+            **{
+                str(code): _problem(code, text)
+                for code, text in _REFUSED.items()
+                if code != 404 or "name" in variables  # which names a biller
+            },
         },
     }
 
