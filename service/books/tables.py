@@ -14,6 +14,7 @@ from msgspec.structs import fields
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Connection,
     DateTime,
@@ -205,6 +206,8 @@ def _total_table(total: Total) -> Table:
         Column("partition", Integer, primary_key=True, autoincrement=False),
         *(Column(n, types.get(n, _TEXT), primary_key=True, autoincrement=False) for n in total.group_by),
         *(Column(name, BigInteger, nullable=False) for name in total.sums),
+        # SQLite makes a float of a sum beyond 64 bits, where PostgreSQL raises an error
+        *(CheckConstraint(f"typeof({name}) = 'integer'").ddl_if(dialect="sqlite") for name in total.sums),
         sqlite_with_rowid=False,
     )
 

@@ -116,7 +116,7 @@ def _check_numbers(data: Data) -> None:
     amounts += [amount or 0 for amount in getattr(data, "payment_amounts", ())]
     amounts += [item.amount for item in getattr(data, "billed", ())]
     for part in _priced_parts(data):
-        amounts.append(sum((_largest_amount(item) for item in part.items), Decimal(0)))
+        amounts.append(sum((_largest_amount(item) * _times_a_month(item) for item in part.items), Decimal(0)))
         if not all(item.quantity >= 0 for item in part.items):
             raise Unreadable("a quantity is negative")
         if not all(0 <= item.inclusive_tax <= 100 for item in part.items):
@@ -169,3 +169,8 @@ def _largest_amount(item: Item) -> Decimal:
     for tier in item.tiers:
         minor_units += abs(tier.unit_amount) + abs(tier.flat_amount)
     return minor_units * max(item.quantity, 1)
+
+
+def _times_a_month(item: Item) -> int:
+    """How often an item is billed in a month at most, as a factor of what it adds to MRR."""
+    return {"day": 31, "week": 5}.get(item.interval or "", 1)

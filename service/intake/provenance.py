@@ -24,6 +24,9 @@ _UNSIGNED = {  # by method: why there is no signature to check
 Cause = tuple[str, str]  # the event's name, "stripe:evt_1", and its account
 
 
+_PROVED = ("processor", "method", "trust", "message_id", "signed_at")
+
+
 class SignatureCheck(Struct, frozen=True, kw_only=True):
     """Whether a signature verifies now; `verified` is None where it can't be checked, and `why` says why.
 
@@ -78,10 +81,13 @@ def check_signature(
     name = proof.processor.partition(".")[2]
     secrets = settings.secrets_of(endpoint, name)
     try:
-        endpoint.verify({**headers, ":name": name}, body, secrets, proof.signed_at or proof.received_at)
+        at = proof.signed_at or proof.received_at
+        proved = endpoint.verify({**headers, ":name": name}, body, secrets, at)
     except VerificationError:
         why = "no secret that is configured now made this signature"
         return SignatureCheck(verified=None, why=why, lacks_secret=True)
+    if any(getattr(proved, field) != getattr(proof, field) for field in _PROVED):
+        return SignatureCheck(verified=False, why="its signature proves something else than its row says")
     return SignatureCheck(verified=True)
 
 

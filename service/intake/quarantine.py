@@ -187,7 +187,7 @@ async def retryable_entries(ledger: Ledger) -> dict[int, str]:
 async def find_fault(
     reader: LedgerReader, row: dict[str, Any], settings: Settings, *, by_chain: bool = False
 ) -> str | None:
-    """Why a row of quarantine, with its body, may not be read again; None if nothing stands against it.
+    """Why a row of quarantine may not be read again; None if nothing stands against it.
 
     It must be what the chain of quarantine says. Its signature is checked again, and must be by a secret that
     is set now, unless its body is sealed and `by_chain` takes the chain as its proof.
@@ -197,11 +197,21 @@ async def find_fault(
         await reader.check_quarantined(stored)
     except Integrity as error:
         return str(error)
-    proof = json.decode(row["proof"], type=Proof)
-    signature = check_signature(proof, json.decode(row["headers"]), row["body"], settings)
-    if signature.verified:
+    if not row["body"]:
         return None
-    if not is_sealed(stored["body"]):
+    return _signature_fault(row, settings, is_body_sealed=is_sealed(stored["body"]), by_chain=by_chain)
+
+
+def _signature_fault(
+    row: dict[str, Any], settings: Settings, *, is_body_sealed: bool, by_chain: bool
+) -> str | None:
+    proof = json.decode(row["proof"], type=Proof)
+    if row["processor"] != proof.processor:
+        return "its proof is another processor's"
+    signature = check_signature(proof, json.decode(row["headers"]), row["body"], settings)
+    if signature.verified is not None:
+        return signature.why
+    if not is_body_sealed:
         return "its body is not sealed, and no signature over it can be checked"
     if signature.lacks_secret and not by_chain:
         return f"{signature.why}: set the secret of that time beside the new one, or use --by-chain"
@@ -224,7 +234,7 @@ async def retry(
         row = await read_row(reader, quarantine_id)
         if row["settled_at_us"] is not None:
             return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
-        if row["body"] and (fault := await find_fault(reader, row, settings, by_chain=by_chain)):
+        if fault := await find_fault(reader, row, settings, by_chain=by_chain):
             return RetryResult(id=quarantine_id, outcome=REFUSED, detail=fault)
         incoming = read_again(row, settings.mode_of) if row["body"] else None
         is_rendering = incoming is not None and await reader.is_rendering(incoming)
@@ -262,7 +272,8 @@ async def _append(ledger: Ledger, quarantine_id: int, incoming: Incoming, now: d
 async def dismiss(ledger: Ledger, quarantine_ids: list[int], because: str, now: datetime) -> set[int]:
     """Settle deliveries that will not be recorded, for the reason `because`; the ids of those that were open.
 
-    They are kept. Raises NotFound, and settles none, if quarantine lacks one of them.
+    They are kept. Raises NotFound, and settles none, if quarantine lacks one of them; Integrity, if one of
+    them is not what the chain of quarantine says.
     """
     async with ledger.reading() as reader:
         for quarantine_id in quarantine_ids:

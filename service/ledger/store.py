@@ -524,10 +524,16 @@ def _recency(event: Event) -> tuple[bool, datetime, str]:
 def _settle(
     connection: Connection, ids: Sequence[int], settled_as: str, reason: str | None, now: datetime
 ) -> set[int]:
-    """Settle the open ones of these deliveries in quarantine, in the transaction's turn; return their ids."""
+    """Settle the open ones of these deliveries in quarantine, in the transaction's turn; return their ids.
+
+    Raises Integrity if one of them is not what the chain of quarantine says.
+    """
+    are_open = (_quarantine.c.id.in_(ids), _quarantine.c.settled_at_us.is_(None))
+    for entry in connection.execute(select(_quarantine).where(*are_open)).mappings():
+        check_entry(connection, entry)
     settle = (
         update(_quarantine)
-        .where(_quarantine.c.id.in_(ids), _quarantine.c.settled_at_us.is_(None))
+        .where(*are_open)
         .values(settled_at_us=to_us(now), settled_as=settled_as, settled_because=reason)
         .returning(_quarantine)
     )

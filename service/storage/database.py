@@ -20,6 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
+from service.core.errors import Unavailable
+
 Mode = Literal["read", "write"]
 Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
@@ -86,6 +88,32 @@ class Connections:
         self.number += 1
 
 
+class _OpenFile:
+    """The file that an engine's connections have open, as long as it is still the one at the path."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._path = path
+        self._engine = engine
+        self._identity: tuple[int, int] | None = None
+        event.listen(engine, "connect", self._remember)
+
+    def check(self) -> None:
+        """Let the next transaction connect anew if another file is there now.
+
+        Raises Unavailable if none is.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            raise Unavailable(f"{self._path.name} is gone") from None
+        if self._identity not in {None, (found.st_dev, found.st_ino)}:
+            self._engine.dispose()
+
+    def _remember(self, _connection: Any, _record: Any) -> None:
+        found = self._path.stat()
+        self._identity = (found.st_dev, found.st_ino)
+
+
 class SqliteDatabase:
     """One file: one writer in a thread of its own, readers in the shared threads.
 
@@ -95,6 +123,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, time_limited: bool = False) -> None:
         self.reopen = partial(SqliteDatabase, path, synchronous, time_limited=time_limited)
         self._writer = sqlite_engine(path, "write", synchronous)
+        self._file = _OpenFile(path, self._writer) if synchronous == "FULL" else None
         self.connections = Connections(self._writer)
         self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never waits for slow reads
         self._reader = sqlite_engine(path, "read")
@@ -103,7 +132,9 @@ class SqliteDatabase:
         self._async_reader = _sqlite_async_engine(path)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """See `Database`."""
+        """See `Database`. Raises Unavailable if the file of a durable database is gone."""
+        if self._file:
+            self._file.check()
         return await _run_in_thread(self._writer, work, self._writer_thread)
 
     async def read(self, work: Callable[[Connection], T]) -> T:

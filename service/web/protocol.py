@@ -74,6 +74,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._open_connections = connections
         self._is_added = False
+        self._is_in_head = False
         self._is_receiving = False  # a request, from its first byte to the last of its body
         self._bytes_since_progress = 0  # since a head began or ended, or a piece of a body
         self._is_head_too_large = False
@@ -125,13 +126,15 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._is_receiving = True
+        self._is_receiving = self._is_in_head = True
         self._bytes_since_progress = 0
         self._start_clock()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of a head, or of what may follow a body."""
+        """A line of a head. What may follow a body is dropped: a head says all that counts."""
+        if not self._is_in_head:
+            return
         if len(self.headers) >= _MAX_HEADER_LINES:
             self._is_head_too_large = True
             raise httptools.HttpParserError("too many header lines")
@@ -139,6 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head ends, and its request begins, or waits for those before it."""
+        self._is_in_head = False
         self._bytes_since_progress = 0
         self._stop_clock()
         self._open_connections.set_busy(self)

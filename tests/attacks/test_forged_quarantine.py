@@ -269,3 +269,45 @@ async def test_many_writers_make_one_chain(data_dir: Path, settings: Settings) -
         assert len(await ledger.read(lambda c: c.execute(select(_records)).all())) == 45
     finally:
         await ledger.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"processor": "standard.acme"},
+        {"proof": ("message_id", "msg_other")},
+        {"proof": ("processor", "standard.acme")},
+        {"proof": ("trust", "fetched")},
+    ],
+    ids=str,
+)
+async def test_a_row_that_says_more_than_its_signature_proves_is_refused(
+    waiting: Daybook, command: Run, changes: dict[str, Any]
+) -> None:
+    def change(connection: Connection) -> None:
+        (entry,) = connection.execute(select(_quarantine)).mappings()
+        values = dict(changes)
+        if "proof" in values:
+            name, value = values["proof"]
+            values["proof"] = json.dumps({**json.loads(entry["proof"]), name: value}).encode()
+        connection.execute(update(_quarantine).values(**values))
+        append_records(connection, connection.execute(select(_quarantine)).mappings().all())
+
+    await write(waiting.state.ledger, change)
+
+    (retried,) = document(await command("quarantine", "retry", 1, "--json"), 1)["retried"]
+    assert retried["outcome"] == "refused"
+    assert await waiting.head() == 0
+
+
+async def test_a_changed_entry_is_not_settled(waiting: Daybook, command: Run) -> None:
+    emptied = update(_quarantine).values(detail="forged", body=b"")
+    await write(waiting.state.ledger, lambda connection: connection.execute(emptied))
+
+    (retried,) = document(await command("quarantine", "retry", 1, "--json"), 1)["retried"]
+    dismissed = await command("quarantine", "dismiss", 1, "--because", "erased")
+
+    assert (retried["outcome"], HOW_IT_WAS in retried["detail"]) == ("refused", True)
+    assert dismissed.exit_code != 0
+    with pytest.raises(Fault):
+        await verify_chain(waiting.state.ledger)

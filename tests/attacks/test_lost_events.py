@@ -24,7 +24,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.processes import DaybookProcesses, post
 from tests.support.running import Daybook, running, settings_for
 from tests.support.senders import STANDARD
-from tests.support.stores import prepared_database
+from tests.support.stores import new_data_dir, prepared_database
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS, eventually, wait_until
 
@@ -312,3 +312,25 @@ async def test_witnesses_that_can_not_be_kept_are_in_nobodys_way(data_dir: Path)
 
         assert (await daybook.state.witnesses.look()).position == 2
         assert (await daybook.ask("/readyz")).status_code == 200
+
+
+# Another file in the ledger's place while it runs
+
+
+async def test_a_file_that_was_put_in_the_ledgers_place_takes_no_delivery(tmp_path: Path) -> None:
+    async with running(new_data_dir(tmp_path / "data")) as daybook:
+        path = daybook.state.settings.data_dir / "ledger.db"
+        copy = tmp_path / "copy.db"
+        await daybook.post(STANDARD, STANDARD.event("1", 100))
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        await daybook.post(STANDARD, STANDARD.event("2", 100))
+
+        for name in FILES:
+            (path.parent / name).unlink(missing_ok=True)
+        gone = await daybook.post(STANDARD, STANDARD.event("3", 100))
+        shutil.copyfile(copy, path)
+        replaced = await daybook.post(STANDARD, STANDARD.event("4", 100))
+
+        assert [answer.status_code for answer in (gone, replaced)] == [503, 503]
+        assert "lost" in replaced.text or "lacks" in replaced.text

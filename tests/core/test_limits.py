@@ -70,6 +70,8 @@ def test_an_amount_at_the_limit_passes_and_one_beyond_it_does_not() -> None:
     [
         [Item(interval="day", unit_amount=Decimal(MAX_AMOUNT // 10))] * 11,
         [Item(interval="day", unit_amount=Decimal(10**9), quantity=10**9)],
+        [Item(interval="day", unit_amount=Decimal(MAX_AMOUNT // 30))],
+        [Item(interval="week", unit_amount=Decimal(MAX_AMOUNT // 4))],
         [Item(interval="day", tiers=(Tier(flat_amount=Decimal(MAX_AMOUNT + 1)),))],
     ],
 )

@@ -18,7 +18,17 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 STORES = ["postgresql"]
 
-BOOKS = {"bills", "collections", "customers", "ignored", "mrr", "mrr:chartmogul", "mrr:stripe", "revenue"}
+BOOKS = {
+    "bills",
+    "collections",
+    "customers",
+    "ignored",
+    "mrr",
+    "mrr:chartmogul",
+    "mrr:stripe",
+    "revenue",
+    "set_aside",
+}
 
 
 def status(settings: Settings, *options: str) -> str:

@@ -102,7 +102,7 @@ def _incoming(delivery: Delivery) -> Incoming:
 _LOST = re.compile(
     r"Connect call failed|[Cc]onnection (was|is) closed|connection_lost|[Cc]onnection reset|Broken pipe"
     r"|terminating connection|(lock|statement) timeout|the database system is"
-    r"|^TimeoutError|another operation (\(2\) )?is in progress",
+    r"|^(Timeout|Connection\w*)Error|another operation (\(2\) )?is in progress",
     re.MULTILINE,
 )
 
@@ -123,4 +123,4 @@ def _is_ours(line: str) -> bool:
 
 def _is_odd(line: str) -> bool:
     said = json.decode(line) if line.startswith("{") else {"level": "info"}
-    return said["level"] == "error" and not _LOST.search(said.get("exception", ""))
+    return said["level"] == "error" and not _LOST.search(said.get("exception", said.get("error", "")))

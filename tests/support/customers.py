@@ -85,6 +85,7 @@ def contract(
         tied=False,
         trust="signed",
         last_event_date="2025-01-01",
+        told_from="",
         terms=json.encode([("2025-01-01", 5000, True)]).decode(),
         schedules=encode(ahead),
     )

@@ -52,7 +52,11 @@ EVENTS = [
     event(settles(), "2025-11-14", "evt_settles"),
     event(payment(), "2025-11-14", "evt_payment"),
     event(refund(), "2025-11-20", "evt_refund"),
-    event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
+    event(
+        SetAside(kind="customer", key="cus_9", event_id="evt_refund", book="mrr", error="KeyError"),
+        "2025-12-10",
+        "evt_set_aside",
+    ),
     event(settles("in_2", "pi_2"), "2025-12-01", "evt_settles_2"),
     event(payment(payment_id="pi_2", customer_id="cus_2"), "2025-12-01", "evt_payment_2"),
     event(payment(1_500, payment_id="pi_3"), "2025-12-07", "evt_payment_alone"),
@@ -82,11 +86,7 @@ EVENTS = [
         "2025-12-08",
         "evt_discount",
     ),
-    event(
-        SetAside(kind="customer", key="cus_9", event_id="evt_unknown", book="mrr", error="KeyError"),
-        "2025-12-10",
-        "evt_set_aside",
-    ),
+    event(invoice("paid", when="2025-12-01", **_other), "2025-12-01", "evt_paid_2"),
 ]
 
 

@@ -114,8 +114,8 @@ def test_every_column_of_an_event_is_in_the_chain() -> None:
         ("INSERT INTO event_ids SELECT 'z', processor, account, 5, '' FROM events LIMIT 1", "event_ids", 5),
         ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 5)", "subjects", 5),
         ("INSERT INTO subjects VALUES ('customer|stripe||cus_z', 99)", "subjects", 99),
-        ("DELETE FROM set_aside", "set_aside", 25),
-        ("UPDATE set_aside SET up_to = 20", "set_aside", 25),
+        ("DELETE FROM set_aside", "set_aside", 10),
+        ("UPDATE set_aside SET up_to = 5", "set_aside", 10),
         ("INSERT INTO set_aside VALUES ('customer|stripe||cus_1', 1, 5)", "set_aside", 5),
     ],
 )
