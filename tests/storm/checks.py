@@ -123,4 +123,5 @@ def _is_ours(line: str) -> bool:
 
 def _is_odd(line: str) -> bool:
     said = json.decode(line) if line.startswith("{") else {"level": "info"}
-    return said["level"] == "error" and not _LOST.search(said.get("exception", said.get("error", "")))
+    why = "\n".join(said.get(name, "") for name in ("exception", "error", "reason"))
+    return said["level"] == "error" and not _LOST.search(why)
