@@ -1,7 +1,10 @@
 """The API's description and its page, which works offline: the page's script comes with a package."""
 
+from functools import cache
+
+from msgspec import json
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -37,11 +40,21 @@ def docs_routes() -> list[Route | Mount]:
 
 
 async def _openapi(_request: Request) -> Response:
-    return JSONResponse(description())
+    return Response(_description_bytes(), media_type="application/json")
 
 
 async def _event_schema(_request: Request) -> Response:
-    return JSONResponse(event_schema(), media_type="application/schema+json")
+    return Response(_event_schema_bytes(), media_type="application/schema+json")
+
+
+@cache
+def _description_bytes() -> bytes:
+    return json.encode(description())
+
+
+@cache
+def _event_schema_bytes() -> bytes:
+    return json.encode(event_schema())
 
 
 async def _docs(_request: Request) -> Response:
