@@ -6,37 +6,41 @@ Canonical order (service.core.order), and so every book, replay and look back, s
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 import structlog
-from msgspec import Struct, json, to_builtins
+from msgspec import Struct, json
 from msgspec.structs import replace
 
 from service.core.delivery import ModeOf, Processor, Proof
-from service.core.differences import FieldDifference, field_differences
 from service.core.errors import Erased, Integrity, Unreadable
 from service.core.events import (
     REVISION_MARK,
-    SUPERSEDED_SUFFIX,
     Event,
-    Superseded,
     join_key,
-    original_id,
-    revision_id,
-    superseding_event,
 )
 from service.core.limits import check_limits
-from service.core.moments import rfc3339
 from service.core.progress import Advance
 from service.intake import quarantine, versions
+from service.intake.revisions import (
+    Change,
+    EventRevisions,
+    RawDelivery,
+    account_of_key,
+    change_of,
+    compare,
+    event_key,
+    read_revisions,
+    records_only_changes,
+)
 from service.intake.translation import can_read_again, is_rendered, processor_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
 from service.ledger.renderings import NO_RANK, Rank, named_account, rank
-from service.ledger.store import Ledger, LedgerReader, RecordedEvent
+from service.ledger.store import Ledger, LedgerReader
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -52,20 +56,6 @@ class Impact(Struct, frozen=True, kw_only=True):
     currency: str
     before_cents: int
     after_cents: int
-
-
-class Change(Struct, frozen=True, kw_only=True):
-    """An event that today's translators give otherwise; `kind` is "changed", "added" or "dropped".
-
-    `position` is that of the event in the ledger; for an added event that of its delivery, or 0 if the
-    delivery is in quarantine.
-    """
-
-    kind: str
-    cause: str
-    type: str
-    position: int
-    differences: list[FieldDifference]
 
 
 class RetranslationReport(Struct, kw_only=True):
@@ -93,146 +83,6 @@ class RetranslationReport(Struct, kw_only=True):
         return bool(self.released or self.changed or self.added or self.dropped)
 
 
-class RawDelivery(Struct, frozen=True, kw_only=True):
-    """A delivery as stored, with the content digests of the events that it brought first.
-
-    `digests` are keyed by the processor's own event ids, and are as stored. `body` is None once erased.
-    `is_altered` is set where the stored bytes are not those that the chain covers.
-    """
-
-    position: int
-    headers: bytes
-    body: bytes | None
-    proof: Proof
-    digests: dict[EventKey, bytes]
-    is_altered: bool = False
-
-
-class EventRevisions(Struct, frozen=True, kw_only=True):
-    """The revisions of one event in the ledger: the first, the effective one, and how many there are.
-
-    `effective` is None if the last revision was superseded without a replacement. `others` count besides it,
-    and `is_rendered_again` is set, where an older version recorded an event once for each account that its
-    renderings name.
-    """
-
-    first: RecordedEvent
-    effective: RecordedEvent | None
-    others: tuple[RecordedEvent, ...] = ()
-    count: int
-    is_rendered_again: bool = False
-
-
-class Retranslation(Struct, frozen=True, kw_only=True):
-    """The changes in one delivery, the events to append for them, and the delivery that brings the events."""
-
-    changes: list[Change]
-    events: list[Event]
-    incoming: Incoming
-
-
-# Comparing
-
-
-def compare(
-    delivery: RawDelivery, translated: Incoming, known: Mapping[EventKey, EventRevisions]
-) -> Retranslation:
-    """Compare a delivery as translated today with the effective events that it brought. Pure.
-
-    Only the delivery that first brought an event is compared. Events that the ledger holds already are in
-    `incoming` all the same, so that its body is sealed for their customers; they are not appended again.
-    """
-    changes: list[Change] = []
-    recorded: list[Event] = []
-    appended: list[Event] = []
-    own_digests = set(delivery.digests.values())
-    for event in translated.events:
-        revisions = known.get(_key(event))
-        if revisions and revisions.first.delivery != delivery.position:
-            recorded += [revisions.first.event] if revisions.first.content_digest in own_digests else []
-        elif revisions is None or revisions.effective is None:
-            if revisions or not _records_only_changes(delivery.proof):
-                number = revisions.count + 1 if revisions else 1
-                appended.append(replace(event, event_id=revision_id(event.event_id, number)))
-                changes.append(_change("added", event, delivery.position, []))
-        elif event_differences := list(
-            field_differences(_as_json(revisions.effective.event), _as_json(event))
-        ):
-            revised = replace(event, event_id=revision_id(event.event_id, revisions.count + 1))
-            old_events = [row.event for row in (revisions.effective, *revisions.others)]
-            appended += [*(superseding_event(old, revised.event_id) for old in old_events), revised]
-            changes.append(
-                _change("changed", revisions.effective.event, revisions.effective.position, event_differences)
-            )
-        else:
-            recorded.append(revisions.effective.event)
-            for other in revisions.others:
-                appended.append(superseding_event(other.event, revisions.effective.event.event_id))
-                changes.append(_change("dropped", other.event, other.position, []))
-    for old in _dropped(delivery, translated, known):
-        appended.append(superseding_event(old.event, None))
-        changes.append(_change("dropped", old.event, old.position, []))
-    incoming = replace(translated, events=[*recorded, *appended], reason=None, detail="")
-    return Retranslation(changes=changes, events=appended, incoming=incoming)
-
-
-def _dropped(
-    delivery: RawDelivery, translated: Incoming, known: Mapping[EventKey, EventRevisions]
-) -> Iterator[RecordedEvent]:
-    """The effective events that a delivery no longer gives, although it can be read whole."""
-    if translated.reason:
-        return
-    translated_keys = {_key(event) for event in translated.events}
-    for key in delivery.digests:
-        effective = known[key].effective
-        if key not in translated_keys and effective:
-            yield effective
-
-
-def _records_only_changes(proof: Proof) -> bool:
-    """Whether only changed data of such a delivery are recorded; then a missing event is no difference."""
-    processor = processor_of(proof.processor)
-    return proof.method == "fetch" and processor is not None and processor.records_only_changes
-
-
-def _key(event: Event) -> EventKey:
-    """The key of an event; without its account where ids are unique over all accounts."""
-    return event.processor, _account_of_key(event.processor, event.account), event.event_id
-
-
-def _account_of_key(processor: str, account: str) -> str:
-    return "" if is_rendered(processor) else account
-
-
-def _change(kind: str, event: Event, position: int, event_differences: list[FieldDifference]) -> Change:
-    return Change(
-        kind=kind, cause=event.cause, type=event.type, position=position, differences=event_differences
-    )
-
-
-def _as_json(value: Any) -> Any:
-    """An event, or a part of one, as JSON values including those that equal their defaults."""
-    match value:
-        case Event():
-            before = value.before and json.decode(value.before, type=type(value.data))
-            fields = {name: getattr(value, name) for name in ("type", "account", "rank", "trust")}
-            occurred_at = rfc3339(value.occurred_at)
-            return {
-                **fields,
-                "occurred_at": occurred_at,
-                "data": _as_json(value.data),
-                "before": _as_json(before),
-            }
-        case Struct():
-            return {name: _as_json(getattr(value, name)) for name in value.__struct_fields__}
-        case tuple():
-            return [_as_json(part) for part in value]
-    return to_builtins(value)
-
-
-# Reading
-
-
 async def retranslate_delivery(
     reader: LedgerReader, delivery: RawDelivery, mode_of: ModeOf, *, is_rendered_again: bool = False
 ) -> Incoming | None:
@@ -244,7 +94,7 @@ async def retranslate_delivery(
     processor, proof, body = processor_of(delivery.proof.processor), delivery.proof, delivery.body
     if body is None or processor is None or not can_read_again(processor, proof):
         return None
-    if _records_only_changes(proof):
+    if records_only_changes(proof):
         translated = await _retranslate_fetched(reader, processor, delivery, body, mode_of)
         return replace(translated, content_digest=sha256(body).digest())
     if is_rendered_again:
@@ -321,32 +171,6 @@ async def _read_notification(
     return revisions.first.event
 
 
-async def read_revisions(reader: LedgerReader, event_ids: Iterable[str]) -> dict[EventKey, EventRevisions]:
-    """The events in the ledger with these ids and all their revisions, by (processor, account, id)."""
-    revisions_by_key: dict[EventKey, EventRevisions] = {}
-    ids, number = set(event_ids), 0
-    while ids:
-        number += 1
-        revision_ids = [revision_id(event_id, number) for event_id in ids]
-        rows = await reader.recorded_events(
-            [*revision_ids, *(event_id + SUPERSEDED_SUFFIX for event_id in revision_ids)]
-        )
-        superseded = {
-            (row.event.processor, row.event.account, old_id)
-            for row in rows
-            if (old_id := _superseded_id(row))
-        }
-        for row in sorted(rows, key=lambda row: row.position):
-            if not _superseded_id(row):
-                key = (*_key(row.event)[:2], original_id(row.event.event_id))
-                is_superseded = (row.event.processor, row.event.account, row.event.event_id) in superseded
-                revisions_by_key[key] = _with_revision(
-                    revisions_by_key.get(key), row, number, is_superseded=is_superseded
-                )
-        ids = {original_id(event_id) for _, _, event_id in superseded}
-    return revisions_by_key
-
-
 async def _read_rendered_again(reader: LedgerReader, known: Mapping[EventKey, EventRevisions]) -> set[int]:
     """The positions of those deliveries whose event others brought, too."""
     deliveries = {
@@ -360,27 +184,6 @@ async def _read_rendered_again(reader: LedgerReader, known: Mapping[EventKey, Ev
     }
 
 
-def _with_revision(
-    revisions: EventRevisions | None, row: RecordedEvent, number: int, *, is_superseded: bool
-) -> EventRevisions:
-    """The revisions of an event with one more; the effective one is the last that is not superseded."""
-    first = revisions.first if revisions else row
-    effective = (revisions.effective, *revisions.others) if revisions else ()
-    counting = [*filter(None, effective), *([] if is_superseded else [row])]
-    return EventRevisions(
-        first=first,
-        effective=counting[-1] if counting else None,
-        others=tuple(counting[:-1]),
-        count=number,
-        is_rendered_again=revisions is not None and (revisions.is_rendered_again or number == 1),
-    )
-
-
-def _superseded_id(row: RecordedEvent) -> str | None:
-    """The id of the event that a `Superseded` event supersedes; None for any other event."""
-    return row.event.data.event_id if isinstance(row.event.data, Superseded) else None
-
-
 async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple[list[RawDelivery], int]:
     """The next page of deliveries after a position, and the position up to which the page is complete."""
     rows = await reader.deliveries(after, _PAGE + 1)
@@ -391,7 +194,7 @@ async def read_deliveries(reader: LedgerReader, after: int, until: int) -> tuple
     delivery_digests = {row["delivery"]: row["delivery_digest"] for row in event_rows}
     for row in event_rows:
         if REVISION_MARK not in row["event_id"]:
-            account = _account_of_key(row["processor"], row["account"])
+            account = account_of_key(row["processor"], row["account"])
             key = row["processor"], account, row["event_id"]
             digests[row["delivery"]][key] = row["content_digest"]
     page = [
@@ -498,9 +301,9 @@ class Retranslator:
 
     async def _note_new_events(self, reader: LedgerReader, incoming: Incoming) -> None:
         known = await read_revisions(reader, [event.event_id for event in incoming.events])
-        new = [event for event in incoming.events if _key(event) not in known.keys() | self._added_keys]
+        new = [event for event in incoming.events if event_key(event) not in known.keys() | self._added_keys]
         self.report.released += bool(new) or not incoming.reason
-        self._note([_change("added", event, 0, []) for event in new], new)
+        self._note([change_of("added", event, 0, []) for event in new], new)
 
     async def _note_rendering(self, reader: LedgerReader, incoming: Incoming) -> None:
         """Note a conflict that is another rendering by today's rules, and how it changes its event."""
@@ -509,7 +312,7 @@ class Retranslator:
             return
         self.report.released += 1
         known = await read_revisions(reader, [event.event_id])
-        key, processor = _key(event), processor_of(event.processor)
+        key, processor = event_key(event), processor_of(event.processor)
         if processor is None or key in self._rendered_keys:
             return
         first = known[key].first
@@ -557,9 +360,9 @@ class Retranslator:
                 continue
             self.report.deliveries += 1
             added_before = self._added_keys - known.keys()
-            events = [event for event in translated.events if _key(event) not in added_before]
+            events = [event for event in translated.events if event_key(event) not in added_before]
             self.report.refused += bool(translated.reason) and not delivery.digests.keys() <= set(
-                map(_key, events)
+                map(event_key, events)
             )
             retranslation = compare(delivery, replace(translated, events=events), known)
             self._note(retranslation.changes, retranslation.events)
@@ -570,5 +373,5 @@ class Retranslator:
         for kind, count in Counter(change.kind for change in changes).items():
             setattr(self.report, kind, getattr(self.report, kind) + count)
         self.report.changes += changes[: self._max_changes - len(self.report.changes)]
-        self._added_keys |= {_key(event) for event in events if REVISION_MARK not in event.event_id}
+        self._added_keys |= {event_key(event) for event in events if REVISION_MARK not in event.event_id}
         self.events += events[: MAX_PREVIEW_EVENTS + 1 - len(self.events)]

@@ -32,6 +32,7 @@ _SQLITE_READER_POOL = {"pool_size": 4, "max_overflow": 4}
 _POSTGRES_READER_POOL = {"pool_size": 2, "max_overflow": 2}
 _WRITER_POOL = {"pool_size": 1, "max_overflow": 0}
 _CONNECT_SECONDS = 3
+_END_SECONDS = 1  # for work that is cancelled at the end: a lost connection may take longer
 _COMMAND_SECONDS = 8  # a database that is silent for so long is lost; a read may take longer
 _SESSION_SETTINGS = {
     "application_name": "daybook",
@@ -211,9 +212,18 @@ class _LoopThread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(_end_other_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_other_tasks() -> None:
+    """Cancel what is left to do in this loop, whose callers have gone."""
+    if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_END_SECONDS)
 
 
 def run_on_postgres(url: str, work: Callable[[Connection], T], schema: str = "public") -> T:

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import json
 
 from service.core.events import Subscription
-from service.intake.retranslate import read_revisions
+from service.intake.revisions import read_revisions
 from service.web.state import State
 
 _CauseKey = tuple[str, str]  # an event's name in `causes`, and its account

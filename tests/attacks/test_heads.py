@@ -4,12 +4,14 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from service.web import protocol
 from tests.attacks.clients import Address, HonestSender, connected, is_closed, read_to_end
+from tests.support.senders import STRIPE
 from tests.support.waiting import wait_until
 from tests.web.http_server import serve
 
@@ -103,6 +105,19 @@ def test_a_head_that_does_not_end_in_time_is_cut_off(hurried: Address, begin: by
 
         assert read_to_end(first) == b""
         assert read_to_end(second).count(b"HTTP/1.1 ") == 1
+
+
+def test_what_follows_a_body_is_no_part_of_the_head(address: Address) -> None:
+    body = json.dumps(STRIPE.event("1", 100)).encode()
+    signed = STRIPE.sign(body, datetime.now(UTC), "", STRIPE.secret)
+    trailers = "".join(f"{name}: {value}\r\n" for name, value in signed.items()).encode()
+    with connected(address) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"%x\r\n%b\r\n0\r\n" % (len(body), body) + trailers + b"\r\n")
+        answer = read_to_end(connection)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"Stripe-Signature is missing" in answer
 
 
 def test_heads_that_trickle_are_cut_off_and_hold_nobody_up(hurried: Address) -> None:

@@ -15,7 +15,8 @@ from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
 from service.core.delivery import Processor, Proof
 from service.core.progress import no_advance, no_progress
-from service.intake.retranslate import Change, Retranslator
+from service.intake.retranslate import Retranslator
+from service.intake.revisions import Change
 from service.intake.translation import read_delivery
 from service.ledger.store import Ledger
 from service.settings import Settings
