@@ -229,6 +229,13 @@ def test_four_weeks_of_february_are_four_weeks_where_the_price_is_billed_so_othe
     assert levels(events, "2025-01-05", "2025-02-05", "2025-03-05") == [10_825] * 3
 
 
+def test_a_line_that_states_its_interval_tells_it_of_other_lines_too():
+    stated = billed("2025-02-01", "2025-03-01", interval="week", every=4, price_id="price_of_four_weeks")
+    silent = billed("2026-02-01", "2026-03-01", interval=None, price_id="price_of_four_weeks")
+    events = [bill(1, stated), bill(2, silent), observed("2026-08-02")]
+    assert levels(events, "2025-02-05", "2026-02-05") == [10_825, 10_825]
+
+
 def test_the_length_of_a_trial_says_nothing_of_how_often_its_price_is_billed():
     terms = {"interval": None, "price_id": "price_of_a_month"}
     events = [
