@@ -73,15 +73,13 @@ _ADD_QUARANTINE = HotStatement(
 
 
 def append_deliveries(
-    connection: Connection, batch: Sequence[Incoming], now_us: int, vault: Vault
+    connection: Connection, old_head: Head, batch: Sequence[Incoming], now_us: int, vault: Vault
 ) -> list[Outcome]:
-    """Write the rows that a batch adds; positions have no gaps, and are in the order of the commits.
+    """Write the rows that a batch adds after the head, which this transaction has locked.
 
-    For that, one transaction appends at a time: on PostgreSQL each one locks the only row of `turn` until it
-    has committed.
+    So positions have no gaps, and are in the order of the commits.
     """
     is_postgresql = connection.dialect.name == POSTGRESQL
-    old_head = lock_head(connection)
     events = [event for incoming in batch for event in incoming.events]
     keys = _Keys(connection, vault, {GENERAL, *map(owner_of, events)})
     known = _find_known(connection, events)
@@ -130,7 +128,10 @@ class _Keys(dict[str, bytes | None]):
 
 
 def lock_head(connection: Connection) -> Head:
-    """The last position and its digest, which stay the same until this transaction appends or ends."""
+    """The last position and its digest, after which this transaction alone may append until it ends.
+
+    On PostgreSQL it locks the only row of `turn`; SQLite has one writer anyway.
+    """
     is_postgresql = connection.dialect.name == POSTGRESQL
     return _head_from(_LOCK_HEAD.run(connection)) if is_postgresql else read_head(connection)
 

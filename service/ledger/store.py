@@ -85,8 +85,8 @@ class Ledger:
         errors as they are; the caller answers 503.
         """
 
-        def work(connection: Connection) -> list[Outcome]:
-            outcomes = append_deliveries(connection, batch, to_us(now), self.vault)
+        def work(connection: Connection, head: Head) -> list[Outcome]:
+            outcomes = append_deliveries(connection, head, batch, to_us(now), self.vault)
             if progress:
                 save_cursor(connection, *progress, now)
             return outcomes
@@ -99,8 +99,8 @@ class Ledger:
         What a thin event names is fetched again, though the ledger has it already.
         """
 
-        def work(connection: Connection) -> list[Outcome]:
-            outcomes = append_deliveries(connection, [incoming], to_us(now), self.vault)
+        def work(connection: Connection, head: Head) -> list[Outcome]:
+            outcomes = append_deliveries(connection, head, [incoming], to_us(now), self.vault)
             request_fetches(connection, incoming.events, now)
             _settle(connection, [quarantine_id], "retried", None, now)
             return outcomes
@@ -139,8 +139,8 @@ class Ledger:
         """
         events: list[Event] = []
 
-        def work(connection: Connection) -> list[Outcome]:
-            events[:] = make(connection, lock_head(connection).position + 1)
+        def work(connection: Connection, head: Head) -> list[Outcome]:
+            events[:] = make(connection, head.position + 1)
             deliveries = [
                 Incoming(
                     events=[event],
@@ -151,7 +151,7 @@ class Ledger:
                 )
                 for event in events
             ]
-            return append_deliveries(connection, deliveries, to_us(now), self.vault)
+            return append_deliveries(connection, head, deliveries, to_us(now), self.vault)
 
         await self._append(work)
         return [subjects(event)[0] for event in events]
@@ -165,29 +165,34 @@ class Ledger:
     ) -> list[Outcome]:
         """Append what was fetched for a thin event, which is done then, in one durable transaction."""
 
-        def work(connection: Connection) -> list[Outcome]:
-            outcomes = append_deliveries(connection, fetched, to_us(now), self.vault) if fetched else []
+        def work(connection: Connection, head: Head) -> list[Outcome]:
+            outcomes = append_deliveries(connection, head, fetched, to_us(now), self.vault) if fetched else []
             remove_fetch(connection, processor, event_id)
             return outcomes
 
         return await self._append(work)
 
-    async def _append(self, work: Callable[[Connection], list[Outcome]]) -> list[Outcome]:
-        """Run the work of an append once the guard, if there is one, finds that nothing is lost."""
+    async def _append(self, work: Callable[[Connection, Head], list[Outcome]]) -> list[Outcome]:
+        """Run the work of an append, after the head and in its turn.
+
+        Where there is a guard, it must first find that nothing is lost.
+        """
         guard, connections = self._guard, self._database.connections
+
+        def append(connection: Connection) -> list[Outcome]:
+            head = lock_head(connection)
+            if guard:
+                guard.check_append(head, connections.number)
+            return work(connection, head)
+
         if guard is None:
-            return await self._database.write(work)
-
-        def checked(connection: Connection) -> list[Outcome]:
-            guard.check_append(lock_head(connection), connections.number)
-            return work(connection)
-
+            return await self._database.write(append)
         try:
-            outcomes = await self._database.write(checked)
+            outcomes = await self._database.write(append)
         except Reconnected:
             witnesses = await guard.witnesses()
             await self._database.write(lambda c: guard.compare_all(c, witnesses, connections.number))
-            outcomes = await self._database.write(checked)
+            outcomes = await self._database.write(append)
         guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
         return outcomes
 

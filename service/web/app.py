@@ -31,7 +31,7 @@ from service.web.docs import docs_routes
 from service.web.explain import explain_routes
 from service.web.health import health_routes
 from service.web.ledger import ledger_routes
-from service.web.problems import HANDLERS
+from service.web.problems import error_handlers
 from service.web.progress import Progress
 from service.web.prometheus import Metrics
 from service.web.quarantine import quarantine_routes
@@ -125,7 +125,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             Middleware(ClientNames, settings.trusted_proxies),
             Middleware(BrowserGuard, settings),
         ],
-        exception_handlers=HANDLERS,
+        exception_handlers=error_handlers(),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect would repeat the token of a callback URL

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -56,6 +56,20 @@ class Limiter:
     def _busy(self) -> Busy:
         self._refused.inc()
         return Busy(f"too many {self._kind} requests are under way")
+
+
+class SharedWork(Generic[T]):
+    """Work whose result is the same for all: who asks for it while it is under way gets that result, too."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Future[T] | None = None
+
+    async def result(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of the work that is under way, or else of `work`."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(work())
+            self._task.add_done_callback(_retrieve_exception)
+        return await asyncio.shield(self._task)
 
 
 async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:

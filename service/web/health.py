@@ -1,6 +1,7 @@
 """Whether the process lives, whether its stores can be read, and its metrics."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import structlog
@@ -15,7 +16,7 @@ from service.core.moments import rfc3339
 from service.core.scopes import METRICS
 from service.reads.answers import Moment, about, moment
 from service.web.access import require
-from service.web.bounds import LOOK_SECONDS, with_timeout
+from service.web.bounds import LOOK_SECONDS, SharedWork, with_timeout
 from service.web.prometheus import read_gauges, readable_gauge
 from service.web.state import State, state_of
 
@@ -66,9 +67,16 @@ class Ready(Struct, frozen=True, kw_only=True):
 
 def health_routes() -> list[Route]:
     """GET /healthz, /readyz and /metrics."""
+    look = SharedWork[Ready]()  # anybody may ask, and as often as they like
+
+    async def readyz(request: Request) -> Response:
+        """The stores can be used; how far the books are behind, which processor is silent or due again."""
+        work = partial(_progress, state_of(request))
+        return _json(await with_timeout(LOOK_SECONDS, look.result(work)))
+
     return [
         Route("/healthz", _healthz, methods=["GET"]),
-        Route("/readyz", _readyz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
         Route("/metrics", _metrics, methods=["GET"]),
     ]
 
@@ -76,12 +84,6 @@ def health_routes() -> list[Route]:
 async def _healthz(_request: Request) -> Response:
     """The process is alive."""
     return _json(Alive(status="ok"))
-
-
-async def _readyz(request: Request) -> Response:
-    """The stores can be used; how far the books are behind, and which processor is silent or due again."""
-    state = state_of(request)
-    return _json(await with_timeout(LOOK_SECONDS, _progress(state)))
 
 
 async def _progress(state: State) -> Ready:

@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457). The one place where our errors meet HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated
 
@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from service.core import errors
 from service.reads.answers import about
+from service.web.counted_lines import CountedLines
+from service.web.state import state_of
 
 
 class ProblemType(Struct, frozen=True):
@@ -78,6 +80,8 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 _UNAVAILABLE = PROBLEMS[errors.Unavailable]
 
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
+
 log = structlog.get_logger()
 
 
@@ -115,10 +119,15 @@ async def http_error(_request: Request, error: Exception) -> Response:
     return _untyped(error.status_code, error.detail, error.headers)
 
 
-async def database_error(_request: Request, error: Exception) -> Response:
-    """A store that can't be read now, or not in time; never its message, which may hold data."""
-    log.warning("store_unavailable", error=type(error).__name__)
-    return _typed(_UNAVAILABLE, "a store can't be read now")
+def _database_errors() -> _Handler:
+    """Answers for a store that can't be read now, or not in time; never its message, which may hold data."""
+    lines = CountedLines(log.warning)
+
+    async def answer(request: Request, error: Exception) -> Response:
+        lines.add(state_of(request).clock(), "store_unavailable", error=type(error).__name__)
+        return _typed(_UNAVAILABLE, "a store can't be read now")
+
+    return answer
 
 
 async def unexpected(_request: Request, _error: Exception) -> Response:
@@ -133,11 +142,14 @@ def status_of(error: Exception) -> int:
     return _UNAVAILABLE.status if isinstance(error, SQLAlchemyError | OSError) else 500
 
 
-HANDLERS = {
-    errors.DaybookError: daybook_error,
-    HTTPException: http_error,
-    ClientDisconnect: client_left,
-    SQLAlchemyError: database_error,
-    OSError: database_error,  # a database that is away, and TimeoutError
-    Exception: unexpected,
-}
+def error_handlers() -> dict[type[Exception], _Handler]:
+    """What answers each kind of error."""
+    database_error = _database_errors()
+    return {
+        errors.DaybookError: daybook_error,
+        HTTPException: http_error,
+        ClientDisconnect: client_left,
+        SQLAlchemyError: database_error,
+        OSError: database_error,  # a database that is away, and TimeoutError
+        Exception: unexpected,
+    }

@@ -12,7 +12,7 @@ from service.bootstrap import open_ledger
 from service.core.errors import Unavailable
 from service.core.moments import to_us
 from service.ledger import master_key, range_partitions
-from service.ledger.append import append_deliveries, read_head
+from service.ledger.append import append_deliveries, lock_head, read_head
 from service.ledger.draft import Outcome
 from service.ledger.history import read_events
 from service.ledger.store import Ledger
@@ -38,8 +38,9 @@ class Paused:
         connection.execute(text("SELECT txid_current()"))  # its transaction has a number from here on
         self.began.set()
         assert self.go.wait(PATIENCE_SECONDS)
+        vault = master_key.open_vault(load())
         outcomes = append_deliveries(
-            connection, [delivery(self.event_id)], to_us(NOW), master_key.open_vault(load())
+            connection, lock_head(connection), [delivery(self.event_id)], to_us(NOW), vault
         )
         self.appended.set()
         assert self.commit.wait(PATIENCE_SECONDS)
