@@ -103,11 +103,13 @@ class _OpenFile:
 
         Raises Unavailable if none is.
         """
+        if self._identity is None:
+            return  # nothing was connected yet
         try:
             found = self._path.stat()
         except FileNotFoundError:
             raise Unavailable(f"{self._path.name} is gone") from None
-        if self._identity not in {None, (found.st_dev, found.st_ino)}:
+        if self._identity != (found.st_dev, found.st_ino):
             self._engine.dispose()
 
     def _remember(self, _connection: Any, _record: Any) -> None:
