@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator, Sequence
 
 from msgspec import Struct
 
-from service.books.engine import BATCH
 from service.books.tables import PARTITIONS
 
 COMMIT = 256  # deliveries in one commit of a web process, at most: as in service/ledger/writer.py
+STEP = 1_000  # events in a step of a worker that is behind: fewer than it may take
 _SLICE_SECONDS = 0.001  # how long a process keeps a core that others want
 _POLL_SECONDS = 0.02  # how often a worker finds a nudge: as in service/worker/main.py
 
@@ -176,8 +176,8 @@ def capacities(parameters: Parameters, layout: Layout) -> dict[str, float]:
     """The events a second that each part can process alone, in full batches; the lowest is the limit."""
     p, share = parameters, 1 / max(1, layout.workers)
     append_web, append_postgres = (line.at(COMMIT) / COMMIT for line in (p.append_web, p.append_postgres))
-    fold = p.fold_worker.at(BATCH * share) / BATCH + p.pass_over * (1 - share)
-    fold_postgres = p.fold_postgres.at(BATCH * share) / BATCH
+    fold = p.fold_worker.at(STEP * share) / STEP + p.pass_over * (1 - share)
+    fold_postgres = p.fold_postgres.at(STEP * share) / STEP
     postgres = append_postgres + layout.workers * fold_postgres
     rates = {
         "web": layout.webs / (p.web + append_web),
@@ -304,7 +304,7 @@ class _Run:
         """Fold the new events in the worker's share of the partitions; read the others only."""
         share = len(range(worker, PARTITIONS, len(self._workers))) / PARTITIONS
         while self._folded[worker] < count:
-            new = min(BATCH, len(self._commits) - self._folded[worker])
+            new = min(STEP, len(self._commits) - self._folded[worker])
             if not new:
                 yield self._chance.uniform(0.0, _POLL_SECONDS)
                 continue

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from service.commands.loader import load
+from service.processes.garbage import collect_rarely
 
 _MARKUP: Any = "markdown"  # a docstring's lines are folded anew
 _HIDDEN = ""  # the group of commands that people don't type
@@ -125,8 +126,9 @@ def _start(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What the ledger holds is nobody else's on this machine."""
+    """Set up the process: what the ledger holds is nobody else's on this machine."""
     os.umask(0o077)
+    collect_rarely()
 
 
 def _listed() -> None:

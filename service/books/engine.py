@@ -43,7 +43,7 @@ from service.storage.statements import HotStatement, any_of, now_us
 
 _c = tables.checkpoints.c
 
-BATCH = 1_000  # events in one transaction
+BATCH = 5_000  # events in one transaction; a history is folded once for all of its events in it
 log = structlog.get_logger()
 
 _ANALYZE_GROWTH = 4  # by this factor the ledger grows before PostgreSQL takes the tables' statistics again

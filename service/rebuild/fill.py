@@ -55,6 +55,7 @@ from service.core.progress import Progress, no_progress
 from service.ledger import tables as ledger_tables
 from service.ledger.history import read_histories, read_limits, read_placed_histories
 from service.ledger.store import Ledger
+from service.processes.garbage import collect_rarely
 from service.processes.lifeline import follow_parent
 from service.settings import Settings
 from service.storage.database import Database
@@ -415,6 +416,7 @@ def _start_process(settings: Settings, spec: _StoreSpec, until: int, pause: floa
     global _worker, _runner  # noqa: PLW0603 - the only state that a pool's tasks share
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     follow_parent()
+    collect_rarely()
     _worker = _BuildWorker(
         open_ledger(settings), spec.store(configured_books(settings)), until, pause, write_lock
     )

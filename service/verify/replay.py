@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Book, Rules
 from service.books.digest import RowDifference, differences, digest
-from service.books.engine import BATCH, Engine
+from service.books.engine import Engine
 from service.books.store import BookStore, lay_out_file
 from service.clock import utc_now
 from service.core.progress import Advance, no_advance
@@ -26,6 +26,7 @@ from service.ledger.store import Ledger
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.fault import Fault, Location, differing_columns
 
+_FEW_EVENTS = 1_000
 _ROUNDS = 10  # of catching up with new events first, so that the view of the live books is a short one
 
 PartitionPositions = Mapping[tuple[str, int], int]  # the position of each (book, partition)
@@ -59,7 +60,7 @@ async def verify_replay(
                 await fill(replayed(store.books), position)
             for _ in range(_ROUNDS):
                 positions = await _current_positions(store)
-                if await _advance(ledger, replayed, store.books, positions, advance) <= BATCH:
+                if await _advance(ledger, replayed, store.books, positions, advance) <= _FEW_EVENTS:
                     break
             async with store.reading() as live:
                 positions = await live.run_sync(lambda view: read_positions(view, store))
