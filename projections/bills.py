@@ -420,7 +420,7 @@ def _measure_bill(row: Bill) -> tuple[int, ...]:
 
 BILLS = Book(
     name="bills",
-    version=8,
+    version=9,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),

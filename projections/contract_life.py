@@ -131,13 +131,19 @@ class _Life:
         self._stated: Event | None = None  # the last statement
 
     def finished(self) -> list[ContractState]:
-        """The states. What is stated to end, and can't come back, has not ended where it lives on later."""
-        return [
+        """The states. What is stated to end, and can't come back, has not ended where it lives on later.
+
+        Of next bills only the last counts: a state that says nothing else than the one before it is left out.
+        """
+        states = [
             replace(state, ends_on=None)
             if state.ends_on and state.at < self._alive_at and state.processor in ENDS_FOR_GOOD
             else state
             for state in self._states
         ]
+        lasting = [_without_next_bills(state) for state in states]
+        last = len(states) - 1
+        return [state for n, state in enumerate(states) if n in (0, last) or lasting[n] != lasting[n - 1]]
 
     def state(self, at: datetime, event: Event) -> None:
         """Read a statement of the subscription. A status of its end stays where nothing revives it."""
@@ -303,6 +309,13 @@ _READ: dict[type[Data], Callable[[_Life, datetime, Event], None]] = {
     Schedule: _Life.change,
     Invoice: _Life.tax,
 }
+
+
+def _without_next_bills(state: ContractState) -> ContractState:
+    """A state as it holds from any day on: equal to another one that says the same, but for next bills."""
+    items = tuple(replace(item, next_bill_at=None) for item in state.data.items)
+    data = replace(state.data, items=items, next_bill_at=None)
+    return replace(state, day=date.min, at=EVER, causes=(), data=data)
 
 
 def _named_prices(history: Sequence[Event]) -> dict[str | None, Item]:

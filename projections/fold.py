@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from projections.book import Book, Row, Rules, Stage, Total
+from projections.histories import History
 from service.core.errors import DaybookError
 from service.core.events import Event
 from service.core.order import canonical
@@ -210,12 +211,12 @@ def contribute(stage: Stage, inputs: Mapping[str, Sequence[Any]], rules: Rules) 
     return contributed
 
 
-def ordered(histories: Mapping[str, Iterable[Event]]) -> dict[str, list[Event]]:
+def ordered(histories: Mapping[str, Iterable[Event]]) -> dict[str, Sequence[Event]]:
     """The histories in canonical order, by name. Raises FoldError if one can't be ordered."""
-    in_order = {}
+    in_order: dict[str, Sequence[Event]] = {}
     for name, events in histories.items():
         try:
-            in_order[name] = canonical(events)
+            in_order[name] = History(canonical(events))
         except _NOT_OF_THE_INPUT:
             raise
         except Exception as error:

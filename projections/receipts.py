@@ -17,6 +17,7 @@ from msgspec import Struct, json
 from msgspec.structs import replace
 
 from projections.book import Row, causes
+from projections.histories import made_once
 from projections.status_words import is_unknown
 from projections.work import Work
 from service.core.events import Event, Invoice, InvoiceLine, InvoicePayment, Payment, join_key
@@ -127,6 +128,7 @@ class _Link(Struct, frozen=True, kw_only=True):
     stated: int = 0
 
 
+@made_once
 def receipt_rows(history: Sequence[Event]) -> list[Receipt]:
     """One payment's events to its receipts."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
@@ -424,6 +426,7 @@ def _shares(level: int, held: Sequence[_Link], terms: Mapping[str, _Terms]) -> d
 # Invoices
 
 
+@made_once
 def claim_rows(history: Sequence[Event]) -> list[Claim]:
     """One invoice's events to its claim, if the invoice itself is reported and has money or failed tries."""
     invoices = [event for event in history if isinstance(event.data, Invoice)]

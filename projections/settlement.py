@@ -257,6 +257,8 @@ def _inferred_links(claims: Sequence[Claim], receipts: Sequence[Receipt]) -> dic
 
     A try that a payment linked by money explains is not another payment's.
     """
+    if not (claims and receipts):
+        return {}
     paid = [(at, row.invoice_id) for row in claims if (at := _last_rise(row))]
     made = [
         (at, row.payment_id) for row in receipts if _last_rise(row) for at in _MOMENTS.decode(row.moments)

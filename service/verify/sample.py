@@ -107,7 +107,7 @@ class _BookCheck:
             return await self._histories(keys)
         return await self._connection.run_sync(read_children, self._book_id, stage, keys)
 
-    async def _histories(self, names: Iterable[str]) -> dict[str, list[Event]]:
+    async def _histories(self, names: Iterable[str]) -> Mapping[str, Sequence[Event]]:
         """Each history up to the position of its partition of the book."""
         by_position: dict[int, list[str]] = defaultdict(list)
         for name in names:

@@ -268,6 +268,16 @@ def test_of_a_contract_of_which_only_its_end_can_be_read_customer_and_currency_s
     assert [kind for _, kind, _ in movements(events)] == ["new", "churn"]
 
 
+def test_of_many_renewals_only_changes_and_the_last_state_are_kept():
+    days = [f"2025-{month:02}-10" for month in range(1, 13)]
+    plans = [
+        subscription(item(1_000 if n < 6 else 1_500), next_bill_at=at(day)) for n, day in enumerate(days)
+    ]
+    states = contract_states([created(plans[0], days[0]), *map(event, plans[1:], days[1:])], Rules())
+    assert [state.day.isoformat() for state in states] == [days[0], days[6], days[-1]]
+    assert states[-1].data == plans[-1]
+
+
 @pytest.mark.parametrize(
     ("status", "unknown"),
     [
