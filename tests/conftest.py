@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -103,10 +105,13 @@ def pytest_collection_finish() -> None:
 
 def _starts_processes(item: pytest.Function) -> bool:
     """Whether it uses a Valkey server, or its module can start a process or a server."""
-    if "valkey" in item.fixturenames:
-        return True
+    return "valkey" in item.fixturenames or _can_start_processes(item.module)
+
+
+@cache
+def _can_start_processes(module: ModuleType) -> bool:
     starters = (subprocess, multiprocessing, Cluster, DaybookProcesses, ValkeyServer)
-    return any(held is starter for held in vars(item.module).values() for starter in starters)
+    return any(held is starter for held in vars(module).values() for starter in starters)
 
 
 def _needs_postgresql(item: pytest.Function) -> bool:
