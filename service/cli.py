@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 from service.commands.loader import load
 from service.processes.garbage import collect_rarely
 
+collect_rarely()  # before a command is loaded, whose modules are many objects
+
 _MARKUP: Any = "markdown"  # a docstring's lines are folded anew
 _HIDDEN = ""  # the group of commands that people don't type
 
@@ -126,9 +128,8 @@ def _start(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Set up the process: what the ledger holds is nobody else's on this machine."""
+    """What the ledger holds is nobody else's on this machine."""
     os.umask(0o077)
-    collect_rarely()
 
 
 def _listed() -> None:

@@ -252,6 +252,14 @@ class RowStatements:
         return self._row(**fields_by_name)
 
 
+class _StatementsByRow(dict[type[Row], RowStatements]):
+    """The statements by the rows' type, made when they are first asked for: a web process needs few."""
+
+    def __missing__(self, row: type[Row]) -> RowStatements:
+        self[row] = RowStatements(row)
+        return self[row]
+
+
 def _add_to_total(total: Total) -> HotInsert:
     """The statement that adds to a total's sums, and makes missing groups."""
     table, key = TOTALS[total.table], ("book", "partition", *total.group_by)
@@ -274,7 +282,7 @@ witness: Table = LedgerWitness.__table__  # type: ignore[attr-defined]
 # Several books may have rows of one type.
 ROWS = {row: _row_table(row) for row in dict.fromkeys(row for book in BOOKS for row in row_types(book))}
 TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
-STATEMENTS = {row: RowStatements(row) for row in ROWS}
+STATEMENTS = _StatementsByRow()
 ADD_TO_TOTALS = {total.table: _add_to_total(total) for book in BOOKS for total in book.totals}
 
 # A later stage reads the rows of earlier ones by their parent keys.
