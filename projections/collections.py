@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -21,6 +22,8 @@ from service.core.events import Dispute, Event, Invoice, Payment, Refund, join_k
 from service.core.moments import day_of, to_us
 
 CASH_KINDS = ("collected", "refunded", "disputed")
+
+_TAKING = ("lost", "prevented")
 
 
 class _Money(Row, frozen=True, kw_only=True):
@@ -53,16 +56,24 @@ class Cash(_Money, frozen=True, kw_only=True):
     unlinked: bool = False
 
 
-class Return(_Money, frozen=True, kw_only=True):
-    """Money that went back, of which another history may tell more.
+class ReturnStatement(_Money, frozen=True, kw_only=True):
+    """What one history states of a refund or a dispute; an amount of 0 if nothing went back.
 
-    That is the customer, whom only the payment's invoice names; or the same refund, which one event tells
-    with its payment and another without. `told_at_us` is when it was told: the last counts, also one of 0.
+    Another may state it, too: one event names the payment, another does not. `stated_at_us` and `rank` are
+    the event's. `invoice_key` is that of the payment's invoice, where only this names the customer.
     """
 
-    table = "returns"
+    table = "return_statements"
 
-    told_at_us: int
+    stated_at_us: int
+    rank: int
+    invoice_key: str = ""
+
+
+class Return(_Money, frozen=True, kw_only=True):
+    """Money that went back of a payment whose customer only its invoice names."""
+
+    table = "returns"
 
 
 def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
@@ -71,9 +82,9 @@ def invoice_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
 
 
 def payment_cash_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One payment's events to cash, and to receipts where the money may be an invoice's."""
+    """One payment's events to cash or, where the money may be an invoice's, receipts; and what went back."""
     unknown = unknown_status_rows(history, Payment, Refund, Dispute)
-    return [*_with_cash(receipt_rows(history), rules), *reversal_rows(history, rules), *unknown]
+    return [*_with_cash(receipt_rows(history), rules), *return_statements(history, rules), *unknown]
 
 
 def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
@@ -82,18 +93,32 @@ def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) ->
     return [*collected, *returned_rows(rows)]
 
 
+def agreed_rows(statements: Sequence[ReturnStatement], _rules: Rules) -> list[Row]:
+    """All that is stated of one refund or dispute to the money that went back.
+
+    The last statement counts, on the day since which money is gone.
+    """
+    gone: ReturnStatement | None = None
+    for each in sorted(statements, key=attrgetter("stated_at_us", "rank", "causes")):
+        gone = replace(each, date=gone.date if gone else each.date) if each.amount_cents else None
+    if gone is None:
+        return []
+    customer_id = next((each.customer_id for each in [gone, *statements] if each.customer_id), "")
+    invoice_key = next((each.invoice_key for each in [gone, *statements] if each.invoice_key), "")
+    if customer_id or not invoice_key:
+        return [Cash(**_money(gone, customer_id))]
+    return [Return(parent_key=invoice_key, **_money(gone, ""))]
+
+
 def returned_rows(rows: Sequence[Row]) -> list[Cash]:
     """What went back of an invoice's payments, as the customer's whose the money is."""
-    returns = [row for row in rows if isinstance(row, Return)]
-    returns.sort(key=attrgetter("told_at_us", "causes"))
-    last = {(row.kind, row.source_id, row.part): row for row in returns}
-    customer_id = known_customer(rows) or next(filter(None, (row.customer_id for row in returns)), "")
-    return [_cash(row, customer_id) for row in last.values() if row.amount_cents]
+    customer_id = known_customer(rows)
+    return [Cash(**_money(row, customer_id)) for row in rows if isinstance(row, Return)]
 
 
-def _cash(row: Return, customer_id: str) -> Cash:
-    columns = {name: getattr(row, name) for name in _Money.__struct_fields__}
-    return Cash(**{**columns, "parent_key": "", "customer_id": customer_id})
+def _money(row: _Money, customer_id: str) -> dict[str, Any]:
+    columns = {name: getattr(row, name) for name in _Money.__struct_fields__ if name != "parent_key"}
+    return columns | {"customer_id": customer_id}
 
 
 def _with_cash(rows: Sequence[Claim | Receipt], rules: Rules) -> list[Row]:
@@ -126,8 +151,8 @@ def _collected_rows(settlement: Settlement, rules: Rules) -> Iterator[Cash]:
 # What went back
 
 
-def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]:
-    """The refunds and lost disputes of one payment; as returns where another history may tell more."""
+def return_statements(history: Sequence[Event], rules: Rules) -> list[ReturnStatement]:
+    """What the history of one payment, or of what names none, states to have gone back."""
     confirmed = [event for event in history if not getattr(event.data, "awaits_confirmation", False)]
     payments = [(event, event.data) for event in confirmed if isinstance(event.data, Payment)]
     statuses = {data.status for _, data in payments}
@@ -139,40 +164,25 @@ def reversal_rows(history: Sequence[Event], rules: Rules) -> list[Cash | Return]
         *_disputed_rows(confirmed, customer_id, rules),
     ]
     invoice_key = "" if customer_id else last_key(confirmed)
-    if invoice_key:
-        return [replace(row, parent_key=invoice_key) for row in rows if row.amount_cents]
-    return [row if row.parent_key else _cash(row, row.customer_id) for row in rows]
+    return [replace(row, invoice_key=invoice_key) for row in rows] if invoice_key else rows
 
 
 def _refunded_rows(
     confirmed: Sequence[Event], payments: Sequence[tuple[Event, Payment]], customer_id: str, rules: Rules
-) -> Iterable[Return]:
-    """Each refund by its id; then the amounts that a charge reports as refunded beyond these refunds.
-
-    A refund that gave nothing back is a row of 0 where another history may tell of it, too.
-    """
+) -> Iterable[ReturnStatement]:
+    """Each refund by its id; then the amounts that a charge reports as refunded beyond these refunds."""
     refunds = {e.data.refund_id: (e, e.data) for e in confirmed if isinstance(e.data, Refund)}
     released = _released_refund([data for _, data in refunds.values()], [data for _, data in payments])
     captured = [data for _, data in refunds.values() if data.captured and data is not released]
     given_back = {data.refund_id for data in captured if data.status == "succeeded"}
     for event, data in refunds.values():
         cents = data.amount if data.refund_id in given_back else 0
-        key = _refund_key(event, data)
-        if cents or key:
-            row = _returned(event, "refunded", data.refund_id, cents, data.created_at, customer_id, rules)
-            yield replace(row, parent_key=key)
+        yield _stated(event, "refunded", data.refund_id, cents, data.created_at, customer_id, rules)
     known = [data for data in captured if data.status != "unknown"]
     for part, (event, payment, amount) in enumerate(_unexplained_rises(payments, known)):
-        yield _returned(
-            event, "refunded", payment.payment_id, amount, event.occurred_at, customer_id, rules, part
-        )
-
-
-def _refund_key(event: Event, data: Refund) -> str:
-    """The key of a refund, of which one event may name the payment and another not; not so at Stripe."""
-    if event.processor == INFERRING:
-        return ""
-    return join_key("refund", event.processor, event.account, data.refund_id)
+        at, name = event.occurred_at, payment.payment_id
+        row = _stated(event, "refunded", name, amount, at, customer_id, rules, part)
+        yield replace(row, parent_key=join_key("rise", row.parent_key, str(part)))
 
 
 def _released_refund(refunds: Sequence[Refund], payments: Sequence[Payment]) -> Refund | None:
@@ -256,17 +266,22 @@ def _takes_back(event: Event, risen: Event) -> bool:
     return is_known and attempt == risen_attempt and event.occurred_at > risen.occurred_at
 
 
-def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[Return]:
-    """Each dispute that took money in the end, on the day on which it did."""
+def _disputed_rows(confirmed: Sequence[Event], customer_id: str, rules: Rules) -> Iterable[ReturnStatement]:
+    """What each dispute that was decided took in the end, on the day on which it did."""
     by_dispute: dict[str, list[tuple[Event, Dispute]]] = defaultdict(list)
     for event in confirmed:
         if isinstance(event.data, Dispute):
             by_dispute[event.data.dispute_id].append((event, event.data))
     for dispute_id, history in by_dispute.items():
-        taken_by = _taken_by(history)
-        if taken_by and (cents := _taken_cents(taken_by, history[-1][1])):
-            moment = getattr(taken_by.data, "taken_at", None) or taken_by.occurred_at
-            yield _returned(taken_by, "disputed", dispute_id, cents, moment, customer_id, rules)
+        decided = [event for event, data in history if data.status in ("won", *_TAKING)]
+        if decided:
+            taken_by = _taken_by(history)
+            event, cents = decided[-1], 0
+            if taken_by:
+                event, cents = taken_by, _taken_cents(taken_by, history[-1][1])
+            moment = getattr(event.data, "taken_at", None) or event.occurred_at
+            row = _stated(event, "disputed", dispute_id, cents, moment, customer_id, rules)
+            yield replace(row, stated_at_us=to_us(decided[-1].occurred_at), rank=decided[-1].rank)
 
 
 def _taken_by(history: Sequence[tuple[Event, Dispute]]) -> Event | None:
@@ -275,7 +290,7 @@ def _taken_by(history: Sequence[tuple[Event, Dispute]]) -> Event | None:
     for event, data in history:
         if data.status == "won":
             taken = None
-        elif data.status in ("lost", "prevented"):
+        elif data.status in _TAKING:
             taken = taken or event
     return taken
 
@@ -286,7 +301,7 @@ def _taken_cents(event: Event, latest: Dispute) -> int:
     return latest.amount if is_lost else latest.amount_taken or 0
 
 
-def _returned(
+def _stated(
     event: Event,
     kind: str,
     source_id: str,
@@ -295,8 +310,9 @@ def _returned(
     customer_id: str,
     rules: Rules,
     part: int = 0,
-) -> Return:
-    return Return(
+) -> ReturnStatement:
+    return ReturnStatement(
+        parent_key=join_key(kind, event.processor, event.account, source_id),
         causes=causes(event),
         processor=event.processor,
         account=event.account,
@@ -308,16 +324,22 @@ def _returned(
         part=part,
         amount_cents=amount_cents,
         trust=event.trust,
-        told_at_us=to_us(event.occurred_at),
+        stated_at_us=to_us(event.occurred_at),
+        rank=event.rank,
     )
 
 
 COLLECTIONS = Book(
     name="collections",
-    version=5,
+    version=6,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash, UnknownStatus)),
-        Stage(reads="payment", contribute=payment_cash_rows, rows=(Receipt, Return, Cash, UnknownStatus)),
+        Stage(
+            reads="payment",
+            contribute=payment_cash_rows,
+            rows=(Receipt, ReturnStatement, Cash, UnknownStatus),
+        ),
+        Stage(reads=(ReturnStatement,), contribute=agreed_rows, rows=(Return, Cash)),
         Stage(reads=(Claim, Receipt, Return), contribute=settled_cash_rows, rows=(Cash,)),
     ),
     totals=(

@@ -13,7 +13,14 @@ from math import floor
 from msgspec import Struct, json
 
 from projections.book import Book, Row, Rules, Stage, Total, merge_causes
-from projections.collections import Cash, Return, returned_rows, reversal_rows
+from projections.collections import (
+    Cash,
+    Return,
+    ReturnStatement,
+    agreed_rows,
+    return_statements,
+    returned_rows,
+)
 from projections.receipts import Claim, Receipt, claim_rows, receipt_rows
 from projections.settlement import Day, Settlement, days, settle
 from service.core.cadence import purchase_frequency
@@ -142,10 +149,13 @@ def invoice_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
 
 
 def payment_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
-    """One payment's events to its reversals; and to its order and failure, or to receipts for an invoice."""
-    found = reversal_rows(history, rules)
-    reversals = [_reversal(row) if isinstance(row, Cash) else row for row in found]
-    return [*_with_orders(receipt_rows(history), rules), *reversals]
+    """One payment's events to its order and failure, or to receipts for an invoice; and what went back."""
+    return [*_with_orders(receipt_rows(history), rules), *return_statements(history, rules)]
+
+
+def agreed_reversal_rows(statements: Sequence[ReturnStatement], rules: Rules) -> list[Row]:
+    """All that is stated of one refund or dispute to its reversal, or to what waits for an invoice."""
+    return [_reversal(row) if isinstance(row, Cash) else row for row in agreed_rows(statements, rules)]
 
 
 def settled_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) -> list[Row]:
@@ -335,10 +345,11 @@ def _cohort_months(row: CustomerRevenue) -> Iterator[CohortMonth]:
 
 REVENUE = Book(
     name="revenue",
-    version=5,
+    version=6,
     stages=(
         Stage(reads="invoice", contribute=invoice_rows, rows=(Claim, Order, Failure)),
-        Stage(reads="payment", contribute=payment_rows, rows=(Receipt, Return, Order, Reversal, Failure)),
+        Stage(reads="payment", contribute=payment_rows, rows=(Receipt, ReturnStatement, Order, Failure)),
+        Stage(reads=(ReturnStatement,), contribute=agreed_reversal_rows, rows=(Return, Reversal)),
         Stage(reads=(Claim, Receipt, Return), contribute=settled_rows, rows=(Order, Reversal, Failure)),
         Stage(reads=(Order, Reversal), contribute=customer_month_rows, rows=(CustomerMonth,)),
         Stage(reads=(CustomerMonth,), contribute=customer_rows, rows=(CustomerRevenue,)),

@@ -19,7 +19,7 @@ from projections.collections import COLLECTIONS, Cash
 from projections.revenue import REVENUE, CustomerRevenue, Failure, Order, Reversal
 from service.books.tables import ROWS, STATEMENTS, row_types
 from service.core.events import Event, InvoicePayment
-from tests.support.events import at, dispute, event, invoice, payment, refund
+from tests.support.events import at, but, dispute, event, invoice, payment, refund
 from tests.support.folded_books import cash, rows_of
 from tests.support.temporary_books import new_books
 
@@ -725,6 +725,52 @@ def test_what_goes_back_counts_also_where_nobody_names_the_customer():
         ("2025-11-13", "collected", 2_000),
         ("2025-11-20", "refunded", 500),
     ]
+
+
+@pytest.mark.parametrize("customer_id", [None, "cus_1"])
+@pytest.mark.parametrize("names_payment", [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("data", "went_back"),
+    [
+        (refund(500, "2025-11-20"), ("2025-11-20", "refunded", 500)),
+        (dispute("lost", 500), ("2025-12-01", "disputed", 500)),
+    ],
+    ids=["refund", "dispute"],
+)
+def test_what_goes_back_counts_once_where_it_is_told_with_its_payment_and_without(
+    data, went_back, names_payment, customer_id
+):
+    tellings = [data if is_named else but(data, payment_id=None) for is_named in names_payment]
+    events = [
+        event(invoice("paid", 2_000), "2025-11-13", processor="acme"),
+        event(payment(2_000, invoice_id="in_1", customer_id=customer_id), "2025-11-13", processor="acme"),
+        event(tellings[0], "2025-12-01", processor="acme"),
+        event(tellings[1], "2025-12-04", processor="acme"),
+    ]
+    assert cash(events) == [("2025-11-13", "collected", 2_000), went_back]
+    assert nets(*events) == {"cus_1": 1_500}
+
+
+@pytest.mark.parametrize("names_payment", [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("began", "ended"),
+    [(refund(500), refund(500, status="failed")), (dispute("lost"), dispute("won"))],
+    ids=["refund", "dispute"],
+)
+def test_what_did_not_go_back_in_the_end_counts_nowhere_whichever_telling_says_so(
+    began, ended, names_payment
+):
+    tellings = [
+        told if is_named else but(told, payment_id=None)
+        for told, is_named in zip((began, ended), names_payment, strict=True)
+    ]
+    events = [
+        event(invoice("paid", 2_000), "2025-11-13"),
+        event(payment(2_000, invoice_id="in_1", customer_id=None), "2025-11-13"),
+        event(tellings[0], "2025-11-20"),
+        event(tellings[1], "2025-12-01"),
+    ]
+    assert nets(*events) == {"cus_1": 2_000}
 
 
 def test_a_refund_moves_no_link():

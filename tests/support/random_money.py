@@ -668,12 +668,21 @@ def _refunded(recorder: Recorder, who: CustomerKey, refund: Refund, outcome: str
     """A refund by its own events: it succeeds at once or later, or fails, some after they had succeeded."""
     moment = refund.created_at
     first = refund if outcome in ("at once", "bounced") else structs.replace(refund, status="pending")
-    recorder.record(who, moment, first, CREATED)
+    _went_back(recorder, who, moment, first, CREATED)
     if outcome != "at once":
         status = "succeeded" if outcome == "pending" else "failed"
         later = moment + recorder.choices.pick((ZERO, timedelta(days=2)))
         rank = UPDATED if status == "succeeded" else DELETED
-        recorder.record(who, later, structs.replace(refund, status=status), rank)
+        _went_back(recorder, who, later, structs.replace(refund, status=status), rank)
+
+
+def _went_back(
+    recorder: Recorder, who: CustomerKey, when: datetime, data: Refund | Dispute, rank: int
+) -> None:
+    """A refund or dispute is told; but for Stripe, sometimes also without its payment."""
+    if who[0] != "stripe" and recorder.choices.sometimes():
+        recorder.record(who, when, structs.replace(data, payment_id=None), rank)
+    recorder.record(who, when, data, rank)
 
 
 # What becomes of a dispute: each status with the days after its beginning, and what counts in the end.
@@ -701,7 +710,7 @@ def _disputed(recorder: Recorder, who: CustomerKey, payment: Payment, moment: da
             amount_taken=taken if fate == "prevented" else None,
             payment_id=payment.payment_id,
         )
-        recorder.record(who, moment + timedelta(days=days), data, rank)
+        _went_back(recorder, who, moment + timedelta(days=days), data, rank)
 
     tell(0, "needs_response", CREATED)
     for status, days in steps:

@@ -154,12 +154,13 @@ def _things(event: Event) -> tuple[Thing, ...]:
 
 
 def _links(event: Event) -> list[Thing]:
-    """The payments and invoices that an event names."""
+    """The payments and invoices that an event names, and the refund or dispute that it tells."""
     data = event.data
     payments = [getattr(data, "payment_id", None), *getattr(data, "payment_ids", ())]
     invoices = [getattr(data, "invoice_id", None)]
     named = [("payment", name) for name in payments] + [("invoice", name) for name in invoices]
-    return [(event.processor, event.account, kind, name) for kind, name in named if name]
+    links = [(event.processor, event.account, kind, name) for kind, name in named if name]
+    return [*links, *(_things(event) if isinstance(data, Refund | Dispute) else ())]
 
 
 def _could_meet(one: Event, other: Event) -> bool:

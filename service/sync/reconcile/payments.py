@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import json
 
 from projections.book import Row
-from projections.collections import Cash, Return, payment_cash_rows
+from projections.collections import Cash, ReturnStatement, payment_cash_rows
 from projections.receipts import CHANGES, Receipt
 from service.core.delivery import Proof
 from service.core.errors import Unreadable
@@ -171,7 +171,8 @@ class PaymentReconciler:
         await session.wait_for_books()
         keys = {each.subject for each in listed}
         by_key = [
-            await read_rows_by_key(session.store, kind, _BOOK, keys) for kind in (Cash, Return, Receipt)
+            await read_rows_by_key(session.store, kind, _BOOK, keys)
+            for kind in (Cash, ReturnStatement, Receipt)
         ]
         differing: Differences = {}
         for each in listed:
@@ -211,5 +212,5 @@ def _money_facts(rows: Sequence[Row], listed: _ListedPayment) -> Facts:
 
 def _cash(rows: Sequence[Row], kind: str, source_id: str | None) -> int:
     """The cash of a kind, and what went back, of one source or of any."""
-    cash = [row for row in rows if isinstance(row, Cash | Return) and row.kind == kind]
+    cash = [row for row in rows if isinstance(row, Cash | ReturnStatement) and row.kind == kind]
     return sum(row.amount_cents for row in cash if source_id in (None, row.source_id))
