@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import json
+from msgspec.structs import replace
 
 from projections.book import INFERRED, Row, Rules, causes
 from projections.contract_life import ContractState
@@ -106,7 +107,8 @@ def contract_lives(
             yield row, [*past, *effective_states(row, discounts, rules)]
 
 
-_Schedules = dict[str, tuple[str, int, bool]]
+_Schedule = tuple[str, int, bool | None]  # interval, every, and whether by use, if that is known
+_Schedules = dict[str, _Schedule]
 
 
 def _schedules(start: ContractStart, billed: Sequence[BilledItems]) -> _Schedules:
@@ -123,7 +125,7 @@ def _schedules(start: ContractStart, billed: Sequence[BilledItems]) -> _Schedule
             if item.amount and item.price_id and item.price_id not in known:
                 guesses[item.price_id][_schedule_of(item)] += 1
     told = {price_id: max(found, key=lambda one: (found[one], one)) for price_id, found in guesses.items()}
-    return known | {price_id: (interval, every, False) for price_id, (interval, every) in told.items()}
+    return known | {price_id: (interval, every, None) for price_id, (interval, every) in told.items()}
 
 
 def _schedule_of(item: BilledItem) -> tuple[str, int]:
@@ -210,7 +212,7 @@ def _item(billed: BilledItem, schedules: _Schedules) -> Item:
     )
 
 
-def _known(billed: BilledItem, schedules: _Schedules) -> tuple[str, int, bool] | None:
+def _known(billed: BilledItem, schedules: _Schedules) -> _Schedule | None:
     return schedules.get(billed.price_id or "") or (
         None if billed.price_id else schedules.get(billed.item_id or "")
     )
@@ -225,8 +227,7 @@ def _lines(schedules: _Schedules, billed: Sequence[BilledItems], rules: Rules) -
     for invoice in sorted(billed, key=lambda row: row.invoice_id):
         items: dict[tuple[str, datetime], list[BilledItem]] = {}
         for item in json.decode(invoice.items, type=list[BilledItem]):
-            known = _known(item, schedules)
-            if not (known and known[2]):
+            if not _is_by_use(item, schedules):
                 key = item.item_id or item.price_id or item.product_id or ""
                 items.setdefault((key, item.starts_at), []).append(item)
         for (key, starts_at), parts in items.items():
@@ -235,8 +236,23 @@ def _lines(schedules: _Schedules, billed: Sequence[BilledItems], rules: Rules) -
     for by_start in periods.values():
         for starts_at, following in pairwise([*sorted(by_start), _NEVER]):
             invoice, parts = by_start[starts_at]
-            for item in parts:
+            for item in (part for whole in parts for part in _by_discounts(whole)):
                 ends_at = min(item.ends_at, following)
                 first, end = day_of(item.starts_at, rules.zone), day_of(ends_at, rules.zone)
                 lines.append(_Line(first, end, item, invoice, len(lines)))
     return lines
+
+
+def _is_by_use(billed: BilledItem, schedules: _Schedules) -> bool:
+    """Whether the contract says that an item is billed by use; else, whether it is billed in arrears."""
+    known = _known(billed, schedules)
+    return billed.in_arrears if known is None or known[2] is None else known[2]
+
+
+def _by_discounts(item: BilledItem) -> Iterator[BilledItem]:
+    """An item until the first end of a discount within its period, then until the next one, and so on."""
+    for discount in sorted(item.ending_discounts, key=attrgetter("ends_at")):
+        ends_at = max(discount.ends_at, item.starts_at)
+        yield replace(item, ends_at=ends_at)
+        item = replace(item, starts_at=ends_at, amount=item.amount + discount.amount)
+    yield item

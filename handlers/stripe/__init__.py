@@ -26,7 +26,7 @@ PROCESSOR = Processor(
         ),
     ),
     translate=envelope.translate,
-    version=4,
+    version=5,
     volatile=("pending_webhooks", "account", "context"),
     ignore=envelope.ignore,
     mode_setting="stripe_mode",

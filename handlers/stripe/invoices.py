@@ -57,7 +57,7 @@ def invoice(payload: payloads.Invoice, event_type: str) -> Data:
         or 0 < amount_paid <= (payload.amount_paid_off_stripe or 0),
         within_period=subscription_id is not None and _is_within_period(payload),
         periods=_periods(payload.lines) if subscription_id and payload.lines else (),
-        billed=billed_items(payload) if subscription_id else (),
+        billed=billed_items(payload, created) if subscription_id else (),
         **(_inclusive_tax(payload) if subscription_id else {}),
     )
 

@@ -25,6 +25,7 @@ MONEY_FIELDS: dict[type, tuple[str, ...]] = {
     events.Item: ("unit_amount",),
     events.InvoiceLine: ("amount",),
     events.BilledItem: ("amount",),
+    events.EndingDiscount: ("amount",),
     events.Invoice: (
         "amount_due",
         "amount_paid",

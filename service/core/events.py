@@ -217,6 +217,13 @@ class Period(Data, frozen=True, kw_only=True):
     ends_at: Moment
 
 
+class EndingDiscount(Data, frozen=True, kw_only=True):
+    """What a discount takes off an item that an invoice bills until it ends within the period."""
+
+    ends_at: Moment
+    amount: int
+
+
 class BilledItem(Data, frozen=True, kw_only=True):
     """An item of a contract as an invoice bills it for a whole period.
 
@@ -232,6 +239,12 @@ class BilledItem(Data, frozen=True, kw_only=True):
     item_id: str | None = None
     price_id: str | None = None
     product_id: str | None = None
+    ending_discounts: Annotated[
+        tuple[EndingDiscount, ...], Meta(description="those of its discounts that end within the period")
+    ] = ()
+    in_arrears: Annotated[
+        bool, Meta(description="billed once its period is over: by use, unless the contract says otherwise")
+    ] = False
 
 
 class Invoice(Data, frozen=True, kw_only=True):

@@ -99,6 +99,8 @@ def _counts(data: Data) -> Iterator[tuple[str, int, int]]:
     yield "price tiers", sum(len(item.tiers) for item in items), _MAX_TIERS
     for name, (what, most) in _LISTS.items():
         yield what, len(getattr(data, name, ())), most
+    ending = sum(len(item.ending_discounts) for item in getattr(data, "billed", ()))
+    yield "ending discounts", ending, _MAX_DISCOUNTS
 
 
 _LISTS = {  # by field: what it holds, and how many there may be
@@ -114,7 +116,8 @@ _LISTS = {  # by field: what it holds, and how many there may be
 def _check_numbers(data: Data) -> None:
     amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
     amounts += [amount or 0 for amount in getattr(data, "payment_amounts", ())]
-    amounts += [item.amount for item in getattr(data, "billed", ())]
+    for item in getattr(data, "billed", ()):
+        amounts += [item.amount, *(discount.amount for discount in item.ending_discounts)]
     for part in _priced_parts(data):
         amounts.append(sum((_largest_amount(item) * _times_a_month(item) for item in part.items), Decimal(0)))
         if not all(item.quantity >= 0 for item in part.items):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.core.errors import Unreadable
 from service.core.events import BilledItem, Invoice
 from tests.handlers.deliveries import said, seconds
+from tests.support.events import at
 
 CREATED, FINALIZED, PAID = seconds(2018, 3, 1), seconds(2018, 3, 1, 1), seconds(2018, 3, 2)
 
@@ -321,5 +322,44 @@ def test_the_tax_in_a_price_is_no_part_of_what_an_item_brings() -> None:
     assert item.amount == 420
 
 
+def test_what_was_taken_off_once_is_added_again_without_its_tax() -> None:
+    shown = {"id": "di_1", "coupon": {"duration": "once", "percent_off": 50}}
+    line = of_item("basil", MARCH) | {
+        "amount": 11_900,
+        "taxes": [{"amount": 950, "tax_behavior": "inclusive"}],
+    }
+    (item,) = items("basil", line | {"discount_amounts": [{"amount": 5_950, "discount": shown}]})
+    assert item.amount == 10_000
+
+
+@pytest.mark.parametrize(
+    ("end", "ending"),
+    [("2018-03-20", [("2018-03-20", 100)]), ("2018-04-01", []), ("2018-05-01", []), (None, [])],
+)
+def test_a_discount_that_ends_within_the_period_says_when(end: str | None, ending: list[Any]) -> None:
+    second = None if end is None else int(at(end).timestamp())
+    shown = {"id": "di_1", "coupon": {"duration": "repeating", "percent_off": 20}, "end": second}
+    line = of_item("basil", MARCH) | {"discount_amounts": [{"amount": 100, "discount": "di_1"}]}
+    (item,) = items("basil", line, discounts=[shown])
+    assert item.amount == 400
+    assert [(each.ends_at, each.amount) for each in item.ending_discounts] == [
+        (at(day), cents) for day, cents in ending
+    ]
+
+
+@pytest.mark.parametrize(("family", "is_in_arrears"), [("acacia", False), ("basil", True)])
+def test_a_line_that_does_not_show_its_price_may_be_billed_in_arrears(
+    family: str, is_in_arrears: bool
+) -> None:
+    ended, begun = items(
+        family, of_item(family, FEBRUARY), of_item(family, MARCH), created=seconds(2018, 3, 1)
+    )
+    assert (ended.in_arrears, begun.in_arrears) == (is_in_arrears, False)
+
+
 def test_the_amount_of_an_item_is_in_isos_units() -> None:
-    assert items("basil", of_item("basil", MARCH) | {"amount": 50_000}, currency="isk")[0].amount == 500
+    shown = {"id": "di_1", "coupon": {"duration": "repeating"}, "end": MARCH["end"] - 60}
+    line = of_item("basil", MARCH) | {"amount": 50_000}
+    line |= {"discount_amounts": [{"amount": 10_000, "discount": shown}]}
+    (item,) = items("basil", line, currency="isk")
+    assert (item.amount, item.ending_discounts[0].amount) == (400, 100)

@@ -8,7 +8,7 @@ import pytest
 from projections.book import Rules
 from projections.mrr import MRR, Movement, Step
 from service.core.cadence import schedule_of_period
-from service.core.events import BilledItem, Event, Subscription
+from service.core.events import BilledItem, EndingDiscount, Event, Subscription
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import bills, contract, movements, mrr, rows_of
 
@@ -132,6 +132,43 @@ def test_a_metered_item_of_the_contract_is_not_inferred():
         mrr([bill(1, line), observed("2025-02-20", item(price_id="price_1", metered=True))], "2025-02-10")
         == 0
     )
+
+
+@pytest.mark.parametrize("metered", [True, False])
+def test_what_was_billed_in_arrears_is_by_use_unless_the_contract_says_otherwise(metered):
+    line = billed(
+        "2025-01-10", "2025-02-10", 2_000, None, item_id="si_2", price_id="price_2", in_arrears=True
+    )
+    bills = [*THREE_MONTHS, bill(9, line)]
+    removed = observed("2025-04-02")
+    shown = observed("2025-04-02", item(10_000), item(2_000, price_id="price_2", metered=metered))
+    assert mrr([*bills, removed], "2025-01-20") == 10_000
+    assert mrr([*bills, shown], "2025-01-20") == (10_000 if metered else 12_000)
+
+
+def test_discounts_that_end_within_a_yearly_period_count_until_they_end():
+    """$1,200 a year, less $240 for three months and $120 for six, is $70, $90 and then $100 a month."""
+    ending = [
+        EndingDiscount(ends_at=at("2024-09-01"), amount=12_000),
+        EndingDiscount(ends_at=at("2024-06-01"), amount=24_000),
+    ]
+    line = billed("2024-03-01", "2025-03-01", 84_000, "year", ending_discounts=tuple(ending))
+    events = [bill(1, line), observed("2025-03-01", item(120_000, "year"))]
+    assert movements(events) == [
+        ("2024-03-01", "new", 7_000),
+        ("2024-06-01", "expansion", 2_000),
+        ("2024-09-01", "expansion", 1_000),
+    ]
+
+
+def test_a_discount_that_would_end_after_the_item_was_billed_anew_ends_nothing():
+    ending = (EndingDiscount(ends_at=at("2024-09-01"), amount=24_000),)
+    events = [
+        bill(1, billed("2024-03-01", "2025-03-01", 96_000, "year", ending_discounts=ending)),
+        bill(2, billed("2024-05-01", "2024-06-01", 9_000)),
+        observed("2024-06-01", item(9_000)),
+    ]
+    assert movements(events) == [("2024-03-01", "new", 8_000), ("2024-05-01", "expansion", 1_000)]
 
 
 @pytest.mark.parametrize("status", ["draft", "void", "deleted"])

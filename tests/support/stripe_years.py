@@ -14,13 +14,12 @@ END = int(NOW.timestamp())
 SEATS = "another quantity, billed from the next period on"
 PRICE = "another price, of which a proration bills the rest of the period"
 DISCOUNT_BEGAN = "a discount that began within a period"
-DISCOUNT_ENDED = "a discount that ended within a period"
 VOID = "a void invoice"
 PAUSED = "collection was paused within a period that was billed, or its invoices given up"
 RESUMED = "collection was resumed within a period that was not billed"
 UNPAID = "the contract became unpaid within a period that was billed"
 REPAID = "the contract became active again within a period that was not billed"
-REASONS = {SEATS, PRICE, DISCOUNT_BEGAN, DISCOUNT_ENDED, VOID, PAUSED, RESUMED, UNPAID, REPAID}
+REASONS = {SEATS, PRICE, DISCOUNT_BEGAN, VOID, PAUSED, RESUMED, UNPAID, REPAID}
 
 FATES = (*["paid"] * 20, "paid after a failure", "paid after a failure", "open", "void", "uncollectible")
 UNDONE = (*["kept"] * 20, "refunded", "refunded", "lost", "won", "credited")
@@ -203,8 +202,6 @@ class Contract:
             for discount in _discounts(owner.thing):
                 if discount["end"] and discount["end"] <= min(until, END):
                     owner.thing = self.account.end_discount(owner.thing, discount, discount["end"])
-                    if self.thing and (owner is self or not _discounts(self.thing)):
-                        self._not_billed(DISCOUNT_ENDED, discount["end"])
 
     def _discounted(self, lines: list[Thing]) -> list[Thing]:
         """The lines, with what the discount that is in force takes off."""
@@ -282,6 +279,8 @@ class Contract:
         else:
             ways = [self._stay] * 20 + [self._change_seats, self._change_price, self._change_interval]
             ways += [self._get_discount, self._pause, self._fall_behind, self._leave, self._leave_later]
+        if self._items[-1]["price"] == self.account.metered:
+            ways += [self._drop_metered] * 3
         self.rng.choice(ways)(when)
 
     def _stay(self, _when: int) -> None:
@@ -315,6 +314,11 @@ class Contract:
         line = self.account.line(item, sign * (whole * (ends - when) // (ends - begins)), period=period)
         line["parent"]["subscription_item_details"]["proration"] = True
         return line
+
+    def _drop_metered(self, when: int) -> None:
+        """What is billed by use is a part of the contract no more."""
+        items = self.thing["items"] | {"data": self._items[:-1]}
+        self.thing = self.account.changes(self.thing, when, items=items)
 
     def _change_interval(self, when: int) -> None:
         """To the yearly price, from now on: a new period begins."""
