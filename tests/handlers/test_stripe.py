@@ -196,7 +196,8 @@ def test_a_connected_account_becomes_the_account_and_none_is_empty():
 
 @pytest.mark.parametrize(
     "kind",
-    ["price.updated", "price.created", "coupon.updated", "customer.source.created", "customer.tax_id.created",
+    ["price.updated", "price.created", "coupon.created", "coupon.updated", "coupon.deleted",
+     "customer.source.created", "customer.tax_id.created",
      "invoiceitem.created", "invoice.upcoming", "payment_intent.created", "payment_intent.canceled",
      "payment_intent.amount_capturable_updated", "payout.paid", "checkout.session.completed",
      "checkout.session.expired", "customer_cash_balance_transaction.created", "something.new"],

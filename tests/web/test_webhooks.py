@@ -22,6 +22,8 @@ from tests.support.senders import (
     secret,
     sign_standard,
     sign_stripe,
+    stripe_event,
+    stripe_subscription,
     subscription,
 )
 from tests.support.stores import EACH_STORE
@@ -159,6 +161,31 @@ async def test_a_type_that_the_books_do_not_use_is_recorded_without_effect(
     assert event["type"] == "unused"
     await daybook.catch_up()
     assert (await daybook.get("/api/v1/contracts"))["contracts"] == []
+
+
+async def test_what_becomes_of_a_coupon_changes_no_discount_that_it_gave(
+    daybook: Daybook, logged: list[Any]
+) -> None:
+    coupon = {"id": "half", "object": "coupon", "duration": "forever", "percent_off": 50.0, "name": "Half"}
+    discount = {"id": "di_1", "object": "discount", "coupon": coupon, "start": 1763028000, "end": None}
+    contract = stripe_subscription("1", 4_000, discounts=[discount])
+    told = [
+        ("coupon.created", coupon),
+        ("customer.subscription.created", contract),
+        ("coupon.updated", coupon | {"name": "50 percent"}),
+        ("coupon.deleted", coupon | {"deleted": True}),
+    ]
+    answers = [
+        (await daybook.post(STRIPE, stripe_event(kind, thing, event_id=f"evt_{kind}"))).json()
+        for kind, thing in told
+    ]
+
+    assert answers == [{"received": True, "position": n, "duplicate": False} for n in range(1, 5)]
+    await daybook.catch_up()
+    answer = await daybook.get("/api/v1/mrr")
+    assert (answer["mrr_cents"], answer["meta"]["unpriced_contracts"]) == (2_000, 0)
+    assert await daybook.quarantine() == {}
+    assert [entry for entry in logged if "coupon" in str(entry)] == []
 
 
 @each
