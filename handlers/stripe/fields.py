@@ -27,6 +27,8 @@ def parse(payload: Any, shape: type[T], path: str) -> T:
 
 def readable(payload: Any, shape: type[T]) -> T | None:
     """`payload` as `shape`; None if it has another shape, for a field whose twin may say the same."""
+    if payload is None:  # as most such fields are; an exception costs more than a look
+        return None
     try:
         return convert(payload, shape)
     except ValidationError:

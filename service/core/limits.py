@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import asdict
 
 from service.core.errors import Unreadable
 from service.core.events import (
@@ -56,34 +59,33 @@ def check_limits(event: Event) -> Event:
     PostgreSQL stores no NUL at all.
     """
     data = event.data
-    _check_counts(data)
-    values = (getattr(data, name) for name in data.__struct_fields__ if name not in _FREE_TEXT_FIELDS)
-    subject_names = subjects(event)
-    if len(subject_names) > _MAX_HISTORIES:
+    fields = asdict(data)
+    for what, count, most in _counts(data, fields):
+        if count > most:
+            raise Unreadable(f"it has {count} {what}, and none that is real has more than {most}")
+    names = subjects(event)
+    if len(names) > _MAX_HISTORIES:
         raise Unreadable("it belongs to more histories than any event")
-    texts = (
-        event.event_id,
-        event.account,
-        *subject_names,
-        *(value for value in values if type(value) is str),
-        *_line_ids(data),
-    )
-    if not all(text.isprintable() for text in texts):
+    line_ids = list(_line_ids(data))
+    own_texts = [text for name, text in fields.items() if type(text) is str and name not in _FREE_TEXT_FIELDS]
+    if not "".join((event.event_id, event.account, *names, *own_texts, *line_ids)).isprintable():
         raise Unreadable("an id holds a character that no id may hold")
-    if any(len(text.encode()) > _MAX_ID_BYTES for text in (*_own_ids(event), *_line_ids(data))):
+    own_ids = [text for name, text in fields.items() if name.endswith("_id") and text]
+    ids = (event.event_id, event.account, *own_ids, *fields.get("payment_ids", ()), *line_ids)
+    if any(len(text.encode()) > _MAX_ID_BYTES for text in ids):
         raise Unreadable("an id is longer than any that is real")
-    _check_numbers(data)
+    _check_numbers(data, fields)
     return event
 
 
-def _check_counts(data: Data) -> None:
-    for what, count, most in _counts(data):
-        if count > most:
-            raise Unreadable(f"it has {count} {what}, and none that is real has more than {most}")
-
-
-def _counts(data: Data) -> Iterator[tuple[str, int, int]]:
+def _counts(data: Data, fields: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
     """What the data holds in lists: the name, how many, and how many there may be."""
+    for name, (what, most) in _LISTS.items():
+        yield what, len(fields.get(name, ())), most
+    ending = sum(len(item.ending_discounts) for item in fields.get("billed", ()))
+    yield "ending discounts", ending, _MAX_DISCOUNTS
+    if not isinstance(data, _PRICED):
+        return
     parts = _priced_parts(data)
     items = [item for part in parts for item in part.items]
     all_discounts = list(_discounts(data))
@@ -97,12 +99,9 @@ def _counts(data: Data) -> Iterator[tuple[str, int, int]]:
         _MAX_DISCOUNTED_PRODUCTS,
     )
     yield "price tiers", sum(len(item.tiers) for item in items), _MAX_TIERS
-    for name, (what, most) in _LISTS.items():
-        yield what, len(getattr(data, name, ())), most
-    ending = sum(len(item.ending_discounts) for item in getattr(data, "billed", ()))
-    yield "ending discounts", ending, _MAX_DISCOUNTS
 
 
+_PRICED = (AppliedDiscount, Customer, Schedule, Subscription)  # what may hold items or discounts
 _LISTS = {  # by field: what it holds, and how many there may be
     "phases": ("phases", _MAX_PHASES),
     "lines": ("lines", _MAX_LINES),
@@ -113,10 +112,10 @@ _LISTS = {  # by field: what it holds, and how many there may be
 }
 
 
-def _check_numbers(data: Data) -> None:
-    amounts: list[int | Decimal] = [getattr(data, name, None) or 0 for name in _AMOUNT_FIELDS]
-    amounts += [amount or 0 for amount in getattr(data, "payment_amounts", ())]
-    for item in getattr(data, "billed", ()):
+def _check_numbers(data: Data, fields: dict[str, Any]) -> None:
+    amounts: list[int | Decimal] = [fields.get(name) or 0 for name in _AMOUNT_FIELDS]
+    amounts += [amount or 0 for amount in fields.get("payment_amounts", ())]
+    for item in fields.get("billed", ()):
         amounts += [item.amount, *(discount.amount for discount in item.ending_discounts)]
     for part in _priced_parts(data):
         amounts.append(sum((_largest_amount(item) * _times_a_month(item) for item in part.items), Decimal(0)))
@@ -137,16 +136,6 @@ def _line_ids(data: Data) -> Iterator[str]:
             yield from filter(None, (line.product_id, line.price_id))
         for item in data.billed:
             yield from filter(None, (item.item_id, item.product_id, item.price_id))
-
-
-def _own_ids(event: Event) -> Iterator[str]:
-    yield from (event.event_id, event.account)
-    for name in event.data.__struct_fields__:
-        value = getattr(event.data, name)
-        if name.endswith("_id") and value:
-            yield value
-        elif name == "payment_ids":
-            yield from value
 
 
 def _priced_parts(data: Data) -> tuple[Subscription | Phase, ...]:

@@ -1,6 +1,7 @@
 """Appending to the ledger: one transaction's work, as plain functions on its connection."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
@@ -97,7 +98,7 @@ def append_deliveries(
         (ADD_FETCHES, draft.fetches),
     ):
         if rows:
-            statement.add(connection, [tuple(row[name] for name in statement.columns) for row in rows])
+            statement.add(connection, list(map(itemgetter(*statement.columns), rows)))
     set_aside.apply(connection, draft.set_aside)
     _add_quarantine(connection, draft.quarantine)
     destroy_erased_keys(connection, vault, [*events, *draft.corrections], keys)

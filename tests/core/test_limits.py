@@ -13,6 +13,7 @@ from service.core.events import (
     Customer,
     Data,
     Discount,
+    EndingDiscount,
     Event,
     Invoice,
     InvoiceLine,
@@ -174,6 +175,20 @@ SETTLED = [f"pi_{number}" for number in range(1_001)]
         ),
         (invoice(lines=(InvoiceLine(amount=1),) * 5_001), "5001 lines"),
         (invoice(billed=(BilledItem(starts_at=NOW, ends_at=NOW, amount=1),) * 1_001), "1001 billed items"),
+        (
+            invoice(
+                billed=(
+                    BilledItem(
+                        starts_at=NOW,
+                        ends_at=NOW,
+                        amount=1,
+                        ending_discounts=(EndingDiscount(ends_at=NOW, amount=1),) * 51,
+                    ),
+                )
+                * 10
+            ),
+            "510 ending discounts",
+        ),
         (invoice(periods=(Period(starts_at=NOW, ends_at=NOW),) * 1_001), "1001 periods"),
         (invoice(payment_ids=tuple(SETTLED)), "1001 payments"),
     ],
