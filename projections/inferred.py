@@ -32,12 +32,13 @@ _ISSUED = frozenset({"open", "paid", "uncollectible"})
 class BilledItems(Row, frozen=True, kw_only=True):
     """The items of a contract that an invoice bills for whole periods, the first of which begins on a day.
 
-    `items` is JSON of `BilledItem`s.
+    `items` is JSON of `BilledItem`s. A void invoice tells only how often its prices are billed.
     """
 
     table = "billed_items"
 
     invoice_id: str
+    is_void: bool
     currency: str
     first_day: str
     items: str
@@ -60,13 +61,15 @@ def billed_item_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     if not any(isinstance(event.data, Invoice) for event in history):
         return []
     latest, data = latest_invoice(history)
-    if not (data.billed and data.subscription_id and data.status in _ISSUED):
+    is_void = data.status == "void"
+    if not (data.billed and data.subscription_id and (is_void or data.status in _ISSUED)):
         return []
     return [
         BilledItems(
             parent_key=contract_key(latest.processor, latest.account, data.subscription_id),
             causes=causes(latest),
             invoice_id=data.invoice_id,
+            is_void=is_void,
             currency=data.currency,
             first_day=min(day_of(item.starts_at, rules.zone) for item in data.billed).isoformat(),
             items=json.encode(data.billed).decode(),
@@ -149,7 +152,7 @@ def _states(start: ContractStart, billed: Sequence[BilledItems], rules: Rules) -
     """The states of all days on which what is billed changes, before the first event's."""
     first = json.decode(start.state, type=ContractState)
     schedules = _schedules(start, billed)
-    lines = _lines(schedules, billed, rules)
+    lines = _lines(schedules, [invoice for invoice in billed if not invoice.is_void], rules)
     days = {day for line in lines for day in (line.first, line.end)}
     began = [first.data.started_at, first.data.trial_start_at, first.data.trial_end_at]
     days.update(day_of(moment, rules.zone) for moment in began if moment)

@@ -181,7 +181,7 @@ def _measure_movement(row: Movement) -> tuple[int, ...]:
 
 MRR = Book(
     name="mrr",
-    version=7,
+    version=8,
     stages=(
         Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),

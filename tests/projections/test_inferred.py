@@ -266,6 +266,17 @@ def test_four_weeks_of_february_are_four_weeks_where_the_price_is_billed_so_othe
     assert levels(events, "2025-01-05", "2025-02-05", "2025-03-05") == [10_825] * 3
 
 
+def test_a_void_invoice_tells_how_often_its_price_was_billed_and_nothing_else():
+    february = billed("2025-02-03", "2025-03-03", 10_000, None, price_id="price_1")
+    march = billed("2025-03-03", "2025-03-31", 10_000, None, price_id="price_1")
+    events = [
+        bill(1, february),
+        bill(2, march, status="void"),
+        observed("2025-04-01", item(price_id="price_2")),
+    ]
+    assert levels(events, "2025-02-10", "2025-03-10") == [10_825, 0]
+
+
 def test_a_line_that_states_its_interval_tells_it_of_other_lines_too():
     stated = billed("2025-02-01", "2025-03-01", interval="week", every=4, price_id="price_of_four_weeks")
     silent = billed("2026-02-01", "2026-03-01", interval=None, price_id="price_of_four_weeks")
