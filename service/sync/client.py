@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import httpx
+import structlog
 from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
@@ -17,8 +18,11 @@ from service.settings import Settings
 
 MAX_PAGES = 1_000_000  # of one list: one that goes on for ever is no list
 _CONNECT_SECONDS = 5.0
+_LONG_WAIT_SECONDS = 5.0  # of which the log tells
 _TRANSIENT_STATUSES = frozenset({409, 429})
 _NEVER_FINAL_STATUSES = frozenset({429})  # whatever the answer advises
+
+log = structlog.get_logger()
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -108,6 +112,7 @@ class ApiClient:
             stop=stop_after_attempt(repetition.attempts),
             wait=self._wait_seconds,
             sleep=self._pause,
+            before_sleep=self._log_wait,
             reraise=True,
         )
         try:
@@ -156,6 +161,12 @@ class ApiClient:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after_seconds if isinstance(error, _Transient) else 0.0
         return float(min(max(backoff, asked), repetition.max_wait_seconds))
+
+    def _log_wait(self, state: RetryCallState) -> None:
+        """Tell of a long wait: whoever waits for a command wants to know for what."""
+        if state.upcoming_sleep >= _LONG_WAIT_SECONDS and state.outcome:
+            answer, seconds = str(state.outcome.exception()), round(state.upcoming_sleep, 1)
+            log.warning("api_awaited", api=self.api.title, answer=answer, seconds=seconds)
 
 
 class _Transient(Exception):

@@ -125,12 +125,16 @@ async def test_what_fails_for_a_while_is_asked_again_and_each_request_has_the_cr
     assert all(b"Meterly-Account: acct_2\r\n" in each for each in meterly.requests)
 
 
-async def test_a_wait_is_as_long_as_the_answer_asks_for_and_never_longer_than_the_limit() -> None:
+async def test_a_wait_is_as_long_as_the_answer_asks_for_and_never_longer_than_the_limit(
+    logged: list[Any],
+) -> None:
     asked = [answer(BUSY, Retry_After=seconds) for seconds in ("0", "7", "86400")]
     async with asking(*asked, answer("200 OK")) as (meterly, client):
         await client.fetch(LIST)
 
     assert meterly.waits == [0.5, 7.0, 60.0]
+    told = [(entry["event"], entry["api"], entry["answer"], entry["seconds"]) for entry in logged]
+    assert told == [("api_awaited", "Meterly", "429", 7.0), ("api_awaited", "Meterly", "429", 60.0)]
 
 
 async def test_waits_differ_by_chance_so_that_clients_do_not_ask_at_one_moment() -> None:
