@@ -19,7 +19,7 @@ from tests.support.processes import DaybookProcesses
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("DAYBOOK_KILLS") or 20)
+KILLS = int(os.environ.get("DAYBOOK_KILLS") or 10)
 
 
 @pytest.fixture
