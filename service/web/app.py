@@ -38,8 +38,11 @@ from service.web.quarantine import quarantine_routes
 from service.web.reads import book_routes
 from service.web.restatements import restatement_routes
 from service.web.state import State
+from service.web.turns import ClientTurns
 from service.web.webhooks import webhook_routes
 
+_MAX_REQUESTS = 4_096  # of webhooks and reads; those below together, and a few that wait for their turn
+_MAX_OPEN_REQUESTS = 64  # of what anybody may ask: probes, pages, paths that do not exist
 _MAX_WEBHOOKS = 1_024  # four full commits: any more are better sent to another process, or later
 _MAX_WEBHOOK_BYTES = 32 << 20  # of their bodies: 32 KiB each, while a processor's bodies usually have 5
 _MAX_READS = 256  # each may hold a document of some MiB, and there are few database connections
@@ -90,6 +93,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     silence=SilenceMonitor(ledger),
                     retranslation=DueMonitor(ledger),
                     progress=Progress(store),
+                    requests=Limiter(metrics, "request", _MAX_REQUESTS),
+                    open_requests=Limiter(metrics, "open_request", _MAX_OPEN_REQUESTS),
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     proved_webhooks=Limiter(metrics, "proved_webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
@@ -123,6 +128,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         routes=routes,
         middleware=[
             Middleware(ClientNames, settings.trusted_proxies),
+            Middleware(ClientTurns),
             Middleware(BrowserGuard, settings),
         ],
         exception_handlers=error_handlers(),

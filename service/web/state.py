@@ -42,6 +42,8 @@ class State(Struct, frozen=True, kw_only=True):
     silence: SilenceMonitor
     retranslation: DueMonitor
     progress: Progress
+    requests: Limiter
+    open_requests: Limiter
     webhooks: Limiter
     proved_webhooks: Limiter
     reads: Limiter

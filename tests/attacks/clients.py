@@ -1,9 +1,10 @@
 """Clients of the real service, each at an address of loopback that it binds its sockets to."""
 
 import json
+import multiprocessing
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -66,3 +67,26 @@ class HonestSender:
     def refused(self, count: int = 100) -> int:
         """How many of so many webhooks were not taken."""
         return sum(self.post() != 200 for _ in range(count))
+
+
+@contextmanager
+def flooding(address: Address, requests: Sequence[bytes], count: int) -> Iterator[None]:
+    """A process that sends so many requests at once, each over a new connection, again and again."""
+    process = multiprocessing.get_context("spawn").Process(target=_flood, args=(address, requests, count))
+    process.start()
+    try:
+        yield
+        assert process.is_alive()
+    finally:
+        process.kill()
+        process.join()
+
+
+def _flood(address: Address, requests: Sequence[bytes], count: int) -> None:
+    while True:
+        with ExitStack() as stack:
+            connections = [stack.enter_context(connected(address)) for _ in range(count)]
+            for number, connection in enumerate(connections):
+                connection.sendall(requests[number % len(requests)])
+            for connection in connections:
+                connection.recv(65_536)

@@ -142,11 +142,3 @@ def test_a_body_that_goes_on_after_the_answer_is_cut_off(hurried: Address) -> No
     with connected(hurried) as connection:
         connection.sendall(POST.replace(b"stripe", b"nobody") + b"Transfer-Encoding: chunked\r\n\r\n")
         wait_until(lambda: is_cut_off_by_sending(connection, b"1\r\na\r\n"), "it is cut off")
-
-
-def test_requests_that_nobody_waits_to_see_answered_are_cut_off(address: Address) -> None:
-    waiting = b"GET /api/v1/mrr?at_least=9&timeout_ms=30000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with connected(address) as connection:
-        connection.sendall(waiting + (GET + b"\r\n") * 1_000)
-
-        assert read_to_end(connection) == b""
