@@ -186,8 +186,14 @@ def _moment(today: date, state: State) -> str:
 
 
 def parse_query(read: Read, request: Request, state: State, *, with_people: bool) -> ReadQuery:
-    """The query of a request for a read. Raises ParameterError for an unknown or unusable parameter."""
+    """The query of a request for a read.
+
+    Raises ParameterError for a parameter that is unknown, unusable or there twice.
+    """
     given, common = dict(request.query_params), common_parameters(read)
+    for name in given:
+        if (count := len(request.query_params.getlist(name))) > 1:
+            raise ParameterError(f"{name}: once, not {count} times")
     known = {parameter.name for parameter in (*common, *read.parameters)}
     if unknown := set(given) - known:
         raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
