@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -249,6 +249,18 @@ class LedgerReader:
         for (row, name), clear in zip(sealed, unsealed, strict=True):
             row[name] = clear
         return rows
+
+    async def page_size(self, after: int, limit: int, account: str | None, most_bytes: int) -> int:
+        """How many whole rows a page after a position has: up to `limit`, whose data are at most so long.
+
+        At least one, if there is any.
+        """
+        length = func.length(_events.c.data) + func.coalesce(func.length(_events.c.before), 0)
+        query = select(length).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
+        if account is not None:
+            query = query.where(_events.c.account == account)
+        sizes = accumulate((await self._connection.execute(query)).scalars())
+        return sum(number == 0 or size <= most_bytes for number, size in enumerate(sizes))
 
     async def stored_rows(self, after: int, limit: int, account: str | None = None) -> list[dict[str, Any]]:
         """Up to `limit` whole rows after a position, as the chain covers them: with sealed data."""

@@ -20,6 +20,8 @@ from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
 from service.web.state import State
 
 _FILE_EVENTS = 10_000  # of the log, in a file
+_PAGE_BYTES = 1 << 20  # of the data of its events
+_FILE_BYTES = 16 << 20
 _DIGEST = "SHA-256 in hexadecimal"
 RawBody = Annotated[str, about("the body as it came; what is not UTF-8 is replaced")]
 RawBodyBase64 = Annotated[str, about("the body's bytes exactly, in base64", {"contentEncoding": "base64"})]
@@ -135,7 +137,7 @@ EVENTS = Read(
     rows="events",
     parameters=(
         integer("after", lambda _: 0, 0, 2**62, "events after this position"),
-        integer("limit", lambda _: 100, 1, 1000, "events a page"),
+        integer("limit", lambda _: 100, 1, 1000, "events a page, fewer where their data are over 1 MiB"),
     ),
 )
 EVENT = Read(
@@ -169,17 +171,22 @@ async def _head(query: ReadQuery, state: State) -> Found:
 
 
 async def _events(query: ReadQuery, state: State) -> Found:
-    after, limit = query.args["after"], query.args["limit"] or _FILE_EVENTS
+    after, account = query.args["after"], query.scope.account
+    limit, most_bytes = query.args["limit"] or _FILE_EVENTS, _PAGE_BYTES
+    if query.args["limit"] is None:
+        most_bytes = _FILE_BYTES
     async with state.ledger.reading() as reader:
-        rows = await reader.rows(after, limit + 1, query.scope.account)
+        size = await reader.page_size(after, limit, account, most_bytes)
+        rows = await reader.rows(after, size, account)
+        more = await reader.page_size(rows[-1]["position"], 1, account, 0) if rows else 0
         head = (await reader.head()).position
-    if query.args["limit"] is None and len(rows) > limit:
+    if query.args["limit"] is None and more:
         raise ParameterError(
-            f"limit: the log is longer than a file of {_FILE_EVENTS:,} events; ask for pages of at most "
-            "1000, or write it with `daybook export ledger`"
+            f"limit: the log is over {_FILE_EVENTS:,} events or {_FILE_BYTES >> 20} MiB, too long for a "
+            "file; ask for pages of at most 1000, or write it with `daybook export ledger`"
         )
-    events = [_listed(row) for row in rows[:limit]]
-    next_after = events[-1].position if len(rows) > len(events) else None
+    events = [_listed(row) for row in rows]
+    next_after = events[-1].position if more else None
     return await found_in_ledger(LedgerEvents(events=events, next_after=next_after, head=head), query, state)
 
 

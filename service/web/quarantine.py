@@ -16,7 +16,7 @@ from service.web.reads import Found, ReadQuery, found_in_ledger, read_route
 from service.web.state import State
 
 _ERASED = "once its customer was erased"
-_UNLIMITED = 2**31 - 2  # with one more it is still a number of PostgreSQL's
+_FILE_DELIVERIES = 10_000
 
 
 class Quarantined(Struct, frozen=True, kw_only=True):
@@ -112,7 +112,7 @@ def quarantine_routes() -> list[Route]:
 
 async def _list(query: ReadQuery, state: State) -> Found:
     args = query.args
-    limit = args["limit"] or _UNLIMITED
+    limit = args["limit"] or _FILE_DELIVERIES
     async with state.ledger.reading() as reader:
         rows = await reader.quarantine_entries(
             _parse_number("cursor", args["cursor"] or "0"),
@@ -125,6 +125,11 @@ async def _list(query: ReadQuery, state: State) -> Found:
             SetAsideHistory(**quarantine.set_aside_entry(found))
             for found in await reader.set_aside_subjects()
         ]
+    if args["limit"] is None and len(rows) > limit:
+        raise ParameterError(
+            f"limit: quarantine is longer than a file of {_FILE_DELIVERIES:,} deliveries; ask for pages of "
+            "at most 1000"
+        )
     page = [Quarantined(**quarantine.list_entry(row)) for row in rows[:limit]]
     next_cursor = to_cursor(str(page[-1].id)) if len(rows) > len(page) else None
     return await found_in_ledger(

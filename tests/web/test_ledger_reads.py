@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from service.web import ledger, quarantine
 from tests.support.paths import FIXTURES
 from tests.support.running import Daybook, running
 from tests.support.senders import (
@@ -294,3 +295,66 @@ async def test_an_event_that_the_caller_has_already_is_304(mx_contracts: Path) -
             first = await daybook.ask(f"/api/v1/ledger/{path}")
             held = {"If-None-Match": first.headers["etag"]}
             assert (await daybook.http.get(f"/api/v1/ledger/{path}", headers=held)).status_code == 304
+
+
+async def record_long_ones(daybook: Daybook, count: int) -> None:
+    """Contracts with data of some 40 KB each."""
+    for number in range(count):
+        items = [
+            {"interval": "month", "unit_amount": str(item), "item_id": f"{item:060}"} for item in range(400)
+        ]
+        contract = {**subscription(f"s{number}", 100), "items": items}
+        await daybook.record("subscription.recorded", "2025-11-01T00:00:00Z", **contract)
+
+
+async def test_a_page_of_the_log_ends_before_its_data_are_over_a_mebibyte(daybook: Daybook) -> None:
+    await record_long_ones(daybook, 40)
+    positions, after, sizes = list[int](), 0, list[int]()
+    while after is not None:
+        answer = await daybook.ask("/api/v1/ledger/events", after=after, limit=1000)
+        page = answer.json()
+        positions += [event["position"] for event in page["events"]]
+        sizes.append(len(answer.content))
+        after = page["next_after"]
+        assert ("link" in answer.headers) == (after is not None)
+
+    assert positions == list(range(1, 41))
+    assert len(sizes) > 1
+    assert max(sizes) < 1.1 * (1 << 20)
+
+
+async def test_an_event_that_is_longer_is_a_page_of_its_own(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PAGE_BYTES", 100)
+    await record_long_ones(daybook, 2)
+
+    page = await daybook.get("/api/v1/ledger/events")
+    last = await daybook.get("/api/v1/ledger/events", after=page["next_after"])
+
+    assert [event["position"] for event in (*page["events"], *last["events"])] == [1, 2]
+    assert last["next_after"] is None
+
+
+async def test_a_file_that_would_be_too_long_is_400(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await record_long_ones(daybook, 3)
+    whole = await daybook.ask("/api/v1/ledger/events", format="csv")
+    monkeypatch.setattr(ledger, "_FILE_BYTES", 100_000)
+    refused_file = await daybook.ask("/api/v1/ledger/events", format="csv")
+
+    assert whole.text.count("\r\n") == 4
+    assert refused(refused_file, 400)
+    assert "daybook export ledger" in refused_file.json()["detail"]
+
+
+async def test_so_is_one_of_quarantine(daybook: Daybook, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("1", "2"):
+        await daybook.post(STANDARD, {**STANDARD.unreadable, "key": key})
+    whole = await daybook.ask("/api/v1/quarantine", format="csv")
+    monkeypatch.setattr(quarantine, "_FILE_DELIVERIES", 1)
+
+    assert whole.text.count("\r\n") == 3
+    assert refused(await daybook.ask("/api/v1/quarantine", format="csv"), 400)
+    assert len((await daybook.get("/api/v1/quarantine", limit=1))["quarantine"]) == 1
