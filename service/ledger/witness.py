@@ -55,12 +55,16 @@ class Loss(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         by, at = " and ".join(self.witnesses), rfc3339(self.known.at)
         if self.known.position > self.position:
-            lost = f"positions {self.position + 1}–{self.known.position} are gone"
+            lost = f"{_positions(self.position + 1, self.known.position)} gone"
             found = f"{lost}: the ledger ends at {self.position}"
         else:
             lost = f"another event is at position {self.known.position}"
             found = f"{lost}: the ledger, now at {self.position}, was replaced"
         return f"{found}; {by} knew position {self.known.position} at {at}"
+
+
+def _positions(first: int, last: int) -> str:
+    return f"position {first} is" if first == last else f"positions {first}–{last} are"
 
 
 def witness_of(head: Head, now: datetime) -> Witness:

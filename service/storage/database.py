@@ -16,11 +16,12 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from asyncpg.exceptions import InternalClientError
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from service.core.errors import Unavailable
+from service.storage.damage import explained
 
 Mode = Literal["read", "write"]
 Synchronous = Literal["FULL", "NORMAL"]
@@ -402,6 +403,11 @@ def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
         cursor.execute("PRAGMA cache_size = -65536")  # KiB: 64 MiB
         cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
+
+    @event.listens_for(engine, "handle_error")
+    def _explain(context: Any) -> None:
+        if (error := explained(engine, context.original_exception)) is not context.original_exception:
+            raise DatabaseError(context.statement, None, error)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:

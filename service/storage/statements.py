@@ -37,6 +37,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
+from service.storage.damage import explained
+
 POSTGRESQL = "postgresql"
 _READ_ONLY = "25006"  # a primary that has become a standby
 _DIALECTS: dict[str, tuple[Any, Dialect]] = {  # by name: SQLAlchemy's module, and the dialect with its driver
@@ -144,7 +146,8 @@ def _translate_errors(connection: Connection, sql: str) -> Iterator[None]:
         lost = demoted or dialect.is_disconnect(error, driver, None)  # type: ignore[arg-type]
         if lost or isinstance(error, TimeoutError | OSError):
             connection.invalidate(error)
-        raise OperationalError(sql, None, error, connection_invalidated=lost) from error
+        cause = explained(connection.engine, error)
+        raise OperationalError(sql, None, cause, connection_invalidated=lost) from error
 
 
 def first_rows(query: Select[Any]) -> Select[Any]:

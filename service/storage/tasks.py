@@ -7,6 +7,8 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.storage.damage import damage
+
 _RETRY_SECONDS = 0.1
 
 log = structlog.get_logger()
@@ -18,7 +20,7 @@ async def run_safely(work: Callable[[], Awaitable[Any]]) -> None:
     try:
         await work()
     except (SQLAlchemyError, OSError) as error:
-        log.warning("store_unavailable", error=type(error).__name__, work=name)
+        log.warning("store_unavailable", error=type(error).__name__, work=name, **damage(error))
     except Exception as error:
         log.exception("work_failed", error=type(error).__name__, work=name)
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from service.core import errors
 from service.reads.answers import about
+from service.storage.damage import damage
 from service.web.counted_lines import CountedLines
 from service.web.state import state_of
 
@@ -124,7 +125,8 @@ def _database_errors() -> _Handler:
     lines = CountedLines(log.warning)
 
     async def answer(request: Request, error: Exception) -> Response:
-        lines.add(state_of(request).clock(), "store_unavailable", error=type(error).__name__)
+        now, shown = state_of(request).clock(), damage(error)
+        lines.add(now, "store_unavailable", shown=shown, error=type(error).__name__)
         return _typed(_UNAVAILABLE, "a store can't be read now")
 
     return answer

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.bootstrap import prepare
 from service.core.errors import LostEvents
-from service.ledger.witness import Witness
+from service.ledger.witness import Loss, Witness
 from service.settings import Settings
 from service.verify import verify_all
 from tests.support.cli import Run
@@ -25,6 +25,7 @@ from tests.support.processes import DaybookProcesses, post
 from tests.support.running import Daybook, running, settings_for
 from tests.support.senders import STANDARD
 from tests.support.stores import new_data_dir, prepared_database
+from tests.support.temporary_books import NOW
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS, eventually, wait_until
 
@@ -139,6 +140,12 @@ async def test_each_witness_is_enough(set_back: Settings, valkey: ValkeyServer, 
 
     with pytest.raises(LostEvents, match=rf"positions 3–5 are gone: the ledger ends at 2; {witness} knew"):
         prepare(set_back)
+
+
+def test_one_lost_position_is_told_as_one() -> None:
+    loss = Loss(position=24, known=Witness(position=25, digest="", at=NOW), witnesses=("Redis",))
+
+    assert str(loss).startswith("position 25 is gone: the ledger ends at 24; Redis knew position 25")
 
 
 async def test_without_any_witness_there_is_no_alarm(set_back: Settings, valkey: ValkeyServer) -> None:
