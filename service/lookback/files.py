@@ -35,6 +35,12 @@ class LookbackSpec(Struct, frozen=True, kw_only=True):
     digest: str
     since: int | None = None
 
+    def includes(self, other: "LookbackSpec") -> bool:
+        """Whether it is made from all events from which the other one is."""
+        if self.since is None or other.since is None:
+            return self == other
+        return self.since <= other.since and other.position <= self.position
+
 
 class LookbackFiles:
     """The files of one data directory; `key` is different for other code, versions of books or rules."""

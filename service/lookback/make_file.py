@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
@@ -16,6 +17,7 @@ from msgspec import json
 import projections
 from projections.book import Book
 from projections.revenue import REVENUE
+from projections.work import TooMuchWork
 from service import core, logs
 from service.books import tables
 from service.books.engine import Engine
@@ -34,6 +36,7 @@ from service.storage.database import SqliteDatabase, books_path
 
 _NICENESS = 10
 FEW_EVENTS = 1_000  # so many take one step of the engine, and less time than a process takes to start
+EXIT_TOO_MUCH_WORK = 4
 _MAX_ADDED = 4  # from a quarter of all events on, filling new books is quicker than adding to old ones
 
 # Changed code may make other rows, even if a book's version was not raised.
@@ -65,11 +68,14 @@ def run_process(settings: Settings, spec: LookbackSpec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C
     follow_parent()
     logs.configure(settings.log_level)
-    asyncio.run(make_file(settings, spec))
+    try:
+        asyncio.run(make_file(settings, spec))
+    except TooMuchWork:
+        sys.exit(EXIT_TOO_MUCH_WORK)
 
 
 async def make_file(settings: Settings, spec: LookbackSpec) -> None:
-    """Make the file, unless another process has done so meanwhile."""
+    """Make the file, unless another process has done so meanwhile. Raises TooMuchWork."""
     files = open_lookback_files(settings)
     with files.lock():
         if files.find(spec):

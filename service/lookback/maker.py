@@ -12,9 +12,16 @@ from pathlib import Path
 
 import structlog
 
+from projections.work import TooMuchWork
 from service.core.errors import Unavailable
 from service.lookback.files import LookbackSpec
-from service.lookback.make_file import FEW_EVENTS, make_file, open_lookback_files, run_process
+from service.lookback.make_file import (
+    EXIT_TOO_MUCH_WORK,
+    FEW_EVENTS,
+    make_file,
+    open_lookback_files,
+    run_process,
+)
 from service.settings import Settings
 
 _WAIT_SECONDS = 4.0  # for a file that is being made, in addition to the request's own timeout
@@ -31,13 +38,19 @@ class LookbackMaker:
         self._task: asyncio.Task[None] | None = None
         self._process: SpawnProcess | None = None
         self._closed = False
+        self._refused: list[LookbackSpec] = []
 
     async def find_or_make(self, spec: LookbackSpec, timeout_ms: int) -> Path:
-        """The path of the file. Raises Unavailable if it is not ready in time; it may be ready later."""
+        """The path of the file. Raises Unavailable if it is not ready in time; it may be ready later.
+
+        Raises TooMuchWork if it takes too much to make, and then for whatever holds the same events.
+        """
         deadline = time.monotonic() + _WAIT_SECONDS + timeout_ms / 1000
         while (path := self._files.find(spec)) is None:
             if self._closed:
                 raise Unavailable("the process is stopping")
+            if any(spec.includes(refused) for refused in self._refused):
+                raise TooMuchWork("the events of this range take too long to compare")
             task = self._task = self._task or self._start(spec)
             await asyncio.wait({task}, timeout=deadline - time.monotonic())
             if not task.done():
@@ -65,11 +78,14 @@ class LookbackMaker:
 
     async def _make(self, spec: LookbackSpec) -> None:
         """Make the file: of few events in a thread, of more in a process. Raises Unavailable if it fails."""
-        if spec.position > FEW_EVENTS:
-            await self._make_in_process(spec)
-            return
         try:
-            await asyncio.to_thread(asyncio.run, make_file(self._settings, spec))
+            if spec.position > FEW_EVENTS:
+                await self._make_in_process(spec)
+            else:
+                await asyncio.to_thread(asyncio.run, make_file(self._settings, spec))
+        except TooMuchWork:
+            self._refused.append(spec)
+            log.warning("lookback_refused", since=spec.since, position=spec.position)
         finally:
             self._task = None
 
@@ -80,12 +96,14 @@ class LookbackMaker:
         try:
             process.start()
             await _wait_for_end(process)
+            if process.exitcode == EXIT_TOO_MUCH_WORK:
+                raise TooMuchWork
             if process.exitcode:
                 log.warning("lookback_failed", position=spec.position, exitcode=process.exitcode)
                 raise Unavailable(f"what was known at position {spec.position} can't be prepared now")
             log.info("lookback_ready", position=spec.position, seconds=time.monotonic() - started)
         finally:
-            self._task = self._process = None
+            self._process = None
 
 
 async def _wait_for_end(process: SpawnProcess) -> None:

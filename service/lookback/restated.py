@@ -40,7 +40,7 @@ class LateChange(NamedTuple):
 async def find_restatements(ledger: Ledger, store: BookStore, since: int, until: int) -> list[Restatement]:
     """The restatements by the events after `since`, up to `until`, in order of the events.
 
-    Raises Unavailable if there are no books yet.
+    Raises Unavailable if there are no books yet, TooMuchWork if the events take too long to compare.
     """
     if since >= until:
         return []

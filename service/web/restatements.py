@@ -8,7 +8,9 @@ from msgspec import json
 from msgspec.structs import replace
 from starlette.routing import Route
 
+from projections.work import TooMuchWork
 from service.books.view import View
+from service.core.errors import ParameterError
 from service.ledger.append import read_head
 from service.lookback.positions import known_position, wanted_books
 from service.reads.parameters import check_range
@@ -31,7 +33,11 @@ async def _find(query: ReadQuery, state: State) -> Found:
     end = (await state.ledger.read(read_head)).position
     position = end if until is None else until
     wanted = await wanted_books(state.ledger, position, end if since is None else since)
-    path = await state.lookback.find_or_make(wanted, query.timeout_ms)
+    try:
+        path = await state.lookback.find_or_make(wanted, query.timeout_ms)
+    except TooMuchWork:
+        detail = "from: a later day; what was recorded since takes too long to compare"
+        raise ParameterError(detail) from None
     _, counts = await position_and_counts(query.scope, state)
     meta = await build_meta(query.scope.today, state, position, counts)
     if until is not None:

@@ -12,6 +12,7 @@ from msgspec import json
 
 from service.bootstrap import existing_ledger
 from service.ledger.set_aside import read_set_aside
+from service.lookback import maker
 from service.settings import Settings, load
 from service.verify import verify_all
 from tests.support.processes import NO_TLS, DaybookProcesses, post, signed
@@ -114,6 +115,36 @@ async def test_a_contract_within_the_bounds_that_takes_too_much_work_is_set_asid
     assert "daybook_set_aside_histories 1.0" in metrics
     event = await daybook.get(f"/api/v1/ledger/events/{found['position']}")
     assert (event["type"], event["data"]["key"]) == ("subject.set_aside", "sub-x")
+
+
+@pytest.mark.parametrize("few_events", [1_000, 0], ids=["in a thread", "in a process"])
+async def test_restatements_that_take_too_much_work_are_400_and_nothing_goes_on(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch, few_events: int
+) -> None:
+    monkeypatch.setattr(maker, "FEW_EVENTS", few_events)
+    for number in range(30):  # each is within the bounds of a fold, and all that came before are folded again
+        daybook.clock.now += timedelta(minutes=1)
+        told = daybook.clock.now.isoformat()
+        items = [{**item, "unit_amount": str(number)} for item in crowded("sub-x")["items"][:5]]
+        await daybook.record("subscription.recorded", told, **{**crowded("sub-x"), "items": items})
+    await daybook.catch_up()
+    asked: dict[str, Any] = {"from": "2025-11-01", "timeout_ms": 30_000}
+
+    refused = await daybook.http.get("/api/v1/restatements", params=asked)
+    while refused.status_code == 503 and "being prepared" in refused.json()["detail"]:
+        refused = await daybook.http.get("/api/v1/restatements", params=asked)
+
+    assert (refused.status_code, refused.json()["type"]) == (400, "urn:daybook:problem:parameter")
+    assert "takes too long to compare" in refused.json()["detail"]
+    lookback = daybook.state.lookback
+    assert (lookback._task, lookback._process) == (None, None)
+    await daybook.record("subscription.recorded", "2025-11-04T00:00:00Z", **HEALTHY)
+    with monkeypatch.context() as patch:  # whatever holds the same events is not begun again
+        patch.setattr(lookback, "_start", None)
+        again = await daybook.http.get("/api/v1/restatements", params={**asked, "from": "2025-10-01"})
+    assert again.status_code == 400
+    before = await daybook.get("/api/v1/restatements", from_="2025-10-01", to="2025-10-02")
+    assert before["restatements"] == []
 
 
 # The same, by real processes that are killed meanwhile

@@ -205,6 +205,16 @@ def test_a_fold_that_would_take_too_many_steps_is_ended_before_it_takes_them() -
         work.add(1)
 
 
+def test_folds_that_take_too_many_steps_together_are_ended() -> None:
+    together = Work(100)
+    with together.enclosing():
+        for _ in range(2):
+            Work().add(50)
+        with pytest.raises(TooMuchWork):
+            Work().add(1)
+    Work().add(1)
+
+
 def test_a_contract_that_alternates_between_customers_takes_too_much_work() -> None:
     def moving(count: int) -> Sequence[Row]:
         moves = [
