@@ -95,6 +95,7 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = False
         self._is_receiving = False  # a request, from its first byte to the last of its body
         self._bytes_since_progress = 0  # since a head began or ended, or a piece of a body
+        self._held = 0  # pieces of data that wait for the client's turn
         self._under_way = 0  # requests that are not answered yet
         self._refusal = b""  # the answer to what can't be taken, and nothing after it is read
         self._deadline: asyncio.TimerHandle | None = None
@@ -131,15 +132,23 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, in the client's turn."""
+        """Parse what has come: what goes on with a body at once, anything else in the client's turn."""
         if not self._is_receiving:
             self._start_clock()
+        if self._is_receiving and not self._is_in_head and not self._held:
+            self._parse(data)
+            return
+        self._held += 1
         self.flow.pause_reading()
-        self._open_connections.call_in_turn(self, partial(self._parse, data))
+        self._open_connections.call_in_turn(self, partial(self._parse_held, data))
+
+    def _parse_held(self, data: bytes) -> None:
+        self._held -= 1
+        self.flow.resume_reading()
+        self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse what has come, piece by piece, as long as it is within the limits."""
-        self.flow.resume_reading()
         for start in range(0, len(data), _PIECE_BYTES):
             if self._refusal or self.transport.is_closing():
                 return

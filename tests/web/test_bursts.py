@@ -36,7 +36,7 @@ async def send(daybook: DaybookProcesses, number: int) -> bytes:
             await asyncio.sleep(0.2)
         return (await status)[9:12]
     except ConnectionError:
-        return (await asyncio.gather(status, return_exceptions=True))[0][9:12] if status.done() else b""
+        return status.result()[9:12] if status.done() and not status.exception() else b""
     finally:
         status.cancel()
         writer.close()
