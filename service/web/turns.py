@@ -1,7 +1,7 @@
-"""Turns: each pass of the event loop begins one thing, and clients take turns.
+"""Turns: each pass of the event loop begins only a few things, and clients take turns.
 
 What a request costs before its first wait keeps the event loop busy, even where it is refused. So whoever
-sends one waits for at most one of each other client, however many those send.
+sends one waits for a few of each other client, however many those send.
 """
 
 import asyncio
@@ -17,26 +17,28 @@ from service.web.clients import client_of
 from service.web.problems import daybook_error
 from service.web.state import state_of
 
+_PER_PASS = 8  # pieces of work, some milliseconds; a pass costs about as much as one of them
 _MAX_POSTPONED = 8  # passes
 _LIMITED_BY_ROUTE = ("/webhooks/", "/api/")
 
 
 class Turns:
-    """Does one piece of work in each pass of the event loop: the first of each waiting client in turn."""
+    """Does some pieces of work in each pass of the event loop: the first of each waiting client in turn."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[Callable[[], None]]] = {}  # by client; whose turn is next is first
-        self._is_taken = False  # this pass
+        self._left = _PER_PASS  # of this pass
         self._is_postponed = False
         self._postponed = 0  # passes in a row
 
     def call(self, client: str, work: Callable[[], None]) -> None:
-        """Do the work now if nothing else was done in this pass, else in the client's turn."""
-        if self._is_taken:
+        """Do the work now if there is room for it in this pass, else in the client's turn."""
+        if self._waiting or not self._left:
             self._waiting.setdefault(client, deque()).append(work)
             return
-        self._is_taken = True
-        asyncio.get_running_loop().call_soon(self._call_next)
+        if self._left == _PER_PASS:
+            asyncio.get_running_loop().call_soon(self._begin_pass)
+        self._left -= 1
         work()
 
     def postpone(self) -> None:
@@ -52,22 +54,25 @@ class Turns:
         self.call(client, partial(_resolve, turn))
         await turn
 
-    def _call_next(self) -> None:
+    def _begin_pass(self) -> None:
+        self._left = _PER_PASS
         if not self._waiting:
-            self._is_taken = False
             return
-        asyncio.get_running_loop().call_soon(self._call_next)
+        asyncio.get_running_loop().call_soon(self._begin_pass)
         if self._is_postponed and self._postponed < _MAX_POSTPONED:
             self._is_postponed = False
             self._postponed += 1
+            self._left = 0
             return
         self._postponed = 0
-        client = next(iter(self._waiting))
-        works = self._waiting.pop(client)
-        work = works.popleft()
-        if works:
-            self._waiting[client] = works
-        work()
+        while self._waiting and self._left:
+            self._left -= 1
+            client = next(iter(self._waiting))
+            works = self._waiting.pop(client)
+            work = works.popleft()
+            if works:
+                self._waiting[client] = works
+            work()
 
 
 class ClientTurns:

@@ -114,6 +114,12 @@ def test_open_paths_have_little_room_and_one_address_leaves_some_of_it(
     assert set(statuses) == {b"200", b"503"}
 
 
+@pytest.fixture
+def one_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PER_PASS", 1)
+
+
+@pytest.mark.usefixtures("one_a_pass")
 def test_a_flood_of_one_address_takes_turns_with_the_few_of_another() -> None:
     async def order() -> list[str]:
         begun, waiting = list[str](), turns.Turns()
@@ -128,6 +134,7 @@ def test_a_flood_of_one_address_takes_turns_with_the_few_of_another() -> None:
     assert asyncio.run(order()) == [HOSTILE, HOSTILE, HONEST, HOSTILE, HONEST, HOSTILE]
 
 
+@pytest.mark.usefixtures("one_a_pass")
 def test_turns_are_postponed_only_so_often() -> None:
     async def passes() -> int:
         begun, waiting = list[int](), turns.Turns()
