@@ -13,7 +13,7 @@ from service.storage.database import ledger_path, sqlite_engine
 
 T = TypeVar("T")
 
-NEWEST_REVISION = "0007"
+NEWEST_REVISION = "0008"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

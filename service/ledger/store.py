@@ -191,7 +191,8 @@ class Ledger:
             outcomes = await self._database.write(append)
         except Reconnected:
             witnesses = await guard.witnesses()
-            await self._database.write(lambda c: guard.compare_all(c, witnesses, connections.number))
+            compare = partial(guard.compare_all, witnesses=witnesses, vault=self.vault)
+            await self._database.write(lambda c: compare(c, connection_number=connections.number))
             outcomes = await self._database.write(append)
         guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
         return outcomes
@@ -510,17 +511,18 @@ class LedgerReader:
     async def last_heard(self) -> dict[str, int]:
         """When each processor was last heard: microseconds of its newest event's recording.
 
-        An erasure does not count, nor what says how far a history is read: that does not come from it.
+        What Daybook makes itself does not count: an erasure, how far a history is read, an accepted loss.
         """
         names = await self._connection.run_sync(recorded_processors)
         recorded = select(_events.c.recorded_at_us).where(
-            _events.c.type.not_in(["customer.erased", *READING_TYPES])
+            _events.c.type.not_in(["customer.erased", "ledger.loss_accepted", *READING_TYPES])
         )
         query = recorded.order_by(_events.c.position.desc()).limit(1)
-        return {
-            name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
+        last = {
+            name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar()
             for name in names
         }
+        return {name: at_us for name, at_us in last.items() if at_us is not None}
 
 
 def recorded_processors(connection: Connection) -> list[str]:

@@ -5,14 +5,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from service.storage.database import open_to_look
 from service.verify.fault import Fault, Location
 
 
 def verify_file(path: Path) -> None:
     """Check a file with SQLite. Raises Fault if it is damaged, SQLite's errors if it can't be read."""
     try:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA query_only = ON")
+        with closing(open_to_look(path)) as connection:
             result = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     except sqlite3.OperationalError:
         raise
@@ -28,7 +28,7 @@ def find_unreadable_value(path: Path) -> Fault | None:
     Such a value is a text that is no UTF-8, or a text in place of bytes. The search is slow, and is done
     after reading has failed.
     """
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(open_to_look(path)) as connection:
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
         for (table,) in names.fetchall():
