@@ -23,14 +23,14 @@ from service.books.view import ReadOptions
 from service.books.witnesses import BOOKS as BOOKS_PLACE
 from service.books.witnesses import in_thread, places, read_from_books, read_witnesses
 from service.clock import utc_now
-from service.core.errors import Integrity, LostEvents, ParameterError, SettingsError, Unavailable
+from service.core.errors import LostEvents, ParameterError, SettingsError, Unavailable
 from service.core.scopes import FIGURES, PEOPLE
 from service.intake import versions
 from service.ledger import master_key
 from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
-from service.ledger.vault import GENERAL, is_keyed
+from service.ledger.vault import OtherKey, is_keyed
 from service.ledger.witness import Guard, Loss, Witness, find_loss, holds, loss_of, record_accepted
 from service.rulebook import load_rulebook
 from service.settings import Settings
@@ -138,7 +138,8 @@ def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None =
     """Bring the ledger's schema and the books to what this version needs; quick if nothing is missing.
 
     The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
-    SettingsError if the ledger has another master key than this process, LostEvents if the ledger lacks what
+    SettingsError if the ledger has another master key than this process, Integrity if it has no key for new
+    data, LostEvents if the ledger lacks what
     a witness knows, unless it is at the position `accept_loss`.
 
     Returns the processors whose deliveries are then still to be retranslated.
@@ -319,8 +320,8 @@ def _prepare_master_key(connection: Connection, settings: Settings) -> None:
     if not is_keyed(connection):
         master_key.create_key_file(settings)
     try:
-        master_key.open_vault(settings).make_keys(connection, [GENERAL])
-    except Integrity:
+        master_key.open_vault(settings).prepare_general_key(connection)
+    except OtherKey:
         raise SettingsError(
             "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
         ) from None

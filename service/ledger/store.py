@@ -45,7 +45,7 @@ from service.ledger.personal_data import has_sealed_fields, unseal_data
 from service.ledger.quarantine_chain import append_records, check_entry, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.set_aside import SetAsideSubject, lifting_events, read_set_aside, set_aside_events
-from service.ledger.vault import Vault
+from service.ledger.vault import StoredBody, Vault
 from service.ledger.witness import Guard, Reconnected
 from service.storage.database import Database
 from service.storage.statements import any_of
@@ -334,10 +334,10 @@ class LedgerReader:
         Raises Integrity if it is missing, Erased if a key to its body was destroyed.
         """
         raw = await self.stored_delivery(position)
-        (body,) = await self._unseal([raw["body"]])
-        if body is None:
+        (row,) = await self._with_bodies([raw])
+        if row["body"] is None:
             raise Erased(f"the raw delivery at position {position} named a customer who was erased")
-        return {**raw, "body": body}
+        return row
 
     async def stored_delivery(self, position: int) -> dict[str, Any]:
         """The raw delivery as the chain covers it: with a sealed body. Raises Integrity if it is missing."""
@@ -458,14 +458,12 @@ class LedgerReader:
         return await self._connection.run_sync(read_records, after, limit)
 
     async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        bodies = await self._unseal([row["body"] for row in rows])
+        stored = [StoredBody(*(row[name] for name in StoredBody._fields)) for row in rows]
+        bodies = await self._connection.run_sync(self._vault.unseal_bodies, stored)
         return [{**row, "body": body or None} for row, body in zip(rows, bodies, strict=True)]
 
     async def _unseal_rows(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         return await self._connection.run_sync(unseal_rows, self._vault, rows)
-
-    async def _unseal(self, texts: list[bytes]) -> list[bytes | None]:
-        return await self._connection.run_sync(self._vault.unseal, texts)
 
     async def quarantine_entries(
         self,

@@ -16,6 +16,7 @@ from service.ledger.draft import Head
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event
 from service.ledger.markers import subjects_of_markers
 from service.ledger.store import Ledger, LedgerReader
+from service.ledger.vault import StoredBody
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns
 from service.verify.quarantine import verify_quarantine
@@ -96,8 +97,8 @@ def _digest_of(raw: _Row) -> bytes:
     return chain.delivery_digest(raw["headers"], raw["body"], raw["proof"])
 
 
-async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int, bytes]:
-    """Check the raw deliveries of these rows; their bodies, as they are stored, by position."""
+async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int, StoredBody]:
+    """Check the raw deliveries of these rows; by position, as they are stored."""
     expected = {row["position"]: row["delivery_digest"] for row in rows if row["delivery"] == row["position"]}
     deliveries = await reader.stored_deliveries(rows[0]["position"] - 1, len(expected) + 1)
     stored = {raw["position"]: raw for raw in deliveries if raw["position"] <= rows[-1]["position"]}
@@ -109,7 +110,9 @@ async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int
         if _digest_of(raw) != expected[position]:
             where = Location(table="deliveries", position=position)
             raise Fault(f"the raw delivery at position {position} was changed", where)
-    return {position: raw["body"] for position, raw in stored.items()}
+    return {
+        position: StoredBody(*(raw[name] for name in StoredBody._fields)) for position, raw in stored.items()
+    }
 
 
 def _expected_subjects(connection: Connection, rows: list[_Row]) -> set[tuple[str, int]]:
