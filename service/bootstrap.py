@@ -30,7 +30,7 @@ from service.ledger import master_key
 from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
-from service.ledger.vault import OtherKey, is_keyed
+from service.ledger.vault import OtherKey, Vault, is_keyed
 from service.ledger.witness import Guard, Loss, Witness, find_loss, holds, loss_of, record_accepted
 from service.rulebook import load_rulebook
 from service.settings import Settings
@@ -310,21 +310,23 @@ def _prepare_ledger(connection: Connection, settings: Settings) -> list[str]:
 
 def _prepare_records(connection: Connection, settings: Settings) -> list[str]:
     """Prepare what a ledger of the newest schema holds; the processors that are due for retranslation."""
-    _prepare_master_key(connection, settings)
-    versions.record_at_start(connection, utc_now())
-    return versions.find_due(connection)
+    vault = _prepare_master_key(connection, settings)
+    versions.record_at_start(connection, vault, utc_now())
+    return versions.find_due(connection, vault)
 
 
-def _prepare_master_key(connection: Connection, settings: Settings) -> None:
+def _prepare_master_key(connection: Connection, settings: Settings) -> Vault:
     """Make the master key of a new ledger; check the master key of an existing one."""
     if not is_keyed(connection):
         master_key.create_key_file(settings)
+    vault = master_key.open_vault(settings)
     try:
-        master_key.open_vault(settings).prepare_general_key(connection)
+        vault.prepare_general_key(connection)
     except OtherKey:
         raise SettingsError(
             "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
         ) from None
+    return vault
 
 
 def _prepare_books(

@@ -88,7 +88,7 @@ class Ledger:
         def work(connection: Connection, head: Head) -> list[Outcome]:
             outcomes = append_deliveries(connection, head, batch, to_us(now), self.vault)
             if progress:
-                save_cursor(connection, *progress, now)
+                save_cursor(connection, self.vault, *progress, now)
             return outcomes
 
         return await self._append(work)
@@ -208,7 +208,7 @@ class Ledger:
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""
-        await self._database.write(partial(save_cursor, name=name, body=body, now=now))
+        await self._database.write(partial(save_cursor, vault=self.vault, name=name, body=body, now=now))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -365,7 +365,7 @@ class LedgerReader:
 
     async def read_cursor(self, name: str) -> bytes | None:
         """The progress that was last saved under this name."""
-        return (await self._connection.run_sync(read_cursors, [name])).get(name)
+        return (await self._connection.run_sync(read_cursors, self._vault, [name])).get(name)
 
     async def recorded_events(self, event_ids: Iterable[str]) -> list[RecordedEvent]:
         """The events with these ids, of every processor and account."""

@@ -15,13 +15,12 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, insert
 
 from service.bootstrap import prepare
 from service.clock import utc_now
 from service.core.errors import LostEvents
 from service.ledger import tables
-from service.ledger.cursors import save_cursor
 from service.ledger.master_key import open_vault
 from service.ledger.schema import run_on_file
 from service.ledger.witness import Loss, Witness, find_loss, record_accepted
@@ -196,8 +195,8 @@ def write(settings: Settings, change: Callable[[Connection], None]) -> None:
 
 
 async def test_a_row_that_says_that_a_loss_was_accepted_is_worth_nothing(set_back: Settings) -> None:
-    accepted = b'"2999-01-01T00:00:00Z"'
-    write(set_back, lambda connection: save_cursor(connection, "accepted loss", accepted, utc_now()))
+    row = {"name": "accepted loss", "body": b'"2999-01-01T00:00:00Z"', "kept_at_us": 1}
+    write(set_back, lambda connection: connection.execute(insert(tables.Cursor.__table__), row))  # type: ignore[attr-defined]
 
     with pytest.raises(LostEvents, match="positions 3–5 are gone"):
         prepare(set_back)
