@@ -42,7 +42,7 @@ from service.ledger.fetches import (
 )
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event, unseal_rows
 from service.ledger.personal_data import has_sealed_fields, unseal_data
-from service.ledger.quarantine_chain import append_records, check_entry, read_records
+from service.ledger.quarantine_chain import append_records, check_entry, read_end, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.set_aside import SetAsideSubject, lifting_events, read_set_aside, set_aside_events
 from service.ledger.vault import StoredBody, Vault
@@ -452,6 +452,10 @@ class LedgerReader:
     async def check_quarantined(self, entry: dict[str, Any]) -> None:
         """Raise Integrity unless a stored entry of quarantine is what its chain says."""
         await self._connection.run_sync(check_entry, entry)
+
+    async def quarantine_end(self) -> tuple[int, bytes]:
+        """The number of the last record of quarantine's chain, and its digest."""
+        return await self._connection.run_sync(read_end)
 
     async def quarantine_records(self, after: int, limit: int) -> Sequence[dict[str, Any]]:
         """Up to `limit` records of quarantine's chain after a number."""
