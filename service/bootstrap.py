@@ -139,8 +139,7 @@ def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None =
 
     The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
     SettingsError if the ledger has another master key than this process, Integrity if it has no key for new
-    data, LostEvents if the ledger lacks what
-    a witness knows, unless it is at the position `accept_loss`.
+    data, LostEvents if it lacks what a witness knows, unless it is at the position `accept_loss`.
 
     Returns the processors whose deliveries are then still to be retranslated.
     """
