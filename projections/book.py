@@ -99,6 +99,20 @@ class Total(Struct, frozen=True, kw_only=True):
     measure: Callable[[Any], tuple[int, ...]]
     split: Callable[[Any], Iterable[Any]] = _row_itself
 
+    def gross(self) -> "Total":
+        """The sums by currency of the largest measure of each row, without its sign.
+
+        No sum of any of the measures, over any rows and in any order, is larger.
+        """
+        return Total(
+            table=f"{self.table}_gross",
+            row_type=self.row_type,
+            group_by=("currency",),
+            sums=("gross_cents",),
+            measure=lambda part: (max(map(abs, self.measure(part))),),
+            split=self.split,
+        )
+
 
 class Book(Struct, frozen=True, kw_only=True):
     """A projection. Raise `version` whenever the same events give other rows than before."""
@@ -108,6 +122,13 @@ class Book(Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     totals: tuple[Total, ...]
     policy: Policy = Policy()
+
+    @property
+    def gross_totals(self) -> tuple[Total, ...]:
+        """The gross totals of those that add up money: a book is kept only while these have room."""
+        return tuple(
+            total.gross() for total in self.totals if any(name.endswith("_cents") for name in total.sums)
+        )
 
     def with_policy(self, name: str, policy: Policy) -> "Book":
         """A copy of this book under the policy of that name, kept beside it: "mrr:cash"."""

@@ -10,11 +10,12 @@ under each parent key of a row that changed. `rows` keep what each key has contr
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import fields
 
 from projections.book import Book, Row, Rules, Stage, Total
 from projections.histories import History
@@ -22,6 +23,9 @@ from service.core.errors import DaybookError
 from service.core.events import Event
 from service.core.order import canonical
 
+# What a number in a row may be, and a gross total: a store has 64 bits, and PostgreSQL's workers, who don't
+# see each other's last step, may together go somewhat beyond.
+MAX_NUMBER = 2**62
 _KEYS_AT_ONCE = 100
 _NOT_OF_THE_INPUT = (MemoryError,)  # says nothing of what was folded
 
@@ -36,7 +40,8 @@ Stored = Callable[[type[Row], KeyColumn, Sequence[str]], Iterable[tuple[str, Row
 class FoldError(DaybookError):
     """A book's function raised something, given the history, or the rows of the parent key, `key`.
 
-    The cause is what it raised. `book` is the book's name, once it is known.
+    The cause is what it raised, or an OverflowError for a number that is too large; `key` is empty where that
+    is a sum over histories. `book` is the book's name, once it is known.
     """
 
     def __init__(self, key: str, is_of_history: bool) -> None:
@@ -204,11 +209,25 @@ def contribute(stage: Stage, inputs: Mapping[str, Sequence[Any]], rules: Rules) 
         if key.startswith(prefix):
             try:
                 contributed[key] = dict.fromkeys(stage.contribute(items, rules))
+                _check_numbers(contributed[key])
             except _NOT_OF_THE_INPUT:
                 raise
             except Exception as error:
                 raise FoldError(key, is_of_history) from error
     return contributed
+
+
+def _check_numbers(rows: Iterable[Row]) -> None:
+    """Raise OverflowError if a row holds a number that no store keeps."""
+    for row in rows:
+        for name in _number_fields(type(row)):
+            if abs(getattr(row, name) or 0) > MAX_NUMBER:
+                raise OverflowError(f"{row.table}.{name}")
+
+
+@cache
+def _number_fields(row_type: type[Row]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(row_type) if field.type in (int, int | None))
 
 
 def ordered(histories: Mapping[str, Iterable[Event]]) -> dict[str, Sequence[Event]]:
@@ -255,12 +274,25 @@ def _zeros(count: int) -> list[int]:
 
 def add_rows_to_sums(sums: Sums, total: Total, rows: Iterable[Row], sign: Literal[1, -1] = 1) -> None:
     """Add the rows' measures to the sums of their groups; rows of other types don't count."""
-    group_of = attrgetter(*total.group_by)
+    group_of = group_getter(total)
     for row in rows:
         for part in total.split(row) if type(row) is total.row_type else ():
             group_sums = sums[group_of(part)]
             for i, value in enumerate(total.measure(part)):
                 group_sums[i] += sign * value
+
+
+def group_getter(total: Total) -> Callable[[Any], tuple[Any, ...]]:
+    """The function from a row, or a part of one, to the group of a total in which it counts."""
+    getter = attrgetter(*total.group_by)
+    return getter if len(total.group_by) > 1 else lambda row: (getter(row),)
+
+
+def check_gross(total: Total, stored: Sums, added: Sums) -> None:
+    """Raise FoldError if what is added to a gross total makes it too large."""
+    for group, (cents,) in added.items():
+        if cents > 0 and stored[group][0] + cents > MAX_NUMBER:
+            raise FoldError("", is_of_history=False) from OverflowError(total.table)
 
 
 def sum_changes(total: Total, changes: RowChanges) -> Sums:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from zlib import crc32
 
 from msgspec import json
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from projections import BOOKS, MRR
@@ -23,15 +23,15 @@ from service.books.view import ReadOptions
 from service.books.witnesses import BOOKS as BOOKS_PLACE
 from service.books.witnesses import in_thread, places, read_from_books, read_witnesses
 from service.clock import utc_now
-from service.core.errors import Integrity, LostEvents, ParameterError, SettingsError, Unavailable
+from service.core.errors import LostEvents, ParameterError, SettingsError, Unavailable
 from service.core.scopes import FIGURES, PEOPLE
 from service.intake import versions
 from service.ledger import master_key
 from service.ledger.append import read_head
 from service.ledger.schema import migrate, migrate_file, run_on_file
 from service.ledger.store import Ledger
-from service.ledger.vault import GENERAL, is_keyed
-from service.ledger.witness import Guard, Loss, Witness, find_loss, holds, record_accepted
+from service.ledger.vault import OtherKey, Vault, is_keyed
+from service.ledger.witness import Guard, Loss, Witness, find_loss, holds, loss_of, record_accepted
 from service.rulebook import load_rulebook
 from service.settings import Settings
 from service.storage.database import (
@@ -48,6 +48,7 @@ from service.storage.files import locked
 T = TypeVar("T")
 
 LEDGER_SCHEMA = "daybook"
+EVENTS = "events"  # the table without which a ledger was never made
 _PREPARE_LOCK = 0xDA7B00C  # the key of an advisory lock: one process prepares at a time
 _REBUILDING = "another rebuild is under way"
 
@@ -69,11 +70,15 @@ def configured_books(settings: Settings) -> tuple[Book, ...]:
 
 
 def open_ledger(settings: Settings, guard: Guard | None = None) -> Ledger:
-    """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key."""
+    """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key.
+
+    Without a guard nobody has compared it with its witnesses, so reading changes no file.
+    """
     vault = master_key.open_vault(settings)
     if settings.database_url:
         return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault, guard)
-    return Ledger(SqliteDatabase(ledger_path(settings.data_dir)), vault, guard)
+    file = SqliteDatabase(ledger_path(settings.data_dir), only_looks=guard is None)
+    return Ledger(file, vault, guard)
 
 
 def is_ledger_empty(settings: Settings) -> bool:
@@ -133,8 +138,8 @@ def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None =
     """Bring the ledger's schema and the books to what this version needs; quick if nothing is missing.
 
     The first process to start does it, and the others wait. Without `books`, no missing book is added. Raises
-    SettingsError if the ledger has another master key than this process, LostEvents if the ledger lacks what
-    a witness knows, unless it is at the position `accept_loss`.
+    SettingsError if the ledger has another master key than this process, Integrity if it has no key for new
+    data, LostEvents if it lacks what a witness knows, unless it is at the position `accept_loss`.
 
     Returns the processors whose deliveries are then still to be retranslated.
     """
@@ -146,15 +151,18 @@ def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None =
         due = run_on_postgres(
             settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA
         )
-        _check_witnesses(settings, accept_loss)
+        if loss := _find_accepted_loss(settings, accept_loss):
+            _record_accepted(settings, loss)
         prepare_books = partial(_prepare_books, settings=settings, add_books=add_books)
         run_on_postgres(settings.database_url, prepare_books, schema)
         return due
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
+        loss = _find_accepted_loss(settings, accept_loss)  # before anything is opened to be written
         migrate_file(settings.data_dir)
         due = run_on_file(settings.data_dir, partial(_prepare_records, settings=settings))
-        _check_witnesses(settings, accept_loss)
+        if loss:
+            _record_accepted(settings, loss)
         lay_out_file(
             settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
         )
@@ -170,23 +178,42 @@ def _prepare_books_in_file(
 
 
 def find_ledger_loss(settings: Settings) -> Loss | None:
-    """What the ledger lacks by the witnesses in the data directory, in Redis and in the books."""
+    """What the ledger lacks by the witnesses in the data directory, in Redis and in the books.
+
+    No file is changed: of a damaged write-ahead log an operator may save more than SQLite reads.
+    """
     witnesses = dict(in_thread(partial(read_witnesses, places(settings))))
     if known := _read_books_witness(settings):
         witnesses[BOOKS_PLACE] = known
-    return _on_ledger(settings, partial(find_loss, witnesses=witnesses))
+    if not settings.database_url and not ledger_path(settings.data_dir).exists():
+        return loss_of(witnesses)
+    try:
+        vault = master_key.open_vault(settings)
+    except SettingsError:  # a ledger of the first versions has no key yet
+        vault = None
+
+    def find(connection: Connection) -> Loss | None:
+        is_made = inspect(connection).has_table(EVENTS)
+        return find_loss(connection, witnesses, vault) if is_made else loss_of(witnesses)
+
+    return _on_ledger(settings, find)
 
 
-def _check_witnesses(settings: Settings, accepted: int | None) -> None:
-    """Compare the ledger with its witnesses. A loss that leaves it at the position `accepted` is accepted."""
+def _find_accepted_loss(settings: Settings, accepted: int | None) -> Loss | None:
+    """The loss that leaves the ledger at the position `accepted`; None if there is none.
+
+    Raises LostEvents for any other loss.
+    """
     loss = find_ledger_loss(settings)
-    if loss is None:
-        return
-    if accepted != loss.position:
+    if loss and accepted != loss.position:
         raise LostEvents(
             f"{loss}. Restore them from a backup, or accept that with --accept-loss {loss.position}"
         )
-    accept = partial(record_accepted, loss=loss, now=utc_now())
+    return loss
+
+
+def _record_accepted(settings: Settings, loss: Loss) -> None:
+    accept = partial(record_accepted, loss=loss, vault=master_key.open_vault(settings), now=utc_now())
     if settings.database_url:
         head = run_on_postgres(settings.database_url, accept, LEDGER_SCHEMA)
     else:
@@ -202,7 +229,7 @@ def _read_books_witness(settings: Settings) -> Witness | None:
     path = books_path(settings.data_dir)
     if not path.exists():
         return None
-    engine = sqlite_engine(path, "read")
+    engine = sqlite_engine(path, "look")
     try:
         with engine.begin() as connection:
             return read_from_books(connection)
@@ -216,7 +243,7 @@ def _on_ledger(settings: Settings, query: Callable[[Connection], T]) -> T:
     """The result of a plain function that reads the ledger on a connection of its own."""
     if settings.database_url:
         return run_on_postgres(settings.database_url, query, LEDGER_SCHEMA)
-    engine = sqlite_engine(ledger_path(settings.data_dir), "read")
+    engine = sqlite_engine(ledger_path(settings.data_dir), "look")
     try:
         with engine.begin() as connection:
             return query(connection)
@@ -282,21 +309,23 @@ def _prepare_ledger(connection: Connection, settings: Settings) -> list[str]:
 
 def _prepare_records(connection: Connection, settings: Settings) -> list[str]:
     """Prepare what a ledger of the newest schema holds; the processors that are due for retranslation."""
-    _prepare_master_key(connection, settings)
-    versions.record_at_start(connection, utc_now())
-    return versions.find_due(connection)
+    vault = _prepare_master_key(connection, settings)
+    versions.record_at_start(connection, vault, utc_now())
+    return versions.find_due(connection, vault)
 
 
-def _prepare_master_key(connection: Connection, settings: Settings) -> None:
+def _prepare_master_key(connection: Connection, settings: Settings) -> Vault:
     """Make the master key of a new ledger; check the master key of an existing one."""
     if not is_keyed(connection):
         master_key.create_key_file(settings)
+    vault = master_key.open_vault(settings)
     try:
-        master_key.open_vault(settings).make_keys(connection, [GENERAL])
-    except Integrity:
+        vault.prepare_general_key(connection)
+    except OtherKey:
         raise SettingsError(
             "the ledger was sealed with another master key than DAYBOOK_MASTER_KEY or master.key hold"
         ) from None
+    return vault
 
 
 def _prepare_books(

@@ -25,13 +25,15 @@ from projections.fold import (
     HistoryRows,
     RowChanges,
     Rows,
+    Sums,
+    check_gross,
     fold,
     ordered,
     sum_changes,
 )
 from service.books import tables
 from service.books.failures import find_first_unread
-from service.books.rows import WrittenRows, stored_rows
+from service.books.rows import WrittenRows, read_gross, stored_rows
 from service.books.store import BookStore, partition_of
 from service.core.errors import DaybookError
 from service.core.events import Event, subjects
@@ -106,7 +108,7 @@ class Engine:
             while (count := await self._advance(until)) is None:
                 pass
         except (SQLAlchemyError, OSError):
-            self._size = max(1, self._size // 4)
+            self._shrink()
             raise
         self._size = min(self._batch, 2 * self._size)
         return count
@@ -139,12 +141,16 @@ class Engine:
                 )
             except FoldError as failed:
                 await self._set_aside(failed, new)
+                self._shrink()  # others near it may fail, too, and are found the faster the fewer there are
                 return None
             positions |= {(book.name, part): new.end for book, parts in due.items() for part in parts}
             await self._analyze(new.end)
         # Without new events the positions are read again: a crash may have undone the last step.
         self._last_positions = positions if new.count else {}
         return new.count
+
+    def _shrink(self) -> None:
+        self._size = max(1, self._size // 4)
 
     async def _set_aside(self, failed: FoldError, new: "_NewEvents") -> None:
         """Set aside the histories that make a fold fail. Raises the error if none does, or all are."""
@@ -155,8 +161,9 @@ class Engine:
         )
 
         def find(connection: Connection) -> dict[str, int]:
-            stored = stored_rows(connection, self._ids[book.name])
-            return find_first_unread(placed, book, self._store.rules, stored)
+            book_id = self._ids[book.name]
+            gross = partial(read_gross, connection, book_id=book_id)
+            return find_first_unread(placed, book, self._store.rules, stored_rows(connection, book_id), gross)
 
         await set_aside(self._ledger, book, failed, await self._store.read(find), self._clock())
 
@@ -274,7 +281,7 @@ def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
     history_rows: dict[int, HistoryRows] = {}
     for book, parts in due.items():
         book_rules, contributed = rules.with_policy(book.policy), folded.setdefault(book, {})
-        with _of_book(book):
+        with of_book(book):
             for part in parts:
                 if part not in history_rows:
                     history_rows[part] = HistoryRows(ordered(new.histories[part]))
@@ -284,7 +291,7 @@ def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
 
 
 @contextmanager
-def _of_book(book: Book) -> Iterator[None]:
+def of_book(book: Book) -> Iterator[None]:
     """Says of a FoldError which book could not be made."""
     try:
         yield
@@ -316,11 +323,15 @@ def _write_rows(
     contributed: Mapping[Stage, Contributed],
 ) -> RowChanges:
     """Write what histories contribute to a book, and its totals in a partition; the changes of its rows."""
-    with _of_book(book):
+    with of_book(book):
         rules = store.rules.with_policy(book.policy)
         changes = fold(book.stages, contributed, WrittenRows(connection, book_id), rules)
-    for total in book.totals:
-        _update_total(connection, total, book_id, partition, changes)
+        gross = [(total, sum_changes(total, changes)) for total in book.gross_totals]
+        for total, added in gross:
+            if added:
+                check_gross(total, read_gross(connection, total, book_id), added)
+    for total, added in (*((total, sum_changes(total, changes)) for total in book.totals), *gross):
+        _add_to_total(connection, total, book_id, partition, added)
     return changes
 
 
@@ -338,15 +349,12 @@ async def fold_again(ledger: Ledger, store: BookStore, names: Sequence[str], pos
     await store.write(write)
 
 
-def _update_total(
-    connection: Connection, total: Total, book_id: int, partition: int, changes: RowChanges
-) -> None:
-    """Add the changes of the rows to a total's sums in one partition, which no other process writes.
+def _add_to_total(connection: Connection, total: Total, book_id: int, partition: int, sums: Sums) -> None:
+    """Add to a total's sums in one partition, which no other process writes.
 
     A removed row may have been added in another partition, so a sum over one partition has no meaning;
     only the sum over all of them has.
     """
-    sums = sum_changes(total, changes)
     new = [(book_id, partition, *key, *values) for key, values in sums.items() if any(values)]
     if new:
         tables.ADD_TO_TOTALS[total.table].add(connection, sorted(new))

@@ -3,8 +3,19 @@
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from projections.book import Book, Rules
-from projections.fold import FoldError, HistoryRows, MemoryRows, Stored, fold, ordered
+from projections.book import Book, Rules, Total
+from projections.fold import (
+    FoldError,
+    HistoryRows,
+    MemoryRows,
+    Stored,
+    Sums,
+    check_gross,
+    fold,
+    new_sums,
+    ordered,
+    sum_changes,
+)
 from service.core.events import Event
 
 Placed = Mapping[str, Sequence[tuple[int, Event]]]  # events with their positions, by history
@@ -12,18 +23,26 @@ _Fold = Callable[[Mapping[str, Sequence[Event]]], None]
 
 
 def find_first_unread(
-    placed: Placed, book: Book, rules: Rules, stored: Stored = lambda _row_type, _column, _keys: ()
+    placed: Placed,
+    book: Book,
+    rules: Rules,
+    stored: Stored = lambda _row_type, _column, _keys: (),
+    stored_gross: Callable[[Total], Sums] = new_sums,
 ) -> dict[str, int]:
     """The positions from which on histories must not be read, so that the book can be made; none if it can.
 
-    The histories are folded in front of the `stored` rows. They are found by halves: with all events before
-    such a position the fold passes, and with the one there it fails.
+    The histories are folded in front of the `stored` rows, of which `stored_gross` gives the gross totals.
+    They are found by halves: with all events before such a position the fold passes, and with the one there
+    it fails.
     """
     rules = rules.with_policy(book.policy)
+    gross = [(total, stored_gross(total)) for total in book.gross_totals]
 
     def run(histories: Mapping[str, Sequence[Event]]) -> None:
         contributed = HistoryRows(ordered(histories)).of(book.stages, rules)
-        fold(book.stages, contributed, MemoryRows(stored), rules)
+        changes = fold(book.stages, contributed, MemoryRows(stored), rules)
+        for total, sums in gross:
+            check_gross(total, sums, sum_changes(total, changes))
 
     positions = sorted({position for events in placed.values() for position, _ in events})
     index = bisect_left(positions, True, key=lambda position: _fails(run, _up_to(placed, position)))

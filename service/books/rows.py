@@ -5,13 +5,15 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec.structs import astuple
 from sqlalchemy import Connection
 
-from projections.book import Book, Row, Stage
+from projections.book import Book, Row, Stage, Total
 from projections.fold import (
     Contributed,
     KeyColumn,
     RowChanges,
     Stored,
+    Sums,
     key_batches,
+    new_sums,
     row_types_read,
 )
 from service.books import tables
@@ -103,6 +105,14 @@ def histories_under(connection: Connection, book_id: int, book: Book, stage: Sta
                 for each in keys:
                     names |= histories_under(connection, book_id, book, maker, each)
     return names
+
+
+def read_gross(connection: Connection, total: Total, book_id: int) -> Sums:
+    """The sums of a gross total of one book over all partitions."""
+    sums = new_sums(total)
+    for currency, cents in tables.READ_GROSS[total.table].run(connection, book_id):
+        sums[currency,] = [cents]
+    return sums
 
 
 def stored_rows(connection: Connection, book_id: int) -> Stored:

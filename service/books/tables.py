@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     bindparam,
+    cast,
     delete,
     func,
     select,
@@ -271,6 +272,15 @@ def _add_to_total(total: Total) -> HotInsert:
     return HotInsert(table, (*key, *total.sums), add_on_conflict)
 
 
+def _read_sums(total: Total) -> HotStatement:
+    """The query for a total's groups in a book, each with its sums over all partitions."""
+    table = TOTALS[total.table]
+    groups = [table.c[name] for name in total.group_by]
+    sums = (cast(func.sum(table.c[name]), BigInteger) for name in total.sums)
+    query = select(*groups, *sums).where(table.c.book == bindparam("book")).group_by(*groups)
+    return HotStatement(lambda _: query)
+
+
 books: Table = BookVersion.__table__  # type: ignore[attr-defined]
 checkpoints: Table = Checkpoint.__table__  # type: ignore[attr-defined]
 leases: Table = Lease.__table__  # type: ignore[attr-defined]
@@ -281,9 +291,11 @@ stored_models: Table = StoredModel.__table__  # type: ignore[attr-defined]
 witness: Table = LedgerWitness.__table__  # type: ignore[attr-defined]
 # Several books may have rows of one type.
 ROWS = {row: _row_table(row) for row in dict.fromkeys(row for book in BOOKS for row in row_types(book))}
-TOTALS = {total.table: _total_table(total) for book in BOOKS for total in book.totals}
+_all_totals = [total for book in BOOKS for total in (*book.totals, *book.gross_totals)]
+TOTALS = {total.table: _total_table(total) for total in _all_totals}
 STATEMENTS = _StatementsByRow()
-ADD_TO_TOTALS = {total.table: _add_to_total(total) for book in BOOKS for total in book.totals}
+ADD_TO_TOTALS = {total.table: _add_to_total(total) for total in _all_totals}
+READ_GROSS = {total.table: _read_sums(total) for book in BOOKS for total in book.gross_totals}
 
 # A later stage reads the rows of earlier ones by their parent keys.
 _read_types = (stage.reads for book in BOOKS for stage in book.stages if not isinstance(stage.reads, str))

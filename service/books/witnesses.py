@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -185,7 +186,8 @@ class WitnessKeeper:
     async def look(self) -> Witness:
         """The ledger's head. Raises LostEvents if the ledger lacks what this process, or any other, knows."""
         witnesses = await self._guard.witnesses(elsewhere=self._guard.loss is not None)
-        return await self._ledger.read(lambda connection: self._guard.look(connection, witnesses))
+        look = partial(self._guard.look, witnesses=witnesses, vault=self._ledger.vault)
+        return await self._ledger.read(look)
 
     async def run(self) -> None:
         """Look, and keep what is new, for ever."""

@@ -13,7 +13,7 @@ def run(*, accept_loss: AcceptLoss = None, host: Host = None, port: Port = None)
     """Start everything: the embedded Valkey, the web process and the worker. Ctrl-C stops it all.
 
     With DAYBOOK_REDIS_URL set, that server is used and none is started. Exits 1 if the ledger lacks events
-    that it had acknowledged.
+    that it had acknowledged, or a key.
 
     For example:
 

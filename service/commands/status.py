@@ -19,7 +19,7 @@ def status(*, json: Json = False) -> None:
 
     It also says if events that an older version translated are to be translated again.
 
-    Exits 0, 2 if a setting is wrong, 3 if a store can't be read.
+    Exits 0, 1 if what a store holds can't be read, 2 if a setting is wrong, 3 if a store can't.
 
     For example:
 

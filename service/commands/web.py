@@ -25,8 +25,8 @@ def web(
 ) -> None:
     """Receive webhooks and serve reads.
 
-    Stops on SIGTERM or Ctrl-C. Exits 1 if the ledger lacks events that it had acknowledged, 2 if a setting is
-    wrong, 3 if it can't start.
+    Stops on SIGTERM or Ctrl-C. Exits 1 if the ledger lacks events that it had acknowledged, or a key,
+    2 if a setting is wrong, 3 if it can't start.
 
     For example:
 

@@ -14,7 +14,7 @@ def worker(*, accept_loss: AcceptLoss = None) -> None:
     """Keep the books in step with the ledger.
 
     It needs a Redis or Valkey server in DAYBOOK_REDIS_URL; `daybook run` brings one. Exits 1 if the ledger
-    lacks events that it had acknowledged.
+    lacks events that it had acknowledged, or a key.
 
     For example:
 

@@ -425,6 +425,19 @@ class Lifted(Data, frozen=True, kw_only=True):
     key: str
 
 
+class LostHead(Data, frozen=True, kw_only=True):
+    """A position that the ledger had, and the digest of its chain there, in hexadecimal."""
+
+    position: int
+    digest: str
+
+
+class LossAccepted(Data, frozen=True, kw_only=True):
+    """An operator accepted that the ledger lacks what was known of it: these heads, and all until then."""
+
+    heads: tuple[LostHead, ...]
+
+
 # The table of event types. A new type needs one line here and one in `_SUBJECTS`.
 TYPES: dict[str, type[Data]] = {
     "customer.recorded": Customer,
@@ -444,6 +457,7 @@ TYPES: dict[str, type[Data]] = {
     "event.thin": ThinEvent,
     "subject.set_aside": SetAside,
     "subject.lifted": Lifted,
+    "ledger.loss_accepted": LossAccepted,
     "unused": Unused,
 }
 NOT_POSTED = (
@@ -453,6 +467,7 @@ NOT_POSTED = (
     ThinEvent,
     SetAside,
     Lifted,
+    LossAccepted,
     Unused,
 )  # made by Daybook itself, never posted by a biller
 TYPE_OF: dict[type[Data], str] = {data: name for name, data in TYPES.items()}
@@ -529,6 +544,7 @@ _SUBJECTS: dict[type[Data], Any] = {
     ThinEvent: lambda _: [],
     SetAside: _reading_histories,
     Lifted: _reading_histories,
+    LossAccepted: lambda _: [("loss", "ledger")],
     Unused: lambda data: _named(ignored=data.event_id),
 }
 

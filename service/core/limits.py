@@ -21,8 +21,8 @@ from service.core.events import (
     subjects,
 )
 
-# In minor units: ten trillion dollars, or 600 million dollars in rupiah. Nine thousand such amounts fit into
-# 64 bits; no real set of books adds up to so much.
+# In minor units: ten trillion dollars, or 600 million dollars in rupiah. Four thousand such amounts fit into
+# a book; no real set of books adds up to so much.
 MAX_AMOUNT = 10**15
 _MAX_ID_BYTES = 600  # an index entry holds several ids, and PostgreSQL allows 2,704 bytes for it
 _MAX_HISTORIES = 1_000  # per event

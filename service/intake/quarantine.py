@@ -18,7 +18,7 @@ from service.intake.translation import is_rendered, processor_of, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.set_aside import SetAsideSubject
 from service.ledger.store import Ledger, LedgerReader
-from service.ledger.vault import is_sealed
+from service.ledger.vault import is_bound, is_sealed
 from service.settings import Settings
 
 CONFLICT = "conflict"
@@ -190,7 +190,8 @@ async def find_fault(
     """Why a row of quarantine may not be read again; None if nothing stands against it.
 
     It must be what the chain of quarantine says. Its signature is checked again, and must be by a secret that
-    is set now, unless its body is sealed and `by_chain` takes the chain as its proof.
+    is set now, unless its body is sealed and `by_chain` takes the chain as its proof. Of what has no
+    signature the body must be bound to its proof, unless `by_chain`.
     """
     (stored,) = await reader.stored_quarantine(row["id"] - 1, 1)
     try:
@@ -199,11 +200,11 @@ async def find_fault(
         return str(error)
     if not row["body"]:
         return None
-    return _signature_fault(row, settings, is_body_sealed=is_sealed(stored["body"]), by_chain=by_chain)
+    return _signature_fault(row, settings, stored["body"], by_chain=by_chain)
 
 
 def _signature_fault(
-    row: dict[str, Any], settings: Settings, *, is_body_sealed: bool, by_chain: bool
+    row: dict[str, Any], settings: Settings, stored_body: bytes, *, by_chain: bool
 ) -> str | None:
     proof = json.decode(row["proof"], type=Proof)
     if row["processor"] != proof.processor:
@@ -211,13 +212,18 @@ def _signature_fault(
     signature = check_signature(proof, json.decode(row["headers"]), row["body"], settings)
     if signature.verified is not None:
         return signature.why
-    if not is_body_sealed:
+    if not is_sealed(stored_body):
         return "its body is not sealed, and no signature over it can be checked"
-    if signature.lacks_secret and not by_chain:
-        return f"{signature.why}: set the secret of that time beside the new one, or use --by-chain"
     if proof.trust == "signed" and not signature.lacks_secret:
         return f"it says that it is signed, but {signature.why}"
-    return None
+    if by_chain or (is_bound(stored_body) and not signature.lacks_secret):
+        return None
+    remedy = (
+        ": set the secret of that time beside the new one, or"
+        if signature.lacks_secret
+        else ", and an older version sealed its body without saying so:"
+    )
+    return f"{signature.why}{remedy} use --by-chain"
 
 
 async def retry(
@@ -231,7 +237,10 @@ async def retry(
     It is settled in the same transaction, unless a part of it still can't be read. A retry may be repeated.
     """
     async with ledger.reading() as reader:
-        row = await read_row(reader, quarantine_id)
+        try:
+            row = await read_row(reader, quarantine_id)
+        except Integrity as error:
+            return RetryResult(id=quarantine_id, outcome=REFUSED, detail=str(error))
         if row["settled_at_us"] is not None:
             return RetryResult(id=quarantine_id, outcome="settled", detail=f"{row['settled_as']} before")
         if fault := await find_fault(reader, row, settings, by_chain=by_chain):

@@ -275,7 +275,11 @@ class Retranslator:
         """Retry the deliveries in quarantine, which may be readable now."""
         for quarantine_id, reason in (await quarantine.retryable_entries(self._ledger)).items():
             async with self._ledger.reading() as reader:
-                row = await quarantine.read_row(reader, quarantine_id)
+                try:
+                    row = await quarantine.read_row(reader, quarantine_id)
+                except Integrity as error:
+                    self._note_refused(str(error), id=quarantine_id)
+                    continue
                 is_chosen = self._is_chosen(row["processor"])
                 if row["body"] is not None and is_chosen:
                     await self._note_quarantined(reader, row, reason)
@@ -287,11 +291,14 @@ class Retranslator:
         now = self._clock()
         await quarantine.retry(self._ledger, quarantine_id, now, self._settings, by_chain=self._by_chain)
 
+    def _note_refused(self, fault: str, **entry: Any) -> None:
+        log.warning("quarantine_refused", **entry, reason=fault)
+        self.report.left_out["refused in quarantine"] += 1
+
     async def _note_quarantined(self, reader: LedgerReader, row: dict[str, Any], reason: str) -> None:
         """Note what a retry of a delivery in quarantine appends."""
         if fault := await quarantine.find_fault(reader, row, self._settings, by_chain=self._by_chain):
-            log.warning("quarantine_refused", id=row["id"], processor=row["processor"], reason=fault)
-            self.report.left_out["refused in quarantine"] += 1
+            self._note_refused(fault, id=row["id"], processor=row["processor"])
             return
         incoming = quarantine.read_again(row, self._mode_of)
         if reason == quarantine.CONFLICT:

@@ -7,34 +7,36 @@ nothing of what an older Daybook that still runs, or an import of another ledger
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
 from handlers import PROCESSORS
 from service.ledger.cursors import read_cursors, save_cursor
 from service.ledger.store import Ledger, recorded_processors, waiting_processors
+from service.ledger.vault import Vault
 
 VERSIONS = {processor.name: processor.version for processor in PROCESSORS}
 COMMAND = "daybook retranslate --apply"
 
 
-def find_due(connection: Connection) -> list[str]:
+def find_due(connection: Connection, vault: Vault) -> list[str]:
     """The processors whose deliveries are to be translated again; one look-up."""
-    recorded = _read_versions(connection)
+    recorded = _read_versions(connection, vault)
     return [name for name, version in VERSIONS.items() if recorded.get(name, 0) < version]
 
 
-def record_at_start(connection: Connection, now: datetime) -> None:
+def record_at_start(connection: Connection, vault: Vault, now: datetime) -> None:
     """Record today's version of each processor of which the ledger holds nothing.
 
     A newer Daybook's version is lowered: what comes in from now on is translated with an older one.
     """
-    recorded = _read_versions(connection)
+    recorded = _read_versions(connection, vault)
     held_names = recorded_processors(connection) + waiting_processors(connection)
     held = {name.partition(".")[0] for name in held_names}
     for name, version in VERSIONS.items():
         if name not in held or recorded.get(name, 0) > version:
-            save_cursor(connection, _cursor(name), _body(name), now)
+            save_cursor(connection, vault, _cursor(name), _body(name), now)
 
 
 async def record_retranslated(ledger: Ledger, processors: Iterable[str], now: datetime) -> None:
@@ -54,7 +56,7 @@ class DueMonitor:
         """The processors that are due, by one look-up at most."""
         if self._is_settled:
             return []
-        due = await self._ledger.read(find_due)
+        due = await self._ledger.read(partial(find_due, vault=self._ledger.vault))
         self._is_settled = not due
         return due
 
@@ -67,7 +69,7 @@ def _cursor(processor: str) -> str:
     return f"translated|{processor}"
 
 
-def _read_versions(connection: Connection) -> dict[str, int]:
+def _read_versions(connection: Connection, vault: Vault) -> dict[str, int]:
     """The recorded versions by processor."""
-    bodies = read_cursors(connection, map(_cursor, VERSIONS))
+    bodies = read_cursors(connection, vault, map(_cursor, VERSIONS))
     return {name.partition("|")[2]: int(body) for name, body in bodies.items()}

@@ -21,20 +21,26 @@ from service.storage.files import replace_file
 
 
 class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The head of the ledger at a moment. `digest`, `public_key` and `signature` are hexadecimal digits.
+    """The head of the ledger at a moment. Digests, `public_key` and `signature` are hexadecimal digits.
 
-    `signature` is the Ed25519 signature of `signed_bytes()`.
+    `signature` is the Ed25519 signature of `signed_bytes()`. `record` is the last one of quarantine's chain,
+    None where an older version made the anchor.
     """
 
     position: int
     digest: str
     at: str
     public_key: str
+    record: int | None = None
+    record_digest: str | None = None
     signature: str = ""
 
     def signed_bytes(self) -> bytes:
         """The bytes that are signed."""
-        return f"daybook anchor\n{self.position}\n{self.digest}\n{self.at}\n{self.public_key}".encode()
+        lines = ["daybook anchor", self.position, self.digest, self.at, self.public_key]
+        if self.record is not None:
+            lines += [self.record, self.record_digest]
+        return "\n".join(map(str, lines)).encode()
 
 
 class Anchors:
@@ -54,7 +60,7 @@ class Anchors:
         anchors = self._read()
         previous = 0
         async with ledger.reading() as reader:
-            end = (await reader.head()).position
+            end, last_record = (await reader.head()).position, (await reader.quarantine_end())[0]
             for number, anchor in enumerate(anchors, 1):
                 self._check_signature(number, anchor)
                 if anchor.position > end:
@@ -68,14 +74,21 @@ class Anchors:
                         f"the anchor of line {number} holds another digest"
                     )
                 previous = anchor.position
+                await _check_record(reader, number, anchor, last_record)
         return len(anchors)
 
     async def extend(self, ledger: Ledger, position: int) -> None:
         """Add the head at a position to the file, whole or not at all."""
         async with ledger.reading() as reader:
             digest = await _digest_at(reader, position)
+            record, record_digest = await reader.quarantine_end()
         unsigned = Anchor(
-            position=position, digest=digest, at=rfc3339(self._clock()), public_key=self._public_key
+            position=position,
+            digest=digest,
+            at=rfc3339(self._clock()),
+            public_key=self._public_key,
+            record=record,
+            record_digest=record_digest.hex(),
         )
         anchor = replace(unsigned, signature=self._key.sign(unsigned.signed_bytes()).hex())
         lines = self._path.read_bytes() if self._path.exists() else b""
@@ -97,6 +110,23 @@ class Anchors:
             key.verify(bytes.fromhex(anchor.signature), anchor.signed_bytes())
         except (InvalidSignature, ValueError):
             raise Integrity(f"the anchor of line {number} was changed: its signature is wrong") from None
+
+
+async def _check_record(reader: LedgerReader, line: int, anchor: Anchor, last: int) -> None:
+    """Raise Integrity if quarantine's chain is not what an anchor holds."""
+    if not anchor.record:
+        return
+    if anchor.record > last:
+        raise Integrity(
+            f"the chain of quarantine ends before the anchor of line {line}: "
+            f"at record {last}, and it was at {anchor.record}"
+        )
+    (record,) = await reader.quarantine_records(anchor.record - 1, 1)
+    if record["digest"].hex() != anchor.record_digest:
+        raise Integrity(
+            f"quarantine was rewritten before record {anchor.record}: "
+            f"the anchor of line {line} holds another digest"
+        )
 
 
 async def _digest_at(reader: LedgerReader, position: int) -> str:

@@ -1,11 +1,12 @@
 """Appending to the ledger: one transaction's work, as plain functions on its connection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
+from service.core.errors import Integrity
 from service.core.events import (
     SUPERSEDED_SUFFIX,
     Event,
@@ -27,7 +28,7 @@ from service.ledger.draft import (
     rendering_of,
 )
 from service.ledger.fetches import ADD_FETCHES
-from service.ledger.key_destruction import destroy_erased_keys
+from service.ledger.key_destruction import destroy_erased_keys, find_unexplained
 from service.ledger.personal_data import owner_of
 from service.ledger.quarantine_chain import append_records
 from service.ledger.range_partitions import ensure_partitions
@@ -116,16 +117,27 @@ def _add_quarantine(connection: Connection, entries: Sequence[dict[str, Any]]) -
 
 
 class _Keys(dict[str, bytes | None]):
-    """The keys of these owners, and of each further one who is asked for in the transaction."""
+    """The keys of these owners, and of each further one who is asked for in the transaction.
+
+    Raises Integrity if a key is gone without an erasure: what is sealed then could never be read.
+    """
 
     def __init__(self, connection: Connection, vault: Vault, owners: set[str]) -> None:
-        super().__init__(vault.make_keys(connection, owners))
+        super().__init__()
         self._connection = connection
         self._vault = vault
+        self._add(owners)
 
     def __missing__(self, owner: str) -> bytes | None:
-        self.update(self._vault.make_keys(self._connection, [owner]))
+        self._add([owner])
         return self[owner]
+
+    def _add(self, owners: Iterable[str]) -> None:
+        keys = self._vault.make_keys(self._connection, owners)
+        destroyed = [owner for owner, key in keys.items() if key is None]
+        if destroyed and (names := find_unexplained(self._connection, self._vault, destroyed)):
+            raise Integrity(f"the key of {names[0]} is gone, and no event says that they were erased")
+        self.update(keys)
 
 
 def lock_head(connection: Connection) -> Head:

@@ -24,7 +24,7 @@ from service.core.moments import to_us
 from service.ledger import chain
 from service.ledger.personal_data import owners_of_events, seal_data
 from service.ledger.renderings import EventRenderings, KnownRendering, Raw, Render, rendering_event
-from service.ledger.vault import Keys, seal
+from service.ledger.vault import Keys, StoredBody, seal_body
 
 EventKey = tuple[str, str, str]  # processor, account, event id
 KnownEvent = tuple[int, bytes, str]  # position, content digest, trust
@@ -239,11 +239,8 @@ class Draft:
     ) -> None:
         """Append events with the bytes that they were read from, sealed for all whom `named_by` names."""
         first_position = self.head.position + 1
-        sealed = {
-            "headers": raw.headers,
-            "body": seal(self._keys, owners_of_events(named_by), raw.body),
-            "proof": raw.proof,
-        }
+        delivery = StoredBody(headers=raw.headers, body=raw.body, proof=raw.proof)
+        sealed = delivery._replace(body=seal_body(self._keys, owners_of_events(named_by), delivery))._asdict()
         self.deliveries.append({"position": first_position, **sealed})
         delivery_digest = chain.delivery_digest(**sealed)
         for event in events:
@@ -298,6 +295,8 @@ class Draft:
         detail: str,
         conflicts_with: int | None,
     ) -> None:
+        proof = json.encode(incoming.proof)
+        delivery = StoredBody(headers=incoming.headers, body=incoming.body, proof=proof)
         self.quarantine.append(
             {
                 "received_at_us": self._recorded_at_us,
@@ -307,8 +306,8 @@ class Draft:
                 "conflicts_with": conflicts_with,
                 "content_digest": content_digest,
                 "headers": incoming.headers,
-                "body": seal(self._keys, owners_of_events(incoming.events), incoming.body),
-                "proof": json.encode(incoming.proof),
+                "body": seal_body(self._keys, owners_of_events(incoming.events), delivery),
+                "proof": proof,
             }
         )
 

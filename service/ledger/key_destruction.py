@@ -13,7 +13,7 @@ from service.ledger import tables
 from service.ledger.history import read_histories
 from service.ledger.personal_data import owner_of
 from service.ledger.quarantine_chain import append_records
-from service.ledger.vault import GENERAL, Keys, Vault, destroy_keys
+from service.ledger.vault import GENERAL, Keys, StoredBody, Vault, destroy_keys
 
 _keys = tables.Key.__table__  # type: ignore[attr-defined]
 _quarantine = tables.Quarantine.__table__  # type: ignore[attr-defined]
@@ -35,6 +35,24 @@ def destroy_erased_keys(connection: Connection, vault: Vault, events: Sequence[E
             destroy_keys(connection, [owner_of(event), *_owners_naming(connection, vault, event)])
     if late := _late_owners(connection, vault, events, keys):
         destroy_keys(connection, late)
+
+
+def find_unexplained(connection: Connection, vault: Vault, destroyed: Iterable[str]) -> list[str]:
+    """Those of these owners, whose keys are destroyed, whom no event erased, nor anybody in their history."""
+    names = sorted(set(destroyed))
+    owners = _owners_by_history(connection, vault, names)
+    customers = {name for of_one in (names, *owners.values()) for name in of_one if _is_customer(name)}
+    histories = read_histories(connection, customers, _ALL_POSITIONS, vault, whole=True)
+    erased = {
+        name
+        for name, history in histories.items()
+        if any(isinstance(event.data, CustomerErased) for event in history)
+    }
+    return [name for name in names if not erased & {name, *owners[name]}]
+
+
+def _is_customer(owner: str) -> bool:
+    return owner.startswith(_CUSTOMER_PREFIX)
 
 
 def _owners_naming(connection: Connection, vault: Vault, erased: Event) -> Iterator[str]:
@@ -81,8 +99,9 @@ def _empty_quarantined(connection: Connection, vault: Vault, erased: Event) -> N
     ]:
         if isinstance(event.data, Customer):
             names |= {text.strip().casefold() for text in (event.data.name, event.data.email) if text}
-    rows = connection.execute(select(_quarantine.c.id, _quarantine.c.body)).all()
-    bodies = vault.unseal(connection, [row.body for row in rows])
+    columns = _quarantine.c.headers, _quarantine.c.body, _quarantine.c.proof
+    rows = connection.execute(select(*columns, _quarantine.c.id)).all()
+    bodies = vault.unseal_bodies(connection, [StoredBody(*row[:3]) for row in rows])
     for row, body in zip(rows, bodies, strict=True):
         if body and _mentions(body, erased.data.customer_id, names - {""}):
             empty = update(_quarantine).where(_quarantine.c.id == row.id).values(body=ERASED)

@@ -14,6 +14,7 @@ from service.core.events import (
     Customer,
     Event,
     Lifted,
+    LossAccepted,
     Product,
     Rendering,
     SetAside,
@@ -34,7 +35,7 @@ def owner_of(event: Event) -> str:
     if customer_id := getattr(event.data, "customer_id", None):
         return subject("customer", event, customer_id)
     match event.data:
-        case Product() | Rendering() | SetAside() | Lifted() | Unused():
+        case Product() | Rendering() | SetAside() | Lifted() | LossAccepted() | Unused():
             return GENERAL
         case CreditNote(invoice_id=invoice_id):  # it belongs to no history; its invoice does
             return subject("invoice", event, invoice_id)

@@ -38,8 +38,7 @@ def append_records(connection: Connection, entries: Iterable[Entry]) -> None:
 
     One transaction at a time may do so: on PostgreSQL the caller holds the turn to append.
     """
-    newest = select(_records.c.number, _records.c.digest).order_by(_records.c.number.desc()).limit(1)
-    number, digest = connection.execute(newest).one_or_none() or (0, chain.GENESIS)
+    number, digest = read_end(connection)
     rows = []
     for entry in sorted(entries, key=lambda entry: int(entry["id"])):
         number += 1
@@ -48,6 +47,13 @@ def append_records(connection: Connection, entries: Iterable[Entry]) -> None:
         rows.append((number, record["entry"], record["entry_digest"], digest))
     if rows:
         _ADD_RECORDS.add(connection, rows)
+
+
+def read_end(connection: Connection) -> tuple[int, bytes]:
+    """The number of the last record, and its digest; 0 and 32 zero bytes without one."""
+    newest = select(_records.c.number, _records.c.digest).order_by(_records.c.number.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    return (row.number, row.digest) if row else (0, chain.GENESIS)
 
 
 def check_entry(connection: Connection, entry: Entry) -> None:

@@ -26,7 +26,7 @@ from service.core.events import (
 )
 from service.ledger import tables
 from service.ledger.history import EVENT_COLUMNS, to_event, unseal_rows
-from service.ledger.vault import Vault
+from service.ledger.vault import StoredBody, Vault
 from service.storage.statements import HotStatement, any_of
 
 Render = Callable[[bytes], Rendered | None]
@@ -257,7 +257,7 @@ def _known_rendering(row: _Row, raw: Raw | None, render: Render, vault: Vault) -
 def _read_raw(connection: Connection, vault: Vault, positions: set[int]) -> dict[int, Raw]:
     """The deliveries at these positions whose bytes are still there."""
     rows: list[Any] = _SELECT_DELIVERIES.run(connection, sorted(positions))
-    bodies = vault.unseal(connection, [row[2] for row in rows])
+    bodies = vault.unseal_bodies(connection, [StoredBody(*row[1:4]) for row in rows])
     return {
         row[0]: Raw(headers=row[1], body=body, proof=row[3])
         for row, body in zip(rows, bodies, strict=True)

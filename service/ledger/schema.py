@@ -13,7 +13,8 @@ from service.storage.database import ledger_path, sqlite_engine
 
 T = TypeVar("T")
 
-NEWEST_REVISION = "0007"
+NEWEST_REVISION = "0008"
+OLDEST_REVISION = "0008"  # whose code can use a ledger of the newest
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

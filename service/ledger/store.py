@@ -42,10 +42,10 @@ from service.ledger.fetches import (
 )
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event, unseal_rows
 from service.ledger.personal_data import has_sealed_fields, unseal_data
-from service.ledger.quarantine_chain import append_records, check_entry, read_records
+from service.ledger.quarantine_chain import append_records, check_entry, read_end, read_records
 from service.ledger.renderings import Raw, read_deliveries_of
 from service.ledger.set_aside import SetAsideSubject, lifting_events, read_set_aside, set_aside_events
-from service.ledger.vault import Vault
+from service.ledger.vault import StoredBody, Vault
 from service.ledger.witness import Guard, Reconnected
 from service.storage.database import Database
 from service.storage.statements import any_of
@@ -88,7 +88,7 @@ class Ledger:
         def work(connection: Connection, head: Head) -> list[Outcome]:
             outcomes = append_deliveries(connection, head, batch, to_us(now), self.vault)
             if progress:
-                save_cursor(connection, *progress, now)
+                save_cursor(connection, self.vault, *progress, now)
             return outcomes
 
         return await self._append(work)
@@ -191,7 +191,8 @@ class Ledger:
             outcomes = await self._database.write(append)
         except Reconnected:
             witnesses = await guard.witnesses()
-            await self._database.write(lambda c: guard.compare_all(c, witnesses, connections.number))
+            compare = partial(guard.compare_all, witnesses=witnesses, vault=self.vault)
+            await self._database.write(lambda c: compare(c, connection_number=connections.number))
             outcomes = await self._database.write(append)
         guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
         return outcomes
@@ -207,7 +208,7 @@ class Ledger:
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""
-        await self._database.write(partial(save_cursor, name=name, body=body, now=now))
+        await self._database.write(partial(save_cursor, vault=self.vault, name=name, body=body, now=now))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["LedgerReader"]:
@@ -333,10 +334,10 @@ class LedgerReader:
         Raises Integrity if it is missing, Erased if a key to its body was destroyed.
         """
         raw = await self.stored_delivery(position)
-        (body,) = await self._unseal([raw["body"]])
-        if body is None:
+        (row,) = await self._with_bodies([raw])
+        if row["body"] is None:
             raise Erased(f"the raw delivery at position {position} named a customer who was erased")
-        return {**raw, "body": body}
+        return row
 
     async def stored_delivery(self, position: int) -> dict[str, Any]:
         """The raw delivery as the chain covers it: with a sealed body. Raises Integrity if it is missing."""
@@ -364,7 +365,7 @@ class LedgerReader:
 
     async def read_cursor(self, name: str) -> bytes | None:
         """The progress that was last saved under this name."""
-        return (await self._connection.run_sync(read_cursors, [name])).get(name)
+        return (await self._connection.run_sync(read_cursors, self._vault, [name])).get(name)
 
     async def recorded_events(self, event_ids: Iterable[str]) -> list[RecordedEvent]:
         """The events with these ids, of every processor and account."""
@@ -452,19 +453,21 @@ class LedgerReader:
         """Raise Integrity unless a stored entry of quarantine is what its chain says."""
         await self._connection.run_sync(check_entry, entry)
 
+    async def quarantine_end(self) -> tuple[int, bytes]:
+        """The number of the last record of quarantine's chain, and its digest."""
+        return await self._connection.run_sync(read_end)
+
     async def quarantine_records(self, after: int, limit: int) -> Sequence[dict[str, Any]]:
         """Up to `limit` records of quarantine's chain after a number."""
         return await self._connection.run_sync(read_records, after, limit)
 
     async def _with_bodies(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        bodies = await self._unseal([row["body"] for row in rows])
+        stored = [StoredBody(*(row[name] for name in StoredBody._fields)) for row in rows]
+        bodies = await self._connection.run_sync(self._vault.unseal_bodies, stored)
         return [{**row, "body": body or None} for row, body in zip(rows, bodies, strict=True)]
 
     async def _unseal_rows(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
         return await self._connection.run_sync(unseal_rows, self._vault, rows)
-
-    async def _unseal(self, texts: list[bytes]) -> list[bytes | None]:
-        return await self._connection.run_sync(self._vault.unseal, texts)
 
     async def quarantine_entries(
         self,
@@ -510,17 +513,18 @@ class LedgerReader:
     async def last_heard(self) -> dict[str, int]:
         """When each processor was last heard: microseconds of its newest event's recording.
 
-        An erasure does not count, nor what says how far a history is read: that does not come from it.
+        What Daybook makes itself does not count: an erasure, how far a history is read, an accepted loss.
         """
         names = await self._connection.run_sync(recorded_processors)
         recorded = select(_events.c.recorded_at_us).where(
-            _events.c.type.not_in(["customer.erased", *READING_TYPES])
+            _events.c.type.not_in(["customer.erased", "ledger.loss_accepted", *READING_TYPES])
         )
         query = recorded.order_by(_events.c.position.desc()).limit(1)
-        return {
-            name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar_one()
+        last = {
+            name: (await self._connection.execute(query.where(_events.c.processor == name))).scalar()
             for name in names
         }
+        return {name: at_us for name, at_us in last.items() if at_us is not None}
 
 
 def recorded_processors(connection: Connection) -> list[str]:

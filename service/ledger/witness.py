@@ -5,24 +5,30 @@ commits. Its chain is unbroken then. A witness is a position and the digest of t
 elsewhere after the commit. A ledger that lacks it must record nothing more, until an operator accepts that.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
+from hashlib import sha256
 
 import structlog
 from msgspec import Struct, json
 from sqlalchemy import Connection, select
 
 from service.clock import utc_now
+from service.core.delivery import Proof
 from service.core.errors import LostEvents, Unavailable
-from service.core.moments import rfc3339
+from service.core.events import REVISION_MARK, Event, LossAccepted, LostHead, subjects
+from service.core.moments import rfc3339, to_us
 from service.ledger import tables
-from service.ledger.append import read_head
-from service.ledger.cursors import read_cursors, save_cursor
-from service.ledger.draft import Head
+from service.ledger.append import append_deliveries, lock_head, read_head
+from service.ledger.draft import Head, Incoming
+from service.ledger.history import EVENT_COLUMNS, to_event
+from service.ledger.vault import Vault
 
 SEEN, APPENDED = "this process", "its last append"  # the witness that each process is
-_ACCEPTED = "accepted loss"  # the name of the cursor
+_OWN = "daybook"  # the processor of what Daybook itself records of the ledger
 
+_subjects = tables.Subject.__table__  # type: ignore[attr-defined]
 _events = tables.Event.__table__  # type: ignore[attr-defined]
 
 log = structlog.get_logger()
@@ -41,11 +47,15 @@ ReadWitnesses = Callable[[], Awaitable[Witnesses]]
 
 
 class Loss(Struct, frozen=True, kw_only=True):
-    """What the ledger lacks: it is at `position`, and `witnesses` know of `known`."""
+    """What the ledger lacks: it is at `position`, and `witnesses` know of `known`.
+
+    `heads` are those that any of them knows by digest.
+    """
 
     position: int
     known: Witness
     witnesses: tuple[str, ...]
+    heads: tuple[LostHead, ...]
 
     @property
     def count(self) -> int:
@@ -72,18 +82,31 @@ def witness_of(head: Head, now: datetime) -> Witness:
     return Witness(position=head.position, digest=head.digest.hex(), at=now)
 
 
-def find_loss(connection: Connection, witnesses: Witnesses) -> Loss | None:
-    """The greatest loss that a witness tells of. One older than the last accepted loss tells nothing."""
-    accepted_at, position = _accepted_at(connection), read_head(connection).position
-    lost = {
-        name: witness
-        for name, witness in witnesses.items()
-        if not (accepted_at and witness.at <= accepted_at) and not _holds(connection, witness, position)
-    }
-    if not lost:
+def find_loss(connection: Connection, witnesses: Witnesses, vault: Vault | None) -> Loss | None:
+    """The greatest loss that a witness tells of, apart from accepted ones.
+
+    A loss was accepted if an event says so that was made with the vault's key; without a vault none was.
+    """
+    position = read_head(connection).position
+    lost = {name: each for name, each in witnesses.items() if not _holds(connection, each, position)}
+    if lost and vault:
+        accepted = list(_read_accepted(connection, vault))
+        lost = {name: each for name, each in lost.items() if not _is_accepted(each, accepted, utc_now())}
+    return loss_of(lost, position)
+
+
+def loss_of(lost: Witnesses, position: int = 0) -> Loss | None:
+    """The loss of a ledger, at a position, that lacks what these witnesses know; None if that is nothing."""
+    if not any(witness.position for witness in lost.values()):
         return None
     known = max(lost.values(), key=lambda witness: witness.position)
-    return Loss(position=position, known=known, witnesses=tuple(sorted(lost)))
+    heads = sorted({(each.position, each.digest) for each in lost.values() if each.digest})
+    return Loss(
+        position=position,
+        known=known,
+        witnesses=tuple(sorted(lost)),
+        heads=tuple(LostHead(position=at, digest=digest) for at, digest in heads),
+    )
 
 
 def holds(connection: Connection, witness: Witness) -> bool:
@@ -101,22 +124,68 @@ def _holds(connection: Connection, witness: Witness, end: int) -> bool:
     return digest is not None and digest.hex() == witness.digest
 
 
-def record_accepted(connection: Connection, loss: Loss, now: datetime) -> Witness:
-    """Record in the ledger that what earlier witnesses know is given up; the head, a witness from now on.
+def record_accepted(connection: Connection, loss: Loss, vault: Vault, now: datetime) -> Witness:
+    """Append the event by which the loss is accepted; the head, a witness from now on.
 
     Raises LostEvents if the ledger is no longer at the position of the loss.
     """
-    head = read_head(connection)
+    head = lock_head(connection)
     if head.position != loss.position:
         raise LostEvents(str(loss))
-    save_cursor(connection, _ACCEPTED, json.encode(now), now)
+    event = _acceptance(head.position + 1, loss.heads, now)
+    delivery = Incoming(
+        events=[event],
+        content_digest=_content_digest(event),
+        headers=b"{}",
+        body=json.encode(event),
+        proof=Proof(processor=_OWN, method="operator", received_at=now, trust=event.trust),
+    )
+    append_deliveries(connection, head, [delivery], to_us(now), vault)
     log.warning("loss_accepted", detail=str(loss))
-    return witness_of(head, now)
+    return witness_of(read_head(connection), now)
 
 
-def _accepted_at(connection: Connection) -> datetime | None:
-    body = read_cursors(connection, [_ACCEPTED]).get(_ACCEPTED)
-    return json.decode(body, type=datetime) if body else None
+def _acceptance(position: int, heads: tuple[LostHead, ...], now: datetime) -> Event:
+    return Event(
+        processor=_OWN,
+        event_id=f"loss-accepted{REVISION_MARK}at-{position}",
+        occurred_at=now,
+        trust="unsigned",
+        data=LossAccepted(heads=heads),
+    )
+
+
+def _content_digest(event: Event) -> bytes:
+    """Of an acceptance: no delivery has such a content. The ledger's digest of it is made with a key."""
+    return sha256(b"daybook loss accepted\n" + json.encode(event)).digest()
+
+
+def _read_accepted(connection: Connection, vault: Vault) -> Iterable[Event]:
+    """The events by which a loss was accepted; without those that were not made with the vault's key."""
+    (name,) = subjects(_acceptance(0, (), utc_now()))
+    query = (
+        select(*EVENT_COLUMNS, _events.c.content_digest)
+        .select_from(_subjects.join(_events, _events.c.position == _subjects.c.position))
+        .where(_subjects.c.subject == name)
+    )
+    for row in connection.execute(query):
+        event = to_event(row)
+        if hmac.compare_digest(row[-1], vault.digest(_content_digest(event))):
+            yield event
+
+
+def _is_accepted(witness: Witness, accepted: Iterable[Event], now: datetime) -> bool:
+    """Whether an operator gave up what a witness knows: it was shown to them, or is older.
+
+    What a time in the future says is worth nothing.
+    """
+    for event in accepted:
+        heads = event.data.heads if isinstance(event.data, LossAccepted) else ()
+        if witness.digest and LostHead(position=witness.position, digest=witness.digest) in heads:
+            return True
+        if witness.at <= event.occurred_at <= now:
+            return True
+    return False
 
 
 class Reconnected(Unavailable):
@@ -158,22 +227,24 @@ class Guard:
         if self.loss or is_behind or connection_number != self._compared_connection:
             raise Reconnected("the ledger must be compared with its witnesses")
 
-    def compare_all(self, connection: Connection, witnesses: Witnesses, connection_number: int) -> None:
+    def compare_all(
+        self, connection: Connection, witnesses: Witnesses, vault: Vault, connection_number: int
+    ) -> None:
         """Compare the ledger, on a connection of this number, with all witnesses. Raises LostEvents."""
-        self._compare(connection, witnesses)
+        self._compare(connection, witnesses, vault)
         self._compared_connection = connection_number
 
-    def look(self, connection: Connection, witnesses: Witnesses) -> Witness:
+    def look(self, connection: Connection, witnesses: Witnesses, vault: Vault) -> Witness:
         """Compare the ledger with witnesses; its head, which this process knows from now on.
 
         Raises LostEvents.
         """
-        self._compare(connection, witnesses)
+        self._compare(connection, witnesses, vault)
         self._seen = witness_of(read_head(connection), utc_now())
         return self._seen
 
-    def _compare(self, connection: Connection, witnesses: Witnesses) -> None:
-        loss = find_loss(connection, witnesses)
+    def _compare(self, connection: Connection, witnesses: Witnesses, vault: Vault) -> None:
+        loss = find_loss(connection, witnesses, vault)
         if loss != self.loss:
             log.error("ledger_lost" if loss else "ledger_no_longer_lost", detail=str(loss or self.loss))
         self.loss = loss

@@ -18,7 +18,7 @@ from service.core.progress import Progress, no_progress
 from service.ledger import master_key
 from service.processes.lifeline import hold_lifeline
 from service.settings import Settings
-from service.storage.database import books_path, ledger_path
+from service.storage.database import books_path, ledger_path, open_to_look
 from service.storage.files import locked, sync_directory, sync_file
 from service.verify.files import verify_file
 
@@ -140,7 +140,7 @@ def _is_laid_out(books: Path) -> bool:
     """Whether the file holds books: opening it alone creates an empty file."""
     if not books.exists():
         return False
-    with closing(sqlite3.connect(books)) as connection:
+    with closing(open_to_look(books)) as connection:
         return bool(connection.execute(_LAYOUT_QUERY).fetchone())
 
 
@@ -150,8 +150,7 @@ def _copy(source: Path, target: Path, query: str, progress: Progress) -> Any:
     The copy is made in steps, while others write. The open transaction holds the snapshot: without it, SQLite
     starts the copy again after every write, and under load would never finish.
     """
-    with closing(sqlite3.connect(source, isolation_level=None)) as reading:
-        reading.execute("PRAGMA query_only = ON")
+    with closing(open_to_look(source)) as reading:
         reading.execute("BEGIN")
         result = reading.execute(query).fetchone()
         pages = reading.execute("PRAGMA page_count").fetchone()[0]

@@ -1,6 +1,7 @@
 """The status for operators: which worker holds which partition, and how far its books are."""
 
 from datetime import datetime
+from functools import partial
 
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
@@ -17,6 +18,7 @@ from service.ledger.set_aside import count_set_aside
 from service.ledger.store import Ledger
 from service.processes.lifeline import is_worker_running
 from service.settings import Settings
+from service.verify.files import named_if_unreadable
 
 
 class Partition(Struct, frozen=True, kw_only=True):
@@ -47,10 +49,11 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 async def find_status(settings: Settings) -> Status:
-    """The present status. Raises SQLAlchemy's errors if a store can't be read."""
+    """The present status. Raises SQLAlchemy's errors if a store can't be read, Fault if a value can't."""
     ledger, store = open_ledger(settings), open_books(settings)
     try:
-        return await read_status(ledger, store, settings)
+        with named_if_unreadable(settings):
+            return await read_status(ledger, store, settings)
     finally:
         await store.close()
         await ledger.close()
@@ -59,7 +62,7 @@ async def find_status(settings: Settings) -> Status:
 async def read_status(ledger: Ledger, store: BookStore, settings: Settings) -> Status:
     """The status from open stores of these settings."""
     position = (await ledger.read(read_head)).position
-    due = await ledger.read(find_due)
+    due = await ledger.read(partial(find_due, vault=ledger.vault))
     pending = {each.processor: each.count for each in await ledger.read(read_pending_fetches)}
 
     set_aside = await ledger.read(count_set_aside)

@@ -5,7 +5,7 @@ The functions that take a connection run in a write transaction.
 
 import time
 from asyncio import sleep
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -33,7 +33,8 @@ _FOREVER_US = 1 << 62
 _ROWS_PER_TRANSACTION = 2_000  # to remove in one transaction
 _PAUSE = 0.5  # after each transaction, as a share of its time: a live worker writes meanwhile
 
-_BUILD_TABLES = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks, tables.checkpoints)
+_FILLED_TABLES = (*tables.ROWS.values(), *tables.TOTALS.values(), tables.key_locks)
+_BUILD_TABLES = (*_FILLED_TABLES, tables.checkpoints)
 _b, _c = tables.books.c, tables.checkpoints.c
 _SET_HOLD = HotStatement(
     lambda dialect: (
@@ -163,12 +164,22 @@ def _count_rows(connection: Connection, build: int) -> int:
 
 async def _remove(store: BookStore, build: int, advance: Advance) -> int:
     """Remove a build's rows, some at a time, then the build itself; the number of rows."""
+    count = await _remove_rows(store, build, _BUILD_TABLES, advance)
+    await store.write(lambda connection: connection.execute(delete(tables.books).where(_b.id == build)))
+    return count
+
+
+async def remove_rows(store: BookStore, build: int, advance: Advance) -> None:
+    """Make a build as it was when it was started."""
+    await _remove_rows(store, build, _FILLED_TABLES, advance)
+
+
+async def _remove_rows(store: BookStore, build: int, of_tables: Iterable[Table], advance: Advance) -> int:
     count = 0
-    for table in _BUILD_TABLES:
+    for table in of_tables:
         while removed := await _remove_some(store, table, build):
             advance(removed)
             count += removed
-    await store.write(lambda connection: connection.execute(delete(tables.books).where(_b.id == build)))
     return count
 
 

@@ -37,13 +37,14 @@ from projections.fold import (
     HistoryRows,
     Sums,
     add_rows_to_sums,
+    check_gross,
     contribute,
     new_sums,
     ordered,
     row_types_read,
 )
 from service.books import tables
-from service.books.engine import Overtaken, fold_again, set_aside
+from service.books.engine import Engine, Overtaken, fold_again, of_book, set_aside
 from service.books.failures import find_first_unread
 from service.books.rows import histories_under, read_children
 from service.books.store import BookStore
@@ -51,12 +52,13 @@ from service.bootstrap import configured_books, open_ledger
 from service.clock import utc_now
 from service.core.errors import Unavailable
 from service.core.moments import to_us
-from service.core.progress import Progress, no_progress
+from service.core.progress import Progress, no_advance, no_progress
 from service.ledger import tables as ledger_tables
 from service.ledger.history import read_histories, read_limits, read_placed_histories
 from service.ledger.store import Ledger
 from service.processes.garbage import collect_rarely
 from service.processes.lifeline import follow_parent
+from service.rebuild.builds import remove_rows
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.statements import HotStatement, any_of, first_rows
@@ -85,9 +87,31 @@ async def fill_books(
 
     `processes` None: as many as there are processors, fewer for few events; 1: only this one. Other processes
     find the books by name among those of the settings. Raises Overtaken if the books are removed meanwhile,
-    Unavailable if a process is killed; after any failure the checkpoints are at 0.
+    Unavailable if a process is killed, FoldError if a book can't be made; after any failure the checkpoints
+    are at 0, or the books at an earlier position.
     """
     ids = (await store.read(store.positions)).books
+    try:
+        await _fill_by_key(settings, ledger, store, ids, until, processes, progress)
+    except FoldError:  # which history is too much for a total is known only event by event
+        with progress("event by event", until) as advance:
+            for build in ids.values():
+                await remove_rows(store, build, no_advance)
+            engine = Engine(ledger, store.with_builds(ids), utc_now)
+            while count := await engine.advance(until):
+                advance(count)
+
+
+async def _fill_by_key(
+    settings: Settings,
+    ledger: Ledger,
+    store: BookStore,
+    ids: Mapping[str, int],
+    until: int,
+    processes: int | None,
+    progress: Progress,
+) -> None:
+    """Fill the books of these ids. Raises FoldError if a total is too large, or a book can't be made."""
     count = processes or min(os.cpu_count() or 1, 1 + until // _EVENTS_PER_PROCESS)
     totals: _Totals = {}
     changed: set[str] = set()  # histories of which rows were written before they were set aside
@@ -124,8 +148,13 @@ def _stages(store: BookStore) -> Iterator[tuple[Book, int, Stage]]:
 
 
 async def _write_totals(store: BookStore, ids: Mapping[str, int], totals: _Totals) -> None:
-    for (book, table), sums in totals.items():
-        rows = sorted((ids[book], 0, *group, *values) for group, values in sums.items() if any(values))
+    for book in store.books:
+        for total in book.gross_totals:
+            added = totals.get((book.name, total.table), {})
+            with of_book(book):
+                check_gross(total, new_sums(total), added)
+    for (name, table), sums in totals.items():
+        rows = sorted((ids[name], 0, *group, *values) for group, values in sums.items() if any(values))
         for start in range(0, len(rows), _ROWS_PER_TRANSACTION):
             add = partial(tables.ADD_TO_TOTALS[table].add, rows=rows[start : start + _ROWS_PER_TRANSACTION])
             await store.write(add)
@@ -303,7 +332,7 @@ class _BuildWorker:
         for key, of_key in contributed.items():
             for row in of_key:
                 rows[type(row)].append((book_id, key, *astuple(row)))
-        for total in book.totals:
+        for total in (*book.totals, *book.gross_totals):
             if total.row_type in stage.rows:
                 sums = totals.setdefault((book.name, total.table), new_sums(total))
                 add_rows_to_sums(sums, total, chain.from_iterable(contributed.values()))

@@ -5,6 +5,7 @@ waits for the other. With PostgreSQL ledger and books are schemas of one databas
 """
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -13,9 +14,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
+from urllib.parse import quote
 
 from asyncpg.exceptions import InternalClientError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
@@ -23,7 +25,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from service.core.errors import Unavailable
 from service.storage.damage import explained
 
-Mode = Literal["read", "write"]
+Mode = Literal["look", "read", "write"]
 Synchronous = Literal["FULL", "NORMAL"]
 T = TypeVar("T")
 
@@ -122,18 +124,29 @@ class SqliteDatabase:
     """One file: one writer in a thread of its own, readers in the shared threads.
 
     `time_limited`: a read ends with an error after some seconds, so that its thread is free for other reads.
+    `only_looks`: as long as nothing is written, no file is changed; see `sqlite_engine`.
     """
 
-    def __init__(self, path: Path, synchronous: Synchronous = "FULL", *, time_limited: bool = False) -> None:
-        self.reopen = partial(SqliteDatabase, path, synchronous, time_limited=time_limited)
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Synchronous = "FULL",
+        *,
+        time_limited: bool = False,
+        only_looks: bool = False,
+    ) -> None:
+        self.reopen = partial(
+            SqliteDatabase, path, synchronous, time_limited=time_limited, only_looks=only_looks
+        )
+        mode: Mode = "look" if only_looks else "read"
         self._writer = sqlite_engine(path, "write", synchronous)
         self._file = _OpenFile(path, self._writer) if synchronous == "FULL" else None
         self.connections = Connections(self._writer)
         self._writer_thread = ThreadPoolExecutor(1, f"{path.stem}-writer")  # never waits for slow reads
-        self._reader = sqlite_engine(path, "read")
+        self._reader = sqlite_engine(path, mode)
         if time_limited:
             event.listen(self._reader, "begin", _interrupt_when_overdue)
-        self._async_reader = _sqlite_async_engine(path)
+        self._async_reader = _sqlite_async_engine(path, mode)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """See `Database`. Raises Unavailable if the file of a durable database is gone."""
@@ -154,9 +167,9 @@ class SqliteDatabase:
     async def close(self) -> None:
         """See `Database`."""
         self._writer_thread.shutdown(wait=False)
-        self._writer.dispose()
         self._reader.dispose()
         await self._async_reader.dispose()
+        self._writer.dispose()
 
 
 class PostgresDatabase:
@@ -358,9 +371,9 @@ def _interrupt_when_overdue(connection: Connection) -> None:
     driver.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)  # every 100 000 instructions
 
 
-def _sqlite_async_engine(path: Path) -> AsyncEngine:
+def _sqlite_async_engine(path: Path, mode: Mode) -> AsyncEngine:
     engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
+        _sqlite_url("sqlite+aiosqlite", path, mode),
         poolclass=AsyncAdaptedQueuePool,
         hide_parameters=True,
         **_SQLITE_READER_POOL,
@@ -372,12 +385,27 @@ def _sqlite_async_engine(path: Path) -> AsyncEngine:
 def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> Engine:
     """An engine for plain functions that run in one thread.
 
-    A "write" transaction takes SQLite's write lock when it begins; a "read" engine can't write.
+    A "write" transaction takes SQLite's write lock when it begins; a "read" engine can't write. A "look"
+    engine changes no file, while the last "read" connection brings the write-ahead log into the file, and
+    removes what of it is damaged. A clean stop needs one of those: then the file alone is the database.
     """
-    size = _SQLITE_READER_POOL if mode == "read" else _WRITER_POOL
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, hide_parameters=True, **size)
+    size = _WRITER_POOL if mode == "write" else _SQLITE_READER_POOL
+    engine = create_engine(
+        _sqlite_url("sqlite", path, mode), poolclass=QueuePool, hide_parameters=True, **size
+    )
     _configure(engine, mode, synchronous)
     return engine
+
+
+def open_to_look(path: Path) -> sqlite3.Connection:
+    """A connection that changes no file; see `sqlite_engine`."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+
+
+def _sqlite_url(driver: str, path: Path, mode: Mode) -> URL:
+    if mode != "look":
+        return URL.create(driver, database=str(path))
+    return URL.create(driver, database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
 
 
 def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:

@@ -25,6 +25,7 @@ _RENDERED = "event.rendered"
 _OWN_TYPES = (
     "customer.erased",
     "event.superseded",
+    "ledger.loss_accepted",
     *READING_TYPES,
     _RENDERED,
 )  # made by Daybook, never by a translator

@@ -4,7 +4,6 @@ import asyncio
 from functools import partial
 
 from msgspec import Struct
-from sqlalchemy.exc import OperationalError
 
 from service.books.store import BookStore
 from service.bootstrap import open_books, open_ledger
@@ -18,7 +17,7 @@ from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.storage.database import books_path, ledger_path
 from service.verify.fault import Fault, Location
-from service.verify.files import find_unreadable_value, verify_file
+from service.verify.files import named_if_unreadable, verify_file
 from service.verify.ledger import verify_chain
 from service.verify.replay import Fill, digests, read_positions, replay, verify_replay
 from service.verify.sample import Sample, verify_sample
@@ -91,20 +90,11 @@ async def verify_all(
     try:
         processes = 1 if store.partitions > 1 else None  # SQLite's one writer would be shared by several
         fill = partial(fill_books, settings, ledger, processes=processes, progress=progress)
-        return await _verify(ledger, store, fill, sample, anchors, progress)
-    except (OperationalError, TypeError):  # SQLite may hold a value of another type than its column's
-        await _raise_unreadable_value(settings)
-        raise
+        with named_if_unreadable(settings):
+            return await _verify(ledger, store, fill, sample, anchors, progress)
     finally:
         await store.close()
         await ledger.close()
-
-
-async def _raise_unreadable_value(settings: Settings) -> None:
-    paths = () if settings.database_url else (ledger_path(settings.data_dir), books_path(settings.data_dir))
-    for path in paths:
-        if path.exists() and (fault := await asyncio.to_thread(find_unreadable_value, path)):
-            raise fault
 
 
 async def _verify(

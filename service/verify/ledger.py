@@ -5,17 +5,20 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, Table, select, text, tuple_
 
 from service.core.errors import Integrity
-from service.core.events import SetAside, subject, subjects
+from service.core.events import Event, SetAside, subject, subjects
 from service.core.progress import Advance, no_advance
 from service.ledger import chain, tables
 from service.ledger.append import read_head
+from service.ledger.cursors import find_forged
 from service.ledger.draft import Head
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event
 from service.ledger.markers import subjects_of_markers
+from service.ledger.schema import NEWEST_REVISION, OLDEST_REVISION
 from service.ledger.store import Ledger, LedgerReader
+from service.ledger.vault import StoredBody, Vault
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns
 from service.verify.quarantine import verify_quarantine
@@ -56,6 +59,8 @@ async def verify_chain(
             add_names(name for name, _ in entries)
             advance(len(rows))
         await _verify_end(ledger, reader, head)
+        await ledger.read(_verify_schema)
+        await ledger.read(partial(_verify_cursors, vault=ledger.vault))
         await verify_quarantine(reader)
         await verify_keys(ledger, reader)
         await _verify_limits(reader, limits)
@@ -96,8 +101,8 @@ def _digest_of(raw: _Row) -> bytes:
     return chain.delivery_digest(raw["headers"], raw["body"], raw["proof"])
 
 
-async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int, bytes]:
-    """Check the raw deliveries of these rows; their bodies, as they are stored, by position."""
+async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int, StoredBody]:
+    """Check the raw deliveries of these rows; by position, as they are stored."""
     expected = {row["position"]: row["delivery_digest"] for row in rows if row["delivery"] == row["position"]}
     deliveries = await reader.stored_deliveries(rows[0]["position"] - 1, len(expected) + 1)
     stored = {raw["position"]: raw for raw in deliveries if raw["position"] <= rows[-1]["position"]}
@@ -109,14 +114,25 @@ async def _verify_deliveries(reader: LedgerReader, rows: list[_Row]) -> dict[int
         if _digest_of(raw) != expected[position]:
             where = Location(table="deliveries", position=position)
             raise Fault(f"the raw delivery at position {position} was changed", where)
-    return {position: raw["body"] for position, raw in stored.items()}
+    return {
+        position: StoredBody(*(raw[name] for name in StoredBody._fields)) for position, raw in stored.items()
+    }
 
 
 def _expected_subjects(connection: Connection, rows: list[_Row]) -> set[tuple[str, int]]:
     """The entries that the events in these rows have in the index of histories."""
-    events = [(row["position"], to_event([row[column.name] for column in EVENT_COLUMNS])) for row in rows]
+    events = [(row["position"], _event_of(row)) for row in rows]
     own = {(name, position) for position, event in events for name in subjects(event)}
     return own | subjects_of_markers(connection, events)
+
+
+def _event_of(row: _Row) -> Event:
+    """The event in a row. Raises Fault if it can't be read: whoever wrote it can write the chain, too."""
+    try:
+        return to_event([row[column.name] for column in EVENT_COLUMNS])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        where = Location(table="events", position=row["position"])
+        raise Fault(f"the event at position {row['position']} can't be read", where) from None
 
 
 async def _verify_subjects(reader: LedgerReader, expected: set[tuple[str, int]]) -> None:
@@ -130,7 +146,7 @@ async def _follow_limits(reader: LedgerReader, rows: list[_Row], limits: dict[st
     """Change `limits` as these rows say: up to where each history is read, and the row's position."""
     for row in rows:
         if row["type"] in READING_TYPES:
-            event, position = to_event([row[column.name] for column in EVENT_COLUMNS]), row["position"]
+            event, position = _event_of(row), row["position"]
             data: Any = event.data
             name = subject(data.kind, event, data.key)
             limits.pop(name, None)
@@ -169,6 +185,27 @@ async def _verify_end(ledger: Ledger, reader: LedgerReader, head: Head) -> None:
     for position in await ledger.read(_positions_beyond_end):
         message = f"the raw delivery at position {position} is of no event"
         raise Fault(message, Location(table="deliveries", position=position))
+
+
+def _verify_schema(connection: Connection) -> None:
+    """Raise Fault if the ledger's schema is said to be another one, unless a newer Daybook made it."""
+    revisions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    oldest = list(connection.execute(text("SELECT oldest FROM compatibility")).scalars())
+    if len(revisions) == 1 and revisions[0] > NEWEST_REVISION:
+        return
+    for table, found, expected in (
+        ("alembic_version", revisions, NEWEST_REVISION),
+        ("compatibility", oldest, OLDEST_REVISION),
+    ):
+        if found != [expected]:
+            message = f"the table {table} does not hold {expected}, but {', '.join(found) or 'nothing'}"
+            raise Fault(message, Location(table=table))
+
+
+def _verify_cursors(connection: Connection, vault: Vault) -> None:
+    for name in find_forged(connection, vault):
+        where = Location(table="cursors", key=name)
+        raise Fault(f"the cursor {name} was not saved by a Daybook with this master key", where)
 
 
 def _positions_beyond_end(connection: Connection) -> list[int]:

@@ -1,7 +1,6 @@
 """The totals of the books, compared with the sums of their rows."""
 
 from collections.abc import AsyncIterator
-from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import fields
@@ -9,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projections.book import Row, Total
-from projections.fold import add_rows_to_sums, new_sums
+from projections.fold import add_rows_to_sums, group_getter, new_sums
 from service.books.digest import select_total
 from service.books.store import BookStore
 from service.books.tables import ROWS, TOTALS
@@ -24,13 +23,13 @@ async def verify_totals(store: BookStore, advance: Advance = no_advance) -> None
     async with store.reading() as connection:
         positions = await connection.run_sync(store.positions)
         for book in store.books:
-            for total in book.totals:
+            for total in (*book.totals, *book.gross_totals):
                 await _verify_total(connection, total, positions.books[book.name], advance)
                 await _verify_partitions(connection, total, positions.books[book.name], store.partitions)
 
 
 async def _verify_total(connection: AsyncConnection, total: Total, book_id: int, advance: Advance) -> None:
-    group_of = attrgetter(*total.group_by)
+    group_of = group_getter(total)
     sums = new_sums(total)
     async for rows in _rows(connection, total.row_type, book_id):
         add_rows_to_sums(sums, total, rows)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.core.errors import DaybookError
 from service.core.moments import rfc3339
 from service.core.scopes import METRICS
 from service.reads.answers import Moment, about, moment
@@ -137,7 +138,7 @@ async def _metrics(request: Request) -> Response:
         gauges = await with_timeout(
             LOOK_SECONDS, read_gauges(state.ledger, state.store, state.silence, state.clock(), state.settings)
         )
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, DaybookError) as error:
         log.warning("not_ready", error=type(error).__name__)
         gauges = [readable_gauge(False)]
     return Response(state.metrics.text(gauges), media_type=CONTENT_TYPE_PLAIN_1_0_0)

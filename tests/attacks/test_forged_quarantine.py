@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, select, update
+from msgspec import json as msgspec_json
+from sqlalchemy import Connection, delete, insert, select, update
 
 from handlers.stripe import payloads, translations
 from handlers.stripe.translations import SUBSCRIPTION, ObjectTranslation
 from service.bootstrap import open_ledger, prepare
+from service.core.delivery import Proof
 from service.core.errors import Unreadable
 from service.intake.retranslate import Retranslator
-from service.ledger import tables
+from service.ledger import chain, tables
 from service.ledger.quarantine_chain import ENTRY_COLUMNS, append_records
 from service.ledger.store import Ledger
-from service.ledger.vault import GENERAL, seal
+from service.ledger.vault import GENERAL, StoredBody, owners_of_sealed, seal
 from service.settings import Settings
 from service.verify import Fault, verify_chain
 from tests.support.cli import Run, document
@@ -25,6 +27,7 @@ from tests.support.running import Daybook, running
 from tests.support.senders import MX_TOKEN, STANDARD, STRIPE, stripe_event, stripe_subscription
 from tests.support.small_ledger import changed_value
 from tests.support.stores import EACH_STORE
+from tests.support.temporary_books import NOW
 
 STORES = EACH_STORE
 HOW_IT_WAS = "it is not what was put into quarantine"
@@ -311,3 +314,90 @@ async def test_a_changed_entry_is_not_settled(waiting: Daybook, command: Run) ->
     assert dismissed.exit_code != 0
     with pytest.raises(Fault):
         await verify_chain(waiting.state.ledger)
+
+
+FETCHED = Proof(processor="stripe", method="fetch", received_at=NOW, trust="fetched")
+
+
+async def put_under_another_proof(daybook: Daybook, *, is_bound: bool) -> None:
+    """Put a body of the ledger into quarantine, as fetched; whoever holds the database can chain that."""
+    deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
+
+    def change(connection: Connection) -> None:
+        body = connection.execute(select(deliveries.c.body)).scalar_one()
+        if not is_bound:
+            body = forged_body(daybook.state.ledger, connection, is_sealed=True)
+        entry = {
+            "received_at_us": 1,
+            "processor": "stripe",
+            "reason": "unreadable",
+            "detail": "",
+            "content_digest": b"",
+            "headers": b"{}",
+            "body": body,
+            "proof": msgspec_json.encode(FETCHED),
+        }
+        rows = connection.execute(insert(_quarantine).values(**entry).returning(_quarantine))
+        append_records(connection, rows.mappings().all())
+
+    await write(daybook.state.ledger, change)
+
+
+@pytest.mark.parametrize(
+    ("is_bound", "reason"), [(True, "is not what was sealed"), (False, "use --by-chain")]
+)
+async def test_a_sealed_body_is_worth_nothing_under_another_proof(
+    daybook: Daybook, command: Run, is_bound: bool, reason: str
+) -> None:
+    await daybook.post(STRIPE, contract(24900))
+    await put_under_another_proof(daybook, is_bound=is_bound)
+
+    (retried,) = document(await command("quarantine", "retry", 1, "--json"), 1)["retried"]
+    applied = document(await command("retranslate", "--apply", "--json"))
+
+    assert (retried["outcome"], reason in retried["detail"]) == ("refused", True), retried
+    assert (applied["released"], applied["left_out"]) == (0, {"refused in quarantine": 1})
+    assert await daybook.head() == 1
+
+
+async def test_a_delivery_under_another_proof_is_found_though_the_chain_was_written_anew(
+    daybook: Daybook,
+) -> None:
+    await daybook.post(STRIPE, contract(24900))
+    events, deliveries = tables.Event.__table__, tables.Delivery.__table__  # type: ignore[attr-defined]
+
+    def change(connection: Connection) -> None:
+        proof = msgspec_json.encode(FETCHED)
+        connection.execute(update(deliveries).values(proof=proof))
+        raw = connection.execute(select(deliveries)).mappings().one()
+        digest = chain.delivery_digest(raw["headers"], raw["body"], proof)
+        row = dict(connection.execute(select(events)).mappings().one()) | {"delivery_digest": digest}
+        head = chain.link(chain.GENESIS, row)
+        connection.execute(update(events).values(delivery_digest=digest, digest=head))
+        if connection.dialect.name == "postgresql":
+            connection.execute(update(tables.Turn.__table__).values(digest=head))  # type: ignore[attr-defined]
+
+    await write(daybook.state.ledger, change)
+
+    assert "what it came with" in str(await fault(daybook.state.ledger))
+
+
+async def test_bodies_that_an_earlier_version_sealed_still_open(daybook: Daybook) -> None:
+    """They were sealed alike, without their headers and proof."""
+    await daybook.post(STRIPE, contract(24900))
+    deliveries = tables.Delivery.__table__  # type: ignore[attr-defined]
+    ledger = daybook.state.ledger
+
+    def as_earlier(connection: Connection) -> None:
+        raw = connection.execute(select(deliveries)).mappings().one()
+        stored = StoredBody(*(raw[name] for name in StoredBody._fields))
+        (body,) = ledger.vault.unseal_bodies(connection, [stored])
+        assert body
+        keys = ledger.vault.read_keys(connection, owners_of_sealed(stored.body))
+        sealed = seal(keys, owners_of_sealed(stored.body), body)
+        connection.execute(update(deliveries).values(body=sealed))
+
+    await write(ledger, as_earlier)
+
+    async with ledger.reading() as reader:
+        assert json.loads((await reader.delivery(1))["body"]) == contract(24900)

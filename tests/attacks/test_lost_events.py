@@ -3,8 +3,9 @@
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -12,13 +13,19 @@ from urllib.parse import urlsplit
 
 import pytest
 from msgspec import json
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Connection, delete, insert
 
 from service.bootstrap import prepare
+from service.clock import utc_now
 from service.core.errors import LostEvents
-from service.ledger.witness import Loss, Witness
+from service.ledger import tables
+from service.ledger.master_key import open_vault
+from service.ledger.schema import run_on_file
+from service.ledger.witness import Loss, Witness, find_loss, record_accepted
 from service.settings import Settings
-from service.verify import verify_all
+from service.verify import Fault, verify_all
 from tests.support.cli import Run
 from tests.support.postgres import PostgresServer
 from tests.support.processes import DaybookProcesses, post
@@ -71,7 +78,8 @@ def test_a_damaged_journal_stops_the_start_and_its_loss_is_accepted_by_position(
     journal.write_bytes(damaged)
 
     # when, then it does not start
-    assert [exit_code(processes, name) for name in ("web", "worker")] == [1, 1]
+    assert [exit_code(processes, name) for name in ("web", "worker", "status", "verify")] == [1, 1, 0, 1]
+    assert journal.read_bytes() == damaged
     said = (processes.data_dir / "web.log").read_text()
     found = re.search(r"positions (\d+)–20 are gone: the ledger ends at (\d+)", said)
     assert found, said
@@ -91,9 +99,9 @@ def test_a_damaged_journal_stops_the_start_and_its_loss_is_accepted_by_position(
 
     # then it goes on from there
     assert "loss_accepted" in (processes.data_dir / "web.log").read_text()
-    assert post(processes, 100).json()["position"] == end + 1
-    wait_until(lambda: processes.caught_up(end + 1), "the books follow")
-    wait_until(lambda: known(processes.data_dir) == end + 1, "the witness follows")
+    assert post(processes, 100).json()["position"] == end + 2
+    wait_until(lambda: processes.caught_up(end + 2), "the books follow")
+    wait_until(lambda: known(processes.data_dir) == end + 2, "the witness follows")
 
 
 # An old copy in the place of the ledger
@@ -143,7 +151,7 @@ async def test_each_witness_is_enough(set_back: Settings, valkey: ValkeyServer, 
 
 
 def test_one_lost_position_is_told_as_one() -> None:
-    loss = Loss(position=24, known=Witness(position=25, digest="", at=NOW), witnesses=("Redis",))
+    loss = Loss(position=24, known=Witness(position=25, digest="", at=NOW), witnesses=("Redis",), heads=())
 
     assert str(loss).startswith("position 25 is gone: the ledger ends at 24; Redis knew position 25")
 
@@ -167,7 +175,7 @@ async def test_only_the_loss_that_is_there_is_accepted(set_back: Settings, logge
         "loss_accepted",
         "books_ahead",
     ]
-    assert known(set_back.data_dir) == 2
+    assert known(set_back.data_dir) == 3  # with the event of the acceptance
 
 
 async def test_after_an_accepted_loss_the_books_are_those_of_the_ledger(
@@ -179,7 +187,71 @@ async def test_after_an_accepted_loss_the_books_are_those_of_the_ledger(
         await daybook.catch_up()
 
         assert (await daybook.ask("/readyz")).status_code == 200
-        assert (await verify_all(set_back)).events == 6
+        assert (await verify_all(set_back)).events == 7
+
+
+def write(settings: Settings, change: Callable[[Connection], None]) -> None:
+    run_on_file(settings.data_dir, change)
+
+
+async def test_a_row_that_says_that_a_loss_was_accepted_is_worth_nothing(set_back: Settings) -> None:
+    row = {"name": "accepted loss", "body": b'"2999-01-01T00:00:00Z"', "kept_at_us": 1}
+    write(set_back, lambda connection: connection.execute(insert(tables.Cursor.__table__), row))  # type: ignore[attr-defined]
+
+    with pytest.raises(LostEvents, match="positions 3–5 are gone"):
+        prepare(set_back)
+
+
+async def test_an_acceptance_that_was_made_without_the_master_key_is_worth_nothing(
+    set_back: Settings,
+) -> None:
+    """Its event is a whole link of the chain, which anybody can compute."""
+
+    def forge(connection: Connection) -> None:
+        loss = find_loss(connection, {"a file": replace(witness(set_back), at=utc_now())}, None)
+        assert loss
+        record_accepted(connection, loss, vault, utc_now())
+
+    vault = open_vault(set_back)
+    vault._digest_key = bytes(
+        32
+    )  # sealing takes the master key, too; a forger would take the bytes of another
+    write(set_back, forge)
+
+    with pytest.raises(LostEvents, match="positions 4–5 are gone"):
+        prepare(set_back)
+
+
+def witness(settings: Settings) -> Witness:
+    return json.decode((settings.data_dir / "witness.json").read_bytes(), type=Witness)
+
+
+async def test_a_witness_of_the_future_is_accepted_by_what_it_knows(
+    set_back: Settings, valkey: ValkeyServer
+) -> None:
+    valkey.client().flushall()
+    late = json.encode(replace(witness(set_back), at=utc_now() + timedelta(days=9_999)))
+    path = set_back.data_dir / "witness.json"
+    path.write_bytes(late)
+    prepare(set_back, accept_loss=2)
+
+    path.write_bytes(late)
+    prepare(set_back)
+
+    other = replace(json.decode(late, type=Witness), position=4)
+    path.write_bytes(json.encode(other))
+    with pytest.raises(LostEvents):
+        prepare(set_back)
+
+
+async def test_an_acceptance_that_was_deleted_or_changed_is_found(set_back: Settings) -> None:
+    prepare(set_back, accept_loss=2)
+    entry = delete(tables.Subject.__table__).where(tables.Subject.subject == "loss|daybook||ledger")  # type: ignore[attr-defined]
+    write(set_back, lambda connection: connection.execute(entry))
+    prepare(set_back.model_copy(update={"redis_url": None}))
+
+    with pytest.raises(Fault, match="the index of histories lacks loss"):
+        await verify_all(set_back)
 
 
 async def test_other_events_in_place_of_known_ones_are_a_loss(set_back: Settings, data_dir: Path) -> None:
@@ -293,6 +365,7 @@ async def test_a_standby_that_lacks_acknowledged_events_is_not_written(
     async with running(tmp_path, database_url=url) as daybook:
         await record(daybook, 1)
         assert await lost_positions(daybook) == 0
+        assert await daybook.head() == 5
 
 
 async def test_a_failover_that_loses_nothing_is_no_alarm(

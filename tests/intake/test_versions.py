@@ -1,6 +1,7 @@
 """Which processors are due for retranslation, who says so, and until when."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ async def held(daybook: Daybook) -> Daybook:
 
 
 async def due(daybook: Daybook) -> list[str]:
-    return await daybook.state.ledger.read(versions.find_due)
+    ledger = daybook.state.ledger
+    return await ledger.read(partial(versions.find_due, vault=ledger.vault))
 
 
 async def start(daybook: Daybook) -> list[str]:

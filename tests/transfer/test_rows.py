@@ -11,7 +11,8 @@ import pytest
 from msgspec import json
 from pyarrow import parquet
 
-from service.books.tables import ROWS, TOTALS
+from projections import BOOKS
+from service.books.tables import ROWS
 from tests.support.senders import recorded, subscription
 from tests.transfer import test_ledger
 from tests.transfer.installation import Installation, posted
@@ -34,7 +35,9 @@ def test_every_table_of_the_books_is_written(filled: Installation, tmp_path: Pat
 
     assert written["position"] == len(filled.rows())
     tables = {each["table"]: each for each in written["tables"]}
-    assert tables.keys() == {row.table for row in ROWS} | TOTALS.keys()
+    assert tables.keys() == {
+        each.table for each in (*ROWS, *(total for book in BOOKS for total in book.totals))
+    }
     assert {Path(each["file"]).name for each in written["tables"]} == {
         path.name for path in (tmp_path / "out").iterdir()
     }

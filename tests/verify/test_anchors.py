@@ -6,13 +6,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from msgspec import json
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import json, to_builtins
 from msgspec.structs import replace
 
 from service.bootstrap import open_ledger
 from service.core.errors import Integrity
 from service.ledger import chain
 from service.ledger.anchors import Anchor, Anchors
+from service.ledger.draft import Incoming
 from service.ledger.tables import Event
 from service.settings import Settings
 from service.verify import Fault, verify_all
@@ -95,8 +97,58 @@ async def test_an_anchor_by_another_key_is_found(settings: Settings, tmp_path: P
         await verify_all(settings, anchors=anchors(tmp_path))
 
 
+def quarantined(text: bytes) -> Incoming:
+    """A delivery that can't be read."""
+    return replace(incoming(EVENTS[0]), events=[], body=text, content_digest=text, reason="malformed")
+
+
+async def quarantine(settings: Settings, *texts: bytes) -> None:
+    ledger = open_ledger(settings)
+    await ledger.append([quarantined(text) for text in texts], NOW)
+    await ledger.close()
+
+
+async def test_a_quarantine_whose_end_was_cut_off_or_written_anew_is_found(
+    settings: Settings, tmp_path: Path
+) -> None:
+    await quarantine(settings, b"one", b"other")
+    await verify_all(settings, anchors=anchors(tmp_path))
+    path = settings.data_dir / "ledger.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM quarantine WHERE id = 2")
+        connection.execute("DELETE FROM quarantine_chain WHERE entry = 2")
+
+    assert await verify_all(settings)
+    with pytest.raises(Integrity, match="quarantine ends before the anchor of line 1: at record 1"):
+        await verify_all(settings, anchors=anchors(tmp_path))
+
+    await quarantine(settings, b"another")
+    with pytest.raises(Integrity, match="quarantine was rewritten before record 2"):
+        await verify_all(settings, anchors=anchors(tmp_path))
+
+
+async def test_an_anchor_that_an_older_version_made_still_holds(settings: Settings, tmp_path: Path) -> None:
+    await verify_all(settings, anchors=anchors(tmp_path))
+    key = Ed25519PrivateKey.from_private_bytes(SEED)
+    older = replace(lines(tmp_path)[0], record=None, record_digest=None)
+    fields = {"position", "digest", "at", "public_key"}
+    document = {name: value for name, value in to_builtins(older).items() if name in fields}
+    signed = {**document, "signature": key.sign(older.signed_bytes()).hex()}
+    (tmp_path / "anchors.ndjson").write_bytes(json.encode(signed) + b"\n")
+
+    assert (await verify_all(settings, anchors=anchors(tmp_path))).anchors == 1
+
+
 @pytest.mark.parametrize(
-    "change", [{"position": 5}, {"digest": "00" * 32}, {"at": "2020-01-01T00:00:00Z"}, {"signature": "00"}]
+    "change",
+    [
+        {"record": 5},
+        {"record_digest": "11" * 32},
+        {"position": 5},
+        {"digest": "00" * 32},
+        {"at": "2020-01-01T00:00:00Z"},
+        {"signature": "00"},
+    ],
 )
 async def test_a_changed_anchor_is_found(settings: Settings, tmp_path: Path, change: dict) -> None:
     await verify_all(settings, anchors=anchors(tmp_path))
