@@ -151,21 +151,22 @@ def prepare(settings: Settings, *, books: bool = True, accept_loss: int | None =
         due = run_on_postgres(
             settings.database_url, partial(_prepare_ledger, settings=settings), LEDGER_SCHEMA
         )
-        if loss := _find_accepted_loss(settings, accept_loss):
-            _record_accepted(settings, loss)
+        loss = _find_accepted_loss(settings, accept_loss)
         prepare_books = partial(_prepare_books, settings=settings, add_books=add_books)
         run_on_postgres(settings.database_url, prepare_books, schema)
+        if loss:
+            _record_accepted(settings, loss)
         return due
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with locked(settings.data_dir / "prepare.lock"):
         loss = _find_accepted_loss(settings, accept_loss)  # before anything is opened to be written
         migrate_file(settings.data_dir)
         due = run_on_file(settings.data_dir, partial(_prepare_records, settings=settings))
-        if loss:
-            _record_accepted(settings, loss)
         lay_out_file(
             settings.data_dir, partial(_prepare_books_in_file, settings=settings, add_books=add_books)
         )
+        if loss:
+            _record_accepted(settings, loss)
         return due
 
 
@@ -213,6 +214,10 @@ def _find_accepted_loss(settings: Settings, accepted: int | None) -> Loss | None
 
 
 def _record_accepted(settings: Settings, loss: Loss) -> None:
+    """Record that a loss is accepted.
+
+    The books that knew more are empty by then: the event takes one of the positions that they had reached.
+    """
     accept = partial(record_accepted, loss=loss, vault=master_key.open_vault(settings), now=utc_now())
     if settings.database_url:
         head = run_on_postgres(settings.database_url, accept, LEDGER_SCHEMA)

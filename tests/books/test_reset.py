@@ -56,13 +56,13 @@ async def test_books_ahead_of_a_restored_ledger_are_reset_on_sqlite(
 
     # then the books are those of the ledger that is there
     assert only_if_ahead(logged) == [len(EVENTS) + 1]
-    assert (await verify_all(small_daybook)).events == len(EVENTS) + 2
+    assert (await verify_all(small_daybook)).events == len(EVENTS) + 3  # with that of the acceptance
 
 
 async def test_books_ahead_of_a_restored_ledger_are_reset_on_postgresql(
-    postgres: PostgresServer, logged: list[Any]
+    postgres: PostgresServer, tmp_path: Path, logged: list[Any]
 ) -> None:
-    settings = load(database_url=postgres.new_database())
+    settings = load(data_dir=tmp_path, database_url=postgres.new_database())
     await write_small_ledger(settings)
     ledger = open_ledger(settings)
     before = await ledger.read(lambda c: c.execute(Turn.__table__.select()).one())
@@ -83,4 +83,4 @@ async def test_books_ahead_of_a_restored_ledger_are_reset_on_postgresql(
     await other_events(settings)
 
     assert only_if_ahead(logged) == [len(EVENTS) + 1]
-    assert (await verify_all(settings)).events == len(EVENTS) + 2
+    assert (await verify_all(settings)).events == len(EVENTS) + 3
