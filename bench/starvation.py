@@ -5,8 +5,10 @@ amount and a time of its own.
 """
 
 import asyncio
+import os
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +31,9 @@ READS = {
     "/upcoming of ten years": "/api/v1/upcoming?from=2026-01-01&to=2036-01-01",
     "/contracts, all": "/api/v1/contracts?format=csv",
 }
+
+
+os.environ.setdefault("DAYBOOK_MASTER_KEY", b64encode(os.urandom(32)).decode())
 
 
 def daily_contracts() -> Iterator[Event]:
