@@ -172,8 +172,8 @@ async def test_only_the_loss_that_is_there_is_accepted(set_back: Settings, logge
     prepare(set_back)
 
     assert [line["event"] for line in logged if line["event"] in ("loss_accepted", "books_ahead")] == [
-        "loss_accepted",
         "books_ahead",
+        "loss_accepted",
     ]
     assert known(set_back.data_dir) == 3  # with the event of the acceptance
 
