@@ -14,7 +14,7 @@ from service.core.moments import from_us, rfc3339
 from service.core.progress import Advance, no_advance
 from service.intake.translation import processor_of
 from service.ledger import chain
-from service.ledger.store import LedgerReader
+from service.ledger.reader import LedgerReader
 from service.settings import Settings
 
 _UNSIGNED = {  # by method: why there is no signature to check

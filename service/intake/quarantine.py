@@ -16,8 +16,9 @@ from service.core.rfc8259 import NOT_JSON, parse_json
 from service.intake.provenance import check_signature
 from service.intake.translation import is_rendered, processor_of, read_delivery
 from service.ledger.draft import Incoming
+from service.ledger.reader import LedgerReader
 from service.ledger.set_aside import SetAsideSubject
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.store import Ledger
 from service.ledger.vault import is_bound, is_sealed
 from service.settings import Settings
 

@@ -39,8 +39,9 @@ from service.intake.revisions import (
 )
 from service.intake.translation import can_read_again, is_rendered, processor_of, read_delivery
 from service.ledger.draft import EventKey, Incoming
+from service.ledger.reader import LedgerReader
 from service.ledger.renderings import NO_RANK, Rank, named_account, rank
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.store import Ledger
 from service.settings import Settings
 
 log = structlog.get_logger()

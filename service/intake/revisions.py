@@ -19,7 +19,7 @@ from service.core.events import (
 from service.core.moments import rfc3339
 from service.intake.translation import is_rendered, processor_of
 from service.ledger.draft import EventKey, Incoming
-from service.ledger.store import LedgerReader, RecordedEvent
+from service.ledger.reader import LedgerReader, RecordedEvent
 
 
 class Change(Struct, frozen=True, kw_only=True):

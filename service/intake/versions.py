@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from handlers import PROCESSORS
 from service.ledger.cursors import read_cursors, save_cursor
-from service.ledger.store import Ledger, recorded_processors, waiting_processors
+from service.ledger.reader import recorded_processors, waiting_processors
+from service.ledger.store import Ledger
 from service.ledger.vault import Vault
 
 VERSIONS = {processor.name: processor.version for processor in PROCESSORS}

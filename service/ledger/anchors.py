@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from service.core.errors import Integrity
 from service.core.moments import rfc3339
 from service.ledger import chain
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.reader import LedgerReader
+from service.ledger.store import Ledger
 from service.storage.files import replace_file
 
 

@@ -20,7 +20,8 @@ from service.intake import quarantine
 from service.intake.translation import read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.fetches import has_due_fetch
-from service.ledger.store import Ledger, RecordedEvent
+from service.ledger.reader import RecordedEvent
+from service.ledger.store import Ledger
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
 from service.sync.client import ApiClient

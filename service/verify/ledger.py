@@ -16,8 +16,9 @@ from service.ledger.cursors import find_forged
 from service.ledger.draft import Head
 from service.ledger.history import EVENT_COLUMNS, READING_TYPES, to_event
 from service.ledger.markers import subjects_of_markers
+from service.ledger.reader import LedgerReader
 from service.ledger.schema import NEWEST_REVISION, OLDEST_REVISION
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.store import Ledger
 from service.ledger.vault import StoredBody, Vault
 from service.storage.statements import POSTGRESQL, any_of
 from service.verify.fault import Fault, Location, differing_columns

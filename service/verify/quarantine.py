@@ -3,7 +3,7 @@
 from service.core.errors import Integrity
 from service.ledger import chain
 from service.ledger.quarantine_chain import check_record, digest_entry
-from service.ledger.store import LedgerReader
+from service.ledger.reader import LedgerReader
 from service.verify.fault import Fault, Location
 
 _PAGE = 1_000

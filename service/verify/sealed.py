@@ -10,7 +10,8 @@ from service.core.errors import Integrity
 from service.ledger import tables
 from service.ledger.key_destruction import find_unexplained
 from service.ledger.personal_data import has_sealed_fields, unseal_data
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.reader import LedgerReader
+from service.ledger.store import Ledger
 from service.ledger.vault import GENERAL, StoredBody, Vault, owners_of_sealed, unseal
 from service.verify.fault import Fault, Location
 

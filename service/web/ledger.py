@@ -11,7 +11,7 @@ from service.core.errors import Integrity, NotFound, ParameterError
 from service.core.events import SUPERSEDED_SUFFIX
 from service.core.moments import from_us, rfc3339
 from service.core.scopes import FIGURES, PEOPLE
-from service.ledger.store import LedgerReader
+from service.ledger.reader import LedgerReader
 from service.reads.answers import Account, Moment, Processor, Trust, about, moment, or_null
 from service.reads.parameters import integer
 from service.reads.personal import DATA_OF_EVENT

@@ -20,7 +20,7 @@ from service.core.rfc8259 import parse_json
 from service.intake.translation import content_digest, read_delivery
 from service.ledger.draft import Incoming
 from service.ledger.history import EVENT_COLUMNS, to_event
-from service.ledger.store import LedgerReader
+from service.ledger.reader import LedgerReader
 from service.sync.observations import fetched_delivery, observation_proof
 from service.sync.reconcile.books import read_rows_by_key
 from service.sync.reconcile.report import Differences, Facts, compare_facts

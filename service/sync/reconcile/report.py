@@ -10,7 +10,8 @@ import structlog
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from service.ledger.store import Ledger, LedgerReader
+from service.ledger.reader import LedgerReader
+from service.ledger.store import Ledger
 
 MAX_LISTED = 1_000  # differing objects whose differences are listed; more are only counted
 
