@@ -89,6 +89,20 @@ def test_who_asks_once_is_answered_before_most_of_what_another_asks_at_the_same_
         assert answered(flood) < 100
 
 
+def test_clients_of_a_trusted_proxy_take_turns_too(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with serve(data_dir, api_keys=KEY, trusted_proxies=HOSTILE) as address, ExitStack() as stack:
+        flood = [stack.enter_context(connected(address)) for _ in range(400)]
+        honest = stack.enter_context(connected(address))
+        with gate.closed(address):
+            for connection in flood:
+                connection.sendall(get("/api/v1/mrr", "X-Forwarded-For: 203.0.113.1\r\n"))
+            honest.sendall(get("/api/v1/mrr", "X-Forwarded-For: 203.0.113.2\r\n"))
+
+        assert read_answer(honest) == b"401"
+        assert answered(flood) < 100
+
+
 def test_nobody_is_refused_while_another_address_asks_all_that_needs_no_key(data_dir: Path) -> None:
     with (
         serve(data_dir, api_keys=KEY) as address,
