@@ -165,6 +165,13 @@ def valkey() -> Iterator[ValkeyServer]:
         yield server
 
 
+@pytest.fixture
+def processes(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
+    """Real processes of a Daybook on SQLite, none of which is started yet."""
+    with DaybookProcesses(tmp_path, valkey.connection_url) as started:
+        yield started
+
+
 # Stores. A module names its own in `STORES`: `EACH_STORE` where the same is promised of both.
 
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -46,12 +46,6 @@ def known(data_dir: Path) -> int:
 
 
 # A damaged write-ahead log
-
-
-@pytest.fixture
-def processes(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
-    with DaybookProcesses(tmp_path, valkey.connection_url) as started:
-        yield started
 
 
 def exit_code(processes: DaybookProcesses, name: str, *arguments: str) -> int:
@@ -213,13 +207,25 @@ async def test_an_acceptance_that_was_made_without_the_master_key_is_worth_nothi
         record_accepted(connection, loss, vault, utc_now())
 
     vault = open_vault(set_back)
-    vault._digest_key = bytes(
-        32
-    )  # sealing takes the master key, too; a forger would take the bytes of another
+    vault._digest_key = bytes(32)  # sealing takes the master key, too; a forger would take others' bytes
     write(set_back, forge)
 
     with pytest.raises(LostEvents, match="positions 4–5 are gone"):
         prepare(set_back)
+
+
+async def test_a_loss_is_accepted_only_where_the_ledger_still_ends(set_back: Settings) -> None:
+    """Two starts may accept it at once: the second one finds the event of the first."""
+    vault = open_vault(set_back)
+
+    def accept_twice(connection: Connection) -> None:
+        loss = find_loss(connection, {"a file": witness(set_back)}, None)
+        assert loss
+        record_accepted(connection, loss, vault, utc_now())
+        with pytest.raises(LostEvents):
+            record_accepted(connection, loss, vault, utc_now())
+
+    write(set_back, accept_twice)
 
 
 def witness(settings: Settings) -> Witness:

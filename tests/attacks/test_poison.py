@@ -1,7 +1,7 @@
 """One delivery, or one contract, that would stall every book: the books go on without it, and say so."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from tests.support.processes import NO_TLS, DaybookProcesses, post, signed
 from tests.support.running import Daybook, running
 from tests.support.senders import STANDARD, STRIPE, stripe_event, stripe_subscription
 from tests.support.stores import EACH_STORE
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 STORES = EACH_STORE
@@ -150,12 +149,6 @@ async def test_restatements_that_take_too_much_work_are_400_and_nothing_goes_on(
 
 
 # The same, by real processes that are killed meanwhile
-
-
-@pytest.fixture
-def processes(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
-    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
-        yield daybook
 
 
 @pytest.mark.timeout(600)

@@ -3,11 +3,9 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from msgspec import json
 
 from service.maintenance.backup import back_up, restore
@@ -16,37 +14,30 @@ from service.verify import verify_all
 from tests.support.load import Load, positions
 from tests.support.processes import DaybookProcesses
 from tests.support.temporary_books import NOW
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
-BEFORE = 60  # events answered before each backup
-
-
-@pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
-    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
-        yield daybook
+BEFORE = 60  # more events answered before each backup
 
 
 async def test_each_backup_verifies_and_holds_what_was_answered_before_it(
-    daybook: DaybookProcesses, tmp_path: Path
+    processes: DaybookProcesses, tmp_path: Path
 ) -> None:
-    daybook.start("web")
-    daybook.start("worker")
-    await asyncio.to_thread(daybook.wait_ready)
-    posting = Load(daybook.url, seed=1)
+    processes.start("web")
+    processes.start("worker")
+    await asyncio.to_thread(processes.wait_ready)
+    posting = Load(processes.url, seed=1)
     sending = asyncio.create_task(posting.run())
     backups = tmp_path / "backups"
 
     # given backups under load, one of them by the command
     made = []
     for number in range(3):
-        enough = (number + 1) * BEFORE
+        enough = len(posting.answered) + BEFORE
         await eventually(lambda: len(posting.answered) >= enough, "posted")  # noqa: B023
         before = dict(posting.answered)
         if number == 0:
             command = [sys.executable, "-m", "service.cli", "backup", str(backups), "--json"]
-            said = await asyncio.to_thread(subprocess.check_output, command, env=daybook.environment)
+            said = await asyncio.to_thread(subprocess.check_output, command, env=processes.environment)
             where, position = Path(json.decode(said)["directory"]), json.decode(said)["position"]
         else:
             now = NOW + timedelta(days=number)

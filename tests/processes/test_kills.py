@@ -7,8 +7,6 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,43 +14,36 @@ from service.settings import load
 from service.verify import verify_all
 from tests.support.load import Load, positions
 from tests.support.processes import DaybookProcesses
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 KILLS = int(os.environ.get("DAYBOOK_KILLS") or 10)
 
 
-@pytest.fixture
-def daybook(tmp_path: Path, valkey: ValkeyServer) -> Iterator[DaybookProcesses]:
-    with DaybookProcesses(tmp_path, valkey.connection_url) as daybook:
-        yield daybook
-
-
 @pytest.mark.timeout(1_800)
-async def test_kills_lose_nothing_that_was_answered(daybook: DaybookProcesses) -> None:
+async def test_kills_lose_nothing_that_was_answered(processes: DaybookProcesses) -> None:
     # given a web process and a worker under load
-    daybook.start("web")
-    daybook.start("worker")
-    daybook.wait_ready()
-    load = Load(daybook.url, seed=1)
+    processes.start("web")
+    processes.start("worker")
+    processes.wait_ready()
+    load = Load(processes.url, seed=1)
     sending = asyncio.create_task(load.run())
 
     # when either is killed many times, at random moments, and started again
     chance = random.Random(2)
     for _ in range(KILLS):
         name = chance.choice(("web", "worker"))
-        await asyncio.to_thread(daybook.kill, name, signal.SIGKILL)
-        daybook.start(name)
-        await asyncio.to_thread(daybook.wait_ready)
+        await asyncio.to_thread(processes.kill, name, signal.SIGKILL)
+        processes.start(name)
+        await asyncio.to_thread(processes.wait_ready)
         await asyncio.sleep(chance.uniform(0.0, 0.6))
     await eventually(lambda: len(load.answered) > 100, "more than a hundred events are answered")
     load.stop()
     await sending
-    await eventually(daybook.caught_up, "the books reach the ledger's end")
+    await eventually(processes.caught_up, "the books reach the ledger's end")
 
     # then every answered position holds its event, the chain is whole, the books equal a replay
-    assert await positions(daybook.data_dir) | load.answered == await positions(daybook.data_dir)
-    settings = load_settings(daybook)
+    assert await positions(processes.data_dir) | load.answered == await positions(processes.data_dir)
+    settings = load_settings(processes)
     assert any("unbroken" in line for line in (await verify_all(settings)).lines())
 
 
