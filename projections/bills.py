@@ -26,7 +26,14 @@ from projections.book import (
     encode_causes,
 )
 from projections.contract_life import ContractState
-from projections.contracts import ContractStart, ContractStates, contract_key, contract_state_rows, mrr_terms
+from projections.contracts import (
+    CONTRACT_STATES,
+    ContractStart,
+    ContractStates,
+    contract_key,
+    contract_state_rows,
+    mrr_terms,
+)
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.inferred import (
     BilledItems,
@@ -422,7 +429,7 @@ BILLS = Book(
     name="bills",
     version=9,
     stages=(
-        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
+        CONTRACT_STATES,
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),
         Stage(reads=(ContractStart, BilledItems), contribute=inferred_state_rows, rows=(InferredStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),

@@ -9,7 +9,7 @@ the deliveries nor their number can matter, and integers add up in any order.
 from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
@@ -73,12 +73,33 @@ class Row(Struct, frozen=True, kw_only=True):
 Contribute = Callable[[Sequence[Any], Rules], list[Row]]
 
 
+class HistoryFold(Protocol):
+    """A history as far as it was read, which may go on with later events in place of reading all again."""
+
+    @property
+    def size(self) -> int:
+        """About how many rows it holds in memory."""
+
+    def goes_on(self, later: Sequence[Event]) -> bool:
+        """Whether to `read_on` with these events gives what folding the whole history anew gives."""
+
+    def read_on(self, later: Sequence[Event]) -> None:
+        """Read later events with which it goes on, in canonical order."""
+
+    def rows(self) -> list[Row]:
+        """The rows that the events read so far contribute."""
+
+
 class Stage(Struct, frozen=True, kw_only=True):
-    """One step of a book. `reads` is a kind of subject ("invoice"), or row types of earlier stages."""
+    """One step of a book. `reads` is a kind of subject ("invoice"), or row types of earlier stages.
+
+    A stage of long histories may have a `fold`, whose rows of a whole history are what it contributes.
+    """
 
     reads: str | tuple[type[Row], ...]
     contribute: Contribute
     rows: tuple[type[Row], ...]
+    fold: Callable[[Sequence[Event], Rules], HistoryFold] | None = None
 
 
 def _row_itself(row: Any) -> Iterable[Any]:

@@ -70,18 +70,6 @@ class ContractState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phases: tuple[Phase, ...] = ()
 
 
-def contract_states(history: Sequence[Event], rules: Rules) -> list[ContractState]:
-    """The contract's state at the end of every day on which it changes or states itself, in order.
-
-    The customer's own discounts are not in them. The first state holds from `counts_from_on`, or the day of
-    `counts_from`, where that is earlier than its event.
-    """
-    life = _Life(history, rules)
-    for moment, event in _timeline(history):
-        _READ[type(event.data)](life, moment, event)
-    return life.finished()
-
-
 def _timeline(history: Sequence[Event]) -> list[tuple[datetime, Event]]:
     """A contract's events, each with the moment from which it holds; each taxed invoice once.
 
@@ -105,6 +93,10 @@ def _taxed_invoices(history: Sequence[Event]) -> list[tuple[datetime, Event]]:
     return sorted(invoices.values(), key=lambda mark: (mark[0], mark[1].event_id))
 
 
+def _tells_no_tax(event: Event) -> bool:
+    return isinstance(event.data, Invoice) and _tax_percent(event.data) is None
+
+
 def _tax_percent(data: Data) -> Decimal | None:
     """The percentage of tax that an invoice's prices include; None if it can't be read from it."""
     if not isinstance(data, Invoice) or data.status in ("draft", "deleted"):
@@ -115,8 +107,8 @@ def _tax_percent(data: Data) -> Decimal | None:
     )
 
 
-class _Life:
-    """A contract's life as far as its events have been read."""
+class ContractLife:
+    """A contract's life as far as its events have been read: those of a history, in canonical order."""
 
     def __init__(self, history: Sequence[Event], rules: Rules) -> None:
         self._states: list[ContractState] = []
@@ -129,11 +121,40 @@ class _Life:
         self._schedules: dict[str, Event] = {}
         self._tax = next((event for _, event in _taxed_invoices(history)), None)  # the invoice that tells it
         self._stated: Event | None = None  # the last statement
+        self._until = EVER  # the last moment that was read
+        self._read(_timeline(history))
 
-    def finished(self) -> list[ContractState]:
-        """The states. What is stated to end, and can't come back, has not ended where it lives on later.
+    def goes_on(self, later: Sequence[Event]) -> bool:
+        """Whether to `read_on` with these events gives what reading the whole history anew gives.
 
-        Of next bills only the last counts: a state that says nothing else than the one before it is left out.
+        So it is with statements at later moments, one at each, that price nothing of a schedule's phases; and
+        with invoices that tell no tax.
+        """
+        statements = [event for event in later if isinstance(event.data, Subscription)]
+        moments = {event.occurred_at for event in statements}
+        return (
+            len(moments) == len(statements)
+            and all(moment > self._until for moment in moments)
+            and all(isinstance(event.data, Subscription) or _tells_no_tax(event) for event in later)
+            and not (self._schedules and _named_prices(statements).items() - self._prices.items())
+        )
+
+    def read_on(self, later: Sequence[Event]) -> None:
+        """Read later events with which this life goes on, in order."""
+        self._read((e.occurred_at, e) for e in later if isinstance(e.data, Subscription))
+
+    def _read(self, timeline: Iterable[tuple[datetime, Event]]) -> None:
+        for moment, event in timeline:
+            _READ[type(event.data)](self, moment, event)
+            self._until = moment
+
+    def states(self) -> list[ContractState]:
+        """The contract's state at the end of every day on which it changes or states itself, in order.
+
+        The customer's own discounts are not in them. The first state holds from `counts_from_on`, or the day
+        of `counts_from`, where that is earlier than its event. What is stated to end, and can't come back,
+        has not ended where it lives on later. Of next bills only the last counts: a state that says nothing
+        else than the one before it is left out.
         """
         states = [
             replace(state, ends_on=None)
@@ -144,6 +165,11 @@ class _Life:
         lasting = [_without_next_bills(state) for state in states]
         last = len(states) - 1
         return [state for n, state in enumerate(states) if n in (0, last) or lasting[n] != lasting[n - 1]]
+
+    @property
+    def size(self) -> int:
+        """How many states it holds in memory."""
+        return len(self._states)
 
     def state(self, at: datetime, event: Event) -> None:
         """Read a statement of the subscription. A status of its end stays where nothing revives it."""
@@ -208,14 +234,14 @@ class _Life:
 
     def _add(self, day: date, at: datetime, change: Event | None = None, *, ended: bool = False) -> None:
         """Add the state of a day, and drop those of this day and of days that do not come any more."""
-        state = self._known(day, at, change, ended=ended)
+        state = self._state_at(day, at, change, ended=ended)
         if change and (self._states[-1].data, self._states[-1].phases) == (state.data, state.phases):
             return
         while self._states and self._states[-1].day >= day:
             self._states.pop()
         self._states.append(state)
 
-    def _known(self, day: date, at: datetime, change: Event | None, *, ended: bool) -> ContractState:
+    def _state_at(self, day: date, at: datetime, change: Event | None, *, ended: bool) -> ContractState:
         """The contract's state as known at a moment."""
         event = self._stated
         assert event is not None  # noqa: S101 - nothing is added before a statement
@@ -303,11 +329,11 @@ class _Life:
 
 
 # How each type of event changes a contract's life. Its invoices are those that tell the tax in its prices.
-_READ: dict[type[Data], Callable[[_Life, datetime, Event], None]] = {
-    Subscription: _Life.state,
-    AppliedDiscount: _Life.change,
-    Schedule: _Life.change,
-    Invoice: _Life.tax,
+_READ: dict[type[Data], Callable[[ContractLife, datetime, Event], None]] = {
+    Subscription: ContractLife.state,
+    AppliedDiscount: ContractLife.change,
+    Schedule: ContractLife.change,
+    Invoice: ContractLife.tax,
 }
 
 

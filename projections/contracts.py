@@ -12,8 +12,8 @@ from datetime import date
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from projections.book import INFERRED, Policy, Row, Rules, last_event_date, weakest_trust
-from projections.contract_life import ContractState, contract_states
+from projections.book import INFERRED, Policy, Row, Rules, Stage, last_event_date, weakest_trust
+from projections.contract_life import ContractLife, ContractState
 from projections.customer_discounts import CustomerDiscounts, DiscountPeriod, discount_periods
 from projections.pricing import all_discounts, change_days, price_on
 from projections.work import Work, size_of
@@ -79,60 +79,91 @@ class MrrTerm(Struct, frozen=True, kw_only=True):
         return self.state.trust == INFERRED
 
 
+class ContractFold:
+    """One subscription's events, folded to the rows of its contract; it may go on with later events."""
+
+    def __init__(self, history: Sequence[Event], rules: Rules) -> None:
+        self._rules = rules
+        self._life = ContractLife(history, rules)
+        self._item_terms: dict[str, tuple[str, int, bool]] = {}  # by item or price id, as first stated
+        self._last_event_date = ""
+        self._remember(history)
+
+    @property
+    def size(self) -> int:
+        """How many states it holds in memory."""
+        return self._life.size
+
+    def goes_on(self, later: Sequence[Event]) -> bool:
+        """Whether to `read_on` with these events gives what folding the whole history anew gives."""
+        return self._life.goes_on(later)
+
+    def read_on(self, later: Sequence[Event]) -> None:
+        """Read later events with which it goes on, in canonical order."""
+        self._life.read_on(later)
+        self._remember(later)
+
+    def _remember(self, events: Sequence[Event]) -> None:
+        self._last_event_date = max(self._last_event_date, last_event_date(events, self._rules))
+        for event in events:
+            for item in event.data.items if isinstance(event.data, Subscription) else ():
+                for key in filter(None, (item.item_id, item.price_id)):
+                    self._item_terms.setdefault(key, (item.interval, item.every, item.metered))
+
+    def rows(self) -> list[Row]:
+        """The states of the contract, once for each customer who has or had it, and its start."""
+        states = self._life.states()
+        return [self._start(states), *self._rows_of_customers(states)] if states else []
+
+    def _start(self, states: Sequence[ContractState]) -> ContractStart:
+        first = states[0]
+        items = sorted((key, *terms) for key, terms in self._item_terms.items())
+        return ContractStart(
+            parent_key=contract_key(first.processor, first.account, first.data.subscription_id),
+            causes=json.encode(first.causes).decode(),
+            first_day=first.day.isoformat(),
+            state=json.encode(first).decode(),
+            items=json.encode(items).decode(),
+            customers=json.encode(_customers(states)).decode(),
+        )
+
+    def _rows_of_customers(self, states: Sequence[ContractState]) -> list[ContractStates]:
+        last = states[-1]
+        customers = _customers(states)
+        Work().add(len(customers) * sum(size_of(state.data) for state in states))  # each gets all of them
+        encoded = json.encode(states).decode()
+        return [
+            ContractStates(
+                parent_key=join_key(last.processor, last.account, customer_id),
+                causes=json.encode(last.causes).decode(),
+                processor=last.processor,
+                account=last.account,
+                customer_id=customer_id,
+                contract_id=last.data.subscription_id,
+                present=customer_id == last.data.customer_id,
+                last_event_date=self._last_event_date,
+                states=encoded,
+            )
+            for customer_id in customers
+        ]
+
+
 def contract_state_rows(history: Sequence[Event], rules: Rules) -> list[Row]:
     """One subscription's events to the states of its contract, once for each customer who has or had it."""
-    states = contract_states(history, rules)
-    if not states:
-        return []
-    return [
-        _start(history, states),
-        *_rows_of_customers(history, states, rules),
-    ]
+    return ContractFold(history, rules).rows()
 
 
-def _start(history: Sequence[Event], states: Sequence[ContractState]) -> ContractStart:
-    first = states[0]
-    items: dict[str, tuple[str, int, bool]] = {}
-    for event in history:
-        for item in event.data.items if isinstance(event.data, Subscription) else ():
-            for key in filter(None, (item.item_id, item.price_id)):
-                items.setdefault(key, (item.interval, item.every, item.metered))
-    return ContractStart(
-        parent_key=contract_key(first.processor, first.account, first.data.subscription_id),
-        causes=json.encode(first.causes).decode(),
-        first_day=first.day.isoformat(),
-        state=json.encode(first).decode(),
-        items=json.encode(sorted((key, *terms) for key, terms in items.items())).decode(),
-        customers=json.encode(_customers(states)).decode(),
-    )
+CONTRACT_STATES = Stage(
+    reads="subscription",
+    contribute=contract_state_rows,
+    rows=(ContractStates, ContractStart),
+    fold=ContractFold,
+)
 
 
 def contract_key(processor: str, account: str, contract_id: str) -> str:
     """The key under which what is known of a contract comes together."""
     return join_key("subscription", processor, account, contract_id)
-
-
-def _rows_of_customers(
-    history: Sequence[Event], states: Sequence[ContractState], rules: Rules
-) -> list[ContractStates]:
-    last = states[-1]
-    customers = _customers(states)
-    Work().add(len(customers) * sum(size_of(state.data) for state in states))  # each gets all of them
-    encoded = json.encode(states).decode()
-    return [
-        ContractStates(
-            parent_key=join_key(last.processor, last.account, customer_id),
-            causes=json.encode(last.causes).decode(),
-            processor=last.processor,
-            account=last.account,
-            customer_id=customer_id,
-            contract_id=last.data.subscription_id,
-            present=customer_id == last.data.customer_id,
-            last_event_date=last_event_date(history, rules),
-            states=encoded,
-        )
-        for customer_id in customers
-    ]
 
 
 def _customers(states: Sequence[ContractState]) -> list[str]:

@@ -19,6 +19,7 @@ from msgspec.structs import fields
 
 from projections.book import Book, Row, Rules, Stage, Total
 from projections.histories import History
+from projections.kept import KeptFolds, LaterEvents
 from service.core.errors import DaybookError
 from service.core.events import Event
 from service.core.order import canonical
@@ -101,11 +102,13 @@ class ParentKeys:
 class HistoryRows:
     """What some histories contribute. Books that share a stage, under the same rules, share its rows.
 
-    `histories` are the events by the history's name, in canonical order.
+    `histories` are the events by the history's name, in canonical order. Those that are `LaterEvents` go on
+    with `kept` folds.
     """
 
-    def __init__(self, histories: Mapping[str, Sequence[Event]]) -> None:
+    def __init__(self, histories: Mapping[str, Sequence[Event]], kept: KeptFolds | None = None) -> None:
         self._histories = histories
+        self._kept = kept
         self._contributed: dict[Rules, dict[Stage, Contributed]] = defaultdict(dict)
 
     def of(self, stages: Iterable[Stage], rules: Rules) -> dict[Stage, Contributed]:
@@ -114,7 +117,8 @@ class HistoryRows:
         own = [stage for stage in stages if isinstance(stage.reads, str)]
         for stage in own:
             if stage not in contributed:
-                contributed[stage] = contribute(stage, self._histories, rules)
+                make = partial(self._kept.make_rows, stage, rules) if self._kept and stage.fold else None
+                contributed[stage] = contribute(stage, self._histories, rules, make)
         return {stage: contributed[stage] for stage in own}
 
 
@@ -197,18 +201,24 @@ def fold(
     return changes
 
 
-def contribute(stage: Stage, inputs: Mapping[str, Sequence[Any]], rules: Rules) -> dict[str, Rows]:
+def contribute(
+    stage: Stage,
+    inputs: Mapping[str, Sequence[Any]],
+    rules: Rules,
+    make: Callable[[str, Sequence[Any]], list[Row]] | None = None,
+) -> dict[str, Rows]:
     """The rows that a stage contributes from each input that it reads.
 
     `inputs` are histories in canonical order by name, of any kinds; for a later stage, rows by parent key.
-    Raises FoldError.
+    `make` makes the rows of an input, if the stage itself does not. Raises FoldError.
     """
     is_of_history = isinstance(stage.reads, str)
     prefix, contributed = f"{stage.reads}|" if is_of_history else "", {}
     for key, items in inputs.items():
         if key.startswith(prefix):
             try:
-                contributed[key] = dict.fromkeys(stage.contribute(items, rules))
+                rows = make(key, items) if make else stage.contribute(items, rules)
+                contributed[key] = dict.fromkeys(rows)
                 _check_numbers(contributed[key])
             except _NOT_OF_THE_INPUT:
                 raise
@@ -230,17 +240,24 @@ def _number_fields(row_type: type[Row]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(row_type) if field.type in (int, int | None))
 
 
-def ordered(histories: Mapping[str, Iterable[Event]]) -> dict[str, Sequence[Event]]:
+def ordered(histories: Mapping[str, Sequence[Event]]) -> dict[str, Sequence[Event]]:
     """The histories in canonical order, by name. Raises FoldError if one can't be ordered."""
     in_order: dict[str, Sequence[Event]] = {}
     for name, events in histories.items():
         try:
-            in_order[name] = History(canonical(events))
+            in_order[name] = _ordered(events)
         except _NOT_OF_THE_INPUT:
             raise
         except Exception as error:
             raise FoldError(name, is_of_history=True) from error
     return in_order
+
+
+def _ordered(events: Sequence[Event]) -> Sequence[Event]:
+    effective = canonical(events)
+    if isinstance(events, LaterEvents):
+        return LaterEvents(effective)
+    return History(effective, has_superseded=len(effective) < len(events))
 
 
 def row_types_read(stage: Stage) -> tuple[type[Row], ...]:

@@ -10,10 +10,11 @@ T = TypeVar("T")
 
 
 class History(list[Event]):
-    """The events of one history in canonical order. They don't change."""
+    """The events of one history in canonical order. They don't change. Of some, others were superseded."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: Iterable[Event], *, has_superseded: bool = False) -> None:
         super().__init__(events)
+        self.has_superseded = has_superseded
         self.made: dict[Callable[..., Any], Any] = {}
 
 

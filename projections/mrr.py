@@ -12,7 +12,7 @@ from msgspec import json
 
 from projections.book import INFERRED, Book, Row, Rules, Stage, Total, merge_causes, weakest_trust
 from projections.contract_life import ContractState
-from projections.contracts import ContractStart, ContractStates, MrrTerm, contract_state_rows, mrr_terms
+from projections.contracts import CONTRACT_STATES, ContractStart, ContractStates, MrrTerm, mrr_terms
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.inferred import (
     BilledItems,
@@ -183,7 +183,7 @@ MRR = Book(
     name="mrr",
     version=8,
     stages=(
-        Stage(reads="subscription", contribute=contract_state_rows, rows=(ContractStates, ContractStart)),
+        CONTRACT_STATES,
         Stage(reads="invoice", contribute=billed_item_rows, rows=(BilledItems,)),
         Stage(reads=(ContractStart, BilledItems), contribute=inferred_state_rows, rows=(InferredStates,)),
         Stage(reads="customer_discount", contribute=customer_discount_rows, rows=(CustomerDiscounts,)),

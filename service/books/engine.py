@@ -6,7 +6,8 @@ replay gives, and takes effect once, whatever is delivered again and whenever a 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -31,6 +32,7 @@ from projections.fold import (
     ordered,
     sum_changes,
 )
+from projections.kept import MOST_KEPT, KeptFolds, LaterEvents
 from service.books import tables
 from service.books.failures import find_first_unread
 from service.books.rows import WrittenRows, read_gross, stored_rows
@@ -39,7 +41,7 @@ from service.core.errors import DaybookError
 from service.core.events import Event, subjects
 from service.core.moments import to_us
 from service.ledger.append import read_head
-from service.ledger.history import read_events, read_histories, read_placed_histories
+from service.ledger.history import read_events, read_histories, read_limits, read_placed_histories
 from service.ledger.store import Ledger
 from service.storage.statements import HotStatement, any_of, now_us
 
@@ -76,6 +78,7 @@ class Engine:
         clock: Callable[[], datetime],
         partitions: HeldPartitions | None = None,
         batch: int = BATCH,
+        kept_states: int = MOST_KEPT,
     ) -> None:
         self._ledger = ledger
         self._store = store
@@ -86,6 +89,7 @@ class Engine:
         self._analyze_at = 0
         self._last_positions: dict[tuple[str, int], int] = {}  # as last written; dropped when a write fails
         self._stop_at: int | None = None  # the position at which the books are held at the moment
+        self._kept = KeptFolds(kept_states)
 
     async def catch_up(self, until: int | None = None) -> int:
         """Advance until the held partitions are at the ledger's end (or at `until`); the number of events."""
@@ -132,10 +136,12 @@ class Engine:
         ahead = [position for position in positions.values() if position > start]
         stop = min([*ahead, until] if until is not None else ahead, default=None)
         limit = self._size if stop is None else min(self._size, stop - start)
+        place = (dict(self._partitions.fences), {book.name: parts for book, parts in due.items()})
+        self._kept.leave((start, place))
         new = await self._ledger.read(partial(self._read_new_events, start=start, limit=limit, due=due))
         if new.count:
             try:
-                folded = await asyncio.to_thread(_fold_histories, due, new, self._store.rules)
+                folded = await asyncio.to_thread(_fold_histories, due, new, self._store.rules, self._kept)
                 await self._store.write(
                     partial(self._write, due=due, start=start, end=new.end, folded=folded)
                 )
@@ -145,6 +151,9 @@ class Engine:
                 return None
             positions |= {(book.name, part): new.end for book, parts in due.items() for part in parts}
             await self._analyze(new.end)
+        for name in new.set_aside:  # they were not read whole
+            self._kept.forget(name)
+        self._kept.arrive((new.end, place))
         # Without new events the positions are read again: a crash may have undone the last step.
         self._last_positions = positions if new.count else {}
         return new.count
@@ -205,14 +214,16 @@ class Engine:
         end = batch[-1][0] if batch else start
         kinds = {stage.reads for book in due for stage in book.stages}
         parts = set().union(*due.values())
-        names: dict[str, int] = {}
-        for name in {name for _, event in batch for name in subjects(event)}:
-            part = partition_of(name, self._store.partitions)
-            if part in parts and name.split("|", 1)[0] in kinds:
-                names[name] = part
-        new = _NewEvents(count=len(batch), end=end, histories={part: {} for part in parts})
-        for name, events in read_histories(connection, names, end, self._ledger.vault).items():
-            new.histories[names[name]][name] = events
+        later = _by_history(event for _, event in batch)
+        partition = {name: partition_of(name, self._store.partitions) for name in later}
+        names = {n for n, part in partition.items() if part in parts and n.split("|", 1)[0] in kinds}
+        set_aside = read_limits(connection, names).keys()
+        going_on = {name for name in names - set_aside if self._kept.go_on(name, later[name])}
+        histories: dict[str, list[Event]] = {name: LaterEvents(later[name]) for name in going_on}
+        histories |= read_histories(connection, names - going_on, end, self._ledger.vault)
+        new = _NewEvents(len(batch), end, {part: {} for part in parts}, set_aside)
+        for name, events in histories.items():
+            new.histories[partition[name]][name] = events
         return new
 
     def _write(self, connection: Connection, due: "Due", start: int, end: int, folded: "_Folded") -> None:
@@ -264,18 +275,29 @@ _MOVE_CHECKPOINTS = HotStatement(
 class _NewEvents(Struct):
     """The count of new events, the last position, and the histories that they touch, by partition.
 
-    Their events are in any order.
+    Their events are in any order; of those that go on with kept folds they are the new ones alone.
+    `set_aside` names those that are set aside.
     """
 
     count: int
     end: int
     histories: dict[int, dict[str, list[Event]]]
+    set_aside: Collection[str] = ()
 
 
 _Folded = Mapping[Book, Mapping[Stage, Contributed]]
 
 
-def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
+def _by_history(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """The events of each history."""
+    by_history: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        for name in subjects(event):
+            by_history[name].append(event)
+    return by_history
+
+
+def _fold_histories(due: Due, new: _NewEvents, rules: Rules, kept: KeptFolds | None = None) -> _Folded:
     """The rows that the histories contribute. It may take long, so no lock is held meanwhile."""
     folded: dict[Book, dict[Stage, dict[str, Rows]]] = {}
     history_rows: dict[int, HistoryRows] = {}
@@ -284,7 +306,7 @@ def _fold_histories(due: Due, new: _NewEvents, rules: Rules) -> _Folded:
         with of_book(book):
             for part in parts:
                 if part not in history_rows:
-                    history_rows[part] = HistoryRows(ordered(new.histories[part]))
+                    history_rows[part] = HistoryRows(ordered(new.histories[part]), kept)
                 for stage, rows in history_rows[part].of(book.stages, book_rules).items():
                     contributed.setdefault(stage, {}).update(rows)
     return folded

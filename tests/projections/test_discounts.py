@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.book import Rules
-from projections.contract_life import ContractState, contract_states
+from projections.contract_life import ContractLife, ContractState
 from projections.contracts import ContractStates, contract_state_rows, effective_states
 from projections.customer_discounts import CustomerDiscounts, customer_discount_rows
 from projections.mrr import MRR, Step
@@ -70,11 +70,11 @@ def test_an_items_discount_is_known_by_its_own_event_and_off_that_item_alone():
 
 def test_a_discount_of_which_nobody_says_how_much_it_is_stays_marked():
     events = [created(but(PLAN, discounts=(off(),)), "2025-01-10"), applied(off("10", "di_2"), "2025-01-10")]
-    (state,) = contract_states(events, RULES)
+    (state,) = ContractLife(events, RULES).states()
     assert is_unpriced(state.data)
     assert mrr(events) == 7_200
     assert is_unpriced(
-        contract_states([created(PLAN, "2025-01-10"), applied(off(), "2025-01-10")], RULES)[0].data
+        ContractLife([created(PLAN, "2025-01-10"), applied(off(), "2025-01-10")], RULES).states()[0].data
     )
 
 

@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from projections.book import Policy, Rules
-from projections.contract_life import contract_states
+from projections.contract_life import ContractLife
 from projections.mrr import MRR, Movement
 from service.core.events import DELETED, NO_CURRENCY, UNKNOWN_CUSTOMER, AppliedDiscount, Discount, Tier
 from tests.support.events import at, but, changed, created, event, item, subscription
@@ -263,7 +263,7 @@ def test_a_deleted_contract_has_ended_though_its_items_are_unreadable():
 def test_of_a_contract_of_which_only_its_end_can_be_read_customer_and_currency_stay():
     end = subscription(status="canceled", customer_id=UNKNOWN_CUSTOMER, currency=NO_CURRENCY)
     events = [created(subscription(), "2025-01-10"), event(but(end, items=()), "2025-02-10")]
-    last = contract_states(events, Rules())[-1]
+    last = ContractLife(events, Rules()).states()[-1]
     assert (last.ended, last.data.customer_id, last.data.currency) == (True, "cus_1", "usd")
     assert [kind for _, kind, _ in movements(events)] == ["new", "churn"]
 
@@ -273,7 +273,8 @@ def test_of_many_renewals_only_changes_and_the_last_state_are_kept():
     plans = [
         subscription(item(1_000 if n < 6 else 1_500), next_bill_at=at(day)) for n, day in enumerate(days)
     ]
-    states = contract_states([created(plans[0], days[0]), *map(event, plans[1:], days[1:])], Rules())
+    history = [created(plans[0], days[0]), *map(event, plans[1:], days[1:])]
+    states = ContractLife(history, Rules()).states()
     assert [state.day.isoformat() for state in states] == [days[0], days[6], days[-1]]
     assert states[-1].data == plans[-1]
 
@@ -290,14 +291,14 @@ def test_of_many_renewals_only_changes_and_the_last_state_are_kept():
     ],
 )
 def test_a_status_that_is_no_known_word_is_marked(status, unknown):
-    (state,) = contract_states([created(subscription(status=status), "2025-01-10")], Rules())
+    (state,) = ContractLife([created(subscription(status=status), "2025-01-10")], Rules()).states()
     assert (state.unknown_status, state.data.status) == (unknown, status.lower())
 
 
 def test_a_word_that_a_policy_counts_is_known():
     rules = Rules(policy=Policy(statuses=("non_renewing",)))
     plan = created(subscription(status="Non_Renewing"), "2025-01-10")
-    (state,) = contract_states([plan], rules)
+    (state,) = ContractLife([plan], rules).states()
     assert (state.unknown_status, mrr([plan], rules=rules)) == (False, 24_900)
 
 

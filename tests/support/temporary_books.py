@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from projections import BOOKS
 from projections.book import Book, Rules
+from projections.kept import MOST_KEPT
 from service.books.engine import BATCH, Engine
 from service.books.store import BookStore
 from service.books.view import Scope, View
@@ -95,10 +96,12 @@ class TemporaryBooks:
         finally:
             await store.close()
 
-    async def advance(self, clock: Callable[[], datetime] = now, batch: int = BATCH) -> int:
+    async def advance(
+        self, clock: Callable[[], datetime] = now, batch: int = BATCH, kept_states: int = MOST_KEPT
+    ) -> int:
         """Let a new worker bring the books to the ledger's end. Its clock is asked in each transaction."""
         async with self.store() as store:
-            return await Engine(self.ledger, store, clock, batch=batch).catch_up()
+            return await Engine(self.ledger, store, clock, batch=batch, kept_states=kept_states).catch_up()
 
     async def record(self, *events: Event) -> None:
         """Deliver events, and advance the books over them."""
