@@ -3,6 +3,8 @@
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
 from handlers.stripe.fields import NAME, moment
 from service.core.delivery import TOLERANCE_SECONDS, Proof
@@ -41,12 +43,17 @@ def _signed_at(header: str) -> datetime:
         raise VerificationError("Stripe-Signature is missing, or its time can't be read") from None
 
 
-def _is_signed_with(header: str, body: bytes, secret: str) -> bool:
-    # It takes a third of a second to import, and only a process that takes deliveries needs it.
+@cache
+def _library() -> Any:
+    """Stripe's; it takes a third of a second to import, and only a process that takes deliveries needs it."""
     from stripe import WebhookSignature  # noqa: PLC0415
 
+    return WebhookSignature
+
+
+def _is_signed_with(header: str, body: bytes, secret: str) -> bool:
     try:
-        return bool(WebhookSignature.verify_header(body.decode(), header, secret))
+        return bool(_library().verify_header(body.decode(), header, secret))
     except UnicodeDecodeError:
         return _are_bytes_signed_with(header, body, secret)
     except Exception:  # noqa: BLE001 - after any error nothing is proved

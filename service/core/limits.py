@@ -1,10 +1,9 @@
 """Limits on what an event may hold: sums stay within 64 bits, ids can be indexed, and no fold takes long."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import Any
-
-from msgspec.structs import asdict
+from functools import cache
+from typing import NamedTuple
 
 from service.core.errors import Unreadable
 from service.core.events import (
@@ -52,56 +51,76 @@ _AMOUNT_FIELDS = (
 )
 
 
+_Parts = Sequence[Subscription | Phase]
+
+
+class _Shape(NamedTuple):
+    """The fields of one type of data that have limits."""
+
+    lists: list[tuple[str, str, int]]  # each field, what it holds, and how many there may be
+    texts: list[str]  # what else than names and comments may be text
+    ids: list[str]
+    amounts: list[str]
+
+
+@cache
+def _shape_of(kind: type[Data]) -> _Shape:
+    names = kind.__struct_fields__
+    return _Shape(
+        lists=[(name, *_LISTS[name]) for name in names if name in _LISTS],
+        texts=[name for name in names if name not in _FREE_TEXT_FIELDS],
+        ids=[name for name in names if name.endswith("_id")],
+        amounts=[name for name in names if name in _AMOUNT_FIELDS],
+    )
+
+
 def check_limits(event: Event) -> Event:
     """The event itself; raises Unreadable if an amount or id is out of the limits, or a list too long.
 
     Control characters are refused in ids and statuses: SQLite ends a text at the first NUL, and
     PostgreSQL stores no NUL at all.
     """
-    data = event.data
-    fields = asdict(data)
-    for what, count, most in _counts(data, fields):
-        if count > most:
-            raise Unreadable(f"it has {count} {what}, and none that is real has more than {most}")
-    names = subjects(event)
+    data, names = event.data, subjects(event)
+    shape, parts, discounts = _shape_of(type(data)), _priced_parts(data), list(_discounts(data))
+    _check_counts(data, shape, parts, discounts)
     if len(names) > _MAX_HISTORIES:
         raise Unreadable("it belongs to more histories than any event")
-    line_ids = list(_line_ids(data))
-    own_texts = [text for name, text in fields.items() if type(text) is str and name not in _FREE_TEXT_FIELDS]
+    line_ids = _line_ids(data) if isinstance(data, Invoice) else []
+    values = [getattr(data, name) for name in shape.texts]
+    own_texts = [value for value in values if type(value) is str]
     if not "".join((event.event_id, event.account, *names, *own_texts, *line_ids)).isprintable():
         raise Unreadable("an id holds a character that no id may hold")
-    own_ids = [text for name, text in fields.items() if name.endswith("_id") and text]
-    ids = (event.event_id, event.account, *own_ids, *fields.get("payment_ids", ()), *line_ids)
-    if any(len(text.encode()) > _MAX_ID_BYTES for text in ids):
+    own_ids = [getattr(data, name) or "" for name in shape.ids]
+    ids = (event.event_id, event.account, *own_ids, *getattr(data, "payment_ids", ()), *line_ids)
+    if any(len(text) > _MAX_ID_BYTES // 4 and len(text.encode()) > _MAX_ID_BYTES for text in ids):
         raise Unreadable("an id is longer than any that is real")
-    _check_numbers(data, fields)
+    _check_numbers(data, shape, parts, discounts)
     return event
 
 
-def _counts(data: Data, fields: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """What the data holds in lists: the name, how many, and how many there may be."""
-    for name, (what, most) in _LISTS.items():
-        yield what, len(fields.get(name, ())), most
-    ending = sum(len(item.ending_discounts) for item in fields.get("billed", ()))
-    yield "ending discounts", ending, _MAX_DISCOUNTS
-    if not isinstance(data, _PRICED):
-        return
-    parts = _priced_parts(data)
+def _check_counts(data: Data, shape: _Shape, parts: _Parts, discounts: Sequence[Discount]) -> None:
+    """Raise Unreadable if the data holds too much of something."""
+    for name, what, most in shape.lists:
+        _check_count(what, len(getattr(data, name)), most)
+    if isinstance(data, Invoice):
+        ending = sum(len(item.ending_discounts) for item in data.billed)
+        _check_count("ending discounts", ending, _MAX_DISCOUNTS)
     items = [item for part in parts for item in part.items]
-    all_discounts = list(_discounts(data))
-    lists = [(getattr(data, "discounts", None) or ()), *(each.discounts for each in (*parts, *items))]
-    yield "items", len(items), _MAX_ITEMS
-    yield "discounts", len(all_discounts), _MAX_DISCOUNTS
-    yield "discounts in one place", max(map(len, lists)), _MAX_DISCOUNTS_OF_ONE
-    yield (
-        "discounted products",
-        sum(len(each.product_ids) for each in all_discounts),
-        _MAX_DISCOUNTED_PRODUCTS,
-    )
-    yield "price tiers", sum(len(item.tiers) for item in items), _MAX_TIERS
+    _check_count("items", len(items), _MAX_ITEMS)
+    _check_count("price tiers", sum(len(item.tiers) for item in items), _MAX_TIERS)
+    if discounts:
+        lists = [(getattr(data, "discounts", None) or ()), *(each.discounts for each in (*parts, *items))]
+        _check_count("discounts", len(discounts), _MAX_DISCOUNTS)
+        _check_count("discounts in one place", max(map(len, lists)), _MAX_DISCOUNTS_OF_ONE)
+        products = sum(len(each.product_ids) for each in discounts)
+        _check_count("discounted products", products, _MAX_DISCOUNTED_PRODUCTS)
 
 
-_PRICED = (AppliedDiscount, Customer, Schedule, Subscription)  # what may hold items or discounts
+def _check_count(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise Unreadable(f"it has {count} {what}, and none that is real has more than {most}")
+
+
 _LISTS = {  # by field: what it holds, and how many there may be
     "phases": ("phases", _MAX_PHASES),
     "lines": ("lines", _MAX_LINES),
@@ -112,33 +131,32 @@ _LISTS = {  # by field: what it holds, and how many there may be
 }
 
 
-def _check_numbers(data: Data, fields: dict[str, Any]) -> None:
-    amounts: list[int | Decimal] = [fields.get(name) or 0 for name in _AMOUNT_FIELDS]
-    amounts += [amount or 0 for amount in fields.get("payment_amounts", ())]
-    for item in fields.get("billed", ()):
-        amounts += [item.amount, *(discount.amount for discount in item.ending_discounts)]
-    for part in _priced_parts(data):
+def _check_numbers(data: Data, shape: _Shape, parts: _Parts, discounts: Sequence[Discount]) -> None:
+    amounts: list[int | Decimal] = [getattr(data, name) or 0 for name in shape.amounts]
+    if isinstance(data, Invoice):
+        amounts += [amount or 0 for amount in data.payment_amounts]
+        for billed in data.billed:
+            amounts += [billed.amount, *(discount.amount for discount in billed.ending_discounts)]
+    for part in parts:
         amounts.append(sum((_largest_amount(item) * _times_a_month(item) for item in part.items), Decimal(0)))
         if not all(item.quantity >= 0 for item in part.items):
             raise Unreadable("a quantity is negative")
         if not all(0 <= item.inclusive_tax <= 100 for item in part.items):
             raise Unreadable("a tax is not from 0 to 100 percent")
-    if not all(0 <= (discount.percent_off or 0) <= 100 for discount in _discounts(data)):
+    if not all(0 <= (discount.percent_off or 0) <= 100 for discount in discounts):
         raise Unreadable("a discount is not from 0 to 100 percent")
     if not all(-MAX_AMOUNT <= amount <= MAX_AMOUNT for amount in amounts):
         raise Unreadable("an amount is beyond any that is real")
 
 
-def _line_ids(data: Data) -> Iterator[str]:
+def _line_ids(data: Invoice) -> list[str]:
     """The ids in an invoice's lines."""
-    if isinstance(data, Invoice):
-        for line in data.lines:
-            yield from filter(None, (line.product_id, line.price_id))
-        for item in data.billed:
-            yield from filter(None, (item.item_id, item.product_id, item.price_id))
+    ids = [text for line in data.lines for text in (line.product_id, line.price_id)]
+    ids += [text for item in data.billed for text in (item.item_id, item.product_id, item.price_id)]
+    return [text for text in ids if text]
 
 
-def _priced_parts(data: Data) -> tuple[Subscription | Phase, ...]:
+def _priced_parts(data: Data) -> _Parts:
     """The parts of an event's data that have items."""
     if isinstance(data, Schedule):
         return data.phases

@@ -76,7 +76,9 @@ def _late_owners(connection: Connection, vault: Vault, events: Iterable[Event], 
         owner = owner_of(event)
         names |= {owner} if keys.get(owner) else set(subjects(event))
     names = {name for name in names if name != GENERAL and not name.startswith(_CUSTOMER_PREFIX)}
-    owners_by_name = _owners_by_history(connection, vault, sorted(names)) if names else {}
+    if not names:
+        return []
+    owners_by_name = _owners_by_history(connection, vault, sorted(names))
     named = {owner for owners in owners_by_name.values() for owner in owners}
     current_keys = vault.read_keys(connection, named)
     destroyed = {owner for owner, key in current_keys.items() if key is None}

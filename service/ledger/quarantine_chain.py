@@ -38,15 +38,17 @@ def append_records(connection: Connection, entries: Iterable[Entry]) -> None:
 
     One transaction at a time may do so: on PostgreSQL the caller holds the turn to append.
     """
+    in_order = sorted(entries, key=lambda entry: int(entry["id"]))
+    if not in_order:
+        return
     number, digest = read_end(connection)
     rows = []
-    for entry in sorted(entries, key=lambda entry: int(entry["id"])):
+    for entry in in_order:
         number += 1
         record = {"number": number, "entry": entry["id"], "entry_digest": digest_entry(entry)}
         digest = chain.link(digest, record, RECORD_COLUMNS)
         rows.append((number, record["entry"], record["entry_digest"], digest))
-    if rows:
-        _ADD_RECORDS.add(connection, rows)
+    _ADD_RECORDS.add(connection, rows)
 
 
 def read_end(connection: Connection) -> tuple[int, bytes]:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from service.core.errors import DaybookError, LostEvents, Unavailable
 from service.ledger.draft import Incoming, Outcome
 from service.ledger.store import Ledger
+from service.storage.time_limit import TimeLimit
 
 _BATCH = 256
 _BATCH_BYTES = 8 << 20  # roughly: each body is in memory a second time while it is sealed and written
@@ -40,6 +41,7 @@ class Writer:
         self._queue: asyncio.Queue[tuple[Incoming, asyncio.Future[Outcome]]] = asyncio.Queue(_MAX_WAITING)
         self._bytes = 0
         self._failure: str | None = None
+        self._commit_time = TimeLimit(_COMMIT_SECONDS)
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
 
     async def append(self, incoming: Incoming) -> Outcome:
@@ -54,7 +56,7 @@ class Writer:
         self._bytes += len(incoming.body)
         self._queue.put_nowait((incoming, answer))
         try:
-            async with asyncio.timeout(_COMMIT_SECONDS):
+            with self._commit_time.wait():
                 return await answer
         except TimeoutError:
             raise Unavailable("the ledger takes too long to write") from None

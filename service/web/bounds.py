@@ -1,8 +1,7 @@
 """Limits on the concurrent requests of a web process, shared by clients, and on their time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -29,33 +28,54 @@ class Limiter:
         self._in_flight = metrics.in_flight.labels(kind)
         self._refused = metrics.refused.labels(kind)
 
-    @contextmanager
-    def slot(self, client: str) -> Iterator[Callable[[int], None]]:
-        """Holds a place for a client's request until the block ends.
+    def slot(self, client: str) -> "Slot":
+        """A place for a client's request within a `with` block. To enter it raises Busy if there is none."""
+        return Slot(self, client)
 
-        Yields a function to reserve bytes for its body. Both raise Busy if there is no room.
-        """
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            if not self._bytes.take(client, size):
-                raise self._busy()
-            taken += size
-
+    def take(self, client: str) -> None:
+        """Take a place. Raises Busy."""
         if not self._requests.take(client):
             raise self._busy()
         self._in_flight.inc()
-        try:
-            yield take
-        finally:
-            self._requests.give_back(client)
-            self._bytes.give_back(client, taken)
-            self._in_flight.dec()
+
+    def give_back(self, client: str, size: int) -> None:
+        """Give back a place, and the bytes that were reserved for its body."""
+        self._requests.give_back(client)
+        if size:
+            self._bytes.give_back(client, size)
+        self._in_flight.dec()
+
+    def reserve(self, client: str, size: int) -> None:
+        """Reserve bytes for a body. Raises Busy."""
+        if not self._bytes.take(client, size):
+            raise self._busy()
 
     def _busy(self) -> Busy:
         self._refused.inc()
         return Busy(f"too many {self._kind} requests are under way")
+
+
+class Slot:
+    """A client's place until its block ends, and the bytes of its body."""
+
+    __slots__ = ("_client", "_limiter", "_size")
+
+    def __init__(self, limiter: Limiter, client: str) -> None:
+        self._limiter = limiter
+        self._client = client
+        self._size = 0
+
+    def __enter__(self) -> "Slot":
+        self._limiter.take(self._client)
+        return self
+
+    def reserve(self, size: int) -> None:
+        """Reserve bytes for the body. Raises Busy."""
+        self._limiter.reserve(self._client, size)
+        self._size += size
+
+    def __exit__(self, *_: object) -> None:
+        self._limiter.give_back(self._client, self._size)
 
 
 class SharedWork(Generic[T]):

@@ -6,6 +6,7 @@ has to be one of this service's; webhooks prove themselves, and probes of health
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,18 +30,18 @@ class BrowserGuard:
         app = self._app
         if scope["type"] == "http":
             try:
-                self._check(Request(scope))
+                self._check(scope)
             except (CrossSite, Misdirected) as error:
                 app = await daybook_error(Request(scope), error)
         await app(scope, receive, send)
 
-    def _check(self, request: Request) -> None:
+    def _check(self, scope: Scope) -> None:
         """Raise CrossSite or Misdirected for a request to refuse."""
-        headers = request.headers
-        is_navigation = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        headers = Headers(scope=scope)
+        is_navigation = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site") == "cross-site" and not is_navigation:
             raise CrossSite("a page of another site asks; it may only lead here")
-        if not request.url.path.startswith(_TAKES_ANY_HOST) and not self._is_served(headers.getlist("host")):
+        if not scope["path"].startswith(_TAKES_ANY_HOST) and not self._is_served(headers.getlist("host")):
             raise Misdirected("no such host is served here; DAYBOOK_ALLOWED_HOSTS lists those that are")
 
     def _is_served(self, hosts: list[str]) -> bool:

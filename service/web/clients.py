@@ -68,7 +68,8 @@ class ClientNames:
 
 def client_of(request: Request) -> str:
     """The client of a request, by whom room is shared."""
-    return client_key(request.client.host if request.client else "")
+    client = request.scope.get("client")
+    return client_key(client[0] if client else "")
 
 
 def _without_port(host: str) -> str:

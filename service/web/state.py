@@ -55,5 +55,5 @@ class State(Struct, frozen=True, kw_only=True):
 
 def state_of(request: Request) -> State:
     """The parts of the web process that answers a request."""
-    state: State = request.state.daybook
+    state: State = request.scope["state"]["daybook"]
     return state

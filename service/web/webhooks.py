@@ -1,6 +1,5 @@
 """Webhooks in: verify the raw bytes, translate, append, and only then answer 200."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -31,6 +30,7 @@ from service.intake.quarantine import NO_API
 from service.intake.translation import has_thin_event, read_delivery
 from service.ledger.draft import Incoming, Outcome
 from service.reads.answers import about
+from service.storage.time_limit import TimeLimit
 from service.web.clients import client_of
 from service.web.counted_lines import CountedLines
 from service.web.state import State, state_of
@@ -92,6 +92,7 @@ def webhook_routes() -> list[Route]:
 
 def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
     ignored_lines, lines = CountedLines(log.info), CountedLines(log.warning)
+    body_time = TimeLimit(_BODY_SECONDS)
 
     def say(request: Request, event: str, reason: str) -> None:
         """One line about a delivery that was not recorded, or contradicts what was. It names no URL."""
@@ -103,10 +104,11 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
         state, client = state_of(request), client_of(request)
         outcome = "error"
         try:
-            with state.webhooks.slot(client) as reserve:
-                incoming = _prove(processor, endpoint, request, await _body(request, reserve), state)
-            with state.proved_webhooks.slot(client) as reserve:
-                reserve(len(incoming.body))
+            with state.webhooks.slot(client) as slot:
+                body = await _body(request, slot.reserve, body_time)
+                incoming = _prove(processor, endpoint, request, body, state)
+            with state.proved_webhooks.slot(client) as slot:
+                slot.reserve(len(incoming.body))
                 started = perf_counter()
                 result = await state.writer.append(incoming)
             state.metrics.append_seconds.observe(perf_counter() - started)
@@ -134,7 +136,7 @@ def _receiver(processor: Processor, endpoint: Endpoint) -> Any:
     return receive
 
 
-async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
+async def _body(request: Request, reserve: Callable[[int], None], time: TimeLimit) -> bytes:
     """The raw bytes. Room is reserved as they arrive, so that a stated length alone takes up none.
 
     Raises TooLarge as soon as the body is known to be too large, TooSlow, and the errors of `reserve`.
@@ -145,14 +147,14 @@ async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        with time.wait():
             async for chunk in request.stream():
                 if len(body) + len(chunk) > MAX_BODY_BYTES:
                     raise too_large
                 reserve(len(chunk))
                 body += chunk
     except TimeoutError:
-        raise TooSlow(f"the body took over {_BODY_SECONDS:.0f} s to arrive") from None
+        raise TooSlow(f"the body took over {time.seconds:.0f} s to arrive") from None
     except ClientDisconnect:
         raise VerificationError("the body ended early") from None
     return bytes(body)
@@ -160,7 +162,8 @@ async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
 
 def _prove(processor: Processor, endpoint: Endpoint, request: Request, body: bytes, state: State) -> Incoming:
     """The verified delivery, ready to append. Raises VerificationError, NotConfigured or NotFound."""
-    headers = {**request.headers, **{f":{name}": value for name, value in request.path_params.items()}}
+    headers = dict(reversed(request.headers.items()))  # of several values of one name the first
+    headers |= {f":{name}": value for name, value in request.path_params.items()}
     secrets = state.settings.secrets_of(endpoint, request.path_params.get("name", ""))
     if not secrets and "name" in request.path_params:
         raise NotFound("no biller of this name is set")

@@ -1,5 +1,6 @@
 """A ledger that lost events that it had acknowledged records nothing more until an operator accepts that."""
 
+import hmac
 import re
 import shutil
 import sqlite3
@@ -207,7 +208,8 @@ async def test_an_acceptance_that_was_made_without_the_master_key_is_worth_nothi
         record_accepted(connection, loss, vault, utc_now())
 
     vault = open_vault(set_back)
-    vault._digest_key = bytes(32)  # sealing takes the master key, too; a forger would take others' bytes
+    # Sealing takes the master key, too; a forger would take others' bytes.
+    vault._keyed_digest = hmac.new(bytes(32), digestmod="sha256")
     write(set_back, forge)
 
     with pytest.raises(LostEvents, match="positions 4–5 are gone"):
