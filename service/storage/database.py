@@ -428,7 +428,9 @@ def _configure(engine: Engine, mode: Mode, synchronous: Synchronous) -> None:
                 cursor.execute("PRAGMA secure_delete = ON")
         else:
             cursor.execute("PRAGMA query_only = ON")
-        cursor.execute("PRAGMA cache_size = -65536")  # KiB: 64 MiB
+        # The worker changes pages all over the books; for whoever appends or reads the system keeps enough.
+        keeps_books = mode == "write" and synchronous == "NORMAL"
+        cursor.execute(f"PRAGMA cache_size = {-65_536 if keeps_books else -8_192}")  # KiB
         cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
 
