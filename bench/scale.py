@@ -17,7 +17,7 @@ from service.books.tables import PARTITIONS
 COMMIT = 256  # deliveries in one commit of a web process, at most: as in service/ledger/writer.py
 STEP = 1_000  # events in a step of a worker that is behind: fewer than it may take
 _SLICE_SECONDS = 0.001  # how long a process keeps a core that others want
-_POLL_SECONDS = 0.02  # how often a worker finds a nudge: as in service/worker/main.py
+_WAKE_SECONDS = 0.002  # until a message wakes a worker, at most
 
 
 class CostLine(Struct, frozen=True):
@@ -306,7 +306,7 @@ class _Run:
         while self._folded[worker] < count:
             new = min(STEP, len(self._commits) - self._folded[worker])
             if not new:
-                yield self._chance.uniform(0.0, _POLL_SECONDS)
+                yield self._chance.uniform(0.0, _WAKE_SECONDS)
                 continue
             cost = self._p.fold_worker.at(new * share) + self._p.pass_over * new * (1 - share)
             yield from self._compute(self._workers[worker], cost)

@@ -116,12 +116,10 @@ async def _backfill(
                 dry_run=dry_run,
                 progress=progress,
             )
-        async with ledger.reading() as reader:
-            head = await reader.head()
     finally:
         await ledger.close()
     if settings.redis_url and not dry_run:
-        await nudge.nudge_once(settings.redis_url, settings.redis_prefix, head.position)
+        await nudge.nudge_once(settings.redis_url, settings.redis_prefix)
     return reports
 
 

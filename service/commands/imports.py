@@ -187,7 +187,7 @@ async def _import_file(
     finally:
         await ledger.close()
     if settings.redis_url and summary.recorded:
-        await nudge.nudge_once(settings.redis_url, settings.redis_prefix, summary.position)
+        await nudge.nudge_once(settings.redis_url, settings.redis_prefix)
     return summary
 
 

@@ -1,8 +1,8 @@
-"""The worker. A job in the queue only wakes it; the events to work on are in the ledger.
+"""The worker. Messages and jobs only wake it; the events to work on are in the ledger.
 
-One worker takes the job and wakes the others by a message on a channel. Losing every key in Redis loses no
-work, since a cron sweep and every start wake the worker, too. When Redis goes away, arq's worker ends; it is
-started again until the process stops, and the books are advanced at each start.
+A message wakes every worker at once. A job wakes the one that takes it, which wakes the others. Losing every
+key in Redis loses no work, since a cron sweep and every start wake the worker, too. When Redis goes away,
+arq's worker ends; it is started again until the process stops, and the books are advanced at each start.
 """
 
 import asyncio
@@ -31,7 +31,17 @@ from service.core.delivery import Processor
 from service.ledger.store import Ledger
 from service.ledger.witness import Guard
 from service.processes.lifeline import STOP_SECONDS, worker_lock
-from service.queue.nudge import ADVANCE, FETCH, QUEUE, Nudger, connect, deserialize, serialize
+from service.queue.nudge import (
+    ADVANCE,
+    CHANNELS,
+    FETCH,
+    QUEUE,
+    Nudger,
+    connect,
+    deserialize,
+    serialize,
+    wake_listeners,
+)
 from service.reads.snapshots import remove_outdated
 from service.settings import Settings
 from service.storage.tasks import cancel_and_wait, run_safely
@@ -43,10 +53,9 @@ from service.sync.thin_events import ThinFetcher
 from service.worker.advancer import Advancer
 from service.worker.trainer import keep_training
 
-ADVANCE_CHANNEL = "look"  # the channel on which the worker that took a job wakes every worker
 SWEEP_SECONDS = 5
 FETCH_SWEEP_SECONDS = 10
-_POLL_SECONDS = 0.02  # how often arq polls its queue: the delay of a quiet system
+_POLL_SECONDS = 0.25  # how often arq polls its queue: messages are quicker
 _RESTART_SECONDS = 0.5
 # Each sweep sends a message; without one for longer, the connection is dead.
 _MESSAGE_TIMEOUT_SECONDS = 3.0 * SWEEP_SECONDS
@@ -157,7 +166,7 @@ async def serve_jobs(
     arq's worker is started again when Redis goes away, with a new client, since it closes its own.
     """
     advancing = asyncio.create_task(advancer.run(), name="advancer")
-    listening = asyncio.create_task(_listen(connect_redis, advancer), name="listener")
+    listening = asyncio.create_task(_listen(connect_redis, advancer, fetchers), name="listener")
     stop = asyncio.create_task(stopping.wait())
     while not stopping.is_set():
         await advancer.wake()
@@ -179,19 +188,32 @@ async def serve_jobs(
     await advancing
 
 
-async def _listen(connect_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
-    """Wake the advancer at each message of another worker, for ever; reconnect when Redis went away."""
+async def _listen(
+    connect_redis: Callable[[], ArqRedis], advancer: Advancer, fetchers: Sequence[ThinFetcher]
+) -> None:
+    """Wake the advancer and the fetchers at each message, for ever; reconnect when Redis went away."""
     while True:
-        await _ignore_lost_redis(_advance_on_messages(connect_redis, advancer))
+        await _ignore_lost_redis(_wake_on_messages(connect_redis, advancer, fetchers))
         await asyncio.sleep(_RESTART_SECONDS)
 
 
-async def _advance_on_messages(connect_redis: Callable[[], ArqRedis], advancer: Advancer) -> None:
-    """Wake the advancer at each message until none comes. The first one confirms the subscription."""
-    async with connect_redis() as redis, redis.pubsub() as channel:
-        await channel.subscribe(ADVANCE_CHANNEL)
-        while await channel.get_message(timeout=_MESSAGE_TIMEOUT_SECONDS):
-            await advancer.wake()
+async def _wake_on_messages(
+    connect_redis: Callable[[], ArqRedis], advancer: Advancer, fetchers: Sequence[ThinFetcher]
+) -> None:
+    """Wake them at each message until none comes. The first ones confirm the subscriptions."""
+    async with connect_redis() as redis, redis.pubsub() as channels:
+        await channels.subscribe(*CHANNELS.values())
+        while message := await channels.get_message(timeout=_MESSAGE_TIMEOUT_SECONDS):
+            if message["channel"].endswith(CHANNELS[FETCH].encode()):
+                _wake_fetchers(fetchers)
+            else:
+                await advancer.wake()
+
+
+def _wake_fetchers(fetchers: Sequence[ThinFetcher]) -> None:
+    """What one of them claims, no other one fetches, of this worker or another."""
+    for fetcher in fetchers:
+        fetcher.wake()
 
 
 def _arq_worker(
@@ -228,17 +250,16 @@ def _advance_job(advancer: Advancer) -> WorkerCoroutine:
 
     async def advance(ctx: dict[Any, Any]) -> None:
         await advancer.wake()
-        await _ignore_lost_redis(ctx["redis"].publish(ADVANCE_CHANNEL, b""))
+        await _ignore_lost_redis(wake_listeners(ctx["redis"], ADVANCE))
 
     return advance
 
 
 def _fetch_job(fetchers: Sequence[ThinFetcher]) -> WorkerCoroutine:
-    """Wake the fetchers of this worker; what one of them claims, no other worker fetches."""
+    """Wake the fetchers of this worker."""
 
     async def fetch(ctx: dict[Any, Any]) -> None:  # noqa: ARG001 - the name that arq gives it
-        for fetcher in fetchers:
-            fetcher.wake()
+        _wake_fetchers(fetchers)
 
     return fetch
 
