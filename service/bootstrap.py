@@ -72,13 +72,14 @@ def configured_books(settings: Settings) -> tuple[Book, ...]:
 def open_ledger(settings: Settings, guard: Guard | None = None) -> Ledger:
     """The ledger. Close it, or the process hangs at its end. Raises SettingsError without its master key.
 
-    Without a guard nobody has compared it with its witnesses, so reading changes no file.
+    Without the guard of a process that has compared it with its witnesses, reading changes no file, and the
+    first append compares it.
     """
-    vault = master_key.open_vault(settings)
+    vault, only_looks = master_key.open_vault(settings), guard is None
+    guard = guard or Guard(partial(read_witnesses, places(settings)))
     if settings.database_url:
         return Ledger(PostgresDatabase(settings.database_url, LEDGER_SCHEMA, durable=True), vault, guard)
-    file = SqliteDatabase(ledger_path(settings.data_dir), only_looks=guard is None)
-    return Ledger(file, vault, guard)
+    return Ledger(SqliteDatabase(ledger_path(settings.data_dir), only_looks=only_looks), vault, guard)
 
 
 def is_ledger_empty(settings: Settings) -> bool:

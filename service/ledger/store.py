@@ -143,38 +143,39 @@ class Ledger:
         return await self._append(work)
 
     async def _append(self, work: Callable[[Connection, Head], list[Outcome]]) -> list[Outcome]:
-        """Run the work of an append, after the head and in its turn.
+        """Run the work of an append; see `_write_in_turn`."""
+        outcomes = await self._write_in_turn(work)
+        if self._guard:
+            self._guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
+        return outcomes
 
-        Where there is a guard, it must first find that nothing is lost.
-        """
+    async def _write_in_turn(self, work: Callable[[Connection, Head], T]) -> T:
+        """Run work after the head, in its turn. Where there is a guard, it must find that nothing is lost."""
         guard, connections = self._guard, self._database.connections
 
-        def append(connection: Connection) -> list[Outcome]:
+        def write(connection: Connection) -> T:
             head = lock_head(connection)
             if guard:
                 guard.check_append(head, connections.number)
             return work(connection, head)
 
         if guard is None:
-            return await self._database.write(append)
+            return await self._database.write(write)
         try:
-            outcomes = await self._database.write(append)
+            return await self._database.write(write)
         except Reconnected:
             witnesses = await guard.witnesses()
             compare = partial(guard.compare_all, witnesses=witnesses, vault=self.vault)
             await self._database.write(lambda c: compare(c, connection_number=connections.number))
-            outcomes = await self._database.write(append)
-        guard.acknowledge(max((outcome.end for outcome in outcomes), default=0))
-        return outcomes
+            return await self._database.write(write)
 
     async def dismiss(self, quarantine_ids: Sequence[int], reason: str, now: datetime) -> set[int]:
         """Settle deliveries in quarantine without reading them; return the ids that were open until now."""
 
-        def work(connection: Connection) -> set[int]:
-            lock_head(connection)
+        def work(connection: Connection, _head: Head) -> set[int]:
             return _settle(connection, quarantine_ids, "dismissed", reason, now)
 
-        return await self._database.write(work)
+        return await self._write_in_turn(work)
 
     async def save_cursor(self, name: str, body: bytes, now: datetime) -> None:
         """Save the progress of a long task, in place of the last one under this name."""

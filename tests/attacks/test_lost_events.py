@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Connection, delete, insert
 
-from service.bootstrap import prepare
+from service.bootstrap import existing_ledger, prepare
 from service.clock import utc_now
 from service.core.errors import LostEvents
 from service.ledger import tables
+from service.ledger.append import read_head
 from service.ledger.master_key import open_vault
 from service.ledger.schema import run_on_file
 from service.ledger.witness import Loss, Witness, find_loss, record_accepted
@@ -422,3 +423,14 @@ async def test_a_file_that_was_put_in_the_ledgers_place_takes_no_delivery(tmp_pa
 
         assert [answer.status_code for answer in (gone, replaced)] == [503, 503]
         assert "lost" in replaced.text or "lacks" in replaced.text
+
+
+async def test_a_command_writes_nothing_to_a_ledger_that_lost_events(set_back: Settings) -> None:
+    async with existing_ledger(set_back) as ledger:
+        for write in (
+            ledger.set_aside({"invoice|stripe||in_1": 1}, "mrr", "TooMuchWork", NOW),
+            ledger.dismiss([1], "a test", NOW),
+        ):
+            with pytest.raises(LostEvents, match="positions 3–5 are gone"):
+                await write
+        assert (await ledger.read(read_head)).position == 2
