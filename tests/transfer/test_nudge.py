@@ -17,7 +17,8 @@ def test_an_import_nudges_the_workers(daybook: Installation, tmp_path: Path) -> 
         daybook.import_("stripe", file)
 
         with Redis.from_url(valkey.connection_url) as redis:
-            assert redis.zrange("daybook:queue", 0, -1) == [b"advance:3"]
+            (job,) = redis.zrange("daybook:queue", 0, -1)
+            assert job.startswith(b"advance:")
 
 
 def test_an_import_does_not_need_redis(daybook: Installation, tmp_path: Path) -> None:
