@@ -5,8 +5,6 @@ More of them: `DAYBOOK_KILLS=200 pytest tests/sync/backfill/test_kills.py`.
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from threading import Timer
@@ -15,24 +13,19 @@ import pytest
 
 from service.settings import Settings
 from service.verify import verify_chain
+from tests.support import preloaded
 from tests.support.one_world import an_api
 from tests.support.postgres import PostgresServer
 from tests.support.stores import new_data_dir, settings_of
 from tests.support.stripe_api import KEY, Shop, StripeApi, cut_off, refusal
 from tests.support.stripe_years import Account, customers
-from tests.support.sync_daybook import NOW, open_sync_daybook
+from tests.support.sync_daybook import SECONDS, open_sync_daybook
+from tests.sync.backfill import at_one_moment
 
 KILLS = int(os.environ.get("DAYBOOK_KILLS") or 20)
 ON_POSTGRESQL = KILLS // 5
 SEED = 5
 PAGE = 20
-# Whatever is observed is observed at one moment, so that both orders record the same events.
-AT_ONE_MOMENT = f"""
-import time_machine
-from service.cli import app
-time_machine.travel({NOW.isoformat()!r}, tick=False).start()
-app(["backfill", "stripe"])
-"""
 
 Books = tuple[dict[str, str], list[str]]
 
@@ -42,6 +35,7 @@ class Backfills:
 
     def __init__(self, settings: Settings, api: StripeApi, rng: Random) -> None:
         self._api, self._rng = api, rng
+        self._directory = settings.data_dir
         self._environment = {
             **os.environ,
             "DAYBOOK_DATA_DIR": str(settings.data_dir),
@@ -60,7 +54,13 @@ class Backfills:
     def _run_until(self, request: int | None, seconds: float) -> int:
         """Run until some time after the API was asked so often, or to the end; the exit code."""
         left = request
-        process = subprocess.Popen([sys.executable, "-c", AT_ONE_MOMENT], env=self._environment)
+        with open(self._directory / "backfill.log", "ab") as log:
+            process = preloaded.start(
+                *(at_one_moment.__name__, str(SECONDS)),  # so that any order records the same events
+                environment=self._environment,
+                directory=self._directory,
+                output=log,
+            )
 
         def count(_path: str) -> None:
             nonlocal left
