@@ -30,6 +30,7 @@ from service.web import health, progress, reads, webhooks
 from tests.storm.cluster import Cluster
 from tests.support import stores, temporary_books
 from tests.support.cli import Run
+from tests.support.effort import ON_CI, times
 from tests.support.posted_books import filled, post_mx_contracts, post_november
 from tests.support.postgres import PostgresServer
 from tests.support.processes import DaybookProcesses
@@ -40,10 +41,8 @@ from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
-EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES") or 100)
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EXAMPLES)
-hypothesis.settings.register_profile("people", deadline=None, max_examples=EXAMPLES)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
+hypothesis.settings.register_profile("daybook", derandomize=ON_CI, deadline=None, max_examples=times(100))
+hypothesis.settings.load_profile("daybook")
 
 LIMITS = (
     (health, "LOOK_SECONDS"),

@@ -1,6 +1,6 @@
 """`daybook backfill` killed hard at random moments, before and after webhooks: one set of books.
 
-More of them: `DAYBOOK_KILLS=200 pytest tests/sync/backfill/test_kills.py`.
+More of them: `TEST_EFFORT=10 pytest tests/sync/backfill/test_kills.py`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import pytest
 from service.settings import Settings
 from service.verify import verify_chain
 from tests.support import preloaded
+from tests.support.effort import times
 from tests.support.one_world import an_api
 from tests.support.postgres import PostgresServer
 from tests.support.stores import new_data_dir, settings_of
@@ -22,8 +23,8 @@ from tests.support.stripe_years import Account, customers
 from tests.support.sync_daybook import SECONDS, open_sync_daybook
 from tests.sync.backfill import at_one_moment
 
-KILLS = int(os.environ.get("DAYBOOK_KILLS") or 20)
-ON_POSTGRESQL = KILLS // 5
+KILLS = times(4)  # before each of four backfills that end
+KILLS_ON_POSTGRESQL = times(1)
 SEED = 5
 PAGE = 20
 
@@ -87,7 +88,7 @@ async def books_of(settings: Settings, api: StripeApi, order: str, kills: int) -
             if step == "w":
                 await daybook.deliver(*api.shop.events)
             else:
-                await asyncio.to_thread(backfills.run, kills // 2)
+                await asyncio.to_thread(backfills.run, kills)
                 await daybook.catch_up()
         assert await verify_chain(daybook.ledger)
         return await daybook.book_digests(), sorted(await daybook.event_ids())
@@ -110,18 +111,18 @@ async def assert_one_world(
         expected = await books_in_one_go(settings["one go"], api)
         api.longest_page = PAGE
         for order in ("wb", "bw"):
-            assert await books_of(settings[order], api, order, kills // 2) == expected
+            assert await books_of(settings[order], api, order, kills) == expected
 
 
 @pytest.mark.timeout(3_600)
 async def test_backfills_that_are_killed_and_webhooks_give_one_set_of_books_in_either_order(
     tmp_path: Path,
 ) -> None:
-    await assert_one_world(tmp_path, 12, KILLS - ON_POSTGRESQL)
+    await assert_one_world(tmp_path, 12, KILLS)
 
 
 @pytest.mark.timeout(3_600)
 async def test_backfills_that_are_killed_give_the_same_books_on_postgresql(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    await assert_one_world(tmp_path, 4, ON_POSTGRESQL, postgres)
+    await assert_one_world(tmp_path, 4, KILLS_ON_POSTGRESQL, postgres)
