@@ -1,10 +1,11 @@
 """Commands started by forks of a process that has imported Daybook: for a fifth of the computing.
 
-A fork has its own arguments, environment, directory and output, and goes on as `python -m` would. It ends,
-and can be killed, like any other process.
+A fork has its own arguments, environment, directory, output and process group, and goes on as `python -m`
+would. It ends, and can be killed, like any other process.
 """
 
 import atexit
+import faulthandler
 import gc
 import os
 import pkgutil
@@ -75,7 +76,7 @@ class Process:
 def start(
     module: str, *arguments: str, environment: Mapping[str, str], directory: Path, output: BinaryIO
 ) -> Process:
-    """Start a module by a fork. What it prints goes to `output`."""
+    """Start a module by a fork. What it prints goes to `output`, and where it hangs if SIGABRT asks it."""
     told = _Start(module=module, arguments=arguments, environment={**environment}, directory=str(directory))
     ours, theirs = socket.socketpair()
     with theirs:
@@ -90,7 +91,12 @@ def _forking() -> socket.socket:
     """The connection to the process that forks, which ends with this one."""
     ours, theirs = socket.socketpair()
     with theirs:
-        process = subprocess.Popen([sys.executable, "-m", __name__], cwd=_ROOT, stdin=theirs)
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            cwd=_ROOT,
+            stdin=theirs,
+            start_new_session=True,  # Ctrl-C is the tests' to handle
+        )
 
     @atexit.register
     def stop() -> None:
@@ -126,6 +132,7 @@ def _report(connection: int, output: int) -> NoReturn:
     with socket.socket(fileno=connection) as asking:
         told = json.decode(b"".join(iter(lambda: asking.recv(1 << 16), b"")), type=_Start)
         if pid := os.fork():
+            os.setpgid(pid, pid)
             asking.send(_NUMBER.pack(pid))
             _, status = os.waitpid(pid, 0)
             asking.send(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
@@ -138,6 +145,7 @@ def _become(told: _Start, output: int) -> NoReturn:
     for standard in (1, 2):
         os.dup2(output, standard)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    faulthandler.enable()
     os.environ.clear()
     os.environ.update(told.environment)
     os.chdir(told.directory)
