@@ -32,7 +32,7 @@ from tests.support import stores, temporary_books
 from tests.support.cli import Run
 from tests.support.effort import ON_CI, times
 from tests.support.posted_books import filled, post_mx_contracts, post_november
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, remembered_types
 from tests.support.processes import DaybookProcesses
 from tests.support.running import DEFAULTS, Daybook, running
 from tests.support.small_ledger import write_small_ledger
@@ -154,7 +154,7 @@ def _patience() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test process: quick, since it forgets nothing but what a power cut would lose."""
-    with PostgresServer(fsync=False) as server:
+    with PostgresServer(fsync=False) as server, remembered_types():
         yield server
 
 
