@@ -53,7 +53,7 @@ test: check
 	$(BIN)/pytest -n 4 --dist worksteal  # more than there are processors: many tests wait for processes
 
 test-fast: .venv/.dev
-	DAYBOOK_EXAMPLES=5 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	TEST_EFFORT=0.05 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 # Without what an earlier build left: setuptools would take it in.
 wheel: .venv/.runtime

@@ -30,8 +30,9 @@ from service.web import health, progress, reads, webhooks
 from tests.storm.cluster import Cluster
 from tests.support import stores, temporary_books
 from tests.support.cli import Run
+from tests.support.effort import ON_CI, times
 from tests.support.posted_books import filled, post_mx_contracts, post_november
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, remembered_types
 from tests.support.processes import DaybookProcesses
 from tests.support.running import DEFAULTS, Daybook, running
 from tests.support.small_ledger import write_small_ledger
@@ -40,10 +41,8 @@ from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS
 
 # Random where people run it, so that it keeps looking; the same examples every time where a machine does.
-EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES") or 100)
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EXAMPLES)
-hypothesis.settings.register_profile("people", deadline=None, max_examples=EXAMPLES)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "people")
+hypothesis.settings.register_profile("daybook", derandomize=ON_CI, deadline=None, max_examples=times(100))
+hypothesis.settings.load_profile("daybook")
 
 LIMITS = (
     (health, "LOOK_SECONDS"),
@@ -155,7 +154,7 @@ def _patience() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this test process: quick, since it forgets nothing but what a power cut would lose."""
-    with PostgresServer(fsync=False) as server:
+    with PostgresServer(fsync=False) as server, remembered_types():
         yield server
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import sqlalchemy
 import typer
 from msgspec import json
 from rich.console import Console, RenderableType
@@ -72,9 +71,16 @@ def command(**options: str | None) -> Iterator["Settings"]:
         raise failure(code, str(error)) from None
     except BrokenPipeError:
         raise failure(EXIT_UNAVAILABLE, "whoever read standard output left before its end") from None
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = str(error.orig) if isinstance(error, sqlalchemy.exc.DBAPIError) else str(error)
+    except _store_errors() as error:
+        reason = str(getattr(error, "orig", error))  # the driver's own words
         raise failure(EXIT_UNAVAILABLE, f"a store can't be used: {reason or type(error).__name__}") from None
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """The errors of a store that can't be used. SQLAlchemy's are imported where there is an error only."""
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    return SQLAlchemyError, sqlite3.Error, OSError
 
 
 def failure(code: int, message: str) -> typer.Exit:

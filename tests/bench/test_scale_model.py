@@ -4,7 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -19,6 +19,7 @@ from bench.scale import (
     line_through,
     simulate,
 )
+from tests.support.effort import examples
 
 PARAMETERS = Parameters(
     web=300e-6,
@@ -39,7 +40,7 @@ layouts = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(layout=layouts, per_second=st.floats(10, 20_000), seed=st.integers(0, 5))
 def test_no_part_is_busy_for_more_than_all_of_the_time(layout, per_second, seed):
     said = simulate(PARAMETERS, layout, per_second=per_second, count=600, seed=seed)
@@ -47,7 +48,7 @@ def test_no_part_is_busy_for_more_than_all_of_the_time(layout, per_second, seed)
     assert all(0 <= share <= 1 + 1e-9 for share in said.busy.values()), said.busy
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(layout=layouts, connections=st.integers(1, 600))
 def test_nothing_goes_faster_than_its_slowest_part(layout, connections):
     said = simulate(PARAMETERS, layout, connections=connections, count=800)
@@ -57,7 +58,7 @@ def test_nothing_goes_faster_than_its_slowest_part(layout, connections):
     assert len(said.latency) == 800
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(layout=layouts)
 def test_every_event_reaches_the_books(layout):
     said = simulate(PARAMETERS, layout, per_second=2_000, count=500)

@@ -13,8 +13,8 @@ from projections.book import Book, Row, Rules
 from projections.fold import MemoryRows
 from service.books.rows import stored_rows
 from service.books.tables import ROWS, STATEMENTS, row_types
+from tests.support.effort import examples
 from tests.support.folded_books import moved, rows_of
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import new_books
 

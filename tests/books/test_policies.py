@@ -28,8 +28,9 @@ from service.ledger.history import read_histories
 from service.reads import compare
 from service.rulebook import load_rulebook
 from service.verify import digests, replay, verify_totals
+from tests.support.effort import examples
 from tests.support.events import at, created, event, item, subscription
-from tests.support.random_deliveries import deliveries, examples
+from tests.support.random_deliveries import deliveries
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, document, new_books, now
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.books.test_random_scenarios import the_books_say_what_happened
-from tests.support.random_deliveries import examples
+from tests.support.effort import examples
 from tests.support.random_scenarios import KINDS, scenarios
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from projections.book import Rules
 from service.core.events import Event
 from tests.books.metrics_recount import Levels, Lives, days_between, periods_of, same_metrics
+from tests.support.effort import examples
 from tests.support.events import changed, event, invoice, item, subscription
-from tests.support.random_deliveries import examples
 from tests.support.temporary_books import new_books
 
 pytestmark = pytest.mark.usefixtures("each_store")

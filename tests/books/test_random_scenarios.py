@@ -1,6 +1,6 @@
 """Random scenarios: whatever the order and number of deliveries, the books say what really happened.
 
-More of them: `DAYBOOK_EXAMPLES=500 pytest tests/books/test_random_scenarios.py`.
+More of them: `TEST_EFFORT=30 pytest tests/books/test_random_scenarios.py`.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ from service.verify import verify_totals
 from tests.books.agreeing_reads import reads_agree
 from tests.books.metrics_recount import same_metrics_of_scenario
 from tests.books.revenue_recount import rows, same_revenue
+from tests.support.effort import examples
 from tests.support.expected_books import ExpectedBooks
 from tests.support.expected_links import CustomerKey
-from tests.support.random_deliveries import deliver, deliveries, examples
+from tests.support.random_deliveries import deliver, deliveries
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import document, new_books
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -33,6 +33,7 @@ from service.core.events import (
 )
 from service.core.money import round_fraction
 from service.core.order import canonical
+from tests.support.effort import examples
 from tests.support.paths import FIXTURES
 
 MXMERCHANT = FIXTURES / "mxmerchant"
@@ -99,7 +100,7 @@ def test_the_relays_signature_proves_its_delivery() -> None:
     assert proof == SIGNED
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(at=st.integers(0, len(BODY) - 1), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_refused(at: int, flip: int) -> None:
     body = BODY[:at] + bytes([BODY[at] ^ flip]) + BODY[at + 1 :]
@@ -271,7 +272,7 @@ def test_what_is_no_decimal_amount_is_unreadable(amount: Any) -> None:
         subscription(CONTRACT | {"amount": amount})
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(cents=st.integers(0, 10**12 - 1), as_number=st.booleans())
 def test_no_cent_is_lost(cents: int, as_number: bool) -> None:
     text = f"{cents // 100}.{cents % 100:02}"
@@ -647,7 +648,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     data=st.data(),
     body=st.sampled_from([CONTRACT, *map(fixture, TYPES)]),
@@ -741,7 +742,7 @@ def test_anothers_record_or_an_unreadable_one_confirms_nothing(fields: dict[str,
         payments.confirmation(fixture("payment") | fields, told("PaymentSuccess", CONFIRMABLE), OBSERVED)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data(), name=st.sampled_from(TYPES), other=st.just(...) | JSON)
 def test_any_field_of_a_fetched_record_removed_or_replaced_confirms_or_is_unreadable(
     data: st.DataObject, name: str, other: Any

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -20,6 +20,7 @@ from service.core.delivery import Proof
 from service.core.errors import Unreadable, VerificationError
 from service.core.events import NOT_POSTED, TYPES, Customer, Event, Item, Subscription, Unused
 from service.core.order import canonical
+from tests.support.effort import examples
 from tests.support.paths import FIXTURES, ROOT
 
 STANDARD = FIXTURES / "standard"
@@ -168,13 +169,13 @@ def test_a_body_that_is_not_utf8_needs_its_own_signature() -> None:
     refused(HEADERS, body=b"\xff")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(at=st.integers(0, len(BODY) - 1), flip=st.integers(1, 255))
 def test_a_flipped_byte_is_refused(at: int, flip: int) -> None:
     refused(HEADERS, body=BODY[:at] + bytes([BODY[at] ^ flip]) + BODY[at + 1 :])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     body=st.binary(max_size=200).filter(lambda b: b.decode(errors="ignore").encode() == b),
     stamp=st.integers(1, 10**10),
@@ -507,7 +508,7 @@ def has_float(value: Any) -> bool:
     return isinstance(value, float) or any(map(has_float, children))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data(), body=st.sampled_from(EXAMPLES))
 def test_any_field_removed_or_replaced_is_translated_or_unreadable_and_the_schema_promises_no_more(
     data: st.DataObject, body: dict[str, Any]

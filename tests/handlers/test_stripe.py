@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stripe import WebhookSignature
 
@@ -24,6 +24,7 @@ from service.core.errors import Unreadable, VerificationError
 from service.core.events import Discount, Event, Item
 from service.core.order import canonical
 from tests.handlers.deliveries import FAMILIES, NOW, PROOF, SECONDS, STRIPE, changed, delivery, read
+from tests.support.effort import examples
 from tests.support.senders import sign_stripe
 
 FILES = [path for family in FAMILIES for path in sorted((STRIPE / family).glob("*.json"))]
@@ -300,7 +301,7 @@ def settle(payload):
     assert SECRET_WORD not in text
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+@examples(500)
 @given(where=st.sampled_from(PLACES), value=st.none() | st.tuples(REPLACEMENTS))
 def test_any_field_removed_or_of_another_type_translates_or_is_unreadable(where, value):
     path, place = where

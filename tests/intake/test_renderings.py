@@ -25,8 +25,8 @@ from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
 from service.settings import load
 from service.verify import verify_chain
+from tests.support.effort import examples
 from tests.support.modes import live
-from tests.support.random_deliveries import examples
 from tests.support.running import NOW, Daybook
 from tests.support.senders import STRIPE, stripe_charge, stripe_event, stripe_subscription
 from tests.support.stores import EACH_STORE

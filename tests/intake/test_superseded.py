@@ -25,9 +25,9 @@ from service.core.events import (
     superseding_event,
 )
 from service.core.order import canonical, effective_events
+from tests.support.effort import examples
 from tests.support.events import at, created, event, invoice, subscription
 from tests.support.folded_books import rows_of
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.temporary_books import new_books
 

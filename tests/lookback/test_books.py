@@ -11,7 +11,7 @@ from service.lookback.files import LookbackSpec
 from service.lookback.make_file import make_file, open_file, open_lookback_files
 from service.lookback.positions import digest_at
 from service.settings import Settings
-from tests.support.random_deliveries import examples
+from tests.support.effort import examples
 from tests.support.random_scenarios import Scenario, scenarios
 from tests.support.stores import with_rules
 from tests.support.temporary_books import TemporaryBooks, document, new_books

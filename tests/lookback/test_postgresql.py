@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lookback.test_books import the_books_at_a_position
 from tests.lookback.test_reads import HEAD, MONTH_END, NOW, tell, told_as
 from tests.lookback.test_restated import each_event_restates, recordings
-from tests.support.random_deliveries import examples
+from tests.support.effort import examples
 from tests.support.random_scenarios import scenarios
 from tests.support.running import running
 

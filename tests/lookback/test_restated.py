@@ -21,9 +21,9 @@ from service.core.moments import day_of, from_us, to_us
 from service.lookback.figure_changes import EventChanges, FigureChange, FigureKey
 from service.lookback.restated import find_restatements, late_changes
 from service.reads.restatements import Restatement
+from tests.support.effort import examples
 from tests.support.events import at, event, invoice, item, payment, settles, subscription
 from tests.support.partitions import HeldPartitions
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import KINDS, Scenario, scenarios
 from tests.support.temporary_books import TemporaryBooks, incoming, new_books, now
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
@@ -31,6 +31,7 @@ from service.predictions.model import (
     survival_probability,
 )
 from tests.predictions.facts import facts_of
+from tests.support.effort import examples
 
 LIFELINES: dict[str, Any] = json.decode(  # what the library lifelines computed for the same spells
     (Path(__file__).parents[1] / "fixtures" / "predictions" / "lifelines.json").read_bytes()
@@ -209,7 +210,7 @@ def test_arrays_and_a_single_customer_follow_the_same_rules(
             assert one.kind == ("tenure" if now.live[customer] else "gap")
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_input_changes_no_byte(shuffler: random.Random) -> None:
     rng = random.Random(5)

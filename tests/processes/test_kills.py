@@ -1,10 +1,9 @@
 """Killed hard at random moments under load: nothing that was answered is lost, and the books agree.
 
-More of them: `DAYBOOK_KILLS=50 pytest tests/processes/test_kills.py`.
+More of them: `TEST_EFFORT=5 pytest tests/processes/test_kills.py`.
 """
 
 import asyncio
-import os
 import random
 import signal
 
@@ -12,11 +11,12 @@ import pytest
 
 from service.settings import load
 from service.verify import verify_all
+from tests.support.effort import times
 from tests.support.load import Load, positions
 from tests.support.processes import DaybookProcesses
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("DAYBOOK_KILLS") or 10)
+KILLS = times(10)
 
 
 @pytest.mark.timeout(1_800)

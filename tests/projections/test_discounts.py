@@ -23,9 +23,9 @@ from service.core.events import (
     Phase,
     Schedule,
 )
+from tests.support.effort import examples
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import movements, mrr, rows_of
-from tests.support.random_deliveries import examples
 
 RULES = Rules()
 PLAN = subscription(item(8_000))

@@ -21,8 +21,8 @@ from service.core.events import (
     subjects,
 )
 from service.core.order import canonical
+from tests.support.effort import examples
 from tests.support.events import at, changed, created, event, invoice, item, subscription
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import scenarios
 
 RULES = Rules()

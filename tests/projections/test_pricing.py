@@ -12,9 +12,9 @@ from projections.book import Rules
 from projections.pricing import bill_cents, is_unpriced
 from service.core.events import Discount, Item
 from service.core.money import round_fraction
+from tests.support.effort import examples
 from tests.support.events import at, but, changed, created, event, invoice, item, subscription
 from tests.support.folded_books import active, movements, mrr
-from tests.support.random_deliveries import examples
 
 RULES = Rules()
 NEW_YORK = Rules(reporting_tz="America/New_York")

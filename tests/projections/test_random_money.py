@@ -1,6 +1,6 @@
 """Random lives: what all invoices and orders show is what all payments brought, to the cent.
 
-More of them: `DAYBOOK_EXAMPLES=500 pytest tests/projections/test_random_money.py`.
+More of them: `TEST_EFFORT=40 pytest tests/projections/test_random_money.py`.
 """
 
 from collections import Counter
@@ -14,8 +14,8 @@ from projections.book import Rules
 from projections.collections import COLLECTIONS, Cash
 from projections.revenue import REVENUE, CustomerRevenue, Order, Reversal
 from service.core.events import Event
+from tests.support.effort import examples
 from tests.support.folded_books import rows_of
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import MIXED, Scenario, scenarios
 from tests.support.random_subsets import subsets
 

@@ -27,13 +27,14 @@ from service.settings import Settings, load
 from service.storage.database import books_path
 from service.verify import verify_all
 from service.verify.replay import digests
+from tests.support.effort import times
 from tests.support.events import event, invoice, item, payment, refund, subscription
 from tests.support.processes import DaybookProcesses, signed
 from tests.support.temporary_books import NOW, incoming, now
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS, eventually
 
-KILLS = 20
+KILLS = times(20)
 SEED = 5
 CURRENCIES = ("eur", "gbp", "chf")
 
@@ -204,7 +205,7 @@ async def standing(settings: Settings) -> tuple[dict[str, int], dict[str, str], 
         await store.close()
 
 
-def test_a_rebuild_killed_at_twenty_random_moments_leaves_the_live_books_as_they_are(tmp_path: Path) -> None:
+def test_a_rebuild_killed_at_random_moments_leaves_the_live_books_as_they_are(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path)
     asyncio.run(filled(settings, 60))
     ids, *before = asyncio.run(standing(settings))

@@ -29,8 +29,8 @@ from service.rebuild.fill import fill_books
 from service.storage.database import SqliteDatabase, books_path
 from service.verify.replay import digests
 from service.verify.totals import verify_totals
+from tests.support.effort import examples
 from tests.support.events import event, invoice, item, payment, subscription
-from tests.support.random_deliveries import examples
 from tests.support.random_scenarios import scenarios
 from tests.support.temporary_books import new_books, now
 

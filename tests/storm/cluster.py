@@ -13,8 +13,10 @@ from typing import Any, Literal
 import httpx
 import psutil
 
+from tests.support import preloaded
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
+from tests.support.preloaded import Process
 from tests.support.processes import NO_TLS
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -26,14 +28,14 @@ AT_WORK = (b"Daybook listens on", b'"event": "leases"')  # what one says once it
 
 
 class Member:
-    """One process by name, in a session of its own; what it says is kept through all its lives."""
+    """One process by name, in a group of its own; what it says is kept through all its lives."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
-        self.environment = {**environment, "PYTHONFAULTHANDLER": "1"}
-        self._command = [sys.executable, "-m", "service.cli", *command]
-        self._process: subprocess.Popen[bytes] | None = None
+        self.environment = environment
+        self._command = command
+        self._process: Process | None = None
         self._said_before = 0  # bytes in the log from its earlier lives
 
     def __repr__(self) -> str:
@@ -62,13 +64,11 @@ class Member:
         assert not self.running, f"{self.name} runs already"
         with open(self.log, "ab") as log:
             self._said_before = log.tell()
-            self._process = subprocess.Popen(
-                self._command,
-                env=self.environment,
-                cwd=self.log.parent,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            self._process = preloaded.start(
+                *("service.cli", *self._command),
+                environment=self.environment,
+                directory=self.log.parent,
+                output=log,
             )
 
     def kill(self) -> None:
@@ -199,7 +199,7 @@ class Cluster:
             self.postgres.close()
 
     def left_over(self) -> list[str]:
-        """Processes that work in our directory, by their command lines."""
+        """Processes that work in our directory, by where they are and what they were told."""
         places = {str(self.directory), *([str(self.postgres.directory)] if self.postgres else [])}
         return [line for line in map(_told, psutil.process_iter()) if any(place in line for place in places)]
 
@@ -224,9 +224,10 @@ class Cluster:
 
 
 def _told(process: psutil.Process) -> str:
-    """A process's command line and what it was told of Daybook; nothing if it is gone or not ours."""
+    """Where a process is, its command line and what it was told; nothing if it is gone or not ours."""
     try:
         told = [value for name, value in process.environ().items() if name.startswith("DAYBOOK_")]
-        return " ".join((*process.cmdline(), *told)) if process.status() != psutil.STATUS_ZOMBIE else ""
+        is_gone = process.status() == psutil.STATUS_ZOMBIE
+        return "" if is_gone else " ".join((process.cwd(), *process.cmdline(), *told))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""

@@ -11,7 +11,8 @@ import shutil
 import signal
 import stat
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
+from asyncpg import Connection
 
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -34,6 +36,8 @@ SMALL = {
 }
 # For tests that pull no plug: several times faster. Vacuums would go round hundreds of databases.
 NOT_DURABLE = {"io_method": "sync", "fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+
+_FIRST_OTHER_TYPE = 16_384  # the lowest id of a type that is not the same in every database
 
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
@@ -177,6 +181,29 @@ class PostgresServer:
             [str(self._process.pid)],
             ["ready"],
         )
+
+
+@contextmanager
+def remembered_types() -> Iterator[None]:
+    """Let asyncpg ask once what PostgreSQL's own types of arrays are, not on each connection.
+
+    A connection's first use of one costs the server as much as a dozen statements of a test.
+    """
+    ask, known = Connection._introspect_types, {}
+
+    async def introspect(connection: Connection, types: Iterable[int], *limits: Any) -> Any:
+        asked = frozenset(types)
+        if max(asked) >= _FIRST_OTHER_TYPE:
+            return await ask(connection, types, *limits)
+        if asked not in known:
+            known[asked] = await ask(connection, types, *limits)
+        return known[asked]
+
+    Connection._introspect_types = introspect
+    try:
+        yield
+    finally:
+        Connection._introspect_types = ask
 
 
 @cache

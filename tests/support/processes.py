@@ -6,20 +6,30 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 from msgspec import json
 from standardwebhooks import Webhook
 
+from tests.support import preloaded
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 SECRET = "whsec_dGVzdC1zZWNyZXQtb2YtYS1iaWxsZXI="
 # For `verify`: without it each call reads all certificates that the system trusts, for 20 ms of computing.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def start_python(
+    module: str, *arguments: str, environment: Mapping[str, str], directory: Path, output: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Start a module by `python -m`. What it prints goes to `output`."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, env=environment, cwd=directory, stdout=output, stderr=output)
 
 
 class DaybookProcesses:
@@ -38,7 +48,7 @@ class DaybookProcesses:
             "DAYBOOK_STANDARD_WEBHOOK_SECRETS": f"biller={SECRET}",
             **({"DAYBOOK_REDIS_URL": redis_url} if redis_url else {}),
         }
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[bytes] | preloaded.Process] = {}
 
     def __enter__(self) -> "DaybookProcesses":
         return self
@@ -47,13 +57,14 @@ class DaybookProcesses:
         self.stop()
 
     def start(self, name: str, *arguments: str) -> None:
+        """Start a command by a fork, but for `run`: it starts its processes itself, as people start it."""
+        begin = start_python if name == "run" else preloaded.start
         with open(self.data_dir / f"{name}.log", "ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", name, *arguments],
-                env=self.environment,
-                cwd=self.data_dir,
-                stdout=log,
-                stderr=log,
+            self.processes[name] = begin(
+                *("service.cli", name, *arguments),
+                environment=self.environment,
+                directory=self.data_dir,
+                output=log,
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:

@@ -1,10 +1,8 @@
 """Random histories delivered in any order, some events again, by workers of which some die."""
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -14,17 +12,6 @@ from tests.support.random_scenarios import Scenario
 from tests.support.temporary_books import TemporaryBooks, in_batches
 
 KEPT_STATES = (0, 3, MOST_KEPT)  # of contracts, in a worker's memory
-EXAMPLES = int(os.environ.get("DAYBOOK_EXAMPLES", "0"))
-
-
-def examples(count: int):
-    """How many scenarios a test looks at. Telling why one failed costs more than finding a smaller one."""
-    return settings(
-        max_examples=EXAMPLES or count,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[phase for phase in Phase if phase is not Phase.explain],
-    )
 
 
 class Killed(Exception):

@@ -1,6 +1,7 @@
 """Stores with an empty ledger and empty books, as a first start leaves them."""
 
 import atexit
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -40,7 +41,15 @@ def settings_of(data_dir: Path, **given: Any) -> Settings:
     """Settings of a data directory, and of the database that it names; no `.env` is read."""
     url = data_dir / "database_url"
     stores = {"data_dir": data_dir, "database_url": url.read_text() if url.exists() else None}
-    return load(_env_file=None, **{**stores, **given})
+    stores |= {name: given.pop(name) for name in stores.keys() & given.keys()}
+    environment = frozenset(each for each in os.environ.items() if each[0].startswith("DAYBOOK_"))
+    return _loaded(environment, tuple(given.items())).model_copy(update=stores)
+
+
+@cache
+def _loaded(_environment: frozenset[tuple[str, str]], given: tuple[tuple[str, Any], ...]) -> Settings:
+    """The settings but for where the stores are: to load them takes longer than to make an app of them."""
+    return load(_env_file=None, **dict(given))
 
 
 def prepared_database(server: PostgresServer, rules: Rules | None = None) -> str:

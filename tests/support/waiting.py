@@ -12,12 +12,16 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: str) -> T:
-    """The first value of `condition` that is true, looked at every 20 ms; AssertionError if none ever is."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    """The first value of `condition` that is true; AssertionError if none ever is.
+
+    It is looked at ever more rarely, as a look may cost some milliseconds of whatever is waited for.
+    """
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > PATIENCE_SECONDS:
             raise AssertionError(f"not within {PATIENCE_SECONDS} s: {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 10), 0.1))
     return found
 
 

@@ -1,8 +1,6 @@
 """A web command of any number of processes, and raw connections to it."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +9,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.preloaded import Process
 from tests.support.processes import DaybookProcesses, signed, subscription_event
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -19,17 +18,10 @@ PATH = "/webhooks/standard/biller"
 _HTTP = httpx.Client(timeout=PATIENCE_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def start(daybook: DaybookProcesses, workers: int) -> subprocess.Popen[bytes]:
+def start(daybook: DaybookProcesses, workers: int) -> Process:
     """The command, once it says that it listens."""
     log = daybook.data_dir / "web.log"
-    with open(log, "ab") as out:
-        daybook.processes["web"] = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "web", "--workers", str(workers)],
-            env=daybook.environment,
-            cwd=daybook.data_dir,
-            stdout=out,
-            stderr=out,
-        )
+    daybook.start("web", "--workers", str(workers))
     command = daybook.processes["web"]
     wait_until(lambda: command.poll() is not None or "Daybook listens on" in log.read_text(), "it listens")
     assert command.poll() is None, log.read_text()
@@ -52,7 +44,7 @@ def scraped(daybook: DaybookProcesses) -> dict[tuple[str, tuple[tuple[str, str],
     }
 
 
-def serving(command: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def serving(command: Process) -> list[psutil.Process]:
     """The living processes that answer: the command's children, but for the tracker of multiprocessing."""
     found = []
     for child in psutil.Process(command.pid).children():

@@ -20,8 +20,8 @@ from service.intake.translation import read_delivery
 from service.sync.thin_events import ThinFetcher
 from service.verify import verify_chain
 from service.verify.replay import digests
+from tests.support.effort import examples
 from tests.support.modes import live
-from tests.support.random_deliveries import examples
 from tests.support.senders import stripe_charge, stripe_invoice, stripe_refund, stripe_subscription
 from tests.support.stripe_api import Shop, StripeApi, event, serve, thin_event
 from tests.support.temporary_books import NOW, TemporaryBooks, new_books

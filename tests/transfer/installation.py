@@ -49,6 +49,18 @@ class Installation:
         """What came by another way."""
         asyncio.run(self._with_ledger(lambda ledger: ledger.append(incoming, NOW)))
 
+    def catch_up(self) -> None:
+        """Bring the books up to date, as a worker does."""
+
+        async def advance(ledger: Ledger) -> None:
+            store = open_books(self.settings)
+            try:
+                await Engine(ledger, store, now).catch_up()
+            finally:
+                await store.close()
+
+        asyncio.run(self._with_ledger(advance))
+
     def contents(self) -> dict[str, Any]:
         """All that an import may change: the ledger's head, quarantine, and the digest of each book."""
 

@@ -26,7 +26,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 @pytest.fixture
 def filled(target: Installation) -> Installation:
     target.append(*test_ledger.everything())
-    target.contents()  # which brings the books up to date
+    target.catch_up()
     return target
 
 
@@ -53,7 +53,7 @@ def test_two_builds_of_one_ledger_write_equal_files(
     """One is brought up to date after each delivery, so that its rows and totals came and went."""
     for delivery in test_ledger.everything():
         second.append(delivery)
-        second.contents()
+        second.catch_up()
 
     for daybook, name in ((filled, "at-once"), (second, "by-and-by")):
         daybook.run("export", "rows", "-o", tmp_path / name)
@@ -71,7 +71,7 @@ def test_a_total_of_nothing_is_left_out(daybook: Installation, tmp_path: Path) -
         moved = {**moved, "next_bill_at": f"{day}T00:00:00Z"}
         body = recorded("subscription.recorded", moved)
         daybook.append(posted("standard.acme", body, message_id=f"msg_{number}"))
-        daybook.contents()
+        daybook.catch_up()
 
     daybook.run("export", "rows", "bills", "--table", "bill_days", "-o", file := tmp_path / "days.csv")
 
@@ -120,7 +120,7 @@ def test_text_that_a_spreadsheet_would_run_gets_a_quote_before_it(
 ) -> None:
     formula = subscription("1", 500, customer_id="=1+1")
     daybook.append(posted("standard.acme", recorded("subscription.recorded", formula), message_id="msg_1"))
-    daybook.contents()
+    daybook.catch_up()
 
     daybook.run("export", "rows", "bills", "--table", "contracts", "-o", file := tmp_path / "c.csv")
 

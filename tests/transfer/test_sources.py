@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.transfer import sources
 from service.transfer.sources import list_members, open_source, read_documents
+from tests.support.effort import examples
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(max_size=5),
@@ -24,7 +25,7 @@ def numbered(text: str) -> Iterator[tuple[int, bytes]]:
     return enumerate(text.encode().splitlines(keepends=True), start=1)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.tuples(OBJECTS | st.lists(OBJECTS, max_size=3), st.sampled_from([None, 1, 2, 4]))))
 def test_documents_are_found_whatever_their_layout(laid_out: list[tuple[Any, int | None]]) -> None:
     texts = [json.dumps(value, indent=indent) for value, indent in laid_out]

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.preloaded import Process
 from tests.support.processes import DaybookProcesses
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.web_processes import connected, ended, post, request, scraped, serving, start
@@ -28,7 +29,7 @@ def daybook(tmp_path: Path) -> Iterator[DaybookProcesses]:
         yield daybook
 
 
-def metrics_directory(command: subprocess.Popen[bytes]) -> Path:
+def metrics_directory(command: Process) -> Path:
     return Path(serving(command)[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import to_builtins
 
@@ -28,6 +28,7 @@ from tests.support.customers import (
     schedule,
     view,
 )
+from tests.support.effort import examples
 
 STARTED = date(2025, 1, 1)
 AGE = (TODAY - STARTED).days  # of the contract made by hand
@@ -547,7 +548,7 @@ people = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(people, curves, curves, st.integers(12, 36))
 def test_bounds_hold_what_is_expected_and_months_add_up(
     whom: Customer, tenure: Any, gap: Any, count: int
@@ -572,7 +573,7 @@ def test_bounds_hold_what_is_expected_and_months_add_up(
 dear = st.integers(10**6, 10**9)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(6, 600), dear), min_size=9, max_size=9), dear, curves)
 def test_who_has_ordered_ten_times_and_five_days_ago_is_never_expected_to_bring_nothing(
     before: list[tuple[int, int]], last: int, gap: Any
@@ -582,14 +583,14 @@ def test_who_has_ordered_ten_times_and_five_days_ago_is_never_expected_to_bring_
     assert 0 not in expected
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(people, curves, curves, st.integers(1, 35))
 def test_fewer_months_are_the_first_of_more(whom: Customer, tenure: Any, gap: Any, count: int) -> None:
     learnt = model(tenure, gap)
     assert told(whom, count, learnt)["monthly"] == told(whom, 36, learnt)["monthly"][:count]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(people.filter(lambda whom: bool(whom.contracts)), curves)
 def test_no_more_is_expected_than_is_scheduled(whom: Customer, tenure: Any) -> None:
     if all(row.next_bill_date is None for row in whom.contracts):

@@ -1,12 +1,10 @@
 """`daybook backfill` killed hard at random moments, before and after webhooks: one set of books.
 
-More of them: `DAYBOOK_KILLS=200 pytest tests/sync/backfill/test_kills.py`.
+More of them: `TEST_EFFORT=10 pytest tests/sync/backfill/test_kills.py`.
 """
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from threading import Timer
@@ -15,24 +13,20 @@ import pytest
 
 from service.settings import Settings
 from service.verify import verify_chain
+from tests.support import preloaded
+from tests.support.effort import times
 from tests.support.one_world import an_api
 from tests.support.postgres import PostgresServer
 from tests.support.stores import new_data_dir, settings_of
 from tests.support.stripe_api import KEY, Shop, StripeApi, cut_off, refusal
 from tests.support.stripe_years import Account, customers
-from tests.support.sync_daybook import NOW, open_sync_daybook
+from tests.support.sync_daybook import SECONDS, open_sync_daybook
+from tests.sync.backfill import at_one_moment
 
-KILLS = int(os.environ.get("DAYBOOK_KILLS") or 20)
-ON_POSTGRESQL = KILLS // 5
+KILLS = times(4)  # before each of four backfills that end
+KILLS_ON_POSTGRESQL = times(1)
 SEED = 5
 PAGE = 20
-# Whatever is observed is observed at one moment, so that both orders record the same events.
-AT_ONE_MOMENT = f"""
-import time_machine
-from service.cli import app
-time_machine.travel({NOW.isoformat()!r}, tick=False).start()
-app(["backfill", "stripe"])
-"""
 
 Books = tuple[dict[str, str], list[str]]
 
@@ -42,6 +36,7 @@ class Backfills:
 
     def __init__(self, settings: Settings, api: StripeApi, rng: Random) -> None:
         self._api, self._rng = api, rng
+        self._directory = settings.data_dir
         self._environment = {
             **os.environ,
             "DAYBOOK_DATA_DIR": str(settings.data_dir),
@@ -60,7 +55,13 @@ class Backfills:
     def _run_until(self, request: int | None, seconds: float) -> int:
         """Run until some time after the API was asked so often, or to the end; the exit code."""
         left = request
-        process = subprocess.Popen([sys.executable, "-c", AT_ONE_MOMENT], env=self._environment)
+        with open(self._directory / "backfill.log", "ab") as log:
+            process = preloaded.start(
+                *(at_one_moment.__name__, str(SECONDS)),  # so that any order records the same events
+                environment=self._environment,
+                directory=self._directory,
+                output=log,
+            )
 
         def count(_path: str) -> None:
             nonlocal left
@@ -87,7 +88,7 @@ async def books_of(settings: Settings, api: StripeApi, order: str, kills: int) -
             if step == "w":
                 await daybook.deliver(*api.shop.events)
             else:
-                await asyncio.to_thread(backfills.run, kills // 2)
+                await asyncio.to_thread(backfills.run, kills)
                 await daybook.catch_up()
         assert await verify_chain(daybook.ledger)
         return await daybook.book_digests(), sorted(await daybook.event_ids())
@@ -110,18 +111,18 @@ async def assert_one_world(
         expected = await books_in_one_go(settings["one go"], api)
         api.longest_page = PAGE
         for order in ("wb", "bw"):
-            assert await books_of(settings[order], api, order, kills // 2) == expected
+            assert await books_of(settings[order], api, order, kills) == expected
 
 
 @pytest.mark.timeout(3_600)
 async def test_backfills_that_are_killed_and_webhooks_give_one_set_of_books_in_either_order(
     tmp_path: Path,
 ) -> None:
-    await assert_one_world(tmp_path, 12, KILLS - ON_POSTGRESQL)
+    await assert_one_world(tmp_path, 12, KILLS)
 
 
 @pytest.mark.timeout(3_600)
 async def test_backfills_that_are_killed_give_the_same_books_on_postgresql(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    await assert_one_world(tmp_path, 4, ON_POSTGRESQL, postgres)
+    await assert_one_world(tmp_path, 4, KILLS_ON_POSTGRESQL, postgres)

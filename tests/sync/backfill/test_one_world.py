@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import Unavailable
+from tests.support.effort import examples
 from tests.support.one_world import TODAY, a_daybook, an_api, figures, read
-from tests.support.random_deliveries import examples
 from tests.support.stripe_api import Shop, StripeApi, cut_off, refusal
 from tests.support.stripe_world import START, shops
 from tests.support.sync_daybook import SyncDaybook
