@@ -77,11 +77,11 @@ def start(
     module: str, *arguments: str, environment: Mapping[str, str], directory: Path, output: BinaryIO
 ) -> Process:
     """Start a module by a fork. What it prints goes to `output`, and where it hangs if SIGABRT asks it."""
-    told = _Start(module=module, arguments=arguments, environment={**environment}, directory=str(directory))
+    wanted = _Start(module=module, arguments=arguments, environment={**environment}, directory=str(directory))
     ours, theirs = socket.socketpair()
     with theirs:
         socket.send_fds(_forking(), [b"."], [theirs.fileno(), output.fileno()])
-    ours.sendall(json.encode(told))
+    ours.sendall(json.encode(wanted))
     ours.shutdown(socket.SHUT_WR)
     return Process(ours)
 
@@ -130,27 +130,27 @@ def _serve() -> NoReturn:
 def _report(connection: int, output: int) -> NoReturn:
     """Fork once more; tell the id of that process and, once it has ended, its exit code."""
     with socket.socket(fileno=connection) as asking:
-        told = json.decode(b"".join(iter(lambda: asking.recv(1 << 16), b"")), type=_Start)
+        wanted = json.decode(b"".join(iter(lambda: asking.recv(1 << 16), b"")), type=_Start)
         if pid := os.fork():
             os.setpgid(pid, pid)
             asking.send(_NUMBER.pack(pid))
             _, status = os.waitpid(pid, 0)
             asking.send(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
             os._exit(0)
-    _become(told, output)
+    _become(wanted, output)
 
 
-def _become(told: _Start, output: int) -> NoReturn:
+def _become(wanted: _Start, output: int) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for standard in (1, 2):
         os.dup2(output, standard)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     faulthandler.enable()
     os.environ.clear()
-    os.environ.update(told.environment)
-    os.chdir(told.directory)
-    sys.argv[1:] = told.arguments
-    runpy.run_module(told.module, run_name="__main__", alter_sys=True)
+    os.environ.update(wanted.environment)
+    os.chdir(wanted.directory)
+    sys.argv[1:] = wanted.arguments
+    runpy.run_module(wanted.module, run_name="__main__", alter_sys=True)
     sys.exit()
 
 
