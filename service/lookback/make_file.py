@@ -110,6 +110,7 @@ async def _make_books(
 ) -> Path:
     path = books_path(workdir)
     near = base if base and spec.position - base[0].position <= spec.position // _MAX_ADDED else None
+    few = spec.position <= FEW_EVENTS
     if near:
         shutil.copyfile(near[1], path)
     else:
@@ -117,13 +118,17 @@ async def _make_books(
     store = open_file(settings, path)
     try:
         await store.register()
-        if near or spec.position <= FEW_EVENTS:
+        if near or few:
             await Engine(ledger, store, utc_now).catch_up(spec.position)
         else:
             await fill_books(settings, ledger, store, spec.position)
     finally:
         await store.close()
-    return _single_file(path)
+    if not (near or few):
+        return _single_file(path)  # processes that filled it may still be ending
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")  # nobody else has it open, so it is one file
+    return path
 
 
 async def _make_restatements(
