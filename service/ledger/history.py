@@ -45,9 +45,21 @@ _SELECT_HISTORIES = HotStatement(
 _SELECT_SET_ASIDE = HotStatement(
     lambda _: select(_set_aside.c.subject, _set_aside.c.up_to).where(any_of(_set_aside.c.subject, "names"))
 )
+_SELECT_NAMES = HotStatement(
+    lambda _: (
+        select(_subjects.c.subject)
+        .where(_subjects.c.position > bindparam("after"), _subjects.c.position <= bindparam("until"))
+        .distinct()
+    )
+)
 _SELECT_RECORDED_AT = HotStatement(
     lambda _: select(_events.c.recorded_at_us).where(_events.c.position == bindparam("position"))
 )
+
+
+def read_names_between(connection: Connection, after: int, until: int) -> list[str]:
+    """The histories to which the events after a position belong, up to another one; each once."""
+    return [row[0] for row in _SELECT_NAMES.run(connection, after, until)]
 
 
 def read_recorded_at(connection: Connection, position: int) -> int | None:

@@ -6,10 +6,12 @@ import shutil
 import signal
 import sqlite3
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
 
 from msgspec import json
@@ -28,16 +30,19 @@ from service.ledger.store import Ledger
 from service.lookback.files import LookbackFiles, LookbackSpec
 from service.lookback.positions import digest_at
 from service.lookback.restated import find_restatements
+from service.lookback.take_back import copy_books, take_back
 from service.processes.lifeline import follow_parent
 from service.reads.restatements import save_restatements
 from service.rebuild.fill import fill_books
 from service.settings import Settings
 from service.storage.database import SqliteDatabase, books_path
 
+T = TypeVar("T")
+
 _NICENESS = 10
 FEW_EVENTS = 1_000  # so many take one step of the engine, and less time than a process takes to start
 EXIT_TOO_MUCH_WORK = 4
-_MAX_ADDED = 4  # from a quarter of all events on, filling new books is quicker than adding to old ones
+_MAX_CHANGED = 4  # from a quarter of all events on, filling new books is quicker than changing others
 
 # Changed code may make other rows, even if a book's version was not raised.
 _SOURCES = sorted(path for package in (projections, core) for path in Path(package.__path__[0]).rglob("*.py"))
@@ -109,26 +114,47 @@ async def _make_books(
     workdir: Path,
 ) -> Path:
     path = books_path(workdir)
-    near = base if base and spec.position - base[0].position <= spec.position // _MAX_ADDED else None
-    few = spec.position <= FEW_EVENTS
-    if near:
-        shutil.copyfile(near[1], path)
-    else:
-        lay_out_file(workdir)
-    store = open_file(settings, path)
-    try:
-        await store.register()
-        if near or few:
-            await Engine(ledger, store, utc_now).catch_up(spec.position)
-        else:
-            await fill_books(settings, ledger, store, spec.position)
-    finally:
-        await store.close()
-    if not (near or few):
-        return _single_file(path)  # processes that filled it may still be ending
+    few_events = spec.position // _MAX_CHANGED
+    if base and spec.position - base[0].position <= few_events:
+        shutil.copyfile(base[1], path)
+        await _with_books(settings, path, partial(_catch_up, ledger, spec.position))
+    elif not await _take_back_live_books(settings, ledger, spec.position, few_events, path):
+        _lay_out_anew(workdir)
+        if spec.position > FEW_EVENTS:
+            await _with_books(settings, path, partial(fill_books, settings, ledger, until=spec.position))
+            return _single_file(path)  # processes that filled it may still be ending
+        await _with_books(settings, path, partial(_catch_up, ledger, spec.position))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")  # nobody else has it open, so it is one file
     return path
+
+
+def _lay_out_anew(workdir: Path) -> None:
+    books_path(workdir).unlink(missing_ok=True)
+    lay_out_file(workdir)
+
+
+async def _catch_up(ledger: Ledger, position: int, store: BookStore) -> None:
+    await Engine(ledger, store, utc_now).catch_up(position)
+
+
+async def _take_back_live_books(
+    settings: Settings, ledger: Ledger, position: int, most: int, path: Path
+) -> bool:
+    """Make the file from the live books, if they are a file that is not too far ahead."""
+    if settings.database_url or not copy_books(settings.data_dir, path):
+        return False
+    return await _with_books(settings, path, partial(take_back, ledger, position=position, most=most))
+
+
+async def _with_books(settings: Settings, path: Path, work: Callable[..., Awaitable[T]]) -> T:
+    """The result of work with the books in a file, which is given as `store`."""
+    store = open_file(settings, path)
+    try:
+        await store.register()
+        return await work(store=store)
+    finally:
+        await store.close()
 
 
 async def _make_restatements(

@@ -140,7 +140,7 @@ async def _fill_by_key(
     await _write_totals(store, ids, totals)
     if changed:
         await fold_again(ledger, store.with_builds(ids), sorted(changed), until)
-    await _move_checkpoints(store, ids, until)
+    await move_checkpoints(store, ids, until)
 
 
 def _stages(store: BookStore) -> Iterator[tuple[Book, int, Stage]]:
@@ -160,7 +160,8 @@ async def _write_totals(store: BookStore, ids: Mapping[str, int], totals: _Total
             await store.write(add)
 
 
-async def _move_checkpoints(store: BookStore, ids: Mapping[str, int], until: int) -> None:
+async def move_checkpoints(store: BookStore, ids: Mapping[str, int], until: int) -> None:
+    """Say that these books hold the events up to a position, and no others."""
     checkpoint = {"position": until, "changed": until, "advanced_at_us": to_us(utc_now())}
     query = update(tables.checkpoints).where(tables.checkpoints.c.book.in_(ids.values())).values(checkpoint)
     await store.write(lambda connection: connection.execute(query))
