@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from service.books.witnesses import WitnessKeeper, places, read_witnesses
-from service.bootstrap import open_books, open_ledger, read_options
+from service.bootstrap import open_books, open_ledger, open_versions, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
 from service.intake.versions import DueMonitor
@@ -30,6 +30,7 @@ from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
 from service.web.health import health_routes
+from service.web.kept_answers import KeptAnswers
 from service.web.ledger import ledger_routes
 from service.web.problems import error_handlers
 from service.web.progress import Progress
@@ -77,7 +78,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         if not nudgers:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudgers[ADVANCE].nudge if nudgers else _do_nothing)
-        lookback = LookbackMaker(settings)
+        lookback, versions = LookbackMaker(settings), open_versions(settings)
         try:
             yield {
                 "daybook": State(
@@ -98,6 +99,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     proved_webhooks=Limiter(metrics, "proved_webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
+                    answers=KeptAnswers(versions),
                     maker=asyncio.Lock(),
                     waiting_reads=Limiter(metrics, "waiting_read", _MAX_WAITING_READS),
                     options=read_options(settings),
@@ -107,6 +109,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         finally:
             await cancel_and_wait(keeping)
             await lookback.close()
+            await versions.close()
             await writer.close()
             for nudger in nudgers.values():
                 await nudger.close()

@@ -18,6 +18,7 @@ from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.settings import Settings
 from service.web.bounds import Limiter
+from service.web.kept_answers import KeptAnswers
 from service.web.progress import Progress
 from service.web.prometheus import Metrics
 
@@ -48,6 +49,7 @@ class State(Struct, frozen=True, kw_only=True):
     proved_webhooks: Limiter
     reads: Limiter
     waiting_reads: Limiter
+    answers: KeptAnswers
     maker: asyncio.Lock
     options: ReadOptions
     lookback: LookbackMaker
