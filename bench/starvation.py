@@ -49,7 +49,7 @@ def daily_contracts() -> Iterator[Event]:
         yield Event(processor="stripe", event_id=f"evt_daily_{number}", occurred_at=NOW, data=data)
 
 
-async def _fill(directory: Path) -> None:
+async def fill(directory: Path) -> None:
     settings = load(data_dir=directory)
     prepare(settings)
     ledger = open_ledger(settings)
@@ -97,7 +97,7 @@ async def _beside(port: int, what: str, path: str, first: int) -> dict[str, str]
 
 def measure_tables() -> Iterator[tuple[str, list[dict[str, str]]]]:
     with tempfile.TemporaryDirectory() as directory, DaybookProcesses(Path(directory)) as daybook:
-        asyncio.run(_fill(Path(directory)))
+        asyncio.run(fill(Path(directory)))
         daybook.environment["DAYBOOK_STRIPE_WEBHOOK_SECRETS"] = SECRET
         daybook.start("web")
         daybook.wait_ready()

@@ -37,6 +37,7 @@ from service.web.progress import Progress
 from service.web.prometheus import Metrics
 from service.web.quarantine import quarantine_routes
 from service.web.reads import book_routes
+from service.web.repeats import RepeatedReads
 from service.web.restatements import restatement_routes
 from service.web.state import State
 from service.web.turns import ClientTurns
@@ -130,6 +131,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(RepeatedReads),
             Middleware(ClientNames, settings.trusted_proxies),
             Middleware(ClientTurns),
             Middleware(BrowserGuard, settings),

@@ -9,18 +9,24 @@ from collections.abc import Callable, Hashable
 from itertools import count
 
 from msgspec import Struct
+from starlette.responses import Response
 
 from service.storage.versions import Versions
 from service.web.responses import Answer
 
 _MAX_BYTES = 64 << 20  # of all answers that one process keeps, with their keys
 _MAX_ANSWER_BYTES = _MAX_BYTES // 4
+_MAX_RESPONSES = 1_024
+_MAX_REQUEST_BYTES = 4_096
 
 
 class _Kept:
     """The answers that were begun since the last change. Those that were not used for longest make room."""
 
     def __init__(self) -> None:
+        self.responses: dict[
+            Hashable, tuple[Hashable, Response]
+        ] = {}  # by requests, with their answers' keys
         self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
         self._bytes = 0
 
@@ -37,6 +43,7 @@ class _Kept:
         self._bytes += _size(key, answer)
         while self._bytes > _MAX_BYTES:
             self._bytes -= _size(*self._answers.popitem(last=False))
+            self.responses.clear()  # they hold its body, too
 
 
 def _size(key: Hashable, answer: Answer) -> int:
@@ -66,10 +73,28 @@ class KeptAnswers:
 
     async def find(self, key: Hashable) -> Answer | None:
         """The answer of this key, if it is kept and nothing has changed since it was begun."""
+        return (await self._current()).find(key)
+
+    async def find_response(self, request: Hashable) -> tuple[Answer, Response] | None:
+        """An answer, with what was responded to a request that is equal in all on which that depends."""
+        kept = await self._current()
+        key, response = kept.responses.get(request, (None, None))
+        answer = kept.find(key)
+        return (answer, response) if answer and response else None
+
+    def remember(self, request: Hashable, key: Hashable, answer: Answer, response: Response) -> None:
+        """Have `find_response` find what was made of an answer, for as long as that is kept."""
+        if self._kept.find(key) is answer and len(repr(request)) <= _MAX_REQUEST_BYTES:
+            if len(self._kept.responses) >= _MAX_RESPONSES:
+                self._kept.responses.clear()
+            self._kept.responses[request] = key, response
+
+    async def _current(self) -> _Kept:
+        """Where answers are kept as long as nothing changes."""
         version = await self._versions.current()
         if version != self._version:
             self._version, self._kept = version, _Kept()
-        return self._kept.find(key)
+        return self._kept
 
     async def find_or_make(self, key: Hashable, begin: Callable[[], asyncio.Task[Answer]]) -> Answer:
         """The answer of this key; `begin` has it made if it is not kept. What it raises is not kept.

@@ -41,8 +41,9 @@ from service.web.clients import client_of
 from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
 from service.web.problems import status_of
+from service.web.repeats import request_key
 from service.web.responses import Answer, respond
-from service.web.state import State, state_of
+from service.web.state import State, state_of, today_in
 
 T = TypeVar("T")
 
@@ -123,7 +124,9 @@ def read_route(read: Read, find: Find) -> Route:
         if answer is None:
             query = parse_query(read, request, state, today, with_people=PEOPLE in scopes)
             answer = await _make_answer(request, key, query, partial(_make, read, find, query, state))
-        return respond(request, answer)
+        response = respond(request, answer)
+        state.answers.remember(request_key(request.scope, today), key, answer, response)
+        return response
 
     return Route(_allow_slashes(read.path), endpoint, methods=["GET"])
 
@@ -164,7 +167,13 @@ def _json_answer(read: Read, query: ReadQuery, found: Found, moment: str | None)
     if moment:
         body, tag_source = _with_meta(document, asdict(replace(found.meta, calculation_date=moment))), dated
     etag = f"W/{_tag(tag_source)}" if tag_source else _tag(body)
-    return Answer(body=body, etag=etag, media_type="application/json", next_page=_next_page(read, document))
+    return Answer(
+        path=read.path,
+        body=body,
+        etag=etag,
+        media_type="application/json",
+        next_page=_next_page(read, document),
+    )
 
 
 def _file_answer(read: Read, query: ReadQuery, file_format: FileFormat, found: Found) -> Answer:
@@ -173,6 +182,7 @@ def _file_answer(read: Read, query: ReadQuery, file_format: FileFormat, found: F
     rows, currency = read.rows_of(query.args), query.scope.currency
     body = to_file(file_format, read.shape, rows, document, currency, decimals=query.decimals)
     return Answer(
+        path=read.path,
         body=body,
         etag=_tag(body),
         media_type=MEDIA_TYPES[file_format],
@@ -438,8 +448,3 @@ async def build_meta(
         inferred_share=inferred_share,
         **counts,
     )
-
-
-def today_in(state: State) -> date:
-    """Today in the reporting zone."""
-    return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()

@@ -14,8 +14,12 @@ _SLICE_BYTES = 256 << 10  # a slice keeps the event loop for less than a millise
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A read's answer as bytes. `next_page` are the parameters of the next page, if there is one."""
+    """A read's answer as bytes. `next_page` are the parameters of the next page, if there is one.
 
+    `path` is that of the read, with variables.
+    """
+
+    path: str
     body: bytes
     etag: str
     media_type: str

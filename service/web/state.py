@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -59,3 +60,8 @@ def state_of(request: Request) -> State:
     """The parts of the web process that answers a request."""
     state: State = request.state.daybook
     return state
+
+
+def today_in(state: State) -> date:
+    """Today in the reporting zone."""
+    return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()

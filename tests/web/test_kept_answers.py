@@ -19,7 +19,7 @@ from service.core.errors import NotFound
 from service.maintenance.erasure import erase, make_erasure_event
 from service.reads.catalog import READS
 from service.rebuild.cutover import rebuild
-from service.web import kept_answers
+from service.web import access, kept_answers
 from service.worker.trainer import train
 from tests.support.posted_books import path_of, pays
 from tests.support.running import NOW, Clock, Daybook, running
@@ -276,6 +276,33 @@ async def test_what_was_known_at_a_moment_to_come_is_not_kept(daybook: Daybook) 
     after = await daybook.get("/api/v1/mrr", known_at=known_at)
 
     assert [answer["meta"]["data_freshness"] for answer in (before, after)] == ["real_time", "as_known"]
+
+
+async def test_a_request_is_repeated_at_once_for_who_sent_it_and_for_nobody_else(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(data_dir, api_keys=API_KEYS) as daybook:
+        path, key = "/api/v1/contracts", {"X-API-Key": KEYS["figures"]}
+        await post_business(daybook)
+        await daybook.catch_up()
+        first = await daybook.http.get(path, headers=key)
+        with monkeypatch.context() as patch:
+            patch.setattr(access, "compare_digest", None)  # any other request needs it
+            again = await daybook.http.get(path, headers=key)
+        others = [
+            await daybook.http.get(path, headers=headers)
+            for headers in (
+                {},
+                {"X-API-Key": "a-key-that-is-not-known"},
+                {**key, "Sec-Fetch-Site": "cross-site"},
+            )
+        ]
+        known = await daybook.http.get(path, headers={**key, "If-None-Match": first.headers["etag"]})
+
+        assert (again.content, again.headers) == (first.content, first.headers)
+        assert [other.status_code for other in others] == [401, 401, 403]
+        assert known.status_code == 304
+        assert daybook.state.metrics.reads.labels(path, 200)._value.get() == 2
 
 
 async def test_an_error_is_not_kept(daybook: Daybook, monkeypatch: pytest.MonkeyPatch) -> None:
