@@ -11,7 +11,7 @@ import pytest
 
 from service.web import ledger, quarantine
 from tests.support.paths import FIXTURES
-from tests.support.running import Daybook, running
+from tests.support.running import NOW, Daybook, running
 from tests.support.senders import (
     MX,
     MX_TOKEN,
@@ -358,3 +358,22 @@ async def test_so_is_one_of_quarantine(daybook: Daybook, monkeypatch: pytest.Mon
     assert whole.text.count("\r\n") == 3
     assert refused(await daybook.ask("/api/v1/quarantine", format="csv", timeout_ms=0), 400)  # none is kept
     assert len((await daybook.get("/api/v1/quarantine", limit=1))["quarantine"]) == 1
+
+
+async def test_the_histories_that_are_set_aside_are_listed_page_by_page(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "_SET_ASIDE", 2)
+    await daybook.post(STRIPE, STRIPE.event("1", 100))
+    names = [f"subscription|stripe||sub_{number}" for number in range(5)]
+    await daybook.state.ledger.set_aside(dict.fromkeys(names, 1), "mrr", "ValueError", NOW)
+
+    pages = [await daybook.get("/api/v1/quarantine")]
+    while after := pages[-1]["next_set_aside_after"]:
+        pages.append(await daybook.get("/api/v1/quarantine", set_aside_after=after))
+
+    assert [[row["history"] for row in page["set_aside"]] for page in pages] == [
+        names[:2],
+        names[2:4],
+        names[4:],
+    ]
