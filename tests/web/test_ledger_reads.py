@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from service.ledger.reader import LedgerReader
 from service.web import ledger, quarantine
 from tests.support.paths import FIXTURES
 from tests.support.running import NOW, Daybook, running
@@ -334,6 +335,23 @@ async def test_an_event_that_is_longer_is_a_page_of_its_own(
 
     assert [event["position"] for event in (*page["events"], *last["events"])] == [1, 2]
     assert last["next_after"] is None
+
+
+async def test_a_long_page_is_read_piece_by_piece(daybook: Daybook, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, rows = [], LedgerReader.rows
+
+    async def counted(reader: LedgerReader, after: int, limit: int, account: str | None = None) -> Any:
+        counts.append(limit)
+        return await rows(reader, after, limit, account)
+
+    monkeypatch.setattr(ledger, "_EVENTS_AT_ONCE", 2)
+    monkeypatch.setattr(LedgerReader, "rows", counted)
+    await record_long_ones(daybook, 5)
+
+    page = await daybook.get("/api/v1/ledger/events")
+
+    assert counts == [2, 2, 1]
+    assert [event["position"] for event in page["events"]] == [1, 2, 3, 4, 5]
 
 
 async def test_a_file_that_would_be_too_long_is_400(
