@@ -22,7 +22,7 @@ from service.settings import load
 from tests.support.processes import DaybookProcesses
 
 CONTRACTS = 8_200
-WEBHOOKS, SENDERS, READERS = 400, 4, 8
+WEBHOOKS, SENDERS, READERS = 1_200, 4, 8
 READS = {
     "nothing": "",
     "/revenue/quarterly-forecast?quarters=20": "/api/v1/revenue/quarterly-forecast?quarters=20",
@@ -30,6 +30,7 @@ READS = {
     "/revenue/month-detail, next year": "/api/v1/revenue/month-detail?year=2027&month=5",
     "/upcoming of ten years": "/api/v1/upcoming?from=2026-01-01&to=2036-01-01",
     "/contracts, all": "/api/v1/contracts?format=csv",
+    "/ledger/events, all": "/api/v1/ledger/events?format=csv",
 }
 
 

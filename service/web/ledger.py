@@ -22,6 +22,7 @@ from service.web.state import State
 _FILE_EVENTS = 10_000  # of the log, in a file
 _PAGE_BYTES = 1 << 20  # of the data of its events
 _FILE_BYTES = 16 << 20
+_ANY_BYTES = 2**62
 _EVENTS_AT_ONCE = 250  # some milliseconds
 _DIGEST = "SHA-256 in hexadecimal"
 RawBody = Annotated[str, about("the body as it came; what is not UTF-8 is replaced")]
@@ -178,14 +179,14 @@ async def _events(query: ReadQuery, state: State) -> Found:
         most_bytes = _FILE_BYTES
     async with state.ledger.reading() as reader:
         size = await reader.page_size(after, limit, account, most_bytes)
+        more = await reader.page_size(after, size + 1, account, _ANY_BYTES) > size
+        if query.args["limit"] is None and more:
+            raise ParameterError(
+                f"limit: the log is over {_FILE_EVENTS:,} events or {_FILE_BYTES >> 20} MiB, too long for a "
+                "file; ask for pages of at most 1000, or write it with `daybook export ledger`"
+            )
         events = await _read_events(reader, after, size, account)
-        more = await reader.page_size(events[-1].position, 1, account, 0) if events else 0
         head = (await reader.head()).position
-    if query.args["limit"] is None and more:
-        raise ParameterError(
-            f"limit: the log is over {_FILE_EVENTS:,} events or {_FILE_BYTES >> 20} MiB, too long for a "
-            "file; ask for pages of at most 1000, or write it with `daybook export ledger`"
-        )
     next_after = events[-1].position if more else None
     return await found_in_ledger(LedgerEvents(events=events, next_after=next_after, head=head), query, state)
 
