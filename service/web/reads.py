@@ -325,16 +325,24 @@ async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Foun
     return Found(document=document, meta=meta)
 
 
+class _NoSnapshot(Exception):
+    """There is none of these rows: what else an answer needs of the books is not looked for in vain."""
+
+
 async def _find_snapshot(read: BookRead, query: ReadQuery, state: State) -> tuple[bytes, Meta] | None:
     """The document that the worker has made, with `meta`; None if it is missing or outdated."""
 
-    def find(view: View, store: BookStore, version: int) -> tuple[bytes | None, float]:
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
         name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
         document = snapshots.find(view.connection, name, version)
-        return document, read.inferred_share(view, query.args) if document else 0.0
+        if document is None:
+            raise _NoSnapshot
+        return document, read.inferred_share(view, query.args)
 
-    document, meta = await read_books(query, state, find, makes=False)
-    return (document, meta) if document is not None else None
+    try:
+        return await read_books(query, state, find, makes=False)
+    except _NoSnapshot:
+        return None
 
 
 FindInView = Callable[[View, BookStore, int], tuple[T, float]]
