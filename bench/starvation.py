@@ -30,7 +30,7 @@ READS = {
     "/revenue/month-detail, next year": "/api/v1/revenue/month-detail?year=2027&month=5",
     "/upcoming of ten years": "/api/v1/upcoming?from=2026-01-01&to=2036-01-01",
     "/contracts, all": "/api/v1/contracts?format=csv",
-    "/ledger/events, all": "/api/v1/ledger/events?format=csv",
+    "/ledger/events, a long page": "/api/v1/ledger/events?limit=1000",
 }
 
 
