@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench import backfill, customers, engine, ingest, reads, rebuild, report, starvation, thin
+from bench import backfill, customers, engine, ingest, kept, reads, rebuild, report, starvation, thin
 
 Tables = Iterable[tuple[str, Sequence[dict[str, str]]]]
 
@@ -44,6 +44,7 @@ PARTS = {
     "sqlite": _on_sqlite,
     "backfill": backfill.measure_tables,
     "customers": customers.measure_tables,
+    "kept": kept.measure_tables,
     "rebuild": rebuild.measure_tables,
     "starvation": starvation.measure_tables,
     "thin": thin.measure_tables,

@@ -91,7 +91,7 @@ def measure_baseline() -> Phase:
     """The baseline: the same server and routing, which verifies and decodes."""
     port = free_port()
     with process(["-m", "bench.baseline", str(port)], {}) as pid:
-        _wait_open(port)
+        wait_open(port)
         return asyncio.run(_ingest([port], load.requests(COUNT), {"web": [pid]}))
 
 
@@ -267,7 +267,7 @@ def wait_ready(port: int) -> None:
     _wait_for(lambda: _ready(port) is not None, f"port {port} is ready")
 
 
-def _wait_open(port: int) -> None:
+def wait_open(port: int) -> None:
     def is_open() -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
             return True

@@ -22,7 +22,7 @@ from service.settings import load
 from tests.support.processes import DaybookProcesses
 
 CONTRACTS = 8_200
-WEBHOOKS, SENDERS, READERS = 400, 4, 8
+WEBHOOKS, SENDERS, READERS = 1_200, 4, 8
 READS = {
     "nothing": "",
     "/revenue/quarterly-forecast?quarters=20": "/api/v1/revenue/quarterly-forecast?quarters=20",
@@ -30,6 +30,7 @@ READS = {
     "/revenue/month-detail, next year": "/api/v1/revenue/month-detail?year=2027&month=5",
     "/upcoming of ten years": "/api/v1/upcoming?from=2026-01-01&to=2036-01-01",
     "/contracts, all": "/api/v1/contracts?format=csv",
+    "/ledger/events, a long page": "/api/v1/ledger/events?limit=1000",
 }
 
 
@@ -49,7 +50,7 @@ def daily_contracts() -> Iterator[Event]:
         yield Event(processor="stripe", event_id=f"evt_daily_{number}", occurred_at=NOW, data=data)
 
 
-async def _fill(directory: Path) -> None:
+async def fill(directory: Path) -> None:
     settings = load(data_dir=directory)
     prepare(settings)
     ledger = open_ledger(settings)
@@ -97,7 +98,7 @@ async def _beside(port: int, what: str, path: str, first: int) -> dict[str, str]
 
 def measure_tables() -> Iterator[tuple[str, list[dict[str, str]]]]:
     with tempfile.TemporaryDirectory() as directory, DaybookProcesses(Path(directory)) as daybook:
-        asyncio.run(_fill(Path(directory)))
+        asyncio.run(fill(Path(directory)))
         daybook.environment["DAYBOOK_STRIPE_WEBHOOK_SECRETS"] = SECRET
         daybook.start("web")
         daybook.wait_ready()

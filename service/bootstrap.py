@@ -44,6 +44,7 @@ from service.storage.database import (
     sqlite_engine,
 )
 from service.storage.files import locked
+from service.storage.versions import PostgresVersions, SqliteVersions, Versions
 
 T = TypeVar("T")
 
@@ -107,6 +108,13 @@ def open_books(settings: Settings, books: Sequence[Book] | None = None) -> BookS
         return BookStore(database, rules_of(settings), books, _partitions(settings))
     file = SqliteDatabase(books_path(settings.data_dir), "NORMAL", time_limited=True)
     return BookStore(file, rules_of(settings), books)
+
+
+def open_versions(settings: Settings) -> Versions:
+    """The version of ledger and books together."""
+    if settings.database_url:
+        return PostgresVersions(settings.database_url)
+    return SqliteVersions([ledger_path(settings.data_dir), books_path(settings.data_dir)])
 
 
 def read_options(settings: Settings) -> ReadOptions:

@@ -328,9 +328,9 @@ class LedgerReader:
         """What waits to be fetched for thin events, of each processor of which anything does."""
         return await self._connection.run_sync(read_pending_fetches)
 
-    async def set_aside_subjects(self) -> list[SetAsideSubject]:
-        """The histories that are set aside now, by name."""
-        return await self._connection.run_sync(read_set_aside)
+    async def set_aside_subjects(self, after: str = "", limit: int | None = None) -> list[SetAsideSubject]:
+        """The histories that are set aside now; see `read_set_aside`."""
+        return await self._connection.run_sync(read_set_aside, after, limit)
 
     async def set_aside_limits(self) -> dict[str, tuple[int, int]]:
         """The table of histories that are set aside: how far each is read, and which event says so."""

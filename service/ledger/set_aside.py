@@ -56,12 +56,16 @@ class SetAsideSubject(Struct, frozen=True, kw_only=True):
     error: str
 
 
-def read_set_aside(connection: Connection) -> list[SetAsideSubject]:
-    """The histories that are set aside now, by name."""
+def read_set_aside(
+    connection: Connection, after: str = "", limit: int | None = None
+) -> list[SetAsideSubject]:
+    """The histories that are set aside now, by name: all after a name, or the first ones of them."""
     query = (
         select(*EVENT_COLUMNS, _events.c.recorded_at_us, _set_aside.c.up_to, _set_aside.c.subject)
         .select_from(_set_aside.join(_events, _events.c.position == _set_aside.c.position))
+        .where(_set_aside.c.subject > after)
         .order_by(_set_aside.c.subject)
+        .limit(limit)
     )
     found = []
     for row in connection.execute(query):

@@ -284,6 +284,11 @@ async def postgres_lock(url: str, name: str) -> AsyncIterator[bool]:
         await engine.dispose()
 
 
+def read_only_engine(url: str) -> AsyncEngine:
+    """An engine for statements that read, on the caller's event loop."""
+    return _postgres_engine(url, _SESSION_SETTINGS, "read")
+
+
 def _postgres_engine(
     url: str, session: dict[str, str], mode: Mode, *, unlimited: bool = False
 ) -> AsyncEngine:
@@ -397,9 +402,9 @@ def sqlite_engine(path: Path, mode: Mode, synchronous: Synchronous = "FULL") -> 
     return engine
 
 
-def open_to_look(path: Path) -> sqlite3.Connection:
-    """A connection that changes no file; see `sqlite_engine`."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+def open_to_look(path: Path, wait_seconds: float = 5) -> sqlite3.Connection:
+    """A connection that changes no file, and waits for a lock for so long; see `sqlite_engine`."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=wait_seconds)
 
 
 def _sqlite_url(driver: str, path: Path, mode: Mode) -> URL:

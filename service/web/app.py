@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from service.books.witnesses import WitnessKeeper, places, read_witnesses
-from service.bootstrap import open_books, open_ledger, read_options
+from service.bootstrap import open_books, open_ledger, open_versions, read_options
 from service.clock import utc_now
 from service.intake.silence import SilenceMonitor
 from service.intake.versions import DueMonitor
@@ -30,12 +30,14 @@ from service.web.compare import compare_routes
 from service.web.docs import docs_routes
 from service.web.explain import explain_routes
 from service.web.health import health_routes
+from service.web.kept_answers import KeptAnswers
 from service.web.ledger import ledger_routes
 from service.web.problems import error_handlers
 from service.web.progress import Progress
 from service.web.prometheus import Metrics
 from service.web.quarantine import quarantine_routes
 from service.web.reads import book_routes
+from service.web.repeats import RepeatedReads
 from service.web.restatements import restatement_routes
 from service.web.state import State
 from service.web.turns import ClientTurns
@@ -77,7 +79,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         if not nudgers:
             log.warning("no_redis", hint="nothing nudges the workers; they look every few seconds")
         writer = Writer(ledger, clock, nudgers[ADVANCE].nudge if nudgers else _do_nothing)
-        lookback = LookbackMaker(settings)
+        lookback, versions = LookbackMaker(settings), open_versions(settings)
         try:
             yield {
                 "daybook": State(
@@ -98,6 +100,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     webhooks=Limiter(metrics, "webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     proved_webhooks=Limiter(metrics, "proved_webhook", _MAX_WEBHOOKS, _MAX_WEBHOOK_BYTES),
                     reads=Limiter(metrics, "read", _MAX_READS),
+                    answers=KeptAnswers(versions),
                     maker=asyncio.Lock(),
                     waiting_reads=Limiter(metrics, "waiting_read", _MAX_WAITING_READS),
                     options=read_options(settings),
@@ -107,6 +110,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         finally:
             await cancel_and_wait(keeping)
             await lookback.close()
+            await versions.close()
             await writer.close()
             for nudger in nudgers.values():
                 await nudger.close()
@@ -127,6 +131,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(RepeatedReads),
             Middleware(ClientNames, settings.trusted_proxies),
             Middleware(ClientTurns),
             Middleware(BrowserGuard, settings),

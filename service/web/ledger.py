@@ -22,6 +22,8 @@ from service.web.state import State
 _FILE_EVENTS = 10_000  # of the log, in a file
 _PAGE_BYTES = 1 << 20  # of the data of its events
 _FILE_BYTES = 16 << 20
+_ANY_BYTES = 2**62
+_EVENTS_AT_ONCE = 250  # some milliseconds
 _DIGEST = "SHA-256 in hexadecimal"
 RawBody = Annotated[str, about("the body as it came; what is not UTF-8 is replaced")]
 RawBodyBase64 = Annotated[str, about("the body's bytes exactly, in base64", {"contentEncoding": "base64"})]
@@ -177,17 +179,28 @@ async def _events(query: ReadQuery, state: State) -> Found:
         most_bytes = _FILE_BYTES
     async with state.ledger.reading() as reader:
         size = await reader.page_size(after, limit, account, most_bytes)
-        rows = await reader.rows(after, size, account)
-        more = await reader.page_size(rows[-1]["position"], 1, account, 0) if rows else 0
+        more = await reader.page_size(after, size + 1, account, _ANY_BYTES) > size
+        if query.args["limit"] is None and more:
+            raise ParameterError(
+                f"limit: the log is over {_FILE_EVENTS:,} events or {_FILE_BYTES >> 20} MiB, too long for a "
+                "file; ask for pages of at most 1000, or write it with `daybook export ledger`"
+            )
+        events = await _read_events(reader, after, size, account)
         head = (await reader.head()).position
-    if query.args["limit"] is None and more:
-        raise ParameterError(
-            f"limit: the log is over {_FILE_EVENTS:,} events or {_FILE_BYTES >> 20} MiB, too long for a "
-            "file; ask for pages of at most 1000, or write it with `daybook export ledger`"
-        )
-    events = [_listed(row) for row in rows]
     next_after = events[-1].position if more else None
     return await found_in_ledger(LedgerEvents(events=events, next_after=next_after, head=head), query, state)
+
+
+async def _read_events(
+    reader: LedgerReader, after: int, count: int, account: str | None
+) -> list[LedgerEvent]:
+    """So many events after a position, piece by piece: many at once would keep the event loop."""
+    events: list[LedgerEvent] = []
+    while len(events) < count:
+        after = events[-1].position if events else after
+        rows = await reader.rows(after, min(_EVENTS_AT_ONCE, count - len(events)), account)
+        events += map(_listed, rows)
+    return events
 
 
 async def _event(query: ReadQuery, state: State) -> Found:

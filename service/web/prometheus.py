@@ -119,8 +119,12 @@ class Metrics:
             answered(status_of(error))
             raise
         finally:
-            self.reads.labels(path, status).inc()
-            self.read_seconds.labels(path).observe(perf_counter() - started)
+            self.count_read(path, status, perf_counter() - started)
+
+    def count_read(self, path: str, status: int, seconds: float) -> None:
+        """Count a read that took so long."""
+        self.reads.labels(path, status).inc()
+        self.read_seconds.labels(path).observe(seconds)
 
     def text(self, read_gauges: Iterable[Metric]) -> bytes:
         """What Prometheus reads: the counters of every process, and what the stores said.

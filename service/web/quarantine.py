@@ -17,6 +17,7 @@ from service.web.state import State
 
 _ERASED = "once its customer was erased"
 _FILE_DELIVERIES = 10_000
+_SET_ASIDE = 1_000  # histories a page
 
 
 class Quarantined(Struct, frozen=True, kw_only=True):
@@ -52,8 +53,14 @@ class Quarantine(Struct, frozen=True, kw_only=True):
     """A page of quarantine, and the histories that are set aside."""
 
     quarantine: Annotated[list[Quarantined], about("one page, by id")]
-    set_aside: Annotated[list[SetAsideHistory], about("all of them, by name, on each page")]
+    set_aside: Annotated[
+        list[SetAsideHistory],
+        about(f"the first {_SET_ASIDE:,} after `set_aside_after`, by name, on each page of quarantine"),
+    ]
     next_cursor: NextCursor
+    next_set_aside_after: Annotated[
+        str | None, about("`set_aside_after` for more of `set_aside`; null if there are none")
+    ]
 
 
 class Difference(Struct, frozen=True, kw_only=True):
@@ -95,6 +102,7 @@ QUARANTINE = Read(
         text("reason", "only for this reason"),
         integer("limit", lambda _: 100, 1, 1000, "deliveries a page"),
         cursor(),
+        text("set_aside_after", "of the histories that are set aside those after this name"),
     ),
 )
 DELIVERY = Read(
@@ -121,10 +129,7 @@ async def _list(query: ReadQuery, state: State) -> Found:
             processor=args["processor"],
             reason=args["reason"],
         )
-        set_aside = [
-            SetAsideHistory(**quarantine.set_aside_entry(found))
-            for found in await reader.set_aside_subjects()
-        ]
+        histories = await reader.set_aside_subjects(args["set_aside_after"] or "", _SET_ASIDE + 1)
     if args["limit"] is None and len(rows) > limit:
         raise ParameterError(
             f"limit: quarantine is longer than a file of {_FILE_DELIVERIES:,} deliveries; ask for pages of "
@@ -132,9 +137,14 @@ async def _list(query: ReadQuery, state: State) -> Found:
         )
     page = [Quarantined(**quarantine.list_entry(row)) for row in rows[:limit]]
     next_cursor = to_cursor(str(page[-1].id)) if len(rows) > len(page) else None
-    return await found_in_ledger(
-        Quarantine(quarantine=page, set_aside=set_aside, next_cursor=next_cursor), query, state
+    set_aside = [SetAsideHistory(**quarantine.set_aside_entry(found)) for found in histories[:_SET_ASIDE]]
+    answer = Quarantine(
+        quarantine=page,
+        set_aside=set_aside,
+        next_cursor=next_cursor,
+        next_set_aside_after=set_aside[-1].history if len(histories) > _SET_ASIDE else None,
     )
+    return await found_in_ledger(answer, query, state)
 
 
 async def _delivery(query: ReadQuery, state: State) -> Found:

@@ -5,13 +5,12 @@ Only how a read finds its document differs: in the books, here; in the ledger; o
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from contextlib import ExitStack, nullcontext
 from datetime import date, datetime, time
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, json
@@ -42,11 +41,16 @@ from service.web.clients import client_of
 from service.web.comments import with_comments
 from service.web.lookback import is_at_position, state_as_known
 from service.web.problems import status_of
-from service.web.state import State, state_of
+from service.web.repeats import request_key
+from service.web.responses import Answer, respond
+from service.web.state import State, state_of, today_in
 
 T = TypeVar("T")
 
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
+_SMALL_BYTES = (
+    16 << 10
+)  # of a document that takes less time on the event loop than to another thread and back
 
 
 WAIT = (
@@ -105,26 +109,26 @@ def book_routes() -> list[Route]:
 def read_route(read: Read, find: Find) -> Route:
     """The GET route of a read."""
 
-    async def respond(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         with state_of(request).metrics.timed_read(read.path, status_of) as answered:
             response = await respond_to(request)
             answered(response.status_code)
             return response
 
     async def respond_to(request: Request) -> Response:
-        scopes = require(request, *read.scopes)
-        state = state_of(request)
-        query = parse_query(read, request, state, with_people=PEOPLE in scopes)
+        scopes, state = require(request, *read.scopes), state_of(request)
+        today = today_in(state)
+        key = _key(request, scopes, today)
+        waits = "at_least" in request.query_params
+        answer = None if waits else await state.answers.find(key)
+        if answer is None:
+            query = parse_query(read, request, state, today, with_people=PEOPLE in scopes)
+            answer = await _make_answer(request, key, query, partial(_make, read, find, query, state))
+        response = respond(request, answer)
+        state.answers.remember(request_key(request.scope, today), key, answer, response)
+        return response
 
-        async def answer() -> Response:
-            found = await find(query, state)
-            if not query.scope.people:
-                found = replace(found, document=without_personal(read.shape, found.document))
-            return await _respond(read, request, query, found)
-
-        return await answer_when_reached(request, query.at_least, query.timeout_ms, answer)
-
-    return Route(_allow_slashes(read.path), respond, methods=["GET"])
+    return Route(_allow_slashes(read.path), endpoint, methods=["GET"])
 
 
 def common_parameters(read: Read) -> tuple[Parameter, ...]:
@@ -137,36 +141,63 @@ def _allow_slashes(path: str) -> str:
     return re.sub("{(customer_id|cause)}", r"{\1:path}", path)
 
 
-async def _respond(read: Read, request: Request, query: ReadQuery, found: Found) -> Response:
-    next_page = _next_page(read, found.document)
+def _key(request: Request, scopes: frozenset[str], today: date) -> Hashable:
+    """What an answer depends on, besides the stores and the settings."""
+    given = (item for item in request.query_params.multi_items() if item[0] != "at_least")
+    accepts_csv = "text/csv" in request.headers.get("accept", "")
+    return request.scope["path"], tuple(sorted(given)), accepts_csv, scopes, today
+
+
+async def _make(read: Read, find: Find, query: ReadQuery, state: State) -> Answer:
+    """The answer, made now; what takes long does not keep the event loop."""
+    found = await find(query, state)
     if query.file_format:
-        return await _respond_with_file(read, request, query, query.file_format, found.document, next_page)
-    body = _with_meta(found.document, asdict(found.meta))
-    if read.dated:
-        tag_source = _without_lag(found)
-        return tagged_response(request, body, "application/json", next_page, tag_source)
-    timed = replace(found.meta, calculation_date=_moment(query.scope.today, state_of(request)))
-    timed_body = _with_meta(found.document, asdict(timed))
-    return tagged_response(request, timed_body, "application/json", next_page, tag_source=body)
+        async with state.maker:  # a long one takes seconds
+            return await asyncio.to_thread(_file_answer, read, query, query.file_format, found)
+    moment = None if read.dated else _moment(query.scope.today, state)
+    answer = partial(_json_answer, read, query, found, moment)
+    return answer() if len(found.document) < _SMALL_BYTES else await asyncio.to_thread(answer)
 
 
-async def _respond_with_file(
-    read: Read,
-    request: Request,
-    query: ReadQuery,
-    file_format: FileFormat,
-    document: bytes,
-    next_page: dict[str, Any] | None,
-) -> Response:
-    """The list of an answer as a file with a name, made like a document, since a long one takes seconds."""
+def _json_answer(read: Read, query: ReadQuery, found: Found, moment: str | None) -> Answer:
+    """The answer in JSON. Its tag leaves out what changes without the rest: its `moment`, and some lags."""
+    document = _document(read, query, found)
+    dated = _with_meta(document, asdict(found.meta))
+    body, tag_source = dated, _without_lag(document, found.meta)
+    if moment:
+        body, tag_source = _with_meta(document, asdict(replace(found.meta, calculation_date=moment))), dated
+    etag = f"W/{_tag(tag_source)}" if tag_source else _tag(body)
+    return Answer(
+        path=read.path,
+        body=body,
+        etag=etag,
+        media_type="application/json",
+        next_page=_next_page(read, document),
+    )
+
+
+def _file_answer(read: Read, query: ReadQuery, file_format: FileFormat, found: Found) -> Answer:
+    """The list of an answer as a file with a name."""
+    document = _document(read, query, found)
     rows, currency = read.rows_of(query.args), query.scope.currency
-    make = partial(to_file, file_format, read.shape, rows, document, currency, decimals=query.decimals)
-    async with state_of(request).maker:
-        body = await asyncio.to_thread(make)
-    response = tagged_response(request, body, MEDIA_TYPES[file_format], next_page)
-    stem = read.file_stem(query.args, query.scope.today)
-    response.headers["Content-Disposition"] = f'attachment; filename="{stem}.{file_format}"'
-    return response
+    body = to_file(file_format, read.shape, rows, document, currency, decimals=query.decimals)
+    return Answer(
+        path=read.path,
+        body=body,
+        etag=_tag(body),
+        media_type=MEDIA_TYPES[file_format],
+        next_page=_next_page(read, document),
+        file_name=f"{read.file_stem(query.args, query.scope.today)}.{file_format}",
+    )
+
+
+def _document(read: Read, query: ReadQuery, found: Found) -> bytes:
+    """What was found, as the query's scopes show it."""
+    return found.document if query.scope.people else without_personal(read.shape, found.document)
+
+
+def _tag(source: bytes) -> str:
+    return f'"{sha256(source).hexdigest()[:32]}"'
 
 
 def _next_page(read: Read, document: bytes) -> dict[str, Any] | None:
@@ -185,8 +216,8 @@ def _moment(today: date, state: State) -> str:
     return rfc3339(datetime.combine(today, time(), ZoneInfo(state.settings.reporting_tz)))
 
 
-def parse_query(read: Read, request: Request, state: State, *, with_people: bool) -> ReadQuery:
-    """The query of a request for a read.
+def parse_query(read: Read, request: Request, state: State, today: date, *, with_people: bool) -> ReadQuery:
+    """The query of a request for a read that comes on a day.
 
     Raises ParameterError for a parameter that is unknown, unusable or there twice.
     """
@@ -197,7 +228,7 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
     known = {parameter.name for parameter in (*common, *read.parameters)}
     if unknown := set(given) - known:
         raise ParameterError(f"{min(unknown)}: no such parameter here; there are {', '.join(sorted(known))}")
-    values = parse_all(common, given, _today(read, request, state))
+    values = parse_all(common, given, _default_today(read, request, state, today))
     args = parse_all(read.parameters, given, values["today"]) | request.path_params
     file_format = _file_format(read, args, values["format"], request)
     if values.get("amounts") and not file_format:
@@ -219,9 +250,8 @@ def parse_query(read: Read, request: Request, state: State, *, with_people: bool
     )
 
 
-def _today(read: Read, request: Request, state: State) -> date:
-    """The default of `today`: the day of `known_at`, if the request has one."""
-    today = today_in(state)
+def _default_today(read: Read, request: Request, state: State, today: date) -> date:
+    """The default of the parameter `today`: the day of `known_at`, if the request has one."""
     if not read.looks_back:
         return today
     known_at = parse_all(LOOK_BACK, dict(request.query_params), today)["known_at"]
@@ -249,23 +279,37 @@ def _file_format(
     return file_format
 
 
-async def answer_when_reached(
-    request: Request, at_least: int, timeout_ms: int, answer: Callable[[], Coroutine[Any, Any, Response]]
-) -> Response:
+async def _make_answer(
+    request: Request, key: Hashable, query: ReadQuery, make: Callable[[], Coroutine[Any, Any, Answer]]
+) -> Answer:
     """The answer once the books hold `at_least`; with limits on time, and on the reads that wait or run.
 
     Raises Busy, Behind, TimeoutError, or ClientDisconnect if the client leaves while it waits.
     """
     state, client = state_of(request), client_of(request)
+    seconds = _READ_SECONDS + query.timeout_ms / 1000
 
-    async def respond() -> Response:
-        with state.reads.slot(client):  # held until the work ends, even if the client has left
-            return await answer()
+    def begin() -> asyncio.Task[Answer]:
+        place = ExitStack()
+        place.enter_context(state.reads.slot(client))
 
-    if at_least:
+        async def work() -> Answer:
+            with place:  # held until the work ends, even if everybody has left
+                return await make()
+
+        return asyncio.create_task(with_timeout(seconds, work()))
+
+    if query.at_least:
         with state.waiting_reads.slot(client):
-            await while_connected(request, state.progress.reach(at_least, timeout_ms))
-    return await with_timeout(_READ_SECONDS + timeout_ms / 1000, respond())
+            await while_connected(request, state.progress.reach(query.at_least, query.timeout_ms))
+    if _is_to_come(query.args.get("known_at"), state):
+        return await begin()
+    return await with_timeout(seconds, state.answers.find_or_make(key, begin))
+
+
+def _is_to_come(known_at: date | datetime | None, state: State) -> bool:
+    """Whether a moment is still to come: what was known then will change without a change of the stores."""
+    return isinstance(known_at, datetime) and known_at >= state.clock()
 
 
 async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Found:
@@ -281,16 +325,24 @@ async def _find_in_books(read: BookRead, query: ReadQuery, state: State) -> Foun
     return Found(document=document, meta=meta)
 
 
+class _NoSnapshot(Exception):
+    """There is none of these rows: what else an answer needs of the books is not looked for in vain."""
+
+
 async def _find_snapshot(read: BookRead, query: ReadQuery, state: State) -> tuple[bytes, Meta] | None:
     """The document that the worker has made, with `meta`; None if it is missing or outdated."""
 
-    def find(view: View, store: BookStore, version: int) -> tuple[bytes | None, float]:
+    def find(view: View, store: BookStore, version: int) -> tuple[bytes, float]:
         name = snapshots.snapshot_name(store, read, query.scope, query.args, state.options)
         document = snapshots.find(view.connection, name, version)
-        return document, read.inferred_share(view, query.args) if document else 0.0
+        if document is None:
+            raise _NoSnapshot
+        return document, read.inferred_share(view, query.args)
 
-    document, meta = await read_books(query, state, find, makes=False)
-    return (document, meta) if document is not None else None
+    try:
+        return await read_books(query, state, find, makes=False)
+    except _NoSnapshot:
+        return None
 
 
 FindInView = Callable[[View, BookStore, int], tuple[T, float]]
@@ -360,13 +412,13 @@ def _with_meta(document: bytes, meta: dict[str, Any]) -> bytes:
     return document[:-1] + b',"meta":' + json.encode(meta) + b"}"
 
 
-def _without_lag(found: Found) -> bytes | None:
+def _without_lag(document: bytes, meta: Meta) -> bytes | None:
     """An answer without its lag, if nothing else of it can change any more; else None."""
-    if found.meta.data_freshness != "as_known":
+    if meta.data_freshness != "as_known":
         return None
-    meta = asdict(found.meta)
-    del meta["lag_events"]
-    return _with_meta(found.document, meta)
+    fields = asdict(meta)
+    del fields["lag_events"]
+    return _with_meta(document, fields)
 
 
 def open_view(connection: Connection, scope: Scope, state: State) -> tuple[BookPositions, View]:
@@ -404,37 +456,3 @@ async def build_meta(
         inferred_share=inferred_share,
         **counts,
     )
-
-
-def today_in(state: State) -> date:
-    """Today in the reporting zone."""
-    return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()
-
-
-def tagged_response(
-    request: Request,
-    body: bytes,
-    media_type: str,
-    next_page: dict[str, Any] | None = None,
-    tag_source: bytes | None = None,
-) -> Response:
-    """`body` with its ETag, or 304 if the caller has it already.
-
-    `next_page` holds the parameters that ask for the next page, if there is one. `tag_source` is the body
-    without the parts that change even when the content does not; the tag is a weak one then.
-    """
-    etag = f'"{sha256(tag_source or body).hexdigest()[:32]}"'
-    headers = {
-        "ETag": f"W/{etag}" if tag_source else etag,
-        "Cache-Control": "private, no-cache",
-        "Vary": "Accept, Authorization, X-API-Key",
-    }
-    if next_page:
-        parameters_of_page = urlencode(dict(request.query_params) | next_page)
-        headers["Link"] = f'<{request.url.path}?{parameters_of_page}>; rel="next"'
-    known_tags = [
-        tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
-    ]
-    if etag in known_tags or "*" in known_tags:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type=media_type)

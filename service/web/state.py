@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from service.ledger.writer import Writer
 from service.lookback.maker import LookbackMaker
 from service.settings import Settings
 from service.web.bounds import Limiter
+from service.web.kept_answers import KeptAnswers
 from service.web.progress import Progress
 from service.web.prometheus import Metrics
 
@@ -48,6 +50,7 @@ class State(Struct, frozen=True, kw_only=True):
     proved_webhooks: Limiter
     reads: Limiter
     waiting_reads: Limiter
+    answers: KeptAnswers
     maker: asyncio.Lock
     options: ReadOptions
     lookback: LookbackMaker
@@ -57,3 +60,8 @@ def state_of(request: Request) -> State:
     """The parts of the web process that answers a request."""
     state: State = request.scope["state"]["daybook"]
     return state
+
+
+def today_in(state: State) -> date:
+    """Today in the reporting zone."""
+    return state.clock().astimezone(ZoneInfo(state.settings.reporting_tz)).date()

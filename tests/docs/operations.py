@@ -60,6 +60,7 @@ def examples() -> dict[str, Any]:
         "quarantine": [entry],
         "set_aside": [SET_ASIDE],
         "next_cursor": None,
+        "next_set_aside_after": None,
         "meta": listed["meta"],
     }
     return found | {"get_ledger_event": found["get_ledger_cause"]} | OTHERS

@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
+from service.ledger.reader import LedgerReader
 from service.web import ledger, quarantine
 from tests.support.paths import FIXTURES
-from tests.support.running import Daybook, running
+from tests.support.running import NOW, Daybook, running
 from tests.support.senders import (
     MX,
     MX_TOKEN,
@@ -336,13 +337,31 @@ async def test_an_event_that_is_longer_is_a_page_of_its_own(
     assert last["next_after"] is None
 
 
+async def test_a_long_page_is_read_piece_by_piece(daybook: Daybook, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, rows = [], LedgerReader.rows
+
+    async def counted(reader: LedgerReader, after: int, limit: int, account: str | None = None) -> Any:
+        counts.append(limit)
+        return await rows(reader, after, limit, account)
+
+    monkeypatch.setattr(ledger, "_EVENTS_AT_ONCE", 2)
+    monkeypatch.setattr(LedgerReader, "rows", counted)
+    await record_long_ones(daybook, 5)
+
+    page = await daybook.get("/api/v1/ledger/events")
+
+    assert counts == [2, 2, 1]
+    assert [event["position"] for event in page["events"]] == [1, 2, 3, 4, 5]
+
+
 async def test_a_file_that_would_be_too_long_is_400(
     daybook: Daybook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await record_long_ones(daybook, 3)
     whole = await daybook.ask("/api/v1/ledger/events", format="csv")
     monkeypatch.setattr(ledger, "_FILE_BYTES", 100_000)
-    refused_file = await daybook.ask("/api/v1/ledger/events", format="csv")
+    monkeypatch.setattr(LedgerReader, "rows", None)  # none is read
+    refused_file = await daybook.ask("/api/v1/ledger/events", format="csv", timeout_ms=0)  # none is kept
 
     assert whole.text.count("\r\n") == 4
     assert refused(refused_file, 400)
@@ -356,5 +375,24 @@ async def test_so_is_one_of_quarantine(daybook: Daybook, monkeypatch: pytest.Mon
     monkeypatch.setattr(quarantine, "_FILE_DELIVERIES", 1)
 
     assert whole.text.count("\r\n") == 3
-    assert refused(await daybook.ask("/api/v1/quarantine", format="csv"), 400)
+    assert refused(await daybook.ask("/api/v1/quarantine", format="csv", timeout_ms=0), 400)  # none is kept
     assert len((await daybook.get("/api/v1/quarantine", limit=1))["quarantine"]) == 1
+
+
+async def test_the_histories_that_are_set_aside_are_listed_page_by_page(
+    daybook: Daybook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "_SET_ASIDE", 2)
+    await daybook.post(STRIPE, STRIPE.event("1", 100))
+    names = [f"subscription|stripe||sub_{number}" for number in range(5)]
+    await daybook.state.ledger.set_aside(dict.fromkeys(names, 1), "mrr", "ValueError", NOW)
+
+    pages = [await daybook.get("/api/v1/quarantine")]
+    while after := pages[-1]["next_set_aside_after"]:
+        pages.append(await daybook.get("/api/v1/quarantine", set_aside_after=after))
+
+    assert [[row["history"] for row in page["set_aside"]] for page in pages] == [
+        names[:2],
+        names[2:4],
+        names[4:],
+    ]

@@ -190,8 +190,12 @@ async def test_one_read_too_many_is_503(daybook: Daybook, monkeypatch: pytest.Mo
         return await read(query)
 
     monkeypatch.setattr(daybook.state.store, "read", held)
-    under_way = [asyncio.create_task(daybook.ask("/api/v1/mrr")) for _ in range(app._MAX_READS * 7 // 8)]
-    await asyncio.sleep(0)
+    under_way = [
+        asyncio.create_task(daybook.ask("/api/v1/mrr", timeout_ms=number))
+        for number in range(app._MAX_READS * 7 // 8)
+    ]
+    places = daybook.state.reads._requests  # the gauge of them is read from a store, too
+    await eventually(lambda: places._held.total() == len(under_way), "all have begun")
 
     refused = await daybook.ask("/api/v1/mrr")
     posted = await daybook.post(STRIPE, STRIPE.event("1", 100))
