@@ -22,7 +22,9 @@ _SELECT_VERSION = "SELECT pg_current_snapshot()::text || ' ' || pg_postmaster_st
 
 
 class Versions(Protocol):
-    """The stores' version; belongs to one event loop."""
+    """The stores' version; belongs to one event loop. `interval` lies between two looks for a change."""
+
+    interval: float
 
     async def current(self) -> Hashable:
         """The version of all that is committed now."""
@@ -33,6 +35,8 @@ class Versions(Protocol):
 
 class SqliteVersions:
     """The version of files: what SQLite counts on a connection that is open all the time, in microseconds."""
+
+    interval = 0.002
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -60,6 +64,8 @@ class PostgresVersions:
 
     Whoever asks while it runs shares the next one with all others who do.
     """
+
+    interval = 0.01
 
     def __init__(self, url: str) -> None:
         self._engine = read_only_engine(url)

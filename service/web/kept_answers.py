@@ -24,9 +24,7 @@ class _Kept:
     """The answers that were begun since the last change. Those that were not used for longest make room."""
 
     def __init__(self) -> None:
-        self.responses: dict[
-            Hashable, tuple[Hashable, Response]
-        ] = {}  # by requests, with their answers' keys
+        self.responses: dict[Hashable, tuple[Hashable, Response]] = {}  # by requests; with the answers' keys
         self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
         self._bytes = 0
 

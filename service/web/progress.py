@@ -1,24 +1,25 @@
-"""Lets reads wait until the books hold a position, with one poll of the database for all of them."""
+"""Lets reads wait until the books hold a position, with one task that looks for all of them."""
 
 import asyncio
 import time
+from collections.abc import Hashable
 
 import structlog
 
 from service.books.store import BookStore
 from service.core.errors import Behind, Unavailable
+from service.storage.versions import Versions
 from service.web.bounds import LOOK_SECONDS, with_timeout
-
-_POLL_SECONDS = 0.01
 
 log = structlog.get_logger()
 
 
 class Progress:
-    """Polls the books' position for as long as a read waits for it."""
+    """Looks for the books' position after each change of the stores, as long as a read waits for it."""
 
-    def __init__(self, store: BookStore) -> None:
+    def __init__(self, store: BookStore, versions: Versions) -> None:
         self._store = store
+        self._versions = versions
         self._waiters: dict[asyncio.Future[None], tuple[int, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -44,9 +45,14 @@ class Progress:
 
     async def _poll(self) -> None:
         try:
+            seen: Hashable = None
+            position = 0
             while self._waiters:
-                self._resolve(await with_timeout(LOOK_SECONDS, self._read_position()))
-                await asyncio.sleep(_POLL_SECONDS)
+                if (version := await self._versions.current()) != seen:
+                    position = await with_timeout(LOOK_SECONDS, self._read_position())
+                    seen = version
+                self._resolve(position)
+                await asyncio.sleep(self._versions.interval)
         except Exception as error:  # noqa: BLE001 - any error ends the waits
             log.warning("store_unavailable", error=type(error).__name__)
             for waiter in self._waiters:

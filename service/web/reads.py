@@ -48,9 +48,7 @@ from service.web.state import State, state_of, today_in
 T = TypeVar("T")
 
 _READ_SECONDS = 10.0  # for the stores, besides the wait until the books hold `at_least`
-_SMALL_BYTES = (
-    16 << 10
-)  # of a document that takes less time on the event loop than to another thread and back
+_SMALL_BYTES = 16 << 10  # of a document that takes the event loop less time than a change of threads
 
 
 WAIT = (
