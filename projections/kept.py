@@ -9,7 +9,7 @@ from projections.book import HistoryFold, Row, Rules, Stage
 from projections.histories import History
 from service.core.events import Event
 
-MOST_KEPT = 20_000  # states of contracts, some 50 MB
+MOST_KEPT = 20_000  # states of contracts, some 25 MB
 
 
 class LaterEvents(list[Event]):
