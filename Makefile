@@ -1,4 +1,4 @@
-.PHONY: setup run demo test test-fast check wheel package-test storm bench lock clean
+.PHONY: setup run demo test test-fast check wheel package-test storm bench bench-quick lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ help:
 	@echo "make check   lint, types and imports only"
 	@echo "make wheel   build dist/daybook-*.whl    make package-test  install it elsewhere and try it"
 	@echo "make storm   kill, pause and restart everything under load: SECONDS=600 RUNS=5 SEED=7"
-	@echo "make bench   measure ingest, the engine, reads, customers, many processes"
+	@echo "make bench   measure everything beside its baseline    make bench-quick  what is measured in 3 minutes"
 	@echo "make setup   install only      make lock  renew the pinned versions"
 
 # Runtime packages for run and demo, all of them for the rest; each from its lock file, which is complete, with hashes.
@@ -68,6 +68,10 @@ storm: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m bench
+
+# Fails if a ratio to its baseline fell under half of what bench/floors.json holds.
+bench-quick: .venv/.dev
+	$(BIN)/python -m bench --quick
 
 lock: .venv/.dev
 	$(BIN)/python -m pip install -q uv

@@ -1,7 +1,13 @@
-"""The baseline of ingest: the same server and routing, which verifies and decodes, and stores nothing."""
+"""What Daybook's web process is compared with: the same server and routing, which stores nothing.
+
+`python -m bench.baseline PORT [FILE]` verifies and decodes webhooks, and answers reads with the bodies of a
+JSON file, by path. With `imports` in place of a file it loads what the web process loads.
+"""
 
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
 
 import uvicorn
 from msgspec import json
@@ -21,7 +27,27 @@ async def receive(request: Request) -> Response:
     return Response(b'{"received":true}', media_type="application/json")
 
 
-app = Starlette(routes=[Route("/webhooks/stripe", receive, methods=["POST"], max_body_size=1 << 20)])
+def answer(path: str, body: bytes) -> Route:
+    async def read(_request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return Route(path, read)
+
+
+def app(bodies: dict[str, str]) -> Starlette:
+    webhooks = Route("/webhooks/stripe", receive, methods=["POST"], max_body_size=1 << 20)
+    return Starlette(routes=[webhooks, *(answer(path, body.encode()) for path, body in bodies.items())])
+
+
+def main(port: str, option: str = "") -> None:
+    bodies = {"/healthz": "{}"}
+    if option == "imports":
+        for name in ("service.cli", "service.commands.web", "service.web.server"):
+            import_module(name)
+    elif option:
+        bodies |= json.decode(Path(option).read_bytes())
+    uvicorn.run(app(bodies), port=int(port), log_level="warning", access_log=False, server_header=False)
+
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False, server_header=False)
+    main(*sys.argv[1:])

@@ -5,17 +5,9 @@ too, since their sum limits throughput here.
 """
 
 import asyncio
-import json
-import os
-import random
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,17 +15,16 @@ import psutil
 from msgspec import Struct
 
 from bench import load
-from bench.costs import analyze, cpu_between, cpu_seconds, postmaster
+from bench.costs import analyze, postmaster
+from bench.processes import cpu_between, cpu_seconds, lag, process, wait_for, wait_open, wait_ready
+from bench.rows import Row, Sizes
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.valkey import ValkeyServer
 
 CONNECTIONS = 64
 COUNT = 3_000  # webhooks before the workers start, and again while they run
-SAMPLES = 160  # webhooks of which each is read back
-READERS = 4
 READS = 200
-START_SECONDS = 60.0
 
 
 class Case(Struct, frozen=True, kw_only=True):
@@ -76,15 +67,35 @@ class Phase(Struct, frozen=True, kw_only=True):
 
 
 class CaseResult(Struct, frozen=True, kw_only=True):
-    """The result of a case: webhooks alone, books behind, both at once, and from a 200 to its figure."""
+    """The result of a case: webhooks alone, books behind, both at once, and reads."""
 
     case: Case
     ingest: Phase
     behind: Phase
     fresh: Phase
-    fresh_events: float  # through the books, a second, until they had all of `fresh`
-    freshness: Sequence[float]
+    kept: Phase  # `fresh`, until the books have all of it
     reads: Phase  # of MRR, one after another
+
+
+def rows(_sizes: Sizes, _directory: Path) -> Iterator[Row]:
+    """Twice as many processes, from empty stores each time."""
+    _, one, two, _ = CASES
+    with PostgresServer(fsync=True) as server:
+        yield Row(
+            key="2 webs, 2 workers",
+            name="2 web processes and 2 workers, PostgreSQL: webhooks until the books have them",
+            units=("webhooks/s", "µs of CPU a webhook", "µs, the sender's beside it"),
+            measure=lambda: _kept(measure(two, server)),
+            baseline=lambda: _kept(measure(one, server)),
+            against="1 web process and 1 worker",
+            most_rounds=3,
+        )
+
+
+def _kept(result: CaseResult) -> tuple[float, ...]:
+    sender = result.kept.cpu_each("sender")
+    own = sum(result.kept.cpu.values()) / result.kept.count - sender
+    return result.kept.rate, own * 1e6, sender * 1e6
 
 
 def measure_baseline() -> Phase:
@@ -130,19 +141,16 @@ def measure(case: Case, server: PostgresServer) -> CaseResult:
         behind = _behind(ports[0], sent_count, parts)
         if case.postgres:
             analyze(server, settings["DAYBOOK_DATABASE_URL"])
-        fresh = asyncio.run(_ingest(ports, load.requests(COUNT, first=sent_count), parts))
-        sent_count += COUNT
-        started = time.perf_counter()
-        _wait_for(lambda: _lag(ports[0]) == 0, "the books have caught up")
-        seconds = fresh.seconds + time.perf_counter() - started
-        freshness = asyncio.run(_freshness(ports, load.requests(SAMPLES, first=sent_count)))
+        prepared, before, started = load.requests(COUNT, first=sent_count), _cpu(parts), time.perf_counter()
+        fresh = asyncio.run(_ingest(ports, prepared, parts))
+        asyncio.run(_wait_kept(ports[0], sent_count + COUNT))
+        kept = Phase(count=COUNT, seconds=time.perf_counter() - started, cpu=_used(before, _cpu(parts)))
         return CaseResult(
             case=case,
             ingest=ingest,
             behind=behind,
             fresh=fresh,
-            fresh_events=COUNT / seconds,
-            freshness=freshness,
+            kept=kept,
             reads=asyncio.run(_reads(ports[0], parts)),
         )
 
@@ -154,38 +162,23 @@ async def _ingest(ports: Sequence[int], prepared: Sequence[bytes], parts: dict[s
     return Phase(count=len(prepared), seconds=sent.seconds, cpu=cpu, latencies=sent.latencies)
 
 
+async def _wait_kept(port: int, position: int) -> None:
+    """Wait, by one read, until the books have the event at a position."""
+    streams = await asyncio.open_connection("127.0.0.1", port)
+    await load.get(*streams, f"/api/v1/mrr?at_least={position}&timeout_ms=30000")
+    streams[1].close()
+
+
 def _behind(port: int, end: int, parts: dict[str, list[int]]) -> Phase:
     """Measure from the first batch that the workers have processed, so that their start does not count."""
-    lag = end
-    while lag == end:  # the first batch may be all that one look sees: a start that is late
+    first = end
+    while first == end:  # the first batch may be all that one look sees: a start that is late
         time.sleep(0.01)
-        lag = _lag(port)
-    first, started, before = lag, time.perf_counter(), _cpu(parts)
-    _wait_for(lambda: _lag(port) == 0, "the books have caught up")
+        first = lag(port)
+    started, before = time.perf_counter(), _cpu(parts)
+    wait_for(lambda: lag(port) == 0, "the books have caught up")
     cpu = _used(before, _cpu(parts))
     return Phase(count=max(1, first), seconds=time.perf_counter() - started, cpu=cpu)
-
-
-async def _freshness(ports: Sequence[int], prepared: Sequence[bytes]) -> list[float]:
-    """From each webhook's 200 until a read that waits for it is answered; a few at a time."""
-    rng = random.Random(1)
-    waiting = iter(prepared)
-
-    async def reader(port: int) -> list[float]:
-        streams = await asyncio.open_connection("127.0.0.1", port)
-        latencies = []
-        for request in waiting:
-            position = json.loads(await load.ask(*streams, request))["position"]
-            started = time.perf_counter()
-            path = f"/api/v1/mrr?at_least={position}&timeout_ms=10000"
-            await load.ask(*streams, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-            latencies.append(time.perf_counter() - started)
-            await asyncio.sleep(rng.uniform(0, 0.1))
-        streams[1].close()
-        return latencies
-
-    latencies_by_reader = await asyncio.gather(*(reader(ports[n % len(ports)]) for n in range(READERS)))
-    return sorted(chain.from_iterable(latencies_by_reader))
 
 
 async def _reads(port: int, parts: dict[str, list[int]]) -> Phase:
@@ -194,15 +187,11 @@ async def _reads(port: int, parts: dict[str, list[int]]) -> Phase:
     before, latencies = _cpu(parts), []
     for _ in range(READS):
         started = time.perf_counter()
-        await load.ask(*streams, b"GET /api/v1/mrr HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await load.get(*streams, "/api/v1/mrr")
         latencies.append(time.perf_counter() - started)
     streams[1].close()
     cpu = _used(before, _cpu(parts))
     return Phase(count=READS, seconds=sum(latencies), cpu=cpu, latencies=sorted(latencies))
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def _used(before: dict[str, dict[int, float]], after: dict[str, dict[int, float]]) -> dict[str, float]:
@@ -231,69 +220,13 @@ def _threads(pid: int) -> tuple[float, float]:
     """CPU seconds of the main threads of a process and its children, and of all other threads."""
     main_threads = other_threads = 0.0
     family = psutil.Process(pid)
-    for process in (family, *family.children(recursive=True)):
+    for each in (family, *family.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            for thread in process.threads():
+            for thread in each.threads():
                 seconds = thread.user_time + thread.system_time
                 main_threads, other_threads = (
                     (main_threads + seconds, other_threads)
-                    if thread.id == process.pid
+                    if thread.id == each.pid
                     else (main_threads, other_threads + seconds)
                 )
     return main_threads, other_threads
-
-
-@contextmanager
-def process(command: Sequence[str], settings: dict[str, str]) -> Iterator[int]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAYBOOK_")}
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env={**environment, **settings},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_ready(port: int) -> None:
-    _wait_for(lambda: _ready(port) is not None, f"port {port} is ready")
-
-
-def wait_open(port: int) -> None:
-    def is_open() -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
-            return True
-        return False
-
-    _wait_for(is_open, f"port {port} is open")
-
-
-def _lag(port: int) -> int:
-    """How many events the book that is furthest behind lacks."""
-    ready = _ready(port)
-    assert ready is not None
-    return max(ready["lag_events"].values())
-
-
-def _ready(port: int) -> dict | None:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
-
-
-def _wait_for(condition, description: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(description)
-        time.sleep(0.01)

@@ -5,19 +5,18 @@ CPU is counted by process, so that a busy machine matters little; of durations, 
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
-import psutil
 from msgspec import Struct, json
 from sqlalchemy import Connection
 
 from bench import load
+from bench.dataset import NOW
+from bench.processes import cpu_between, cpu_seconds
 from bench.scale import CostLine, line_through
 from handlers import stripe
 from service.books.engine import Engine
@@ -33,7 +32,6 @@ from service.settings import Settings
 from service.settings import load as load_settings
 from tests.support.postgres import PostgresServer
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (1, 8, 32, 128, 256)
 WIDE, SMALL, SMALL_BATCHES = 1_000, 16, 60  # events of a large batch and a small one, and how many small ones
 
@@ -215,22 +213,6 @@ def analyze(server: PostgresServer, url: str) -> None:
 
 def postmaster(server: PostgresServer) -> int:
     return int((server.data / "postmaster.pid").read_text().split()[0])
-
-
-def cpu_seconds(pid: int) -> dict[int, float]:
-    """The CPU seconds of a process and its children so far, by process id."""
-    seconds_by_pid = {}
-    family = psutil.Process(pid)
-    for process in (family, *family.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            seconds_by_pid[process.pid] = times.user + times.system
-    return seconds_by_pid
-
-
-def cpu_between(before: dict[int, float], after: dict[int, float]) -> float:
-    """The CPU seconds used between two measurements, without processes that ended meanwhile."""
-    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def _wal(server: PostgresServer) -> int:

@@ -23,14 +23,13 @@ from msgspec import Struct, json
 from sqlalchemy import Connection, delete
 
 from bench import load
-from bench.cluster import process, quantile, wait_ready
-from bench.dataset import BuildResult, EmptyBooksBench, append, book_sets, build, with_books
-from bench.ledgers import NOW
-from bench.lives import SEED, TODAY, WHALE, WHALE_CURRENCY, Lives, events, lives
+from bench.dataset import NOW, BuildResult, build, with_books
+from bench.lives import SEED, TODAY, WHALE, WHALE_CURRENCY, Lives, lives
 from bench.population import as_history, score_against_truth
+from bench.processes import process, wait_ready
+from bench.rows import quantile
 from service.books import tables
 from service.books.store import BookStore
-from service.bootstrap import open_ledger, prepare
 from service.reads.catalog import READS
 from service.reads.snapshots import precompute
 from service.settings import Settings
@@ -45,7 +44,6 @@ Row = dict[str, str]
 
 CUSTOMERS = int(os.environ.get("CUSTOMERS", "5000"))
 REQUESTS = int(os.environ.get("REQUESTS", "200"))
-ENGINE_EVENTS = min(50_000, 4 * CUSTOMERS)
 WARM_UP = 10
 MAX_SECONDS = 20.0  # for the requests of one read that is slow; at least so many are made:
 MIN_REQUESTS = 20
@@ -106,8 +104,6 @@ def measure_tables() -> Iterator[tuple[str, list[Row]]]:
     with ExitStack() as stack:
         directory = Path(os.environ.get("BENCH_DATA") or stack.enter_context(TemporaryDirectory()))
         server = stack.enter_context(PostgresServer()) if os.environ.get("BENCH_POSTGRES") else None
-        if not server:
-            yield _title(f"Books of customers, {ENGINE_EVENTS:,} events"), asyncio.run(_engine())
         large, small = (_build_dataset(count, directory, server) for count in (CUSTOMERS, CUSTOMERS // 10))
         yield _title("Built, where it was not there yet"), [_build_row(dataset) for dataset in (small, large)]
         yield _title("Learning"), [_training(dataset) for dataset in (small, large)]
@@ -122,24 +118,6 @@ def _title(text: str) -> str:
 
 
 # The books
-
-
-async def _engine() -> list[Row]:
-    """Events a second into empty books, by the set of books."""
-    with TemporaryDirectory() as directory:
-        settings = load_settings(data_dir=Path(directory))
-        prepare(settings)
-        ledger = open_ledger(settings)
-        population_lives = lives(ENGINE_EVENTS // 20)
-        count = await append(ledger, events(population_lives))
-        bench = EmptyBooksBench(settings=settings, ledger=ledger)
-        rates = {name: await bench.rate(books, count) for name, books in book_sets(settings)}
-        await ledger.close()
-    base = next(iter(rates.values()))
-    return [
-        {"what": name, "events/s": f"{rate:,.0f}", "ratio": f"{rate / base:.2f}"}
-        for name, rate in rates.items()
-    ]
 
 
 def _build_dataset(customers: int, directory: Path, server: PostgresServer | None) -> Dataset:
@@ -235,9 +213,8 @@ async def _ask(port: int, paths: Sequence[str], requests: int = REQUESTS) -> Lat
     for path in cycle(paths):
         if len(seconds) == WARM_UP + requests or (len(seconds) > MIN_REQUESTS and sum(seconds) > MAX_SECONDS):
             break
-        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
         started = time.perf_counter()
-        await load.ask(reader, writer, request)
+        await load.get(reader, writer, path)
         seconds.append(time.perf_counter() - started)
     writer.close()
     return Latencies(seconds=sorted(seconds[WARM_UP:]))
@@ -370,7 +347,7 @@ def _prediction_row(kind: str, churn: dict[str, Any], truth: dict[str, Any], rev
 
 async def _body(port: int, path: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = await load.ask(reader, writer, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    body = await load.get(reader, writer, path)
     writer.close()
     return body
 

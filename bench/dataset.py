@@ -1,27 +1,31 @@
-"""Builds a ledger of many customers with its books; continues where an earlier build ended."""
+"""Ledgers to measure, with their books; continues where an earlier build ended."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
 
-from bench.ledgers import NOW
-from bench.lives import Lives, events
-from projections.book import Book
+from bench.lives import Lives, events, lives
 from service.books.engine import Engine
 from service.books.store import BookStore
-from service.bootstrap import configured_books, open_books, open_ledger, prepare
+from service.bootstrap import open_books, open_ledger, prepare
 from service.core.delivery import Proof
 from service.core.events import Event
 from service.ledger.append import read_head
 from service.ledger.draft import Incoming
 from service.ledger.store import Ledger
-from service.settings import Settings
+from service.rebuild.fill import fill_books
+from service.settings import Settings, load
 
 T = TypeVar("T")
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_EVENTS_PER_CUSTOMER = 20
 _BATCH = 1_000
 _PROOF = Proof(processor="stripe", method="bench", received_at=NOW)
 
@@ -34,6 +38,44 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     append_seconds: float
     folded: int
     fold_seconds: float
+
+
+def ledger_of(directory: Path, count: int) -> Settings:
+    """A ledger of so many events, made where it is not there yet; its books may have any position."""
+    settings = load(data_dir=directory / str(count))
+    prepare(settings)
+
+    async def fill() -> None:
+        ledger = open_ledger(settings)
+        start = (await ledger.read(read_head)).position
+        if start < count:
+            await append(ledger, islice(events(lives(count // _EVENTS_PER_CUSTOMER + 100)), start, count))
+        await ledger.close()
+
+    asyncio.run(fill())
+    return settings
+
+
+def books_of(settings: Settings, position: int) -> None:
+    """Fill the books of this ledger anew, up to this position."""
+
+    async def fill() -> None:
+        ledger, store = open_ledger(settings), await empty_books(settings)
+        await fill_books(settings, ledger, store, position)
+        await store.close()
+        await ledger.close()
+
+    asyncio.run(fill())
+
+
+async def empty_books(settings: Settings) -> BookStore:
+    """The books of this ledger, of which nothing is kept."""
+    for path in settings.data_dir.glob("books.db*"):
+        path.unlink()
+    prepare(settings)
+    store = open_books(settings)
+    await store.register()
+    return store
 
 
 async def build(settings: Settings, lives: Lives) -> BuildResult:
@@ -77,34 +119,3 @@ async def with_books(settings: Settings, work: Callable[[BookStore], Awaitable[T
         return await work(store)
     finally:
         await store.close()
-
-
-class EmptyBooksBench(Struct, frozen=True, kw_only=True):
-    """Folds a ledger again and again, each time into empty books."""
-
-    settings: Settings  # of a ledger whose books may be emptied
-    ledger: Ledger
-
-    async def rate(self, books: tuple[Book, ...], count: int) -> float:
-        """Events a second through these books."""
-        for path in self.settings.data_dir.glob("books.db*"):
-            path.unlink()
-        prepare(self.settings)
-        store = open_books(self.settings, books)
-        await store.register()
-        started = time.perf_counter()
-        done = await Engine(self.ledger, store, lambda: NOW).catch_up(until=count)
-        seconds = time.perf_counter() - started
-        await store.close()
-        return done / seconds
-
-
-def book_sets(settings: Settings) -> Iterator[tuple[str, tuple[Book, ...]]]:
-    """The sets of books to compare, the smallest first."""
-    all_books = configured_books(settings)
-    by_name = {book.name: book for book in all_books}
-    four = tuple(by_name[name] for name in ("mrr", "bills", "collections", "customers"))
-    yield "mrr, bills, collections, customers (baseline)", four
-    yield "and revenue", (*four, by_name["revenue"])
-    yield f"all {len(all_books)}", all_books
-    yield "revenue alone", (by_name["revenue"],)

@@ -75,6 +75,15 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reques
     return body
 
 
+async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> bytes:
+    """The body of a read's 200. Raises Unavailable."""
+    return await ask(reader, writer, read_request(path))
+
+
+def read_request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
 def _request(path: str, body: bytes) -> bytes:
     signature = WebhookSignature.generate_signature_header(body.decode(), SECRET, int(time.time()))
     return (

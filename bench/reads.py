@@ -1,71 +1,60 @@
-"""Milliseconds a read, through the whole app, with 5,000 contracts in the books."""
+"""Reads that the worker keeps ready, beside a server that sends the same bytes from memory."""
 
-import time
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
 
-import httpx
+from msgspec import json
 
-from bench.engine import COUNT, SUBSCRIPTIONS
-from bench.ledgers import NOW, bench_ledger, lives
-from service.books.engine import Engine
+from bench import load
+from bench.dataset import books_of, ledger_of, with_books
+from bench.processes import process, wait_open, web
+from bench.rows import Row, Sizes, quantile
+from service.clock import utc_now
 from service.reads.snapshots import precompute
-from service.settings import load
-from service.web.app import create_app
+from tests.support.ports import free_port
 
-TIMES = 60
+CONNECTIONS = 32
+_PLAIN_TIMES = 10  # as many reads of the baseline, which is soon done
 PATHS = (
-    "/healthz",
     "/api/v1/mrr",
-    "/api/v1/mrr?today=2025-01-10",
     "/api/v1/revenue/current-month",
     "/api/v1/revenue/monthly-totals",
-    "/api/v1/mrr/movements",
-    "/api/v1/revenue/quarterly-forecast",
-    "/api/v1/upcoming?from=2025-02-01&to=2025-02-03",
-    "/api/v1/contracts?limit=100",
-    "/api/v1/ledger/events/5",
+    "/api/payment/analytics/dashboard",
 )
 
 
-async def measure() -> list[dict[str, str]]:
-    async with bench_ledger() as bench:
-        await bench.append(lives(COUNT, SUBSCRIPTIONS))
-        store = await bench.store()
-        await Engine(bench.ledger, store, lambda: NOW).catch_up()
-        await precompute(store, NOW.date())
-        await store.close()
-        app = create_app(load(data_dir=bench.directory), lambda: NOW)
-        rows = []
-        async with app.router.lifespan_context(app) as state:
-            transport = httpx.ASGITransport(_with_state(app, state))
-            async with httpx.AsyncClient(transport=transport, base_url="http://bench") as client:
-                base = None
-                for path in PATHS:
-                    middle, high = await _times(client, path)
-                    base = base or middle
-                    rows.append(
-                        {
-                            "what": path,
-                            "p50 ms": f"{middle:.1f}",
-                            "p99 ms": f"{high:.1f}",
-                            "ratio": f"{middle / base:.0f}",
-                        }
-                    )
-    return rows
+def rows(sizes: Sizes, directory: Path) -> Iterator[Row]:
+    settings = ledger_of(directory, sizes.events)
+    books_of(settings, sizes.events)
+    asyncio.run(with_books(settings, lambda store: precompute(store, utc_now().date())))
+    port, plain_port, bodies = free_port(), free_port(), directory / "bodies.json"
+    with ExitStack() as stack:
+        stack.enter_context(web(port, {"DAYBOOK_DATA_DIR": str(settings.data_dir)}))
+        bodies.write_bytes(json.encode(asyncio.run(_answers(port))))
+        stack.enter_context(process(["-m", "bench.baseline", str(plain_port), str(bodies)], {}))
+        wait_open(plain_port)
+        yield Row(
+            key="kept reads",
+            name=f"reads that are kept ready, {CONNECTIONS} connections",
+            units=("reads/s", "ms, p99"),
+            measure=partial(_read, port, sizes.reads),
+            baseline=partial(_read, plain_port, _PLAIN_TIMES * sizes.reads),
+            against="the same server, which sends the same bytes from memory",
+        )
 
 
-def _with_state(app, state):
-    async def call(scope, receive, send):
-        await app({**scope, "state": dict(state)}, receive, send)
+async def _answers(port: int) -> dict[str, str]:
+    streams = await asyncio.open_connection("127.0.0.1", port)
+    answers = {path: (await load.get(*streams, path)).decode() for path in PATHS}
+    streams[1].close()
+    return answers
 
-    return call
 
-
-async def _times(client: httpx.AsyncClient, path: str) -> tuple[float, float]:
-    milliseconds = []
-    for _ in range(TIMES):
-        started = time.perf_counter()
-        answer = await client.get(path)
-        milliseconds.append((time.perf_counter() - started) * 1_000)
-        assert answer.status_code == 200, answer.text
-    milliseconds.sort()
-    return milliseconds[TIMES // 2], milliseconds[int(TIMES * 0.99)]
+def _read(port: int, count: int) -> tuple[float, float]:
+    requests = list(islice(cycle(map(load.read_request, PATHS)), count))
+    sent = asyncio.run(load.send([port], requests, CONNECTIONS))
+    return count / sent.seconds, quantile(sent.latencies, 0.99) * 1e3

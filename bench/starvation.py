@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from bench.ledgers import NOW, Bench
+from bench.dataset import NOW, append, empty_books
 from bench.load import SECRET, requests, send
 from service.books.engine import Engine
 from service.bootstrap import open_ledger, prepare
@@ -34,9 +34,6 @@ READS = {
 }
 
 
-os.environ.setdefault("DAYBOOK_MASTER_KEY", b64encode(os.urandom(32)).decode())
-
-
 def daily_contracts() -> Iterator[Event]:
     for number in range(CONTRACTS):
         data = Subscription(
@@ -54,9 +51,8 @@ async def fill(directory: Path) -> None:
     settings = load(data_dir=directory)
     prepare(settings)
     ledger = open_ledger(settings)
-    bench = Bench(directory=directory, ledger=ledger)
-    await bench.append(daily_contracts())
-    store = await bench.store()
+    await append(ledger, daily_contracts())
+    store = await empty_books(settings)
     await Engine(ledger, store, lambda: NOW).catch_up()
     await store.close()
     await ledger.close()
@@ -97,6 +93,7 @@ async def _beside(port: int, what: str, path: str, first: int) -> dict[str, str]
 
 
 def measure_tables() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    os.environ.setdefault("DAYBOOK_MASTER_KEY", b64encode(os.urandom(32)).decode())
     with tempfile.TemporaryDirectory() as directory, DaybookProcesses(Path(directory)) as daybook:
         asyncio.run(fill(Path(directory)))
         daybook.environment["DAYBOOK_STRIPE_WEBHOOK_SECRETS"] = SECRET

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from msgspec import json
 
-from bench.cluster import quantile
+from bench.rows import quantile
 from tests.support.processes import NO_TLS, DaybookProcesses
 from tests.support.senders import STRIPE
 from tests.support.stripe_api import KEY, StripeApi, serve, subscription, thin_event
