@@ -43,7 +43,7 @@ async def test_a_month_end_and_what_was_restated_since(data_dir: Path):
 @examples(1)
 def test_the_books_at_a_position_are_those_of_the_events_until_it(data, scenario):
     events = data.draw(st.permutations(scenario.events))[:5]
-    asyncio.run(the_books_at_a_position(scenario, events, range(len(events) + 1)))
+    asyncio.run(the_books_at_a_position(scenario, events, range(len(events) + 1), live=len(events)))
 
 
 @given(st.data(), scenarios())
