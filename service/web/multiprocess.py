@@ -33,9 +33,10 @@ log = structlog.get_logger()
 
 def serve_many(settings: Settings, count: int) -> int:
     """Serve in `count` processes until SIGTERM or SIGINT; the exit code. Raises as `bind` does."""
+    processes = _Processes(settings, count)
     with tempfile.TemporaryDirectory(prefix="daybook-metrics-") as directory:
         os.environ[DIRECTORY] = directory  # for the processes: theirs is read when they import the library
-        return _Processes(settings, count).run()
+        return processes.run()
 
 
 class _RunningProcess(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from service.reads.catalog import READS
 from service.rebuild.cutover import rebuild
 from service.web import access, kept_answers
 from service.worker.trainer import train
+from tests.support.effort import times
 from tests.support.posted_books import path_of, pays
 from tests.support.running import NOW, Clock, Daybook, running
 from tests.support.senders import STANDARD, STRIPE, recorded, subscription
@@ -30,7 +31,7 @@ from tests.web.business import post_business
 
 STORES = EACH_STORE
 
-STEPS = 40
+STEPS = times(40)
 KEYS = {"figures": "the-key-for-figures", "people": "the-key-for-people-too"}
 API_KEYS = f"{KEYS['figures']}:figures,{KEYS['people']}"
 TODAY = NOW.date().isoformat()
