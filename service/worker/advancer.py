@@ -45,6 +45,7 @@ class Advancer:
         self._unwoken_seconds = unwoken_seconds
         self._wake_up = asyncio.Event()
         self._stopped = False
+        self._snapshots: asyncio.Task[None] | None = None  # while they are made
         self._snapshots_after = 0.0
 
     async def wake(self) -> None:
@@ -63,6 +64,8 @@ class Advancer:
             await run_safely(self._advance)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake_up.wait(), self._unwoken_seconds)
+        if self._snapshots:
+            await self._snapshots
 
     async def _advance(self) -> None:
         try:
@@ -77,15 +80,21 @@ class Advancer:
         ):  # a store is away, or a step was too large
             self._advance_again(_RETRY_SECONDS)
             raise
-        if self._engine.is_leader and perf_counter() >= self._snapshots_after and not self._stopped:
-            started = perf_counter()
+        if self._engine.is_leader and not self._snapshots and perf_counter() >= self._snapshots_after:
+            self._snapshots = asyncio.create_task(run_safely(self._make_snapshots))
+
+    async def _make_snapshots(self) -> None:
+        """Make the snapshots, while events that come meanwhile are taken in."""
+        started = perf_counter()
+        try:
             if await self._engine.is_behind():  # other workers, which don't report their end, are at work
                 self._advance_again(_BEHIND_SECONDS)
-                return
-            try:
+                started = perf_counter()
+            elif not self._stopped:
                 await precompute(self._store, self._today(), self._options)
-            finally:  # also after a failure, which takes as long
-                self._snapshots_after = perf_counter() + _REST_FACTOR * (perf_counter() - started)
+        finally:  # also after a failure, which takes as long
+            self._snapshots_after = perf_counter() + _REST_FACTOR * (perf_counter() - started)
+            self._snapshots = None
 
     def _advance_again(self, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._wake_up.set)

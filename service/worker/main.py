@@ -7,6 +7,7 @@ arq's worker ends; it is started again until the process stops, and the books ar
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import date, datetime
@@ -57,6 +58,7 @@ SWEEP_SECONDS = 5
 FETCH_SWEEP_SECONDS = 10
 _POLL_SECONDS = 0.25  # how often arq polls its queue: messages are quicker
 _RESTART_SECONDS = 0.5
+_SWITCH_SECONDS = 0.0005  # how long a thread that makes a snapshot may go on while new events wait for Python
 # Each sweep sends a message; without one for longer, the connection is dead.
 _MESSAGE_TIMEOUT_SECONDS = 3.0 * SWEEP_SECONDS
 
@@ -67,6 +69,7 @@ async def work(settings: Settings, clock: Callable[[], datetime]) -> None:
     """Run until SIGTERM or SIGINT. Needs `redis_url`. Raises no error that a restart would fix."""
     zone = ZoneInfo(settings.reporting_tz)
     stopping = asyncio.Event()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.get_running_loop().set_exception_handler(_handle_unretrieved)
 
     def stop() -> None:

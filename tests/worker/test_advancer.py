@@ -47,6 +47,8 @@ async def test_documents_that_failed_are_made_again_after_the_same_rest(
         engine.asked.clear()
         await running.wake()
         await engine.asked.wait()
+        for _ in range(10):  # until the documents have failed, if they are made
+            await asyncio.sleep(0)
 
     for _ in range(5):
         await look()
@@ -56,3 +58,29 @@ async def test_documents_that_failed_are_made_again_after_the_same_rest(
     running.stop()
     await task
     assert len(tried) == 2
+
+
+async def test_events_that_come_while_documents_are_made_do_not_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def precompute(_store: Any, _today: date, _options: Any) -> int:
+        begun.set()
+        await go_on.wait()
+        return 1
+
+    monkeypatch.setattr(advancer, "precompute", precompute)
+    engine = _Engine()
+    running = Advancer(engine, object(), lambda: date(2026, 1, 1))  # type: ignore[arg-type]
+    task = asyncio.create_task(running.run())
+    await begun.wait()
+
+    engine.asked.clear()
+    await running.wake()
+    await engine.asked.wait()
+
+    running.stop()
+    go_on.set()
+    await task
+    assert running._snapshots is None
