@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from bench import load
@@ -12,7 +13,8 @@ from bench.processes import web
 from bench.rows import Row, Sizes
 from tests.support.ports import free_port
 
-_READ = "/api/v1/mrr?position={}&timeout_ms=20000"
+_READ = "/api/v1/mrr?position={}&timeout_ms={}"
+_timeouts = count(20_000)  # each request is another one, so no answer to it is kept
 _AGAIN_SECONDS = 0.02  # after a 503: the books are being made
 
 
@@ -37,10 +39,10 @@ def rows(sizes: Sizes, directory: Path) -> Iterator[Row]:
 async def _seconds(port: int, position: int) -> float:
     """Until the read is answered with 200."""
     streams = await asyncio.open_connection("127.0.0.1", port)
-    started = time.perf_counter()
+    started, path = time.perf_counter(), _READ.format(position, next(_timeouts))
     while True:
         try:
-            await load.get(*streams, _READ.format(position))
+            await load.get(*streams, path)
             break
         except load.Unavailable:
             await asyncio.sleep(_AGAIN_SECONDS)
