@@ -39,7 +39,7 @@ def rows(sizes: Sizes, directory: Path) -> Iterator[Row]:
         wait_open(plain_port)
         yield Row(
             key="kept reads",
-            name=f"reads that are kept ready, {CONNECTIONS} connections",
+            name=f"reads whose answers are kept, {CONNECTIONS} connections",
             units=("reads/s", "ms, p99"),
             measure=partial(_read, port, sizes.reads),
             baseline=partial(_read, plain_port, _PLAIN_TIMES * sizes.reads),
