@@ -19,9 +19,10 @@ from tests.storm.chaos import Chaos, Watch
 from tests.storm.cluster import STOPPED, Cluster
 from tests.storm.senders import Senders
 from tests.storm.traffic import SETTINGS, Traffic
+from tests.support.effort import ON_CI
 from tests.support.waiting import PATIENCE_SECONDS
 
-SECONDS = float(os.environ.get("STORM_SECONDS") or 25)
+SECONDS = float(os.environ.get("STORM_SECONDS") or (25 if ON_CI else 12))
 RUNS = int(os.environ.get("STORM_RUNS") or 1)
 SEED = int(os.environ.get("STORM_SEED") or random.randrange(1_000_000))
 PER_SECOND = float(os.environ.get("STORM_PER_SECOND") or 100)
