@@ -13,6 +13,7 @@ from service.rebuild import cutover
 from service.rebuild.cutover import rebuild
 from service.verify.replay import digests, replay
 from service.verify.totals import verify_totals
+from tests.support.effort import times
 from tests.support.events import at, changed, created, event, invoice, item, subscription
 from tests.support.temporary_books import NOW, TemporaryBooks, new_books, now
 
@@ -109,7 +110,7 @@ TURNS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(4)))
 async def test_folds_that_are_kept_make_the_books_of_a_replay(seed, tmp_path, monkeypatch):
     monkeypatch.setattr(cutover, "_HOLD_SECONDS", 0)
     random = Random(seed)
