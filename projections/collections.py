@@ -96,11 +96,12 @@ def settled_cash_rows(rows: Sequence[Claim | Receipt | Return], rules: Rules) ->
 def agreed_rows(statements: Sequence[ReturnStatement], _rules: Rules) -> list[Row]:
     """All that is stated of one refund or dispute to the money that went back.
 
-    The last statement counts, on the day since which money is gone.
+    The last statement counts, on the first day since which money is gone, as any of them says.
     """
     gone: ReturnStatement | None = None
     for each in sorted(statements, key=attrgetter("stated_at_us", "rank", "causes")):
-        gone = replace(each, date=gone.date if gone else each.date) if each.amount_cents else None
+        first = min(gone.date, each.date) if gone else each.date
+        gone = replace(each, date=first) if each.amount_cents else None
     if gone is None:
         return []
     customer_id = next((each.customer_id for each in [gone, *statements] if each.customer_id), "")
@@ -331,7 +332,7 @@ def _stated(
 
 COLLECTIONS = Book(
     name="collections",
-    version=6,
+    version=7,
     stages=(
         Stage(reads="invoice", contribute=invoice_cash_rows, rows=(Claim, Cash, UnknownStatus)),
         Stage(

@@ -345,7 +345,7 @@ def _cohort_months(row: CustomerRevenue) -> Iterator[CohortMonth]:
 
 REVENUE = Book(
     name="revenue",
-    version=6,
+    version=7,
     stages=(
         Stage(reads="invoice", contribute=invoice_rows, rows=(Claim, Order, Failure)),
         Stage(reads="payment", contribute=payment_rows, rows=(Receipt, ReturnStatement, Order, Failure)),

@@ -321,6 +321,13 @@ def test_a_lost_dispute_counts_until_it_is_won_whatever_lies_between(statuses, l
     assert cash(disputes(*statuses)) == expected
 
 
+def test_a_dispute_took_its_money_on_its_first_day_though_one_event_does_not_name_the_payment():
+    *earlier, last = disputes("lost", "under_review", "lost")
+    nameless = event(but(last.data, payment_id=None), last.occurred_at, rank=0)
+    for events in permutations([*earlier, nameless, last]):
+        assert cash(events) == [("2025-12-10", "disputed", 10_000)]
+
+
 @pytest.mark.parametrize(("taken", "expected"), [(None, []), (0, []), (8_150, 8_150), (12_000, 12_000)])
 def test_a_prevented_dispute_counts_what_was_taken(taken, expected):
     rows = cash(disputes("needs_response", "prevented", amount_taken=taken))
